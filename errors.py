@@ -1,0 +1,69 @@
+"""Every error this package raises on purpose, and the exit code the command line gives it.
+
+    BcmError
+    ├── InputError            2   something the caller gave cannot be used
+    │   ├── CheckpointError       a weights file: not one, damaged, incomplete, contradicting its configuration
+    │   ├── BundleError           a bundle: missing, changed, newer than this package, pointing outside itself
+    │   ├── ScheduleError         a schedule: cannot be parsed, unknown name, level out of range
+    │   ├── ImageError            an image, latent or data set: unreadable, empty, of a size or kind not understood
+    │   ├── LabelError            a class label: missing, out of range, given to an unconditional model
+    │   ├── OutputError           a place to write to: exists already, cannot be written, disk full
+    │   └── BackendError          a backend: unknown, its library missing, cannot run here
+    └── CheckFailed           1   the thing that was checked does not hold
+        ├── ParityError           two implementations of one model disagree
+        └── NonFiniteError        the model produced NaN or infinity
+
+A message says what is wrong, where, and what to do. Anything else that escapes is a bug in this package.
+"""
+
+
+class BcmError(Exception):
+    """Base of all deliberate errors."""
+
+    exit_code = 2
+
+
+class InputError(BcmError):
+    """Something the caller gave cannot be used."""
+
+
+class CheckpointError(InputError):
+    """A weights file is not a checkpoint, is damaged, or does not fit its configuration."""
+
+
+class BundleError(InputError):
+    """A bundle is missing, damaged, newer than this package, or points outside itself."""
+
+
+class ScheduleError(InputError):
+    """A schedule cannot be parsed, is not known, or names a level the model does not have."""
+
+
+class ImageError(InputError):
+    """An image, latent or data set cannot be read or has the wrong shape."""
+
+
+class LabelError(InputError):
+    """A class label is missing, out of range, or given to a model without classes."""
+
+
+class OutputError(InputError):
+    """An output exists already or cannot be written."""
+
+
+class BackendError(InputError):
+    """A backend is not known, its library is not installed, or it cannot run here."""
+
+
+class CheckFailed(BcmError):
+    """The thing that was checked does not hold."""
+
+    exit_code = 1
+
+
+class ParityError(CheckFailed):
+    """Two implementations of one model disagree by more than the bound."""
+
+
+class NonFiniteError(CheckFailed):
+    """The model produced NaN or infinity; the message names the move and its levels."""
