@@ -101,21 +101,3 @@ class NetworkConfig:
         except ValueError as error:
             raise CheckpointError(f"{path}: not JSON ({error})") from error
         return cls.from_json(values, where=str(path))
-
-
-PRESETS = {
-    # facts of the released ImageNet-64 checkpoints that their tensors do not tell: pixels and channels per attention head
-    "imagenet64": NetworkConfig(
-        image_size=64,
-        in_channels=3,
-        model_channels=192,
-        out_channels=3,
-        num_res_blocks=3,
-        attention_resolutions=(4, 8),
-        channel_mult=(1, 2, 3, 4),
-        num_classes=1000,
-        num_head_channels=64,
-        resblock_updown=True,
-        use_scale_shift_norm=False,
-    ),
-}

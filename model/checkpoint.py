@@ -1,0 +1,159 @@
+"""Weights files in and out: official .pt files, safetensors, iCT checkpoints.
+
+No file is ever executed: pickles are read by torch's restricted loader, which takes tensors and nothing else. Large files are
+memory-mapped, so that a 1.1 GB checkpoint costs no memory of its own until the network reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..runtime.files import replacing
+from .config import NetworkConfig
+from .inference import complete_ict, infer_config, is_ict
+from .preconditioning import ConsistencyModel
+
+METADATA_KEY = "bcm_edge"  # the one entry this package writes into a safetensors header: a JSON object
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A validated set of weights: every tensor the configuration asks for, of the right shape, finite, float32."""
+
+    name: str
+    config: NetworkConfig
+    state_dict: dict[str, Tensor]
+    untrained_inversion: bool = False  # an iCT checkpoint completed with an identity initialisation
+    schedules: dict[str, str] = field(default_factory=dict)  # name → text, where the file brings its own
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def model(self) -> ConsistencyModel:
+        """The network with these weights (shared with the checkpoint, not copied), in evaluation mode."""
+        with torch.device("meta"):
+            model = ConsistencyModel(self.config)
+        model.network.load_state_dict(self.state_dict, assign=True)
+        return model.eval().requires_grad_(False)
+
+
+def shipped_checkpoint() -> Path:
+    """The small model inside this package: class-conditional 8×8 digits."""
+    return Path(__file__).with_name("digits.safetensors")
+
+
+def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Read and validate a weights file.
+
+    known: configuration fields that the tensors cannot tell (image_size, num_head_channels) or that are to be checked against
+    them; files written by this package bring their own. Raises CheckpointError.
+    """
+    tensors, metadata = _read(path)
+    if not tensors or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
+        raise CheckpointError(f"{path}: not a state dict; expected a mapping of names to tensors")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    config = infer_config(shapes, {**metadata.get("config", {}), **(known or {})}, str(path))
+    untrained = is_ict(shapes)
+    if untrained:
+        tensors = complete_ict(tensors)
+    state_dict = {name: tensor.detach().float() for name, tensor in tensors.items()}
+    _check_complete(config, state_dict, str(path))
+    _check_finite(state_dict, str(path))
+    return Checkpoint(path.name, config, state_dict, untrained, metadata.get("schedules", {}), metadata.get("provenance", {}))
+
+
+def save_checkpoint(
+    path: Path,
+    state_dict: Mapping[str, Tensor],
+    config: NetworkConfig,
+    schedules: Mapping[str, str],
+    provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write safetensors with the configuration, schedules and provenance in the header; the file is whole or absent."""
+    tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state_dict.items()}
+    facts = {"config": config.to_json(), "schedules": dict(schedules), "provenance": dict(provenance), "sha256": _digest(tensors)}
+    with replacing(path, force=True) as partial:
+        partial.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(facts)}))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, this package's metadata) of a file, by what the file begins with rather than by its name."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    if head[8:9] == b"{":
+        return _read_safetensors(path)
+    if head[:2] == b"PK":
+        return _read_torch(path, mmap=True), {}
+    if head[:1] == b"\x80":  # a bare pickle, torch's format before 1.6
+        return _read_torch(path, mmap=False), {}
+    raise CheckpointError(f"{path}: not a checkpoint (neither safetensors nor a torch file)")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged or truncated safetensors ({error})") from error
+    if "sha256" in metadata and metadata["sha256"] != _digest(tensors):
+        raise CheckpointError(f"{path}: the weights are not those that were saved (their hash differs); fetch the file again")
+    return tensors, metadata
+
+
+def _read_torch(path: Path, mmap: bool) -> dict[str, Tensor]:
+    try:
+        if mmap:
+            with zipfile.ZipFile(path) as archive:  # torch checks no checksum, so a flipped bit would pass unseen
+                if damaged := archive.testzip():
+                    raise CheckpointError(f"{path}: damaged, the checksum of {damaged} is wrong; fetch the file again")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: refused, because it holds more than tensors (nothing in it was executed). Save the state dict alone.") from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged, truncated or not a torch checkpoint ({str(error).splitlines()[0]})") from error
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and values in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().view(torch.uint8).numpy() if tensors[name].ndim else tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_complete(config: NetworkConfig, state_dict: Mapping[str, Tensor], where: str) -> None:
+    """Compare with the tensors the configured network has; one error names the first few of each kind of difference."""
+    with torch.device("meta"):
+        expected = {name: tuple(t.shape) for name, t in ConsistencyModel(config).network.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in state_dict.items()}
+    problems = {
+        "missing": sorted(set(expected) - set(found)),
+        "unexpected": sorted(set(found) - set(expected)),
+        "misshapen": [f"{n} {list(found[n])} instead of {list(expected[n])}" for n in expected if n in found and found[n] != expected[n]],
+    }
+    parts = [f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for kind, names in problems.items() if names]
+    if parts:
+        raise CheckpointError(f"{where}: the tensors do not fit the network: {'; '.join(parts)}")
+
+
+def _check_finite(state_dict: Mapping[str, Tensor], where: str) -> None:
+    bad = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
+    if bad:
+        raise CheckpointError(f"{where}: NaN or infinity in {len(bad)} tensors ({', '.join(bad[:3])}{', …' if len(bad) > 3 else ''})")

@@ -1,0 +1,70 @@
+"""What a state dict's names and shapes tell about its network, and how an iCT checkpoint becomes a BCM to fine-tune."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .config import NetworkConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# What the released ImageNet-64 tensors do not tell. Everything else, the depth of the -deep variant too, is read off them.
+PRESETS: dict[str, dict[str, Any]] = {"imagenet64": {"image_size": 64, "num_head_channels": 64}}
+
+_UP_BLOCK = re.compile(r"output_blocks\.\d+\.[12]\.(conv\.weight|in_layers\.2\.weight)$")
+
+
+def infer_config(shapes: Shapes, known: Mapping[str, Any], where: str) -> NetworkConfig:
+    """The configuration that names and shapes tell, completed by `known` fields. Raises CheckpointError on a contradiction."""
+    told = _told_by_tensors(shapes, where)
+    for name, value in told.items():
+        given = tuple(known[name]) if isinstance(known.get(name), list) else known.get(name)
+        if name in known and given != value:
+            raise CheckpointError(f"{where}: the tensors say {name} = {value}, the configuration says {given}")
+    missing = [name for name in ("image_size", "num_head_channels") if name not in known]
+    if missing:
+        presets = " or ".join(f"--preset {name}" for name in PRESETS)
+        raise CheckpointError(f"{where}: its tensors do not tell {' and '.join(missing)}; pass {presets}, or --config FILE.json with these fields")
+    return NetworkConfig.from_json({**known, **told}, where)
+
+
+def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
+    try:
+        model_channels, in_channels = shapes["input_blocks.0.0.weight"][:2]
+        depth = 1 + sum(bool(_UP_BLOCK.match(name)) for name in shapes)  # every level but the first has one block that goes up
+        stages = len({name.split(".")[1] for name in shapes if name.startswith("output_blocks.")})
+        per_level = stages // depth  # num_res_blocks + 1 in the decoder; in the encoder num_res_blocks and one that goes down
+        firsts = [1 + level * per_level for level in range(depth)]
+        return {
+            "model_channels": model_channels,
+            "in_channels": in_channels,
+            "out_channels": shapes["out.2.weight"][0],
+            "num_res_blocks": per_level - 1,
+            "channel_mult": tuple(shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] // model_channels for i in firsts),
+            "attention_resolutions": tuple(2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in shapes),
+            "num_classes": shapes["label_emb.weight"][0] if "label_emb.weight" in shapes else None,
+            "resblock_updown": not any(name.endswith(".op.weight") for name in shapes),
+            "use_scale_shift_norm": shapes["input_blocks.1.0.emb_layers.1.weight"][0] == 2 * shapes["input_blocks.1.0.out_layers.3.weight"][0],
+        }
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        first = ", ".join(list(shapes)[:3])
+        raise CheckpointError(f"{where}: not the state dict of a BCM ({error} not found or misshapen; it begins with {first})") from error
+
+
+def is_ict(shapes: Shapes) -> bool:
+    """Whether this is an iCT network: a consistency model with one time embedding, f(x, t)."""
+    return "time_embed.0.weight" in shapes and not any(name.startswith(("time_embed_end.", "time_embed_align.")) for name in shapes)
+
+
+def complete_ict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the second embedding so that the network's output stays what it was for every u: W_align = [I | 0]."""
+    added = {name.replace("time_embed.", "time_embed_end."): t.clone() for name, t in state_dict.items() if name.startswith("time_embed.")}
+    width = state_dict["time_embed.2.weight"].shape[0]
+    added["time_embed_align.weight"] = torch.cat([torch.eye(width), torch.zeros(width, width)], dim=1)
+    return {**state_dict, **added}
