@@ -1,0 +1,171 @@
+"""Pictures in and out: PNG and friends ↔ float32 [N, C, H, W] in [-1, 1], and the npz files the command line exchanges.
+
+An image of another size is cropped centrally to the model's aspect ratio and resized bicubically (antialiased); colour and
+grey convert; EXIF rotation is honoured; transparency is laid over white. x = pixel / 127.5 - 1, and back by rounding.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import ImageError
+from .files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+CELL = 64  # a grid enlarges small images by a whole factor to about this many pixels, so that a person can see them
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """images: float32 [N, C, H, W] in [-1, 1]; names: one per image; labels, seeds: int64 [N] where the source had them."""
+
+    images: np.ndarray
+    names: list[str]
+    labels: np.ndarray | None = None
+    seeds: np.ndarray | None = None
+
+
+def read_images(paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> ImageSet:
+    """Read image files, folders of them, or one npz with `images` (float32 in [-1, 1] or uint8). Raises ImageError."""
+    if len(paths) == 1 and paths[0].suffix == ".npz":
+        return _read_npz_images(paths[0], sample_shape)
+    files = [file for path in paths for file in _image_files(path)]
+    images = np.stack([_read_image(file, sample_shape) for file in files])
+    return ImageSet(images, [file.stem for file in files])
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file; pickled objects are refused. Raises ImageError."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ImageError(f"{path}: not a readable npz file of arrays ({error})") from error
+
+
+def from_uint8(pixels: np.ndarray) -> np.ndarray:
+    """uint8 → float32 in [-1, 1]."""
+    return pixels.astype(np.float32) / np.float32(127.5) - 1
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """float in [-1, 1], clipped → uint8, rounded to nearest."""
+    return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def mean_squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The authors' reconstruction error: mean of (a/255 - b/255)² over the pixels of each image as uint8. Returns [N]."""
+    difference = (to_uint8(a).astype(np.float64) - to_uint8(b)) / 255
+    return np.square(difference).reshape(len(a), -1).mean(axis=1)
+
+
+def save_images(images: np.ndarray, path: Path, force: bool = False, **arrays: np.ndarray | None) -> None:
+    """Write float [N, C, H, W] in [-1, 1] as the path asks: .npz (with `arrays`), an image file (a grid if N > 1), or a folder."""
+    if path.suffix == ".npz":
+        save_npz(path, force, images=images, **arrays)
+    elif path.suffix.lower() in SUFFIXES:
+        with replacing(path, force) as partial:
+            picture = _picture(to_uint8(images[0])) if len(images) == 1 else _picture(grid(images))
+            picture.save(partial, format=_format(path))
+    elif path.suffix and not path.is_dir():
+        raise ImageError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(SUFFIXES)} or a folder")
+    else:
+        with replacing(path, force) as partial:
+            partial.mkdir()
+            for index, image in enumerate(to_uint8(images)):
+                _picture(image).save(partial / f"{index:06d}.png")
+
+
+def save_npz(path: Path, force: bool = False, **arrays: np.ndarray | None) -> None:
+    """Write the arrays that are given to one npz file, whole or not at all."""
+    with replacing(path, force) as partial, partial.open("wb") as file:
+        np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """uint8 [C, H', W']: the images in rows on white, each enlarged by a whole factor to about CELL pixels."""
+    pixels = to_uint8(images)
+    n, c, h, w = pixels.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    factor, gap = max(1, CELL // max(h, w)), 2
+    cell_h, cell_w = h * factor + gap, w * factor + gap
+    sheet = np.full((c, -(-n // columns) * cell_h + gap, columns * cell_w + gap), 255, np.uint8)
+    for index, image in enumerate(pixels.repeat(factor, axis=2).repeat(factor, axis=3)):
+        top, left = index // columns * cell_h + gap, index % columns * cell_w + gap
+        sheet[:, top : top + h * factor, left : left + w * factor] = image
+    return sheet
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    from PIL import Image
+
+    c = len(pixels)
+    if c not in (1, 3):
+        raise ImageError(f"images of {c} channels cannot be written as pictures; use .npz")
+    return Image.fromarray(pixels[0] if c == 1 else pixels.transpose(1, 2, 0))
+
+
+def _format(path: Path) -> str:
+    from PIL import Image
+
+    return Image.registered_extensions()[path.suffix.lower()]
+
+
+def _image_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ImageError(f"{path}: no images in this folder (looked for {', '.join(SUFFIXES)})")
+    return files
+
+
+def _read_image(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    channels, height, width = sample_shape
+    if channels not in (1, 3):
+        raise ImageError(f"{path}: this model has {channels} channels; give its inputs as npz")
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
+                picture = Image.fromarray((np.asarray(picture, np.int64) // 257).astype(np.uint8))
+            if picture.has_transparency_data:
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+            picture = picture.convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not a readable image ({error})") from error
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(picture).reshape(height, width, channels)
+    return from_uint8(pixels.transpose(2, 0, 1))
+
+
+def _read_npz_images(path: Path, sample_shape: tuple[int, int, int]) -> ImageSet:
+    arrays = read_npz(path)
+    if "images" not in arrays:
+        raise ImageError(f"{path}: has no array `images` (it has {', '.join(arrays) or 'none'})")
+    images = arrays["images"]
+    if images.ndim == 3 and sample_shape[0] == 1:
+        images = images[:, None]
+    if images.ndim != 4 or images.shape[1:] != sample_shape or not len(images):
+        raise ImageError(f"{path}: images has shape {list(arrays['images'].shape)}, the model takes [N, {', '.join(map(str, sample_shape))}]")
+    if images.dtype == np.uint8:
+        images = from_uint8(images)
+    elif not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all() or np.abs(images).max() > 1.001:
+        raise ImageError(f"{path}: images must be uint8, or floats in [-1, 1]")
+    for name in ("labels", "seeds"):
+        if name in arrays and (arrays[name].shape != (len(images),) or not np.issubdtype(arrays[name].dtype, np.integer)):
+            raise ImageError(f"{path}: {name} must be {len(images)} integers, one per image")
+    names = [f"{path.stem}[{i}]" for i in range(len(images))]
+    return ImageSet(images.astype(np.float32), names, arrays.get("labels"), arrays.get("seeds"))
