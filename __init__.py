@@ -1,0 +1,16 @@
+"""bcm-edge: Bidirectional Consistency Models on the device.
+
+    import bcm_edge
+    bcm = bcm_edge.load("digits.bundle")
+    images = bcm.generate(16, schedule="mixture-4", labels=3)   # float32 [16, C, H, W] in [-1, 1]
+    latents = bcm.invert(images, labels=3)                      # and back to the noise
+
+Importing this needs numpy and nothing else; a backend imports its library when a bundle is opened on it.
+"""
+
+from .errors import BcmError
+from .runtime.pipeline import BCM, load
+from .runtime.schedule import Schedule, parse_schedule
+
+__version__ = "0.1.0"
+__all__ = ["BCM", "BcmError", "Schedule", "__version__", "load", "parse_schedule"]

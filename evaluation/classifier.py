@@ -1,0 +1,65 @@
+"""A small classifier of digits: the judge of whether a generated digit is the one asked for, and the source of features.
+
+It is trained anew from a fixed seed wherever it is needed (a few seconds), so no weights of it have to be trusted or shipped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..training.data import Dataset
+
+FEATURES = 64
+EPOCHS, BATCH, RATE = 30, 64, 3e-3
+
+
+class Classifier(nn.Module):
+    """Images [N, 1, 8, 8] in [-1, 1] → logits [N, 10]; `features` are the 64 activations before the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(64 * 16, FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+    @torch.inference_mode()
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """float32 [N, 1, 8, 8] → float32 [N, 64]. Images outside [-1, 1] are clipped, as they are when shown."""
+        return self.body(torch.from_numpy(images).clamp(-1, 1)).numpy()
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """float32 [N, 1, 8, 8] → int64 [N]."""
+        return self(torch.from_numpy(images).clamp(-1, 1)).argmax(1).numpy()
+
+
+def train_classifier(digits: Dataset, seed: int = 0) -> Classifier:
+    """Fit on labelled digits; the global random state of torch is left as it was."""
+    assert digits.labels is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Classifier()
+        optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+        for epoch in range(EPOCHS):
+            optimizer.param_groups[0]["lr"] = RATE * (1 - epoch / EPOCHS)
+            for chosen in torch.randperm(len(digits)).split(BATCH):
+                loss = F.cross_entropy(model(digits.images[chosen]), digits.labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return model.eval()

@@ -1,0 +1,30 @@
+"""A device that computes nothing: a move returns its state unchanged. For testing everything around a backend without a library."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..schedule import Move
+
+
+class NullBackend:
+    name = "null"
+
+    def __init__(self, sample_shape: tuple[int, int, int], num_classes: int | None = None) -> None:
+        self.sample_shape = sample_shape
+        self.num_classes = num_classes
+
+    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+        return x.copy() if noise is None else x + noise
+
+    def close(self) -> None:
+        pass
+
+
+def unavailable() -> None:
+    """It runs everywhere."""
+
+
+def open(bundle: Bundle) -> NullBackend:
+    return NullBackend(bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes)

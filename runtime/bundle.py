@@ -1,0 +1,143 @@
+"""The bundle: a folder with graphs, weights, schedules and a self-test, described by manifest.json.
+
+    manifest.json                 schema version, model facts, graphs, schedules, size and sha256 of every file, provenance
+    forward.onnx  inverse.onnx    the two graphs       weights.bin   the weights of both, once
+    golden.npz                    seeds, labels, schedules and what the torch model makes of them
+
+Opening one checks schema, paths, sizes and hashes before any library parses a byte. Files beside those of the manifest (engines,
+reports) are allowed and never read through it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import BundleError, ScheduleError
+from .cache import sha256
+from .schedule import Schedule, parse_schedule
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+_MANIFEST_LIMIT = 16 << 20  # bytes; a manifest has a few thousand
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a runtime must know of the network. sample_shape: (C, H, W); num_classes: None for an unconditional model."""
+
+    name: str
+    sample_shape: tuple[int, int, int]
+    num_classes: int | None
+    parameters: int
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """graphs: precision → direction → file name; schedules: name → text; provenance: what made the bundle from what."""
+
+    model: ModelFacts
+    graphs: dict[str, dict[str, str]]
+    schedules: dict[str, str]
+    files: dict[str, FileFacts]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, values: Any) -> Manifest:
+        """Raises BundleError for a newer schema, KeyError, TypeError or ValueError for anything malformed."""
+        schema = values["schema"]
+        if not isinstance(schema, int) or schema < 1:
+            raise ValueError(f"schema is {schema!r}")
+        if schema > SCHEMA:
+            raise BundleError(f"made by a newer bcm-edge (bundle schema {schema}, this one reads up to {SCHEMA}); upgrade bcm-edge")
+        model = dict(values["model"])
+        c, h, w = (int(n) for n in model.pop("sample_shape"))
+        files = {str(name): FileFacts(int(facts["size"]), str(facts["sha256"])) for name, facts in values["files"].items()}
+        graphs = {str(p): {d: str(pair[d]) for d in ("forward", "inverse")} for p, pair in values["graphs"].items()}
+        if absent := {name for pair in graphs.values() for name in pair.values()} - set(files):
+            raise ValueError(f"graph {min(absent)} is not among the files")
+        schedules = {str(name): str(parse_schedule(text)) for name, text in values["schedules"].items()}
+        return cls(ModelFacts(sample_shape=(c, h, w), **model), graphs, schedules, files, dict(values["provenance"]), schema)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: every file of the manifest has been checked. Made by `open_bundle`."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph(self, precision: str, direction: str) -> Path:
+        """The file of one graph. Raises BundleError for a precision that the bundle does not hold."""
+        pair = self.manifest.graphs.get(precision)
+        if pair is None:
+            raise BundleError(f"{self.path}: has no {precision} graphs (it has {', '.join(self.manifest.graphs)})")
+        return self.path / pair[direction]
+
+    def schedule(self, name_or_text: str) -> Schedule:
+        """A schedule by its name in this bundle, or by its text. Raises ScheduleError."""
+        if name_or_text in self.manifest.schedules:
+            return parse_schedule(self.manifest.schedules[name_or_text])
+        if not any(sign in name_or_text for sign in ">+"):
+            names = ", ".join(self.manifest.schedules)
+            raise ScheduleError(f"no schedule {name_or_text!r} in this bundle; it has {names}, or write one, as in '80>2.4>0.002'")
+        return parse_schedule(name_or_text)
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Read and check a bundle. Raises BundleError naming the file and what is wrong with it."""
+    path = Path(path)
+    manifest = _read_manifest(path)
+    for name, facts in manifest.files.items():
+        _check_file(path, name, facts)
+    return Bundle(path, manifest)
+
+
+def describe_files(folder: Path) -> dict[str, FileFacts]:
+    """Size and sha256 of every file in a folder, for the manifest of a new bundle."""
+    return {file.name: FileFacts(file.stat().st_size, sha256(file)) for file in sorted(folder.iterdir())}
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise BundleError(f"{path}: not a bundle ({'a file' if path.exists() else 'nothing there'}); make one with: bcm-edge export -o {path}")
+    if not file.is_file() or file.is_symlink():
+        raise BundleError(f"{path}: not a bundle, it has no {MANIFEST}")
+    if file.stat().st_size > _MANIFEST_LIMIT:
+        raise BundleError(f"{file}: too large to be a manifest")
+    try:
+        return Manifest.from_json(json.loads(file.read_text()))
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, ScheduleError, RecursionError) as error:
+        raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from error
+
+
+def _check_file(root: Path, name: str, facts: FileFacts) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\\" in name or ":" in name or "\0" in name:
+        raise BundleError(f"{root}: the manifest names {name!r}, which is not a path inside the bundle")
+    file = root / pure
+    if not file.exists():
+        raise BundleError(f"{root}: {name} is missing; export the bundle again or copy it whole")
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{root}: {name} is a link out of the bundle")
+    if not file.is_file() or file.stat().st_size != facts.size:
+        raise BundleError(f"{root}: {name} has {file.stat().st_size} bytes, the manifest says {facts.size}; it was changed or cut off")
+    if sha256(file) != facts.sha256:
+        raise BundleError(f"{root}: {name} is not the file that was exported (its sha256 differs from the manifest's)")

@@ -1,0 +1,108 @@
+"""Parity: a recording of whole schedules played by the torch model, and how far another backend strays from it.
+
+Few-step models fail after several moves, not after one. So a recording keeps the state after every move of every schedule, and a
+candidate plays the same schedules from the same seeds, each move on its own previous state. The recording lies in a bundle as
+golden.npz, a self-test that needs no torch. Noise belongs to a sample, so the first rows of a recording serve every batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BundleError, NonFiniteError
+from .backends.base import Backend
+from .chain import play
+from .images import read_npz, save_npz
+from .schedule import Schedule, parse_schedule
+
+_STATES = "states "  # golden.npz: prefix of the arrays float32 [moves, N, C, H, W], followed by the schedule's text
+
+
+@dataclass(frozen=True)
+class Recording:
+    """seeds: N integers; labels: int64 [N] or None; images: float32 [N, C, H, W], what inversions start from;
+    states: schedule text → float32 [moves, N, C, H, W], the state after each move."""
+
+    seeds: list[int]
+    labels: np.ndarray | None
+    images: np.ndarray
+    states: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class MoveError:
+    """How far one move of one schedule strayed. relative_l2 is also the tolerance that would have been needed."""
+
+    schedule: str
+    batch: int
+    move: str
+    max_abs: float
+    relative_l2: float
+    psnr: float  # dB, against the range of the recorded state
+    ok: bool
+
+
+def record(backend: Backend, schedules: Sequence[Schedule], size: int) -> Recording:
+    """Play schedules on `size` samples with seeds 0, 1, … and labels spread over the classes."""
+    seeds = list(range(size))
+    classes = backend.num_classes
+    labels = None if classes is None else np.linspace(0, classes - 1, size).astype(np.int64)
+    images = np.clip(play(parse_schedule("80>0.002"), backend, seeds, labels), -1, 1)
+    states = {str(s): _states(backend, s, seeds, labels, images) for s in schedules}
+    return Recording(seeds, labels, images, states)
+
+
+def compare(backend: Backend, recording: Recording, batches: Sequence[int], bound: float) -> list[MoveError]:
+    """Play the recording's schedules at each batch size; `ok` where the relative L2 error stays within the bound."""
+    errors = []
+    for text, expected in recording.states.items():
+        schedule = parse_schedule(text)
+        for n in batches:
+            labels = None if recording.labels is None else recording.labels[:n]
+            try:
+                states = _states(backend, schedule, recording.seeds[:n], labels, recording.images[:n])
+            except NonFiniteError as error:
+                errors.append(MoveError(text, n, str(error), np.inf, np.inf, -np.inf, False))
+                continue
+            for move, state, truth in zip(schedule.moves, states, expected[:, :n], strict=True):
+                errors.append(_error(text, n, str(move), state.astype(np.float64), truth.astype(np.float64), bound))
+    return errors
+
+
+def save_recording(recording: Recording, path: Path) -> None:
+    """Write golden.npz."""
+    states = {_STATES + text: array for text, array in recording.states.items()}
+    arrays: Mapping[str, np.ndarray | None] = {"labels": recording.labels, "images": recording.images, **states}
+    save_npz(path, seeds=np.array(recording.seeds, np.uint64), **arrays)
+
+
+def load_recording(path: Path) -> Recording:
+    """Read golden.npz. Raises BundleError if it is not one."""
+    if not path.is_file():
+        raise BundleError(f"{path.parent}: has no {path.name} to verify against; export without --no-verify puts one there")
+    arrays = read_npz(path)
+    try:
+        states = {name.removeprefix(_STATES): array for name, array in arrays.items() if name.startswith(_STATES)}
+        return Recording([int(s) for s in arrays["seeds"]], arrays.get("labels"), arrays["images"], states)
+    except KeyError as error:
+        raise BundleError(f"{path}: has no array {error}") from error
+
+
+def _states(backend: Backend, schedule: Schedule, seeds: Sequence[int], labels: np.ndarray | None, images: np.ndarray) -> np.ndarray:
+    states: list[np.ndarray] = []
+    x = images if schedule.from_image else None
+    play(schedule, backend, seeds, labels, x, on_move=lambda _index, _move, state: states.append(state))
+    return np.stack(states)
+
+
+def _error(schedule: str, batch: int, move: str, state: np.ndarray, truth: np.ndarray, bound: float) -> MoveError:
+    difference = state - truth
+    norm = float(np.linalg.norm(truth))
+    relative = float(np.linalg.norm(difference)) / norm if norm else float(np.linalg.norm(difference))
+    rmse = float(np.sqrt(np.mean(difference**2)))
+    psnr = 20 * float(np.log10(np.ptp(truth) / rmse)) if rmse else np.inf
+    return MoveError(schedule, batch, move, float(np.abs(difference).max()), relative, psnr, relative <= bound)
