@@ -8,7 +8,8 @@
     │   ├── ImageError            an image, latent or data set: unreadable, empty, of a size or kind not understood
     │   ├── LabelError            a class label: missing, out of range, given to an unconditional model
     │   ├── OutputError           a place to write to: exists already, cannot be written, disk full
-    │   └── BackendError          a backend: unknown, its library missing, cannot run here
+    │   ├── BackendError          a backend: unknown, its library missing, cannot run here
+    │   └── MissingExtraError     a command: its optional packages are not installed
     └── CheckFailed           1   the thing that was checked does not hold
         ├── ParityError           two implementations of one model disagree
         └── NonFiniteError        the model produced NaN or infinity
@@ -53,6 +54,10 @@ class OutputError(InputError):
 
 class BackendError(InputError):
     """A backend is not known, its library is not installed, or it cannot run here."""
+
+
+class MissingExtraError(InputError):
+    """A command needs packages of an extra that is not installed; the message has the pip line."""
 
 
 class CheckFailed(BcmError):

@@ -68,13 +68,16 @@ def mean_squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.square(difference).reshape(len(a), -1).mean(axis=1)
 
 
-def save_images(images: np.ndarray, path: Path, force: bool = False, **arrays: np.ndarray | None) -> None:
-    """Write float [N, C, H, W] in [-1, 1] as the path asks: .npz (with `arrays`), an image file (a grid if N > 1), or a folder."""
+def save_images(images: np.ndarray, path: Path, force: bool = False, columns: int | None = None, **arrays: np.ndarray | None) -> None:
+    """Write float [N, C, H, W] in [-1, 1] as the path asks: .npz (with `arrays`), an image file (a grid if N > 1), or a folder.
+
+    columns: of a grid; by default it is about square.
+    """
     if path.suffix == ".npz":
         save_npz(path, force, images=images, **arrays)
     elif path.suffix.lower() in SUFFIXES:
         with replacing(path, force) as partial:
-            picture = _picture(to_uint8(images[0])) if len(images) == 1 else _picture(grid(images))
+            picture = _picture(to_uint8(images[0])) if len(images) == 1 else _picture(grid(images, columns))
             picture.save(partial, format=_format(path))
     elif path.suffix and not path.is_dir():
         raise ImageError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(SUFFIXES)} or a folder")

@@ -140,7 +140,7 @@ class BCM:
                 raise LabelError("this model has no classes, so it takes no labels")
             return None
         if labels is None:
-            raise LabelError(f"this model is class-conditional: give labels from 0 to {classes - 1}")
+            raise LabelError(f"this model is class-conditional: give labels from 0 to {classes - 1} (--label on the command line)")
         array = np.asarray(labels)
         if array.dtype.kind not in "iu":
             raise LabelError(f"labels must be integers, not {array.dtype}")

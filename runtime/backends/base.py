@@ -13,6 +13,7 @@ class Backend(Protocol):
     """An opened model. The chain calls `play_move` once per network evaluation."""
 
     name: str
+    device: str  # what it runs on, for people: "CPU, 2 threads"
     sample_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int | None
 

@@ -10,6 +10,7 @@ from ..schedule import Move
 
 class NullBackend:
     name = "null"
+    device = "nothing is computed"
 
     def __init__(self, sample_shape: tuple[int, int, int], num_classes: int | None = None) -> None:
         self.sample_shape = sample_shape

@@ -40,6 +40,7 @@ class OnnxRuntimeBackend:
     def __init__(self, graphs: dict[str, Path], optimised: bool, sample_shape: tuple[int, int, int], num_classes: int | None) -> None:
         self.sample_shape = sample_shape
         self.num_classes = num_classes
+        self.device = f"CPU, {threads()} threads"
         self._graphs = graphs
         self._optimised = optimised
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}

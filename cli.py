@@ -1,0 +1,79 @@
+"""The command line: `bcm-edge …` once installed, `python cli.py …` in a checkout."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+if __name__ == "__main__":  # run as a script: this checkout is the package, installed or not
+    root = Path(__file__).resolve().parent
+    sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != root]  # its folders are not top-level packages
+    spec = importlib.util.spec_from_file_location("bcm_edge", root / "__init__.py", submodule_search_locations=[str(root)])
+    assert spec and spec.loader
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["bcm_edge"] = package
+    spec.loader.exec_module(package)
+
+from bcm_edge import BcmError, __version__
+
+
+class Failure(click.ClickException):
+    """A deliberate error on its way out: one line on stderr, and the exit code of its kind."""
+
+    def __init__(self, error: BcmError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"error: {self.message}", err=True)
+
+
+class Commands(click.Group):
+    """Commands imported when they are asked for, so that `generate` never waits for `export`."""
+
+    homes = {  # noqa: RUF012 (click.Group is no dataclass)
+        "export": "export",
+        "generate": "images",
+        "invert": "images",
+        "reconstruct": "images",
+        "verify": "checks",
+        "inspect": "checks",
+        "doctor": "checks",
+        "train": "train",
+        "demo": "demo",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.homes)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.homes:
+            return None
+        return getattr(importlib.import_module(f"bcm_edge.commands.{self.homes[cmd_name]}"), cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BcmError as error:
+            raise Failure(error) from error
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start here:  bcm-edge export -o digits.bundle && bcm-edge generate digits.bundle -n 16 --label all -o digits.png",
+)
+@click.version_option(__version__, prog_name="bcm-edge")
+def main() -> None:
+    """Bidirectional Consistency Models on the device: export, generate, invert.
+
+    Exit codes: 0 fine; 1 what was checked failed; 2 usage, or an input that cannot be used.
+    """
+
+
+if __name__ == "__main__":
+    main()

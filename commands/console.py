@@ -1,0 +1,85 @@
+"""What all commands share: options, progress on stderr, results on stdout, one JSON object with --json."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..errors import LabelError, MissingExtraError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
+backend_option = click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime or null.")
+seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the first image; the next ones count on.")
+batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Most images per network call.")
+label_option = click.option("--label", "label", metavar="LABELS", help="Class labels: 3, or 0,1,2 taken in turn, or all.")
+bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+
+
+def output_option(help: str) -> Callable[[Function], Function]:
+    return click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help=help)
+
+
+def progress(line: str) -> None:
+    """A line for the person watching."""
+    click.echo(line, err=True)
+
+
+def result(as_json: bool, values: dict[str, Any], text: str) -> None:
+    """The command's answer: `values` as JSON, or `text` for people."""
+    click.echo(json.dumps(values, default=str) if as_json else text)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A plain-text table: the first column left-aligned, the others right-aligned."""
+    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells]
+    return "\n".join([lines[0].rstrip(), "  ".join("─" * w for w in widths), *(line.rstrip() for line in lines[1:])])
+
+
+@contextmanager
+def move_progress(total: int, what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar over network calls, on stderr and only where a person watches; yields the on_move callback."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("network calls"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda *_: bar.advance(task)
+
+
+def parse_labels(text: str | None, n: int, num_classes: int | None) -> list[int] | None:
+    """The labels of n images from the option's text. Raises LabelError; range and absence are checked by the model."""
+    if text is None:
+        return None
+    if text == "all":
+        if num_classes is None:
+            raise LabelError("this model has no classes, so it takes no labels")
+        cycle = list(range(num_classes))
+    else:
+        try:
+            cycle = [int(word) for word in text.split(",")]
+        except ValueError:
+            raise LabelError(f"--label {text!r} is not a label, a list such as 0,1,2, or all") from None
+    return [cycle[i % len(cycle)] for i in range(n)]
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Stop with the pip line if a command's packages are not installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"this command needs {', '.join(missing)}; pip install 'bcm-edge[{extra}]'")

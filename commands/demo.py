@@ -1,0 +1,82 @@
+"""bcm-edge demo: everything once, on the model inside this package, with pictures to look at."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ..runtime.files import replacing
+from ..runtime.images import mean_squared_error, save_images, save_npz
+from ..runtime.pipeline import BCM, load
+from .console import force_option, json_option, progress, require_extra, result, table
+from .images import pairs
+
+GENERATIONS = ("one-step", "ancestral-2", "zigzag-3", "mixture-4")
+INVERSIONS = ("invert-1", "invert-2")
+PER_CLASS = 8
+RECONSTRUCTED = 60  # test digits
+
+
+@click.command(epilog="Example:  bcm-edge demo -o demo")
+@click.option("-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path), help="The folder to write.")
+@force_option
+@json_option
+def demo(output: Path, force: bool, as_json: bool) -> None:
+    """Export the digits model, generate, invert and reconstruct; write pictures, the bundle and a table to a folder."""
+    require_extra("export,train", "torch", "onnx", "onnxruntime", "safetensors", "sklearn")
+    from ..export.exporter import ExportPlan, export
+    from ..model.checkpoint import load_checkpoint, shipped_checkpoint
+    from ..runtime.cache import sha256
+
+    with replacing(output, force) as folder:
+        folder.mkdir()
+        checkpoint = shipped_checkpoint()
+        export(ExportPlan(load_checkpoint(checkpoint), folder / "digits.bundle"), sha256(checkpoint), progress)
+        with load(folder / "digits.bundle", batch=PER_CLASS * 10) as bcm:
+            rows = [*_generate(bcm, folder), *_invert(bcm, folder)]
+        text = table(("what", "NFE", "seconds per image", "reconstruction MSE"), rows)
+        (folder / "table.txt").write_text(text + "\n")
+    files = {name: str(output / name) for name in ("digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt")}
+    pictures = [output / f"{name}.png" for name in GENERATIONS]
+    listing = "\n".join(f"  {path}" for path in [*files.values(), *pictures])
+    result(as_json, {"output": str(output), **files, "rows": rows}, f"{text}\n\nlook at:\n{listing}")
+
+
+def _generate(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
+    """One picture per schedule, a row per class; `generated.png` shows the schedules side by side from the same seeds."""
+    rows: list[tuple[object, ...]] = []
+    compared = []
+    labels = np.repeat(np.arange(10), PER_CLASS)
+    bcm.generate(1, labels=0)  # opening the session is not part of the time per image
+    for name in GENERATIONS:
+        started = time.perf_counter()
+        images = bcm.generate(len(labels), schedule=name, labels=labels)
+        seconds = (time.perf_counter() - started) / len(labels)
+        save_images(images, folder / f"{name}.png", columns=PER_CLASS)
+        compared.append(images[::PER_CLASS])
+        rows.append((f"generate {name}", bcm.bundle.schedule(name).nfe, f"{seconds:.4f}", ""))
+    save_images(np.concatenate(compared), folder / "generated.png", columns=10)
+    return rows
+
+
+def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
+    """Real digits that the model has not seen, to the noise and back."""
+    from ..training.data import load_digits
+
+    test = load_digits("test")
+    assert test.labels is not None
+    images, labels = test.images.numpy()[:RECONSTRUCTED], test.labels.numpy()[:RECONSTRUCTED]
+    bcm.invert(images[:1], labels=labels[:1])
+    rows: list[tuple[object, ...]] = []
+    for name in INVERSIONS:
+        started = time.perf_counter()
+        latents = bcm.invert(images, schedule=name, labels=labels)
+        seconds = (time.perf_counter() - started) / len(images)
+        back = bcm.generate(latents=latents, labels=labels)
+        rows.append((f"{name}, then one-step", bcm.bundle.schedule(name).nfe + 1, f"{seconds:.4f}", f"{mean_squared_error(images, back).mean():.5f}"))
+    save_npz(folder / "latents.npz", latents=latents, labels=labels, seeds=np.arange(len(labels)))
+    save_images(pairs(images[:20], back[:20], 10), folder / "reconstructed.png", columns=10)
+    return rows

@@ -1,0 +1,127 @@
+"""bcm-edge export: from a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import CheckpointError
+from .console import force_option, json_option, output_option, progress, require_extra, result, table
+
+if TYPE_CHECKING:
+    from ..export.exporter import ExportPlan
+    from ..runtime.parity import MoveError
+
+
+@click.command(epilog="Example:  bcm-edge export ema_0.99997_234000.pt --preset imagenet64 -o imagenet64.bundle")
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@output_option("The bundle to write (a folder).")
+@click.option("--preset", help="What the tensors do not tell, for a released network: imagenet64.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="The same as a JSON file with the authors' field names.")
+@click.option("--opset", default=18, show_default=True, type=click.IntRange(18, 23), help="ONNX opset of the graphs.")
+@click.option("--verify", default="auto", show_default=True, type=click.Choice(["auto", "full"]), help="full: every schedule at batch 1, 2 and 5.")
+@click.option("--no-verify", is_flag=True, help="Publish without comparing the graphs with torch (and without golden.npz).")
+@click.option("--dry-run", is_flag=True, help="Read and check the checkpoint, say what would be written, and stop.")
+@force_option
+@json_option
+def export(
+    checkpoint: Path | None,
+    output: Path,
+    preset: str | None,
+    config_file: Path | None,
+    opset: int,
+    verify: str,
+    no_verify: bool,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export CHECKPOINT (default: the digits model inside this package) to a bundle.
+
+    Reads official ema_*.pt files and safetensors. The graphs are compared with torch over whole schedules before anything is
+    published; exit code 1, and no bundle, if they disagree.
+    """
+    require_extra("export", "torch", "onnx", "onnxruntime", "safetensors")
+    from ..export.exporter import ExportPlan
+    from ..export.exporter import export as run_export
+    from ..model.checkpoint import load_checkpoint, shipped_checkpoint
+    from ..runtime.cache import sha256
+
+    source = checkpoint or shipped_checkpoint()
+    loaded = load_checkpoint(source, _known_fields(preset, config_file))
+    plan = ExportPlan(loaded, output, opset, "none" if no_verify else verify, force)
+    config = loaded.config
+    classes = f", {config.num_classes} classes" if config.num_classes else ""
+    size = f"{config.in_channels}×{config.image_size}×{config.image_size}{classes}"
+    progress(f"checkpoint: {source} ({plan.parameters / 1e6:.2f} M parameters, {size}, {source.stat().st_size / 1e6:.1f} MB)")
+    if dry_run:
+        names, batches = plan.verified
+        checks = f"{', '.join(names)} at batch {', '.join(map(str, batches))}" if names else "nothing"
+        text = f"would write {output}: forward.onnx, inverse.onnx, weights.bin ({4 * plan.parameters / 1e6:.1f} MB); would verify {checks}"
+        result(as_json, {"dry_run": True, **_summary(plan)}, text)
+        return
+    errors = run_export(plan, sha256(source), progress)
+    if errors:
+        progress(parity_table(errors))
+    progress(_next_commands(output, config.num_classes))
+    result(as_json, {**_summary(plan), "verification": [vars(e) for e in errors]}, str(output))
+
+
+def parity_table(errors: list[MoveError]) -> str:
+    """One row per move at the largest batch, and the verdict over all batches."""
+    largest = max(e.batch for e in errors)
+    rows = [
+        (e.schedule, e.move, f"{e.max_abs:.1e}", f"{e.relative_l2:.1e}", f"{e.psnr:.0f} dB", "✓" if e.ok else "✗")
+        for e in errors
+        if e.batch == largest or not e.ok
+    ]
+    worst = max(e.relative_l2 for e in errors)
+    batches = ", ".join(str(b) for b in sorted({e.batch for e in errors}))
+    verdict = f"{sum(e.ok for e in errors)} of {len(errors)} moves agree at batch {batches}; tolerance needed: {worst:.1e} relative L2"
+    return table(("schedule", "move", "max |Δ|", "rel. L2", "PSNR", ""), rows) + "\n" + verdict
+
+
+def _known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:
+    """The configuration fields given by the user. Raises CheckpointError."""
+    from ..model.inference import PRESETS
+
+    if preset and config_file:
+        raise click.UsageError("give --preset or --config, not both")
+    if preset:
+        if preset not in PRESETS:
+            raise CheckpointError(f"no preset {preset!r}; there is {', '.join(PRESETS)}")
+        return PRESETS[preset]
+    if config_file is None:
+        return {}
+    try:
+        values = json.loads(config_file.read_text())
+    except OSError as error:
+        raise CheckpointError(f"{config_file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{config_file}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{config_file}: not a JSON object of configuration fields")
+    return values
+
+
+def _summary(plan: ExportPlan) -> dict[str, Any]:
+    return {
+        "bundle": str(plan.output),
+        "checkpoint": plan.checkpoint.name,
+        "parameters": plan.parameters,
+        "config": plan.checkpoint.config.to_json(),
+        "opset": plan.opset,
+        "schedules": plan.schedules,
+        "verified": list(plan.verified[0]),
+    }
+
+
+def _next_commands(output: Path, num_classes: int | None) -> str:
+    label = " --label all" if num_classes else ""
+    return (
+        f"next:\n  bcm-edge generate {output} -n 16 --schedule mixture-4{label} -o images.png\n"
+        f"  bcm-edge inspect {output}\n  bcm-edge verify {output}"
+    )

@@ -1,0 +1,85 @@
+"""What runs on this machine, what does not, and the one line that fixes it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BcmError
+from .backends import PREFERENCE, backend_module
+from .backends.onnxruntime import threads
+from .bundle import open_bundle
+from .cache import cache_directory
+
+EXTRAS = {  # extra → (what it is for, a module only it brings)
+    "export": ("exporting checkpoints", ("torch", "onnx", "safetensors")),
+    "train": ("training", ("torch", "sklearn")),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """subject and detail for people; fix: the line that mends it, or ""; blocks: whether no bundle can run until it is mended."""
+
+    subject: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    blocks: bool = False
+
+
+def examine(bundle: Path | None = None) -> list[Finding]:
+    """Look at the machine, the backends, the extras, the cache and, if given, a bundle. Imports no backend's library."""
+    findings = [_machine(), *_backends(), *_extras(), _cache()]
+    if bundle is not None:
+        findings.append(_bundle(bundle))
+    return findings
+
+
+def _machine() -> Finding:
+    board = Path("/proc/device-tree/model")  # a Jetson names itself here
+    name = board.read_text().strip("\0\n ") if board.is_file() else platform.machine()
+    detail = f"{name}, {platform.system()}, Python {platform.python_version()}, numpy {np.__version__}, {threads()} of {os.cpu_count()} processors"
+    return Finding("machine", True, detail)
+
+
+def _backends() -> list[Finding]:
+    reasons = {name: backend_module(name).unavailable() for name in PREFERENCE}
+    none_runs = all(reasons.values())
+    findings = []
+    for name, reason in reasons.items():
+        problem, _, fix = (reason or "").partition("; ")
+        findings.append(Finding(f"backend {name}", not reason, problem or "can run bundles", fix, blocks=bool(reason) and none_runs))
+    return findings
+
+
+def _extras() -> list[Finding]:
+    findings = []
+    for extra, (purpose, modules) in EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        detail = f"{', '.join(missing)} not installed; not needed to run bundles" if missing else "installed"
+        findings.append(Finding(purpose, not missing, detail, f"pip install 'bcm-edge[{extra}]'" if missing else ""))
+    return findings
+
+
+def _cache() -> Finding:
+    folder = cache_directory()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    if not os.access(existing, os.W_OK):
+        return Finding("cache", False, f"{folder} cannot be written, so bundles open slowly", "set BCM_EDGE_CACHE_DIR to a folder of your own")
+    return Finding("cache", True, f"{folder} ({free:.1f} GB free)")
+
+
+def _bundle(path: Path) -> Finding:
+    try:
+        model = open_bundle(path).manifest.model
+    except BcmError as error:
+        return Finding("bundle", False, str(error), blocks=True)
+    return Finding("bundle", True, f"{path} is whole ({model.name}, {model.parameters / 1e6:.2f} M parameters)")
