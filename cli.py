@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -17,19 +18,9 @@ if __name__ == "__main__":  # run as a script: this checkout is the package, ins
     package = importlib.util.module_from_spec(spec)
     sys.modules["bcm_edge"] = package
     spec.loader.exec_module(package)
+    __package__ = "bcm_edge"
 
-from bcm_edge import BcmError, __version__
-
-
-class Failure(click.ClickException):
-    """A deliberate error on its way out: one line on stderr, and the exit code of its kind."""
-
-    def __init__(self, error: BcmError) -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"error: {self.message}", err=True)
+from . import BcmError, __version__
 
 
 class Commands(click.Group):
@@ -53,13 +44,14 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.homes:
             return None
-        return getattr(importlib.import_module(f"bcm_edge.commands.{self.homes[cmd_name]}"), cmd_name)
+        return getattr(importlib.import_module(f".commands.{self.homes[cmd_name]}", __package__), cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BcmError as error:
-            raise Failure(error) from error
+        except BcmError as error:  # deliberate: one line on stderr, and the exit code of its kind
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
 
 
 @click.group(

@@ -14,7 +14,7 @@ from .console import backend_option, bundle_argument, json_option, progress, res
 from .export import parity_table
 
 
-@click.command(epilog="Example:  bcm-edge verify digits.bundle")
+@click.command(short_help="Play a bundle and compare with torch.", epilog="Example:  bcm-edge verify digits.bundle")
 @bundle_argument
 @backend_option
 @click.option("--bound", default=1e-4, show_default=True, type=click.FloatRange(0, min_open=True), help="Relative L2 each move may stray.")
@@ -36,7 +36,7 @@ def verify(context: click.Context, bundle: Path, backend: str, bound: float, as_
     context.exit(0 if ok else 1)
 
 
-@click.command(epilog="Example:  bcm-edge inspect digits.bundle")
+@click.command(short_help="What a bundle holds.", epilog="Example:  bcm-edge inspect digits.bundle")
 @bundle_argument
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
@@ -60,7 +60,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     result(as_json, values, "\n\n".join(parts))
 
 
-@click.command(epilog="Example:  bcm-edge doctor digits.bundle")
+@click.command(short_help="What runs here, what does not, the fix.", epilog="Example:  bcm-edge doctor digits.bundle")
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.pass_context
 @json_option

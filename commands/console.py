@@ -19,7 +19,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 backend_option = click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime or null.")
-seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the first image; the next ones count on.")
+seed_option = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the first image; the next ones count on."
+)
 batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Most images per network call.")
 label_option = click.option("--label", "label", metavar="LABELS", help="Class labels: 3, or 0,1,2 taken in turn, or all.")
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))

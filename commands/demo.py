@@ -20,7 +20,7 @@ PER_CLASS = 8
 RECONSTRUCTED = 60  # test digits
 
 
-@click.command(epilog="Example:  bcm-edge demo -o demo")
+@click.command(short_help="Everything once, with pictures.", epilog="Example:  bcm-edge demo -o demo")
 @click.option("-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path), help="The folder to write.")
 @force_option
 @json_option
@@ -71,12 +71,20 @@ def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
     images, labels = test.images.numpy()[:RECONSTRUCTED], test.labels.numpy()[:RECONSTRUCTED]
     bcm.invert(images[:1], labels=labels[:1])
     rows: list[tuple[object, ...]] = []
+    latents = back = images
     for name in INVERSIONS:
         started = time.perf_counter()
         latents = bcm.invert(images, schedule=name, labels=labels)
         seconds = (time.perf_counter() - started) / len(images)
         back = bcm.generate(latents=latents, labels=labels)
-        rows.append((f"{name}, then one-step", bcm.bundle.schedule(name).nfe + 1, f"{seconds:.4f}", f"{mean_squared_error(images, back).mean():.5f}"))
-    save_npz(folder / "latents.npz", latents=latents, labels=labels, seeds=np.arange(len(labels)))
+        rows.append(
+            (
+                f"{name}, then one-step",
+                bcm.bundle.schedule(name).nfe + 1,
+                f"{seconds:.4f}",
+                f"{mean_squared_error(images, back).mean():.5f}",
+            )
+        )
+    save_npz(folder / "latents.npz", {"latents": latents, "labels": labels, "seeds": np.arange(len(labels))})
     save_images(pairs(images[:20], back[:20], 10), folder / "reconstructed.png", columns=10)
     return rows

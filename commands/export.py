@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from ..runtime.parity import MoveError
 
 
-@click.command(epilog="Example:  bcm-edge export ema_0.99997_234000.pt --preset imagenet64 -o imagenet64.bundle")
+@click.command(
+    short_help="A checkpoint to a bundle.",
+    epilog="Example:  bcm-edge export ema_0.99997_234000.pt --preset imagenet64 -o imagenet64.bundle",
+)
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @output_option("The bundle to write (a folder).")
 @click.option("--preset", help="What the tensors do not tell, for a released network: imagenet64.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The same as a JSON file with the authors' field names.")
 @click.option("--opset", default=18, show_default=True, type=click.IntRange(18, 23), help="ONNX opset of the graphs.")
-@click.option("--verify", default="auto", show_default=True, type=click.Choice(["auto", "full"]), help="full: every schedule at batch 1, 2 and 5.")
+@click.option(
+    "--verify", default="auto", show_default=True, type=click.Choice(["auto", "full"]), help="full: every schedule at batch 1, 2 and 5."
+)
 @click.option("--no-verify", is_flag=True, help="Publish without comparing the graphs with torch (and without golden.npz).")
 @click.option("--dry-run", is_flag=True, help="Read and check the checkpoint, say what would be written, and stop.")
 @force_option

@@ -31,7 +31,10 @@ from .console import (
 images_argument = click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 
-@click.command(epilog="Example:  bcm-edge generate digits.bundle -n 16 --schedule mixture-4 --seed 0 --label 3 -o out.png")
+@click.command(
+    short_help="Images from noise, or from latents.",
+    epilog="Example:  bcm-edge generate digits.bundle -n 16 --schedule mixture-4 --seed 0 --label 3 -o out.png",
+)
 @bundle_argument
 @click.option("-n", "--number", type=click.IntRange(1), help="How many images (default 1, or one per latent).")
 @click.option("--schedule", default="one-step", show_default=True, help="A schedule's name or text, as in '80>2.4>0.002'.")
@@ -70,11 +73,11 @@ def generate(
             started = time.perf_counter()
             images = bcm.generate(n, schedule=program, seed=seed, labels=label_list, latents=latents, on_move=on_move)
             seconds = time.perf_counter() - started
-        save_images(images, output, force, **_per_image(seed, n, label_list))
+        save_images(images, output, force, arrays=_per_image(seed, n, label_list))
     _report(as_json, bcm, output, n, str(program), program.nfe, seconds)
 
 
-@click.command(epilog="Example:  bcm-edge invert digits.bundle photos/ --label 3 -o latents.npz")
+@click.command(short_help="Images to latents.", epilog="Example:  bcm-edge invert digits.bundle photos/ --label 3 -o latents.npz")
 @bundle_argument
 @images_argument
 @click.option("--schedule", default="invert-2", show_default=True, help="An inversion's name or text, as in '+0.07 0.07>15>80'.")
@@ -108,12 +111,15 @@ def invert(
             started = time.perf_counter()
             latents = bcm.invert(given.images, schedule=program, seed=seed, labels=labels, on_move=on_move)
             seconds = time.perf_counter() - started
-        save_npz(output, force, latents=latents, **_per_image(seed, n, labels))
+        save_npz(output, {"latents": latents, **_per_image(seed, n, labels)}, force)
     progress(f"latents: standard deviation {latents.std():.3f}, mean {latents.mean():+.3f} (white noise has 1 and 0)")
     _report(as_json, bcm, output, n, str(program), program.nfe, seconds)
 
 
-@click.command(epilog="Example:  bcm-edge reconstruct digits.bundle photos/ --label 3 -o pairs.png")
+@click.command(
+    short_help="Images to latents and back, with the error.",
+    epilog="Example:  bcm-edge reconstruct digits.bundle photos/ --label 3 -o pairs.png",
+)
 @bundle_argument
 @images_argument
 @click.option("--inversion", default="invert-2", show_default=True, help="The schedule up to the noise.")
@@ -149,7 +155,7 @@ def reconstruct(
             seconds = time.perf_counter() - started
     errors = mean_squared_error(given.images, images_back)
     if output.suffix == ".npz":
-        save_images(images_back, output, force, originals=given.images, **_per_image(seed, n, labels))
+        save_images(images_back, output, force, arrays={"originals": given.images, **_per_image(seed, n, labels)})
     elif output.suffix:
         columns = int(np.ceil(np.sqrt(2 * n)))
         save_images(pairs(given.images, images_back, columns), output, force, columns)

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 _PERIOD = 20  # steps between lines of progress where they replace one another, ×10 where they do not
 
 
-@click.command(epilog="Example:  bcm-edge train --data photos/ --steps 20000 -o photos.safetensors")
-@click.option("--data", required=True, metavar="DATA", help="digits, a FOLDER of images (sub-folders are classes), or an npz with images [and labels].")
+@click.command(short_help="Images to a checkpoint.", epilog="Example:  bcm-edge train --data photos/ --steps 20000 -o photos.safetensors")
+@click.option(
+    "--data",
+    required=True,
+    metavar="DATA",
+    help="digits, a FOLDER of images (sub-folders are classes), or an npz with images [and labels].",
+)
 @output_option("The checkpoint to write, with a picture of samples beside it.")
 @click.option("--steps", default=3000, show_default=True, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--minibatch", default=64, show_default=True, type=click.IntRange(1), help="Images per step.")
@@ -62,5 +67,6 @@ def _show(at: Progress) -> None:
     if at.step % (_PERIOD if terminal else 10 * _PERIOD) and at.step != at.steps:
         return
     minutes, seconds = divmod(round(at.seconds_left), 60)
-    line = f"step {at.step}/{at.steps}  {at.intervals} intervals  consistency {at.consistency:.4f}  soft {at.soft:.4f}  {minutes}:{seconds:02} left"
+    losses = f"consistency {at.consistency:.4f}  soft {at.soft:.4f}"
+    line = f"step {at.step}/{at.steps}  {at.intervals} intervals  {losses}  {minutes}:{seconds:02} left"
     click.echo(f"\r{line}   " if terminal else line, err=True, nl=not terminal or at.step == at.steps)

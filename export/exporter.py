@@ -100,7 +100,9 @@ def _verify(plan: ExportPlan, model: ConsistencyModel, folder: Path, graphs: dic
 
 def _write_manifest(plan: ExportPlan, folder: Path, graphs: dict[str, str], checkpoint_sha256: str, errors: list[MoveError]) -> None:
     config = plan.checkpoint.config
-    parity = {"bound": BOUND, "worst_relative_l2": max(e.relative_l2 for e in errors), "batches": list(plan.verified[1])} if errors else None
+    parity = (
+        {"bound": BOUND, "worst_relative_l2": max(e.relative_l2 for e in errors), "batches": list(plan.verified[1])} if errors else None
+    )
     provenance = {
         "checkpoint": {"name": plan.checkpoint.name, "sha256": checkpoint_sha256, **plan.checkpoint.provenance},
         "opset": plan.opset,

@@ -80,7 +80,8 @@ def time_embedding(g: GraphBuilder, module: TimeEmbedding, tau: str, at: str) ->
     return g.op("Concat", g.op("Cos", angles, at=at), g.op("Sin", angles, at=at), at=at, axis=1)
 
 
-def stage(g: GraphBuilder, blocks: Stage, x: Feature, emb: str, at: str) -> Feature:
+def stage(g: GraphBuilder, blocks: nn.Module, x: Feature, emb: str, at: str) -> Feature:
+    assert isinstance(blocks, Stage)
     for index, block in enumerate(blocks):
         x = _block(g, block, x, emb, f"{at}.{index}")
     return x
@@ -142,29 +143,32 @@ def attention_block(g: GraphBuilder, block: AttentionBlock, x: Feature, at: str)
 def resample(g: GraphBuilder, x: Feature, direction: str | None, at: str) -> Feature:
     """Nearest-neighbour ×2 ("up"), mean of 2×2 ("down"), or nothing."""
     if direction == "up":
-        modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        return Feature(g.op("Resize", x.name, "", g.constant([1, 1, 2, 2]), at=at, **modes), x.channels, 2 * x.size)
+        twice = g.constant([1, 1, 2, 2])
+        name = g.op("Resize", x.name, "", twice, at=at, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        return Feature(name, x.channels, 2 * x.size)
     if direction == "down":
         return Feature(g.op("AveragePool", x.name, at=at, kernel_shape=[2, 2], strides=[2, 2]), x.channels, x.size // 2)
     return x
 
 
-def conv(g: GraphBuilder, module: nn.Conv2d, x: Feature, at: str) -> Feature:
+def conv(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> Feature:
+    assert isinstance(module, nn.Conv2d) and module.bias is not None
     (kernel, _), (stride, _), pad = module.kernel_size, module.stride, module.padding[0]
-    assert module.bias is not None
     inputs = [x.name, g.weight(f"{at}.weight", module.weight), g.weight(f"{at}.bias", module.bias)]
     name = g.op("Conv", *inputs, at=at, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[int(pad)] * 4)
     return Feature(name, module.out_channels, x.size // stride)
 
 
-def linear(g: GraphBuilder, module: nn.Linear, x: str, at: str) -> str:
+def linear(g: GraphBuilder, module: nn.Module, x: str, at: str) -> str:
+    assert isinstance(module, nn.Linear)
     inputs = [x, g.weight(f"{at}.weight", module.weight)]
     if module.bias is not None:
         inputs.append(g.weight(f"{at}.bias", module.bias))
     return g.op("Gemm", *inputs, at=at, transB=1)
 
 
-def group_norm(g: GraphBuilder, module: nn.GroupNorm, x: Feature, at: str) -> str:
+def group_norm(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
+    assert isinstance(module, nn.GroupNorm)
     groups = module.num_groups
     grouped = g.op("Reshape", x.name, g.constant([0, groups, -1], np.int64), at=at)
     ones, zeros = g.constant(np.ones(groups)), g.constant(np.zeros(groups))
@@ -174,7 +178,7 @@ def group_norm(g: GraphBuilder, module: nn.GroupNorm, x: Feature, at: str) -> st
     return g.op("Add", g.op("Mul", normed, scale, at=at), bias, at=at)
 
 
-def norm_silu(g: GraphBuilder, module: nn.GroupNorm, x: Feature, at: str) -> Feature:
+def norm_silu(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> Feature:
     return Feature(silu(g, group_norm(g, module, x, at), at), x.channels, x.size)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ class GraphBuilder:
         self._uses: Counter[str] = Counter()
         self._initializers: dict[str, TensorProto] = {}
 
-    def op(self, kind: str, *inputs: str, at: str, outputs: int = 1, **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, at: str, outputs: int = 1, **attributes: Any) -> str:
         """Append a node; returns the name of its (first) output. Further outputs are called NAME:1, NAME:2, …"""
         path = f"{at}/{kind}"
         self._uses[path] += 1
@@ -79,4 +80,4 @@ class GraphBuilder:
         assert self._nodes[-1].output[0] == result
         (self._nodes[-1].output[0],) = outputs
         ends = [[onnx.ValueInfoProto(name=value, type=kind) for value, kind in values.items()] for values in (inputs, outputs)]
-        return helper.make_graph(self._nodes, name, *ends, list(self._initializers.values()))
+        return helper.make_graph(self._nodes, name, ends[0], ends[1], list(self._initializers.values()))

@@ -124,7 +124,9 @@ def _read_torch(path: Path, mmap: bool) -> dict[str, Tensor]:
                     raise CheckpointError(f"{path}: damaged, the checksum of {damaged} is wrong; fetch the file again")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, because it holds more than tensors (nothing in it was executed). Save the state dict alone.") from error
+        raise CheckpointError(
+            f"{path}: refused, because it holds more than tensors (nothing in it was executed). Save the state dict alone."
+        ) from error
     except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged, truncated or not a torch checkpoint ({str(error).splitlines()[0]})") from error
 
@@ -134,7 +136,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].contiguous().view(torch.uint8).numpy() if tensors[name].ndim else tensors[name].numpy().tobytes())
+        digest.update(tensors[name].contiguous().numpy().data)
     return digest.hexdigest()
 
 

@@ -18,6 +18,8 @@ from .config import NetworkConfig
 class TimeEmbedding(nn.Module):
     """Sinusoidal features of a warped noise level: [cos(τ w_k), sin(τ w_k)], w_k = 10000^(-k / (dim/2)), in float32."""
 
+    frequencies: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         # device="cpu": the network may be built on the meta device, but this constant has no tensor in any checkpoint
@@ -62,7 +64,9 @@ class ResBlock(nn.Module):
         self.in_layers = nn.Sequential(nn.GroupNorm(config.norm_groups, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.embedding_channels, emb_out))
         # index 2 is the authors' dropout, which has no tensors; it keeps the convolution's key at out_layers.3
-        self.out_layers = nn.Sequential(nn.GroupNorm(config.norm_groups, c_out), nn.SiLU(), nn.Identity(), nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.out_layers = nn.Sequential(
+            nn.GroupNorm(config.norm_groups, c_out), nn.SiLU(), nn.Identity(), nn.Conv2d(c_out, c_out, 3, padding=1)
+        )
         self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
     def _resampled(self, x: Tensor) -> Tensor:
@@ -134,6 +138,8 @@ class UNet(nn.Module):
     x: [N, C, H, W] float32, already scaled by c_in; tau_t, tau_u: [N] float32 warped noise levels;
     label: [N] int64 in [0, num_classes), given exactly when the network has classes. Returns [N, C, H, W].
     """
+
+    label_emb: nn.Embedding
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

@@ -115,7 +115,9 @@ def describe_files(folder: Path) -> dict[str, FileFacts]:
 def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     if not path.is_dir():
-        raise BundleError(f"{path}: not a bundle ({'a file' if path.exists() else 'nothing there'}); make one with: bcm-edge export -o {path}")
+        raise BundleError(
+            f"{path}: not a bundle ({'a file' if path.exists() else 'nothing there'}); make one with: bcm-edge export -o {path}"
+        )
     if not file.is_file() or file.is_symlink():
         raise BundleError(f"{path}: not a bundle, it has no {MANIFEST}")
     if file.stat().st_size > _MANIFEST_LIMIT:

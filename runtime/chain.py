@@ -41,9 +41,8 @@ def play(
         x, noise = backend.play_move(x, noise, step, labels), None
         if not np.isfinite(x).all():
             bad = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
-            raise NonFiniteError(
-                f"move {moves + 1} of {schedule.nfe} ({step}) on backend {backend.name} gave NaN or infinity (first in sample {bad}); no image was made"
-            )
+            where = f"move {moves + 1} of {schedule.nfe} ({step}) on backend {backend.name}"
+            raise NonFiniteError(f"{where} gave NaN or infinity (first in sample {bad}); no image was made")
         if on_move:
             on_move(moves, step, x)
         moves += 1

@@ -45,8 +45,8 @@ def examine(bundle: Path | None = None) -> list[Finding]:
 def _machine() -> Finding:
     board = Path("/proc/device-tree/model")  # a Jetson names itself here
     name = board.read_text().strip("\0\n ") if board.is_file() else platform.machine()
-    detail = f"{name}, {platform.system()}, Python {platform.python_version()}, numpy {np.__version__}, {threads()} of {os.cpu_count()} processors"
-    return Finding("machine", True, detail)
+    python = f"Python {platform.python_version()}, numpy {np.__version__}"
+    return Finding("machine", True, f"{name}, {platform.system()}, {python}, {threads()} of {os.cpu_count()} processors")
 
 
 def _backends() -> list[Finding]:
@@ -73,7 +73,9 @@ def _cache() -> Finding:
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if not os.access(existing, os.W_OK):
-        return Finding("cache", False, f"{folder} cannot be written, so bundles open slowly", "set BCM_EDGE_CACHE_DIR to a folder of your own")
+        return Finding(
+            "cache", False, f"{folder} cannot be written, so bundles open slowly", "set BCM_EDGE_CACHE_DIR to a folder of your own"
+        )
     return Finding("cache", True, f"{folder} ({free:.1f} GB free)")
 
 

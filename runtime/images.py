@@ -7,10 +7,10 @@ grey convert; EXIF rotation is honoured; transparency is laid over white. x = pi
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .files import replacing
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Arrays = Mapping[str, np.ndarray | None]  # names in an npz file; None is left out
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 CELL = 64  # a grid enlarges small images by a whole factor to about this many pixels, so that a person can see them
@@ -68,13 +70,13 @@ def mean_squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.square(difference).reshape(len(a), -1).mean(axis=1)
 
 
-def save_images(images: np.ndarray, path: Path, force: bool = False, columns: int | None = None, **arrays: np.ndarray | None) -> None:
-    """Write float [N, C, H, W] in [-1, 1] as the path asks: .npz (with `arrays`), an image file (a grid if N > 1), or a folder.
+def save_images(images: np.ndarray, path: Path, force: bool = False, columns: int | None = None, arrays: Arrays | None = None) -> None:
+    """Write float [N, C, H, W] in [-1, 1] as the path asks: .npz (with more `arrays`), an image file (a grid if N > 1), or a folder.
 
     columns: of a grid; by default it is about square.
     """
     if path.suffix == ".npz":
-        save_npz(path, force, images=images, **arrays)
+        save_npz(path, {"images": images, **(arrays or {})}, force)
     elif path.suffix.lower() in SUFFIXES:
         with replacing(path, force) as partial:
             picture = _picture(to_uint8(images[0])) if len(images) == 1 else _picture(grid(images, columns))
@@ -88,10 +90,11 @@ def save_images(images: np.ndarray, path: Path, force: bool = False, columns: in
                 _picture(image).save(partial / f"{index:06d}.png")
 
 
-def save_npz(path: Path, force: bool = False, **arrays: np.ndarray | None) -> None:
+def save_npz(path: Path, arrays: Arrays, force: bool = False) -> None:
     """Write the arrays that are given to one npz file, whole or not at all."""
     with replacing(path, force) as partial, partial.open("wb") as file:
-        np.savez(file, **{name: array for name, array in arrays.items() if array is not None})
+        given: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
+        np.savez(file, **given)
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
@@ -162,7 +165,9 @@ def _read_npz_images(path: Path, sample_shape: tuple[int, int, int]) -> ImageSet
     if images.ndim == 3 and sample_shape[0] == 1:
         images = images[:, None]
     if images.ndim != 4 or images.shape[1:] != sample_shape or not len(images):
-        raise ImageError(f"{path}: images has shape {list(arrays['images'].shape)}, the model takes [N, {', '.join(map(str, sample_shape))}]")
+        raise ImageError(
+            f"{path}: images has shape {list(arrays['images'].shape)}, the model takes [N, {', '.join(map(str, sample_shape))}]"
+        )
     if images.dtype == np.uint8:
         images = from_uint8(images)
     elif not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all() or np.abs(images).max() > 1.001:

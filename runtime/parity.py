@@ -7,7 +7,7 @@ golden.npz, a self-test that needs no torch. Noise belongs to a sample, so the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +76,7 @@ def compare(backend: Backend, recording: Recording, batches: Sequence[int], boun
 def save_recording(recording: Recording, path: Path) -> None:
     """Write golden.npz."""
     states = {_STATES + text: array for text, array in recording.states.items()}
-    arrays: Mapping[str, np.ndarray | None] = {"labels": recording.labels, "images": recording.images, **states}
-    save_npz(path, seeds=np.array(recording.seeds, np.uint64), **arrays)
+    save_npz(path, {"seeds": np.array(recording.seeds, np.uint64), "labels": recording.labels, "images": recording.images, **states})
 
 
 def load_recording(path: Path) -> Recording:

@@ -75,7 +75,9 @@ class BCM:
         elif n is None:
             n = max(_length(seed), _length(labels))
         seeds, label_array, program = self._seeds(seed, n), self._labels(labels, n), self._schedule(schedule)
-        return self._batched(n, lambda s: tasks.generate(self.backend, program, seeds[s], _part(label_array, s), _part(latents, s), on_move))
+        return self._batched(
+            n, lambda s: tasks.generate(self.backend, program, seeds[s], _part(label_array, s), _part(latents, s), on_move)
+        )
 
     def invert(
         self,
@@ -89,7 +91,9 @@ class BCM:
         """Latents of the images: float32 [N, C, H, W] near unit variance. `generate(latents=…)` brings the images back."""
         images = self._checked(images, "images")
         seeds, label_array, program = self._seeds(seed, len(images)), self._labels(labels, len(images)), self._schedule(schedule)
-        return self._batched(len(images), lambda s: tasks.invert(self.backend, program, images[s], seeds[s], _part(label_array, s), on_move))
+        return self._batched(
+            len(images), lambda s: tasks.invert(self.backend, program, images[s], seeds[s], _part(label_array, s), on_move)
+        )
 
     def reconstruct(
         self,

@@ -80,7 +80,9 @@ class Schedule:
 
     def __add__(self, other: Schedule) -> Schedule:
         if not other.from_image and other.start != self.end:
-            raise ScheduleError(f"schedule {str(other)!r} starts at level {_text(other.start)}, but {str(self)!r} ends at {_text(self.end)}")
+            raise ScheduleError(
+                f"schedule {str(other)!r} starts at level {_text(other.start)}, but {str(self)!r} ends at {_text(self.end)}"
+            )
         return Schedule(self.steps + other.steps)
 
     def __str__(self) -> str:

@@ -56,4 +56,6 @@ def reconstruct(
 
 def check_inverts(schedule: Schedule) -> None:
     if not schedule.from_image or schedule.end != SIGMA_MAX:
-        raise ScheduleError(f"schedule {str(schedule)!r} does not invert: an inversion adds noise to an image and ends at 80, as in '+0.07 0.07>15>80'")
+        raise ScheduleError(
+            f"schedule {str(schedule)!r} does not invert: an inversion adds noise to an image and ends at 80, as in '+0.07 0.07>15>80'"
+        )

@@ -53,7 +53,7 @@ class OnnxRuntimeBackend:
             feeds["x"] = x if noise is None else x + noise
         if labels is not None:
             feeds["label"] = labels
-        return self._session(move.graph).run(None, feeds)[0]
+        return np.asarray(self._session(move.graph).run(None, feeds)[0])
 
     def close(self) -> None:
         self._sessions.clear()
