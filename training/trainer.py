@@ -188,7 +188,7 @@ class Trainer:
         self.objective = Objective(self.model)
         self.parameters = list(self.model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate, betas=BETAS, fused=True)
-        self.average = {name: p.detach().clone() for name, p in self.model.network.named_parameters()}
+        self.average = {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in self.model.network.named_parameters()}
 
     def learning_rate(self) -> float:
         """Linear warm-up, then constant, then linear from half of the run down to 2 % at its end."""
