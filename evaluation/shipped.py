@@ -1,0 +1,181 @@
+"""Makes the model that ships, from nothing: `python -m bcm_edge.evaluation.shipped` in a checkout.
+
+Trains on the digits' training part, picks schedules on the validation part, writes model/digits.safetensors and measures what was
+written, as a user will load it, on the test part. The measurements go to docs/model.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from ..calibration.levels import Scored, best_schedule
+from ..model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, shipped_checkpoint
+from ..model.player import TorchBackend
+from ..model.preconditioning import ConsistencyModel
+from ..runtime.images import save_images
+from ..runtime.schedule import Schedule, parse_schedule
+from ..training.data import SPLIT_SEED, load_digits
+from ..training.trainer import Progress, Trainer, TrainOptions, fit, network_for, sample_sheet
+from .classifier import Classifier, train_classifier
+from .quality import ONE_STEP, Generation, Inversion, Judge, measure_generation, measure_inversion
+
+OPTIONS = TrainOptions(steps=3000, batch=64, learning_rate=2e-3, intervals=160, channels=32, seed=0)
+PICK_SEED = 1_000_000  # first seed of the samples that schedules are picked on
+TEST_SEEDS = (2_000_000, 3_000_000, 4_000_000, 5_000_000, 6_000_000)  # of the samples that are reported
+MIDDLE_LEVELS = (0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.0)
+ZIGZAG_LEVELS = tuple(product((0.1, 0.2, 0.3), (0.5, 0.8, 1.2, 1.8)))
+INVERSION_LEVELS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 15.0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training took: wall and processor minutes, and the threads torch used."""
+
+    wall: float
+    processor: float
+    threads: int
+
+
+def main() -> None:
+    torch.set_num_threads(
+        1
+    )  # networks this small gain a quarter from a second core, and the weights then do not depend on how many there are
+    root = Path(__file__).parents[1]
+    classifier = train_classifier(load_digits("train"))
+    path = shipped_checkpoint()
+    trainer, cost = _train(path)
+    schedules = pick_schedules(trainer.averaged_model(), classifier)
+    provenance = {**trainer.provenance(), "processor_minutes": round(cost.processor, 1)}
+    save_checkpoint(path, trainer.average, trainer.config, {n: str(s) for n, s in schedules.items()}, provenance)
+    path.with_name(path.name + ".state").unlink()
+    save_images(sample_sheet(trainer.averaged_model()), root / "docs" / "digits.png", force=True)
+    report(path, classifier, cost, root / "docs" / "model.md")
+
+
+def _train(path: Path) -> tuple[Trainer, Cost]:
+    wall, processor = time.perf_counter(), time.process_time()
+    digits = load_digits("train")
+    trainer = fit(digits, network_for(digits, OPTIONS.channels), OPTIONS, path.with_name(path.name + ".state"), _print)
+    return trainer, Cost((time.perf_counter() - wall) / 60, (time.process_time() - processor) / 60, torch.get_num_threads())
+
+
+def _print(progress: Progress) -> None:
+    if progress.step % 100 == 0:
+        p = progress
+        losses = f"consistency {p.consistency:.4f}  soft {p.soft:.4f}"
+        print(
+            f"step {p.step}/{p.steps}  {losses}  {p.intervals} intervals  {p.seconds_left / 60:.1f} min left", file=sys.stderr, flush=True
+        )
+
+
+def pick_schedules(model: ConsistencyModel, classifier: Classifier) -> dict[str, Schedule]:
+    """The named schedules with the levels that do best on the validation digits."""
+    judge, backend = Judge(classifier, "validation"), TorchBackend(model)
+
+    def generation(template: str, levels: Sequence[tuple[float, ...]]) -> Scored:
+        return best_schedule(template, levels, lambda s: judge.ratio(judge.generate(s, backend, PICK_SEED)))
+
+    ancestral = generation("80>{0}>0.002", [(level,) for level in MIDDLE_LEVELS])
+    zigzag = generation("80>0.002 +{0} {0}>{1}>0.002", ZIGZAG_LEVELS)
+    mixture = generation(f"{ancestral.schedule} +{{0}} {{0}}>{{1}}>0.002", ZIGZAG_LEVELS)
+    invert = best_schedule(
+        "+0.07 0.07>{0}>80", [(level,) for level in INVERSION_LEVELS], lambda s: judge.reconstruction_error(s, backend, PICK_SEED)
+    )
+    picked = {"ancestral-2": ancestral, "zigzag-3": zigzag, "mixture-4": mixture, "invert-2": invert}
+    return {"one-step": ONE_STEP, "invert-1": parse_schedule("+0.07 0.07>80"), **{name: s.schedule for name, s in picked.items()}}
+
+
+def report(path: Path, classifier: Classifier, cost: Cost, page: Path) -> None:
+    """Measure the file on the test digits and write what came out."""
+    checkpoint = load_checkpoint(path)
+    judge, backend = Judge(classifier, "test"), TorchBackend(checkpoint.model())
+    generations, inversions = [], []
+    for name, text in checkpoint.schedules.items():
+        schedule = parse_schedule(text)
+        if schedule.from_image:
+            inversions.append(measure_inversion(judge, backend, name, schedule, TEST_SEEDS[0]))
+        else:
+            generations.append(measure_generation(judge, backend, name, schedule, TEST_SEEDS))
+    lines = [
+        *_model_lines(path, checkpoint),
+        *_cost_lines(cost),
+        *_generation_lines(generations),
+        *_inversion_lines(inversions),
+        *_protocol_lines(judge),
+    ]
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("\n".join(lines) + "\n")
+
+
+def _model_lines(path: Path, checkpoint: Checkpoint) -> list[str]:
+    parameters = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
+    config = checkpoint.config
+    return [
+        "# The model that ships",
+        "",
+        "*This page is written by `make model`.*",
+        "",
+        f"`model/{path.name}` generates and inverts handwritten digits: 8×8 pixels, grey, {config.num_classes} classes, from",
+        "scikit-learn's `load_digits`. It is here so that every command can be tried at once, and so that tests have a trained network.",
+        "",
+        f"- {parameters:,} parameters, {path.stat().st_size / 1e6:.2f} MB (float16 on disk, computed in float32)",
+        f"- U-Net of {config.model_channels} and {config.channel_mult[1] * config.model_channels} channels, attention in the middle",
+        "",
+        "![ten samples of each class, one network call each](digits.png)",
+        "",
+    ]
+
+
+def _cost_lines(cost: Cost) -> list[str]:
+    o = OPTIONS
+    return [
+        "## Training",
+        "",
+        f"{o.steps} steps of batch {o.batch}, learning rate {o.learning_rate}, up to {o.intervals} intervals, seed {o.seed}:",
+        f"**{cost.wall:.1f} minutes** on {cost.threads} CPU cores ({cost.processor:.1f} processor minutes, shared machine).",
+        "Same seed, machine and number of threads: same weights.",
+        "",
+    ]
+
+
+def _generation_lines(rows: Sequence[Generation]) -> list[str]:
+    table = [f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.ratio:.2f} ± {r.spread:.2f} | {_percent(r.agreement)} |" for r in rows]
+    head = ["| schedule | levels | network calls | Fréchet ratio | label agreement |", "|---|---|---|---|---|"]
+    return ["## Generation", "", *head, *table, ""]
+
+
+def _inversion_lines(rows: Sequence[Inversion]) -> list[str]:
+    table = [f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.error:.4f} | {r.latent_mean:.2f} | {r.latent_std:.2f} |" for r in rows]
+    head = ["| schedule | levels | network calls | reconstruction MSE | latent mean | latent std |", "|---|---|---|---|---|---|"]
+    note = "The latents (divided by 80) are not white noise: unit noise would have mean 0 and standard deviation 1."
+    return ["## Inversion and one-step reconstruction", "", *head, *table, "", note, ""]
+
+
+def _protocol_lines(judge: Judge) -> list[str]:
+    n, m = len(judge.wanted), len(judge.images)
+    return [
+        "## How it was measured",
+        "",
+        f"- The 1797 digits are split once, stratified, seed {SPLIT_SEED}: {n} to train, 180 to pick schedules, {m} to report.",
+        f"- Fréchet ratio: distance of {n} generated digits (the training labels) to the {m} test digits, divided by that of the",
+        f"  {n} training digits to the same (which is {judge.floor:.2f}), so that real digits score 1. Mean ± standard deviation over",
+        f"  {len(TEST_SEEDS)} sets of seeds.",
+        f"- Features and labels: a small CNN fitted to the training digits, {judge.accuracy:.1%} right on the test digits.",
+        f"- Reconstruction MSE: in [0, 1] after rounding to uint8, over the {m} test digits with their labels.",
+        "- The weights are the file's: averaged, rounded to float16.",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Fréchet distances with known answers, the search for levels, and how good the model that ships must be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from bcm_edge.calibration.levels import best_schedule
+from bcm_edge.errors import ScheduleError
+from bcm_edge.evaluation.classifier import train_classifier
+from bcm_edge.evaluation.frechet import frechet_distance
+from bcm_edge.evaluation.quality import Judge, measure_generation, measure_inversion
+from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
+from bcm_edge.model.player import TorchBackend
+from bcm_edge.runtime.schedule import parse_schedule
+from bcm_edge.training.data import load_digits
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge(train_classifier(load_digits("train")), "test")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_checkpoint(shipped_checkpoint())
+
+
+def with_moments(mean: np.ndarray, cov: np.ndarray, n: int = 500) -> np.ndarray:
+    """n points whose sample mean and covariance are exactly these."""
+    x = np.random.default_rng(3).standard_normal((n, len(mean)))
+    x -= x.mean(axis=0)
+    x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
+    return x @ np.linalg.cholesky(cov).T + mean
+
+
+# ---- Fréchet distance
+
+
+def test_frechet_distance_of_a_shift_is_its_square():
+    x = with_moments(np.zeros(3), np.eye(3))
+    assert frechet_distance(x, x + np.array([3, 4, 0])) == pytest.approx(25)
+
+
+def test_frechet_distance_of_two_scales():
+    """Commuting covariances: Σ (σ_a - σ_b)²."""
+    a = with_moments(np.zeros(2), np.diag([1.0, 4.0]))
+    b = with_moments(np.zeros(2), np.diag([9.0, 25.0]), n=800)
+    assert frechet_distance(a, b) == pytest.approx((1 - 3) ** 2 + (2 - 5) ** 2)
+
+
+def test_frechet_distance_where_covariances_do_not_commute():
+    """For 2×2 matrices tr (AB)^½ = √(tr AB + 2 √det AB); here tr AB = 2 + 18 and det AB = 3 · 9."""
+    cov_a, cov_b = np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 9.0]])
+    expected = 4 + 10 - 2 * np.sqrt(20 + 2 * np.sqrt(27))
+    assert frechet_distance(with_moments(np.zeros(2), cov_a), with_moments(np.zeros(2), cov_b)) == pytest.approx(expected)
+
+
+def test_frechet_distance_is_symmetric_and_zero_on_itself():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((50, 8)), rng.standard_normal((70, 8)) * 2
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
+
+
+def test_frechet_distance_with_features_that_are_always_zero():
+    """ReLU features can be dead: singular covariances must not give NaN."""
+    x = np.zeros((10, 3))
+    assert frechet_distance(x, x + 1) == pytest.approx(3)
+
+
+# ---- levels
+
+
+def test_best_schedule_is_the_lowest_score():
+    found = best_schedule("80>{0}>0.002", [(0.2,), (1.5,), (4.0,)], lambda s: abs(s.moves[0].u - 1))
+    assert str(found.schedule) == "80>1.5>0.002"
+    assert found.score == 0.5
+
+
+def test_best_schedule_takes_several_levels():
+    found = best_schedule("80>0.002 +{0} {0}>{1}>0.002", [(0.1, 1), (0.2, 3)], lambda s: -s.moves[1].u)
+    assert str(found.schedule) == "80>0.002 +0.2 0.2>3>0.002"
+
+
+def test_best_schedule_checks_every_level():
+    with pytest.raises(ScheduleError):
+        best_schedule("80>{0}>0.002", [(0.2,), (100,)], lambda s: 0)
+
+
+# ---- the judge
+
+
+def test_the_classifier_knows_digits(judge):
+    assert judge.accuracy >= 0.97
+
+
+def test_fitting_a_classifier_depends_on_nothing_before_and_changes_nothing_after(judge):
+    few = load_digits("validation")
+    state = torch.get_rng_state()
+    first = train_classifier(few).features(judge.images)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(99)
+    assert np.array_equal(first, train_classifier(few).features(judge.images))
+
+
+def test_the_ratio_orders_images_by_damage(judge):
+    train = load_digits("train").images.numpy()
+    noise = np.random.default_rng(0).standard_normal(train.shape).astype(np.float32)
+    ratios = [judge.ratio(train + np.float32(strength) * noise) for strength in (0, 0.2, 0.4, 0.8)]
+    assert ratios[0] == pytest.approx(1)
+    assert ratios == sorted(ratios)
+    assert ratios[3] > 10
+
+
+# ---- the model that ships
+
+
+def test_shipped_file_is_small():
+    assert shipped_checkpoint().stat().st_size <= 2_000_000
+
+
+def test_shipped_schedules(shipped):
+    calls = {name: parse_schedule(text).nfe for name, text in shipped.schedules.items()}
+    assert calls == {"one-step": 1, "ancestral-2": 2, "zigzag-3": 3, "mixture-4": 4, "invert-1": 1, "invert-2": 2}
+    assert all(text == str(parse_schedule(text)) for text in shipped.schedules.values())
+
+
+def test_shipped_samples(judge, shipped):
+    """The issue's bounds; docs/model.md has what was reached."""
+    backend = TorchBackend(shipped.model())
+    rows = {
+        name: measure_generation(judge, backend, name, parse_schedule(shipped.schedules[name]), [77])
+        for name in ("one-step", "ancestral-2", "zigzag-3", "mixture-4")
+    }
+    ratios = [row.ratio for row in rows.values()]
+    assert ratios[0] <= 6
+    assert min(ratios) <= 3.5
+    assert min(row.agreement for row in rows.values()) >= 0.95
+    assert ratios[0] > max(ratios[1:])  # more network calls, better samples
+
+
+def test_shipped_reconstructions(judge, shipped):
+    backend = TorchBackend(shipped.model())
+    one, two = (measure_inversion(judge, backend, name, parse_schedule(shipped.schedules[name]), 77) for name in ("invert-1", "invert-2"))
+    assert one.error <= 0.005
+    assert two.error <= 0.003
+    assert two.error < one.error
