@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ImageError, LabelError, ScheduleError
+from ..errors import ImageError, InputError, LabelError
 from . import tasks
 from .backends import open_backend
 from .backends.base import Backend
@@ -74,6 +74,8 @@ class BCM:
             n = len(latents)
         elif n is None:
             n = max(_length(seed), _length(labels))
+        if n < 1:
+            raise InputError(f"the number of images must be at least 1, not {n}")
         seeds, label_array, program = self._seeds(seed, n), self._labels(labels, n), self._schedule(schedule)
         return self._batched(
             n, lambda s: tasks.generate(self.backend, program, seeds[s], _part(label_array, s), _part(latents, s), on_move)
@@ -132,9 +134,9 @@ class BCM:
     def _seeds(self, seed: Seeds, n: int) -> list[int]:
         seeds = list(range(seed, seed + n)) if isinstance(seed, (int, np.integer)) else [int(s) for s in seed]
         if len(seeds) != n:
-            raise ScheduleError(f"{len(seeds)} seeds were given for {n} images")
+            raise InputError(f"{len(seeds)} seeds were given for {n} images")
         if not all(0 <= s < 2**64 for s in seeds):
-            raise ScheduleError("seeds must lie in [0, 2**64)")
+            raise InputError("seeds must lie in [0, 2**64)")
         return seeds
 
     def _labels(self, labels: Labels, n: int) -> np.ndarray | None:

@@ -8,6 +8,7 @@ the ImageNet-64 network from over a second and 1.4 GB of its own memory to 0.2 s
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import importlib.util
 import json
@@ -139,12 +140,17 @@ def _optimise(graphs: dict[str, Path], folder: Path) -> None:
             if isinstance(error, OSError) or shutil.disk_usage(folder).free < graph.stat().st_size:
                 raise OSError(str(error)) from error
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {str(error).splitlines()[0]}") from error
-    files = {f"{d}/{name}": sha256(folder / d / name) for d in graphs for name in ("model.onnx", "weights.bin")}
-    first, second = (folder / d / "weights.bin" for d in graphs)
-    if files["forward/weights.bin"] == files["inverse/weights.bin"]:
+    first, second = (folder / direction / "weights.bin" for direction in graphs)
+    files = {"forward/weights.bin": sha256(first)}
+    if filecmp.cmp(first, second, shallow=False):
+        files["inverse/weights.bin"] = files["forward/weights.bin"]
+        linked = folder / "linked"
         with contextlib.suppress(OSError):  # no hard links here: the second copy stays
-            second.unlink()
-            os.link(first, second)
+            os.link(first, linked)
+            linked.replace(second)
+    else:
+        files["inverse/weights.bin"] = sha256(second)
+    files |= {f"{direction}/model.onnx": sha256(folder / direction / "model.onnx") for direction in graphs}
     (folder / ENTRY).write_text(json.dumps(files))
 
 

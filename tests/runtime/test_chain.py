@@ -1,0 +1,106 @@
+"""The chain on a model whose consistency function is known: data N(0, s²) per pixel.
+
+There the probability-flow ODE has the solution f(x, t, u) = x √((u² + s²) / (t² + s²)), so every state of every schedule has a
+closed form, and a wrong level, order or noise shows as a wrong number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bcm_edge import BcmError, parse_schedule
+from bcm_edge.runtime import tasks
+from bcm_edge.runtime.chain import play
+from bcm_edge.runtime.noise import INVERSION_DRAW, standard_normal
+from bcm_edge.runtime.schedule import Move
+
+S = 0.5
+SHAPE = (1, 4, 4)
+SEEDS = [7, 8, 9]
+
+
+def scale(t: float, u: float) -> float:
+    return float(np.sqrt((u * u + S * S) / (t * t + S * S)))
+
+
+class GaussianBackend:
+    """Exact moves for Gaussian data; `calls` keeps what it was asked."""
+
+    name = "gaussian"
+    device = "pencil"
+    sample_shape = SHAPE
+    num_classes = None
+
+    def __init__(self, poison: float | None = None) -> None:
+        self.calls: list[tuple[Move, bool]] = []
+        self.poison = poison  # a level u at which one pixel of sample 1 becomes NaN
+
+    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+        self.calls.append((move, noise is not None))
+        result = (x if noise is None else x + noise) * np.float32(scale(move.t, move.u))
+        if move.u == self.poison:
+            result[1, 0, 2, 2] = np.nan
+        return result
+
+    def close(self) -> None:
+        pass
+
+
+def test_one_step_scales_the_start_noise():
+    x = play(parse_schedule("80>0.002"), GaussianBackend(), SEEDS)
+    np.testing.assert_allclose(x, 80 * scale(80, 0.002) * standard_normal(SEEDS, SHAPE, 0), rtol=1e-6)
+
+
+def test_moves_compose_along_the_trajectory():
+    direct = play(parse_schedule("80>0.002"), GaussianBackend(), SEEDS)
+    in_steps = play(parse_schedule("80>15>2.4>0.3>0.002"), GaussianBackend(), SEEDS)
+    np.testing.assert_allclose(in_steps, direct, rtol=1e-5)
+
+
+def test_injections_are_numbered_draws_added_before_the_next_move():
+    backend = GaussianBackend()
+    x = play(parse_schedule("80>0.002 +0.1 0.1>1.2>0.002 +0.5 0.5>0.002"), backend, SEEDS)
+    z0, z1, z2 = (standard_normal(SEEDS, SHAPE, draw) for draw in (0, 1, 2))
+    expected = 80 * scale(80, 0.002) * z0
+    expected = (expected + 0.1 * z1) * scale(0.1, 1.2) * scale(1.2, 0.002)
+    expected = (expected + 0.5 * z2) * scale(0.5, 0.002)
+    np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+    assert [noisy for _, noisy in backend.calls] == [False, True, False, True]
+
+
+def test_inversion_adds_its_own_draw_to_the_image():
+    image = np.full((3, *SHAPE), 0.25, np.float32)
+    latents = tasks.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15>80"), image, SEEDS, None)
+    noisy = image + 0.07 * standard_normal(SEEDS, SHAPE, INVERSION_DRAW)
+    np.testing.assert_allclose(latents, noisy * scale(0.07, 80) / 80, rtol=1e-5)
+
+
+def test_reconstruction_is_inversion_then_generation():
+    image = np.clip(standard_normal(SEEDS, SHAPE, 5) * S, -1, 1)
+    up, down = parse_schedule("+0.07 0.07>15>80"), parse_schedule("80>2.4>0.002 +0.12 0.12>0.4>0.002")
+    backend = GaussianBackend()
+    at_once = tasks.reconstruct(backend, up, down, image, SEEDS, None)
+    latents = tasks.invert(backend, up, image, SEEDS, None)
+    np.testing.assert_allclose(at_once, tasks.generate(backend, down, SEEDS, None, latents), atol=1e-5)
+    assert np.abs(at_once - image).max() < 0.6  # noise of std 0.07 and 0.12 was added on the way, and nothing else
+
+
+def test_on_move_sees_every_state():
+    seen = []
+    x = play(parse_schedule("80>2.4>0.002"), GaussianBackend(), SEEDS, on_move=lambda i, move, state: seen.append((i, str(move), state)))
+    assert [(i, move) for i, move, _ in seen] == [(0, "80>2.4"), (1, "2.4>0.002")]
+    assert (seen[-1][2] == x).all()
+
+
+def test_nan_is_named_with_move_and_sample():
+    with pytest.raises(BcmError, match=r"move 2 of 3 \(2.4>0.5\) on backend gaussian gave NaN .*sample 1"):
+        play(parse_schedule("80>2.4>0.5>0.002"), GaussianBackend(poison=0.5), SEEDS)
+
+
+def test_a_generation_is_no_inversion_and_back():
+    with pytest.raises(BcmError, match="does not invert"):
+        tasks.invert(GaussianBackend(), parse_schedule("80>0.002"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
+    with pytest.raises(BcmError, match="does not invert"):
+        tasks.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
+    with pytest.raises(BcmError, match="starts from an image"):
+        tasks.generate(GaussianBackend(), parse_schedule("+0.07 0.07>80"), SEEDS, None)

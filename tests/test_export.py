@@ -1,0 +1,156 @@
+"""The exported graphs and the verification that guards them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from bcm_edge import BcmError
+from bcm_edge.export import network_graph
+from bcm_edge.export.exporter import ExportPlan, export
+from bcm_edge.export.graphs import write_graphs
+from bcm_edge.model.checkpoint import Checkpoint
+from bcm_edge.model.config import NetworkConfig
+from bcm_edge.model.preconditioning import ConsistencyModel
+from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.parity import load_recording
+
+TINY = NetworkConfig.from_file(Path(__file__).parent / "data" / "tiny.json")
+
+
+def model(config: NetworkConfig = TINY) -> ConsistencyModel:
+    torch.manual_seed(1)
+    return ConsistencyModel(config).eval().requires_grad_(False)
+
+
+def run(folder: Path, direction: str, **feeds: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(folder / f"{direction}.onnx", providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, feeds)[0])
+
+
+def batch(n: int, config: NetworkConfig = TINY) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(n)
+    t, u = rng.uniform(0.01, 80, n), rng.uniform(0.01, 80, n)  # every sample between levels of its own
+    feeds = {"x": rng.normal(size=(n, *config.sample_shape)) * t[:, None, None, None], "t": t, "u": u}
+    feeds = {name: values.astype(np.float32) for name, values in feeds.items()}
+    if config.num_classes:
+        feeds["label"] = rng.integers(0, config.num_classes, n)
+    return feeds
+
+
+def test_graphs_have_the_documented_signature(tmp_path: Path):
+    write_graphs(model(), tmp_path)
+    for direction, names in {"forward": ["x", "t", "u", "label"], "inverse": ["x", "noise", "t", "u", "label"]}.items():
+        proto = onnx.load(tmp_path / f"{direction}.onnx", load_external_data=False)
+        assert [i.name for i in proto.graph.input] == names
+        types = {
+            i.name: (i.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim])
+            for i in proto.graph.input
+        }
+        assert types["x"] == (onnx.TensorProto.FLOAT, ["N", 3, 16, 16])
+        assert types["t"] == types["u"] == (onnx.TensorProto.FLOAT, ["N"])
+        assert types["label"] == (onnx.TensorProto.INT64, ["N"])
+        assert [o.name for o in proto.graph.output] == ["x_u"]
+        facts = {p.key: json.loads(p.value) for p in proto.metadata_props}
+        assert facts["bcm_edge.direction"] == direction and facts["bcm_edge.levels"] == [0.002, 80.0]
+        assert NetworkConfig.from_json(facts["bcm_edge.config"]) == TINY
+
+
+def test_weights_are_on_disk_once(tmp_path: Path):
+    write_graphs(model(), tmp_path)
+    parameters = 4 * sum(p.numel() for p in model().parameters())
+    assert parameters <= (tmp_path / "weights.bin").stat().st_size < 1.02 * parameters
+    assert (tmp_path / "forward.onnx").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("opset", [18, 20, 23])
+def test_opset_is_the_one_asked_for(tmp_path: Path, opset: int):
+    write_graphs(model(), tmp_path, opset)
+    proto = onnx.load(tmp_path / "inverse.onnx", load_external_data=False)
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", opset)]
+    feeds = batch(2)
+    with torch.no_grad():
+        expected = model()(*(torch.from_numpy(v) for v in feeds.values())).numpy()
+    np.testing.assert_allclose(run(tmp_path, "forward", **feeds), expected, rtol=1e-4, atol=1e-3)
+
+
+VARIANTS = [
+    {},
+    {"resblock_updown": False},
+    {"use_scale_shift_norm": True, "num_classes": None},
+    {"channel_mult": (1, 1, 2), "attention_resolutions": (1, 4), "num_res_blocks": 2, "norm_groups": 16, "num_head_channels": 32},
+    {"in_channels": 1, "out_channels": 1, "attention_resolutions": ()},
+]
+
+
+@pytest.mark.parametrize("change", VARIANTS, ids=lambda c: "-".join(c) or "tiny")
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_graphs_compute_what_torch_computes(tmp_path: Path, change: dict, n: int):
+    config = replace(TINY, **change)
+    write_graphs(model(config), tmp_path)
+    feeds = batch(n, config)
+    noise = np.random.default_rng(0).normal(size=feeds["x"].shape).astype(np.float32)
+    with torch.no_grad():
+        at_x = model(config)(*(torch.from_numpy(v) for v in feeds.values())).numpy()
+        at_noisy = model(config)(*(torch.from_numpy(v) for v in {**feeds, "x": feeds["x"] + noise}.values())).numpy()
+    for got, expected in ((run(tmp_path, "forward", **feeds), at_x), (run(tmp_path, "inverse", noise=noise, **feeds), at_noisy)):
+        assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_levels_are_inputs_and_not_folded(tmp_path: Path):
+    write_graphs(model(), tmp_path)
+    feeds = batch(2)
+    base = run(tmp_path, "forward", **feeds)
+    assert not np.allclose(base, run(tmp_path, "forward", **{**feeds, "t": feeds["t"] / 2}))
+    assert not np.allclose(base, run(tmp_path, "forward", **{**feeds, "u": feeds["u"] / 2}))
+    assert (run(tmp_path, "forward", **{**feeds, "u": feeds["t"]}) == feeds["x"]).all()
+
+
+def tiny_checkpoint(**more: object) -> Checkpoint:
+    return Checkpoint("tiny.pt", TINY, model().network.state_dict(), **more)  # type: ignore[arg-type]
+
+
+def test_bundle_holds_what_was_verified(tmp_path: Path):
+    errors = export(ExportPlan(tiny_checkpoint(), tmp_path / "b"), "0" * 64)
+    assert len(errors) == 3 * (1 + 2 + 3 + 4 + 1 + 2) and all(e.ok and e.relative_l2 <= 1e-4 for e in errors)
+    assert {e.batch for e in errors} == {1, 2, 5}
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
+        "forward.onnx",
+        "golden.npz",
+        "inverse.onnx",
+        "manifest.json",
+        "weights.bin",
+    ]
+    assert len(load_recording(tmp_path / "b" / "golden.npz").states) == 6
+    assert open_bundle(tmp_path / "b").manifest.provenance["parity"]["batches"] == [1, 2, 5]
+
+
+def test_a_graph_that_strays_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    true_silu = network_graph.silu
+
+    def wrong_in_one_place(g, x: str, at: str) -> str:
+        return true_silu(g, g.op("Mul", x, g.constant(1.001), at=at), at) if at.startswith("output_blocks.0") else true_silu(g, x, at)
+
+    monkeypatch.setattr(network_graph, "silu", wrong_in_one_place)
+    with pytest.raises(BcmError, match=r"disagree in \d+ of 39 moves.*No bundle was written") as caught:
+        export(ExportPlan(tiny_checkpoint(), tmp_path / "b"), "0" * 64)
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_network_verifies_two_schedules_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bcm_edge.export.exporter.LARGE", 1000)
+    assert ExportPlan(tiny_checkpoint(), Path("b")).verified == (["mixture-4", "invert-2"], (2,))
+    assert len(ExportPlan(tiny_checkpoint(), Path("b"), verify="full").verified[0]) == 6
+    assert ExportPlan(tiny_checkpoint(), Path("b"), verify="none").verified == ([], ())
+
+
+def test_an_untrained_ict_start_is_refused(tmp_path: Path):
+    with pytest.raises(BcmError, match="never been trained to move to any level but the image"):
+        export(ExportPlan(tiny_checkpoint(untrained_inversion=True), tmp_path / "b"), "0" * 64)
