@@ -1,0 +1,75 @@
+"""Fixtures of more than one test file: one exported bundle per session, and the command line, in process and as a process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bcm_edge.cli import main
+from click.testing import CliRunner, Result
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Cli = Callable[..., Result]
+Process = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of this session; nobody's own is read or written."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BCM_EDGE_CACHE_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """Run a command in this process. An exception that is no deliberate error comes out as it is and fails the test."""
+    return lambda *arguments: CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="session")
+def process() -> Process:
+    """Run `python cli.py …` as a process of its own."""
+
+    def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, process: Process) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The shipped model's bundle, and what `python cli.py export` said when it made it."""
+    folder = tmp_path_factory.mktemp("exported")
+    ended = process("export", "-o", "digits.bundle", cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    return folder / "digits.bundle", ended
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(exported: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    """The shipped model, exported and verified once. Every test reads it, none writes to it."""
+    return exported[0]
+
+
+@pytest.fixture
+def bundle_copy(digits_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle of the test's own, to damage."""
+    return shutil.copytree(digits_bundle, tmp_path / "copy.bundle")
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """The networks with outputs of the authors' code, which lie beside a checkout and not in it."""
+    folder = ROOT.parent / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("the authors' reference networks (shared/reference) are not beside this checkout")
+    return folder
