@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -24,6 +25,7 @@ def replacing(target: Path, force: bool) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)  # left by a killed process that had this number
         yield partial
         if target.is_dir() and not target.is_symlink():
             _exchange(partial, target)
@@ -32,10 +34,15 @@ def replacing(target: Path, force: bool) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
-        if partial.is_dir() and not partial.is_symlink():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):  # what mattered has been said, or is about to be
+            path.unlink()
 
 
 def _exchange(new: Path, old: Path) -> None:
