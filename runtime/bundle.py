@@ -126,7 +126,7 @@ def _read_manifest(path: Path) -> Manifest:
         return Manifest.from_json(json.loads(file.read_text()))
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, ScheduleError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ScheduleError, RecursionError) as error:
         raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from error
 
 
