@@ -195,7 +195,7 @@ def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     arrays = read_npz(path)
     if "latents" not in arrays:
         raise ImageError(f"{path}: has no array `latents` (it has {', '.join(arrays) or 'none'})")
-    return arrays["latents"], arrays.get("labels")
+    return np.atleast_1d(arrays["latents"]), arrays.get("labels")  # a lone number is refused by its shape
 
 
 def _per_image(seed: int, n: int, labels: Any) -> dict[str, np.ndarray | None]:
