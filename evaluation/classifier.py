@@ -1,6 +1,6 @@
 """A small classifier of digits: the judge of whether a generated digit is the one asked for, and the source of features.
 
-It is trained anew from a fixed seed wherever it is needed (a few seconds), so no weights of it have to be trusted or shipped.
+It is trained anew from a fixed seed wherever it is needed (two seconds of one core), so no weights of it have to be trusted or shipped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..training.data import Dataset
 
 FEATURES = 64
-EPOCHS, BATCH, RATE = 20, 64, 3e-3
+EPOCHS, BATCH, RATE = 15, 64, 5e-3
 SMOOTHING = 0.1  # of the labels: keeps the features of fitted and unseen digits on one scale, which the Fréchet distance needs
 
 
@@ -23,14 +23,14 @@ class Classifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1),
+            nn.Conv2d(1, 24, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
+            nn.Conv2d(24, 48, 3, padding=1),
             nn.ReLU(),
             nn.Flatten(),
             nn.Dropout(0.3),
-            nn.Linear(64 * 16, FEATURES),
+            nn.Linear(48 * 16, FEATURES),
             nn.ReLU(),
         )
         self.head = nn.Linear(FEATURES, 10)
@@ -55,7 +55,7 @@ def train_classifier(digits: Dataset, seed: int = 0) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Classifier()
-        optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+        optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
         for epoch in range(EPOCHS):
             optimizer.param_groups[0]["lr"] = RATE * (1 - epoch / EPOCHS)
             for chosen in torch.randperm(len(digits)).split(BATCH):

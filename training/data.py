@@ -32,8 +32,9 @@ class Dataset:
             return
         if self.labels.shape != (len(self.images),):
             raise LabelError(f"{self.name}: {len(self.images)} images need that many labels, not {' × '.join(map(str, self.labels.shape))}")
-        if int(self.labels.min()) < 0:
-            raise LabelError(f"{self.name}: classes count from 0, but label {int(self.labels.min())} is among them")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.images):
+            raise LabelError(f"{self.name}: labels count classes from 0, fewer than there are images; these go from {low} to {high}")
 
     @property
     def num_classes(self) -> int | None:
