@@ -10,6 +10,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest
+	$(BIN)/bcm-edge export -o build/digits.bundle --force
+	tests/on_python.sh 3.10 build/digits.bundle
+	tests/on_python.sh 3.12 build/digits.bundle
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped
@@ -25,4 +28,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-* demo build *.egg-info

@@ -10,8 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bcm_edge.cli import main
 from click.testing import CliRunner, Result
+from hypothesis import settings
+
+from bcm_edge.cli import main
+
+settings.register_profile("bcm-edge", deadline=None)  # a busy machine is not a slow test
+settings.load_profile("bcm-edge")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,9 +60,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory, process: Process) -> tupl
 
 
 @pytest.fixture(scope="session")
-def digits_bundle(exported: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
-    """The shipped model, exported and verified once. Every test reads it, none writes to it."""
-    return exported[0]
+def digits_bundle(request: pytest.FixtureRequest) -> Path:
+    """The shipped model, exported and verified once. Every test reads it, none writes to it.
+
+    BCM_EDGE_TEST_BUNDLE names one made before, for a Python that has no torch to export with.
+    """
+    given = os.environ.get("BCM_EDGE_TEST_BUNDLE")
+    return Path(given).resolve() if given else request.getfixturevalue("exported")[0]
 
 
 @pytest.fixture

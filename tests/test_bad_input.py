@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bcm_edge.errors import BundleError, CheckpointError
-from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
-from bcm_edge.runtime.bundle import open_bundle
 from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+
+from bcm_edge.errors import BundleError, CheckpointError
+from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
+from bcm_edge.runtime.bundle import open_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE_FILES = ("forward.onnx", "golden.npz", "inverse.onnx", "weights.bin")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from bcm_edge import BcmError
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from bcm_edge.model.config import NetworkConfig

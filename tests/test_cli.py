@@ -17,9 +17,10 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from bcm_edge.cli import main
 from click.testing import Result
 from PIL import Image
+
+from bcm_edge.cli import main
 
 COMMANDS = ("export", "generate", "invert", "reconstruct", "verify", "inspect", "doctor", "train", "demo")
 ROOT = Path(__file__).resolve().parent.parent

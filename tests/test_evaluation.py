@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from bcm_edge.calibration.levels import best_schedule
 from bcm_edge.errors import ScheduleError
 from bcm_edge.evaluation.classifier import train_classifier

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+
 from bcm_edge import BcmError
 from bcm_edge.export import network_graph
 from bcm_edge.export.exporter import ExportPlan, export

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from bcm_edge import BcmError, parse_schedule
 from bcm_edge.runtime import tasks
 from bcm_edge.runtime.chain import play

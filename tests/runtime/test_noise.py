@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from bcm_edge.runtime.noise import INVERSION_DRAW, standard_normal
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bcm_edge.runtime.noise import INVERSION_DRAW, standard_normal
 
 SHAPE = (3, 16, 16)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import bcm_edge
 import numpy as np
 import pytest
+
+import bcm_edge
 from bcm_edge.runtime.backends.onnxruntime import threads
 
 

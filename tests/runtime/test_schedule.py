@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from bcm_edge import BcmError, parse_schedule
-from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, Inject, Move
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bcm_edge import BcmError, parse_schedule
+from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, Inject, Move
 
 
 def test_schedule_parses_into_moves_and_injections():
