@@ -19,7 +19,7 @@ from bcm_edge.export.graphs import write_graphs
 from bcm_edge.model.checkpoint import Checkpoint
 from bcm_edge.model.config import NetworkConfig
 from bcm_edge.model.preconditioning import ConsistencyModel
-from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.bundle import describe_files, open_bundle
 from bcm_edge.runtime.parity import load_recording
 
 TINY = NetworkConfig.from_file(Path(__file__).parent / "data" / "tiny.json")
@@ -155,3 +155,23 @@ def test_a_large_network_verifies_two_schedules_unless_told_otherwise(monkeypatc
 def test_an_untrained_ict_start_is_refused(tmp_path: Path):
     with pytest.raises(BcmError, match="never been trained to move to any level but the image"):
         export(ExportPlan(tiny_checkpoint(untrained_inversion=True), tmp_path / "b"), "0" * 64)
+
+
+@pytest.mark.parametrize("place", ["../elsewhere.bin", "/etc/passwd", "notes.txt"])
+def test_a_graph_that_points_out_of_its_bundle_is_refused(tmp_path: Path, place: str):
+    bundle = tmp_path / "b"
+    export(ExportPlan(tiny_checkpoint(), bundle, verify="none"), "0" * 64)
+    (bundle / "weights.bin").rename(tmp_path / "elsewhere.bin")
+    for direction in ("forward", "inverse"):
+        proto = onnx.load(bundle / f"{direction}.onnx", load_external_data=False)
+        for tensor in proto.graph.initializer:
+            for entry in tensor.external_data:
+                entry.value = place if entry.key == "location" else entry.value
+        onnx.save(proto, bundle / f"{direction}.onnx")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    del manifest["files"]["weights.bin"]
+    files = describe_files(bundle)
+    manifest["files"] = {name: vars(files[name]) for name in manifest["files"]}  # hashes made to fit: only the path is wrong
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BcmError, match="takes weights from files that are not of this bundle"):
+        open_bundle(bundle)
