@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from bcm_edge.errors import BundleError, CheckpointError
-from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
+from bcm_edge.errors import BundleError, CheckpointError, OutputError
+from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from bcm_edge.runtime.bundle import open_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -822,17 +822,20 @@ def test_generate_on_a_full_disk_leaves_the_old_file(digits_bundle: Path, cache:
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "mine"}
 
 
-def test_checkpoint_on_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    (tmp_path / "w.safetensors").write_text("mine")
-    code = (
-        "import sys, pathlib; from bcm_edge.model.checkpoint import *; c = load_checkpoint(shipped_checkpoint());"
-        "save_checkpoint(pathlib.Path(sys.argv[1]), c.state_dict, c.config, {}, {})"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "w.safetensors")]
-    ended = subprocess.run(command, preexec_fn=no_room, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 1
-    assert "OutputError: " in ended.stderr.splitlines()[-1]
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"w.safetensors": "mine"}
+def test_checkpoint_on_a_full_disk_leaves_the_old_file(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_text("mine")
+    config = load_checkpoint(shipped_checkpoint()).config
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    try:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, limits[1]))
+        with pytest.raises(OutputError, match=r"w\.safetensors: cannot be written \(File too large\)"):
+            save_checkpoint(file, weights, config, {}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {left.name: left.read_text() for left in tmp_path.iterdir()} == {"w.safetensors": "mine"}
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["new", "over-an-old-one"])
