@@ -50,17 +50,26 @@ class Classifier(nn.Module):
 
 
 def train_classifier(digits: Dataset, seed: int = 0) -> Classifier:
-    """Fit on labelled digits; the global random state of torch is left as it was."""
+    """Fit on labelled digits. Torch's random state and number of threads are left as they were."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # faster for work this small, and the same result on any number of cores
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _fitted(digits)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fitted(digits: Dataset) -> Classifier:
     assert digits.labels is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Classifier()
-        optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-        for epoch in range(EPOCHS):
-            optimizer.param_groups[0]["lr"] = RATE * (1 - epoch / EPOCHS)
-            for chosen in torch.randperm(len(digits)).split(BATCH):
-                loss = F.cross_entropy(model(digits.images[chosen]), digits.labels[chosen], label_smoothing=SMOOTHING)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+    model = Classifier()
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
+    for epoch in range(EPOCHS):
+        optimizer.param_groups[0]["lr"] = RATE * (1 - epoch / EPOCHS)
+        for chosen in torch.randperm(len(digits)).split(BATCH):
+            loss = F.cross_entropy(model(digits.images[chosen]), digits.labels[chosen], label_smoothing=SMOOTHING)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     return model.eval()

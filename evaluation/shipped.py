@@ -26,7 +26,7 @@ from ..training.trainer import Progress, Trainer, TrainOptions, fit, network_for
 from .classifier import Classifier, train_classifier
 from .quality import ONE_STEP, Generation, Inversion, Judge, measure_generation, measure_inversion
 
-OPTIONS = TrainOptions(steps=3000, batch=64, learning_rate=2e-3, intervals=160, channels=32, seed=0)
+OPTIONS = TrainOptions()
 PICK_SEED = 1_000_000  # first seed of the samples that schedules are picked on
 TEST_SEEDS = (2_000_000, 3_000_000, 4_000_000, 5_000_000, 6_000_000)  # of the samples that are reported
 MIDDLE_LEVELS = (0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.0)

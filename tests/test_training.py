@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 
 from bcm_edge.errors import BackendError, CheckpointError, ImageError, InputError, LabelError, NonFiniteError, OutputError
-from bcm_edge.model.checkpoint import load_checkpoint
+from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint
 from bcm_edge.training import objective, trainer
 from bcm_edge.training.data import Dataset, load_dataset, load_digits
 from bcm_edge.training.objective import Draw, Objective, draw, grid, interval_probabilities, intervals_at, pseudo_huber
@@ -164,7 +166,7 @@ def test_learning_rate_warms_up_and_decays():
 
 
 def test_options_that_cannot_be_used():
-    for wrong in ({"steps": 0}, {"channels": 12}, {"intervals": 5}, {"learning_rate": float("nan")}, {"batch": -1}):
+    for wrong in ({"steps": 0}, {"channels": 12}, {"intervals": 5}, {"learning_rate": float("nan")}, {"batch": -1}, {"seed": -1}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             TrainOptions(**wrong)
 
@@ -202,6 +204,14 @@ def test_train_keeps_an_output_that_exists(tmp_path):
     with pytest.raises(OutputError, match="exists"):
         train("digits", out, SMALL)
     assert out.read_text() == "precious"
+
+
+def test_train_keeps_the_state_of_an_unfinished_run(tmp_path):
+    state = tmp_path / "model.safetensors.state"
+    state.write_text("precious")
+    with pytest.raises(OutputError, match="--resume continues"):
+        train("digits", tmp_path / "model.safetensors", SMALL)
+    assert state.read_text() == "precious"
 
 
 VICTIM = """
@@ -372,3 +382,22 @@ def test_network_fits_the_images():
         8,
         8,
     )
+
+
+def test_fine_tuning_starts_from_the_given_weights_on_the_finest_grid(tmp_path: Path):
+    dataset = random_data()
+    config = network_for(dataset, 8)
+    weights = Trainer(dataset, config, TrainOptions(steps=4, channels=8, seed=5)).model.network.state_dict()
+    run = Trainer(dataset, config, SMALL, init=Checkpoint("start", config, weights))
+    assert run.intervals() == SMALL.intervals
+    assert all(torch.equal(p, weights[name]) for name, p in run.model.network.state_dict().items())
+
+
+def test_data_that_the_network_cannot_take_is_refused(tmp_path: Path):
+    config = network_for(random_data(), 8)
+    wide = Checkpoint("wide", replace(config, num_classes=1), {})
+    with pytest.raises(InputError, match="it has 10 classes, the network 1"):
+        train("digits", tmp_path / "out.safetensors", SMALL, init=wide)
+    colour = Checkpoint("colour", replace(config, in_channels=3, out_channels=3, num_classes=10), {})
+    with pytest.raises(InputError, match="its images are 1×8×8, the network takes 3×8×8"):
+        train("digits", tmp_path / "out.safetensors", SMALL, init=colour)

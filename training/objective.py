@@ -26,9 +26,9 @@ from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
 
 RHO = 7.0
 LOG_MEAN, LOG_STD = -1.1, 2.0  # of the lognormal density that says how often a level is trained
-END_SHARE = 1 / 16  # that density gives level 80, where every sample starts and every inversion ends, 1 draw in 1000
+END_SHARE = 1 / 16  # of draws at level 80, where all samples start and all inversions end; the density alone gives 1 in 10000
 HUBER = 0.004  # c = HUBER · √D; on the digits better than the 0.00054 of iCT and twice that, docs/recipe.md
-SOFT_SHARE = 0.5  # the soft term costs three passes of the network more
+SOFT_SHARE = 0.5  # of the batch; on all of it the soft term would cost more than the other
 
 
 def grid(intervals: int) -> Tensor:

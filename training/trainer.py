@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import BackendError, CheckpointError, InputError, NonFiniteError, OutputError
-from ..model.checkpoint import save_checkpoint
+from ..model.checkpoint import Checkpoint, save_checkpoint
 from ..model.config import NetworkConfig
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
@@ -47,7 +47,7 @@ class TrainOptions:
     steps: int = 3000
     batch: int = 64
     learning_rate: float = 2e-3
-    intervals: int = 320  # of the finest grid; a run of fewer than 2000 steps does better with 40 to 160
+    intervals: int = 160  # of the finest grid; more for longer runs, but 1280 in 500 steps fails
     channels: int = 32  # of the network at full resolution
     seed: int = 0
 
@@ -55,6 +55,8 @@ class TrainOptions:
         for name in ("steps", "batch", "channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be in [0, 2**63), not {self.seed}")
         if self.channels % 8:
             raise InputError(f"channels must be a multiple of 8, not {self.channels}")
         if self.intervals < FIRST_INTERVALS:
@@ -84,6 +86,7 @@ def train(
     options: TrainOptions,
     on_progress: OnProgress | None = None,
     *,
+    init: Checkpoint | None = None,
     image_size: int | None = None,
     device: str = "cpu",
     resume: bool = False,
@@ -91,15 +94,20 @@ def train(
 ) -> Path:
     """Train on `data` (see load_dataset) and write `output`, a safetensors checkpoint in fp16, with samples beside it.
 
-    The state file `output` + ".state" lets a killed run go on with resume=True; it is removed at the end. Returns the path of the
-    samples. Raises InputError of some kind before the first step if anything given cannot be used, NonFiniteError if training diverges.
+    init: a BCM, or an iCT checkpoint with its identity initialisation, to fine-tune; it decides the network and the image size.
+
+    The state file `output` + ".state" lets a killed run go on with resume=True (even with force) and is removed at the end. Returns the
+    path of the samples. Raises InputError of some kind before the first step if anything given cannot be used, NonFiniteError if
+    training diverges.
     """
     if output.exists() and not force:
         raise OutputError(f"{output} exists already; --force replaces it")
-    dataset = load_dataset(data, image_size)
-    config = network_for(dataset, options.channels)
     state = output.with_name(output.name + ".state")
-    trainer = fit(dataset, config, options, state, on_progress, device=device, resume=resume)
+    if state.exists() and not (resume or force):
+        raise OutputError(f"{state} is of an unfinished run; --resume continues it, --force starts anew")
+    dataset = load_dataset(data, init.config.image_size if init else image_size)
+    config = _fitting(init.config, dataset) if init else network_for(dataset, options.channels)
+    trainer = fit(dataset, config, options, state, on_progress, init=init, device=device, resume=resume)
     save_checkpoint(output, trainer.average, config, DEFAULT_SCHEDULES, trainer.provenance())
     pictures = output.with_suffix(".png")
     save_images(sample_sheet(trainer.averaged_model()), pictures, force=True)
@@ -114,11 +122,12 @@ def fit(
     state: Path,
     on_progress: OnProgress | None = None,
     *,
+    init: Checkpoint | None = None,
     device: str = "cpu",
     resume: bool = False,
 ) -> Trainer:
     """Run to the last step, writing the state file on the way; with `resume`, go on from it if it is there."""
-    trainer = Trainer(dataset, config, options, device)
+    trainer = Trainer(dataset, config, options, device, init)
     if resume and state.exists():
         trainer.restore(state)
     began, first = time.monotonic(), trainer.done
@@ -163,6 +172,16 @@ def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
     )
 
 
+def _fitting(config: NetworkConfig, dataset: Dataset) -> NetworkConfig:
+    """The configuration of a network to fine-tune, if this data can be shown to it. Raises InputError."""
+    if tuple(dataset.images.shape[1:]) != config.sample_shape:
+        theirs, ours = ("×".join(map(str, shape)) for shape in (dataset.images.shape[1:], config.sample_shape))
+        raise InputError(f"{dataset.name}: its images are {theirs}, the network takes {ours}")
+    if (dataset.num_classes is None) != (config.num_classes is None) or (dataset.num_classes or 0) > (config.num_classes or 0):
+        raise InputError(f"{dataset.name}: it has {dataset.num_classes or 'no'} classes, the network {config.num_classes or 'none'}")
+    return config
+
+
 def new_model(config: NetworkConfig, seed: int) -> ConsistencyModel:
     """A model to train: random weights, but every residual branch and F itself begin at zero."""
     torch.manual_seed(seed)
@@ -172,7 +191,7 @@ def new_model(config: NetworkConfig, seed: int) -> ConsistencyModel:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
     for parameter in model.parameters():
-        if parameter.ndim == 4:  # convolutions on 8×8 pixels are a fifth faster on a CPU with their channels last
+        if parameter.ndim == 4:  # convolutions of this size are faster on a CPU with the channels last
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return model
 
@@ -180,11 +199,17 @@ def new_model(config: NetworkConfig, seed: int) -> ConsistencyModel:
 class Trainer:
     """The state of a run: parameters, their moving average, the optimiser's moments, and the number of steps done."""
 
-    def __init__(self, dataset: Dataset, config: NetworkConfig, options: TrainOptions, device: str = "cpu") -> None:
+    def __init__(
+        self, dataset: Dataset, config: NetworkConfig, options: TrainOptions, device: str = "cpu", init: Checkpoint | None = None
+    ) -> None:
         if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
             raise BackendError(f"device {device!r}: torch finds no such device here; use cpu")
         self.dataset, self.config, self.options, self.device, self.done = dataset, config, options, device, 0
-        self.model = new_model(config, options.seed).to(device)
+        self.model = new_model(config, options.seed)
+        if init:
+            self.model.network.load_state_dict(init.state_dict)
+        self.model.to(device)
+        self.first_intervals = options.intervals if init else FIRST_INTERVALS  # fine-tuning starts on the finest grid, as the authors do
         self.objective = Objective(self.model)
         self.parameters = list(self.model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate, betas=BETAS, fused=True)
@@ -196,7 +221,7 @@ class Trainer:
         return self.options.learning_rate * decay * min(1.0, (self.done + 1) / WARM_UP)
 
     def intervals(self) -> int:
-        return intervals_at(self.done, self.options.steps, FIRST_INTERVALS, self.options.intervals)
+        return intervals_at(self.done, self.options.steps, self.first_intervals, self.options.intervals)
 
     def step(self) -> tuple[float, float]:
         """One update. Returns (consistency, soft) of its batch. Raises NonFiniteError."""
