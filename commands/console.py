@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..errors import LabelError, MissingExtraError
+from ..errors import CheckpointError, LabelError, MissingExtraError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,6 +24,10 @@ seed_option = click.option(
 )
 batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Most images per network call.")
 label_option = click.option("--label", "label", metavar="LABELS", help="Class labels: 3, or 0,1,2 taken in turn, or all.")
+preset_option = click.option("--preset", help="What a checkpoint's tensors do not tell, for a released network: imagenet64.")
+config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="The same as a JSON file with the authors' field names."
+)
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
 
 
@@ -85,3 +89,26 @@ def require_extra(extra: str, *modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"this command needs {', '.join(missing)}; pip install 'bcm-edge[{extra}]'")
+
+
+def known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:
+    """The configuration fields given by the user. Raises CheckpointError."""
+    from ..model.inference import PRESETS
+
+    if preset and config_file:
+        raise click.UsageError("give --preset or --config, not both")
+    if preset:
+        if preset not in PRESETS:
+            raise CheckpointError(f"no preset {preset!r}; there is {', '.join(PRESETS)}")
+        return PRESETS[preset]
+    if config_file is None:
+        return {}
+    try:
+        values = json.loads(config_file.read_text())
+    except OSError as error:
+        raise CheckpointError(f"{config_file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{config_file}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{config_file}: not a JSON object of configuration fields")
+    return values

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import CheckpointError
-from .console import force_option, json_option, output_option, progress, require_extra, result, table
+from .console import (
+    config_option,
+    force_option,
+    json_option,
+    known_fields,
+    output_option,
+    preset_option,
+    progress,
+    require_extra,
+    result,
+    table,
+)
 
 if TYPE_CHECKING:
     from ..export.exporter import ExportPlan
@@ -22,8 +31,8 @@ if TYPE_CHECKING:
 )
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @output_option("The bundle to write (a folder).")
-@click.option("--preset", help="What the tensors do not tell, for a released network: imagenet64.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="The same as a JSON file with the authors' field names.")
+@preset_option
+@config_option
 @click.option("--opset", default=18, show_default=True, type=click.IntRange(18, 23), help="ONNX opset of the graphs.")
 @click.option(
     "--verify", default="auto", show_default=True, type=click.Choice(["auto", "full"]), help="full: every schedule at batch 1, 2 and 5."
@@ -56,7 +65,7 @@ def export(
     from ..runtime.cache import sha256
 
     source = checkpoint or shipped_checkpoint()
-    loaded = load_checkpoint(source, _known_fields(preset, config_file))
+    loaded = load_checkpoint(source, known_fields(preset, config_file))
     plan = ExportPlan(loaded, output, opset, "none" if no_verify else verify, force)
     config = loaded.config
     classes = f", {config.num_classes} classes" if config.num_classes else ""
@@ -87,29 +96,6 @@ def parity_table(errors: list[MoveError]) -> str:
     batches = ", ".join(str(b) for b in sorted({e.batch for e in errors}))
     verdict = f"{sum(e.ok for e in errors)} of {len(errors)} moves agree at batch {batches}; tolerance needed: {worst:.1e} relative L2"
     return table(("schedule", "move", "max |Δ|", "rel. L2", "PSNR", ""), rows) + "\n" + verdict
-
-
-def _known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:
-    """The configuration fields given by the user. Raises CheckpointError."""
-    from ..model.inference import PRESETS
-
-    if preset and config_file:
-        raise click.UsageError("give --preset or --config, not both")
-    if preset:
-        if preset not in PRESETS:
-            raise CheckpointError(f"no preset {preset!r}; there is {', '.join(PRESETS)}")
-        return PRESETS[preset]
-    if config_file is None:
-        return {}
-    try:
-        values = json.loads(config_file.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{config_file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{config_file}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{config_file}: not a JSON object of configuration fields")
-    return values
 
 
 def _summary(plan: ExportPlan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import force_option, json_option, output_option, progress, require_extra, result
+from .console import config_option, force_option, json_option, known_fields, output_option, preset_option, progress, require_extra, result
 
 if TYPE_CHECKING:
     from ..training.trainer import Progress
@@ -24,6 +24,9 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
     help="digits, a FOLDER of images (sub-folders are classes), or an npz with images [and labels].",
 )
 @output_option("The checkpoint to write, with a picture of samples beside it.")
+@click.option("--init", type=click.Path(path_type=Path), help="A checkpoint to fine-tune: a BCM, or an iCT network.")
+@preset_option
+@config_option
 @click.option("--steps", default=3000, show_default=True, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--minibatch", default=64, show_default=True, type=click.IntRange(1), help="Images per step.")
 @click.option("--learning-rate", default=2e-3, show_default=True, help="Peak of the schedule.")
@@ -38,6 +41,9 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
 def train(
     data: str,
     output: Path,
+    init: Path | None,
+    preset: str | None,
+    config_file: Path | None,
     steps: int,
     minibatch: int,
     learning_rate: float,
@@ -52,11 +58,13 @@ def train(
 ) -> None:
     """Train a bidirectional consistency model, class-conditional where the data has labels."""
     require_extra("train", "torch", "safetensors", "sklearn")
+    from ..model.checkpoint import load_checkpoint
     from ..training.trainer import TrainOptions
     from ..training.trainer import train as run_training
 
     options = TrainOptions(steps, minibatch, learning_rate, intervals, channels, seed)
-    samples = run_training(data, output, options, _show, image_size=image_size, device=device, resume=resume, force=force)
+    start = load_checkpoint(init, known_fields(preset, config_file)) if init else None
+    samples = run_training(data, output, options, _show, init=start, image_size=image_size, device=device, resume=resume, force=force)
     progress(f"samples: {samples}\nnext:\n  bcm-edge export {output} -o {output.with_suffix('.bundle')}")
     result(as_json, {"checkpoint": str(output), "samples": str(samples), "steps": steps}, str(output))
 
