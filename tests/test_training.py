@@ -216,6 +216,7 @@ def test_train_keeps_the_state_of_an_unfinished_run(tmp_path):
 
 VICTIM = """
 import sys
+from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from bcm_edge.training import trainer
