@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..runtime.bundle import GOLDEN, open_bundle
+from ..runtime.bundle import open_bundle
 from ..runtime.parity import compare, load_recording
 from ..runtime.pipeline import load
 from .console import backend_option, bundle_argument, json_option, progress, result, table
@@ -26,7 +27,7 @@ def verify(context: click.Context, bundle: Path, backend: str, bound: float, as_
     Needs no torch: the recording is golden.npz in the bundle.
     """
     with load(bundle, backend) as bcm:
-        recording = load_recording(bundle / GOLDEN)
+        recording = load_recording(bcm.bundle)
         sizes = sorted({1, min(2, len(recording.seeds)), len(recording.seeds)})
         errors = compare(bcm.backend, recording, sizes, bound)
         progress(f"{bundle} on {bcm.backend.name}: {bcm.backend.device}")
@@ -46,14 +47,12 @@ def inspect(bundle: Path, as_json: bool) -> None:
     model = manifest.model
     classes = f"{model.num_classes} classes" if model.num_classes else "no classes"
     c, h, w = model.sample_shape
-    parity = manifest.provenance.get("parity")
     parts = [
         f"{model.name}: {c}×{h}×{w}, {classes}, {model.parameters / 1e6:.2f} M parameters",
         table(("schedule", "NFE", "program"), [(name, opened.schedule(name).nfe, text) for name, text in manifest.schedules.items()]),
         table(("file", "bytes", "sha256"), [(name, f.size, f.sha256[:12]) for name, f in manifest.files.items()]),
         f"precisions: {', '.join(manifest.graphs)}",
-        "verified against torch: " + (f"every move within {parity['worst_relative_l2']:.1e} relative L2" if parity else "no"),
-        f"checkpoint: {manifest.provenance.get('checkpoint', {}).get('name')}",
+        "\n".join(f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()),
     ]
     values: dict[str, Any] = {"bundle": str(bundle), "model": vars(model), "schedules": manifest.schedules, "graphs": manifest.graphs}
     values |= {"files": {name: vars(f) for name, f in manifest.files.items()}, "provenance": manifest.provenance, "schema": manifest.schema}

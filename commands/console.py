@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,18 @@ def progress(line: str) -> None:
 
 def result(as_json: bool, values: dict[str, Any], text: str) -> None:
     """The command's answer: `values` as JSON, or `text` for people."""
-    click.echo(json.dumps(values, default=str) if as_json else text)
+    click.echo(json.dumps(_json(values), allow_nan=False) if as_json else text)
+
+
+def _json(value: Any) -> Any:
+    """The value as JSON has it: NaN and infinity, which JSON lacks, as null."""
+    if isinstance(value, dict):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

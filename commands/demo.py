@@ -31,7 +31,7 @@ def demo(output: Path, force: bool, as_json: bool) -> None:
     from ..model.checkpoint import load_checkpoint, shipped_checkpoint
     from ..runtime.cache import sha256
 
-    with replacing(output, force) as folder:
+    with replacing(output, force, marker="digits.bundle") as folder:
         folder.mkdir()
         checkpoint = shipped_checkpoint()
         export(ExportPlan(load_checkpoint(checkpoint), folder / "digits.bundle"), sha256(checkpoint), progress)

@@ -62,8 +62,11 @@ def export(
     from ..export.exporter import ExportPlan
     from ..export.exporter import export as run_export
     from ..model.checkpoint import load_checkpoint, shipped_checkpoint
+    from ..runtime.bundle import MANIFEST
     from ..runtime.cache import sha256
+    from ..runtime.files import check_free
 
+    check_free(output, force, marker=MANIFEST)
     source = checkpoint or shipped_checkpoint()
     loaded = load_checkpoint(source, known_fields(preset, config_file))
     plan = ExportPlan(loaded, output, opset, "none" if no_verify else verify, force)

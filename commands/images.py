@@ -10,7 +10,8 @@ import click
 import numpy as np
 
 from ..errors import ImageError, LabelError
-from ..runtime.images import ImageSet, mean_squared_error, read_images, read_npz, save_images, save_npz
+from ..runtime.files import check_free
+from ..runtime.images import INDEX, ImageSet, mean_squared_error, read_images, read_npz, save_images, save_npz
 from ..runtime.pipeline import BCM, load
 from .console import (
     backend_option,
@@ -60,6 +61,7 @@ def generate(
     as_json: bool,
 ) -> None:
     """Generate images from noise, or from latents."""
+    check_free(output, force, INDEX)
     with load(bundle, backend, batch) as bcm:
         latents, labels = None, None
         if latents_file:
@@ -103,6 +105,7 @@ def invert(
     """Invert IMAGES (files, folders, or one npz) to latents of unit variance, from which generate brings them back."""
     if output.suffix != ".npz":
         raise ImageError(f"{output}: latents are written as .npz")
+    check_free(output, force)
     with load(bundle, backend, batch) as bcm:
         given, labels = _read_inputs(bcm, images, label)
         program = bcm.bundle.schedule(schedule)
@@ -145,6 +148,7 @@ def reconstruct(
     as_json: bool,
 ) -> None:
     """Invert IMAGES and generate them again; shows pairs and the mean squared error (of uint8 pixels, in [0, 1])."""
+    check_free(output, force, INDEX)
     with load(bundle, backend, batch) as bcm:
         given, labels = _read_inputs(bcm, images, label)
         program = bcm.bundle.schedule(inversion) + bcm.bundle.schedule(schedule)
@@ -160,11 +164,11 @@ def reconstruct(
         columns = int(np.ceil(np.sqrt(2 * n)))
         save_images(pairs(given.images, images_back, columns), output, force, columns)
     else:
-        save_images(images_back, output, force)
+        save_images(images_back, output, force, arrays=_per_image(seed, n, labels))
     rows = [(name, f"{error:.5f}") for name, error in zip(given.names, errors, strict=True)]
     if not as_json:
         click.echo(table(("image", "MSE"), [*rows, ("mean", f"{errors.mean():.5f}")]))
-    mse = {"mse": float(errors.mean()), "mse_per_image": dict(zip(given.names, errors.tolist(), strict=True))}
+    mse = {"mse": float(errors.mean()), "names": given.names, "mse_per_image": errors.tolist()}
     _report(as_json, bcm, output, n, str(program), program.nfe, seconds, **mse)
 
 
@@ -199,7 +203,7 @@ def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _per_image(seed: int, n: int, labels: Any) -> dict[str, np.ndarray | None]:
-    return {"seeds": np.arange(seed, seed + n, dtype=np.int64), "labels": None if labels is None else np.asarray(labels, np.int64)}
+    return {"seeds": np.array(range(seed, seed + n), np.uint64), "labels": None if labels is None else np.asarray(labels, np.int64)}
 
 
 def _report(as_json: bool, bcm: BCM, output: Path, n: int, schedule: str, nfe: int, seconds: float, **more: Any) -> None:

@@ -65,7 +65,7 @@ def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda lin
             "invert. Fine-tune it first: bcm-edge train --init CHECKPOINT --data …"
         )
     model = plan.checkpoint.model()
-    with replacing(plan.output, plan.force) as folder:
+    with replacing(plan.output, plan.force, marker=MANIFEST) as folder:
         folder.mkdir()
         started = time.perf_counter()
         graphs = write_graphs(model, folder, plan.opset)

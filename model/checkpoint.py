@@ -10,6 +10,7 @@ import hashlib
 import json
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
     them; files written by this package bring their own. Raises CheckpointError.
     """
     tensors, metadata = _read(path)
-    if not tensors or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
+    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
         raise CheckpointError(f"{path}: not a state dict; expected a mapping of names to tensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     config = infer_config(shapes, {**metadata.get("config", {}), **(known or {})}, str(path))
@@ -127,8 +128,9 @@ def _read_torch(path: Path, mmap: bool) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: refused, because it holds more than tensors (nothing in it was executed). Save the state dict alone."
         ) from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged, truncated or not a torch checkpoint ({str(error).splitlines()[0]})") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, AssertionError, LookupError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)  # whatever torch's reader stumbles on in broken bytes
+        raise CheckpointError(f"{path}: damaged, truncated or not a torch checkpoint ({reason})") from error
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

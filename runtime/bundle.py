@@ -36,6 +36,13 @@ class ModelFacts:
     parameters: int
     config: dict[str, Any]
 
+    @classmethod
+    def from_json(cls, values: Any) -> ModelFacts:
+        """Raises KeyError, TypeError or ValueError for anything malformed."""
+        c, h, w = (_integer(n, 1, 1 << 16) for n in values["sample_shape"])
+        classes = None if values["num_classes"] is None else _integer(values["num_classes"], 1)
+        return cls(str(values["name"]), (c, h, w), classes, _integer(values["parameters"], 0), dict(values["config"]))
+
 
 @dataclass(frozen=True)
 class FileFacts:
@@ -60,19 +67,16 @@ class Manifest:
     @classmethod
     def from_json(cls, values: Any) -> Manifest:
         """Raises BundleError for a newer schema, KeyError, TypeError or ValueError for anything malformed."""
-        schema = values["schema"]
-        if not isinstance(schema, int) or schema < 1:
-            raise ValueError(f"schema is {schema!r}")
+        schema = _integer(values["schema"], 1)
         if schema > SCHEMA:
             raise BundleError(f"made by a newer bcm-edge (bundle schema {schema}, this one reads up to {SCHEMA}); upgrade bcm-edge")
-        model = dict(values["model"])
-        c, h, w = (int(n) for n in model.pop("sample_shape"))
-        files = {str(name): FileFacts(int(facts["size"]), str(facts["sha256"])) for name, facts in values["files"].items()}
+        model = ModelFacts.from_json(values["model"])
+        files = {str(name): FileFacts(_integer(facts["size"], 0), str(facts["sha256"])) for name, facts in values["files"].items()}
         graphs = {str(p): {d: str(pair[d]) for d in ("forward", "inverse")} for p, pair in values["graphs"].items()}
         if absent := {name for pair in graphs.values() for name in pair.values()} - set(files):
             raise ValueError(f"graph {min(absent)} is not among the files")
         schedules = {str(name): str(parse_schedule(text)) for name, text in values["schedules"].items()}
-        return cls(ModelFacts(sample_shape=(c, h, w), **model), graphs, schedules, files, dict(values["provenance"]), schema)
+        return cls(model, graphs, schedules, files, dict(values["provenance"]), schema)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,10 @@ def open_bundle(path: Path | str) -> Bundle:
     path = Path(path)
     manifest = _read_manifest(path)
     for name, facts in manifest.files.items():
-        _check_file(path, name, facts)
+        try:
+            _check_file(path, name, facts)
+        except (OSError, ValueError) as error:  # a name no file system takes, a file that cannot be read
+            raise BundleError(f"{path}: {name!r} cannot be read ({error})") from error
     for graph in {name for pair in manifest.graphs.values() for name in pair.values()}:
         _check_external_data(path, graph, manifest)
     return Bundle(path, manifest)
@@ -113,6 +120,12 @@ def open_bundle(path: Path | str) -> Bundle:
 def describe_files(folder: Path) -> dict[str, FileFacts]:
     """Size and sha256 of every file in a folder, for the manifest of a new bundle."""
     return {file.name: FileFacts(file.stat().st_size, sha256(file)) for file in sorted(folder.iterdir())}
+
+
+def _integer(value: Any, low: int, high: int = 1 << 62) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{value!r} is not an integer of at least {low}")
+    return value
 
 
 def _read_manifest(path: Path) -> Manifest:

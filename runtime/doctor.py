@@ -72,7 +72,7 @@ def _cache() -> Finding:
     folder = cache_directory()
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(existing).free / 1e9
-    if not os.access(existing, os.W_OK):
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Finding(
             "cache", False, f"{folder} cannot be written, so bundles open slowly", "set BCM_EDGE_CACHE_DIR to a folder of your own"
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray | None]  # names in an npz file; None is left out
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+INDEX = "images.csv"  # in a folder of images that was written here: file, seed and label of each
 CELL = 64  # a grid enlarges small images by a whole factor to about this many pixels, so that a person can see them
 
 
@@ -72,9 +73,10 @@ def mean_squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def save_images(images: np.ndarray, path: Path, force: bool = False, columns: int | None = None, arrays: Arrays | None = None) -> None:
-    """Write float [N, C, H, W] in [-1, 1] as the path asks: .npz (with more `arrays`), an image file (a grid if N > 1), or a folder.
+    """Write float [N, C, H, W] in [-1, 1] as the path asks: .npz, an image file (a grid if N > 1), or a folder of PNG files.
 
-    columns: of a grid; by default it is about square.
+    arrays: of N values each, such as seeds and labels, for the npz file or the folder's images.csv. columns: of a grid; by default
+    it is about square.
     """
     if path.suffix == ".npz":
         save_npz(path, {"images": images, **(arrays or {})}, force)
@@ -85,10 +87,14 @@ def save_images(images: np.ndarray, path: Path, force: bool = False, columns: in
     elif path.suffix and not path.is_dir():
         raise ImageError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(SUFFIXES)} or a folder")
     else:
-        with replacing(path, force) as partial:
+        with replacing(path, force, marker=INDEX) as partial:
             partial.mkdir()
-            for index, image in enumerate(to_uint8(images)):
-                _picture(image).save(partial / f"{index:06d}.png")
+            names = [f"{index:06d}.png" for index in range(len(images))]
+            for name, image in zip(names, to_uint8(images), strict=True):
+                _picture(image).save(partial / name)
+            given = {"file": names, **{key: values for key, values in (arrays or {}).items() if values is not None and values.ndim == 1}}
+            lines = [",".join(map(str, row)) for row in (given, *zip(*given.values(), strict=True))]
+            (partial / INDEX).write_text("\n".join(lines) + "\n")
 
 
 def save_npz(path: Path, arrays: Arrays, force: bool = False) -> None:

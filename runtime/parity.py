@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BundleError, NonFiniteError
+from ..errors import BundleError, NonFiniteError, ScheduleError
 from .backends.base import Backend
+from .bundle import GOLDEN, Bundle, ModelFacts
 from .chain import play
 from .images import read_npz, save_npz
 from .schedule import Schedule, parse_schedule
@@ -79,16 +80,33 @@ def save_recording(recording: Recording, path: Path) -> None:
     save_npz(path, {"seeds": np.array(recording.seeds, np.uint64), "labels": recording.labels, "images": recording.images, **states})
 
 
-def load_recording(path: Path) -> Recording:
-    """Read golden.npz. Raises BundleError if it is not one."""
-    if not path.is_file():
-        raise BundleError(f"{path.parent}: has no {path.name} to verify against; export without --no-verify puts one there")
+def load_recording(bundle: Bundle) -> Recording:
+    """The recording of a bundle. Raises BundleError if it has none, or one that does not fit the model."""
+    path = bundle.path / GOLDEN
+    if GOLDEN not in bundle.manifest.files:
+        raise BundleError(f"{bundle.path}: has no {GOLDEN} to verify against; export without --no-verify puts one there")
     arrays = read_npz(path)
     try:
         states = {name.removeprefix(_STATES): array for name, array in arrays.items() if name.startswith(_STATES)}
-        return Recording([int(s) for s in arrays["seeds"]], arrays.get("labels"), arrays["images"], states)
-    except KeyError as error:
-        raise BundleError(f"{path}: has no array {error}") from error
+        recording = Recording([int(s) for s in arrays["seeds"]], arrays.get("labels"), arrays["images"], states)
+        fits = _fits(recording, bundle.manifest.model)
+    except (KeyError, TypeError, ValueError, ScheduleError) as error:
+        raise BundleError(f"{path}: not a recording ({error})") from error
+    if not fits:
+        raise BundleError(f"{path}: not a recording of this model")
+    return recording
+
+
+def _fits(recording: Recording, model: ModelFacts) -> bool:
+    """Whether every array has the shape that playing the schedules on this model gives."""
+    n, labels = len(recording.seeds), recording.labels
+    shape = (n, *model.sample_shape)
+    labelled = labels is None if model.num_classes is None else labels is not None and labels.shape == (n,) and labels.dtype == np.int64
+    in_range = labels is None or model.num_classes is None or (labels.min(initial=0) >= 0 and labels.max(initial=0) < model.num_classes)
+    arrays = [recording.images, *recording.states.values()]
+    whole = all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)
+    played = all(array.shape == (parse_schedule(text).nfe, *shape) for text, array in recording.states.items())
+    return bool(n and recording.states and labelled and in_range and whole and played and recording.images.shape == shape)
 
 
 def _states(backend: Backend, schedule: Schedule, seeds: Sequence[int], labels: np.ndarray | None, images: np.ndarray) -> np.ndarray:

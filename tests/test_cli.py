@@ -185,8 +185,9 @@ def test_generate_npz_holds_images_seeds_labels(digits_bundle: Path, cli: Cli, t
 def test_generate_folder_holds_one_picture_per_image(digits_bundle: Path, cli: Cli, tmp_path: Path) -> None:
     for name in ("folder/", "out.npz"):
         assert cli("generate", digits_bundle, "-n", 3, "--label", "all", "-o", f"{tmp_path}/{name}").exit_code == 0
-    files = sorted((tmp_path / "folder").iterdir())
+    *files, index = sorted((tmp_path / "folder").iterdir())
     assert [file.name for file in files] == ["000000.png", "000001.png", "000002.png"]
+    assert index.read_text() == "file,seeds,labels\n000000.png,0,0\n000001.png,1,1\n000002.png,2,2\n"
     images = arrays_of(tmp_path / "out.npz")["images"]
     for file, image in zip(files, images, strict=True):
         with Image.open(file) as picture:
@@ -248,7 +249,7 @@ def test_reconstruct_reports_the_error_of_its_npz(digits_bundle: Path, images_fi
     pixels = [np.rint((arrays[name].astype(np.float64) + 1) * 127.5) / 255 for name in ("images", "originals")]
     expected = np.square(pixels[0] - pixels[1]).mean(axis=(1, 2, 3))
     assert told["mse"] == pytest.approx(expected.mean(), rel=1e-6)
-    assert list(told["mse_per_image"].values()) == pytest.approx(expected.tolist(), rel=1e-6)
+    assert told["mse_per_image"] == pytest.approx(expected.tolist(), rel=1e-6)
     assert 0 < told["mse"] < 0.05  # digits in [0, 1]; an unrelated digit is about 0.15 away
 
 

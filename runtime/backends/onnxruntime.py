@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import platform
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +65,7 @@ class OnnxRuntimeBackend:
             options = _options()
             if self._optimised:
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            self._sessions[direction] = onnxruntime.InferenceSession(self._graphs[direction], options, providers=["CPUExecutionProvider"])
+            self._sessions[direction] = _open_session(self._graphs[direction], options)
         return self._sessions[direction]
 
 
@@ -83,7 +82,7 @@ def open(bundle: Bundle) -> OnnxRuntimeBackend:
     try:
         entry = _optimised_entry(bundle, graphs)
         return OnnxRuntimeBackend({d: entry / d / "model.onnx" for d in DIRECTIONS}, True, model.sample_shape, model.num_classes)
-    except OSError:  # read-only or full: slower to open, the same pictures
+    except (OSError, BackendError):  # a cache that is read-only or full; a graph that cannot be opened says so at its first move
         return OnnxRuntimeBackend(graphs, False, model.sample_shape, model.num_classes)
 
 
@@ -99,6 +98,15 @@ def _options() -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads()
     options.log_severity_level = 3  # errors; it warns that an optimised file fits this processor only, which the cache key sees to
     return options
+
+
+def _open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class of their own
+        raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {str(error).splitlines()[0]}") from error
 
 
 def _optimised_entry(bundle: Bundle, graphs: dict[str, Path]) -> Path:
@@ -134,12 +142,7 @@ def _optimise(graphs: dict[str, Path], folder: Path) -> None:
         options.optimized_model_filepath = str(folder / direction / "model.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        try:
-            onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base class of their own
-            if isinstance(error, OSError) or shutil.disk_usage(folder).free < graph.stat().st_size:
-                raise OSError(str(error)) from error
-            raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {str(error).splitlines()[0]}") from error
+        _open_session(graph, options)
     first, second = (folder / direction / "weights.bin" for direction in graphs)
     files = {"forward/weights.bin": sha256(first)}
     if filecmp.cmp(first, second, shallow=False):
