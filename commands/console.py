@@ -20,11 +20,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 backend_option = click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime or null.")
-seed_option = click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the first image; the next ones count on."
-)
-batch_option = click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Most images per network call.")
-label_option = click.option("--label", "label", metavar="LABELS", help="Class labels: 3, or 0,1,2 taken in turn, or all.")
 preset_option = click.option("--preset", help="What a checkpoint's tensors do not tell, for a released network: imagenet64.")
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="The same as a JSON file with the authors' field names."
@@ -105,6 +100,7 @@ def require_extra(extra: str, *modules: str) -> None:
 
 def known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:
     """The configuration fields given by the user. Raises CheckpointError."""
+    from ..model.config import read_fields
     from ..model.inference import PRESETS
 
     if preset and config_file:
@@ -113,14 +109,4 @@ def known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]
         if preset not in PRESETS:
             raise CheckpointError(f"no preset {preset!r}; there is {', '.join(PRESETS)}")
         return PRESETS[preset]
-    if config_file is None:
-        return {}
-    try:
-        values = json.loads(config_file.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{config_file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{config_file}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{config_file}: not a JSON object of configuration fields")
-    return values
+    return read_fields(config_file) if config_file else {}

@@ -94,10 +94,17 @@ class NetworkConfig:
     @classmethod
     def from_file(cls, path: Path) -> NetworkConfig:
         """Read a JSON file with the fields of this class."""
-        try:
-            values = json.loads(path.read_text())
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise CheckpointError(f"{path}: not JSON ({error})") from error
-        return cls.from_json(values, where=str(path))
+        return cls.from_json(read_fields(path), where=str(path))
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """Some or all configuration fields from a JSON file. Raises CheckpointError."""
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: not a JSON object of configuration fields")
+    return values

@@ -51,6 +51,11 @@ class BCM:
         return self.bundle.manifest.model.sample_shape
 
     @property
+    def num_classes(self) -> int | None:
+        """How many classes the model has; None if it takes no labels."""
+        return self.bundle.manifest.model.num_classes
+
+    @property
     def schedules(self) -> dict[str, str]:
         """Named schedules of this model: name → text."""
         return dict(self.bundle.manifest.schedules)
@@ -140,7 +145,7 @@ class BCM:
         return seeds
 
     def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
-        classes = self.bundle.manifest.model.num_classes
+        classes = self.num_classes
         if classes is None:
             if labels is not None:
                 raise LabelError("this model has no classes, so it takes no labels")
