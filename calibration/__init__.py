@@ -1,0 +1,1 @@
+"""Calibration: what samplers and low precision need to learn from data."""

@@ -1,0 +1,1 @@
+"""Training: data sets, the bidirectional objective, and the trainer."""
