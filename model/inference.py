@@ -30,7 +30,9 @@ def infer_config(shapes: Shapes, known: Mapping[str, Any], where: str) -> Networ
     missing = [name for name in ("image_size", "num_head_channels") if name not in known]
     if missing:
         presets = " or ".join(f"--preset {name}" for name in PRESETS)
-        raise CheckpointError(f"{where}: its tensors do not tell {' and '.join(missing)}; pass {presets}, or --config FILE.json with these fields")
+        raise CheckpointError(
+            f"{where}: its tensors do not tell {' and '.join(missing)}; pass {presets}, or --config FILE.json with these fields"
+        )
     return NetworkConfig.from_json({**known, **told}, where)
 
 
@@ -50,7 +52,8 @@ def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
             "attention_resolutions": tuple(2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in shapes),
             "num_classes": shapes["label_emb.weight"][0] if "label_emb.weight" in shapes else None,
             "resblock_updown": not any(name.endswith(".op.weight") for name in shapes),
-            "use_scale_shift_norm": shapes["input_blocks.1.0.emb_layers.1.weight"][0] == 2 * shapes["input_blocks.1.0.out_layers.3.weight"][0],
+            "use_scale_shift_norm": shapes["input_blocks.1.0.emb_layers.1.weight"][0]
+            == 2 * shapes["input_blocks.1.0.out_layers.3.weight"][0],
         }
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         first = ", ".join(list(shapes)[:3])

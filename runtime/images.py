@@ -61,6 +61,21 @@ def from_uint8(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(127.5) - 1
 
 
+def images_from_array(array: np.ndarray, where: str) -> np.ndarray:
+    """float32 [N, C, H, W] in [-1, 1] from what npz files hold. Raises ImageError.
+
+    array: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C = 1 or 3, or float [N, C, H, W] in [-1, 1].
+    """
+    images = array[:, None] if array.ndim == 3 else array
+    if images.ndim != 4 or not images.size:
+        raise ImageError(f"{where}: images has shape {list(array.shape)}; expected N pictures")
+    if images.dtype == np.uint8:
+        return from_uint8(images if images.shape[1] in (1, 3) else images.transpose(0, 3, 1, 2))
+    if np.issubdtype(images.dtype, np.floating) and np.abs(images).max() <= 1.001:  # false for NaN too
+        return np.clip(images, -1, 1).astype(np.float32)
+    raise ImageError(f"{where}: images must be uint8, or floats in [-1, 1]")
+
+
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """float in [-1, 1], clipped → uint8, rounded to nearest."""
     return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
@@ -168,19 +183,12 @@ def _read_npz_images(path: Path, sample_shape: tuple[int, int, int]) -> ImageSet
     arrays = read_npz(path)
     if "images" not in arrays:
         raise ImageError(f"{path}: has no array `images` (it has {', '.join(arrays) or 'none'})")
-    images = arrays["images"]
-    if images.ndim == 3 and sample_shape[0] == 1:
-        images = images[:, None]
-    if images.ndim != 4 or images.shape[1:] != sample_shape or not len(images):
-        raise ImageError(
-            f"{path}: images has shape {list(arrays['images'].shape)}, the model takes [N, {', '.join(map(str, sample_shape))}]"
-        )
-    if images.dtype == np.uint8:
-        images = from_uint8(images)
-    elif not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all() or np.abs(images).max() > 1.001:
-        raise ImageError(f"{path}: images must be uint8, or floats in [-1, 1]")
+    images = images_from_array(arrays["images"], str(path))
+    if images.shape[1:] != sample_shape:
+        shape = list(arrays["images"].shape)
+        raise ImageError(f"{path}: images has shape {shape}, the model takes [N, {', '.join(map(str, sample_shape))}]")
     for name in ("labels", "seeds"):
         if name in arrays and (arrays[name].shape != (len(images),) or not np.issubdtype(arrays[name].dtype, np.integer)):
             raise ImageError(f"{path}: {name} must be {len(images)} integers, one per image")
     names = [f"{path.stem}[{i}]" for i in range(len(images))]
-    return ImageSet(images.astype(np.float32), names, arrays.get("labels"), arrays.get("seeds"))
+    return ImageSet(images, names, arrays.get("labels"), arrays.get("seeds"))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import ImageError, LabelError
-from ..runtime.images import SUFFIXES, from_uint8, read_images, read_npz
+from ..runtime.images import SUFFIXES, images_from_array, read_images, read_npz
 
 SPLIT_SEED = 2024  # of the digits' split; every number reported for them depends on it
 
@@ -109,24 +109,15 @@ def _sample_shape(file: Path, image_size: int | None) -> tuple[int, int, int]:
 
 
 def _from_npz(path: Path) -> Dataset:
-    """`images`: uint8 [N, H, W] or [N, H, W, 1 or 3], or float [N, C, H, W] in [-1, 1]; `labels`: integers [N], optional."""
+    """`images` as images_from_array takes them; `labels`: integers [N], optional."""
     arrays = read_npz(path)
     if "images" not in arrays:
         raise ImageError(f"{path}: no array `images` in it (it has {', '.join(arrays) or 'none'})")
     labels = arrays.get("labels")
     if labels is not None and not np.issubdtype(labels.dtype, np.integer):
         raise LabelError(f"{path}: labels must be integers, not {labels.dtype}")
-    return Dataset(path.name, _pixels(path, arrays["images"]), None if labels is None else torch.from_numpy(labels.astype(np.int64)))
-
-
-def _pixels(path: Path, images: np.ndarray) -> Tensor:
-    """float32 [N, C, H, W] in [-1, 1] from either layout that an npz file may have."""
-    if images.dtype == np.uint8 and images.ndim == 3:
-        images = images[..., None]
-    if not images.size or images.ndim != 4:
-        raise ImageError(f"{path}: images has shape {list(images.shape)}; expected N pictures")
-    if images.dtype == np.uint8 and images.shape[3] in (1, 3):
-        return torch.from_numpy(from_uint8(images.transpose(0, 3, 1, 2)))
-    if np.issubdtype(images.dtype, np.floating) and np.abs(images).max() <= 1:  # false for NaN too
-        return torch.from_numpy(images.astype(np.float32))
-    raise ImageError(f"{path}: images must be uint8 [N, H, W], uint8 [N, H, W, 1 or 3], or floats [N, C, H, W] in [-1, 1]")
+    return Dataset(
+        path.name,
+        torch.from_numpy(images_from_array(arrays["images"], str(path))),
+        None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+    )
