@@ -17,6 +17,9 @@
 A message says what is wrong, where, and what to do. Anything else that escapes is a bug in this package.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class BcmError(Exception):
     """Base of all deliberate errors."""
@@ -67,7 +70,11 @@ class CheckFailed(BcmError):
 
 
 class ParityError(CheckFailed):
-    """Two implementations of one model disagree by more than the bound."""
+    """Two implementations of one model disagree by more than the bound. errors: what was measured, move by move."""
+
+    def __init__(self, message: str, errors: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.errors = errors
 
 
 class NonFiniteError(CheckFailed):

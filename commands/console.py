@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import sys
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import CheckpointError, LabelError, MissingExtraError
+from ..runtime.doctor import missing_modules
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -91,17 +91,16 @@ def parse_labels(text: str | None, n: int, num_classes: int | None) -> list[int]
     return [cycle[i % len(cycle)] for i in range(n)]
 
 
-def require_extra(extra: str, *modules: str) -> None:
+def require_extra(extra: str) -> None:
     """Stop with the pip line if a command's packages are not installed."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_modules(extra):
         raise MissingExtraError(f"this command needs {', '.join(missing)}; pip install 'bcm-edge[{extra}]'")
 
 
 def known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:
     """The configuration fields given by the user. Raises CheckpointError."""
     from ..model.config import read_fields
-    from ..model.inference import PRESETS
+    from ..model.infer_config import PRESETS
 
     if preset and config_file:
         raise click.UsageError("give --preset or --config, not both")

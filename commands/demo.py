@@ -26,7 +26,8 @@ RECONSTRUCTED = 60  # test digits
 @json_option
 def demo(output: Path, force: bool, as_json: bool) -> None:
     """Export the digits model, generate, invert and reconstruct; write pictures, the bundle and a table to a folder."""
-    require_extra("export,train", "torch", "onnx", "onnxruntime", "safetensors", "sklearn")
+    require_extra("export")
+    require_extra("train")
     from ..export.exporter import ExportPlan, export
     from ..model.checkpoint import load_checkpoint, shipped_checkpoint
     from ..runtime.cache import sha256
@@ -75,8 +76,8 @@ def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
     for name in INVERSIONS:
         started = time.perf_counter()
         latents = bcm.invert(images, schedule=name, labels=labels)
-        seconds = (time.perf_counter() - started) / len(images)
         back = bcm.generate(latents=latents, labels=labels)
+        seconds = (time.perf_counter() - started) / len(images)
         rows.append(
             (
                 f"{name}, then one-step",

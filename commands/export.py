@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import ParityError
 from .console import (
     config_option,
     force_option,
@@ -58,7 +60,7 @@ def export(
     Reads official ema_*.pt files and safetensors. The graphs are compared with torch over whole schedules before anything is
     published; exit code 1, and no bundle, if they disagree.
     """
-    require_extra("export", "torch", "onnx", "onnxruntime", "safetensors")
+    require_extra("export")
     from ..export.exporter import ExportPlan
     from ..export.exporter import export as run_export
     from ..model.checkpoint import load_checkpoint, shipped_checkpoint
@@ -75,19 +77,23 @@ def export(
     size = f"{config.in_channels}×{config.image_size}×{config.image_size}{classes}"
     progress(f"checkpoint: {source} ({plan.parameters / 1e6:.2f} M parameters, {size}, {source.stat().st_size / 1e6:.1f} MB)")
     if dry_run:
-        names, batches = plan.verified
+        names, batches = plan.to_verify
         checks = f"{', '.join(names)} at batch {', '.join(map(str, batches))}" if names else "nothing"
         text = f"would write {output}: forward.onnx, inverse.onnx, weights.bin ({4 * plan.parameters / 1e6:.1f} MB); would verify {checks}"
         result(as_json, {"dry_run": True, **_summary(plan)}, text)
         return
-    errors = run_export(plan, sha256(source), progress)
+    try:
+        errors = run_export(plan, sha256(source), progress)
+    except ParityError as error:
+        progress(parity_table(error.errors))
+        raise
     if errors:
         progress(parity_table(errors))
     progress(_next_commands(output, config.num_classes))
     result(as_json, {**_summary(plan), "verification": [vars(e) for e in errors]}, str(output))
 
 
-def parity_table(errors: list[MoveError]) -> str:
+def parity_table(errors: Sequence[MoveError]) -> str:
     """One row per move at the largest batch, and the verdict over all batches."""
     largest = max(e.batch for e in errors)
     rows = [
@@ -109,7 +115,7 @@ def _summary(plan: ExportPlan) -> dict[str, Any]:
         "config": plan.checkpoint.config.to_json(),
         "opset": plan.opset,
         "schedules": plan.schedules,
-        "verified": list(plan.verified[0]),
+        "to_verify": list(plan.to_verify[0]),
     }
 
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from ..errors import ImageError, LabelError
 from ..runtime.chain import OnMove
-from ..runtime.files import check_free
-from ..runtime.images import INDEX, ImageSet, mean_squared_error, read_images, read_npz, save_images, save_npz
+from ..runtime.images import ImageSet, check_output, mean_squared_error, read_images, read_npz, save_images, save_npz
 from ..runtime.pipeline import BATCH, BCM, load
 from ..runtime.schedule import Schedule
 from .console import (
@@ -48,8 +47,9 @@ class Run:
 
     def open(self, bundle: Path) -> BCM:
         """The model, once it is sure that the output can be written."""
-        check_free(self.output, self.force, INDEX)
-        return load(bundle, self.backend, self.batch)
+        bcm = load(bundle, self.backend, self.batch)
+        check_output(self.output, bcm.sample_shape[0], self.force)
+        return bcm
 
     def play(self, what: str, program: Schedule, n: int, work: Callable[[OnMove], np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
         """What `work` returns, done under a progress bar, and the facts of the run."""

@@ -28,9 +28,9 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
 @preset_option
 @config_option
 @click.option("--steps", default=3000, show_default=True, type=click.IntRange(1), help="Optimiser steps.")
-@click.option("--minibatch", default=64, show_default=True, type=click.IntRange(1), help="Images per step.")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images per step.")
 @click.option("--learning-rate", default=2e-3, show_default=True, help="Peak of the schedule.")
-@click.option("--intervals", default=320, show_default=True, help="Of the finest noise grid; fewer suit runs under 2000 steps.")
+@click.option("--intervals", default=160, show_default=True, help="Of the finest noise grid; fewer suit runs under 2000 steps.")
 @click.option("--channels", default=32, show_default=True, help="Of the network at full resolution, a multiple of 8.")
 @click.option("--image-size", type=click.IntRange(1), help="Pixels; a folder's images are resized to it.")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
@@ -45,7 +45,7 @@ def train(
     preset: str | None,
     config_file: Path | None,
     steps: int,
-    minibatch: int,
+    batch: int,
     learning_rate: float,
     intervals: int,
     channels: int,
@@ -57,12 +57,12 @@ def train(
     as_json: bool,
 ) -> None:
     """Train a bidirectional consistency model, class-conditional where the data has labels."""
-    require_extra("train", "torch", "safetensors", "sklearn")
+    require_extra("train")
     from ..model.checkpoint import load_checkpoint
     from ..training.trainer import TrainOptions
     from ..training.trainer import train as run_training
 
-    options = TrainOptions(steps, minibatch, learning_rate, intervals, channels, seed)
+    options = TrainOptions(steps, batch, learning_rate, intervals, channels, seed)
     start = load_checkpoint(init, known_fields(preset, config_file)) if init else None
     samples = run_training(data, output, options, _show, init=start, image_size=image_size, device=device, resume=resume, force=force)
     progress(f"samples: {samples}\nnext:\n  bcm-edge export {output} -o {output.with_suffix('.bundle')}")

@@ -5,9 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from .. import __version__
 from ..errors import CheckpointError, ParityError
 from ..model.checkpoint import Checkpoint
 from ..model.player import TorchBackend
@@ -38,6 +43,13 @@ class ExportPlan:
     verify: str = "auto"
     force: bool = False
 
+    def __post_init__(self) -> None:
+        if self.checkpoint.untrained_inversion:
+            raise CheckpointError(
+                f"{self.checkpoint.name} is an iCT checkpoint: it has never been trained to move to any level but the image, so it "
+                "cannot invert. Fine-tune it first: bcm-edge train --init CHECKPOINT --data …"
+            )
+
     @property
     def parameters(self) -> int:
         return sum(tensor.numel() for tensor in self.checkpoint.state_dict.values())
@@ -48,7 +60,7 @@ class ExportPlan:
         return {**DEFAULT_SCHEDULES, **self.checkpoint.schedules}
 
     @property
-    def verified(self) -> tuple[list[str], tuple[int, ...]]:
+    def to_verify(self) -> tuple[list[str], tuple[int, ...]]:
         """(names of the schedules that will be verified, batch sizes)."""
         if self.verify == "none":
             return [], ()
@@ -59,11 +71,6 @@ class ExportPlan:
 
 def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda line: None) -> list[MoveError]:
     """Write the bundle; returns what verification measured. Raises ParityError, and publishes nothing, if the graphs stray."""
-    if plan.checkpoint.untrained_inversion:
-        raise CheckpointError(
-            f"{plan.checkpoint.name} is an iCT checkpoint: it has never been trained to move to any level but the image, so it cannot "
-            "invert. Fine-tune it first: bcm-edge train --init CHECKPOINT --data …"
-        )
     model = plan.checkpoint.model()
     with replacing(plan.output, plan.force, marker=MANIFEST) as folder:
         folder.mkdir()
@@ -76,11 +83,14 @@ def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda lin
         if errors:
             report(f"verified {len(errors)} moves against torch in {time.perf_counter() - started:.1f} s")
         _write_manifest(plan, folder, graphs, checkpoint_sha256, errors)
+        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    versions = f"torch {torch.__version__}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}"
+    report(f"bundle: {plan.output} ({size:.1f} MB, {PRECISION}; {versions})")
     return errors
 
 
 def _verify(plan: ExportPlan, model: ConsistencyModel, folder: Path, graphs: dict[str, str]) -> list[MoveError]:
-    names, batches = plan.verified
+    names, batches = plan.to_verify
     if not names:
         return []
     recording = record(TorchBackend(model), [parse_schedule(plan.schedules[name]) for name in names], max(batches))
@@ -92,7 +102,8 @@ def _verify(plan: ExportPlan, model: ConsistencyModel, folder: Path, graphs: dic
         worst = max(bad, key=lambda e: e.relative_l2)
         raise ParityError(
             f"ONNX Runtime and torch disagree in {len(bad)} of {len(errors)} moves; worst is {worst.move} of {worst.schedule!r} at batch "
-            f"{worst.batch}: relative L2 {worst.relative_l2:.1e}, bound {BOUND:.0e}. No bundle was written."
+            f"{worst.batch}: relative L2 {worst.relative_l2:.1e}, bound {BOUND:.0e}. No bundle was written.",
+            errors,
         )
     save_recording(recording, folder / GOLDEN)
     return errors
@@ -101,13 +112,13 @@ def _verify(plan: ExportPlan, model: ConsistencyModel, folder: Path, graphs: dic
 def _write_manifest(plan: ExportPlan, folder: Path, graphs: dict[str, str], checkpoint_sha256: str, errors: list[MoveError]) -> None:
     config = plan.checkpoint.config
     parity = (
-        {"bound": BOUND, "worst_relative_l2": max(e.relative_l2 for e in errors), "batches": list(plan.verified[1])} if errors else None
+        {"bound": BOUND, "worst_relative_l2": max(e.relative_l2 for e in errors), "batches": list(plan.to_verify[1])} if errors else None
     )
     provenance = {
         "checkpoint": {"name": plan.checkpoint.name, "sha256": checkpoint_sha256, **plan.checkpoint.provenance},
         "opset": plan.opset,
         "parity": parity,
-        "versions": {package: version(package) for package in ("bcm-edge", "torch", "onnx", "onnxruntime", "numpy")},
+        "versions": {"bcm-edge": __version__, **{library.__name__: library.__version__ for library in (torch, onnx, onnxruntime, np)}},
     }
     facts = ModelFacts(Path(plan.checkpoint.name).stem, config.sample_shape, config.num_classes, plan.parameters, config.to_json())
     manifest = Manifest(facts, {PRECISION: graphs}, plan.schedules, describe_files(folder), provenance)

@@ -16,12 +16,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..model.preconditioning import SIGMA_DATA, ConsistencyModel
+from ..runtime.bundle import DIRECTIONS
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
 from .network_graph import consistency_model
 from .writer import GraphBuilder, WeightsFile
 
-OPSETS = range(18, 24)  # from the first with this Resize and Split to the newest that was tried
-DIRECTIONS = ("forward", "inverse")
 WEIGHTS = "weights.bin"
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..runtime.files import replacing
 from .config import NetworkConfig
-from .inference import complete_ict, infer_config, is_ict
+from .infer_config import complete_ict, infer_config, is_ict
 from .preconditioning import ConsistencyModel
 
 METADATA_KEY = "bcm_edge"  # the one entry this package writes into a safetensors header: a JSON object
@@ -110,6 +110,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if not isinstance(metadata, dict) or not all(
+            isinstance(metadata.get(key, {}), dict) for key in ("config", "schedules", "provenance")
+        ):
+            raise ValueError("its header is not one of this package")
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged or truncated safetensors ({error})") from error
     if "sha256" in metadata and metadata["sha256"] != _digest(tensors):

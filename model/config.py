@@ -91,11 +91,6 @@ class NetworkConfig:
                 raise CheckpointError(f"{where}: {name} must be a list, not {value!r}")
         return cls(**{**values, **{name: tuple(value) for name, value in sequences.items()}})
 
-    @classmethod
-    def from_file(cls, path: Path) -> NetworkConfig:
-        """Read a JSON file with the fields of this class."""
-        return cls.from_json(read_fields(path), where=str(path))
-
 
 def read_fields(path: Path) -> dict[str, Any]:
     """Some or all configuration fields from a JSON file. Raises CheckpointError."""

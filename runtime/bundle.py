@@ -11,18 +11,19 @@ reports) are allowed and never read through it.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import BundleError, ScheduleError
 from .cache import sha256
+from .external_data import external_files
 from .schedule import Schedule, parse_schedule
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+DIRECTIONS = ("forward", "inverse")
 _MANIFEST_LIMIT = 16 << 20  # bytes; a manifest has a few thousand
 
 
@@ -72,7 +73,7 @@ class Manifest:
             raise BundleError(f"made by a newer bcm-edge (bundle schema {schema}, this one reads up to {SCHEMA}); upgrade bcm-edge")
         model = ModelFacts.from_json(values["model"])
         files = {str(name): FileFacts(_integer(facts["size"], 0), str(facts["sha256"])) for name, facts in values["files"].items()}
-        graphs = {str(p): {d: str(pair[d]) for d in ("forward", "inverse")} for p, pair in values["graphs"].items()}
+        graphs = {str(p): {d: str(pair[d]) for d in DIRECTIONS} for p, pair in values["graphs"].items()}
         if absent := {name for pair in graphs.values() for name in pair.values()} - set(files):
             raise ValueError(f"graph {min(absent)} is not among the files")
         schedules = {str(name): str(parse_schedule(text)) for name, text in values["schedules"].items()}
@@ -99,7 +100,9 @@ class Bundle:
             return parse_schedule(self.manifest.schedules[name_or_text])
         if not any(sign in name_or_text for sign in ">+"):
             names = ", ".join(self.manifest.schedules)
-            raise ScheduleError(f"no schedule {name_or_text!r} in this bundle; it has {names}, or write one, as in '80>2.4>0.002'")
+            raise ScheduleError(
+                f"no schedule {name_or_text!r} in this bundle; it has {names}, or write one in quotes, as in '80>2.4>0.002'"
+            )
         return parse_schedule(name_or_text)
 
 
@@ -162,12 +165,10 @@ def _check_file(root: Path, name: str, facts: FileFacts) -> None:
 
 
 def _check_external_data(root: Path, graph: str, manifest: Manifest) -> None:
-    """A graph may take weights from files of the manifest and from nowhere else; older ONNX Runtimes would follow any path.
-
-    In an ONNX file each place is the protobuf entry (1: "location", 2: PATH). Every mention of the word must have that form.
-    """
-    content = (root / graph).read_bytes()
-    entries = list(re.finditer(rb"\n\x08location\x12([\x01-\x7f])", content))  # the last byte is the length of PATH
-    places = {content[e.end() : e.end() + e[1][0]] for e in entries}
-    if len(entries) != content.count(b"location") or not places <= {name.encode() for name in manifest.files}:
+    """A graph may take weights from files of the manifest and from nowhere else. A location counts from the graph's own folder."""
+    try:
+        places = {str(PurePosixPath(graph).parent / place) for place in external_files((root / graph).read_bytes())}
+    except ValueError as error:
+        raise BundleError(f"{root}: {graph} is not a graph that this package writes ({error})") from error
+    if not places <= set(manifest.files):
         raise BundleError(f"{root}: {graph} takes weights from files that are not of this bundle")

@@ -1,6 +1,6 @@
 """The cache folder, and hashes of files that are not read again while the file stands untouched.
 
-$BCM_EDGE_CACHE_DIR, else $XDG_CACHE_HOME/bcm-edge, else ~/.cache/bcm-edge. Everything in it can be deleted at any time.
+$BCM_EDGE_CACHE_DIR, else $XDG_CACHE_HOME/bcm-edge, else ~/.cache/bcm-edge. Everything in it can be deleted while nothing runs.
 """
 
 from __future__ import annotations

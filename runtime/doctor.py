@@ -17,9 +17,9 @@ from .backends.onnxruntime import threads
 from .bundle import open_bundle
 from .cache import cache_directory
 
-EXTRAS = {  # extra → (what it is for, a module only it brings)
-    "export": ("exporting checkpoints", ("torch", "onnx", "safetensors")),
-    "train": ("training", ("torch", "sklearn")),
+EXTRAS = {  # extra of pyproject.toml → (what it is for, the modules it brings)
+    "export": ("exporting checkpoints", ("torch", "onnx", "onnxruntime", "safetensors")),
+    "train": ("training", ("torch", "safetensors", "sklearn")),
 }
 
 
@@ -42,6 +42,11 @@ def examine(bundle: Path | None = None) -> list[Finding]:
     return findings
 
 
+def missing_modules(extra: str) -> list[str]:
+    """Modules of an extra that are not installed."""
+    return [name for name in EXTRAS[extra][1] if importlib.util.find_spec(name) is None]
+
+
 def _machine() -> Finding:
     board = Path("/proc/device-tree/model")  # a Jetson names itself here
     name = board.read_text().strip("\0\n ") if board.is_file() else platform.machine()
@@ -61,8 +66,8 @@ def _backends() -> list[Finding]:
 
 def _extras() -> list[Finding]:
     findings = []
-    for extra, (purpose, modules) in EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    for extra, (purpose, _) in EXTRAS.items():
+        missing = missing_modules(extra)
         detail = f"{', '.join(missing)} not installed; not needed to run bundles" if missing else "installed"
         findings.append(Finding(purpose, not missing, detail, f"pip install 'bcm-edge[{extra}]'" if missing else ""))
     return findings

@@ -36,7 +36,8 @@ def replacing(target: Path, force: bool, marker: str | None = None) -> Iterator[
     """Yield a path to create (a file or a directory); it takes the target's place when the block ends without an error.
 
     Raises OutputError if the target exists and may not be replaced (see `check_free`), or if it cannot be written. However the
-    block ends, by an error, a full disk or a kill, the old target is intact or the new one is there whole.
+    block ends, by an error, a full disk or a kill, the old target is intact or the new one is there whole. (Where the file system
+    cannot exchange two folders, a kill in the instant between two renames leaves the old one as .NAME.replaced-PID.)
     """
     check_free(target, force, marker)
     place = target.absolute()  # "." has no name of its own
@@ -51,7 +52,7 @@ def replacing(target: Path, force: bool, marker: str | None = None) -> Iterator[
         else:
             partial.replace(place)
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(f"{target}: cannot be written ({error})") from error
     finally:
         _remove(partial)
 
@@ -90,5 +91,9 @@ def _exchange(new: Path, old: Path) -> None:
         return
     aside = old.with_name(f".{old.name}.replaced-{os.getpid()}")  # a file system without exchange: two renames
     old.rename(aside)
-    new.rename(old)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
     shutil.rmtree(aside, ignore_errors=True)

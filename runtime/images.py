@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError
-from .files import replacing
+from ..errors import ImageError, OutputError
+from .files import check_free, replacing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,12 +30,11 @@ CELL = 64  # a grid enlarges small images by a whole factor to about this many p
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: float32 [N, C, H, W] in [-1, 1]; names: one per image; labels, seeds: int64 [N] where the source had them."""
+    """images: float32 [N, C, H, W] in [-1, 1]; names: one per image; labels: integers [N] where the source had them."""
 
     images: np.ndarray
     names: list[str]
     labels: np.ndarray | None = None
-    seeds: np.ndarray | None = None
 
 
 def read_images(paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> ImageSet:
@@ -82,9 +81,21 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def mean_squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The authors' reconstruction error: mean of (a/255 - b/255)² over the pixels of each image as uint8. Returns [N]."""
+    """Reconstruction error: mean of (a/255 - b/255)² over the pixels of each image as uint8. Returns [N].
+
+    The authors' measure, but for pixels rounded to nearest where they cut off the fraction.
+    """
     difference = (to_uint8(a).astype(np.float64) - to_uint8(b)) / 255
     return np.square(difference).reshape(len(a), -1).mean(axis=1)
+
+
+def check_output(path: Path, channels: int, force: bool) -> None:
+    """Raise OutputError if `save_images` could not write images of so many channels here."""
+    if path.suffix != ".npz" and path.suffix.lower() not in SUFFIXES and path.suffix and not path.is_dir():
+        raise OutputError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(SUFFIXES)} or a folder")
+    if path.suffix != ".npz" and channels not in (1, 3):
+        raise OutputError(f"{path}: images of {channels} channels cannot be written as pictures; use .npz")
+    check_free(path, force, INDEX)
 
 
 def save_images(images: np.ndarray, path: Path, force: bool = False, columns: int | None = None, arrays: Arrays | None = None) -> None:
@@ -93,14 +104,13 @@ def save_images(images: np.ndarray, path: Path, force: bool = False, columns: in
     arrays: of N values each, such as seeds and labels, for the npz file or the folder's images.csv. columns: of a grid; by default
     it is about square.
     """
+    check_output(path, images.shape[1], force)
     if path.suffix == ".npz":
         save_npz(path, {"images": images, **(arrays or {})}, force)
     elif path.suffix.lower() in SUFFIXES:
         with replacing(path, force) as partial:
             picture = _picture(to_uint8(images[0])) if len(images) == 1 else _picture(grid(images, columns))
             picture.save(partial, format=_format(path))
-    elif path.suffix and not path.is_dir():
-        raise ImageError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(SUFFIXES)} or a folder")
     else:
         with replacing(path, force, marker=INDEX) as partial:
             partial.mkdir()
@@ -136,10 +146,7 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 def _picture(pixels: np.ndarray) -> Image.Image:
     from PIL import Image
 
-    c = len(pixels)
-    if c not in (1, 3):
-        raise ImageError(f"images of {c} channels cannot be written as pictures; use .npz")
-    return Image.fromarray(pixels[0] if c == 1 else pixels.transpose(1, 2, 0))
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def _format(path: Path) -> str:
@@ -167,7 +174,7 @@ def _read_image(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
-                picture = Image.fromarray((np.asarray(picture, np.int64) // 257).astype(np.uint8))
+                picture = Image.fromarray(np.rint(np.asarray(picture, np.float64).clip(0, 65535) / 257).astype(np.uint8))
             if picture.has_transparency_data:
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
             picture = picture.convert("L" if channels == 1 else "RGB")
@@ -187,8 +194,8 @@ def _read_npz_images(path: Path, sample_shape: tuple[int, int, int]) -> ImageSet
     if images.shape[1:] != sample_shape:
         shape = list(arrays["images"].shape)
         raise ImageError(f"{path}: images has shape {shape}, the model takes [N, {', '.join(map(str, sample_shape))}]")
-    for name in ("labels", "seeds"):
-        if name in arrays and (arrays[name].shape != (len(images),) or not np.issubdtype(arrays[name].dtype, np.integer)):
-            raise ImageError(f"{path}: {name} must be {len(images)} integers, one per image")
+    labels = arrays.get("labels")
+    if labels is not None and (labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer)):
+        raise ImageError(f"{path}: labels must be {len(images)} integers, one per image")
     names = [f"{path.stem}[{i}]" for i in range(len(images))]
-    return ImageSet(images, names, arrays.get("labels"), arrays.get("seeds"))
+    return ImageSet(images, names, labels)

@@ -1,7 +1,9 @@
-"""Noise that depends on a sample's seed alone: never on batch size, position in the batch, backend or library version.
+"""Noise that depends on a sample's seed alone: never on batch size, position in the batch or backend.
 
 Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is keyed by (seed, draw); its raw bits are part of
-numpy's compatibility promise, where `Generator.standard_normal` is not, so the Box-Muller transform is done here.
+numpy's compatibility promise, where `Generator.standard_normal` is not, so the Box-Muller transform is done here, in float64. On
+one machine a sample's noise is the same to the last bit; between processors and numpy versions, logarithm and cosine may differ by
+a rounding of float32.
 """
 
 from __future__ import annotations

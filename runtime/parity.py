@@ -106,7 +106,8 @@ def _fits(recording: Recording, model: ModelFacts) -> bool:
     arrays = [recording.images, *recording.states.values()]
     whole = all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays)
     played = all(array.shape == (parse_schedule(text).nfe, *shape) for text, array in recording.states.items())
-    return bool(n and recording.states and labelled and in_range and whole and played and recording.images.shape == shape)
+    seeded = all(0 <= seed < 2**64 for seed in recording.seeds)
+    return bool(n and seeded and recording.states and labelled and in_range and whole and played and recording.images.shape == shape)
 
 
 def _states(backend: Backend, schedule: Schedule, seeds: Sequence[int], labels: np.ndarray | None, images: np.ndarray) -> np.ndarray:

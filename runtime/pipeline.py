@@ -27,6 +27,8 @@ def load(path: str | Path, backend: str = "auto", batch: int = BATCH) -> BCM:
     backend: "auto", "onnxruntime" or "null". batch: the most images one network call gets; larger requests are split, with the
     same result. Raises BundleError if the bundle is damaged, BackendError if the backend cannot run here.
     """
+    if batch < 1:
+        raise InputError(f"batch must be at least 1, not {batch}")
     bundle = open_bundle(path)
     return BCM(bundle, open_backend(backend, bundle), batch)
 
@@ -137,7 +139,10 @@ class BCM:
         return self.bundle.schedule(schedule) if isinstance(schedule, str) else schedule
 
     def _seeds(self, seed: Seeds, n: int) -> list[int]:
-        seeds = list(range(seed, seed + n)) if isinstance(seed, (int, np.integer)) else [int(s) for s in seed]
+        given = np.asarray(seed)
+        if given.dtype.kind not in "iu" or given.ndim > 1:
+            raise InputError("seeds must be integers")
+        seeds = [int(given) + i for i in range(n)] if given.ndim == 0 else [int(s) for s in given]
         if len(seeds) != n:
             raise InputError(f"{len(seeds)} seeds were given for {n} images")
         if not all(0 <= s < 2**64 for s in seeds):

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ScheduleError
 from .backends.base import Backend
 from .chain import OnMove, play
-from .schedule import SIGMA_MAX, Schedule
+from .schedule import SIGMA_MAX, SIGMA_MIN, Schedule
 
 
 def generate(
@@ -21,8 +21,7 @@ def generate(
     on_move: OnMove | None = None,
 ) -> np.ndarray:
     """Images float32 [N, C, H, W] in [-1, 1], from the seeds' noise or from unit-variance latents [N, C, H, W]."""
-    if schedule.from_image:
-        raise ScheduleError(f"schedule {str(schedule)!r} starts from an image, so it cannot generate")
+    check_generates(schedule)
     x = None if latents is None else np.float32(schedule.start) * latents
     return np.clip(play(schedule, backend, seeds, labels, x, on_move), -1, 1)
 
@@ -51,6 +50,7 @@ def reconstruct(
 ) -> np.ndarray:
     """Invert, then generate from the latent: one program of both. Images float32 [N, C, H, W] in [-1, 1]."""
     check_inverts(inversion)
+    check_generates(generation)
     return np.clip(play(inversion + generation, backend, seeds, labels, images, on_move), -1, 1)
 
 
@@ -59,3 +59,10 @@ def check_inverts(schedule: Schedule) -> None:
         raise ScheduleError(
             f"schedule {str(schedule)!r} does not invert: an inversion adds noise to an image and ends at 80, as in '+0.07 0.07>15>80'"
         )
+
+
+def check_generates(schedule: Schedule) -> None:
+    if schedule.from_image:
+        raise ScheduleError(f"schedule {str(schedule)!r} starts from an image, so it cannot generate")
+    if (schedule.start, schedule.end) != (SIGMA_MAX, SIGMA_MIN):
+        raise ScheduleError(f"schedule {str(schedule)!r} does not generate: a generation goes from 80 to 0.002, as in '80>2.4>0.002'")

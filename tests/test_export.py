@@ -16,13 +16,16 @@ from bcm_edge import BcmError
 from bcm_edge.export import network_graph
 from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.graphs import write_graphs
-from bcm_edge.model.checkpoint import Checkpoint
-from bcm_edge.model.config import NetworkConfig
+from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bcm_edge.model.config import NetworkConfig, read_fields
 from bcm_edge.model.preconditioning import ConsistencyModel
 from bcm_edge.runtime.bundle import describe_files, open_bundle
+from bcm_edge.runtime.external_data import external_files
 from bcm_edge.runtime.parity import load_recording
+from bcm_edge.training.data import Dataset
+from bcm_edge.training.trainer import network_for
 
-TINY = NetworkConfig.from_file(Path(__file__).parent / "data" / "tiny.json")
+TINY = NetworkConfig.from_json(read_fields(Path(__file__).parent / "data" / "tiny.json"))
 
 
 def model(config: NetworkConfig = TINY) -> ConsistencyModel:
@@ -148,14 +151,14 @@ def test_a_graph_that_strays_is_not_published(tmp_path: Path, monkeypatch: pytes
 
 def test_a_large_network_verifies_two_schedules_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bcm_edge.export.exporter.LARGE", 1000)
-    assert ExportPlan(tiny_checkpoint(), Path("b")).verified == (["mixture-4", "invert-2"], (2,))
-    assert len(ExportPlan(tiny_checkpoint(), Path("b"), verify="full").verified[0]) == 6
-    assert ExportPlan(tiny_checkpoint(), Path("b"), verify="none").verified == ([], ())
+    assert ExportPlan(tiny_checkpoint(), Path("b")).to_verify == (["mixture-4", "invert-2"], (2,))
+    assert len(ExportPlan(tiny_checkpoint(), Path("b"), verify="full").to_verify[0]) == 6
+    assert ExportPlan(tiny_checkpoint(), Path("b"), verify="none").to_verify == ([], ())
 
 
 def test_an_untrained_ict_start_is_refused(tmp_path: Path):
     with pytest.raises(BcmError, match="never been trained to move to any level but the image"):
-        export(ExportPlan(tiny_checkpoint(untrained_inversion=True), tmp_path / "b"), "0" * 64)
+        ExportPlan(tiny_checkpoint(untrained_inversion=True), tmp_path / "b")
 
 
 @pytest.mark.parametrize("place", ["../elsewhere.bin", "/etc/passwd", "notes.txt"])
@@ -176,3 +179,55 @@ def test_a_graph_that_points_out_of_its_bundle_is_refused(tmp_path: Path, place:
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BcmError, match="takes weights from files that are not of this bundle"):
         open_bundle(bundle)
+
+
+def test_weights_beside_a_graph_in_a_sub_folder_must_be_hashed_too(tmp_path: Path):
+    bundle = tmp_path / "b"
+    export(ExportPlan(tiny_checkpoint(), bundle, verify="none"), "0" * 64)
+    (bundle / "g").mkdir()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for direction in ("forward", "inverse"):
+        (bundle / f"{direction}.onnx").rename(bundle / "g" / f"{direction}.onnx")
+        manifest["files"][f"g/{direction}.onnx"] = manifest["files"].pop(f"{direction}.onnx")
+        manifest["graphs"]["fp32"][direction] = f"g/{direction}.onnx"
+    (bundle / "g" / "weights.bin").write_bytes(bytes((bundle / "weights.bin").stat().st_size))  # what ONNX Runtime would read
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BcmError, match="takes weights from files that are not of this bundle"):
+        open_bundle(bundle)
+
+
+def test_the_last_of_two_locations_counts(tmp_path: Path):
+    write_graphs(model(), tmp_path)
+    content = (tmp_path / "forward.onnx").read_bytes()
+    assert external_files(content) == {"weights.bin"}
+    entry = b"\n\x08location\x12\x0bweights.bin"
+    for forged in (
+        entry + b"\x12\x0d../secret.bin",
+        b"\x12\x0d../secret.bin\n\x08location",
+        entry + b"\x12\x0d../secret.bin" + b"\n\x08location",
+    ):
+        tensor = onnx.TensorProto(name="w", dims=[1], data_type=1)
+        graph = b"\x2a" + _sized(tensor.SerializeToString() + b"\x6a" + _sized(forged))  # graph.initializer with one entry
+        assert external_files(b"\x3a" + _sized(graph)) == {"../secret.bin"}
+
+
+def _sized(content: bytes) -> bytes:
+    assert len(content) < 128
+    return bytes([len(content)]) + content
+
+
+def test_tensors_outside_the_initializers_are_refused():
+    constant = onnx.helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(np.zeros(1, np.float32)))
+    proto = onnx.helper.make_model(onnx.helper.make_graph([constant], "g", [], []))
+    with pytest.raises(ValueError, match="outside the initializers"):
+        external_files(proto.SerializeToString())
+    with pytest.raises(ValueError, match="not a protobuf message"):
+        external_files(b"\x3a\x7f")
+
+
+@pytest.mark.parametrize("size", [7, 8, 15])
+def test_networks_that_train_makes_come_back_as_they_were(tmp_path: Path, size: int):
+    dataset = Dataset("x", torch.zeros(2, 1, size, size), torch.tensor([0, 1]))
+    config = network_for(dataset, 8)
+    save_checkpoint(tmp_path / "x.safetensors", ConsistencyModel(config).network.state_dict(), config, {}, {})
+    assert load_checkpoint(tmp_path / "x.safetensors").config == config

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bcm_edge.model.checkpoint import load_checkpoint
-from bcm_edge.model.config import NetworkConfig
+from bcm_edge.model.config import NetworkConfig, read_fields
 from bcm_edge.model.preconditioning import ConsistencyModel, coefficients, warp
 
 DATA = Path(__file__).parent / "data"
@@ -30,7 +30,7 @@ def tiny_model() -> tuple[ConsistencyModel, dict[str, np.ndarray]]:
         weights[key] = torch.from_numpy(values.astype(np.float32))
     recorded = dict(np.load(DATA / "tiny.npz"))
     recorded["x"] = np.stack([(stream.standard_normal((2, 3, 16, 16)) * max(t, 0.5)).astype(np.float32) for t, _ in recorded["pairs"]])
-    model = ConsistencyModel(NetworkConfig.from_file(DATA / "tiny.json"))
+    model = ConsistencyModel(NetworkConfig.from_json(read_fields(DATA / "tiny.json")))
     model.network.load_state_dict(weights)
     return model.eval().requires_grad_(False), recorded
 
@@ -102,7 +102,7 @@ def test_time_embedding_puts_cosines_first():
     ids=lambda change: next(iter(change)),
 )
 def test_every_variant_uses_both_levels_and_the_label(change: dict):
-    config = replace(NetworkConfig.from_file(DATA / "tiny.json"), **change)
+    config = replace(NetworkConfig.from_json(read_fields(DATA / "tiny.json")), **change)
     torch.manual_seed(0)
     model = ConsistencyModel(config).eval().requires_grad_(False)
     x = torch.randn(2, *config.sample_shape)

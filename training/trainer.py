@@ -10,14 +10,15 @@ import hashlib
 import pickle
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import BackendError, CheckpointError, InputError, NonFiniteError, OutputError
 from ..model.checkpoint import Checkpoint, save_checkpoint
@@ -25,8 +26,9 @@ from ..model.config import NetworkConfig
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
 from ..runtime.chain import play
-from ..runtime.files import replacing
+from ..runtime.files import check_free, replacing
 from ..runtime.images import save_images
+from ..runtime.pipeline import BATCH
 from ..runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
 from .data import Dataset, load_dataset
 from .objective import Objective, draw, intervals_at
@@ -100,8 +102,11 @@ def train(
     path of the samples. Raises InputError of some kind before the first step if anything given cannot be used, NonFiniteError if
     training diverges.
     """
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists already; --force replaces it")
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: a checkpoint is written as .safetensors")
+    pictures = output.with_suffix(".png")
+    for file in (output, pictures):
+        check_free(file, force)
     state = output.with_name(output.name + ".state")
     if state.exists() and not (resume or force):
         raise OutputError(f"{state} is of an unfinished run; --resume continues it, --force starts anew")
@@ -109,7 +114,6 @@ def train(
     config = _fitting(init.config, dataset) if init else network_for(dataset, options.channels)
     trainer = fit(dataset, config, options, state, on_progress, init=init, device=device, resume=resume)
     save_checkpoint(output, trainer.average, config, DEFAULT_SCHEDULES, trainer.provenance())
-    pictures = output.with_suffix(".png")
     save_images(sample_sheet(trainer.averaged_model()), pictures, force=True)
     state.unlink(missing_ok=True)
     return pictures
@@ -147,7 +151,9 @@ def sample_sheet(model: ConsistencyModel) -> np.ndarray:
     """float32 [SAMPLES, C, H, W]: one-step samples in the order of their classes, seeds 0 … SAMPLES - 1."""
     classes = model.config.num_classes
     labels = None if classes is None else np.sort(np.arange(SAMPLES) % classes)
-    return play(parse_schedule("80>0.002"), TorchBackend(model), range(SAMPLES), labels)
+    backend, one_step = TorchBackend(model), parse_schedule("80>0.002")
+    rows = (slice(start, start + BATCH) for start in range(0, SAMPLES, BATCH))
+    return np.concatenate([play(one_step, backend, range(SAMPLES)[row], None if labels is None else labels[row]) for row in rows])
 
 
 def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
@@ -196,6 +202,13 @@ def new_model(config: NetworkConfig, seed: int) -> ConsistencyModel:
     return model
 
 
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class Trainer:
     """The state of a run: parameters, their moving average, the optimiser's moments, and the number of steps done."""
 
@@ -206,6 +219,7 @@ class Trainer:
             raise BackendError(f"device {device!r}: torch finds no such device here; use cpu")
         self.dataset, self.config, self.options, self.device, self.done = dataset, config, options, device, 0
         self.model = new_model(config, options.seed)
+        self.init = init
         if init:
             self.model.network.load_state_dict(init.state_dict)
         self.model.to(device)
@@ -251,21 +265,21 @@ class Trainer:
         model.network.load_state_dict({name: tensor.half().float() for name, tensor in self.average.items()})
         return model.eval()
 
+    @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for one run to go on where another stopped."""
-        digest = hashlib.sha256(self.dataset.images.numpy().tobytes())
-        if self.dataset.labels is not None:
-            digest.update(self.dataset.labels.numpy().tobytes())
-        return {**asdict(self.options), "network": self.config.to_json(), "data": digest.hexdigest()}
+        data = [self.dataset.images] if self.dataset.labels is None else [self.dataset.images, self.dataset.labels]
+        start = None if self.init is None else _digest(self.init.state_dict.values())
+        return {**asdict(self.options), "network": self.config.to_json(), "data": _digest(data), "init": start}
 
     def provenance(self) -> dict[str, Any]:
         """What the checkpoint says about where it comes from."""
-        return {"trained_on": self.dataset.name, "images": len(self.dataset), **self.fingerprint(), "torch": torch.__version__}
+        return {"trained_on": self.dataset.name, "images": len(self.dataset), **self.fingerprint, "torch": torch.__version__}
 
     def save(self, path: Path) -> None:
         """Write everything a later step depends on; the file is whole or as it was."""
         state = {
-            "fingerprint": self.fingerprint(),
+            "fingerprint": self.fingerprint,
             "done": self.done,
             "weights": self.model.network.state_dict(),
             "average": self.average,
@@ -278,7 +292,7 @@ class Trainer:
         """Take over what `save` wrote. Raises CheckpointError if that was another run's or is damaged."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            theirs, ours = state["fingerprint"], self.fingerprint()
+            theirs, ours = state["fingerprint"], self.fingerprint
         except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: not a state of a training run ({error}); train without --resume") from error
         for name in ours:

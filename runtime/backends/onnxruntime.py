@@ -14,22 +14,22 @@ import importlib.util
 import json
 import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import BackendError
-from ..bundle import Bundle
+from ...errors import BackendError, OutputError
+from ..bundle import DIRECTIONS, Bundle
 from ..cache import cache_directory, sha256
+from ..files import replacing
 from ..schedule import Move
 
 if TYPE_CHECKING:
     import onnxruntime
 
-DIRECTIONS = ("forward", "inverse")
 ENTRY = "entry.json"  # in a cache entry: the sha256 of every other file there
+LAYOUT = 1  # of a cache entry; raised when what is written there changes
 
 
 class OnnxRuntimeBackend:
@@ -40,7 +40,7 @@ class OnnxRuntimeBackend:
     def __init__(self, graphs: dict[str, Path], optimised: bool, sample_shape: tuple[int, int, int], num_classes: int | None) -> None:
         self.sample_shape = sample_shape
         self.num_classes = num_classes
-        self.device = f"CPU, {threads()} threads"
+        self.device = f"CPU, {threads()} threads" + ("" if optimised else ", no cache")
         self._graphs = graphs
         self._optimised = optimised
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
@@ -53,7 +53,11 @@ class OnnxRuntimeBackend:
             feeds["x"] = x if noise is None else x + noise
         if labels is not None:
             feeds["label"] = labels
-        return np.asarray(self._session(move.graph).run(None, feeds)[0])
+        session = self._session(move.graph)
+        try:
+            return np.asarray(session.run(None, feeds)[0])
+        except Exception as error:  # inputs that a bundle's graphs do not take, or no memory for a batch
+            raise BackendError(f"ONNX Runtime cannot play {move} at batch {len(x)}: {_first_line(error)}") from error
 
     def close(self) -> None:
         self._sessions.clear()
@@ -82,7 +86,7 @@ def open(bundle: Bundle) -> OnnxRuntimeBackend:
     try:
         entry = _optimised_entry(bundle, graphs)
         return OnnxRuntimeBackend({d: entry / d / "model.onnx" for d in DIRECTIONS}, True, model.sample_shape, model.num_classes)
-    except (OSError, BackendError):  # a cache that is read-only or full; a graph that cannot be opened says so at its first move
+    except (OutputError, BackendError):  # a cache that is read-only or full; a graph that cannot be opened says so at its first move
         return OnnxRuntimeBackend(graphs, False, model.sample_shape, model.num_classes)
 
 
@@ -106,28 +110,20 @@ def _open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxrunti
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class of their own
-        raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {str(error).splitlines()[0]}") from error
+        raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {_first_line(error)}") from error
 
 
 def _optimised_entry(bundle: Bundle, graphs: dict[str, Path]) -> Path:
-    """The cache entry of a bundle, made if it is not there or damaged. Raises OSError where the cache cannot be written."""
+    """The cache entry of a bundle, made if it is not there or damaged. Raises OutputError where the cache cannot be written."""
     import onnxruntime
 
     hashes = {name: facts.sha256 for name, facts in bundle.manifest.files.items()}
-    key = hashlib.sha256(json.dumps([hashes, onnxruntime.__version__, _processor()], sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([LAYOUT, hashes, onnxruntime.__version__, _processor()], sort_keys=True).encode()).hexdigest()[:32]
     entry = cache_directory() / "onnxruntime" / key
     if _is_whole(entry):
         return entry
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f"{key}.partial-") as partial:
-        made = Path(partial) / "entry"
-        _optimise(graphs, made)
-        with contextlib.suppress(OSError):  # another process finished first, or a damaged entry stands here
-            made.rename(entry)
-            return entry
-        if not _is_whole(entry):
-            entry.rename(Path(partial) / "damaged")
-            made.rename(entry)
+    with replacing(entry, force=True, marker="forward") as folder:  # over a damaged one, or one that another process just made
+        _optimise(graphs, folder)
     return entry
 
 
@@ -157,11 +153,16 @@ def _optimise(graphs: dict[str, Path], folder: Path) -> None:
     (folder / ENTRY).write_text(json.dumps(files))
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _is_whole(entry: Path) -> bool:
     try:
         files = json.loads((entry / ENTRY).read_text())
-        return all(sha256(entry / name) == digest for name, digest in files.items())
-    except (OSError, ValueError, AttributeError):
+        names = {f"{direction}/{name}" for direction in DIRECTIONS for name in ("model.onnx", "weights.bin")}
+        return set(files) == names and all(sha256(entry / name) == digest for name, digest in files.items())
+    except (OSError, ValueError, TypeError, AttributeError):
         return False
 
 

@@ -105,3 +105,9 @@ def test_a_generation_is_no_inversion_and_back():
         tasks.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
     with pytest.raises(BcmError, match="starts from an image"):
         tasks.generate(GaussianBackend(), parse_schedule("+0.07 0.07>80"), SEEDS, None)
+
+
+@pytest.mark.parametrize("text", ["80>2.4", "2.4>0.002", "0.002>80"])
+def test_a_generation_goes_from_noise_to_the_image(text: str):
+    with pytest.raises(BcmError, match=r"a generation goes from 80 to 0\.002"):
+        tasks.generate(GaussianBackend(), parse_schedule(text), SEEDS, None)

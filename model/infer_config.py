@@ -25,6 +25,8 @@ def infer_config(shapes: Shapes, known: Mapping[str, Any], where: str) -> Networ
     told = _told_by_tensors(shapes, where)
     for name, value in told.items():
         given = tuple(known[name]) if isinstance(known.get(name), list) else known.get(name)
+        if name == "attention_resolutions" and isinstance(given, tuple):
+            given = tuple(sorted(given))
         if name in known and given != value:
             raise CheckpointError(f"{where}: the tensors say {name} = {value}, the configuration says {given}")
     missing = [name for name in ("image_size", "num_head_channels") if name not in known]
@@ -33,7 +35,7 @@ def infer_config(shapes: Shapes, known: Mapping[str, Any], where: str) -> Networ
         raise CheckpointError(
             f"{where}: its tensors do not tell {' and '.join(missing)}; pass {presets}, or --config FILE.json with these fields"
         )
-    return NetworkConfig.from_json({**known, **told}, where)
+    return NetworkConfig.from_json({"resblock_updown": False, **known, **told}, where)
 
 
 def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
         stages = len({name.split(".")[1] for name in shapes if name.startswith("output_blocks.")})
         per_level = stages // depth  # num_res_blocks + 1 in the decoder; in the encoder num_res_blocks and one that goes down
         firsts = [1 + level * per_level for level in range(depth)]
-        return {
+        told: dict[str, Any] = {
             "model_channels": model_channels,
             "in_channels": in_channels,
             "out_channels": shapes["out.2.weight"][0],
@@ -51,10 +53,12 @@ def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
             "channel_mult": tuple(shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] // model_channels for i in firsts),
             "attention_resolutions": tuple(2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in shapes),
             "num_classes": shapes["label_emb.weight"][0] if "label_emb.weight" in shapes else None,
-            "resblock_updown": not any(name.endswith(".op.weight") for name in shapes),
             "use_scale_shift_norm": shapes["input_blocks.1.0.emb_layers.1.weight"][0]
             == 2 * shapes["input_blocks.1.0.out_layers.3.weight"][0],
         }
+        if depth > 1:  # one level has nothing to resample
+            told["resblock_updown"] = not any(name.endswith(".op.weight") for name in shapes)
+        return told
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         first = ", ".join(list(shapes)[:3])
         raise CheckpointError(f"{where}: not the state dict of a BCM ({error} not found or misshapen; it begins with {first})") from error
