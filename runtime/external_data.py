@@ -1,6 +1,6 @@
 """Which files an ONNX graph takes weights from, read off its protobuf without the onnx package.
 
-ONNX Runtimes before 1.24 follow any path that a graph names, so a bundle is not opened before this has looked. Tensors are
+ONNX Runtime 1.23, the last for Python 3.10, follows any path that a graph names, so no bundle is opened before this has looked. Tensors are
 expected where this project's graphs have them, among the initializers; functions, subgraphs and tensor attributes are refused.
 """
 
