@@ -510,7 +510,7 @@ def refuse_generate(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Callable[.
 def test_schedule_unknown(refuse_generate: Callable[..., str]) -> None:
     assert refuse_generate("--label", 3, "--schedule", "mixture-5") == (
         "no schedule 'mixture-5' in this bundle; it has one-step, ancestral-2, zigzag-3, mixture-4, invert-1, invert-2, "
-        "or write one, as in '80>2.4>0.002'"
+        "or write one in quotes, as in '80>2.4>0.002'"
     )
 
 
