@@ -31,7 +31,8 @@ THREADS = 2  # always, so that the weights do not depend on how many processors 
 PICK_SEED = 1_000_000  # first seed of the samples that schedules are picked on
 TEST_SEEDS = (2_000_000, 3_000_000, 4_000_000, 5_000_000, 6_000_000)  # of the samples that are reported
 MIDDLE_LEVELS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.0)
-ZIGZAG_LEVELS = tuple(product((0.2, 0.3, 0.4), (1.2, 1.8, 2.6, 4.0)))
+ZIGZAG_LEVELS = tuple(product((0.1, 0.15, 0.2, 0.3), (0.6, 0.8, 1.2, 1.8)))
+MIXTURE_LEVELS = tuple(product((0.2, 0.3, 0.4, 0.6), (0.1, 0.15, 0.2, 0.3), (0.6, 0.8, 1.2)))
 INVERSION_LEVELS = (0.5, 0.7, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 5.0, 10.0)
 
 
@@ -80,9 +81,7 @@ def pick_schedules(model: ConsistencyModel, classifier: Classifier) -> dict[str,
 
     ancestral = generation("80>{0}>0.002", [(level,) for level in MIDDLE_LEVELS])
     zigzag = generation("80>0.002 +{0} {0}>{1}>0.002", ZIGZAG_LEVELS)
-    mixture = generation(f"{ancestral.schedule} +{{0}} {{0}}>{{1}}>0.002", ZIGZAG_LEVELS)
-    _, zigzag_of_mixture = str(mixture.schedule).split(maxsplit=1)
-    mixture = generation(f"80>{{0}}>0.002 {zigzag_of_mixture}", [(level,) for level in MIDDLE_LEVELS])  # the first level once more
+    mixture = generation("80>{0}>0.002 +{1} {1}>{2}>0.002", MIXTURE_LEVELS)
     invert = best_schedule(
         "+0.07 0.07>{0}>80", [(level,) for level in INVERSION_LEVELS], lambda s: judge.reconstruction_error(s, backend, PICK_SEED)
     )

@@ -52,7 +52,7 @@ def replacing(target: Path, force: bool, marker: str | None = None) -> Iterator[
         else:
             partial.replace(place)
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error})") from error
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
         _remove(partial)
 

@@ -139,10 +139,10 @@ class BCM:
         return self.bundle.schedule(schedule) if isinstance(schedule, str) else schedule
 
     def _seeds(self, seed: Seeds, n: int) -> list[int]:
-        given = np.asarray(seed)
-        if given.dtype.kind not in "iu" or given.ndim > 1:
+        given = [seed + i for i in range(n)] if isinstance(seed, (int, np.integer)) else seed
+        if not np.iterable(given) or not all(isinstance(s, (int, np.integer)) for s in given):
             raise InputError("seeds must be integers")
-        seeds = [int(given) + i for i in range(n)] if given.ndim == 0 else [int(s) for s in given]
+        seeds = [int(s) for s in given]
         if len(seeds) != n:
             raise InputError(f"{len(seeds)} seeds were given for {n} images")
         if not all(0 <= s < 2**64 for s in seeds):

@@ -540,7 +540,7 @@ def test_schedule_that_cannot_be_played_points_at_its_column(
 
 
 def test_schedule_that_starts_from_an_image_cannot_generate(refuse_generate: Callable[..., str]) -> None:
-    message = refuse_generate("--label", 3, "--schedule", "invert-2")
+    message = refuse_generate("--label", 3, "--schedule", "+0.07 0.07>1>80")
     assert message == "schedule '+0.07 0.07>1>80' starts from an image, so it cannot generate"
 
 

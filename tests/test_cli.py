@@ -132,7 +132,7 @@ def test_export_dry_run_json_tells_the_model(cli: Cli, tmp_path: Path) -> None:
     assert told["dry_run"] is True
     assert told["parameters"] == 759489
     assert told["config"]["image_size"] == 8
-    assert told["verified"] == ["one-step", "ancestral-2", "zigzag-3", "mixture-4", "invert-1", "invert-2"]
+    assert told["to_verify"] == ["one-step", "ancestral-2", "zigzag-3", "mixture-4", "invert-1", "invert-2"]
 
 
 def test_export_no_verify_leaves_out_the_recording(cli: Cli, tmp_path: Path) -> None:
@@ -457,7 +457,7 @@ def test_command_without_its_extra_says_what_to_install(
 def test_train_writes_a_checkpoint_that_exports(cli: Cli, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(8) % 2)
-    arguments = ("--steps", 2, "--minibatch", 2, "--channels", 8, "--intervals", 10)
+    arguments = ("--steps", 2, "--batch", 2, "--channels", 8, "--intervals", 10)
     trained = cli("train", "--data", tmp_path / "data.npz", *arguments, "-o", tmp_path / "two.safetensors", "--json")
     assert trained.exit_code == 0, trained.stderr
     checkpoint = str(tmp_path / "two.safetensors")

@@ -144,6 +144,6 @@ def test_shipped_samples(judge, shipped):
 def test_shipped_reconstructions(judge, shipped):
     backend = TorchBackend(shipped.model())
     one, two = (measure_inversion(judge, backend, name, parse_schedule(shipped.schedules[name]), 77) for name in ("invert-1", "invert-2"))
-    assert one.error <= 0.006
-    assert two.error <= 0.004
+    assert one.error <= 0.005
+    assert two.error <= 0.0033  # the seeds of docs/model.md give .0030
     assert two.error < one.error

@@ -102,11 +102,11 @@ def train(
     path of the samples. Raises InputError of some kind before the first step if anything given cannot be used, NonFiniteError if
     training diverges.
     """
-    if output.suffix != ".safetensors":
-        raise OutputError(f"{output}: a checkpoint is written as .safetensors")
     pictures = output.with_suffix(".png")
     for file in (output, pictures):
         check_free(file, force)
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: a checkpoint is written as .safetensors")
     state = output.with_name(output.name + ".state")
     if state.exists() and not (resume or force):
         raise OutputError(f"{state} is of an unfinished run; --resume continues it, --force starts anew")
