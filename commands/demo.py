@@ -35,7 +35,9 @@ def demo(output: Path, force: bool, as_json: bool) -> None:
     with replacing(output, force, marker="digits.bundle") as folder:
         folder.mkdir()
         checkpoint = shipped_checkpoint()
-        export(ExportPlan(load_checkpoint(checkpoint), folder / "digits.bundle"), sha256(checkpoint), progress)
+        plan = ExportPlan(load_checkpoint(checkpoint), folder / "digits.bundle")
+        # the folder has its temporary name until it is whole; people are told the one it will have
+        export(plan, sha256(checkpoint), lambda line: progress(line.replace(str(folder), str(output))))
         with load(folder / "digits.bundle", batch=PER_CLASS * 10) as bcm:
             rows = [*_generate(bcm, folder), *_invert(bcm, folder)]
         text = table(("what", "NFE", "seconds per image", "reconstruction MSE"), rows)
