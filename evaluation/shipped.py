@@ -161,6 +161,8 @@ def _protocol_lines(judge: Judge) -> list[str]:
         "## How it was measured",
         "",
         f"- The 1797 digits are split once, stratified, seed {SPLIT_SEED}: {n} to train, 180 to pick schedules, {m} to report.",
+        "- The levels were picked on the validation digits, but the recipe and the grids they were picked from were settled with test figures in sight:",
+        "  see [recipe.md](recipe.md). Read these figures as a little optimistic.",
         f"- Fréchet ratio: distance of {n} generated digits (the training labels) to the {m} test digits, divided by that of the",
         f"  {n} training digits to the same (which is {judge.floor:.2f}), so that real digits score 1. Mean ± standard deviation over",
         f"  {len(TEST_SEEDS)} sets of seeds.",

@@ -4,7 +4,7 @@ The layout of the network (which block follows which) is read off the torch modu
 function here cannot be exported and says so. Shapes are static but for the batch, which a 0 in Reshape copies.
 
 Group normalisation is written Reshape, InstanceNormalization, Reshape, Mul, Add: ONNX Runtime has no CPU kernel
-for the GroupNormalization of opset 21 and was 13 % slower with it (a network of 7.6 M parameters, one core). SiLU is x · sigmoid(x).
+for the GroupNormalization of opset 21 and decomposes it. SiLU is x · sigmoid(x).
 """
 
 from __future__ import annotations

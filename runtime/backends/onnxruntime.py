@@ -2,7 +2,7 @@
 
 A session is not opened on the bundle's graphs but on what ONNX Runtime's optimiser makes of them for this processor, kept in
 the cache: convolution weights already in blocked order, in a file that is memory-mapped and never copied. That takes loading
-the ImageNet-64 network from 5.9 processor seconds and 0.9 GB of its own memory to 0.2 s and 0.1 GB; both directions map one file.
+the ImageNet-64 network to 0.2 processor seconds and 0.1 GB of its own memory a direction; both map one file.
 """
 
 from __future__ import annotations
