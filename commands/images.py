@@ -25,6 +25,7 @@ from .console import (
     move_progress,
     output_option,
     parse_labels,
+    precision_option,
     progress,
     result,
     table,
@@ -41,13 +42,14 @@ class Run:
     label: str | None
     output: Path
     backend: str
+    precision: str | None
     batch: int
     force: bool
     as_json: bool
 
     def open(self, bundle: Path) -> BCM:
         """The model, once it is sure that the output can be written."""
-        bcm = load(bundle, self.backend, self.batch)
+        bcm = load(bundle, self.backend, self.batch, self.precision)
         check_output(self.output, bcm.sample_shape[0], self.force)
         return bcm
 
@@ -67,9 +69,9 @@ class Run:
     def report(self, bcm: BCM, facts: dict[str, Any]) -> None:
         progress(
             f"{facts['images']} images in {facts['seconds']:.2f} s ({facts['schedule']}, {facts['nfe']} NFE each) "
-            f"on {bcm.backend.name}: {bcm.backend.device}"
+            f"in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}"
         )
-        result(self.as_json, {**facts, "backend": bcm.backend.name}, str(self.output))
+        result(self.as_json, {**facts, "backend": bcm.backend.name, "precision": bcm.backend.precision}, str(self.output))
 
 
 def run_options(output_help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -79,6 +81,7 @@ def run_options(output_help: str) -> Callable[[Callable[..., None]], Callable[..
         click.option("--label", metavar="LABELS", help="Class labels: 3, or 0,1,2 taken in turn, or all."),
         output_option(output_help),
         backend_option,
+        precision_option,
         click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(1), help="Most images per network call."),
         force_option,
         json_option,

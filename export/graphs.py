@@ -19,25 +19,46 @@ from ..model.preconditioning import SIGMA_DATA, ConsistencyModel
 from ..runtime.bundle import DIRECTIONS
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
 from .network_graph import consistency_model
-from .writer import GraphBuilder, WeightsFile
+from .writer import BF16, FP16, FP32, GraphBuilder, Number, WeightsFile
 
-WEIGHTS = "weights.bin"
-
-
-def write_graphs(model: ConsistencyModel, folder: Path, opset: int = 18) -> dict[str, str]:
-    """Write forward.onnx, inverse.onnx and their weights.bin; returns direction → file name. Both pass onnx.checker's full check."""
-    with WeightsFile(folder / WEIGHTS) as weights:
-        for direction in DIRECTIONS:
-            onnx.save(_model_proto(model, direction, weights, opset), folder / f"{direction}.onnx")
-    for direction in DIRECTIONS:
-        onnx.checker.check_model(folder / f"{direction}.onnx", full_check=True)
-    return {direction: f"{direction}.onnx" for direction in DIRECTIONS}
+TYPES = {"fp32": FP32, "fp16": FP16, "bf16": BF16}
+BF16_OPSET = 22  # the first with bfloat16 convolutions
 
 
-def _model_proto(model: ConsistencyModel, direction: str, weights: WeightsFile, opset: int) -> onnx.ModelProto:
+def write_graphs(model: ConsistencyModel, folder: Path, precision: str = "fp32", opset: int = 18) -> dict[str, str]:
+    """Write the two graphs of a floating-point precision and their weights file; returns direction → file name.
+
+    The types are in the graph: what computes in 16 bits and what stays float32 is in network_graph.py. Inputs and outputs are float32.
+    Both pass onnx.checker's full check. Raises CheckpointError if a weight does not fit the type.
+    """
+    names = graph_names(precision)
+    opset = max(opset, BF16_OPSET) if precision == "bf16" else opset
+    with WeightsFile(folder / weights_name(precision)) as weights:
+        for direction, name in names.items():
+            onnx.save(_model_proto(model, direction, weights, TYPES[precision], opset), folder / name)
+    for name in names.values():
+        onnx.checker.check_model(folder / name, full_check=True)
+    return names
+
+
+def graph_names(precision: str) -> dict[str, str]:
+    """Direction → file name in a bundle: forward.onnx, forward.fp16.onnx, …"""
+    return {direction: f"{direction}{_infix(precision)}.onnx" for direction in DIRECTIONS}
+
+
+def weights_name(precision: str) -> str:
+    """File name in a bundle: weights.bin, weights.fp16.bin, …"""
+    return f"weights{_infix(precision)}.bin"
+
+
+def _infix(precision: str) -> str:
+    return "" if precision == "fp32" else f".{precision}"
+
+
+def _model_proto(model: ConsistencyModel, direction: str, weights: WeightsFile, compute: Number, opset: int) -> onnx.ModelProto:
     image = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", *model.config.sample_shape])
     level = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N"])
-    builder = GraphBuilder(weights)
+    builder = GraphBuilder(weights, compute)
     inputs, x = {"x": image}, "x"
     if direction == "inverse":
         inputs["noise"] = image

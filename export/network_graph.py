@@ -5,6 +5,10 @@ function here cannot be exported and says so. Shapes are static but for the batc
 
 Group normalisation is written Reshape, InstanceNormalization, Reshape, Mul, Add: ONNX Runtime has no CPU kernel
 for the GroupNormalization of opset 21 and decomposes it. SiLU is x · sigmoid(x).
+
+In a graph of 16 bits the feature maps, convolutions and attention products are of that type. Float32 stay: the preconditioning
+(|c_out| reaches 79 and multiplies every error), all that hangs on t, u and label alone (250 log t needs 24 bits), normalisation
+with its scale, shift and SiLU (sums over 24,576 terms), and the softmax with the norms before it.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from .writer import GraphBuilder
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature map [N, channels, size, size]."""
+    """A feature map [N, channels, size, size], in the type of computation unless said otherwise."""
 
     name: str
     channels: int
@@ -42,7 +46,7 @@ def consistency_model(g: GraphBuilder, model: ConsistencyModel, x: str, t: str, 
     c_skip, c_out, c_in = (g.op("Reshape", c, per_image, at=at) for c in (c_skip, c_out, c_in))
     taus = [g.op("Mul", g.op("Log", level, at=at), g.constant(250.0), at=at) for level in (t, u)]
     scaled = g.op("Mul", c_in, x, at=at)
-    output = unet(g, model.network, scaled, taus[0], taus[1], label)
+    output = g.full(unet(g, model.network, g.low(scaled, at), taus[0], taus[1], label), at)
     return g.op("Add", g.op("Mul", c_skip, x, at=at), g.op("Mul", c_out, output, at=at), at=at)
 
 
@@ -112,9 +116,9 @@ def res_block(g: GraphBuilder, block: ResBlock, x: Feature, emb: str, at: str) -
         scale, shift = (g.op("Reshape", half, column, at=at) for half in (halves, f"{halves}:1"))
         normed = group_norm(g, block.out_layers[0], h, f"{at}.out_layers.0")
         scaled = g.op("Mul", normed, g.op("Add", scale, g.constant(1.0), at=at), at=at)
-        h = Feature(silu(g, g.op("Add", scaled, shift, at=at), at), h.channels, h.size)
+        h = Feature(g.low(silu(g, g.op("Add", scaled, shift, at=at), at), at), h.channels, h.size)
     else:
-        conditioned = g.op("Add", h.name, g.op("Reshape", vector, column, at=at), at=at)
+        conditioned = g.op("Add", h.name, g.low(g.op("Reshape", vector, column, at=at), at), at=at)
         h = norm_silu(g, block.out_layers[0], Feature(conditioned, h.channels, h.size), f"{at}.out_layers.0")
     h = conv(g, block.out_layers[3], h, f"{at}.out_layers.3")
     skip = resample(g, x, block.resample, at)
@@ -125,15 +129,15 @@ def res_block(g: GraphBuilder, block: ResBlock, x: Feature, emb: str, at: str) -
 
 def attention_block(g: GraphBuilder, block: AttentionBlock, x: Feature, at: str) -> Feature:
     heads, d = block.heads, block.head_channels
-    normed = Feature(group_norm(g, block.norm, x, f"{at}.norm"), x.channels, x.size)
-    qkv = conv(g, block.qkv, normed, f"{at}.qkv").name
+    normed = Feature(g.low(group_norm(g, block.norm, x, f"{at}.norm"), at), x.channels, x.size)
+    qkv = g.full(conv(g, block.qkv, normed, f"{at}.qkv").name, at)
     qkv = g.op("Reshape", qkv, g.constant([0, 3 * heads, d, x.size**2], np.int64), at=at)
     norm = g.op("ReduceL2", qkv, g.constant([2], np.int64), at=at, keepdims=1)
     divisor = g.op("Add", g.op("Mul", norm, g.constant(1 / math.sqrt(d)), at=at), g.constant(1e-4), at=at)
-    q = g.op("Split", g.op("Div", qkv, divisor, at=at), at=at, outputs=3, axis=1, num_outputs=3)
+    q = g.op("Split", g.low(g.op("Div", qkv, divisor, at=at), at), at=at, outputs=3, axis=1, num_outputs=3)
     k, v = f"{q}:1", f"{q}:2"  # [N, heads, d, pixels] each
-    logits = g.op("MatMul", g.op("Transpose", q, at=at, perm=[0, 1, 3, 2]), k, at=at)
-    weights = g.op("Softmax", g.op("Mul", logits, g.constant(1 / math.sqrt(d)), at=at), at=at, axis=3)
+    logits = g.full(g.op("MatMul", g.op("Transpose", q, at=at, perm=[0, 1, 3, 2]), k, at=at), at)
+    weights = g.low(g.op("Softmax", g.op("Mul", logits, g.constant(1 / math.sqrt(d)), at=at), at=at, axis=3), at)
     h = g.op("MatMul", v, g.op("Transpose", weights, at=at, perm=[0, 1, 3, 2]), at=at)
     h = g.op("Reshape", h, g.constant([0, x.channels, x.size, x.size], np.int64), at=at)
     projected = conv(g, block.proj_out, Feature(h, x.channels, x.size), f"{at}.proj_out")
@@ -154,7 +158,7 @@ def resample(g: GraphBuilder, x: Feature, direction: str | None, at: str) -> Fea
 def conv(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> Feature:
     assert isinstance(module, nn.Conv2d) and module.bias is not None
     (kernel, _), (stride, _), pad = module.kernel_size, module.stride, module.padding[0]
-    inputs = [x.name, g.weight(f"{at}.weight", module.weight), g.weight(f"{at}.bias", module.bias)]
+    inputs = [x.name, g.low_weight(f"{at}.weight", module.weight), g.low_weight(f"{at}.bias", module.bias)]
     name = g.op("Conv", *inputs, at=at, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[int(pad)] * 4)
     return Feature(name, module.out_channels, x.size // stride)
 
@@ -168,9 +172,10 @@ def linear(g: GraphBuilder, module: nn.Module, x: str, at: str) -> str:
 
 
 def group_norm(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
+    """The normalised feature map, in float32."""
     assert isinstance(module, nn.GroupNorm)
     groups = module.num_groups
-    grouped = g.op("Reshape", x.name, g.constant([0, groups, -1], np.int64), at=at)
+    grouped = g.op("Reshape", g.full(x.name, at), g.constant([0, groups, -1], np.int64), at=at)
     ones, zeros = g.constant(np.ones(groups)), g.constant(np.zeros(groups))
     normed = g.op("InstanceNormalization", grouped, ones, zeros, at=at, epsilon=module.eps)
     normed = g.op("Reshape", normed, g.constant([0, x.channels, x.size, x.size], np.int64), at=at)
@@ -179,7 +184,7 @@ def group_norm(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
 
 
 def norm_silu(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> Feature:
-    return Feature(silu(g, group_norm(g, module, x, at), at), x.channels, x.size)
+    return Feature(g.low(silu(g, group_norm(g, module, x, at), at), at), x.channels, x.size)
 
 
 def silu(g: GraphBuilder, x: str, at: str) -> str:

@@ -13,6 +13,7 @@ class TorchBackend:
     """Plays moves with a ConsistencyModel on the CPU, in float32 (the contract of runtime/backends/base.py)."""
 
     name = "torch"
+    precision = "fp32"
     device = "CPU"
 
     def __init__(self, model: ConsistencyModel) -> None:

@@ -2,6 +2,7 @@
 
     manifest.json                 schema version, model facts, graphs, schedules, size and sha256 of every file, provenance
     forward.onnx  inverse.onnx    the two graphs       weights.bin   the weights of both, once
+    forward.fp16.onnx …           the same in another precision: one pair and one weights file each
     golden.npz                    seeds, labels, schedules and what the torch model makes of them
 
 Opening one checks schema, paths, sizes and hashes before any library parses a byte. Files beside those of the manifest (engines,
@@ -24,6 +25,7 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 DIRECTIONS = ("forward", "inverse")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # the most exact first
 _MANIFEST_LIMIT = 16 << 20  # bytes; a manifest has a few thousand
 
 
@@ -74,6 +76,8 @@ class Manifest:
         model = ModelFacts.from_json(values["model"])
         files = {str(name): FileFacts(_integer(facts["size"], 0), str(facts["sha256"])) for name, facts in values["files"].items()}
         graphs = {str(p): {d: str(pair[d]) for d in DIRECTIONS} for p, pair in values["graphs"].items()}
+        if not set(graphs) & set(PRECISIONS):
+            raise ValueError("it holds no graphs")
         if absent := {name for pair in graphs.values() for name in pair.values()} - set(files):
             raise ValueError(f"graph {min(absent)} is not among the files")
         schedules = {str(name): str(parse_schedule(text)) for name, text in values["schedules"].items()}
@@ -87,12 +91,24 @@ class Bundle:
     path: Path
     manifest: Manifest
 
-    def graph(self, precision: str, direction: str) -> Path:
-        """The file of one graph. Raises BundleError for a precision that the bundle does not hold."""
+    @property
+    def precisions(self) -> list[str]:
+        """What the bundle holds, the most exact first."""
+        return [precision for precision in PRECISIONS if precision in self.manifest.graphs]
+
+    def graphs(self, precision: str) -> dict[str, Path]:
+        """Direction → graph file. Raises BundleError for a precision that the bundle does not hold."""
         pair = self.manifest.graphs.get(precision)
         if pair is None:
-            raise BundleError(f"{self.path}: has no {precision} graphs (it has {', '.join(self.manifest.graphs)})")
-        return self.path / pair[direction]
+            held = ", ".join(self.precisions)
+            raise BundleError(f"{self.path}: has no {precision} graphs (it has {held}); export with --precision {held},{precision}")
+        return {direction: self.path / name for direction, name in pair.items()}
+
+    def hashes(self, precision: str) -> dict[str, str]:
+        """File name → sha256 of all that computes in a precision: its graphs and the weights they take."""
+        graphs = self.graphs(precision).values()
+        names = {graph.name for graph in graphs}.union(*(external_files(graph.read_bytes()) for graph in graphs))
+        return {name: self.manifest.files[name].sha256 for name in sorted(names)}
 
     def schedule(self, name_or_text: str) -> Schedule:
         """A schedule by its name in this bundle, or by its text. Raises ScheduleError."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BcmError
-from .backends import PREFERENCE, backend_module
+from .backends import REAL, backend_module
 from .backends.onnxruntime import threads
 from .bundle import open_bundle
 from .cache import cache_directory
@@ -55,7 +55,7 @@ def _machine() -> Finding:
 
 
 def _backends() -> list[Finding]:
-    reasons = {name: backend_module(name).unavailable() for name in PREFERENCE}
+    reasons = {name: backend_module(name).unavailable("fp32") for name in REAL}
     none_runs = all(reasons.values())
     findings = []
     for name, reason in reasons.items():

@@ -21,16 +21,17 @@ Labels = int | Sequence[int] | np.ndarray | None
 BATCH = 16  # images per network call unless `load` is told otherwise
 
 
-def load(path: str | Path, backend: str = "auto", batch: int = BATCH) -> BCM:
+def load(path: str | Path, backend: str = "auto", batch: int = BATCH, precision: str | None = None) -> BCM:
     """Open a bundle and a backend for it.
 
-    backend: "auto", "onnxruntime" or "null". batch: the most images one network call gets; larger requests are split, with the
-    same result. Raises BundleError if the bundle is damaged, BackendError if the backend cannot run here.
+    backend: "auto", "onnxruntime", "openvino" or "null". batch: the most images one network call gets; larger requests are split,
+    with the same result. precision: "fp32", "fp16", "bf16" or "int8"; None is the most exact that the bundle holds. Raises
+    BundleError if the bundle is damaged or lacks the precision, BackendError if the backend cannot run here.
     """
     if batch < 1:
         raise InputError(f"batch must be at least 1, not {batch}")
     bundle = open_bundle(path)
-    return BCM(bundle, open_backend(backend, bundle), batch)
+    return BCM(bundle, open_backend(backend, bundle, precision), batch)
 
 
 class BCM:

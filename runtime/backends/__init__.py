@@ -1,6 +1,6 @@
 """Where moves are computed: one file per backend, found by name, its library imported when it is opened and not before.
 
-A backend module has `unavailable() -> str | None` (why it cannot run here) and `open(bundle) -> Backend`.
+A backend module has `unavailable(precision) -> str | None` (why it cannot run that here) and `open(bundle, precision) -> Backend`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,31 @@ from ...errors import BackendError
 from ..bundle import Bundle
 from .base import Backend
 
-PREFERENCE = ("onnxruntime",)  # what `auto` tries, fastest first
-NAMES = (*PREFERENCE, "null")
+PREFERENCE = {  # what `auto` tries for each precision, fastest first, as docs/performance.md measured it
+    "fp32": ("onnxruntime", "openvino"),
+    "fp16": ("onnxruntime",),
+    "bf16": ("openvino",),
+    "int8": ("openvino", "onnxruntime"),
+}
+REAL = ("onnxruntime", "openvino")  # those that compute
+NAMES = (*REAL, "null")
 
 
-def open_backend(name: str, bundle: Bundle) -> Backend:
-    """Open a bundle on the named backend, or on the first of PREFERENCE that can run here ("auto").
+def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Backend:
+    """Open a bundle on the named backend, or on the fastest that can run here ("auto").
 
-    A backend asked for by name runs, or BackendError says why not; nothing else takes its place.
+    precision: None takes the most exact that the bundle holds. Nothing asked for by name is replaced by anything else: it runs, or
+    BundleError (no such graphs) or BackendError says why not.
     """
+    precision = precision or bundle.precisions[0]
+    bundle.graphs(precision)
     reasons = []
-    for candidate in PREFERENCE if name == "auto" else (name,):
+    for candidate in PREFERENCE[precision] if name == "auto" else (name,):
         module = backend_module(candidate)
-        if (reason := module.unavailable()) is None:
-            return module.open(bundle)
+        if (reason := module.unavailable(precision)) is None:
+            return module.open(bundle, precision)
         reasons.append(f"{candidate}: {reason}")
-    raise BackendError(f"no backend can run here; {'; '.join(reasons)}" if name == "auto" else reasons[0])
+    raise BackendError(f"no backend can run {precision} here; {'; '.join(reasons)}" if name == "auto" else reasons[0])
 
 
 def backend_module(name: str) -> ModuleType:

@@ -12,7 +12,8 @@ class NullBackend:
     name = "null"
     device = "nothing is computed"
 
-    def __init__(self, sample_shape: tuple[int, int, int], num_classes: int | None = None) -> None:
+    def __init__(self, sample_shape: tuple[int, int, int], num_classes: int | None = None, precision: str = "fp32") -> None:
+        self.precision = precision
         self.sample_shape = sample_shape
         self.num_classes = num_classes
 
@@ -23,9 +24,9 @@ class NullBackend:
         pass
 
 
-def unavailable() -> None:
+def unavailable(precision: str) -> None:
     """It runs everywhere."""
 
 
-def open(bundle: Bundle) -> NullBackend:
-    return NullBackend(bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes)
+def open(bundle: Bundle, precision: str) -> NullBackend:
+    return NullBackend(bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes, precision)

@@ -24,6 +24,7 @@ from ..bundle import DIRECTIONS, Bundle
 from ..cache import cache_directory, sha256
 from ..files import replacing
 from ..schedule import Move
+from .base import first_line, graph_inputs
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -37,7 +38,10 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, graphs: dict[str, Path], optimised: bool, sample_shape: tuple[int, int, int], num_classes: int | None) -> None:
+    def __init__(
+        self, graphs: dict[str, Path], optimised: bool, sample_shape: tuple[int, int, int], num_classes: int | None, precision: str = "fp32"
+    ) -> None:
+        self.precision = precision
         self.sample_shape = sample_shape
         self.num_classes = num_classes
         self.device = f"CPU, {threads()} threads" + ("" if optimised else ", no cache")
@@ -46,18 +50,11 @@ class OnnxRuntimeBackend:
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
     def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
-        feeds = {"t": np.full(len(x), move.t, np.float32), "u": np.full(len(x), move.u, np.float32)}
-        if move.graph == "inverse":
-            feeds |= {"x": x, "noise": np.zeros_like(x) if noise is None else noise}
-        else:
-            feeds["x"] = x if noise is None else x + noise
-        if labels is not None:
-            feeds["label"] = labels
         session = self._session(move.graph)
         try:
-            return np.asarray(session.run(None, feeds)[0])
+            return np.asarray(session.run(None, graph_inputs(x, noise, move, labels))[0])
         except Exception as error:  # inputs that a bundle's graphs do not take, or no memory for a batch
-            raise BackendError(f"ONNX Runtime cannot play {move} at batch {len(x)}: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime cannot play {move} at batch {len(x)}: {first_line(error)}") from error
 
     def close(self) -> None:
         self._sessions.clear()
@@ -73,21 +70,23 @@ class OnnxRuntimeBackend:
         return self._sessions[direction]
 
 
-def unavailable() -> str | None:
+def unavailable(precision: str) -> str | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed; pip install 'bcm-edge[run]'"
+    if precision == "bf16":
+        return "ONNX Runtime has no bfloat16 convolutions on a CPU; take --backend openvino"
     return None
 
 
-def open(bundle: Bundle) -> OnnxRuntimeBackend:
-    """Open a bundle's fp32 graphs, from the cache where it can be written, as they are where it cannot."""
-    graphs = {direction: bundle.graph("fp32", direction) for direction in DIRECTIONS}
-    model = bundle.manifest.model
+def open(bundle: Bundle, precision: str) -> OnnxRuntimeBackend:
+    """Open a bundle's graphs, from the cache where it can be written, as they are where it cannot."""
+    graphs, model = bundle.graphs(precision), bundle.manifest.model
     try:
-        entry = _optimised_entry(bundle, graphs)
-        return OnnxRuntimeBackend({d: entry / d / "model.onnx" for d in DIRECTIONS}, True, model.sample_shape, model.num_classes)
+        entry = _optimised_entry(bundle, precision)
+        optimised = {d: entry / d / "model.onnx" for d in DIRECTIONS}
+        return OnnxRuntimeBackend(optimised, True, model.sample_shape, model.num_classes, precision)
     except (OutputError, BackendError):  # a cache that is read-only or full; a graph that cannot be opened says so at its first move
-        return OnnxRuntimeBackend(graphs, False, model.sample_shape, model.num_classes)
+        return OnnxRuntimeBackend(graphs, False, model.sample_shape, model.num_classes, precision)
 
 
 def threads() -> int:
@@ -110,20 +109,19 @@ def _open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxrunti
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class of their own
-        raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {_first_line(error)}") from error
+        raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {first_line(error)}") from error
 
 
-def _optimised_entry(bundle: Bundle, graphs: dict[str, Path]) -> Path:
-    """The cache entry of a bundle, made if it is not there or damaged. Raises OutputError where the cache cannot be written."""
+def _optimised_entry(bundle: Bundle, precision: str) -> Path:
+    """The cache entry of a bundle's graphs, made if it is not there or damaged. Raises OutputError where the cache cannot be written."""
     import onnxruntime
 
-    hashes = {name: facts.sha256 for name, facts in bundle.manifest.files.items()}
-    key = hashlib.sha256(json.dumps([LAYOUT, hashes, onnxruntime.__version__, _processor()], sort_keys=True).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([LAYOUT, bundle.hashes(precision), onnxruntime.__version__, _processor()], sort_keys=True).encode()).hexdigest()[:32]
     entry = cache_directory() / "onnxruntime" / key
     if _is_whole(entry):
         return entry
     with replacing(entry, force=True, marker="forward") as folder:  # over a damaged one, or one that another process just made
-        _optimise(graphs, folder)
+        _optimise(bundle.graphs(precision), folder)
     return entry
 
 
@@ -151,10 +149,6 @@ def _optimise(graphs: dict[str, Path], folder: Path) -> None:
         files["inverse/weights.bin"] = sha256(second)
     files |= {f"{direction}/model.onnx": sha256(folder / direction / "model.onnx") for direction in graphs}
     (folder / ENTRY).write_text(json.dumps(files))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _is_whole(entry: Path) -> bool:
