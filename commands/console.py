@@ -93,6 +93,14 @@ def parse_labels(text: str | None, n: int, num_classes: int | None) -> list[int]
     return [cycle[i % len(cycle)] for i in range(n)]
 
 
+def parse_precisions(text: str) -> tuple[str, ...]:
+    """Precisions from a list such as fp32,int8, the most exact first; "all" is all."""
+    words = {*PRECISIONS} if text == "all" else {word.strip() for word in text.split(",")}
+    if unknown := words - set(PRECISIONS):
+        raise click.BadParameter(f"{min(unknown)!r} is no precision; there are {', '.join(PRECISIONS)}", param_hint="--precision")
+    return tuple(precision for precision in PRECISIONS if precision in words)
+
+
 def require_extra(extra: str) -> None:
     """Stop with the pip line if a command's packages are not installed."""
     if missing := missing_modules(extra):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +13,21 @@ import onnxruntime
 import torch
 
 from .. import __version__
-from ..errors import CheckpointError, ParityError
+from ..calibration.ranges import Calibration
+from ..calibration.trajectories import MINIMUM, Samples, generate_samples
+from ..errors import BackendError, CheckpointError, ParityError
 from ..model.checkpoint import Checkpoint
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
-from ..runtime.bundle import GOLDEN, MANIFEST, Manifest, ModelFacts, describe_files
+from ..runtime.backends import open_backend
+from ..runtime.bundle import GOLDEN, MANIFEST, Bundle, Manifest, ModelFacts, describe_files
 from ..runtime.files import replacing
-from ..runtime.parity import MoveError, compare, record, save_recording
-from ..runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
-from .graphs import write_graphs
+from ..runtime.parity import BOUNDS, MoveError, Recording, compare, record, save_recording, verdict_on
+from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule, parse_schedule
+from .graphs import TYPES, graph_names, weights_name, write_graphs
+from .quantise import FILES, SEEDS, Quantisation, calibrate, quantise
 
-PRECISION = "fp32"
-BOUND = 1e-4  # relative L2 per move that float32 graphs keep to
-LARGE = 50_000_000  # parameters: beyond, a full verification takes minutes, so the two longest schedules stand for all
-LARGE_SCHEDULES = ("mixture-4", "invert-2")
+LARGE = 50_000_000  # parameters: beyond, a full verification takes minutes, so two schedules of every kind of move stand for all
 BATCHES, LARGE_BATCHES = (1, 2, 5), (2,)
 
 Report = Callable[[str], None]  # gets one line per finished stage
@@ -35,13 +35,22 @@ Report = Callable[[str], None]  # gets one line per finished stage
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What an export will do. verify: "auto" (all schedules; two of them for a large network), "full" or "none"."""
+    """What an export will do.
+
+    precisions: of "fp32", "fp16", "bf16", "int8". verify: "auto" (all schedules; two of them for a large network), "full" or "none".
+    For int8: samples to calibrate on (None: images by the model itself), or a calibration made before; allow_inaccurate publishes
+    int8 graphs that stray beyond the bound.
+    """
 
     checkpoint: Checkpoint
     output: Path
     opset: int = 18
     verify: str = "auto"
     force: bool = False
+    precisions: tuple[str, ...] = ("fp32",)
+    samples: Samples | None = None
+    calibration: Calibration | None = None
+    allow_inaccurate: bool = False
 
     def __post_init__(self) -> None:
         if self.checkpoint.untrained_inversion:
@@ -60,66 +69,112 @@ class ExportPlan:
         return {**DEFAULT_SCHEDULES, **self.checkpoint.schedules}
 
     @property
-    def to_verify(self) -> tuple[list[str], tuple[int, ...]]:
-        """(names of the schedules that will be verified, batch sizes)."""
-        if self.verify == "none":
-            return [], ()
-        if self.parameters > LARGE and self.verify == "auto":
-            return list(LARGE_SCHEDULES), LARGE_BATCHES
-        return list(self.schedules), BATCHES
+    def programs(self) -> list[Schedule]:
+        """The schedules that are verified, and calibrated on: all and a reconstruction, or for a large network two for all."""
+        named = {name: parse_schedule(text) for name, text in self.schedules.items()}
+        reconstruction = named["invert-2"] + named["one-step"]
+        if self.parameters > LARGE and self.verify != "full":
+            return [named["mixture-4"], reconstruction]
+        return [*named.values(), reconstruction]
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        return LARGE_BATCHES if self.parameters > LARGE and self.verify != "full" else BATCHES
+
+    @property
+    def files(self) -> list[str]:
+        """What will be written, but for the manifest and the recording."""
+        return [name for p in self.precisions for name in (*graph_names(p).values(), weights_name(p))]
 
 
-def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda line: None) -> list[MoveError]:
-    """Write the bundle; returns what verification measured. Raises ParityError, and publishes nothing, if the graphs stray."""
+def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda line: None) -> dict[str, list[MoveError]]:
+    """Write the bundle; returns precision → what verification measured (without those that nothing here can compute).
+
+    Raises ParityError, and publishes nothing, if graphs stray further than the bound of their precision.
+    """
     model = plan.checkpoint.model()
     with replacing(plan.output, plan.force, marker=MANIFEST) as folder:
         folder.mkdir()
-        started = time.perf_counter()
-        graphs = write_graphs(model, folder, plan.opset)
-        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        report(f"graphs: forward and inverse, opset {plan.opset}, {size:.1f} MB, checked in {time.perf_counter() - started:.1f} s")
-        started = time.perf_counter()
-        errors = _verify(plan, model, folder, graphs)
-        if errors:
-            report(f"verified {len(errors)} moves against torch in {time.perf_counter() - started:.1f} s")
-        _write_manifest(plan, folder, graphs, checkpoint_sha256, errors)
+        bundle = _write_float_graphs(plan, model, folder, checkpoint_sha256, report)
+        recording = None
+        if plan.verify != "none":
+            recording = record(TorchBackend(model), plan.programs, max(plan.batches))
+            save_recording(recording, folder / GOLDEN)
+        del model
+        if "int8" in plan.precisions:
+            bundle = _add_int8(plan, bundle, report)
+        manifest, errors = bundle.manifest, {}
+        if recording:
+            for precision in plan.precisions:
+                manifest, errors[precision] = _verify(plan, Bundle(folder, manifest), precision, recording, report)
+        if "fp32" not in plan.precisions:  # it was there to calibrate on
+            for name in (*graph_names("fp32").values(), weights_name("fp32")):
+                (folder / name).unlink(missing_ok=True)
+        graphs = {precision: manifest.graphs[precision] for precision in plan.precisions}
+        manifest = replace(manifest, graphs=graphs, files=describe_files(folder))
+        (folder / MANIFEST).write_text(manifest.to_json())
         size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     versions = f"torch {torch.__version__}, onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}"
-    report(f"bundle: {plan.output} ({size:.1f} MB, {PRECISION}; {versions})")
-    return errors
+    report(f"bundle: {plan.output} ({size:.1f} MB, {', '.join(plan.precisions)}; {versions})")
+    return {precision: measured for precision, measured in errors.items() if measured}
 
 
-def _verify(plan: ExportPlan, model: ConsistencyModel, folder: Path, graphs: dict[str, str]) -> list[MoveError]:
-    names, batches = plan.to_verify
-    if not names:
-        return []
-    recording = record(TorchBackend(model), [parse_schedule(plan.schedules[name]) for name in names], max(batches))
-    paths = {direction: folder / name for direction, name in graphs.items()}
-    candidate = OnnxRuntimeBackend(paths, False, model.config.sample_shape, model.config.num_classes)
-    errors = compare(candidate, recording, batches, BOUND)
-    candidate.close()
-    if bad := [e for e in errors if not e.ok]:
-        worst = max(bad, key=lambda e: e.relative_l2)
-        raise ParityError(
-            f"ONNX Runtime and torch disagree in {len(bad)} of {len(errors)} moves; worst is {worst.move} of {worst.schedule!r} at batch "
-            f"{worst.batch}: relative L2 {worst.relative_l2:.1e}, bound {BOUND:.0e}. No bundle was written.",
-            errors,
-        )
-    save_recording(recording, folder / GOLDEN)
-    return errors
-
-
-def _write_manifest(plan: ExportPlan, folder: Path, graphs: dict[str, str], checkpoint_sha256: str, errors: list[MoveError]) -> None:
+def _write_float_graphs(plan: ExportPlan, model: ConsistencyModel, folder: Path, checkpoint_sha256: str, report: Report) -> Bundle:
+    wanted = [p for p in TYPES if p in plan.precisions or (p == "fp32" and "int8" in plan.precisions)]
+    graphs = {}
+    for precision in wanted:
+        started = time.perf_counter()
+        graphs[precision] = write_graphs(model, folder, precision, plan.opset)
+        size = sum((folder / name).stat().st_size for name in (*graphs[precision].values(), weights_name(precision))) / 1e6
+        report(f"{precision}: forward and inverse, {size:.1f} MB, written and checked in {time.perf_counter() - started:.1f} s")
     config = plan.checkpoint.config
-    parity = (
-        {"bound": BOUND, "worst_relative_l2": max(e.relative_l2 for e in errors), "batches": list(plan.to_verify[1])} if errors else None
-    )
     provenance = {
         "checkpoint": {"name": plan.checkpoint.name, "sha256": checkpoint_sha256, **plan.checkpoint.provenance},
         "opset": plan.opset,
-        "parity": parity,
         "versions": {"bcm-edge": __version__, **{library.__name__: library.__version__ for library in (torch, onnx, onnxruntime, np)}},
     }
     facts = ModelFacts(Path(plan.checkpoint.name).stem, config.sample_shape, config.num_classes, plan.parameters, config.to_json())
-    manifest = Manifest(facts, {PRECISION: graphs}, plan.schedules, describe_files(folder), provenance)
-    (folder / MANIFEST).write_text(manifest.to_json())
+    return Bundle(folder, Manifest(facts, graphs, plan.schedules, describe_files(folder), provenance))
+
+
+def _add_int8(plan: ExportPlan, bundle: Bundle, report: Report) -> Bundle:
+    calibration = plan.calibration
+    if calibration is None:
+        backend = open_backend("auto", bundle, "fp32")
+        samples = plan.samples or generate_samples(backend, MINIMUM)
+        backend.close()
+        calibration = calibrate(bundle, samples, plan.programs, report)
+    how = Quantisation(plan.programs, BOUNDS["int8"], 2 if plan.parameters > LARGE else SEEDS, plan.allow_inaccurate)
+    calibration = quantise(bundle, calibration, how, bundle.path, report)
+    size = sum((bundle.path / name).stat().st_size for name in FILES) / 1e6
+    report(f"int8: {size:.1f} MB; in float32: {', '.join(calibration.kept or []) or 'no convolution'}")
+    graphs = {**bundle.manifest.graphs, "int8": graph_names("int8")}
+    return Bundle(bundle.path, replace(bundle.manifest, graphs=graphs, files=describe_files(bundle.path)))
+
+
+def _verify(plan: ExportPlan, bundle: Bundle, precision: str, recording: Recording, report: Report) -> tuple[Manifest, list[MoveError]]:
+    """(the manifest with the verdict, what was measured). A precision that no backend here can compute is published unverified."""
+    started = time.perf_counter()
+    try:
+        candidate = open_backend("auto", bundle, precision)
+    except BackendError as error:
+        report(f"{precision}: NOT VERIFIED: {error}")
+        return bundle.manifest, []
+    errors = compare(candidate, recording, plan.batches, BOUNDS[precision])
+    candidate.close()
+    verdict = verdict_on(errors, bundle, candidate, "torch", BOUNDS[precision])
+    report(f"{verdict} ({len(errors)} moves in {time.perf_counter() - started:.1f} s)")
+    if not verdict.ok and not (precision == "int8" and plan.allow_inaccurate):
+        raise disagreement(errors, precision, candidate.name, BOUNDS[precision])
+    return bundle.manifest.with_verdict(verdict), errors
+
+
+def disagreement(errors: Sequence[MoveError], precision: str, backend: str, bound: float) -> ParityError:
+    """The error that says how far graphs stray, and where most."""
+    bad = [e for e in errors if not e.ok]
+    worst = max(bad, key=lambda e: e.relative_l2)
+    return ParityError(
+        f"{precision} on {backend} strays from the truth in {len(bad)} of {len(errors)} moves; worst is {worst.move} of {worst.schedule!r} "
+        f"at batch {worst.batch}: relative L2 {worst.relative_l2:.1e}, bound {bound:.0e}. Nothing was written.",
+        errors,
+    )

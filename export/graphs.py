@@ -19,7 +19,8 @@ from ..model.preconditioning import SIGMA_DATA, ConsistencyModel
 from ..runtime.bundle import DIRECTIONS
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
 from .network_graph import consistency_model
-from .writer import BF16, FP16, FP32, GraphBuilder, Number, WeightsFile
+from .weights import WeightsFile
+from .writer import BF16, FP16, FP32, GraphBuilder, Number
 
 TYPES = {"fp32": FP32, "fp16": FP16, "bf16": BF16}
 BF16_OPSET = 22  # the first with bfloat16 convolutions

@@ -1,11 +1,9 @@
-"""Writing ONNX by hand: a graph under construction, and a weights file that several graphs share."""
+"""Writing ONNX by hand: a graph under construction."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from ..errors import CheckpointError
-
-ALIGNMENT = 64  # bytes: the width of a cache line and of the widest vector load
+from .weights import WeightsFile
 
 
 @dataclass(frozen=True)
@@ -30,42 +27,6 @@ class Number:
 FP32 = Number(TensorProto.FLOAT, torch.float32)
 FP16 = Number(TensorProto.FLOAT16, torch.float16)
 BF16 = Number(TensorProto.BFLOAT16, torch.bfloat16)
-
-
-class WeightsFile:
-    """One external-data file. A tensor added twice under one name is written once."""
-
-    def __init__(self, path: Path) -> None:
-        self._name = path.name
-        self._file = path.open("wb")
-        self._entries: dict[str, tuple[int, int]] = {}  # name → (offset, length)
-
-    def __enter__(self) -> WeightsFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-
-    def add(self, name: str, values: Tensor, shape: tuple[int, ...], number: Number) -> TensorProto:
-        """An initializer of the given shape and type whose bytes live in this file. Raises CheckpointError if the type cannot hold it."""
-        if name not in self._entries:
-            self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
-            raw = _rounded(name, values, number).contiguous().view(torch.uint8).numpy()
-            self._entries[name] = (self._file.tell(), raw.nbytes)
-            self._file.write(raw.data)
-        offset, length = self._entries[name]
-        proto = TensorProto(name=name, data_type=number.onnx, dims=shape, data_location=TensorProto.EXTERNAL)
-        for key, value in {"location": self._name, "offset": offset, "length": length}.items():
-            proto.external_data.add(key=key, value=str(value))
-        return proto
-
-
-def _rounded(name: str, values: Tensor, number: Number) -> Tensor:
-    rounded = values.detach().to(number.torch)
-    if not torch.isfinite(rounded).all():
-        largest, limit = values.abs().max().item(), torch.finfo(number.torch).max
-        raise CheckpointError(f"weight {name} reaches {largest:.3g}, but {str(number.torch).removeprefix('torch.')} ends at {limit:.3g}")
-    return rounded
 
 
 class GraphBuilder:
@@ -101,15 +62,11 @@ class GraphBuilder:
 
     def weight(self, name: str, tensor: Tensor, shape: tuple[int, ...] | None = None) -> str:
         """A float32 weight in the shared file, under its state-dict name, reshaped on the way if `shape` says so."""
-        if name not in self._initializers:
-            self._initializers[name] = self._weights.add(name, tensor, shape or tuple(tensor.shape), FP32)
-        return name
+        return self._stored(name, tensor, shape or tuple(tensor.shape), FP32)
 
     def low_weight(self, name: str, tensor: Tensor) -> str:
-        """A weight in the shared file, in the type of computation."""
-        if name not in self._initializers:
-            self._initializers[name] = self._weights.add(name, tensor, tuple(tensor.shape), self._compute)
-        return name
+        """A weight in the shared file, in the type of computation. Raises CheckpointError if that cannot hold it."""
+        return self._stored(name, tensor, tuple(tensor.shape), self._compute)
 
     def low(self, value: str, at: str) -> str:
         """A float32 value in the type of computation."""
@@ -125,3 +82,14 @@ class GraphBuilder:
         (self._nodes[-1].output[0],) = outputs
         ends = [[onnx.ValueInfoProto(name=value, type=kind) for value, kind in values.items()] for values in (inputs, outputs)]
         return helper.make_graph(self._nodes, name, ends[0], ends[1], list(self._initializers.values()))
+
+    def _stored(self, name: str, tensor: Tensor, shape: tuple[int, ...], number: Number) -> str:
+        if name not in self._initializers:
+            rounded = tensor.detach().to(number.torch)
+            if not torch.isfinite(rounded).all():
+                largest, limit = tensor.abs().max().item(), torch.finfo(number.torch).max
+                kind = str(number.torch).removeprefix("torch.")
+                raise CheckpointError(f"weight {name} reaches {largest:.3g}, but {kind} ends at {limit:.3g}; export another precision")
+            raw = rounded.contiguous().view(torch.uint8).numpy()
+            self._initializers[name] = self._weights.add(name, raw, shape, number.onnx)
+        return name

@@ -4,6 +4,7 @@
     forward.onnx  inverse.onnx    the two graphs       weights.bin   the weights of both, once
     forward.fp16.onnx …           the same in another precision: one pair and one weights file each
     golden.npz                    seeds, labels, schedules and what the torch model makes of them
+    calibration.json              the ranges of activations behind the 8-bit graphs
 
 Opening one checks schema, paths, sizes and hashes before any library parses a byte. Files beside those of the manifest (engines,
 reports) are allowed and never read through it.
@@ -12,14 +13,20 @@ reports) are allowed and never read through it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import BundleError, ScheduleError
-from .cache import sha256
+from ..errors import BundleError, OutputError, ScheduleError
+from .cache import sha256, write_atomically
 from .external_data import external_files
+from .files import replacing
 from .schedule import Schedule, parse_schedule
+from .verdicts import Verdict
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -55,14 +62,25 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """graphs: precision → direction → file name; schedules: name → text; provenance: what made the bundle from what."""
+    """graphs: precision → direction → file name; schedules: name → text; provenance: what made the bundle from what.
+
+    quality: schedule name → what was measured of it, by measure ("fréchet_ratio", "mse", …). verdicts: see runtime/verdicts.py.
+    """
 
     model: ModelFacts
     graphs: dict[str, dict[str, str]]
     schedules: dict[str, str]
     files: dict[str, FileFacts]
     provenance: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, dict[str, Any]] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
     schema: int = SCHEMA
+
+    def with_verdict(self, verdict: Verdict) -> Manifest:
+        """The manifest with this verdict, in place of an older one of the same precision, backend and truth."""
+        key = (verdict.precision, verdict.backend, verdict.against)
+        others = [v for v in self.verdicts if (v.precision, v.backend, v.against) != key]
+        return replace(self, verdicts=[*others, verdict])
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1) + "\n"
@@ -81,7 +99,9 @@ class Manifest:
         if absent := {name for pair in graphs.values() for name in pair.values()} - set(files):
             raise ValueError(f"graph {min(absent)} is not among the files")
         schedules = {str(name): str(parse_schedule(text)) for name, text in values["schedules"].items()}
-        return cls(model, graphs, schedules, files, dict(values["provenance"]), schema)
+        quality = {str(name): dict(measured) for name, measured in values.get("quality", {}).items()}
+        verdicts = [Verdict.from_json(verdict) for verdict in values.get("verdicts", [])]
+        return cls(model, graphs, schedules, files, dict(values["provenance"]), quality, verdicts, schema)
 
 
 @dataclass(frozen=True)
@@ -110,6 +130,10 @@ class Bundle:
         names = {graph.name for graph in graphs}.union(*(external_files(graph.read_bytes()) for graph in graphs))
         return {name: self.manifest.files[name].sha256 for name in sorted(names)}
 
+    def verdicts(self) -> list[Verdict]:
+        """Those of the manifest's verdicts that are of the files it holds now."""
+        return [v for v in self.manifest.verdicts if v.precision in self.manifest.graphs and v.files == self.hashes(v.precision)]
+
     def schedule(self, name_or_text: str) -> Schedule:
         """A schedule by its name in this bundle, or by its text. Raises ScheduleError."""
         if name_or_text in self.manifest.schedules:
@@ -134,6 +158,37 @@ def open_bundle(path: Path | str) -> Bundle:
     for graph in {name for pair in manifest.graphs.values() for name in pair.values()}:
         _check_external_data(path, graph, manifest)
     return Bundle(path, manifest)
+
+
+def save_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
+    """Put a manifest over the bundle's own, whole or not at all; the other files stay. Raises OutputError."""
+    try:
+        write_atomically(bundle.path / MANIFEST, manifest.to_json())
+    except OSError as error:
+        raise OutputError(f"{bundle.path / MANIFEST}: cannot be written ({error.strerror})") from error
+    return Bundle(bundle.path, manifest)
+
+
+@contextmanager
+def amending(bundle: Bundle, leaving_out: Collection[str]) -> Iterator[Path]:
+    """Yield a folder that becomes the bundle when the block ends without an error: all of its files but those to be written anew.
+
+    Whoever writes there writes a manifest too. The files that stay are hard links, so nothing is copied where links exist.
+    """
+
+    def skipped(folder: str, names: list[str]) -> set[str]:
+        return {MANIFEST, *leaving_out} & set(names) if Path(folder) == bundle.path else set()
+
+    with replacing(bundle.path, force=True, marker=MANIFEST) as folder:
+        shutil.copytree(bundle.path, folder, ignore=skipped, copy_function=_link_or_copy)
+        yield folder
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # no hard links on this file system
+        shutil.copy2(source, target)
 
 
 def describe_files(folder: Path) -> dict[str, FileFacts]:

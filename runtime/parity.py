@@ -19,7 +19,9 @@ from .bundle import GOLDEN, Bundle, ModelFacts
 from .chain import play
 from .images import read_npz, save_npz
 from .schedule import Schedule, parse_schedule
+from .verdicts import Verdict
 
+BOUNDS = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 2e-2, "int8": 6e-2}  # relative L2 that every move of a schedule keeps to
 _STATES = "states "  # golden.npz: prefix of the arrays float32 [moves, N, C, H, W], followed by the schedule's text
 
 
@@ -72,6 +74,16 @@ def compare(backend: Backend, recording: Recording, batches: Sequence[int], boun
             for move, state, truth in zip(schedule.moves, states, expected[:, :n], strict=True):
                 errors.append(_error(text, n, str(move), state.astype(np.float64), truth.astype(np.float64), bound))
     return errors
+
+
+def verdict_on(errors: Sequence[MoveError], bundle: Bundle, backend: Backend, against: str, bound: float) -> Verdict:
+    """The verdict of a comparison of the bundle's graphs, as played by this backend."""
+    worst = max(error.relative_l2 for error in errors)
+    schedules = list(dict.fromkeys(error.schedule for error in errors))
+    batches = sorted({error.batch for error in errors})
+    needed = worst if worst < float("inf") else None
+    files = bundle.hashes(backend.precision)
+    return Verdict(backend.precision, backend.name, against, all(e.ok for e in errors), bound, needed, schedules, batches, files)
 
 
 def save_recording(recording: Recording, path: Path) -> None:

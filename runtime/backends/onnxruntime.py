@@ -116,7 +116,8 @@ def _optimised_entry(bundle: Bundle, precision: str) -> Path:
     """The cache entry of a bundle's graphs, made if it is not there or damaged. Raises OutputError where the cache cannot be written."""
     import onnxruntime
 
-    key = hashlib.sha256(json.dumps([LAYOUT, bundle.hashes(precision), onnxruntime.__version__, _processor()], sort_keys=True).encode()).hexdigest()[:32]
+    facts = [LAYOUT, bundle.hashes(precision), onnxruntime.__version__, _processor()]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     entry = cache_directory() / "onnxruntime" / key
     if _is_whole(entry):
         return entry

@@ -1,0 +1,130 @@
+"""What the graphs really see: the inputs of every network call while schedules play, per direction.
+
+A calibration on images alone would miss most of it: a network call gets an image only at the end of a generation, else something
+between image and noise at a level of some schedule, and in the inverse graph the same going up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ImageError, LabelError
+from ..runtime.backends.base import Backend, graph_inputs
+from ..runtime.bundle import DIRECTIONS
+from ..runtime.chain import play
+from ..runtime.schedule import Move, Schedule, parse_schedule
+
+MINIMUM = 32  # images; fewer leave the largest activations of rare inputs unseen
+BATCH = 8  # images per recorded call
+Call = dict[str, np.ndarray]  # inputs of a graph by name, as in runtime/backends/base.py
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What trajectories start from. images: float32 [N, C, H, W] in [-1, 1]; labels: int64 [N] or None; source: what they are, for people.
+
+    Noise comes from seeds 0 … N-1.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    source: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 of images and labels."""
+        whole = hashlib.sha256(self.images.tobytes())
+        whole.update(b"" if self.labels is None else self.labels.tobytes())
+        return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """calls: direction → the inputs of every network call, in batches."""
+
+    samples: Samples
+    schedules: list[str]
+    calls: dict[str, list[Call]]
+
+
+class _Recorder:
+    """A backend that notes what passes through another."""
+
+    def __init__(self, backend: Backend, on_call: Callable[[], None]) -> None:
+        self.name, self.device, self.precision = backend.name, backend.device, backend.precision
+        self.sample_shape, self.num_classes = backend.sample_shape, backend.num_classes
+        self.calls: dict[str, list[Call]] = {direction: [] for direction in DIRECTIONS}
+        self._backend, self._on_call = backend, on_call
+
+    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+        self.calls[move.graph].append(graph_inputs(x, noise, move, labels))
+        self._on_call()
+        return self._backend.play_move(x, noise, move, labels)
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def draw_samples(
+    images: np.ndarray, labels: np.ndarray | None, n: int, source: str, sample_shape: tuple[int, int, int], num_classes: int | None
+) -> Samples:
+    """n of the given images, spread evenly over their classes.
+
+    Raises ImageError or LabelError if they do not fit the model, or are too few.
+    """
+    _check_count(n)
+    if images.shape[1:] != sample_shape:
+        given, taken = (" × ".join(map(str, shape)) for shape in (images.shape[1:], sample_shape))
+        raise ImageError(f"{source}: images of {given}; the model takes {taken}")
+    if not np.isfinite(images).all() or np.abs(images).max() > 1.001:
+        raise ImageError(f"{source}: images must be finite and lie in [-1, 1]")
+    if len(images) < n:
+        raise ImageError(f"{source}: has {len(images)} images, {n} are to be used")
+    order = np.random.default_rng(0).permutation(len(images))
+    if num_classes is None:
+        return Samples(images[order[:n]].astype(np.float32), None, source)
+    if labels is None:
+        raise LabelError(f"{source}: has no labels, and the model has {num_classes} classes; use sub-folders or an npz")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise LabelError(f"{source}: has labels {labels.min()} to {labels.max()}; the model has classes 0 to {num_classes - 1}")
+    ranks = np.empty(len(order), np.int64)  # of an image within its class: first one image of every class, then the second ones
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        ranks[members] = np.arange(len(members))
+    chosen = order[np.argsort(ranks[order], kind="stable")][:n]
+    return Samples(images[chosen].astype(np.float32), labels[chosen].astype(np.int64), source)
+
+
+def generate_samples(backend: Backend, n: int) -> Samples:
+    """n images by the model itself, one call each, over all classes: where no data is at hand."""
+    _check_count(n)
+    classes = backend.num_classes
+    labels = None if classes is None else np.arange(n, dtype=np.int64) * max(1, classes // n) % classes
+    parts = [slice(i, i + BATCH) for i in range(0, n, BATCH)]
+    one_step = parse_schedule("80>0.002")
+    images = [play(one_step, backend, range(n)[p], None if labels is None else labels[p]) for p in parts]
+    return Samples(np.clip(np.concatenate(images), -1, 1), labels, f"{n} images by the model itself")
+
+
+def collect(
+    backend: Backend, schedules: Sequence[Schedule], samples: Samples, report: Callable[[int, int], None] = lambda done, total: None
+) -> Trajectories:
+    """Play every schedule on every sample: generations from noise, inversions from the images. report(calls done, calls in all)."""
+    n = len(samples.images)
+    parts = [slice(i, min(i + BATCH, n)) for i in range(0, n, BATCH)]
+    total = sum(schedule.nfe for schedule in schedules) * len(parts)
+    recorder = _Recorder(backend, lambda: report(sum(map(len, recorder.calls.values())), total))
+    for schedule in schedules:
+        for part in parts:
+            labels = None if samples.labels is None else samples.labels[part]
+            play(schedule, recorder, range(n)[part], labels, samples.images[part] if schedule.from_image else None)
+    return Trajectories(samples, [str(s) for s in schedules], recorder.calls)
+
+
+def _check_count(n: int) -> None:
+    if n < MINIMUM:
+        raise ImageError(f"{n} images are too few to calibrate on; the least is {MINIMUM}")

@@ -1,0 +1,112 @@
+"""8-bit graphs: the float32 graphs with Quantize/Dequantize pairs around convolutions (onnxruntime.quantization does the insertion).
+
+Weights are int8 per output channel, activations int8 per tensor, all symmetric, biases float32: the one form that TensorRT, ONNX
+Runtime and OpenVINO all take. (TensorRT rejects the int32 biases that are onnxruntime's default, and wants signed activations.)
+Everything else stays as it is in the float32 graph. Convolutions hold 99 % of the arithmetic.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from ..calibration.ranges import Calibration
+from ..runtime.bundle import Bundle
+from .graphs import graph_names, weights_name
+from .weights import WeightsFile
+
+OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "DedicatedQDQPair": True}
+_INLINE = 1024  # bytes: smaller tensors (constants, scalar scales, which differ between the directions) stay in the graph
+
+
+def write_int8_graphs(bundle: Bundle, calibration: Calibration, kept: Collection[str], folder: Path) -> dict[str, str]:
+    """Write the pair of int8 graphs and their weights file; returns direction → file name.
+
+    kept: layers (as `layers` names them) that stay float32. Raises BundleError if the calibration is of another model.
+    """
+    calibration.check_fits(bundle)
+    names = graph_names("int8")
+    with WeightsFile(folder / weights_name("int8")) as weights:
+        for direction, graph in bundle.graphs("fp32").items():
+            proto = _quantised(graph, calibration.ranges[direction], kept)
+            _move_weights(proto, weights)
+            onnx.save(proto, folder / names[direction])
+    for name in names.values():
+        onnx.checker.check_model(folder / name, full_check=True)
+    return names
+
+
+def layers(bundle: Bundle) -> list[str]:
+    """The convolutions of the network by module path, in the graph's order."""
+    nodes = onnx.load(bundle.graphs("fp32")["forward"], load_external_data=False).graph.node
+    return [_layer(node) for node in nodes if node.op_type == "Conv"]
+
+
+def choose_layers(
+    names: Iterable[str], error: Callable[[Collection[str]], float], bound: float, report: Callable[[str], None]
+) -> tuple[list[str], float]:
+    """(layers to keep in float32, the error that remains), keeping the most sensitive, and as few as the bound allows.
+
+    error(kept): the error after whole schedules with these layers kept. If everything in int8 is within the bound, nothing is
+    ranked. Otherwise each layer is quantised alone and the worst are kept, as many as the sum of the squared errors says, then one
+    more at a time until the bound is met; with all kept there is nothing left to quantise.
+    """
+    names = list(names)
+    remaining = error([])
+    report(f"int8 everywhere: relative L2 {remaining:.1e}, bound {bound:.1e}")
+    if remaining <= bound:
+        return [], remaining
+    alone = {}
+    for index, name in enumerate(names):
+        alone[name] = error([other for other in names if other != name])
+        report(f"int8 in {name} alone ({index + 1} of {len(names)}): relative L2 {alone[name]:.1e}")
+    worst_first = sorted(names, key=lambda name: -alone[name])
+    squares = np.square([alone[name] for name in worst_first])
+    predicted = np.sqrt(squares[::-1].cumsum()[::-1])  # with the first k kept
+    first = next((k for k in range(1, len(names)) if predicted[k] <= bound), len(names))
+    for k in range(max(first, 1), len(names)):
+        remaining = error(worst_first[:k])
+        report(f"{k} of {len(names)} layers in float32: relative L2 {remaining:.1e}, bound {bound:.1e}")
+        if remaining <= bound:
+            return worst_first[:k], remaining
+    return worst_first, 0.0
+
+
+def _quantised(graph: Path, ranges: dict[str, tuple[float, float]], kept: Collection[str]) -> onnx.ModelProto:
+    from onnxruntime.quantization import QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+    proto = onnx.load(graph)
+    nodes = [node.name for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in kept]
+    if not nodes:
+        return proto
+    known = TensorsData(CalibrationMethod.MinMax, {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()})
+    quantizer = QDQQuantizer(proto, True, False, QuantType.QInt8, QuantType.QInt8, known, nodes, [], ["Conv"], dict(OPTIONS))
+    logging.disable(logging.WARNING)  # it warns once per bias that the bias is not quantised, which is what the options ask for
+    try:
+        quantizer.quantize_model()
+    finally:
+        logging.disable(logging.NOTSET)
+    quantizer.model.topological_sort()
+    assert isinstance(quantizer.model.model, onnx.ModelProto)
+    return quantizer.model.model
+
+
+def _move_weights(proto: onnx.ModelProto, weights: WeightsFile) -> None:
+    """Put large tensors into the file that both directions share; equal names hold equal values there."""
+    for index, tensor in enumerate(proto.graph.initializer):
+        raw = np.frombuffer(tensor.raw_data, np.uint8) if tensor.HasField("raw_data") else onnx.numpy_helper.to_array(tensor)
+        if raw.nbytes >= _INLINE:
+            proto.graph.initializer[index].CopyFrom(weights.add(tensor.name, raw, tensor.dims, tensor.data_type))
+        else:
+            del tensor.external_data[:]  # loaded from the float32 weights file, now here
+            tensor.data_location = TensorProto.DEFAULT
+
+
+def _layer(node: onnx.NodeProto) -> str:
+    return node.name.removesuffix("/Conv")

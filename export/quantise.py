@@ -1,0 +1,96 @@
+"""A bundle's 8-bit graphs, from data to verdict: ranges over trajectories, layers by measured sensitivity, the pair of graphs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..calibration.ranges import CALIBRATION, Calibration, measure_ranges
+from ..calibration.trajectories import Samples, collect
+from ..errors import ParityError
+from ..runtime.backends import open_backend
+from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ..runtime.bundle import DIRECTIONS, Bundle
+from ..runtime.parity import compare, record
+from ..runtime.schedule import Schedule
+from .graphs import graph_names, weights_name
+from .int8 import choose_layers, layers, write_int8_graphs
+
+SAFETY = 0.8  # share of the bound that the choice of layers may use up; other seeds than those it looks at need some too
+SEEDS = 8  # samples that layers are chosen on; 2 for a network that LARGE calls large
+FILES = (*graph_names("int8").values(), weights_name("int8"), CALIBRATION)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How to make the 8-bit graphs. schedules: what is played, both to calibrate and to choose layers; bound: relative L2 after every
+    move; inaccurate: quantise every layer, whatever that costs."""
+
+    schedules: list[Schedule]
+    bound: float
+    seeds: int = SEEDS
+    inaccurate: bool = False
+
+
+def calibrate(bundle: Bundle, samples: Samples, schedules: list[Schedule], report: Report) -> Calibration:
+    """Ranges of every activation of the float32 graphs while the schedules play on the samples."""
+    backend = open_backend("auto", bundle, "fp32")
+    trajectories = collect(backend, schedules, samples, _tenths(report, "trajectories"))
+    backend.close()
+    calls = ", ".join(f"{len(trajectories.calls[direction])} {direction}" for direction in DIRECTIONS)
+    report(f"trajectories: {len(schedules)} schedules on {samples.source}; calls of each direction: {calls}")
+    calibration = measure_ranges(bundle, trajectories)
+    report(f"ranges: {sum(map(len, calibration.ranges.values()))} tensors")
+    return calibration
+
+
+def quantise(bundle: Bundle, calibration: Calibration, how: Quantisation, folder: Path, report: Report) -> Calibration:
+    """Write the int8 pair, its weights and calibration.json to a folder; returns the calibration with the layers it keeps in float32.
+
+    Layers are chosen where the calibration does not name them. Raises ParityError with the numbers if no choice meets the bound.
+    """
+    if how.inaccurate:
+        calibration = replace(calibration, kept=[])
+    elif calibration.kept is None:
+        calibration = replace(calibration, kept=_choose(bundle, calibration, how, report))
+    write_int8_graphs(bundle, calibration, calibration.kept or [], folder)
+    (folder / CALIBRATION).unlink(missing_ok=True)
+    (folder / CALIBRATION).write_text(calibration.to_json())
+    return calibration
+
+
+def _choose(bundle: Bundle, calibration: Calibration, how: Quantisation, report: Report) -> list[str]:
+    reference = OnnxRuntimeBackend(bundle.graphs("fp32"), False, bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes)
+    recording = record(reference, how.schedules, how.seeds)
+    reference.close()
+    names = layers(bundle)
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def error(kept: Collection[str]) -> float:
+            graphs = write_int8_graphs(bundle, calibration, kept, Path(scratch))
+            paths = {direction: Path(scratch) / name for direction, name in graphs.items()}
+            candidate = OnnxRuntimeBackend(paths, False, reference.sample_shape, reference.num_classes, "int8")
+            errors = compare(candidate, recording, (how.seeds,), how.bound)
+            candidate.close()
+            return max(e.relative_l2 for e in errors)
+
+        kept, _ = choose_layers(names, error, SAFETY * how.bound, report)
+    if len(kept) == len(names):
+        raise ParityError(
+            f"no layer can be computed in 8 bits within a bound of {how.bound:.1e} relative L2 (of which {SAFETY:.0%} may be used); "
+            "raise the bound, or take every layer with --allow-inaccurate",
+            [],
+        )
+    return kept
+
+
+def _tenths(report: Report, what: str) -> Callable[[int, int], None]:
+    def on_call(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total and done < total:
+            report(f"{what}: {done} of {total} network calls")
+
+    return on_call
