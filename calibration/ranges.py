@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnxruntime.quantization.calibrate import CalibrationDataReader, MinMaxCalibrater
 
 from ..errors import BundleError, ImageError
 from ..runtime.bundle import DIRECTIONS, Bundle
@@ -66,9 +68,6 @@ def measure_ranges(bundle: Bundle, trajectories: Trajectories) -> Calibration:
 
 
 def _minimum_maximum(graph: Path, calls: list[Call]) -> dict[str, tuple[float, float]]:
-    import onnx
-    from onnxruntime.quantization.calibrate import MinMaxCalibrater
-
     if not calls:
         raise ImageError(f"no schedule plays {graph.stem}; calibrate with one that generates and one that inverts")
     with tempfile.TemporaryDirectory() as folder:
@@ -83,14 +82,14 @@ def _minimum_maximum(graph: Path, calls: list[Call]) -> dict[str, tuple[float, f
     return {name: _pair(found[name].range_value) for name in order if name in found}
 
 
-class _Reader:
+class _Reader(CalibrationDataReader):
     """Calls in the form onnxruntime.quantization reads them."""
 
     def __init__(self, calls: list[Call]) -> None:
         self._calls: Iterator[Call] = iter(calls)
 
-    def get_next(self) -> Call | None:
-        return next(self._calls, None)
+    def get_next(self) -> Call:
+        return next(self._calls, {})  # nothing more to read
 
 
 def _pair(values: Any) -> tuple[float, float]:

@@ -3,38 +3,124 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..runtime.bundle import open_bundle
-from ..runtime.parity import compare, load_recording
-from ..runtime.pipeline import load
-from .console import backend_option, bundle_argument, json_option, progress, result, table
-from .export import parity_table
+from ..errors import OutputError
+from ..runtime.backends import open_backend
+from ..runtime.bundle import Bundle, open_bundle, save_manifest
+from ..runtime.parity import (
+    BOUNDS,
+    MoveError,
+    Recording,
+    batches_to_check,
+    compare,
+    load_recording,
+    open_candidate,
+    programs_to_check,
+    record,
+    verdict_on,
+)
+from ..runtime.verdicts import Verdict
+from .console import backend_option, bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
 
 
-@click.command(short_help="Play a bundle and compare with torch.", epilog="Example:  bcm-edge verify digits.bundle")
+@click.command(short_help="Play a bundle and compare.", epilog="Example:  bcm-edge verify digits.bundle --precision all")
 @bundle_argument
+@click.option("--precision", "precisions", default="all", show_default=True, metavar="LIST", help="Of fp32,fp16,bf16,int8; all: as held.")
 @backend_option
-@click.option("--bound", default=1e-4, show_default=True, type=click.FloatRange(0, min_open=True), help="Relative L2 each move may stray.")
+@click.option(
+    "--against",
+    default="golden",
+    show_default=True,
+    type=click.Choice(["golden", "fp32", "torch"]),
+    help="The truth: what torch made at export, the fp32 graphs on onnxruntime, or torch here, with the bundle's weights.",
+)
+@click.option("--bound", type=click.FloatRange(0, min_open=True), help="Relative L2 each move may stray (default: by precision).")
+@click.option("--bisect", is_flag=True, help="Name the first layer that strays further than the bound (needs polygraphy).")
 @click.pass_context
 @json_option
-def verify(context: click.Context, bundle: Path, backend: str, bound: float, as_json: bool) -> None:
-    """Play the bundle's recorded schedules here and compare with what torch made of them; exit code 1 if they disagree.
+def verify(
+    context: click.Context, bundle: Path, precisions: str, backend: str, against: str, bound: float | None, bisect: bool, as_json: bool
+) -> None:
+    """Play whole schedules on the bundle's graphs and compare every state with the truth; exit code 1 if a precision strays.
 
-    Needs no torch: the recording is golden.npz in the bundle.
+    Bounds are 1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16) and 6e-2 (int8) relative L2 after every move. The verdicts go to the bundle's
+    manifest with the sha256 of the files they are about; `inspect` shows them.
     """
-    with load(bundle, backend) as bcm:
-        recording = load_recording(bcm.bundle)
-        sizes = sorted({1, min(2, len(recording.seeds)), len(recording.seeds)})
-        errors = compare(bcm.backend, recording, sizes, bound)
-        progress(f"{bundle} on {bcm.backend.name}: {bcm.backend.device}")
-    ok = all(e.ok for e in errors)
-    values = {"bundle": str(bundle), "backend": bcm.backend.name, "ok": ok, "bound": bound, "moves": [vars(e) for e in errors]}
-    result(as_json, values, f"{parity_table(errors)}\n{'verified' if ok else 'FAILED'}: bound {bound:.0e} per move")
+    opened = open_bundle(bundle)
+    recording = _truth(opened, against)
+    wanted = opened.precisions if precisions == "all" else parse_precisions(precisions)
+    reports = [_verify(opened, recording, precision, backend, against, bound) for precision in wanted]
+    opened = _store(opened, [report.verdict for report in reports])
+    ok = all(report.verdict.ok for report in reports)
+    text = "\n\n".join(report.text() for report in reports)
+    result(as_json, {"bundle": str(bundle), "ok": ok, "precisions": [report.to_json() for report in reports]}, text)
     context.exit(0 if ok else 1)
+
+
+@dataclass(frozen=True)
+class _Report:
+    """One precision's moves and verdict; device: what it was played on."""
+
+    verdict: Verdict
+    errors: list[MoveError]
+    device: str
+
+    def text(self) -> str:
+        rows = [
+            (e.schedule, e.batch, e.move, f"{e.max_abs:.1e}", f"{e.relative_l2:.1e}", f"{e.psnr:.0f} dB", "✓" if e.ok else "✗")
+            for e in self.errors
+            if e.batch == self.verdict.batches[-1] or not e.ok
+        ]
+        shown = table(("schedule", "batch", "move", "max |Δ|", "rel. L2", "PSNR", ""), rows)
+        agreed = f"{sum(e.ok for e in self.errors)} of {len(self.errors)} moves at batch {', '.join(map(str, self.verdict.batches))}"
+        return f"{shown}\n{self.verdict} ({agreed}; {self.device})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.verdict.to_json(), "device": self.device, "moves": [vars(e) for e in self.errors]}
+
+
+def _truth(bundle: Bundle, against: str) -> Recording:
+    """What every backend is compared with: the recording in the bundle, or its schedules played again by another implementation."""
+    if against == "golden":
+        return load_recording(bundle)
+    model = bundle.manifest.model
+    programs = programs_to_check(bundle.manifest.schedules, model.parameters)
+    if against == "fp32":
+        reference = open_backend("onnxruntime", bundle, "fp32")
+    else:
+        require_extra("export")
+        from ..export.restore import restored_model
+        from ..model.player import TorchBackend
+
+        reference = TorchBackend(restored_model(bundle))
+    progress(f"playing {len(programs)} schedules with {reference.name} in {reference.precision}")
+    return record(reference, programs, max(batches_to_check(model.parameters)))
+
+
+def _verify(bundle: Bundle, recording: Recording, precision: str, backend: str, against: str, bound: float | None) -> _Report:
+    candidate = open_candidate(backend, bundle, precision)
+    bound = bound or BOUNDS[precision]
+    progress(f"playing {precision} on {candidate.name}: {candidate.device}")
+    sizes = {n for n in batches_to_check(bundle.manifest.model.parameters) if n < len(recording.seeds)} | {len(recording.seeds)}
+    errors = compare(candidate, recording, sorted(sizes), bound)
+    candidate.close()
+    return _Report(verdict_on(errors, bundle, candidate, "fp32" if against == "fp32" else "torch", bound), errors, candidate.device)
+
+
+def _store(bundle: Bundle, verdicts: list[Verdict]) -> Bundle:
+    manifest = bundle.manifest
+    for verdict in verdicts:
+        manifest = manifest.with_verdict(verdict)
+    try:
+        return save_manifest(bundle, manifest)
+    except OutputError as error:
+        progress(f"the verdicts are not kept: {error}")
+        return bundle
 
 
 @click.command(short_help="What a bundle holds.", epilog="Example:  bcm-edge inspect digits.bundle")

@@ -20,7 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
-backend_option = click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, openvino or null.")
+backend_option = click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, openvino, typed or null.")
 precision_option = click.option("--precision", type=click.Choice(PRECISIONS), help="Of the graphs to play (default: the most exact held).")
 preset_option = click.option("--preset", help="What a checkpoint's tensors do not tell, for a released network: imagenet64.")
 config_option = click.option(

@@ -98,8 +98,8 @@ def export(
         allow_inaccurate,
     )
     classes = f", {config.num_classes} classes" if config.num_classes else ""
-    size = f"{config.in_channels}×{config.image_size}×{config.image_size}{classes}"
-    progress(f"checkpoint: {source} ({plan.parameters / 1e6:.2f} M parameters, {size}, {source.stat().st_size / 1e6:.1f} MB)")
+    shape = f"{config.in_channels}×{config.image_size}×{config.image_size}{classes}"
+    progress(f"checkpoint: {source} ({plan.parameters / 1e6:.2f} M parameters, {shape}, {source.stat().st_size / 1e6:.1f} MB)")
     if dry_run:
         checks = "nothing" if no_verify else f"{len(plan.programs)} schedules at batch {', '.join(map(str, plan.batches))}"
         text = f"would write {output}: {', '.join(plan.files)} (weights in fp32: {4 * plan.parameters / 1e6:.1f} MB); would verify {checks}"

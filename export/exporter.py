@@ -22,13 +22,22 @@ from ..model.preconditioning import ConsistencyModel
 from ..runtime.backends import open_backend
 from ..runtime.bundle import GOLDEN, MANIFEST, Bundle, Manifest, ModelFacts, describe_files
 from ..runtime.files import replacing
-from ..runtime.parity import BOUNDS, MoveError, Recording, compare, record, save_recording, verdict_on
-from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule, parse_schedule
+from ..runtime.parity import (
+    BOUNDS,
+    LARGE,
+    MoveError,
+    Recording,
+    batches_to_check,
+    compare,
+    open_candidate,
+    programs_to_check,
+    record,
+    save_recording,
+    verdict_on,
+)
+from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule
 from .graphs import TYPES, graph_names, weights_name, write_graphs
 from .quantise import FILES, SEEDS, Quantisation, calibrate, quantise
-
-LARGE = 50_000_000  # parameters: beyond, a full verification takes minutes, so two schedules of every kind of move stand for all
-BATCHES, LARGE_BATCHES = (1, 2, 5), (2,)
 
 Report = Callable[[str], None]  # gets one line per finished stage
 
@@ -71,15 +80,11 @@ class ExportPlan:
     @property
     def programs(self) -> list[Schedule]:
         """The schedules that are verified, and calibrated on: all and a reconstruction, or for a large network two for all."""
-        named = {name: parse_schedule(text) for name, text in self.schedules.items()}
-        reconstruction = named["invert-2"] + named["one-step"]
-        if self.parameters > LARGE and self.verify != "full":
-            return [named["mixture-4"], reconstruction]
-        return [*named.values(), reconstruction]
+        return programs_to_check(self.schedules, 0 if self.verify == "full" else self.parameters)
 
     @property
     def batches(self) -> tuple[int, ...]:
-        return LARGE_BATCHES if self.parameters > LARGE and self.verify != "full" else BATCHES
+        return batches_to_check(0 if self.verify == "full" else self.parameters)
 
     @property
     def files(self) -> list[str]:
@@ -156,7 +161,7 @@ def _verify(plan: ExportPlan, bundle: Bundle, precision: str, recording: Recordi
     """(the manifest with the verdict, what was measured). A precision that no backend here can compute is published unverified."""
     started = time.perf_counter()
     try:
-        candidate = open_backend("auto", bundle, precision)
+        candidate = open_candidate("auto", bundle, precision)
     except BackendError as error:
         report(f"{precision}: NOT VERIFIED: {error}")
         return bundle.manifest, []

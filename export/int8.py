@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto
+from onnxruntime.quantization import QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
 from ..calibration.ranges import Calibration
 from ..runtime.bundle import Bundle
@@ -78,9 +80,6 @@ def choose_layers(
 
 
 def _quantised(graph: Path, ranges: dict[str, tuple[float, float]], kept: Collection[str]) -> onnx.ModelProto:
-    from onnxruntime.quantization import QDQQuantizer, QuantType
-    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
-
     proto = onnx.load(graph)
     nodes = [node.name for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in kept]
     if not nodes:

@@ -7,13 +7,14 @@ golden.npz, a self-test that needs no torch. Noise belongs to a sample, so the f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import BundleError, NonFiniteError, ScheduleError
+from .backends import CHECKING, backend_module, open_backend
 from .backends.base import Backend
 from .bundle import GOLDEN, Bundle, ModelFacts
 from .chain import play
@@ -22,6 +23,7 @@ from .schedule import Schedule, parse_schedule
 from .verdicts import Verdict
 
 BOUNDS = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 2e-2, "int8": 6e-2}  # relative L2 that every move of a schedule keeps to
+LARGE = 50_000_000  # parameters; beyond, playing everything takes minutes, and two schedules hold every kind of move
 _STATES = "states "  # golden.npz: prefix of the arrays float32 [moves, N, C, H, W], followed by the schedule's text
 
 
@@ -47,6 +49,21 @@ class MoveError:
     relative_l2: float
     psnr: float  # dB, against the range of the recorded state
     ok: bool
+
+
+def programs_to_check(schedules: Mapping[str, str], parameters: int) -> list[Schedule]:
+    """What shows that a model's graphs are right: its schedules and a reconstruction; of a LARGE one mixture-4 and the reconstruction.
+
+    schedules: name → text, with at least the names of DEFAULT_SCHEDULES.
+    """
+    named = {name: parse_schedule(text) for name, text in schedules.items()}
+    reconstruction = named["invert-2"] + named["one-step"]
+    return [named["mixture-4"], reconstruction] if parameters > LARGE else [*named.values(), reconstruction]
+
+
+def batches_to_check(parameters: int) -> tuple[int, ...]:
+    """Batch sizes; the same samples in each."""
+    return (2,) if parameters > LARGE else (1, 2, 5)
 
 
 def record(backend: Backend, schedules: Sequence[Schedule], size: int) -> Recording:
@@ -84,6 +101,13 @@ def verdict_on(errors: Sequence[MoveError], bundle: Bundle, backend: Backend, ag
     needed = worst if worst < float("inf") else None
     files = bundle.hashes(backend.precision)
     return Verdict(backend.precision, backend.name, against, all(e.ok for e in errors), bound, needed, schedules, batches, files)
+
+
+def open_candidate(name: str, bundle: Bundle, precision: str) -> Backend:
+    """The backend to check a precision on: the one named, or for "auto" the one that computes what the graphs say, if it can run here."""
+    if name == "auto" and precision in CHECKING and backend_module(CHECKING[precision]).unavailable(precision) is None:
+        name = CHECKING[precision]
+    return open_backend(name, bundle, precision)
 
 
 def save_recording(recording: Recording, path: Path) -> None:

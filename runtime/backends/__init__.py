@@ -15,11 +15,12 @@ from .base import Backend
 PREFERENCE = {  # what `auto` tries for each precision, fastest first, as docs/performance.md measured it
     "fp32": ("onnxruntime", "openvino"),
     "fp16": ("onnxruntime",),
-    "bf16": ("openvino",),
+    "bf16": ("openvino", "typed"),
     "int8": ("openvino", "onnxruntime"),
 }
 REAL = ("onnxruntime", "openvino")  # those that compute
-NAMES = (*REAL, "null")
+NAMES = (*REAL, "typed", "null")
+CHECKING = {"fp16": "typed", "bf16": "typed"}  # precision → the backend that rounds as its graphs say, where `auto` may not
 
 
 def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Backend:

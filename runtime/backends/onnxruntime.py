@@ -45,6 +45,8 @@ class OnnxRuntimeBackend:
         self.sample_shape = sample_shape
         self.num_classes = num_classes
         self.device = f"CPU, {threads()} threads" + ("" if optimised else ", no cache")
+        if precision == "fp16":
+            self.device += ", computed in float32"
         self._graphs = graphs
         self._optimised = optimised
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
@@ -61,13 +63,16 @@ class OnnxRuntimeBackend:
 
     def _session(self, direction: str) -> onnxruntime.InferenceSession:
         if direction not in self._sessions:
-            import onnxruntime
-
-            options = _options()
-            if self._optimised:
-                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            self._sessions[direction] = _open_session(self._graphs[direction], options)
+            self._sessions[direction] = self._open(self._graphs[direction])
         return self._sessions[direction]
+
+    def _open(self, graph: Path) -> onnxruntime.InferenceSession:
+        import onnxruntime
+
+        options = session_options()
+        if self._optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return _open_session(graph, options)
 
 
 def unavailable(precision: str) -> str | None:
@@ -94,7 +99,8 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _options() -> onnxruntime.SessionOptions:
+def session_options() -> onnxruntime.SessionOptions:
+    """How every session here is opened."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -132,7 +138,7 @@ def _optimise(graphs: dict[str, Path], folder: Path) -> None:
 
     for direction, graph in graphs.items():
         (folder / direction).mkdir(parents=True)
-        options = _options()
+        options = session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(folder / direction / "model.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")

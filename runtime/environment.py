@@ -1,0 +1,96 @@
+"""What a measurement was made on: processor, threads, versions, load; on a Jetson its power mode and clocks. Reads files, runs nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .backends.onnxruntime import threads
+
+LIBRARIES = ("numpy", "onnxruntime", "openvino", "torch")
+FLAGS = (  # instruction sets that decide how fast a precision is: x86, then Arm (where /proc/cpuinfo names them differently)
+    *("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_fp16"),
+    *("asimd", "asimdhp", "asimddp", "fphp", "bf16", "i8mm", "sve", "sve2"),
+)
+
+
+def environment() -> dict[str, Any]:
+    """Everything a table of times needs beside it. load_average: of the last minute, or None where the system does not tell."""
+    values: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": cpu_model(),
+        "flags": cpu_flags(),
+        "threads": threads(),
+        "processors": os.cpu_count(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": versions(),
+    }
+    board = jetson()
+    return {**values, "jetson": board} if board else values
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and of every library that may compute; None if not installed. Imports none of them."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        found[name] = None
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def cpu_model(root: Path = Path("/")) -> str:
+    """The processor's or the board's name."""
+    return _cpuinfo(root, "model name") or _text(root / "proc/device-tree/model") or platform.processor() or platform.machine()
+
+
+def cpu_flags(root: Path = Path("/")) -> list[str]:
+    """Those of FLAGS that the first processor has."""
+    held = (_cpuinfo(root, "flags") or _cpuinfo(root, "Features") or "").split()
+    return [flag for flag in FLAGS if flag in held]
+
+
+def jetson(root: Path = Path("/")) -> dict[str, Any] | None:
+    """A Jetson's board, power mode ("0 MAXN"), and clocks now and at most, in MHz, by device; None on anything else."""
+    mode = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status"))
+    names = dict(re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", _text(root / "etc/nvpmodel.conf")))
+    if mode is None and not names:
+        return None
+    number = None if mode is None else str(int(mode[1]))
+    power = None if number is None else f"{number} {names.get(number, '')}".strip()
+    return {"board": _text(root / "proc/device-tree/model"), "power_mode": power, "clocks_mhz": _clocks(root)}
+
+
+def _clocks(root: Path) -> dict[str, dict[str, float]]:
+    """Device → {"now", "max"} in MHz. cpufreq counts in kHz, devfreq (the GPU among others) in Hz."""
+    places = (
+        ("sys/devices/system/cpu/cpu*/cpufreq", "scaling_cur_freq", "scaling_max_freq", 1e3),
+        ("sys/class/devfreq/*", "cur_freq", "max_freq", 1e6),
+    )
+    clocks = {}
+    for pattern, now, most, per_mhz in places:
+        for folder in sorted(root.glob(pattern)):
+            name = folder.parent.name if folder.name == "cpufreq" else folder.name
+            with suppress(ValueError):  # a clock that is off or not for everybody's eyes
+                clocks[name] = {"now": int(_text(folder / now)) / per_mhz, "max": int(_text(folder / most)) / per_mhz}
+    return clocks
+
+
+def _cpuinfo(root: Path, key: str) -> str:
+    """The value of the first line of /proc/cpuinfo with this key, or ""."""
+    line = re.search(rf"^{key}\s*:\s*(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
+    return line[1].strip() if line else ""
+
+
+def _text(file: Path) -> str:
+    """What a file of the system says, or ""."""
+    try:
+        return file.read_text().strip("\0\n ")
+    except (OSError, UnicodeDecodeError):
+        return ""
