@@ -28,12 +28,14 @@ class Commands(click.Group):
 
     homes = {  # noqa: RUF012 (click.Group is no dataclass)
         "export": "export",
+        "calibrate": "calibration",
         "generate": "images",
         "invert": "images",
         "reconstruct": "images",
         "verify": "checks",
         "inspect": "checks",
         "doctor": "checks",
+        "bench": "bench",
         "train": "train",
         "demo": "demo",
     }

@@ -77,26 +77,36 @@ def draw_samples(
     Raises ImageError or LabelError if they do not fit the model, or are too few.
     """
     _check_count(n)
-    if images.shape[1:] != sample_shape:
-        given, taken = (" × ".join(map(str, shape)) for shape in (images.shape[1:], sample_shape))
-        raise ImageError(f"{source}: images of {given}; the model takes {taken}")
-    if not np.isfinite(images).all() or np.abs(images).max() > 1.001:
-        raise ImageError(f"{source}: images must be finite and lie in [-1, 1]")
+    check_images(images, labels, source, sample_shape, num_classes)
     if len(images) < n:
         raise ImageError(f"{source}: has {len(images)} images, {n} are to be used")
     order = np.random.default_rng(0).permutation(len(images))
     if num_classes is None:
         return Samples(images[order[:n]].astype(np.float32), None, source)
-    if labels is None:
-        raise LabelError(f"{source}: has no labels, and the model has {num_classes} classes; use sub-folders or an npz")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise LabelError(f"{source}: has labels {labels.min()} to {labels.max()}; the model has classes 0 to {num_classes - 1}")
+    assert labels is not None
     ranks = np.empty(len(order), np.int64)  # of an image within its class: first one image of every class, then the second ones
     for label in np.unique(labels):
         members = order[labels[order] == label]
         ranks[members] = np.arange(len(members))
     chosen = order[np.argsort(ranks[order], kind="stable")][:n]
     return Samples(images[chosen].astype(np.float32), labels[chosen].astype(np.int64), source)
+
+
+def check_images(
+    images: np.ndarray, labels: np.ndarray | None, source: str, sample_shape: tuple[int, int, int], num_classes: int | None
+) -> None:
+    """Raises ImageError or LabelError unless these are images, and labels where it needs them, of a model."""
+    if images.shape[1:] != sample_shape:
+        given, taken = (" × ".join(map(str, shape)) for shape in (images.shape[1:], sample_shape))
+        raise ImageError(f"{source}: images of {given}; the model takes {taken}")
+    if not np.isfinite(images).all() or np.abs(images).max() > 1.001:
+        raise ImageError(f"{source}: images must be finite and lie in [-1, 1]")
+    if num_classes is None:
+        return
+    if labels is None:
+        raise LabelError(f"{source}: has no labels, and the model has {num_classes} classes; use sub-folders or an npz")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise LabelError(f"{source}: has labels {labels.min()} to {labels.max()}; the model has classes 0 to {num_classes - 1}")
 
 
 def generate_samples(backend: Backend, n: int) -> Samples:

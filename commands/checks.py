@@ -11,7 +11,7 @@ import click
 
 from ..errors import OutputError
 from ..runtime.backends import open_backend
-from ..runtime.bundle import Bundle, open_bundle, save_manifest
+from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.parity import (
     BOUNDS,
     MoveError,
@@ -24,6 +24,7 @@ from ..runtime.parity import (
     record,
     verdict_on,
 )
+from ..runtime.rewriting import save_manifest
 from ..runtime.verdicts import Verdict
 from .console import backend_option, bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
 
@@ -135,14 +136,26 @@ def inspect(bundle: Path, as_json: bool) -> None:
     c, h, w = model.sample_shape
     parts = [
         f"{model.name}: {c}×{h}×{w}, {classes}, {model.parameters / 1e6:.2f} M parameters",
-        table(("schedule", "NFE", "program"), [(name, opened.schedule(name).nfe, text) for name, text in manifest.schedules.items()]),
+        table(
+            ("schedule", "NFE", "program", "quality"),
+            [(name, opened.schedule(name).nfe, text, _quality(manifest.quality.get(name))) for name, text in manifest.schedules.items()],
+        ),
         table(("file", "bytes", "sha256"), [(name, f.size, f.sha256[:12]) for name, f in manifest.files.items()]),
-        f"precisions: {', '.join(manifest.graphs)}",
+        "\n".join([f"precisions: {', '.join(opened.precisions)}", *(f"  {verdict}" for verdict in opened.verdicts())]),
         "\n".join(f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()),
     ]
     values: dict[str, Any] = {"bundle": str(bundle), "model": vars(model), "schedules": manifest.schedules, "graphs": manifest.graphs}
     values |= {"files": {name: vars(f) for name, f in manifest.files.items()}, "provenance": manifest.provenance, "schema": manifest.schema}
     result(as_json, values, "\n\n".join(parts))
+
+
+def _quality(measured: dict[str, Any] | None) -> str:
+    """What a schedule search measured, in words."""
+    if not measured:
+        return "not measured"
+    names = {"frechet_ratio": "Fréchet ratio", "reconstruction_mse": "MSE"}
+    shown = ", ".join(f"{names[key]} {value:.4g}" for key, value in measured.items() if key in names)
+    return f"{shown} on {measured.get('data')}"
 
 
 @click.command(short_help="What runs here, what does not, the fix.", epilog="Example:  bcm-edge doctor digits.bundle")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import click
 from ..errors import CheckpointError, LabelError, MissingExtraError
 from ..runtime.bundle import PRECISIONS
 from ..runtime.doctor import missing_modules
+from ..runtime.parity import MoveError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -60,6 +61,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells]
     return "\n".join([lines[0].rstrip(), "  ".join("─" * w for w in widths), *(line.rstrip() for line in lines[1:])])
+
+
+def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
+    """One row per move at the largest batch, one column per precision with the relative L2 error."""
+    largest = max(e.batch for e in next(iter(errors.values())))
+    shown = [[e for e in measured if e.batch == largest] for measured in errors.values()]
+    rows = [(e[0].schedule, e[0].move, *(f"{one.relative_l2:.1e}{'' if one.ok else ' ✗'}" for one in e)) for e in zip(*shown, strict=True)]
+    return table(("schedule", "move", *(f"{precision} rel. L2".strip() for precision in errors)), rows)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +15,16 @@ from .console import (
     json_option,
     known_fields,
     output_option,
+    parity_table,
     parse_precisions,
     preset_option,
     progress,
     require_extra,
     result,
-    table,
 )
 
 if TYPE_CHECKING:
     from ..export.exporter import ExportPlan
-    from ..runtime.parity import MoveError
 
 
 @click.command(
@@ -116,14 +114,6 @@ def export(
     progress(_next_commands(output, config.num_classes))
     verification = {precision: [vars(e) for e in measured] for precision, measured in errors.items()}
     result(as_json, {**_summary(plan), "verification": verification}, str(output))
-
-
-def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
-    """One row per move at the largest batch, one column per precision with the relative L2 error."""
-    largest = max(e.batch for e in next(iter(errors.values())))
-    shown = [[e for e in measured if e.batch == largest] for measured in errors.values()]
-    rows = [(e[0].schedule, e[0].move, *(f"{one.relative_l2:.1e}{'' if one.ok else ' ✗'}" for one in e)) for e in zip(*shown, strict=True)]
-    return table(("schedule", "move", *(f"{precision} rel. L2".strip() for precision in errors)), rows)
 
 
 def _summary(plan: ExportPlan) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _print(p: Progress) -> None:
 
 def pick_schedules(model: ConsistencyModel, classifier: Classifier) -> dict[str, Schedule]:
     """The named schedules with the levels that do best on the validation digits."""
-    judge, backend = Judge(classifier, "validation"), TorchBackend(model)
+    judge, backend = Judge(classifier, load_digits("train"), load_digits("validation")), TorchBackend(model)
 
     def generation(template: str, levels: Sequence[tuple[float, ...]]) -> Scored:
         return best_schedule(template, levels, lambda s: judge.ratio(judge.generate(s, backend, PICK_SEED)))
@@ -92,7 +92,7 @@ def pick_schedules(model: ConsistencyModel, classifier: Classifier) -> dict[str,
 def report(path: Path, classifier: Classifier, cost: Cost, page: Path) -> None:
     """Measure the file on the test digits and write what came out."""
     checkpoint = load_checkpoint(path)
-    judge, backend = Judge(classifier, "test"), TorchBackend(checkpoint.model())
+    judge, backend = Judge(classifier, load_digits("train"), load_digits("test")), TorchBackend(checkpoint.model())
     generations, inversions = [], []
     for name, text in checkpoint.schedules.items():
         schedule = parse_schedule(text)

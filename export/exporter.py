@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,30 +14,25 @@ import torch
 
 from .. import __version__
 from ..calibration.ranges import Calibration
-from ..calibration.trajectories import MINIMUM, Samples, generate_samples
-from ..errors import BackendError, CheckpointError, ParityError
+from ..calibration.trajectories import Samples
+from ..errors import CheckpointError
 from ..model.checkpoint import Checkpoint
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
-from ..runtime.backends import open_backend
 from ..runtime.bundle import GOLDEN, MANIFEST, Bundle, Manifest, ModelFacts, describe_files
 from ..runtime.files import replacing
 from ..runtime.parity import (
     BOUNDS,
-    LARGE,
     MoveError,
-    Recording,
     batches_to_check,
-    compare,
-    open_candidate,
     programs_to_check,
     record,
     save_recording,
-    verdict_on,
 )
 from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule
 from .graphs import TYPES, graph_names, weights_name, write_graphs
-from .quantise import FILES, SEEDS, Quantisation, calibrate, quantise
+from .quantise import FILES, Quantisation, calibrate, quantise, seeds_for
+from .verification import verified
 
 Report = Callable[[str], None]  # gets one line per finished stage
 
@@ -111,7 +106,9 @@ def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda lin
         manifest, errors = bundle.manifest, {}
         if recording:
             for precision in plan.precisions:
-                manifest, errors[precision] = _verify(plan, Bundle(folder, manifest), precision, recording, report)
+                bundle = Bundle(folder, manifest)
+                allowed = precision == "int8" and plan.allow_inaccurate
+                manifest, errors[precision] = verified(bundle, precision, recording, plan.batches, BOUNDS[precision], allowed, report)
         if "fp32" not in plan.precisions:  # it was there to calibrate on
             for name in (*graph_names("fp32").values(), weights_name("fp32")):
                 (folder / name).unlink(missing_ok=True)
@@ -143,43 +140,10 @@ def _write_float_graphs(plan: ExportPlan, model: ConsistencyModel, folder: Path,
 
 
 def _add_int8(plan: ExportPlan, bundle: Bundle, report: Report) -> Bundle:
-    calibration = plan.calibration
-    if calibration is None:
-        backend = open_backend("auto", bundle, "fp32")
-        samples = plan.samples or generate_samples(backend, MINIMUM)
-        backend.close()
-        calibration = calibrate(bundle, samples, plan.programs, report)
-    how = Quantisation(plan.programs, BOUNDS["int8"], 2 if plan.parameters > LARGE else SEEDS, plan.allow_inaccurate)
+    calibration = plan.calibration or calibrate(bundle, plan.samples, plan.programs, report)
+    how = Quantisation(plan.programs, BOUNDS["int8"], seeds_for(plan.parameters), plan.allow_inaccurate)
     calibration = quantise(bundle, calibration, how, bundle.path, report)
     size = sum((bundle.path / name).stat().st_size for name in FILES) / 1e6
     report(f"int8: {size:.1f} MB; in float32: {', '.join(calibration.kept or []) or 'no convolution'}")
     graphs = {**bundle.manifest.graphs, "int8": graph_names("int8")}
     return Bundle(bundle.path, replace(bundle.manifest, graphs=graphs, files=describe_files(bundle.path)))
-
-
-def _verify(plan: ExportPlan, bundle: Bundle, precision: str, recording: Recording, report: Report) -> tuple[Manifest, list[MoveError]]:
-    """(the manifest with the verdict, what was measured). A precision that no backend here can compute is published unverified."""
-    started = time.perf_counter()
-    try:
-        candidate = open_candidate("auto", bundle, precision)
-    except BackendError as error:
-        report(f"{precision}: NOT VERIFIED: {error}")
-        return bundle.manifest, []
-    errors = compare(candidate, recording, plan.batches, BOUNDS[precision])
-    candidate.close()
-    verdict = verdict_on(errors, bundle, candidate, "torch", BOUNDS[precision])
-    report(f"{verdict} ({len(errors)} moves in {time.perf_counter() - started:.1f} s)")
-    if not verdict.ok and not (precision == "int8" and plan.allow_inaccurate):
-        raise disagreement(errors, precision, candidate.name, BOUNDS[precision])
-    return bundle.manifest.with_verdict(verdict), errors
-
-
-def disagreement(errors: Sequence[MoveError], precision: str, backend: str, bound: float) -> ParityError:
-    """The error that says how far graphs stray, and where most."""
-    bad = [e for e in errors if not e.ok]
-    worst = max(bad, key=lambda e: e.relative_l2)
-    return ParityError(
-        f"{precision} on {backend} strays from the truth in {len(bad)} of {len(errors)} moves; worst is {worst.move} of {worst.schedule!r} "
-        f"at batch {worst.batch}: relative L2 {worst.relative_l2:.1e}, bound {bound:.0e}. Nothing was written.",
-        errors,
-    )

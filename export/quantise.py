@@ -8,18 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..calibration.ranges import CALIBRATION, Calibration, measure_ranges
-from ..calibration.trajectories import Samples, collect
+from ..calibration.trajectories import MINIMUM, Samples, collect, generate_samples
 from ..errors import ParityError
 from ..runtime.backends import open_backend
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ..runtime.bundle import DIRECTIONS, Bundle
-from ..runtime.parity import compare, record
+from ..runtime.parity import LARGE, compare, record
 from ..runtime.schedule import Schedule
 from .graphs import graph_names, weights_name
 from .int8 import choose_layers, layers, write_int8_graphs
 
 SAFETY = 0.8  # share of the bound that the choice of layers may use up; other seeds than those it looks at need some too
-SEEDS = 8  # samples that layers are chosen on; 2 for a network that LARGE calls large
 FILES = (*graph_names("int8").values(), weights_name("int8"), CALIBRATION)
 
 Report = Callable[[str], None]
@@ -27,18 +26,24 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How to make the 8-bit graphs. schedules: what is played, both to calibrate and to choose layers; bound: relative L2 after every
-    move; inaccurate: quantise every layer, whatever that costs."""
+    """How to make the 8-bit graphs. schedules: what is played to choose layers, on so many seeds; bound: relative L2 after every move;
+    inaccurate: take every layer where no choice meets the bound."""
 
     schedules: list[Schedule]
     bound: float
-    seeds: int = SEEDS
+    seeds: int
     inaccurate: bool = False
 
 
-def calibrate(bundle: Bundle, samples: Samples, schedules: list[Schedule], report: Report) -> Calibration:
-    """Ranges of every activation of the float32 graphs while the schedules play on the samples."""
+def seeds_for(parameters: int) -> int:
+    """How many samples layers are chosen on."""
+    return 2 if parameters > LARGE else 8
+
+
+def calibrate(bundle: Bundle, samples: Samples | None, schedules: list[Schedule], report: Report) -> Calibration:
+    """Ranges of every activation of the float32 graphs while the schedules play on samples, by default on images of the model's own."""
     backend = open_backend("auto", bundle, "fp32")
+    samples = samples or generate_samples(backend, MINIMUM)
     trajectories = collect(backend, schedules, samples, _tenths(report, "trajectories"))
     backend.close()
     calls = ", ".join(f"{len(trajectories.calls[direction])} {direction}" for direction in DIRECTIONS)
@@ -53,12 +58,9 @@ def quantise(bundle: Bundle, calibration: Calibration, how: Quantisation, folder
 
     Layers are chosen where the calibration does not name them. Raises ParityError with the numbers if no choice meets the bound.
     """
-    if how.inaccurate:
-        calibration = replace(calibration, kept=[])
-    elif calibration.kept is None:
+    if calibration.kept is None:
         calibration = replace(calibration, kept=_choose(bundle, calibration, how, report))
     write_int8_graphs(bundle, calibration, calibration.kept or [], folder)
-    (folder / CALIBRATION).unlink(missing_ok=True)
     (folder / CALIBRATION).write_text(calibration.to_json())
     return calibration
 
@@ -80,6 +82,8 @@ def _choose(bundle: Bundle, calibration: Calibration, how: Quantisation, report:
 
         kept, _ = choose_layers(names, error, SAFETY * how.bound, report)
     if len(kept) == len(names):
+        if how.inaccurate:
+            return []
         raise ParityError(
             f"no layer can be computed in 8 bits within a bound of {how.bound:.1e} relative L2 (of which {SAFETY:.0%} may be used); "
             "raise the bound, or take every layer with --allow-inaccurate",

@@ -13,18 +13,13 @@ reports) are allowed and never read through it.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import BundleError, OutputError, ScheduleError
-from .cache import sha256, write_atomically
+from ..errors import BundleError, ScheduleError
+from .cache import sha256
 from .external_data import external_files
-from .files import replacing
 from .schedule import Schedule, parse_schedule
 from .verdicts import Verdict
 
@@ -158,37 +153,6 @@ def open_bundle(path: Path | str) -> Bundle:
     for graph in {name for pair in manifest.graphs.values() for name in pair.values()}:
         _check_external_data(path, graph, manifest)
     return Bundle(path, manifest)
-
-
-def save_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
-    """Put a manifest over the bundle's own, whole or not at all; the other files stay. Raises OutputError."""
-    try:
-        write_atomically(bundle.path / MANIFEST, manifest.to_json())
-    except OSError as error:
-        raise OutputError(f"{bundle.path / MANIFEST}: cannot be written ({error.strerror})") from error
-    return Bundle(bundle.path, manifest)
-
-
-@contextmanager
-def amending(bundle: Bundle, leaving_out: Collection[str]) -> Iterator[Path]:
-    """Yield a folder that becomes the bundle when the block ends without an error: all of its files but those to be written anew.
-
-    Whoever writes there writes a manifest too. The files that stay are hard links, so nothing is copied where links exist.
-    """
-
-    def skipped(folder: str, names: list[str]) -> set[str]:
-        return {MANIFEST, *leaving_out} & set(names) if Path(folder) == bundle.path else set()
-
-    with replacing(bundle.path, force=True, marker=MANIFEST) as folder:
-        shutil.copytree(bundle.path, folder, ignore=skipped, copy_function=_link_or_copy)
-        yield folder
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # no hard links on this file system
-        shutil.copy2(source, target)
 
 
 def describe_files(folder: Path) -> dict[str, FileFacts]:

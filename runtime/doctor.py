@@ -19,6 +19,8 @@ from .cache import cache_directory
 
 EXTRAS = {  # extra of pyproject.toml → (what it is for, the modules it brings)
     "export": ("exporting checkpoints", ("torch", "onnx", "onnxruntime", "safetensors")),
+    "quantize": ("calibrating and int8 graphs", ("torch", "onnx", "onnxruntime", "sklearn", "matplotlib")),
+    "debug": ("bisecting", ("polygraphy", "onnx", "onnxruntime")),
     "train": ("training", ("torch", "safetensors", "sklearn")),
 }
 

@@ -19,7 +19,7 @@ from bcm_edge.training.data import load_digits
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge(train_classifier(load_digits("train")), "test")
+    return Judge(train_classifier(load_digits("train")), load_digits("train"), load_digits("test"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,114 @@
+"""bcm-edge calibrate --search-schedule: the levels of a bundle's schedules, by what they make of given data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import LabelError
+from ..runtime.bundle import Bundle
+from ..runtime.files import replacing
+from ..runtime.pipeline import load
+from ..runtime.rewriting import save_manifest
+from .console import progress, require_extra, result, table
+
+if TYPE_CHECKING:
+    from ..calibration.levels import Scored
+    from ..evaluation.quality import Judge
+    from ..training.data import Dataset
+
+SEED = 1_000_000  # first seed of the samples that schedules are scored on
+SHOWN = 5  # rows per family
+
+Rankings = dict[str, "list[Scored]"]  # family → its schedules, the best first
+
+
+def search(bundle: Bundle, nfe: int, data: str, picture: Path | None, force: bool, as_json: bool) -> None:
+    """Score every schedule of nfe network calls; put the best, with its score, into the manifest under its family's name."""
+    require_extra("train")
+    judge, source = _judge(data, bundle)
+    rankings = _rankings(bundle, nfe, judge)
+    facts = {"data": source, "images": len(judge.images), "samples": len(judge.wanted), "seed": SEED}
+    best = {name: ranking[0] for name, ranking in rankings.items()}
+    schedules = {name: str(scored.schedule) for name, scored in best.items()}
+    quality = {name: {_measure(scored): scored.score, **facts} for name, scored in best.items()}
+    manifest = bundle.manifest
+    save_manifest(bundle, replace(manifest, schedules=manifest.schedules | schedules, quality=manifest.quality | quality))
+    if picture:
+        with replacing(picture, force) as partial:
+            _save_picture(rankings, partial)
+    rows = [(name, s.schedule, f"{s.score:.5g}", _measure(s)) for name, ranking in rankings.items() for s in ranking[:SHOWN]]
+    text = f"{table(('family', 'schedule', 'score', 'measure'), rows)}\n\nthe best of each family is now {bundle.path}'s"
+    result(as_json, {"bundle": str(bundle.path), "schedules": schedules, "quality": quality}, text)
+
+
+def _rankings(bundle: Bundle, nfe: int, judge: Judge) -> Rankings:
+    from ..calibration.levels import GENERATION, INVERSION, ranked
+
+    families = {name: family for name, family in {**GENERATION, **INVERSION}.items() if family.nfe == nfe}
+    found: Rankings = {}
+    with load(bundle.path, precision="fp32") as bcm:
+        for name, family in families.items():
+            progress(f"{name}: {len(family.levels)} schedules {family.template}")
+            found[name] = ranked(family, lambda schedule: judge.score(schedule, bcm.backend, SEED), _counter(len(family.levels)))
+    return found
+
+
+def _counter(total: int) -> Callable[[Scored], None]:
+    numbers = iter(range(1, total + 1))
+    return lambda scored: progress(f"  {next(numbers)}/{total}  {scored.score:.5g}  {scored.schedule}")
+
+
+def _measure(scored: Scored) -> str:
+    return "reconstruction_mse" if scored.schedule.from_image else "frechet_ratio"
+
+
+def _judge(data: str, bundle: Bundle) -> tuple[Judge, str]:
+    """Four fifths of the data train the judge's classifier, schedules are measured against the rest; digits have parts of their own."""
+    from ..calibration.trajectories import check_images
+    from ..evaluation.classifier import train_classifier
+    from ..evaluation.quality import Judge
+    from ..training.data import load_dataset, load_digits
+
+    model = bundle.manifest.model
+    if data == "digits":
+        train, held_out = load_digits("train"), load_digits("validation")
+    else:
+        train, held_out = _split(load_dataset(data, model.sample_shape[1] if Path(data).is_dir() else None))
+    labels = None if train.labels is None else train.labels.numpy()
+    check_images(train.images.numpy(), labels, train.name, model.sample_shape, model.num_classes)
+    progress(f"judge: a classifier fitted to {len(train)} images; schedules are measured against {len(held_out)} others")
+    return Judge(train_classifier(train), train, held_out), held_out.name
+
+
+def _split(data: Dataset) -> tuple[Dataset, Dataset]:
+    import torch
+
+    from ..training.data import Dataset
+
+    if data.labels is None:
+        raise LabelError(f"{data.name}: has no labels; images are scored by the features of a classifier fitted to the data's classes")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    cut = len(order) * 4 // 5
+    first, rest = (Dataset(data.name, data.images[part], data.labels[part]) for part in (order[:cut], order[cut:]))
+    return first, rest
+
+
+def _save_picture(rankings: Rankings, path: Path) -> None:
+    """One panel per family: score against the first level that is chosen, every schedule a point, the best one marked; a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(rankings), figsize=(5 * len(rankings), 4), squeeze=False, layout="constrained")
+    for panel, (name, ranking) in zip(axes[0], rankings.items(), strict=True):
+        panel.scatter([s.levels[0] for s in ranking], [s.score for s in ranking], s=14)
+        best = ranking[0]
+        panel.scatter(best.levels[0], best.score, s=80, facecolors="none", edgecolors="tab:red", label=str(best.schedule))
+        panel.set(xscale="log", title=name, xlabel="first level chosen", ylabel=_measure(best).replace("_", " "))
+        panel.legend()
+    figure.savefig(path, format="png", dpi=150)
+    plt.close(figure)

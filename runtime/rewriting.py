@@ -1,0 +1,60 @@
+"""Changing a bundle: its manifest alone, or its files, and never half."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import OutputError
+from .bundle import MANIFEST, Bundle, Manifest
+from .cache import write_atomically
+from .files import replacing
+
+
+def save_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
+    """Put a manifest over the bundle's own, whole or not at all; the other files stay. Raises OutputError."""
+    try:
+        write_atomically(bundle.path / MANIFEST, manifest.to_json())
+    except OSError as error:
+        raise OutputError(f"{bundle.path / MANIFEST}: cannot be written ({error.strerror})") from error
+    return Bundle(bundle.path, manifest)
+
+
+@contextmanager
+def amending(bundle: Bundle) -> Iterator[Path]:
+    """Yield an empty folder; when the block ends without an error, what was put there joins the bundle, over files of the same name.
+
+    A manifest that describes them must be among them. Files that stay are hard links for a moment, so nothing is copied where links
+    exist. Raises OutputError.
+    """
+    place = bundle.path.absolute()
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}.amending-", dir=place.parent) as folder:
+            yield Path(folder)
+            _join(Path(folder), place)
+    except OSError as error:
+        raise OutputError(f"{bundle.path}: cannot be written ({error.strerror or error})") from error
+
+
+def _join(stage: Path, place: Path) -> None:
+    new = {file.name for file in stage.iterdir()}
+    assert MANIFEST in new
+
+    def replaced(folder: str, names: list[str]) -> set[str]:
+        return new.intersection(names) if Path(folder) == place else set()
+
+    with replacing(place, force=True, marker=MANIFEST) as whole:
+        shutil.copytree(place, whole, ignore=replaced, copy_function=_link_or_copy)
+        for name in new:
+            (stage / name).rename(whole / name)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # no hard links on this file system
+        shutil.copy2(source, target)
