@@ -66,7 +66,7 @@ def save_picture(measured: Sequence[Activation], path: Path) -> None:
             axes.scatter(*zip(*points, strict=True), s=8, color=color, label=f"{label} ({len(points)} tensors)")
     axes.axhline(FP16_MAX, color="tab:red", linewidth=1, label="float16 ends at 65504")
     axes.set(yscale="log", xlabel="tensor, from input to output", ylabel="largest |activation|")
-    axes.legend(loc="center right", fontsize="small")
+    figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, format="png", dpi=150)
     plt.close(figure)
 

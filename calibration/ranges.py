@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnxruntime.quantization.calibrate import CalibrationDataReader, MinMaxCalibrater
+from onnxruntime.quantization.calibrate import MinMaxCalibrater
 
 from ..errors import BundleError, ImageError
+from ..runtime.backends.base import graph_inputs
 from ..runtime.bundle import DIRECTIONS, Bundle
-from .trajectories import Call, Trajectories
+from ..runtime.schedule import Move, Schedule
+from .trajectories import Samples, play_all
 
 CALIBRATION = "calibration.json"  # in a bundle
 FP16_MAX = 65504.0
@@ -56,40 +58,59 @@ def read_calibration(path: Path) -> Calibration:
         raise ImageError(f"{path}: not a calibration file ({type(error).__name__}: {error})") from error
 
 
-def measure_ranges(bundle: Bundle, trajectories: Trajectories) -> Calibration:
-    """Play the recorded calls once more on the float32 graphs with all tensors watched (onnxruntime.quantization's MinMaxCalibrater).
+def measure_ranges(
+    bundle: Bundle, schedules: Sequence[Schedule], samples: Samples, report: Callable[[int, int], None] = lambda done, total: None
+) -> Calibration:
+    """Play the schedules on the samples with every tensor of the float32 graphs watched. report(network calls done, calls in all).
 
-    Raises ImageError if a direction was never played.
+    Raises ImageError if a direction is never played.
     """
-    graphs = bundle.graphs("fp32")
-    ranges = {direction: _minimum_maximum(graphs[direction], trajectories.calls[direction]) for direction in DIRECTIONS}
-    samples = trajectories.samples
-    return Calibration(bundle.hashes("fp32"), samples.digest, samples.source, len(samples.images), trajectories.schedules, ranges)
-
-
-def _minimum_maximum(graph: Path, calls: list[Call]) -> dict[str, tuple[float, float]]:
-    if not calls:
-        raise ImageError(f"no schedule plays {graph.stem}; calibrate with one that generates and one that inverts")
     with tempfile.TemporaryDirectory() as folder:
-        # the copy with a ReduceMin and a ReduceMax on every tensor takes its weights along
-        calibrator = MinMaxCalibrater(graph, augmented_model_path=f"{folder}/watched.onnx", use_external_data_format=True)
-        calibrator.augment_graph()
-        calibrator.create_inference_session()
-        calibrator.collect_data(_Reader(calls))
-        found = calibrator.compute_data().data
-    proto = onnx.load(graph, load_external_data=False)
-    order = [value.name for value in proto.graph.input] + [name for node in proto.graph.node for name in node.output]
-    return {name: _pair(found[name].range_value) for name in order if name in found}
+        backend = _WatchedBackend(bundle, Path(folder))
+        play_all(backend, schedules, samples, report)
+        ranges = {direction: backend.ranges(direction) for direction in DIRECTIONS}
+    texts = [str(schedule) for schedule in schedules]
+    return Calibration(bundle.hashes("fp32"), samples.digest, samples.source, len(samples.images), texts, ranges)
 
 
-class _Reader(CalibrationDataReader):
-    """Calls in the form onnxruntime.quantization reads them."""
+class _WatchedBackend:
+    """Plays the float32 graphs with a ReduceMin and a ReduceMax on every tensor (onnxruntime.quantization's MinMaxCalibrater)."""
 
-    def __init__(self, calls: list[Call]) -> None:
-        self._calls: Iterator[Call] = iter(calls)
+    name, device, precision = "onnxruntime", "CPU", "fp32"
 
-    def get_next(self) -> Call:
-        return next(self._calls, {})  # nothing more to read
+    def __init__(self, bundle: Bundle, folder: Path) -> None:
+        self.sample_shape, self.num_classes = bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes
+        self._graphs = bundle.graphs("fp32")
+        self._folder = folder  # for the watched graphs, which take their weights along
+        self._calibrators: dict[str, MinMaxCalibrater] = {}
+
+    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+        calibrator = self._calibrator(move.graph)
+        assert calibrator.infer_session
+        outputs = calibrator.infer_session.run(None, graph_inputs(x, noise, move, labels))
+        calibrator.intermediate_outputs.append(outputs)
+        return np.asarray(outputs[0])  # the graph's own output; the watched values follow
+
+    def ranges(self, direction: str) -> dict[str, tuple[float, float]]:
+        """Tensor → (smallest, largest value) so far, in the graph's order."""
+        if direction not in self._calibrators:
+            raise ImageError(f"no schedule plays the {direction} graph; calibrate with one that generates and one that inverts")
+        found = self._calibrators[direction].compute_data().data
+        graph = onnx.load(self._graphs[direction], load_external_data=False).graph
+        order = [value.name for value in graph.input] + [name for node in graph.node for name in node.output]
+        return {name: _pair(found[name].range_value) for name in order if name in found}
+
+    def close(self) -> None:
+        self._calibrators.clear()
+
+    def _calibrator(self, direction: str) -> MinMaxCalibrater:
+        if direction not in self._calibrators:
+            watched = self._folder / f"{direction}.onnx"
+            calibrator = MinMaxCalibrater(self._graphs[direction], augmented_model_path=str(watched), use_external_data_format=True)
+            calibrator.augment_graph()
+            calibrator.create_inference_session()
+            self._calibrators[direction] = calibrator
+        return self._calibrators[direction]
 
 
 def _pair(values: Any) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""What the graphs really see: the inputs of every network call while schedules play, per direction.
+"""What the graphs really see: whole schedules, played on samples of every class in both directions.
 
-A calibration on images alone would miss most of it: a network call gets an image only at the end of a generation, else something
-between image and noise at a level of some schedule, and in the inverse graph the same going up.
+Images alone would miss most of it: a network call gets one at the beginning of an inversion, else something between image and
+noise at a level of some schedule.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ImageError, LabelError
-from ..runtime.backends.base import Backend, graph_inputs
-from ..runtime.bundle import DIRECTIONS
+from ..runtime.backends.base import Backend
 from ..runtime.chain import play
-from ..runtime.schedule import Move, Schedule, parse_schedule
+from ..runtime.schedule import Schedule, parse_schedule
 
 MINIMUM = 32  # images; fewer leave the largest activations of rare inputs unseen
-BATCH = 8  # images per recorded call
-Call = dict[str, np.ndarray]  # inputs of a graph by name, as in runtime/backends/base.py
+BATCH = 8  # images per network call
 
 
 @dataclass(frozen=True)
@@ -40,33 +38,6 @@ class Samples:
         whole = hashlib.sha256(self.images.tobytes())
         whole.update(b"" if self.labels is None else self.labels.tobytes())
         return whole.hexdigest()
-
-
-@dataclass(frozen=True)
-class Trajectories:
-    """calls: direction → the inputs of every network call, in batches."""
-
-    samples: Samples
-    schedules: list[str]
-    calls: dict[str, list[Call]]
-
-
-class _Recorder:
-    """A backend that notes what passes through another."""
-
-    def __init__(self, backend: Backend, on_call: Callable[[], None]) -> None:
-        self.name, self.device, self.precision = backend.name, backend.device, backend.precision
-        self.sample_shape, self.num_classes = backend.sample_shape, backend.num_classes
-        self.calls: dict[str, list[Call]] = {direction: [] for direction in DIRECTIONS}
-        self._backend, self._on_call = backend, on_call
-
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
-        self.calls[move.graph].append(graph_inputs(x, noise, move, labels))
-        self._on_call()
-        return self._backend.play_move(x, noise, move, labels)
-
-    def close(self) -> None:
-        self._backend.close()
 
 
 def draw_samples(
@@ -117,22 +88,22 @@ def generate_samples(backend: Backend, n: int) -> Samples:
     parts = [slice(i, i + BATCH) for i in range(0, n, BATCH)]
     one_step = parse_schedule("80>0.002")
     images = [play(one_step, backend, range(n)[p], None if labels is None else labels[p]) for p in parts]
-    return Samples(np.clip(np.concatenate(images), -1, 1), labels, f"{n} images by the model itself")
+    return Samples(np.clip(np.concatenate(images), -1, 1), labels, "made by the model itself")
 
 
-def collect(
+def play_all(
     backend: Backend, schedules: Sequence[Schedule], samples: Samples, report: Callable[[int, int], None] = lambda done, total: None
-) -> Trajectories:
+) -> None:
     """Play every schedule on every sample: generations from noise, inversions from the images. report(calls done, calls in all)."""
     n = len(samples.images)
     parts = [slice(i, min(i + BATCH, n)) for i in range(0, n, BATCH)]
     total = sum(schedule.nfe for schedule in schedules) * len(parts)
-    recorder = _Recorder(backend, lambda: report(sum(map(len, recorder.calls.values())), total))
+    calls = iter(range(1, total + 1))
     for schedule in schedules:
         for part in parts:
             labels = None if samples.labels is None else samples.labels[part]
-            play(schedule, recorder, range(n)[part], labels, samples.images[part] if schedule.from_image else None)
-    return Trajectories(samples, [str(s) for s in schedules], recorder.calls)
+            x = samples.images[part] if schedule.from_image else None
+            play(schedule, backend, range(n)[part], labels, x, on_move=lambda *_: report(next(calls), total))
 
 
 def _check_count(n: int) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SEED = 1_000_000  # first seed of the samples that schedules are scored on
 SHOWN = 5  # rows per family
+LEGIBLE = 8  # lines of a panel that have names
 
 Rankings = dict[str, "list[Scored]"]  # family → its schedules, the best first
 
@@ -97,18 +98,23 @@ def _split(data: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def _save_picture(rankings: Rankings, path: Path) -> None:
-    """One panel per family: score against the first level that is chosen, every schedule a point, the best one marked; a PNG."""
+    """One panel per family: score against the last level that is chosen, a line for each choice of the others, the best marked; a PNG."""
     import matplotlib as mpl
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(rankings), figsize=(5 * len(rankings), 4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(rankings), figsize=(5.5 * len(rankings), 4), squeeze=False, layout="constrained")
     for panel, (name, ranking) in zip(axes[0], rankings.items(), strict=True):
-        panel.scatter([s.levels[0] for s in ranking], [s.score for s in ranking], s=14)
+        lines: dict[tuple[float, ...], list[Scored]] = {}
+        for scored in sorted(ranking, key=lambda s: s.levels):
+            lines.setdefault(scored.levels[:-1], []).append(scored)
+        for others, members in lines.items():
+            label = ", ".join(f"{level:g}" for level in others) if 1 < len(lines) <= LEGIBLE else None
+            panel.plot([s.levels[-1] for s in members], [s.score for s in members], ".-", linewidth=0.8, label=label)
         best = ranking[0]
-        panel.scatter(best.levels[0], best.score, s=80, facecolors="none", edgecolors="tab:red", label=str(best.schedule))
-        panel.set(xscale="log", title=name, xlabel="first level chosen", ylabel=_measure(best).replace("_", " "))
-        panel.legend()
+        panel.plot(best.levels[-1], best.score, "o", markersize=10, markerfacecolor="none", color="tab:red", label=f"best: {best.schedule}")
+        panel.set(xscale="log", title=name, xlabel="last level chosen", ylabel=_measure(best).replace("_", " "))
+        panel.legend(fontsize="small")
     figure.savefig(path, format="png", dpi=150)
     plt.close(figure)

@@ -92,8 +92,33 @@ def _quantised(graph: Path, ranges: dict[str, tuple[float, float]], kept: Collec
     finally:
         logging.disable(logging.NOTSET)
     quantizer.model.topological_sort()
-    assert isinstance(quantizer.model.model, onnx.ModelProto)
-    return quantizer.model.model
+    quantised = quantizer.model.model
+    assert isinstance(quantised, onnx.ModelProto)
+    _spare_other_readers(quantised.graph)
+    return quantised
+
+
+def _spare_other_readers(graph: onnx.GraphProto) -> None:
+    """Let a float tensor that a convolution takes in 8 bits reach everything else that reads it as it was.
+
+    The quantizer gives every reader of the tensor a pair of its own: the norm beside a skip convolution, say, would read 8 bits too.
+    What a convolution gives stays quantised for all, which is what lets ONNX Runtime compute it in integers.
+    """
+    source = {node.output[0]: node for node in graph.node}
+    for node in graph.node:
+        if node.op_type in ("Conv", "QuantizeLinear", "DequantizeLinear"):
+            continue
+        for index, name in enumerate(node.input):
+            if name in source and source[name].op_type == "DequantizeLinear":
+                quantize = source[source[name].input[0]]
+                if quantize.input[0] not in source or source[quantize.input[0]].op_type != "Conv":
+                    node.input[index] = quantize.input[0]
+    ends = {value.name for value in graph.output}
+    for kind in ("DequantizeLinear", "QuantizeLinear"):  # pairs that nothing reads any more, from their ends
+        read = ends.union(*(node.input for node in graph.node))
+        used = [node for node in graph.node if node.op_type != kind or node.output[0] in read]
+        del graph.node[:]
+        graph.node.extend(used)
 
 
 def _move_weights(proto: onnx.ModelProto, weights: WeightsFile) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..calibration.ranges import CALIBRATION, Calibration, measure_ranges
-from ..calibration.trajectories import MINIMUM, Samples, collect, generate_samples
+from ..calibration.trajectories import MINIMUM, Samples, generate_samples
 from ..errors import ParityError
 from ..runtime.backends import open_backend
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
-from ..runtime.bundle import DIRECTIONS, Bundle
+from ..runtime.bundle import Bundle
 from ..runtime.parity import LARGE, compare, record
 from ..runtime.schedule import Schedule
 from .graphs import graph_names, weights_name
@@ -42,14 +42,13 @@ def seeds_for(parameters: int) -> int:
 
 def calibrate(bundle: Bundle, samples: Samples | None, schedules: list[Schedule], report: Report) -> Calibration:
     """Ranges of every activation of the float32 graphs while the schedules play on samples, by default on images of the model's own."""
-    backend = open_backend("auto", bundle, "fp32")
-    samples = samples or generate_samples(backend, MINIMUM)
-    trajectories = collect(backend, schedules, samples, _tenths(report, "trajectories"))
-    backend.close()
-    calls = ", ".join(f"{len(trajectories.calls[direction])} {direction}" for direction in DIRECTIONS)
-    report(f"trajectories: {len(schedules)} schedules on {samples.source}; calls of each direction: {calls}")
-    calibration = measure_ranges(bundle, trajectories)
-    report(f"ranges: {sum(map(len, calibration.ranges.values()))} tensors")
+    if samples is None:
+        backend = open_backend("auto", bundle, "fp32")
+        samples = generate_samples(backend, MINIMUM)
+        backend.close()
+    report(f"calibrating: {len(schedules)} schedules on {len(samples.images)} images ({samples.source})")
+    calibration = measure_ranges(bundle, schedules, samples, _tenths(report))
+    report(f"ranges of {sum(map(len, calibration.ranges.values()))} tensors")
     return calibration
 
 
@@ -92,9 +91,11 @@ def _choose(bundle: Bundle, calibration: Calibration, how: Quantisation, report:
     return kept
 
 
-def _tenths(report: Report, what: str) -> Callable[[int, int], None]:
+def _tenths(report: Report) -> Callable[[int, int], None]:
+    """Nine lines on the way."""
+
     def on_call(done: int, total: int) -> None:
         if done * 10 // total > (done - 1) * 10 // total and done < total:
-            report(f"{what}: {done} of {total} network calls")
+            report(f"  {done} of {total} network calls")
 
     return on_call

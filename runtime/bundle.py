@@ -121,8 +121,9 @@ class Bundle:
 
     def hashes(self, precision: str) -> dict[str, str]:
         """File name → sha256 of all that computes in a precision: its graphs and the weights they take."""
-        graphs = self.graphs(precision).values()
-        names = {graph.name for graph in graphs}.union(*(external_files(graph.read_bytes()) for graph in graphs))
+        self.graphs(precision)
+        graphs = self.manifest.graphs[precision].values()
+        names = set(graphs).union(*(_external_files(self.path, graph) for graph in graphs))
         return {name: self.manifest.files[name].sha256 for name in sorted(names)}
 
     def verdicts(self) -> list[Verdict]:
@@ -202,8 +203,13 @@ def _check_file(root: Path, name: str, facts: FileFacts) -> None:
 def _check_external_data(root: Path, graph: str, manifest: Manifest) -> None:
     """A graph may take weights from files of the manifest and from nowhere else. A location counts from the graph's own folder."""
     try:
-        places = {str(PurePosixPath(graph).parent / place) for place in external_files((root / graph).read_bytes())}
+        places = _external_files(root, graph)
     except ValueError as error:
         raise BundleError(f"{root}: {graph} is not a graph that this package writes ({error})") from error
     if not places <= set(manifest.files):
         raise BundleError(f"{root}: {graph} takes weights from files that are not of this bundle")
+
+
+def _external_files(root: Path, graph: str) -> set[str]:
+    """What a graph takes weights from, as names in the bundle."""
+    return {str(PurePosixPath(graph).parent / place) for place in external_files((root / graph).read_bytes())}

@@ -121,8 +121,8 @@ def tiny_checkpoint(**more: object) -> Checkpoint:
 
 
 def test_bundle_holds_what_was_verified(tmp_path: Path):
-    errors = export(ExportPlan(tiny_checkpoint(), tmp_path / "b"), "0" * 64)
-    assert len(errors) == 3 * (1 + 2 + 3 + 4 + 1 + 2) and all(e.ok and e.relative_l2 <= 1e-4 for e in errors)
+    errors = export(ExportPlan(tiny_checkpoint(), tmp_path / "b"), "0" * 64)["fp32"]
+    assert len(errors) == 3 * (1 + 2 + 3 + 4 + 1 + 2 + 3) and all(e.ok and e.relative_l2 <= 1e-4 for e in errors)
     assert {e.batch for e in errors} == {1, 2, 5}
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
         "forward.onnx",
@@ -132,8 +132,9 @@ def test_bundle_holds_what_was_verified(tmp_path: Path):
         "weights.bin",
     ]
     bundle = open_bundle(tmp_path / "b")
-    assert len(load_recording(bundle).states) == 6
-    assert bundle.manifest.provenance["parity"]["batches"] == [1, 2, 5]
+    assert len(load_recording(bundle).states) == 7  # the named schedules, and a reconstruction
+    (verdict,) = bundle.verdicts()
+    assert (verdict.precision, verdict.backend, verdict.against, verdict.ok, verdict.batches) == ("fp32", "onnxruntime", "torch", True, [1, 2, 5])
 
 
 def test_a_graph_that_strays_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -143,17 +144,19 @@ def test_a_graph_that_strays_is_not_published(tmp_path: Path, monkeypatch: pytes
         return true_silu(g, g.op("Mul", x, g.constant(1.001), at=at), at) if at.startswith("output_blocks.0") else true_silu(g, x, at)
 
     monkeypatch.setattr(network_graph, "silu", wrong_in_one_place)
-    with pytest.raises(BcmError, match=r"disagree in \d+ of 39 moves.*No bundle was written") as caught:
+    with pytest.raises(BcmError, match=r"fp32 on onnxruntime strays from torch in \d+ of 48 moves.*Nothing was written") as caught:
         export(ExportPlan(tiny_checkpoint(), tmp_path / "b"), "0" * 64)
     assert caught.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_large_network_verifies_two_schedules_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bcm_edge.export.exporter.LARGE", 1000)
-    assert ExportPlan(tiny_checkpoint(), Path("b")).to_verify == (["mixture-4", "invert-2"], (2,))
-    assert len(ExportPlan(tiny_checkpoint(), Path("b"), verify="full").to_verify[0]) == 6
-    assert ExportPlan(tiny_checkpoint(), Path("b"), verify="none").to_verify == ([], ())
+    monkeypatch.setattr("bcm_edge.runtime.parity.LARGE", 1000)
+    plan = ExportPlan(tiny_checkpoint(), Path("b"))
+    assert [str(p) for p in plan.programs] == ["80>3>0.002 +0.12 0.12>0.4>0.002", "+0.07 0.07>15>80>0.002"]
+    assert plan.batches == (2,)
+    full = ExportPlan(tiny_checkpoint(), Path("b"), verify="full")
+    assert (len(full.programs), full.batches) == (7, (1, 2, 5))
 
 
 def test_an_untrained_ict_start_is_refused(tmp_path: Path):
