@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,9 @@ from ..runtime.rewriting import save_manifest
 from ..runtime.verdicts import Verdict
 from .console import backend_option, bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
 
+if TYPE_CHECKING:
+    from ..export.bisect import Stray
+
 
 @click.command(short_help="Play a bundle and compare.", epilog="Example:  bcm-edge verify digits.bundle --precision all")
 @bundle_argument
@@ -41,7 +44,7 @@ from .console import backend_option, bundle_argument, json_option, parse_precisi
     help="The truth: what torch made at export, the fp32 graphs on onnxruntime, or torch here, with the bundle's weights.",
 )
 @click.option("--bound", type=click.FloatRange(0, min_open=True), help="Relative L2 each move may stray (default: by precision).")
-@click.option("--bisect", is_flag=True, help="Name the first layer that strays further than the bound (needs polygraphy).")
+@click.option("--bisect", is_flag=True, help="Of a precision that strays, name the first layer that does (needs polygraphy).")
 @click.pass_context
 @json_option
 def verify(
@@ -52,14 +55,21 @@ def verify(
     Bounds are 1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16) and 6e-2 (int8) relative L2 after every move. The verdicts go to the bundle's
     manifest with the sha256 of the files they are about; `inspect` shows them.
     """
+    if bisect:
+        require_extra("debug")
     opened = open_bundle(bundle)
     recording = _truth(opened, against)
     wanted = opened.precisions if precisions == "all" else parse_precisions(precisions)
     reports = [_verify(opened, recording, precision, backend, against, bound) for precision in wanted]
     opened = _store(opened, [report.verdict for report in reports])
     ok = all(report.verdict.ok for report in reports)
-    text = "\n\n".join(report.text() for report in reports)
-    result(as_json, {"bundle": str(bundle), "ok": ok, "precisions": [report.to_json() for report in reports]}, text)
+    values = {"bundle": str(bundle), "ok": ok, "precisions": [report.to_json() for report in reports]}
+    parts = [report.text() for report in reports]
+    if bisect:
+        strays = {r.verdict.precision: _stray(opened, recording, r.verdict) for r in reports if not r.verdict.ok}
+        values["strays"] = {precision: stray and stray.to_json() for precision, stray in strays.items()}
+        parts += [str(stray or f"{precision}: no layer strays by itself on ONNX Runtime") for precision, stray in strays.items()]
+    result(as_json, values, "\n\n".join(parts))
     context.exit(0 if ok else 1)
 
 
@@ -111,6 +121,13 @@ def _verify(bundle: Bundle, recording: Recording, precision: str, backend: str, 
     errors = compare(candidate, recording, sorted(sizes), bound)
     candidate.close()
     return _Report(verdict_on(errors, bundle, candidate, "fp32" if against == "fp32" else "torch", bound), errors, candidate.device)
+
+
+def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> Stray | None:
+    from ..export.bisect import first_stray_layer
+
+    progress(f"looking for the first layer of {verdict.precision} that strays")
+    return first_stray_layer(bundle, verdict.precision, recording, verdict.bound)
 
 
 def _store(bundle: Bundle, verdicts: list[Verdict]) -> Bundle:

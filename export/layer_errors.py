@@ -38,7 +38,7 @@ from ..runtime.doctor import missing_modules
 if TYPE_CHECKING:
     from ..model.preconditioning import ConsistencyModel
 
-CHUNK = 128  # tensors that are outputs at once; of an ImageNet-64 network and one sample at most some 0.4 GB for each of the two graphs
+CHUNK = 128  # tensors that are outputs at once; the largest of an ImageNet-64 network have 6 MB a sample, so at most 0.8 GB a graph
 _SHOWN = " shown"  # what a float32 copy of a tensor is called: numpy has no bfloat16
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 

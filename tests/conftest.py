@@ -69,6 +69,26 @@ def digits_bundle(request: pytest.FixtureRequest) -> Path:
     return Path(given).resolve() if given else request.getfixturevalue("exported")[0]
 
 
+@pytest.fixture(scope="session")
+def typed_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model in all four precisions, calibrated on digits. Every test reads it, none writes to it.
+
+    BCM_EDGE_TEST_BUNDLE names one made before, as for digits_bundle.
+    """
+    if given := os.environ.get("BCM_EDGE_TEST_BUNDLE"):
+        return Path(given).resolve()
+    bundle = tmp_path_factory.mktemp("typed") / "digits.bundle"
+    ended = request.getfixturevalue("cli")("export", "-o", bundle, "--precision", "all", "--data", "digits")
+    assert ended.exit_code == 0, ended.output
+    return bundle
+
+
+@pytest.fixture
+def typed_copy(typed_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle in all precisions, of the test's own."""
+    return shutil.copytree(typed_bundle, tmp_path / "typed.bundle")
+
+
 @pytest.fixture
 def bundle_copy(digits_bundle: Path, tmp_path: Path) -> Path:
     """A bundle of the test's own, to damage."""

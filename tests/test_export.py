@@ -11,26 +11,20 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from networks import TINY, random_model, tiny_checkpoint
 
 from bcm_edge import BcmError
 from bcm_edge.export import network_graph
 from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.graphs import write_graphs
-from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from bcm_edge.model.config import NetworkConfig, read_fields
+from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint
+from bcm_edge.model.config import NetworkConfig
 from bcm_edge.model.preconditioning import ConsistencyModel
 from bcm_edge.runtime.bundle import describe_files, open_bundle
 from bcm_edge.runtime.external_data import external_files
 from bcm_edge.runtime.parity import load_recording
 from bcm_edge.training.data import Dataset
 from bcm_edge.training.trainer import network_for
-
-TINY = NetworkConfig.from_json(read_fields(Path(__file__).parent / "data" / "tiny.json"))
-
-
-def model(config: NetworkConfig = TINY) -> ConsistencyModel:
-    torch.manual_seed(1)
-    return ConsistencyModel(config).eval().requires_grad_(False)
 
 
 def run(folder: Path, direction: str, **feeds: np.ndarray) -> np.ndarray:
@@ -49,7 +43,7 @@ def batch(n: int, config: NetworkConfig = TINY) -> dict[str, np.ndarray]:
 
 
 def test_graphs_have_the_documented_signature(tmp_path: Path):
-    write_graphs(model(), tmp_path)
+    write_graphs(random_model(), tmp_path)
     for direction, names in {"forward": ["x", "t", "u", "label"], "inverse": ["x", "noise", "t", "u", "label"]}.items():
         proto = onnx.load(tmp_path / f"{direction}.onnx", load_external_data=False)
         assert [i.name for i in proto.graph.input] == names
@@ -67,20 +61,20 @@ def test_graphs_have_the_documented_signature(tmp_path: Path):
 
 
 def test_weights_are_on_disk_once(tmp_path: Path):
-    write_graphs(model(), tmp_path)
-    parameters = 4 * sum(p.numel() for p in model().parameters())
+    write_graphs(random_model(), tmp_path)
+    parameters = 4 * sum(p.numel() for p in random_model().parameters())
     assert parameters <= (tmp_path / "weights.bin").stat().st_size < 1.02 * parameters
     assert (tmp_path / "forward.onnx").stat().st_size < 100_000
 
 
 @pytest.mark.parametrize("opset", [18, 20, 23])
 def test_opset_is_the_one_asked_for(tmp_path: Path, opset: int):
-    write_graphs(model(), tmp_path, opset)
+    write_graphs(random_model(), tmp_path, "fp32", opset)
     proto = onnx.load(tmp_path / "inverse.onnx", load_external_data=False)
     assert [(o.domain, o.version) for o in proto.opset_import] == [("", opset)]
     feeds = batch(2)
     with torch.no_grad():
-        expected = model()(*(torch.from_numpy(v) for v in feeds.values())).numpy()
+        expected = random_model()(*(torch.from_numpy(v) for v in feeds.values())).numpy()
     np.testing.assert_allclose(run(tmp_path, "forward", **feeds), expected, rtol=1e-4, atol=1e-3)
 
 
@@ -97,27 +91,23 @@ VARIANTS = [
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_graphs_compute_what_torch_computes(tmp_path: Path, change: dict, n: int):
     config = replace(TINY, **change)
-    write_graphs(model(config), tmp_path)
+    write_graphs(random_model(config), tmp_path)
     feeds = batch(n, config)
     noise = np.random.default_rng(0).normal(size=feeds["x"].shape).astype(np.float32)
     with torch.no_grad():
-        at_x = model(config)(*(torch.from_numpy(v) for v in feeds.values())).numpy()
-        at_noisy = model(config)(*(torch.from_numpy(v) for v in {**feeds, "x": feeds["x"] + noise}.values())).numpy()
+        at_x = random_model(config)(*(torch.from_numpy(v) for v in feeds.values())).numpy()
+        at_noisy = random_model(config)(*(torch.from_numpy(v) for v in {**feeds, "x": feeds["x"] + noise}.values())).numpy()
     for got, expected in ((run(tmp_path, "forward", **feeds), at_x), (run(tmp_path, "inverse", noise=noise, **feeds), at_noisy)):
         assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
 def test_levels_are_inputs_and_not_folded(tmp_path: Path):
-    write_graphs(model(), tmp_path)
+    write_graphs(random_model(), tmp_path)
     feeds = batch(2)
     base = run(tmp_path, "forward", **feeds)
     assert not np.allclose(base, run(tmp_path, "forward", **{**feeds, "t": feeds["t"] / 2}))
     assert not np.allclose(base, run(tmp_path, "forward", **{**feeds, "u": feeds["u"] / 2}))
     assert (run(tmp_path, "forward", **{**feeds, "u": feeds["t"]}) == feeds["x"]).all()
-
-
-def tiny_checkpoint(**more: object) -> Checkpoint:
-    return Checkpoint("tiny.pt", TINY, model().network.state_dict(), **more)  # type: ignore[arg-type]
 
 
 def test_bundle_holds_what_was_verified(tmp_path: Path):
@@ -134,7 +124,13 @@ def test_bundle_holds_what_was_verified(tmp_path: Path):
     bundle = open_bundle(tmp_path / "b")
     assert len(load_recording(bundle).states) == 7  # the named schedules, and a reconstruction
     (verdict,) = bundle.verdicts()
-    assert (verdict.precision, verdict.backend, verdict.against, verdict.ok, verdict.batches) == ("fp32", "onnxruntime", "torch", True, [1, 2, 5])
+    assert (verdict.precision, verdict.backend, verdict.against, verdict.ok, verdict.batches) == (
+        "fp32",
+        "onnxruntime",
+        "torch",
+        True,
+        [1, 2, 5],
+    )
 
 
 def test_a_graph_that_strays_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -200,7 +196,7 @@ def test_weights_beside_a_graph_in_a_sub_folder_must_be_hashed_too(tmp_path: Pat
 
 
 def test_the_last_of_two_locations_counts(tmp_path: Path):
-    write_graphs(model(), tmp_path)
+    write_graphs(random_model(), tmp_path)
     content = (tmp_path / "forward.onnx").read_bytes()
     assert external_files(content) == {"weights.bin"}
     entry = b"\n\x08location\x12\x0bweights.bin"

@@ -9,30 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import TINY, tiny_model
 
 from bcm_edge.model.checkpoint import load_checkpoint
-from bcm_edge.model.config import NetworkConfig, read_fields
 from bcm_edge.model.preconditioning import ConsistencyModel, coefficients, warp
-
-DATA = Path(__file__).parent / "data"
-
-
-def tiny_model() -> tuple[ConsistencyModel, dict[str, np.ndarray]]:
-    """The authors' tiny network: weights and inputs drawn from one frozen random stream, outputs as recorded."""
-    stream = np.random.RandomState(1234)
-    weights = {}
-    for key, shape in json.loads((DATA / "tiny_keys.json").read_text()):
-        normal = stream.standard_normal(shape)
-        if len(shape) > 1:
-            values = normal * 0.9 / np.sqrt(np.prod(shape[1:]))
-        else:
-            values = 1 + 0.1 * normal if key.endswith("weight") else 0.05 * normal
-        weights[key] = torch.from_numpy(values.astype(np.float32))
-    recorded = dict(np.load(DATA / "tiny.npz"))
-    recorded["x"] = np.stack([(stream.standard_normal((2, 3, 16, 16)) * max(t, 0.5)).astype(np.float32) for t, _ in recorded["pairs"]])
-    model = ConsistencyModel(NetworkConfig.from_json(read_fields(DATA / "tiny.json")))
-    model.network.load_state_dict(weights)
-    return model.eval().requires_grad_(False), recorded
 
 
 def relative_l2(a: np.ndarray, b: np.ndarray) -> float:
@@ -102,7 +82,7 @@ def test_time_embedding_puts_cosines_first():
     ids=lambda change: next(iter(change)),
 )
 def test_every_variant_uses_both_levels_and_the_label(change: dict):
-    config = replace(NetworkConfig.from_json(read_fields(DATA / "tiny.json")), **change)
+    config = replace(TINY, **change)
     torch.manual_seed(0)
     model = ConsistencyModel(config).eval().requires_grad_(False)
     x = torch.randn(2, *config.sample_shape)

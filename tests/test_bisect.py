@@ -1,0 +1,166 @@
+"""Bisecting: the layer that was made wrong is the layer that is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from networks import TINY, random_model
+
+pytest.importorskip("polygraphy", reason="bisecting needs polygraphy; pip install '.[debug]'")
+
+from bcm_edge import BcmError
+from bcm_edge.export import layer_errors, network_graph
+from bcm_edge.export.bisect import first_stray_layer
+from bcm_edge.export.exporter import ExportPlan, export
+from bcm_edge.export.int8 import layers
+from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from bcm_edge.model.player import TorchBackend
+from bcm_edge.model.preconditioning import ConsistencyModel
+from bcm_edge.runtime.backends import open_backend
+from bcm_edge.runtime.bundle import Bundle, describe_files, open_bundle
+from bcm_edge.runtime.parity import BOUNDS, Recording, compare, record
+
+LATE = "output_blocks.0.0.in_layers.2"  # a convolution with most of the network before it
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+def exported(checkpoint: Checkpoint, folder: Path, *precisions: str) -> Bundle:
+    export(ExportPlan(checkpoint, folder, verify="none", precisions=precisions, allow_inaccurate=True), "0" * 64)
+    return open_bundle(folder)
+
+
+def tiny(model: ConsistencyModel) -> Checkpoint:
+    return Checkpoint("tiny.pt", model.config, model.network.state_dict())
+
+
+def recorded(model: ConsistencyModel, bundle: Bundle) -> Recording:
+    return record(TorchBackend(model), [bundle.schedule(name) for name in ("zigzag-3", "invert-2")], 2)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped model in every precision, every convolution in 8 bits."""
+    return exported(load_checkpoint(shipped_checkpoint()), tmp_path_factory.mktemp("healthy") / "b", *PRECISIONS)
+
+
+@pytest.fixture(scope="module")
+def truth(healthy: Bundle) -> Recording:
+    return recorded(load_checkpoint(shipped_checkpoint()).model(), healthy)
+
+
+@pytest.fixture
+def damaged(healthy: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
+    """A copy of the bundle in which change(graph, folder) was done to one graph, with hashes that fit."""
+
+    def damage(graph: str, change: Callable[[onnx.ModelProto, Path], None]) -> Bundle:
+        folder = shutil.copytree(healthy.path, tmp_path / "damaged")
+        proto = onnx.load(folder / graph, load_external_data=False)
+        change(proto, folder)
+        onnx.save(proto, folder / graph)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        files = describe_files(folder)
+        manifest["files"] = {name: vars(files[name]) for name in manifest["files"]}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return open_bundle(folder)
+
+    return damage
+
+
+def negate_on_disk(name: str) -> Callable[[onnx.ModelProto, Path], None]:
+    """Change the sign of a weight in the file that both directions take it from."""
+
+    def change(proto: onnx.ModelProto, folder: Path) -> None:
+        (tensor,) = (t for t in proto.graph.initializer if t.name == name)
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        types = {onnx.TensorProto.FLOAT16: np.float16, onnx.TensorProto.FLOAT: np.float32}
+        content = np.memmap(folder / place["location"], types[tensor.data_type], "r+", int(place["offset"]), tuple(tensor.dims))
+        content[:] = -content
+        content.flush()
+
+    return change
+
+
+def negate_in_graph(name: str) -> Callable[[onnx.ModelProto, Path], None]:
+    """Give one graph a weight of its own, with the sign changed."""
+
+    def change(proto: onnx.ModelProto, folder: Path) -> None:
+        (tensor,) = (t for t in proto.graph.initializer if t.name == name)
+        whole = next(t for t in onnx.load(folder / "forward.onnx").graph.initializer if t.name == name)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(whole), name))
+
+    return change
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_healthy_graph_has_no_stray_layer(healthy: Bundle, truth: Recording, precision: str):
+    assert first_stray_layer(healthy, precision, truth, BOUNDS[precision]) is None
+
+
+def test_the_convolution_with_a_wrong_weight_is_named(damaged: Callable[..., Bundle], truth: Recording, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(layer_errors, "CHUNK", 50)  # the layer is in a later chunk
+    bundle = damaged("forward.fp16.onnx", negate_on_disk(f"{LATE}.weight"))
+    stray = first_stray_layer(bundle, "fp16", truth, BOUNDS["fp16"])
+    assert stray and stray.alone and (stray.layer, stray.node) == (LATE, f"{LATE}/Conv")
+    assert stray.first.error > 1 and stray.first.before < 2e-3 and stray.growing[0].node == f"{LATE}/Conv"
+    assert f"the first layer to stray is {LATE} (node {LATE}/Conv, Conv)\n" in str(stray)
+    assert json.loads(json.dumps(stray.to_json()))["first"]["layer"] == LATE
+
+
+def test_an_overflow_is_named_with_what_the_reference_reaches(tmp_path: Path):
+    model, layer = random_model(), "input_blocks.1.0.in_layers.2"
+    model.get_submodule(f"network.{layer}").weight *= 5e5  # the normalisation after it takes that out again
+    bundle = exported(tiny(model), tmp_path / "b", "fp32", "fp16", "bf16")
+    recording = recorded(model, bundle)
+    stray = first_stray_layer(bundle, "fp16", recording, BOUNDS["fp16"])
+    assert stray and stray.node == f"{layer}/Conv" and stray.first.error == np.inf
+    assert 65504 < stray.first.largest < 1e7
+    assert "NaN or infinity there" in str(stray) and "float16 ends at 65504; export bf16" in stray.hint
+    assert first_stray_layer(bundle, "bf16", recording, 5 * BOUNDS["bf16"]) is None  # random weights
+
+
+def test_a_tight_bound_names_an_8_bit_convolution(healthy: Bundle, truth: Recording):
+    stray = first_stray_layer(healthy, "int8", truth, 1e-3)
+    assert stray and stray.layer in layers(healthy)
+    assert f"keep {stray.layer} in float32" in stray.hint
+
+
+def test_errors_that_add_up_are_traced_in_the_worst_move(healthy: Bundle, truth: Recording):
+    candidate = open_backend("typed", healthy, "bf16")
+    bound = 0.99 * max(e.relative_l2 for e in compare(candidate, truth, (len(truth.seeds),), 1.0))
+    stray = first_stray_layer(healthy, "bf16", truth, bound)
+    assert stray and not stray.alone and stray.output_error < bound
+    assert "no move strays alone" in str(stray)
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_a_float32_graph_with_a_wrong_weight(damaged: Callable[..., Bundle], truth: Recording, direction: str):
+    bundle = damaged(f"{direction}.onnx", negate_in_graph(f"{LATE}.weight"))
+    stray = first_stray_layer(bundle, "fp32", truth, BOUNDS["fp32"])
+    assert stray and (stray.graph, stray.node) == (f"{direction}.onnx", f"{LATE}/Conv")
+
+
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_a_float32_graph_that_was_written_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale_shift: bool):
+    true_silu, config = network_graph.silu, replace(TINY, use_scale_shift_norm=scale_shift)
+
+    def wrong_in_one_place(g, x: str, at: str) -> str:
+        return true_silu(g, g.op("Mul", x, g.constant(1.01), at=at) if at == LATE.replace("2", "0") else x, at)
+
+    monkeypatch.setattr(network_graph, "silu", wrong_in_one_place)
+    bundle = exported(tiny(random_model(config)), tmp_path / "b", "fp32")
+    stray = first_stray_layer(bundle, "fp32", recorded(random_model(config), bundle), BOUNDS["fp32"])
+    assert stray and stray.node == f"{LATE}/Conv"  # the first output after the SiLU that torch has too
+
+
+def test_weights_that_were_not_recorded_are_no_layer_s_fault(damaged: Callable[..., Bundle], truth: Recording):
+    bundle = damaged("forward.onnx", negate_on_disk(f"{LATE}.weight"))
+    with pytest.raises(BcmError, match=r"no layer does.*the weights are not those that were recorded") as caught:
+        first_stray_layer(bundle, "fp32", truth, BOUNDS["fp32"])
+    assert caught.value.exit_code == 1
