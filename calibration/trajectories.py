@@ -7,6 +7,7 @@ noise at a level of some schedule.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from ..runtime.chain import play
 from ..runtime.schedule import Schedule, parse_schedule
 
 MINIMUM = 32  # images; fewer leave the largest activations of rare inputs unseen
-BATCH = 8  # images per network call
+BATCH_VALUES = 8 * 3 * 32 * 32  # of the images of a network call; watching a network holds all of its activations in memory
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def generate_samples(backend: Backend, n: int) -> Samples:
     _check_count(n)
     classes = backend.num_classes
     labels = None if classes is None else np.arange(n, dtype=np.int64) * max(1, classes // n) % classes
-    parts = [slice(i, i + BATCH) for i in range(0, n, BATCH)]
+    parts = _parts(n, backend.sample_shape)
     one_step = parse_schedule("80>0.002")
     images = [play(one_step, backend, range(n)[p], None if labels is None else labels[p]) for p in parts]
     return Samples(np.clip(np.concatenate(images), -1, 1), labels, "made by the model itself")
@@ -96,7 +97,7 @@ def play_all(
 ) -> None:
     """Play every schedule on every sample: generations from noise, inversions from the images. report(calls done, calls in all)."""
     n = len(samples.images)
-    parts = [slice(i, min(i + BATCH, n)) for i in range(0, n, BATCH)]
+    parts = _parts(n, backend.sample_shape)
     total = sum(schedule.nfe for schedule in schedules) * len(parts)
     calls = iter(range(1, total + 1))
     for schedule in schedules:
@@ -104,6 +105,12 @@ def play_all(
             labels = None if samples.labels is None else samples.labels[part]
             x = samples.images[part] if schedule.from_image else None
             play(schedule, backend, range(n)[part], labels, x, on_move=lambda *_: report(next(calls), total))
+
+
+def _parts(n: int, sample_shape: tuple[int, int, int]) -> list[slice]:
+    """n samples in batches of at most 8, and of at most BATCH_VALUES."""
+    size = max(1, min(8, BATCH_VALUES // math.prod(sample_shape)))
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
 def _check_count(n: int) -> None:

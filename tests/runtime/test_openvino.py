@@ -1,0 +1,60 @@
+"""The openvino backend: the same answers from the same files, static shapes, and no precision that it would not compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bcm_edge
+from bcm_edge.errors import BackendError
+from bcm_edge.runtime.backends import open_backend
+from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.parity import compare, load_recording
+
+pytest.importorskip("openvino", reason="openvino is not installed; pip install '.[openvino]'")
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("bf16", 2e-2), ("int8", 6e-2)])
+def test_whole_schedules_agree_with_torch_at_every_batch(typed_bundle: Path, precision: str, bound: float):
+    bundle = open_bundle(typed_bundle)
+    errors = compare(open_backend("openvino", bundle, precision), load_recording(bundle), (1, 2, 5), bound)
+    assert len(errors) == 48 and all(e.ok for e in errors), max(errors, key=lambda e: e.relative_l2)
+    if precision != "fp32":
+        assert max(e.relative_l2 for e in errors) > 1e-3  # it did compute in fewer bits
+
+
+def test_auto_takes_what_is_faster_and_says_so(typed_bundle: Path):
+    bundle = open_bundle(typed_bundle)
+    assert open_backend("auto", bundle, "fp32").name == "onnxruntime"
+    assert open_backend("auto", bundle, "bf16").name == "openvino"
+    assert open_backend("auto", bundle, "int8").name == "openvino"
+
+
+def test_float16_would_be_computed_in_float32_and_is_refused(typed_bundle: Path):
+    with pytest.raises(BackendError, match="computes a half-precision graph in float32"):
+        open_backend("openvino", open_bundle(typed_bundle), "fp16")
+
+
+def test_an_image_does_not_depend_on_its_batch(typed_bundle: Path):
+    with bcm_edge.load(typed_bundle, "openvino") as bcm:
+        together = bcm.generate(5, labels=[0, 1, 2, 3, 4], schedule="mixture-4")
+        alone = np.concatenate([bcm.generate(1, labels=n, seed=n, schedule="mixture-4") for n in range(5)])
+    assert np.abs(together - alone).max() <= 1e-4
+
+
+def test_networks_are_kept_compiled_and_a_damaged_cache_is_no_harm(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path))
+    first = bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3)
+    blobs = list((tmp_path / "openvino").glob("*.blob"))
+    assert blobs
+    for blob in blobs:
+        blob.write_bytes(blob.read_bytes()[:1000])
+    assert np.array_equal(bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3), first)
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path / "file"))
+    assert bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3).shape == (1, 1, 8, 8)
