@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest
-	$(BIN)/bcm-edge export -o build/digits.bundle --force
+	$(BIN)/bcm-edge export -o build/digits.bundle --precision all --data digits --force
 	tests/on_python.sh 3.10 build/digits.bundle
 	tests/on_python.sh 3.12 build/digits.bundle
 
@@ -24,7 +24,7 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[export,train,test,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[export,quantize,openvino,debug,train,test,dev]'
 	touch $@
 
 clean:

@@ -33,9 +33,9 @@ class Commands(click.Group):
         "invert": "images",
         "reconstruct": "images",
         "verify": "checks",
+        "bench": "bench",
         "inspect": "checks",
         "doctor": "checks",
-        "bench": "bench",
         "train": "train",
         "demo": "demo",
     }

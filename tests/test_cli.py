@@ -16,13 +16,14 @@ from typing import Any
 
 import click
 import numpy as np
+import onnx
 import pytest
 from click.testing import Result
 from PIL import Image
 
 from bcm_edge.cli import main
 
-COMMANDS = ("export", "generate", "invert", "reconstruct", "verify", "inspect", "doctor", "train", "demo")
+COMMANDS = ("export", "calibrate", "generate", "invert", "reconstruct", "verify", "bench", "inspect", "doctor", "train", "demo")
 ROOT = Path(__file__).resolve().parent.parent
 
 Cli = Callable[..., Result]
@@ -106,7 +107,7 @@ def test_export_prints_the_bundle_on_stdout_and_progress_on_stderr(exported: Exp
     _, ended = exported
     assert ended.stdout == "digits.bundle\n"
     assert "checkpoint: " in ended.stderr
-    assert "39 of 39 moves agree at batch 1, 2, 5" in ended.stderr
+    assert re.search(r"fp32 on onnxruntime against torch: \S+, bound 1e-04: ok \(48 moves in ", ended.stderr)
 
 
 def test_export_prints_next_commands_that_work(exported: Exported, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +124,7 @@ def test_export_prints_next_commands_that_work(exported: Exported, cli: Cli, tmp
 def test_export_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     told = cli("export", "-o", tmp_path / "sub" / "a.bundle", "--dry-run")
     assert told.exit_code == 0
-    assert told.stdout.startswith(f"would write {tmp_path}/sub/a.bundle: forward.onnx, inverse.onnx, weights.bin (3.0 MB)")
+    assert told.stdout.startswith(f"would write {tmp_path}/sub/a.bundle: forward.onnx, inverse.onnx, weights.bin (weights in fp32: 3.0 MB)")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,13 +133,14 @@ def test_export_dry_run_json_tells_the_model(cli: Cli, tmp_path: Path) -> None:
     assert told["dry_run"] is True
     assert told["parameters"] == 759489
     assert told["config"]["image_size"] == 8
-    assert told["to_verify"] == ["one-step", "ancestral-2", "zigzag-3", "mixture-4", "invert-1", "invert-2"]
+    assert len(told["to_verify"]) == 7
+    assert told["to_verify"][0] == "80>0.002" and told["to_verify"][-1] == "+0.07 0.07>1.25>80>0.002"
 
 
 def test_export_no_verify_leaves_out_the_recording(cli: Cli, tmp_path: Path) -> None:
     made = cli("export", "-o", tmp_path / "a.bundle", "--no-verify", "--json")
     assert made.exit_code == 0
-    assert only_json(made.stdout)["verification"] == []
+    assert only_json(made.stdout)["verification"] == {}
     assert not (tmp_path / "a.bundle" / "golden.npz").exists()
     refused = cli("verify", tmp_path / "a.bundle")
     assert refused.exit_code == 2
@@ -333,12 +335,13 @@ def test_folder_of_images_is_read_in_order_of_names(digits_bundle: Path, cli: Cl
 # Verify, inspect, doctor
 
 
-def test_verify_passes_on_an_exported_bundle(digits_bundle: Path, cli: Cli) -> None:
-    told = only_json(cli("verify", digits_bundle, "--json").stdout)
+def test_verify_passes_on_an_exported_bundle(bundle_copy: Path, cli: Cli) -> None:
+    told = only_json(cli("verify", bundle_copy, "--json").stdout)
     assert told["ok"] is True
-    assert told["backend"] == "onnxruntime"
-    assert len(told["moves"]) == 39
-    assert max(move["relative_l2"] for move in told["moves"]) < 1e-4
+    (fp32,) = told["precisions"]
+    assert (fp32["precision"], fp32["backend"], fp32["against"], fp32["bound"]) == ("fp32", "onnxruntime", "torch", 1e-4)
+    assert len(fp32["moves"]) == 48
+    assert max(move["relative_l2"] for move in fp32["moves"]) == fp32["needed"] < 1e-4
 
 
 def test_verify_fails_on_a_recording_that_disagrees(bundle_copy: Path, cli: Cli, process: Process) -> None:
@@ -351,24 +354,67 @@ def test_verify_fails_on_a_recording_that_disagrees(bundle_copy: Path, cli: Cli,
     assert ended.returncode == 1
     told = only_json(ended.stdout)
     assert told["ok"] is False
-    assert {(move["schedule"], move["move"]) for move in told["moves"] if not move["ok"]} == {("80>0.002", "80>0.002")}
+    moves = told["precisions"][0]["moves"]
+    assert {(move["schedule"], move["move"]) for move in moves if not move["ok"]} == {("80>0.002", "80>0.002")}
     shown = cli("verify", bundle_copy)
     assert shown.exit_code == 1
-    assert "FAILED: bound 1e-04 per move" in shown.stdout
+    assert re.search(r"fp32 on onnxruntime against torch: \S+, bound 1e-04: FAILED \(45 of 48 moves", shown.stdout)
+    assert "FAILED" in cli("inspect", bundle_copy).stdout
 
 
-def test_verify_fails_where_a_bound_is_too_tight(digits_bundle: Path, cli: Cli) -> None:
-    assert cli("verify", digits_bundle, "--bound", "1e-12").exit_code == 1
+def test_verify_fails_where_a_bound_is_too_tight(bundle_copy: Path, cli: Cli) -> None:
+    assert cli("verify", bundle_copy, "--bound", "1e-12").exit_code == 1
 
 
-def test_verify_fails_on_a_backend_that_computes_nothing(digits_bundle: Path, cli: Cli) -> None:
-    assert cli("verify", digits_bundle, "--backend", "null").exit_code == 1
+def test_verify_fails_on_a_backend_that_computes_nothing(bundle_copy: Path, cli: Cli) -> None:
+    assert cli("verify", bundle_copy, "--backend", "null").exit_code == 1
+
+
+@pytest.mark.parametrize(("truth", "against"), [("fp32", "fp32"), ("torch", "torch")])
+def test_verify_against_another_truth_needs_no_recording(bundle_copy: Path, cli: Cli, truth: str, against: str) -> None:
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    del manifest["files"]["golden.npz"]
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "has no golden.npz to verify against" in cli("verify", bundle_copy).stderr
+    told = only_json(cli("verify", bundle_copy, "--against", truth, "--json").stdout)
+    assert told["ok"] is True and told["precisions"][0]["against"] == against
+
+
+def test_a_verdict_holds_for_the_files_it_is_about_and_no_others(bundle_copy: Path, cli: Cli) -> None:
+    assert "fp32 on onnxruntime against torch" in cli("inspect", bundle_copy).stdout
+    file = bundle_copy / "forward.onnx"
+    file.write_bytes(file.read_bytes() + b"")  # the same bytes: it still holds
+    assert "fp32 on onnxruntime against torch" in cli("inspect", bundle_copy).stdout
+    proto = onnx.load(file, load_external_data=False)
+    proto.doc_string = "another"
+    onnx.save(proto, file)
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    content = file.read_bytes()
+    manifest["files"]["forward.onnx"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "fp32 on onnxruntime against torch" not in cli("inspect", bundle_copy).stdout
+
+
+def test_verify_of_a_bundle_that_cannot_be_written_keeps_no_verdict(bundle_copy: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, text: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("bcm_edge.runtime.rewriting.write_atomically", refuse)
+    ended = cli("verify", bundle_copy)
+    assert ended.exit_code == 0
+    assert "the verdicts are not kept: " in ended.stderr and "manifest.json: cannot be written (Permission denied)" in ended.stderr
+
+
+def test_verify_names_a_precision_that_the_bundle_lacks(bundle_copy: Path, cli: Cli) -> None:
+    ended = cli("verify", bundle_copy, "--precision", "int8")
+    assert ended.exit_code == 2
+    assert "has no int8 graphs (it has fp32); export with --precision fp32,int8" in ended.stderr
 
 
 def test_inspect_shows_model_schedules_and_files(digits_bundle: Path, cli: Cli) -> None:
     shown = cli("inspect", digits_bundle).stdout
     assert shown.startswith("digits: 1×8×8, 10 classes, 0.76 M parameters\n")
-    assert re.search(r"^one-step +1 +80>0\.002$", shown, re.MULTILINE)
+    assert re.search(r"^one-step +1 +80>0\.002 +not measured$", shown, re.MULTILINE)
     assert re.search(r"^weights\.bin +3038020 +[0-9a-f]{12}$", shown, re.MULTILINE)
     told = only_json(cli("inspect", digits_bundle, "--json").stdout)
     assert told["schema"] == 1
@@ -437,7 +483,10 @@ def test_generate_runs_without_any_extra(bare_python: Process, digits_bundle: Pa
     assert ended.returncode == 0, ended.stderr
     refused = bare_python("generate", digits_bundle, "--label", 3, "-o", tmp_path / "b.png")
     assert refused.returncode == 2
-    assert refused.stderr == "error: no backend can run here; onnxruntime: onnxruntime is not installed; pip install 'bcm-edge[run]'\n"
+    assert refused.stderr == (
+        "error: no backend can run fp32 here; onnxruntime: onnxruntime is not installed; pip install 'bcm-edge[run]'; "
+        "openvino: openvino is not installed; pip install 'bcm-edge[openvino]'\n"
+    )
 
 
 @pytest.mark.parametrize(("arguments", "extra"), [(("export",), "export"), (("train", "--data", "digits"), "train")])
@@ -487,7 +536,7 @@ def test_demo_writes_a_folder_to_look_at(cli: Cli, tmp_path: Path) -> None:
 def test_generate_splits_result_and_progress(digits_bundle: Path, process: Process, tmp_path: Path) -> None:
     ended = process("generate", digits_bundle, "-n", 2, "--label", 3, "-o", "out.npz", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, "out.npz\n")
-    assert re.fullmatch(r"2 images in \d+\.\d\d s \(80>0\.002, 1 NFE each\) on onnxruntime: CPU, \d+ threads\n", ended.stderr)
+    assert re.fullmatch(r"2 images in \d+\.\d\d s \(80>0\.002, 1 NFE each\) in fp32 on onnxruntime: CPU, \d+ threads\n", ended.stderr)
 
 
 @pytest.mark.parametrize("command", ["generate", "invert", "reconstruct"])
