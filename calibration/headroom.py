@@ -82,8 +82,8 @@ def _float32_tensors(bundle: Bundle) -> dict[str, str] | None:
         types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
         attention = {node.name.split("/")[0] for node in graph.node if node.op_type == "Softmax"}
         on_image = {"x", "noise"}
-        for name in on_image & set(types):
-            reasons[name] = _PRECONDITIONING
+        for value in graph.input:
+            reasons[value.name] = _PRECONDITIONING if value.name in on_image else _CONDITIONING
         for node in graph.node:
             if on_image & set(node.input):
                 on_image |= set(node.output)

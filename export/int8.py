@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto
 from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+from onnxruntime.quantization.quant_utils import add_infer_metadata
 
 from ..calibration.ranges import Calibration
 from ..runtime.bundle import Bundle
@@ -23,6 +24,8 @@ from .graphs import graph_names, weights_name
 from .weights import WeightsFile
 
 OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "DedicatedQDQPair": True}
+Error = Callable[[Collection[str]], float]
+
 _INLINE = 1024  # bytes: smaller tensors (constants, scalar scales, which differ between the directions) stay in the graph
 
 
@@ -31,16 +34,43 @@ def write_int8_graphs(bundle: Bundle, calibration: Calibration, kept: Collection
 
     kept: layers (as `layers` names them) that stay float32. Raises BundleError if the calibration is of another model.
     """
-    calibration.check_fits(bundle)
     names = graph_names("int8")
     with WeightsFile(folder / weights_name("int8")) as weights:
         for direction, graph in bundle.graphs("fp32").items():
-            proto = _quantised(graph, calibration.ranges[direction], kept)
-            _move_weights(proto, weights)
+            proto = quantised(bundle, calibration, kept, direction)
+            _move_weights(proto, graph.parent, weights)
             onnx.save(proto, folder / names[direction])
     for name in names.values():
         onnx.checker.check_model(folder / name, full_check=True)
     return names
+
+
+def quantised(bundle: Bundle, calibration: Calibration, kept: Collection[str], direction: str) -> onnx.ModelProto:
+    """One int8 graph. 8-bit weights are inside; all others are where they were, in the bundle's float32 weights file."""
+    calibration.check_fits(bundle)
+    graph, ranges = bundle.graphs("fp32")[direction], calibration.ranges[direction]
+    proto = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
+    add_infer_metadata(proto)  # says that shapes are there; the quantizer would write everything to disk to infer them
+    chosen = [node for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in kept]
+    if not chosen:
+        return proto
+    weights = {name for node in chosen for name in node.input[1:]}
+    for tensor in proto.graph.initializer:
+        if tensor.name in weights:
+            _fetch(tensor, graph.parent)
+    known = TensorsData(CalibrationMethod.MinMax, {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()})
+    names = [node.name for node in chosen]
+    quantizer = QDQQuantizer(proto, True, False, QuantType.QInt8, QuantType.QInt8, known, names, [], ["Conv"], dict(OPTIONS))
+    logging.disable(logging.WARNING)  # it warns once per bias that the bias is not quantised, which is what the options ask for
+    try:
+        quantizer.quantize_model()
+    finally:
+        logging.disable(logging.NOTSET)
+    quantizer.model.topological_sort()
+    result = quantizer.model.model
+    assert isinstance(result, onnx.ModelProto)
+    _spare_other_readers(result.graph)
+    return result
 
 
 def layers(bundle: Bundle) -> list[str]:
@@ -50,13 +80,14 @@ def layers(bundle: Bundle) -> list[str]:
 
 
 def choose_layers(
-    names: Iterable[str], error: Callable[[Collection[str]], float], bound: float, report: Callable[[str], None]
+    names: Iterable[str], error: Error, error_alone: Error, bound: float, report: Callable[[str], None]
 ) -> tuple[list[str], float]:
     """(layers to keep in float32, the error that remains), keeping the most sensitive, and as few as the bound allows.
 
-    error(kept): the error after whole schedules with these layers kept. If everything in int8 is within the bound, nothing is
-    ranked. Otherwise each layer is quantised alone and the worst are kept, as many as the sum of the squared errors says, then one
-    more at a time until the bound is met; with all kept there is nothing left to quantise.
+    error(kept): the error after whole schedules with these layers kept; error_alone: the same, and may be a cheaper estimate, for all
+    but one kept. If everything in int8 is within the bound, nothing is ranked. Otherwise each layer is quantised alone and the worst are
+    kept, as many as the sum of the squared errors says, then one more at a time until the bound is met; with all kept there is nothing
+    left to quantise.
     """
     names = list(names)
     remaining = error([])
@@ -65,7 +96,7 @@ def choose_layers(
         return [], remaining
     alone = {}
     for index, name in enumerate(names):
-        alone[name] = error([other for other in names if other != name])
+        alone[name] = error_alone([other for other in names if other != name])
         report(f"int8 in {name} alone ({index + 1} of {len(names)}): relative L2 {alone[name]:.1e}")
     worst_first = sorted(names, key=lambda name: -alone[name])
     squares = np.square([alone[name] for name in worst_first])
@@ -77,25 +108,6 @@ def choose_layers(
         if remaining <= bound:
             return worst_first[:k], remaining
     return worst_first, 0.0
-
-
-def _quantised(graph: Path, ranges: dict[str, tuple[float, float]], kept: Collection[str]) -> onnx.ModelProto:
-    proto = onnx.load(graph)
-    nodes = [node.name for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in kept]
-    if not nodes:
-        return proto
-    known = TensorsData(CalibrationMethod.MinMax, {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()})
-    quantizer = QDQQuantizer(proto, True, False, QuantType.QInt8, QuantType.QInt8, known, nodes, [], ["Conv"], dict(OPTIONS))
-    logging.disable(logging.WARNING)  # it warns once per bias that the bias is not quantised, which is what the options ask for
-    try:
-        quantizer.quantize_model()
-    finally:
-        logging.disable(logging.NOTSET)
-    quantizer.model.topological_sort()
-    quantised = quantizer.model.model
-    assert isinstance(quantised, onnx.ModelProto)
-    _spare_other_readers(quantised.graph)
-    return quantised
 
 
 def _spare_other_readers(graph: onnx.GraphProto) -> None:
@@ -121,15 +133,21 @@ def _spare_other_readers(graph: onnx.GraphProto) -> None:
         graph.node.extend(used)
 
 
-def _move_weights(proto: onnx.ModelProto, weights: WeightsFile) -> None:
+def _move_weights(proto: onnx.ModelProto, folder: Path, weights: WeightsFile) -> None:
     """Put large tensors into the file that both directions share; equal names hold equal values there."""
     for index, tensor in enumerate(proto.graph.initializer):
+        _fetch(tensor, folder)
         raw = np.frombuffer(tensor.raw_data, np.uint8) if tensor.HasField("raw_data") else onnx.numpy_helper.to_array(tensor)
         if raw.nbytes >= _INLINE:
             proto.graph.initializer[index].CopyFrom(weights.add(tensor.name, raw, tensor.dims, tensor.data_type))
-        else:
-            del tensor.external_data[:]  # loaded from the float32 weights file, now here
-            tensor.data_location = TensorProto.DEFAULT
+
+
+def _fetch(tensor: onnx.TensorProto, folder: Path) -> None:
+    """Bring a tensor's values out of the weights file into the graph."""
+    if tensor.data_location == TensorProto.EXTERNAL:
+        onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        del tensor.external_data[:]
+        tensor.data_location = TensorProto.DEFAULT
 
 
 def _layer(node: onnx.NodeProto) -> str:

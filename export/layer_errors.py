@@ -30,7 +30,7 @@ from polygraphy.logger import G_LOGGER
 from ..errors import BackendError, BcmError, MissingExtraError
 from ..runtime.backends import CHECKING
 from ..runtime.backends.base import first_line
-from ..runtime.backends.onnxruntime import session_options
+from ..runtime.backends.onnxruntime import open_serialised
 from ..runtime.backends.typed import spelled_out
 from ..runtime.bundle import Bundle
 from ..runtime.doctor import missing_modules
@@ -214,8 +214,6 @@ def _session(path: Path, precision: str, names: Iterable[str]) -> Callable[[], o
         shown = [helper.make_node("Cast", [name], [name + _SHOWN], to=TensorProto.FLOAT) for name in dict.fromkeys(names)]
         proto.graph.node.extend(shown)
         marked = cast(onnx.ModelProto, ModifyOutputs(proto, outputs=[node.output[0] for node in shown])())
-        options = session_options()
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent.resolve()))
-        return onnxruntime.InferenceSession(marked.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return open_serialised(marked.SerializeToString(), path.parent)
 
     return opened

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import onnxruntime
 
 from ..calibration.ranges import CALIBRATION, Calibration, measure_ranges
 from ..calibration.trajectories import MINIMUM, Samples, generate_samples
 from ..errors import ParityError
 from ..runtime.backends import open_backend
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, open_serialised
 from ..runtime.bundle import Bundle
-from ..runtime.parity import LARGE, compare, record
+from ..runtime.parity import LARGE, Recording, compare, record
 from ..runtime.schedule import Schedule
 from .graphs import graph_names, weights_name
-from .int8 import choose_layers, layers, write_int8_graphs
+from .int8 import choose_layers, layers, quantised, write_int8_graphs
 
 SAFETY = 0.8  # share of the bound that the choice of layers may use up; other seeds than those it looks at need some too
 FILES = (*graph_names("int8").values(), weights_name("int8"), CALIBRATION)
@@ -65,21 +66,20 @@ def quantise(bundle: Bundle, calibration: Calibration, how: Quantisation, folder
 
 
 def _choose(bundle: Bundle, calibration: Calibration, how: Quantisation, report: Report) -> list[str]:
-    reference = OnnxRuntimeBackend(bundle.graphs("fp32"), False, bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes)
+    reference = open_backend("onnxruntime", bundle, "fp32")
     recording = record(reference, how.schedules, how.seeds)
+    # a large network has over a hundred layers to rank: one sample, and the reconstruction, which plays both directions
+    ranking = record(reference, how.schedules[-1:], 1) if bundle.manifest.model.parameters > LARGE else recording
     reference.close()
     names = layers(bundle)
-    with tempfile.TemporaryDirectory() as scratch:
 
-        def error(kept: Collection[str]) -> float:
-            graphs = write_int8_graphs(bundle, calibration, kept, Path(scratch))
-            paths = {direction: Path(scratch) / name for direction, name in graphs.items()}
-            candidate = OnnxRuntimeBackend(paths, False, reference.sample_shape, reference.num_classes, "int8")
-            errors = compare(candidate, recording, (how.seeds,), how.bound)
-            candidate.close()
-            return max(e.relative_l2 for e in errors)
+    def error(kept: Collection[str], recording: Recording = recording) -> float:
+        candidate = _Candidate(bundle, calibration, kept)
+        errors = compare(candidate, recording, (len(recording.seeds),), how.bound)
+        candidate.close()
+        return max(e.relative_l2 for e in errors)
 
-        kept, _ = choose_layers(names, error, SAFETY * how.bound, report)
+    kept, _ = choose_layers(names, error, lambda kept: error(kept, ranking), SAFETY * how.bound, report)
     if len(kept) == len(names):
         if how.inaccurate:
             return []
@@ -89,6 +89,20 @@ def _choose(bundle: Bundle, calibration: Calibration, how: Quantisation, report:
             [],
         )
     return kept
+
+
+class _Candidate(OnnxRuntimeBackend):
+    """int8 graphs with some layers kept, made in memory: nothing is written while layers are tried."""
+
+    def __init__(self, bundle: Bundle, calibration: Calibration, kept: Collection[str]) -> None:
+        model = bundle.manifest.model
+        super().__init__(bundle.graphs("fp32"), False, model.sample_shape, model.num_classes, "int8")
+        self._bundle, self._calibration, self._kept = bundle, calibration, kept
+
+    def _open(self, graph: Path) -> onnxruntime.InferenceSession:
+        direction = next(direction for direction, path in self._graphs.items() if path == graph)
+        proto = quantised(self._bundle, self._calibration, self._kept, direction)
+        return open_serialised(proto.SerializeToString(), graph.parent)
 
 
 def _tenths(report: Report) -> Callable[[int, int], None]:

@@ -153,16 +153,20 @@ def test_as_few_layers_keep_float32_as_the_bound_allows():
         asked.append(sorted(kept))
         return float(np.sqrt(sum(e**2 for name, e in alone.items() if name not in kept)))
 
-    kept, remaining = choose_layers(alone, error, 0.05, lambda line: None)
+    kept, remaining = choose_layers(alone, error, error, 0.05, lambda line: None)
     assert (kept, remaining) == (["b", "d"], pytest.approx(0.02236, abs=1e-5))
-    assert choose_layers(alone, error, 0.5, lambda line: None)[0] == []
-    assert choose_layers(alone, error, 0.001, lambda line: None) == (["b", "d", "a", "c"], 0.0)
+    assert choose_layers(alone, error, error, 0.5, lambda line: None)[0] == []
+    assert choose_layers(alone, error, error, 0.001, lambda line: None) == (["b", "d", "a", "c"], 0.0)
 
 
 def test_layers_are_added_until_the_measured_error_holds():
     """Errors that add up worse than squares do: the prediction is only where the search starts."""
     alone = {"a": 0.02, "b": 0.03, "c": 0.04}
-    kept, remaining = choose_layers(alone, lambda kept: sum(e for name, e in alone.items() if name not in kept), 0.036, lambda line: None)
+
+    def error(kept: Collection[str]) -> float:
+        return sum(e for name, e in alone.items() if name not in kept)
+
+    kept, remaining = choose_layers(alone, error, error, 0.036, lambda line: None)
     assert kept == ["c", "b"] and remaining == pytest.approx(0.02)
 
 

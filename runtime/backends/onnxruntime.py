@@ -69,7 +69,7 @@ class OnnxRuntimeBackend:
     def _open(self, graph: Path) -> onnxruntime.InferenceSession:
         import onnxruntime
 
-        options = session_options()
+        options = _options()
         if self._optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return _open_session(graph, options)
@@ -99,14 +99,22 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """How every session here is opened."""
+def _options() -> onnxruntime.SessionOptions:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
     options.log_severity_level = 3  # errors; it warns that an optimised file fits this processor only, which the cache key sees to
     return options
+
+
+def open_serialised(model: bytes, folder: Path) -> onnxruntime.InferenceSession:
+    """A session on a model in memory whose weights lie in files of a folder. Raises what ONNX Runtime raises."""
+    import onnxruntime
+
+    options = _options()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
@@ -138,7 +146,7 @@ def _optimise(graphs: dict[str, Path], folder: Path) -> None:
 
     for direction, graph in graphs.items():
         (folder / direction).mkdir(parents=True)
-        options = session_options()
+        options = _options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(folder / direction / "model.onnx")
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...errors import BackendError
 from ..bundle import Bundle
 from .base import first_line
-from .onnxruntime import OnnxRuntimeBackend, session_options, threads
+from .onnxruntime import OnnxRuntimeBackend, open_serialised, threads
 
 if TYPE_CHECKING:
     import onnx
@@ -34,13 +34,9 @@ class TypedBackend(OnnxRuntimeBackend):
 
     def _open(self, graph: Path) -> onnxruntime.InferenceSession:
         import onnx
-        import onnxruntime
 
-        options = session_options()
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent.resolve()))
         try:
-            proto = spelled_out(onnx.load(graph, load_external_data=False))
-            return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            return open_serialised(spelled_out(onnx.load(graph, load_external_data=False)).SerializeToString(), graph.parent)
         except Exception as error:  # neither library's exceptions share a base class
             raise BackendError(f"{graph} cannot be spelled out for ONNX Runtime: {first_line(error)}") from error
 
