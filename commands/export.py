@@ -83,14 +83,16 @@ def export(
     check_free(output, force, marker=MANIFEST)
     source = checkpoint or shipped_checkpoint()
     loaded = load_checkpoint(source, known_fields(preset, config_file))
-    config = loaded.config
+    config, wanted = loaded.config, parse_precisions(precisions)
+    if (data or calibration or allow_inaccurate) and "int8" not in wanted:
+        raise click.UsageError("--data, --calibration and --allow-inaccurate are for int8, which --precision does not ask for")
     plan = ExportPlan(
         loaded,
         output,
         opset,
         "none" if no_verify else verify,
         force,
-        parse_precisions(precisions),
+        wanted,
         read_samples(data, size, config.sample_shape, config.num_classes) if data else None,
         read_calibration(calibration) if calibration else None,
         allow_inaccurate,

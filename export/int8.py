@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto
+from onnx.external_data_helper import load_external_data_for_tensor
 from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.quant_utils import add_infer_metadata
@@ -145,7 +146,7 @@ def _move_weights(proto: onnx.ModelProto, folder: Path, weights: WeightsFile) ->
 def _fetch(tensor: onnx.TensorProto, folder: Path) -> None:
     """Bring a tensor's values out of the weights file into the graph."""
     if tensor.data_location == TensorProto.EXTERNAL:
-        onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        load_external_data_for_tensor(tensor, str(folder))
         del tensor.external_data[:]
         tensor.data_location = TensorProto.DEFAULT
 

@@ -214,6 +214,12 @@ def test_pictures_in_every_precision_are_the_same_pictures(typed_bundle: Path, t
         assert 0 < np.sqrt(np.mean((images[precision] - images["fp32"]) ** 2)) <= bound, precision
 
 
+def test_calibration_data_without_int8_is_a_usage_error(cli: Cli, tmp_path: Path):
+    ended = cli("export", "-o", tmp_path / "b", "--data", "digits")
+    assert ended.exit_code == 2
+    assert "are for int8, which --precision does not ask for" in ended.output
+
+
 def test_a_precision_that_does_not_exist(cli: Cli, tmp_path: Path):
     ended = cli("export", "-o", tmp_path / "b", "--precision", "fp32,fp8")
     assert ended.exit_code == 2
