@@ -6,6 +6,7 @@
     │   ├── BundleError           a bundle: missing, changed, newer than this package, pointing outside itself
     │   ├── ScheduleError         a schedule: cannot be parsed, unknown name, level out of range
     │   ├── ImageError            an image, latent or data set: unreadable, empty, of a size or kind not understood
+    │   ├── CalibrationError      a calibration: not one, of another model, naming layers or tensors that do not exist, too little data
     │   ├── LabelError            a class label: missing, out of range, given to an unconditional model
     │   ├── OutputError           a place to write to: exists already, cannot be written, disk full
     │   ├── BackendError          a backend: unknown, its library missing, cannot run here
@@ -45,6 +46,10 @@ class ScheduleError(InputError):
 
 class ImageError(InputError):
     """An image, latent or data set cannot be read or has the wrong shape."""
+
+
+class CalibrationError(InputError):
+    """A calibration is none, belongs to another model, does not fit the network's layers, or would rest on too little data."""
 
 
 class LabelError(InputError):

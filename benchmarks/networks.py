@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 
-def prepare(folder: Path, imagenet64: bool) -> tuple[Path, str, Path]:
-    """(checkpoint as the authors save it, its configuration as JSON, bundle) of the network to measure."""
+def prepare(folder: Path, imagenet64: bool, precisions: str = "fp32") -> tuple[Path, str, Path]:
+    """(checkpoint as the authors save it, its configuration as JSON, bundle in these precisions) of the network to measure."""
     code = """
 import json, sys, torch
 from pathlib import Path
@@ -23,9 +23,9 @@ if sys.argv[2] == "imagenet64":
 else:
     checkpoint = load_checkpoint(shipped_checkpoint())
 torch.save(checkpoint.state_dict, folder / "checkpoint.pt")
-export(ExportPlan(checkpoint, folder / "bundle", verify="none"), "0" * 64)
+export(ExportPlan(checkpoint, folder / "bundle", verify="none", precisions=tuple(sys.argv[3].split(","))), "0" * 64)
 print(json.dumps(checkpoint.config.to_json()))
 """
-    command = [sys.executable, "-c", code, str(folder), "imagenet64" if imagenet64 else "digits"]
+    command = [sys.executable, "-c", code, str(folder), "imagenet64" if imagenet64 else "digits", precisions]
     config = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     return folder / "checkpoint.pt", config, folder / "bundle"

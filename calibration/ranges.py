@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization.calibrate import MinMaxCalibrater
 
-from ..errors import BundleError, ImageError
+from ..errors import CalibrationError
 from ..runtime.backends.base import graph_inputs
 from ..runtime.bundle import DIRECTIONS, Bundle
 from ..runtime.schedule import Move, Schedule
@@ -45,17 +45,17 @@ class Calibration:
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n"
 
     def check_fits(self, bundle: Bundle) -> None:
-        """Raises BundleError if this was measured on other graphs than the bundle's."""
+        """Raises CalibrationError if this was measured on other graphs than the bundle's."""
         if self.graphs != bundle.hashes("fp32"):
-            raise BundleError(f"this calibration ({self.source}) was measured on another model's graphs; calibrate {bundle.path} itself")
+            raise CalibrationError(f"this calibration ({self.source}) was measured on another model's graphs; calibrate this one")
 
 
 def read_calibration(path: Path) -> Calibration:
-    """A calibration file. Raises ImageError if it is none."""
+    """A calibration file. Raises CalibrationError if it is none."""
     try:
         return _from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ImageError(f"{path}: not a calibration file ({type(error).__name__}: {error})") from error
+        raise CalibrationError(f"{path}: not a calibration file ({type(error).__name__}: {error})") from error
 
 
 def measure_ranges(
@@ -63,7 +63,7 @@ def measure_ranges(
 ) -> Calibration:
     """Play the schedules on the samples with every tensor of the float32 graphs watched. report(network calls done, calls in all).
 
-    Raises ImageError if a direction is never played.
+    Raises CalibrationError if a direction is never played.
     """
     with tempfile.TemporaryDirectory() as folder:
         backend = _WatchedBackend(bundle, Path(folder))
@@ -94,7 +94,7 @@ class _WatchedBackend:
     def ranges(self, direction: str) -> dict[str, tuple[float, float]]:
         """Tensor → (smallest, largest value) so far, in the graph's order."""
         if direction not in self._calibrators:
-            raise ImageError(f"no schedule plays the {direction} graph; calibrate with one that generates and one that inverts")
+            raise CalibrationError(f"no schedule plays the {direction} graph; calibrate with one that generates and one that inverts")
         found = self._calibrators[direction].compute_data().data
         graph = onnx.load(self._graphs[direction], load_external_data=False).graph
         order = [value.name for value in graph.input] + [name for node in graph.node for name in node.output]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ImageError, LabelError
+from ..errors import CalibrationError, ImageError, LabelError
 from ..runtime.backends.base import Backend
 from ..runtime.chain import play
 from ..runtime.schedule import Schedule, parse_schedule
@@ -46,12 +46,12 @@ def draw_samples(
 ) -> Samples:
     """n of the given images, spread evenly over their classes.
 
-    Raises ImageError or LabelError if they do not fit the model, or are too few.
+    Raises ImageError or LabelError if they do not fit the model, CalibrationError if they are too few.
     """
     _check_count(n)
     check_images(images, labels, source, sample_shape, num_classes)
     if len(images) < n:
-        raise ImageError(f"{source}: has {len(images)} images, {n} are to be used")
+        raise CalibrationError(f"{source}: has {len(images)} images, {n} are to be used")
     order = np.random.default_rng(0).permutation(len(images))
     if num_classes is None:
         return Samples(images[order[:n]].astype(np.float32), None, source)
@@ -115,4 +115,4 @@ def _parts(n: int, sample_shape: tuple[int, int, int]) -> list[slice]:
 
 def _check_count(n: int) -> None:
     if n < MINIMUM:
-        raise ImageError(f"{n} images are too few to calibrate on; the least is {MINIMUM}")
+        raise CalibrationError(f"{n} images are too few to calibrate on; the least is {MINIMUM}")

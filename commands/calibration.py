@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ParityError
-from ..runtime.bundle import Bundle, describe_files, open_bundle
+from ..runtime.bundle import MANIFEST, Bundle, describe_files, open_bundle
 from ..runtime.files import check_free, replacing
 from ..runtime.parity import BOUNDS, MoveError, batches_to_check, load_recording, programs_to_check
-from ..runtime.rewriting import amending, save_manifest
+from ..runtime.rewriting import amending
 from .console import bundle_argument, force_option, json_option, parity_table, progress, require_extra, result, table
 
 if TYPE_CHECKING:
@@ -83,6 +83,12 @@ def calibrate(
     With --search-schedule K, schedules of K network calls are scored on DATA: generations by Fréchet ratio, inversions by
     reconstruction error. The best take their place in the bundle, with what was measured.
     """
+    if data and calibration:
+        raise click.UsageError("give --data or --calibration, not both")
+    if nfe and (calibration or allow_inaccurate):
+        raise click.UsageError("--calibration and --allow-inaccurate are for int8, not for --search-schedule")
+    if nfe and not data:
+        raise click.UsageError("--search-schedule needs --data: real images to measure against")
     if picture:
         check_free(picture, force)
     require_extra("quantize")
@@ -90,11 +96,10 @@ def calibrate(
     if nfe:
         from .search import search
 
-        if not data:
-            raise click.UsageError("--search-schedule needs --data: real images to measure against")
+        assert data
         search(opened, nfe, data, picture, force, as_json)
         return
-    from ..calibration.headroom import activations, save_picture
+    from ..calibration.headroom import activations, overflowing, save_picture
 
     try:
         found, errors = _add_int8(opened, data, size, calibration, allow_inaccurate, bound)
@@ -107,6 +112,8 @@ def calibrate(
     if picture:
         with replacing(picture, force) as partial:
             save_picture(measured, partial)
+    for activation in overflowing(measured):
+        progress(f"float16 cannot hold {activation.tensor}: it reaches {activation.largest:.3g}; export bf16 instead of fp16")
     kept = found.kept or []
     values = {
         "bundle": str(bundle),
@@ -143,7 +150,7 @@ def _add_int8(
         amended = Bundle(folder, replace(bundle.manifest, graphs=graphs, files={**bundle.manifest.files, **describe_files(folder)}))
         batches = batches_to_check(model.parameters)
         manifest, errors = verified(amended, "int8", recording, batches, bound, inaccurate, progress)
-        save_manifest(amended, manifest)
+        (folder / MANIFEST).write_text(manifest.to_json())
     return calibration, {"int8": errors}
 
 

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import OutputError
+from ..errors import BackendError, BcmError, OutputError
 from ..runtime.backends import open_backend
-from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.bundle import Bundle, Manifest, open_bundle
 from ..runtime.parity import (
     BOUNDS,
     MoveError,
     Recording,
     batches_to_check,
+    checking_backends,
     compare,
     load_recording,
-    open_candidate,
     programs_to_check,
     record,
     verdict_on,
 )
-from ..runtime.rewriting import save_manifest
+from ..runtime.rewriting import update_manifest
 from ..runtime.verdicts import Verdict
 from .console import backend_option, bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
 
@@ -57,18 +59,24 @@ def verify(
     """
     if bisect:
         require_extra("debug")
+    if bound is not None and not math.isfinite(bound):
+        raise click.BadParameter("the bound must be a number", param_hint="--bound")
     opened = open_bundle(bundle)
     recording = _truth(opened, against)
-    wanted = opened.precisions if precisions == "all" else parse_precisions(precisions)
-    reports = [_verify(opened, recording, precision, backend, against, bound) for precision in wanted]
-    opened = _store(opened, [report.verdict for report in reports])
+    wanted = opened.precisions if precisions == "all" else list(parse_precisions(precisions))
+    if against == "fp32" and len(wanted) > 1:
+        wanted.remove("fp32")  # against itself it says nothing
+    reports = [r for precision in wanted for r in _verify(opened, recording, precision, backend, against, bound, precisions == "all")]
+    if not reports:
+        raise BackendError(f"{bundle}: no precision of it could be played here")
+    _store(opened, [report.verdict for report in reports if report.verdict.backend != "null"])
     ok = all(report.verdict.ok for report in reports)
     values = {"bundle": str(bundle), "ok": ok, "precisions": [report.to_json() for report in reports]}
     parts = [report.text() for report in reports]
     if bisect:
         strays = {r.verdict.precision: _stray(opened, recording, r.verdict) for r in reports if not r.verdict.ok}
-        values["strays"] = {precision: stray and stray.to_json() for precision, stray in strays.items()}
-        parts += [str(stray or f"{precision}: no layer strays by itself on ONNX Runtime") for precision, stray in strays.items()]
+        values["strays"] = {precision: stray.to_json() if not isinstance(stray, str) else stray for precision, stray in strays.items()}
+        parts += [str(stray) for stray in strays.values()]
     result(as_json, values, "\n\n".join(parts))
     context.exit(0 if ok else 1)
 
@@ -113,32 +121,49 @@ def _truth(bundle: Bundle, against: str) -> Recording:
     return record(reference, programs, max(batches_to_check(model.parameters)))
 
 
-def _verify(bundle: Bundle, recording: Recording, precision: str, backend: str, against: str, bound: float | None) -> _Report:
-    candidate = open_candidate(backend, bundle, precision)
+def _verify(
+    bundle: Bundle, recording: Recording, precision: str, backend: str, against: str, bound: float | None, skip: bool
+) -> Iterator[_Report]:
+    """One report per backend that the precision is checked on. skip: whether one that cannot run here is passed over, and that reported."""
     bound = bound or BOUNDS[precision]
-    progress(f"playing {precision} on {candidate.name}: {candidate.device}")
-    sizes = {n for n in batches_to_check(bundle.manifest.model.parameters) if n < len(recording.seeds)} | {len(recording.seeds)}
-    errors = compare(candidate, recording, sorted(sizes), bound)
-    candidate.close()
-    return _Report(verdict_on(errors, bundle, candidate, "fp32" if against == "fp32" else "torch", bound), errors, candidate.device)
+    for name in checking_backends(backend, precision):
+        try:
+            candidate = open_backend(name, bundle, precision)
+        except BackendError as error:
+            if not skip:
+                raise
+            progress(f"{precision}: NOT VERIFIED: {error}")
+            continue
+        progress(f"playing {precision} on {candidate.name}: {candidate.device}")
+        sizes = {n for n in batches_to_check(bundle.manifest.model.parameters) if n < len(recording.seeds)} | {len(recording.seeds)}
+        errors = compare(candidate, recording, sorted(sizes), bound)
+        candidate.close()
+        verdict = verdict_on(errors, bundle, candidate, "fp32" if against == "fp32" else "torch", bound)
+        yield _Report(verdict, errors, candidate.device)
 
 
-def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> Stray | None:
+def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> Stray | str:
+    """The first layer that strays, or why none can be named."""
     from ..export.bisect import first_stray_layer
 
     progress(f"looking for the first layer of {verdict.precision} that strays")
-    return first_stray_layer(bundle, verdict.precision, recording, verdict.bound)
-
-
-def _store(bundle: Bundle, verdicts: list[Verdict]) -> Bundle:
-    manifest = bundle.manifest
-    for verdict in verdicts:
-        manifest = manifest.with_verdict(verdict)
     try:
-        return save_manifest(bundle, manifest)
+        stray = first_stray_layer(bundle, verdict.precision, recording, verdict.bound)
+    except BcmError as error:
+        return f"{verdict.precision}: no layer can be named: {error}"
+    return stray or f"{verdict.precision}: on ONNX Runtime every schedule keeps to the bound; what strays is {verdict.backend}"
+
+
+def _store(bundle: Bundle, verdicts: list[Verdict]) -> None:
+    def change(manifest: Manifest) -> Manifest:
+        for verdict in verdicts:
+            manifest = manifest.with_verdict(verdict)
+        return manifest
+
+    try:
+        update_manifest(bundle, change)
     except OutputError as error:
         progress(f"the verdicts are not kept: {error}")
-        return bundle
 
 
 @click.command(short_help="What a bundle holds.", epilog="Example:  bcm-edge inspect digits.bundle")
@@ -163,6 +188,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     ]
     values: dict[str, Any] = {"bundle": str(bundle), "model": vars(model), "schedules": manifest.schedules, "graphs": manifest.graphs}
     values |= {"files": {name: vars(f) for name, f in manifest.files.items()}, "provenance": manifest.provenance, "schema": manifest.schema}
+    values |= {"precisions": opened.precisions, "quality": manifest.quality, "verdicts": [v.to_json() for v in opened.verdicts()]}
     result(as_json, values, "\n\n".join(parts))
 
 

@@ -86,6 +86,8 @@ def export(
     config, wanted = loaded.config, parse_precisions(precisions)
     if (data or calibration or allow_inaccurate) and "int8" not in wanted:
         raise click.UsageError("--data, --calibration and --allow-inaccurate are for int8, which --precision does not ask for")
+    if data and calibration:
+        raise click.UsageError("give --data or --calibration, not both")
     plan = ExportPlan(
         loaded,
         output,

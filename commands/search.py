@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import LabelError
+from ..errors import CalibrationError, LabelError
 from ..runtime.bundle import Bundle
 from ..runtime.files import replacing
 from ..runtime.pipeline import load
-from ..runtime.rewriting import save_manifest
+from ..runtime.rewriting import update_manifest
 from .console import progress, require_extra, result, table
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def search(bundle: Bundle, nfe: int, data: str, picture: Path | None, force: boo
     best = {name: ranking[0] for name, ranking in rankings.items()}
     schedules = {name: str(scored.schedule) for name, scored in best.items()}
     quality = {name: {_measure(scored): scored.score, **facts} for name, scored in best.items()}
-    manifest = bundle.manifest
-    save_manifest(bundle, replace(manifest, schedules=manifest.schedules | schedules, quality=manifest.quality | quality))
+    update_manifest(bundle, lambda m: replace(m, schedules=m.schedules | schedules, quality=m.quality | quality))
     if picture:
         with replacing(picture, force) as partial:
             _save_picture(rankings, partial)
@@ -68,7 +67,7 @@ def _measure(scored: Scored) -> str:
 
 def _judge(data: str, bundle: Bundle) -> tuple[Judge, str]:
     """Four fifths of the data train the judge's classifier, schedules are measured against the rest; digits have parts of their own."""
-    from ..calibration.trajectories import check_images
+    from ..calibration.trajectories import MINIMUM, check_images
     from ..evaluation.classifier import train_classifier
     from ..evaluation.quality import Judge
     from ..training.data import load_dataset, load_digits
@@ -80,6 +79,8 @@ def _judge(data: str, bundle: Bundle) -> tuple[Judge, str]:
         train, held_out = _split(load_dataset(data, model.sample_shape[1] if Path(data).is_dir() else None))
     labels = None if train.labels is None else train.labels.numpy()
     check_images(train.images.numpy(), labels, train.name, model.sample_shape, model.num_classes)
+    if len(held_out) < MINIMUM:
+        raise CalibrationError(f"{data}: {len(held_out)} images are held out to measure schedules against; the least is {MINIMUM}")
     progress(f"judge: a classifier fitted to {len(train)} images; schedules are measured against {len(held_out)} others")
     return Judge(train_classifier(train), train, held_out), held_out.name
 

@@ -157,7 +157,7 @@ def _hint(precision: str, first: LayerError, growing: Sequence[LayerError]) -> s
         return "what this layer computes is not what torch does: see its function in export/network_graph.py, and its weights in the graph"
     if precision == "int8":
         layer = next((one.layer for one in (first, *growing) if one.operator in ("Conv", *QUANTISERS)), first.layer)
-        return f'keep {layer} in float32: add it to "kept" in calibration.json and export with --calibration calibration.json'
+        return f'keep {layer} in float32: add it to "kept" in a copy of calibration.json, and calibrate with --calibration COPY'
     return f"keep {first.layer} in float32, or export fp32; if nothing but this layer strays, look at its weights"
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 
 from .. import __version__
-from ..calibration.ranges import Calibration
+from ..calibration.ranges import CALIBRATION, Calibration
 from ..calibration.trajectories import Samples
 from ..errors import CheckpointError
 from ..model.checkpoint import Checkpoint
@@ -84,7 +84,8 @@ class ExportPlan:
     @property
     def files(self) -> list[str]:
         """What will be written, but for the manifest and the recording."""
-        return [name for p in self.precisions for name in (*graph_names(p).values(), weights_name(p))]
+        names = [name for p in self.precisions for name in (*graph_names(p).values(), weights_name(p))]
+        return [*names, CALIBRATION] if "int8" in self.precisions else names
 
 
 def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda line: None) -> dict[str, list[MoveError]]:

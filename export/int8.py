@@ -1,7 +1,7 @@
 """8-bit graphs: the float32 graphs with Quantize/Dequantize pairs around convolutions (onnxruntime.quantization does the insertion).
 
-Weights are int8 per output channel, activations int8 per tensor, all symmetric, biases float32: the one form that TensorRT, ONNX
-Runtime and OpenVINO all take. (TensorRT rejects the int32 biases that are onnxruntime's default, and wants signed activations.)
+Weights are int8 per output channel, activations int8 per tensor, all symmetric, biases float32. ONNX Runtime and OpenVINO take
+that, and it is the form TensorRT asks for: signed activations, and none of the int32 biases that are onnxruntime's default.
 Everything else stays as it is in the float32 graph. Convolutions hold 99 % of the arithmetic.
 """
 
@@ -20,6 +20,7 @@ from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.quant_utils import add_infer_metadata
 
 from ..calibration.ranges import Calibration
+from ..errors import CalibrationError
 from ..runtime.bundle import Bundle
 from .graphs import graph_names, weights_name
 from .weights import WeightsFile
@@ -33,8 +34,14 @@ _INLINE = 1024  # bytes: smaller tensors (constants, scalar scales, which differ
 def write_int8_graphs(bundle: Bundle, calibration: Calibration, kept: Collection[str], folder: Path) -> dict[str, str]:
     """Write the pair of int8 graphs and their weights file; returns direction → file name.
 
-    kept: layers (as `layers` names them) that stay float32. Raises BundleError if the calibration is of another model.
+    kept: layers (as `layers` names them) that stay float32. Raises CalibrationError if the calibration is of another model, or
+    `kept` names a layer that does not exist or every one there is.
     """
+    convolutions = layers(bundle)
+    if unknown := sorted(set(kept) - set(convolutions)):
+        raise CalibrationError(f"{unknown[0]} is to be kept in float32, but is no convolution of this network")
+    if set(kept) == set(convolutions):
+        raise CalibrationError("every convolution is to be kept in float32, which would be an int8 graph in name only")
     names = graph_names("int8")
     with WeightsFile(folder / weights_name("int8")) as weights:
         for direction, graph in bundle.graphs("fp32").items():
@@ -53,8 +60,8 @@ def quantised(bundle: Bundle, calibration: Calibration, kept: Collection[str], d
     proto = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
     add_infer_metadata(proto)  # says that shapes are there; the quantizer would write everything to disk to infer them
     chosen = [node for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in kept]
-    if not chosen:
-        return proto
+    if missing := {name for node in chosen for name in (node.input[0], node.output[0])} - set(ranges):
+        raise CalibrationError(f"this calibration has no range for {min(missing)} of the {direction} graph")
     weights = {name for node in chosen for name in node.input[1:]}
     for tensor in proto.graph.initializer:
         if tensor.name in weights:

@@ -6,30 +6,35 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import BackendError, ParityError
+from ..runtime.backends import open_backend
 from ..runtime.bundle import Bundle, Manifest
-from ..runtime.parity import MoveError, Recording, compare, open_candidate, verdict_on
+from ..runtime.parity import MoveError, Recording, checking_backends, compare, verdict_on
 
 
 def verified(
     bundle: Bundle, precision: str, recording: Recording, batches: Sequence[int], bound: float, allowed: bool, report: Callable[[str], None]
 ) -> tuple[Manifest, list[MoveError]]:
-    """(the manifest with the verdict, what was measured). Nothing is measured, and that is reported, where no backend here can compute it.
+    """(the manifest with the verdicts, what was measured on the first backend). Nothing is measured, and that is reported, where no
+    backend here can compute it.
 
     Raises ParityError if a move strays further than the bound (relative L2), unless `allowed`.
     """
-    started = time.perf_counter()
-    try:
-        candidate = open_candidate("auto", bundle, precision)
-    except BackendError as error:
-        report(f"{precision}: NOT VERIFIED: {error}")
-        return bundle.manifest, []
-    errors = compare(candidate, recording, batches, bound)
-    candidate.close()
-    verdict = verdict_on(errors, bundle, candidate, "torch", bound)
-    report(f"{verdict} ({len(errors)} moves in {time.perf_counter() - started:.1f} s)")
-    if not verdict.ok and not allowed:
-        raise _disagreement(errors, precision, candidate.name, bound)
-    return bundle.manifest.with_verdict(verdict), errors
+    manifest, measured = bundle.manifest, []
+    for name in checking_backends("auto", precision):
+        started = time.perf_counter()
+        try:
+            candidate = open_backend(name, bundle, precision)
+        except BackendError as error:
+            report(f"{precision}: NOT VERIFIED: {error}")
+            continue
+        errors = compare(candidate, recording, batches, bound)
+        candidate.close()
+        verdict = verdict_on(errors, bundle, candidate, "torch", bound)
+        report(f"{verdict} ({len(errors)} moves in {time.perf_counter() - started:.1f} s)")
+        if not verdict.ok and not allowed:
+            raise _disagreement(errors, precision, candidate.name, bound)
+        manifest, measured = manifest.with_verdict(verdict), measured or errors
+    return manifest, measured
 
 
 def _disagreement(errors: Sequence[MoveError], precision: str, backend: str, bound: float) -> ParityError:

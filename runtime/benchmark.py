@@ -11,6 +11,7 @@ import importlib.util
 import math
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -166,11 +167,13 @@ def first_images(commands: Sequence[list[str]]) -> list[Start]:
 
 def _start(command: list[str]) -> Start:
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child:
         assert child.stdout
         line = child.stdout.readline()  # the images are there; what follows is the end of the process
         seconds = time.perf_counter() - started
-        errors = child.communicate()[1].strip().splitlines()
+        child.wait()
+        said.seek(0)
+        errors = said.read().strip().splitlines()
     if child.returncode or not line:
         return Start(math.nan, math.nan, f"the process ended with {child.returncode}: {errors[-1] if errors else 'no message'}")
     return Start(seconds, float(line))

@@ -145,7 +145,7 @@ class Bundle:
 def open_bundle(path: Path | str) -> Bundle:
     """Read and check a bundle. Raises BundleError naming the file and what is wrong with it."""
     path = Path(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     for name, facts in manifest.files.items():
         try:
             _check_file(path, name, facts)
@@ -167,7 +167,8 @@ def _integer(value: Any, low: int, high: int = 1 << 62) -> int:
     return value
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a bundle, its files unchecked. Raises BundleError."""
     file = path / MANIFEST
     if not path.is_dir():
         raise BundleError(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BundleError, NonFiniteError, ScheduleError
-from .backends import CHECKING, backend_module, open_backend
+from .backends import CHECKING, PREFERENCE, backend_module
 from .backends.base import Backend
 from .bundle import GOLDEN, Bundle, ModelFacts
 from .chain import play
@@ -103,11 +103,15 @@ def verdict_on(errors: Sequence[MoveError], bundle: Bundle, backend: Backend, ag
     return Verdict(backend.precision, backend.name, against, all(e.ok for e in errors), bound, needed, schedules, batches, files)
 
 
-def open_candidate(name: str, bundle: Bundle, precision: str) -> Backend:
-    """The backend to check a precision on: the one named, or for "auto" the one that computes what the graphs say, if it can run here."""
-    if name == "auto" and precision in CHECKING and backend_module(CHECKING[precision]).unavailable(precision) is None:
-        name = CHECKING[precision]
-    return open_backend(name, bundle, precision)
+def checking_backends(name: str, precision: str) -> list[str]:
+    """Names of the backends to check a precision on: the one named; for "auto" the one that computes just what the graphs say, where
+    that is another, and the one that `auto` would play on. What cannot run here is left out, unless nothing is left."""
+    if name != "auto":
+        return [name]
+    wanted = [CHECKING[precision]] if precision in CHECKING else []
+    played = [candidate for candidate in PREFERENCE[precision] if backend_module(candidate).unavailable(precision) is None]
+    able = [candidate for candidate in wanted if backend_module(candidate).unavailable(precision) is None]
+    return [*able, *played[:1]] or ["auto"]
 
 
 def save_recording(recording: Recording, path: Path) -> None:

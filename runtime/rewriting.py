@@ -5,23 +5,35 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import OutputError
-from .bundle import MANIFEST, Bundle, Manifest
+from .bundle import MANIFEST, Bundle, Manifest, read_manifest
 from .cache import write_atomically
 from .files import replacing
 
 
-def save_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
-    """Put a manifest over the bundle's own, whole or not at all; the other files stay. Raises OutputError."""
+def update_manifest(bundle: Bundle, change: Callable[[Manifest], Manifest]) -> Bundle:
+    """Change a bundle's manifest as it is now, whole or not at all; the other files stay. Raises OutputError.
+
+    Commands that ran meanwhile may have added verdicts, which are kept; if they changed files, what was found here is not about them.
+    """
+    manifest = _unchanged(bundle)
     try:
-        write_atomically(bundle.path / MANIFEST, manifest.to_json())
+        write_atomically(bundle.path / MANIFEST, change(manifest).to_json())
     except OSError as error:
         raise OutputError(f"{bundle.path / MANIFEST}: cannot be written ({error.strerror})") from error
-    return Bundle(bundle.path, manifest)
+    return Bundle(bundle.path, change(manifest))
+
+
+def _unchanged(bundle: Bundle) -> Manifest:
+    """The manifest on disk, if it still describes the files that were opened."""
+    manifest = read_manifest(bundle.path)
+    if manifest.files != bundle.manifest.files:
+        raise OutputError(f"{bundle.path}: its files were changed by something else meanwhile; run this again")
+    return manifest
 
 
 @contextmanager
@@ -31,10 +43,11 @@ def amending(bundle: Bundle) -> Iterator[Path]:
     A manifest that describes them must be among them. Files that stay are hard links for a moment, so nothing is copied where links
     exist. Raises OutputError.
     """
-    place = bundle.path.absolute()
+    place = bundle.path.resolve()  # not the link that leads there
     try:
         with tempfile.TemporaryDirectory(prefix=f".{place.name}.amending-", dir=place.parent) as folder:
             yield Path(folder)
+            _unchanged(bundle)
             _join(Path(folder), place)
     except OSError as error:
         raise OutputError(f"{bundle.path}: cannot be written ({error.strerror or error})") from error

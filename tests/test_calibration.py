@@ -17,7 +17,7 @@ from onnx import TensorProto, numpy_helper
 from bcm_edge.calibration.headroom import Activation, activations, overflowing
 from bcm_edge.calibration.ranges import measure_ranges, read_calibration
 from bcm_edge.calibration.trajectories import draw_samples, generate_samples, play_all
-from bcm_edge.errors import BundleError, ImageError, LabelError
+from bcm_edge.errors import CalibrationError, ImageError, LabelError, OutputError
 from bcm_edge.evaluation.classifier import train_classifier
 from bcm_edge.evaluation.quality import Judge
 from bcm_edge.export.exporter import ExportPlan, export
@@ -25,6 +25,7 @@ from bcm_edge.export.int8 import choose_layers, layers, write_int8_graphs
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.backends.null import NullBackend
 from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.rewriting import amending, update_manifest
 from bcm_edge.runtime.schedule import Move, parse_schedule
 from bcm_edge.training.data import load_digits
 
@@ -52,8 +53,8 @@ def test_samples_are_spread_evenly_over_classes():
 @pytest.mark.parametrize(
     ("images", "labels", "n", "error", "message"),
     [
-        (pictures(40), None, 31, ImageError, "31 images are too few to calibrate on; the least is 32"),
-        (pictures(33), np.zeros(33, int), 34, ImageError, "x: has 33 images, 34 are to be used"),
+        (pictures(40), None, 31, CalibrationError, "31 images are too few to calibrate on; the least is 32"),
+        (pictures(33), np.zeros(33, int), 34, CalibrationError, "x: has 33 images, 34 are to be used"),
         (pictures(40).reshape(40, 1, 2, 8), np.zeros(40, int), 32, ImageError, "images of 1 × 2 × 8; the model takes 1 × 4 × 4"),
         (pictures(40) * 2, np.zeros(40, int), 32, ImageError, r"must be finite and lie in \[-1, 1\]"),
         (pictures(40) * np.nan, np.zeros(40, int), 32, ImageError, r"must be finite and lie in \[-1, 1\]"),
@@ -121,7 +122,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_direction_that_is_never_played_is_refused(digits_bundle: Path):
     samples = draw_samples(*digits(), 32, "digits", (1, 8, 8), 10)
-    with pytest.raises(ImageError, match="no schedule plays the inverse graph"):
+    with pytest.raises(CalibrationError, match="no schedule plays the inverse graph"):
         measure_ranges(open_bundle(digits_bundle), [parse_schedule("80>0.002")], samples)
 
 
@@ -231,8 +232,23 @@ def test_the_same_calibration_gives_the_same_graphs(typed_bundle: Path, tmp_path
 def test_a_calibration_of_another_model_is_refused(typed_bundle: Path, tmp_path: Path):
     export(ExportPlan(tiny_checkpoint(), tmp_path / "b", verify="none"), "0" * 64)
     calibration = read_calibration(typed_bundle / "calibration.json")
-    with pytest.raises(BundleError, match="was measured on another model's graphs"):
+    with pytest.raises(CalibrationError, match="was measured on another model's graphs"):
         write_int8_graphs(open_bundle(tmp_path / "b"), calibration, [], tmp_path)
+
+
+def test_kept_layers_must_exist_and_leave_some(typed_bundle: Path, tmp_path: Path):
+    bundle, calibration = open_bundle(typed_bundle), read_calibration(typed_bundle / "calibration.json")
+    with pytest.raises(CalibrationError, match=r"input_blocks\.1\.0 is to be kept in float32, but is no convolution"):
+        write_int8_graphs(bundle, calibration, ["input_blocks.1.0"], tmp_path)
+    with pytest.raises(CalibrationError, match="an int8 graph in name only"):
+        write_int8_graphs(bundle, calibration, layers(bundle), tmp_path)
+
+
+def test_every_quantised_layer_needs_its_ranges(typed_bundle: Path, tmp_path: Path):
+    calibration = read_calibration(typed_bundle / "calibration.json")
+    del calibration.ranges["inverse"]["middle_block.0.in_layers.2/Conv"]
+    with pytest.raises(CalibrationError, match=r"no range for middle_block\.0\.in_layers\.2/Conv of the inverse graph"):
+        write_int8_graphs(open_bundle(typed_bundle), calibration, [], tmp_path)
 
 
 def test_layers_of_a_bundle(digits_bundle: Path):
@@ -254,7 +270,7 @@ def test_layers_of_a_bundle(digits_bundle: Path):
 def test_a_damaged_calibration_file_is_refused(typed_bundle: Path, tmp_path: Path, damage: Callable[[str], str]):
     file = tmp_path / "calibration.json"
     file.write_text(damage((typed_bundle / "calibration.json").read_text()))
-    with pytest.raises(ImageError, match="not a calibration file"):
+    with pytest.raises(CalibrationError, match="not a calibration file"):
         read_calibration(file)
 
 
@@ -288,7 +304,7 @@ def test_calibrate_adds_int8_to_a_bundle(bundle_copy: Path, tmp_path: Path, cli:
     assert (told["source"], told["images"]) == ("digits (train)", 32)
     bundle = open_bundle(bundle_copy)
     assert bundle.precisions == ["fp32", "int8"]
-    assert [(v.precision, v.ok) for v in bundle.verdicts()] == [("fp32", True), ("int8", True)]
+    assert {(v.precision, v.ok) for v in bundle.verdicts()} == {("fp32", True), ("int8", True)}
     assert read_calibration(bundle_copy / "calibration.json").kept == told["kept"]
     assert {name: (bundle_copy / name).read_bytes() for name in untouched} == untouched
     assert (tmp_path / "ranges.png").read_bytes().startswith(b"\x89PNG")
@@ -314,9 +330,40 @@ def test_int8_beyond_the_bound_is_refused_and_kept_only_when_allowed(bundle_copy
     assert "FAILED" in cli("inspect", bundle_copy).stdout
 
 
+def test_a_bound_that_no_layer_meets_is_refused_with_the_numbers(bundle_copy: Path, cli: Cli):
+    ended = cli("calibrate", bundle_copy, "--data", "digits", "--size", 32, "--bound", 1e-6)
+    assert ended.exit_code == 1
+    assert "int8 everywhere: relative L2 " in ended.stderr and "27 of 27): relative L2 " in ended.stderr
+    assert "no layer can be computed in 8 bits within a bound of 1.0e-06 relative L2" in ended.stderr
+    assert open_bundle(bundle_copy).precisions == ["fp32"]
+
+
+def test_a_bundle_that_changed_meanwhile_is_left_alone(bundle_copy: Path, typed_bundle: Path):
+    opened = open_bundle(bundle_copy)
+    manifest = (typed_bundle / "manifest.json").read_text()
+    (bundle_copy / "manifest.json").write_text(manifest)  # as another command would have left it
+    with pytest.raises(OutputError, match="were changed by something else meanwhile"):
+        update_manifest(opened, lambda m: m)
+    with pytest.raises(OutputError, match="were changed by something else meanwhile"), amending(opened) as folder:
+        (folder / "manifest.json").write_text("{}")
+    assert (bundle_copy / "manifest.json").read_text() == manifest
+
+
+def test_a_link_to_a_bundle_is_followed(bundle_copy: Path, tmp_path: Path):
+    link = tmp_path / "link.bundle"
+    link.symlink_to(bundle_copy)
+    with amending(open_bundle(link)) as folder:
+        (folder / "manifest.json").write_text((bundle_copy / "manifest.json").read_text())
+        (folder / "note.txt").write_text("new")
+    assert link.is_symlink() and (bundle_copy / "note.txt").read_text() == "new"
+    assert open_bundle(link).precisions == ["fp32"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--data", "digits", "--calibration", "x.json"), "give --data or --calibration, not both"),
+        (("--search-schedule", 2, "--data", "digits", "--allow-inaccurate"), "are for int8, not for --search-schedule"),
         (("--data", "digits", "--size", 31), "31 images are too few"),
         (("--data", "digits", "--size", 5000), "has 1257 images, 5000 are to be used"),
         (("--data", "nowhere.npz"), "nowhere.npz"),
@@ -335,7 +382,16 @@ def test_calibration_data_of_another_size(digits_bundle: Path, tmp_path: Path, c
     np.savez(tmp_path / "x.npz", images=np.zeros((40, 1, 16, 16), np.uint8), labels=np.arange(40) % 10)
     ended = cli("calibrate", digits_bundle, "--data", tmp_path / "x.npz")
     assert ended.exit_code == 2
-    assert "16" in ended.output and "8" in ended.output
+    assert "x.npz: 16 pixels wide, not 8" in ended.output or "images of 1 × 16 × 16; the model takes 1 × 8 × 8" in ended.output
+
+
+def test_a_schedule_search_wants_enough_to_measure_against(bundle_copy: Path, tmp_path: Path, cli: Cli):
+    np.savez(tmp_path / "few.npz", images=np.zeros((100, 1, 8, 8), np.uint8), labels=np.arange(100) % 10)
+    before = (bundle_copy / "manifest.json").read_bytes()
+    ended = cli("calibrate", bundle_copy, "--search-schedule", 2, "--data", tmp_path / "few.npz")
+    assert ended.exit_code == 2
+    assert "20 images are held out to measure schedules against; the least is 32" in ended.stderr
+    assert (bundle_copy / "manifest.json").read_bytes() == before
 
 
 def test_a_schedule_search_leaves_its_schedule_and_score_in_the_bundle(bundle_copy: Path, tmp_path: Path, cli: Cli):

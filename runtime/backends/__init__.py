@@ -8,14 +8,14 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from ...errors import BackendError
+from ...errors import BackendError, InputError
 from ..bundle import Bundle
 from .base import Backend
 
-PREFERENCE = {  # what `auto` tries for each precision, fastest first, as docs/performance.md measured it
+PREFERENCE = {  # what `auto` tries for each precision, fastest first (docs/performance.md)
     "fp32": ("onnxruntime", "openvino"),
     "fp16": ("onnxruntime",),
-    "bf16": ("openvino", "typed"),
+    "bf16": ("openvino",),
     "int8": ("openvino", "onnxruntime"),
 }
 REAL = ("onnxruntime", "openvino")  # those that compute
@@ -29,7 +29,9 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
     precision: None takes the most exact that the bundle holds. Nothing asked for by name is replaced by anything else: it runs, or
     BundleError (no such graphs) or BackendError says why not.
     """
-    precision = precision or bundle.precisions[0]
+    precision = bundle.precisions[0] if precision is None else precision
+    if precision not in PREFERENCE:
+        raise InputError(f"{precision!r} is no precision; there are {', '.join(PREFERENCE)}")
     bundle.graphs(precision)
     reasons = []
     for candidate in PREFERENCE[precision] if name == "auto" else (name,):
