@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BundleError, NonFiniteError, ScheduleError
-from .backends import CHECKING, PREFERENCE, backend_module
+from .backends import CHECKING, backend_module, preference
 from .backends.base import Backend
 from .bundle import GOLDEN, Bundle, ModelFacts
 from .chain import play
@@ -109,7 +109,7 @@ def checking_backends(name: str, precision: str) -> list[str]:
     if name != "auto":
         return [name]
     wanted = [CHECKING[precision]] if precision in CHECKING else []
-    played = [candidate for candidate in PREFERENCE[precision] if backend_module(candidate).unavailable(precision) is None]
+    played = [candidate for candidate in preference(precision) if backend_module(candidate).unavailable(precision) is None]
     able = [candidate for candidate in wanted if backend_module(candidate).unavailable(precision) is None]
     return [*able, *played[:1]] or ["auto"]
 
