@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import Result
 from networks import TINY, random_model
 
 pytest.importorskip("polygraphy", reason="bisecting needs polygraphy; pip install '.[debug]'")
@@ -164,3 +165,12 @@ def test_weights_that_were_not_recorded_are_no_layer_s_fault(damaged: Callable[.
     with pytest.raises(BcmError, match=r"no layer does.*the weights are not those that were recorded") as caught:
         first_stray_layer(bundle, "fp32", truth, BOUNDS["fp32"])
     assert caught.value.exit_code == 1
+
+
+def test_verify_names_the_layer_beside_its_report(typed_copy: Path, cli: Callable[..., Result]):
+    ended = cli("verify", typed_copy, "--precision", "fp32,int8", "--backend", "onnxruntime", "--bound", 0.01, "--bisect", "--json")
+    assert ended.exit_code == 1
+    told = json.loads(ended.stdout)
+    assert [(p["precision"], p["ok"]) for p in told["precisions"]] == [("fp32", True), ("int8", False)]
+    assert list(told["strays"]) == ["int8"]
+    assert told["strays"]["int8"]["first"]["layer"].startswith(("input_blocks", "middle_block", "output_blocks", "out"))

@@ -192,6 +192,15 @@ def test_one_command_writes_and_verifies_four_precisions(typed_bundle: Path):
     assert needed == sorted(needed)  # onnxruntime rounds less than a float16 graph asks for
 
 
+def test_verify_goes_on_where_one_precision_cannot_run(typed_copy: Path, cli: Cli):
+    ended = cli("verify", typed_copy, "--backend", "onnxruntime", "--json")
+    assert ended.exit_code == 0, ended.output
+    assert [p["precision"] for p in json.loads(ended.stdout)["precisions"]] == ["fp32", "fp16", "int8"]
+    assert "bf16: NOT VERIFIED: onnxruntime: ONNX Runtime has no bfloat16 convolutions" in ended.stderr
+    named = cli("verify", typed_copy, "--backend", "onnxruntime", "--precision", "bf16")
+    assert named.exit_code == 2
+
+
 def test_a_precision_alone(tmp_path: Path, cli: Cli):
     ended = cli("export", "-o", tmp_path / "b", "--precision", "fp16")
     assert ended.exit_code == 0, ended.output
