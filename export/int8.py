@@ -1,7 +1,7 @@
 """8-bit graphs: the float32 graphs with Quantize/Dequantize pairs around convolutions (onnxruntime.quantization does the insertion).
 
-Weights are int8 per output channel, activations int8 per tensor, all symmetric, biases float32. ONNX Runtime and OpenVINO take
-that, and it is the form TensorRT asks for: signed activations, and none of the int32 biases that are onnxruntime's default.
+Weights are int8 per output channel, activations int8 per tensor, all symmetric, biases float32: the form that ONNX
+Runtime, OpenVINO and TensorRT all take. (TensorRT rejects the int32 biases that are onnxruntime's default, and wants signed activations.)
 Everything else stays as it is in the float32 graph. Convolutions hold 99 % of the arithmetic.
 """
 
