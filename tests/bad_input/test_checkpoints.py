@@ -1,0 +1,248 @@
+"""Checkpoints and configurations that cannot be used get one clear line, exit code 2, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from refusals import Payload
+from torch import Tensor
+
+from bcm_edge.errors import CheckpointError
+from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
+
+DIGITS_FIELDS = {"image_size": 8, "num_head_channels": 32, "norm_groups": 8}  # what the digits' tensors do not tell
+
+Cli = Callable[..., Result]
+
+fuzzed = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+
+
+# Checkpoints
+
+
+def test_official_pt_file_is_read(cli: Cli, official: Path, fields_file: Path, tmp_path: Path) -> None:
+    told = cli("export", official, "--config", fields_file, "--dry-run", "--json", "-o", tmp_path / "x.bundle")
+    assert told.exit_code == 0, told.stderr
+    assert json.loads(told.stdout)["parameters"] == 759489
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "not a checkpoint (neither safetensors nor a torch file)"),
+        (b"hello, world\n", "not a checkpoint (neither safetensors nor a torch file)"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not a checkpoint (neither safetensors nor a torch file)"),
+        (b"cposix\nsystem\n(S'touch x'\ntR.", "not a checkpoint (neither safetensors nor a torch file)"),
+        (b"PK\x03\x04 and no archive", "damaged, truncated or not a torch checkpoint (File is not a zip file)"),
+        (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "damaged or truncated safetensors ("),
+        (b"\x80\x02}q\x00.", "damaged, truncated or not a torch checkpoint (Invalid magic number; corrupt file?)"),
+    ],
+    ids=["empty", "text", "picture", "text-pickle", "zip-head", "safetensors-head", "pickled-dict"],
+)
+def test_file_that_is_no_checkpoint(refuse_export: Callable[..., str], tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "weights.pt").write_bytes(content)
+    assert refuse_export(tmp_path / "weights.pt").startswith(f"{tmp_path}/weights.pt: {problem}")
+
+
+@pytest.mark.parametrize("content", [b"\x80", b"\x80\x02"])
+def test_bare_pickle_cut_off_at_its_head(refuse_export: Callable[..., str], tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.pt").write_bytes(content)
+    assert refuse_export(tmp_path / "weights.pt").startswith(f"{tmp_path}/weights.pt: damaged, truncated or not a torch checkpoint")
+
+
+def test_checkpoint_that_is_not_there(refuse_export: Callable[..., str], tmp_path: Path) -> None:
+    assert refuse_export(tmp_path / "no.pt") == f"{tmp_path}/no.pt: cannot be read (No such file or directory)"
+
+
+def test_checkpoint_that_is_a_folder(refuse_export: Callable[..., str], tmp_path: Path) -> None:
+    assert refuse_export(tmp_path) == f"{tmp_path}: cannot be read (Is a directory)"
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "bare", "beside weights"])
+def test_pickle_with_code_is_never_executed(
+    refuse_export: Callable[..., str], tmp_path: Path, weights: dict[str, Tensor], form: str
+) -> None:
+    target, file = tmp_path / "executed", tmp_path / "evil.pt"
+    payload = {**weights, "payload": Payload(target)} if form == "beside weights" else {"payload": Payload(target)}
+    if form == "bare":
+        file.write_bytes(pickle.dumps(payload))
+    else:
+        torch.save(payload, file, _use_new_zipfile_serialization=form != "legacy")
+    assert refuse_export(file).startswith(f"{file}: ")
+    assert not target.exists()
+    if form == "bare":
+        pickle.loads(file.read_bytes())["payload"].close()
+    else:
+        torch.load(file, weights_only=False)["payload"].close()
+    assert target.exists()  # the payload does work where it is let in
+
+
+def test_pickle_with_code_is_refused_as_such(refuse_export: Callable[..., str], tmp_path: Path) -> None:
+    torch.save({"payload": Payload(tmp_path / "executed")}, tmp_path / "evil.pt")
+    expected = "refused, because it holds more than tensors (nothing in it was executed). Save the state dict alone."
+    assert refuse_export(tmp_path / "evil.pt") == f"{tmp_path}/evil.pt: {expected}"
+
+
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.9, 0.9999])
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_truncated_weights(refuse_export: Callable[..., str], official: Path, tmp_path: Path, kind: str, part: float) -> None:
+    data = {"pt": official, "safetensors": shipped_checkpoint()}[kind].read_bytes()
+    file = tmp_path / f"cut.{kind}"
+    file.write_bytes(data[: int(part * len(data))])
+    message = refuse_export(file)
+    assert message.startswith(f"{file}: damaged")
+    assert "truncated" in message
+
+
+@fuzzed
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_bit_flip_in_official_weights_is_found_or_harmless(
+    official: Path, scratch: Path, weights: dict[str, Tensor], position: float, bit: int
+) -> None:
+    data = bytearray(official.read_bytes())
+    data[int(position * len(data))] ^= 1 << bit
+    file = scratch / "flipped.pt"
+    file.write_bytes(data)
+    try:
+        read = load_checkpoint(file, DIGITS_FIELDS).state_dict
+    except CheckpointError as error:
+        assert str(error).startswith(f"{file}: ")
+    else:  # padding between the records of the archive
+        assert all(torch.equal(read[name], tensor) for name, tensor in weights.items())
+
+
+def test_bit_flip_in_a_tensor_of_official_weights_is_found(
+    refuse_export: Callable[..., str], official: Path, tmp_path: Path, weights: dict[str, Tensor]
+) -> None:
+    data = bytearray(official.read_bytes())
+    at = data.find(weights["out.2.weight"].numpy().tobytes())
+    assert at > 0
+    data[at] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(data)
+    assert "damaged, the checksum of official/data/" in refuse_export(tmp_path / "flipped.pt")
+
+
+@fuzzed
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_bit_flip_in_our_tensors_is_found(scratch: Path, position: float, bit: int) -> None:
+    data = bytearray(shipped_checkpoint().read_bytes())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    data[begin + int(position * (len(data) - begin))] ^= 1 << bit
+    file = scratch / "flipped.safetensors"
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"flipped\.safetensors: the weights are not those that were saved \(their hash differs\)"):
+        load_checkpoint(file)
+
+
+@fuzzed
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_bit_flip_in_our_header_is_found_or_leaves_the_weights(
+    scratch: Path, weights: dict[str, Tensor], position: float, bit: int
+) -> None:
+    data = bytearray(shipped_checkpoint().read_bytes())
+    data[int(position * (8 + int.from_bytes(data[:8], "little")))] ^= 1 << bit
+    file = scratch / "header.safetensors"
+    file.write_bytes(data)
+    try:
+        read = load_checkpoint(file).state_dict
+    except CheckpointError as error:
+        assert str(file) in str(error) or str(error).startswith("this network cannot be built: ")
+    else:
+        assert all(torch.equal(read[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(
+    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor], value: float
+) -> None:
+    bad = weights["out.2.bias"].clone()
+    bad[0] = value
+    file = save_pt({**weights, "out.2.bias": bad})
+    assert refuse_export(file) == f"{file}: NaN or infinity in 1 tensors (out.2.bias)"
+
+
+def test_missing_tensor_is_named(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]) -> None:
+    file = save_pt({name: tensor for name, tensor in weights.items() if name != "time_embed.0.bias"})
+    assert refuse_export(file) == f"{file}: the tensors do not fit the network: 1 missing (time_embed.0.bias)"
+
+
+def test_unexpected_tensor_is_named(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]) -> None:
+    file = save_pt({**weights, "surplus.weight": torch.zeros(3)})
+    assert refuse_export(file) == f"{file}: the tensors do not fit the network: 1 unexpected (surplus.weight)"
+
+
+def test_misshapen_tensor_is_named(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]) -> None:
+    file = save_pt({**weights, "time_embed.0.bias": torch.zeros(7)})
+    assert refuse_export(file).endswith("do not fit the network: 1 misshapen (time_embed.0.bias [7] instead of [128])")
+
+
+@pytest.mark.parametrize("value", [{"epoch": 3}, {"model": {"a": torch.zeros(1)}}, {}, [torch.zeros(1)]], ids=repr)
+def test_torch_file_that_is_no_state_dict(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], value: Any) -> None:
+    file = save_pt(value)
+    assert refuse_export(file) == f"{file}: not a state dict; expected a mapping of names to tensors"
+
+
+def test_state_dict_of_another_network(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path]) -> None:
+    message = refuse_export(save_pt({"conv1.weight": torch.zeros(4, 3, 3, 3), "conv1.bias": torch.zeros(4)}))
+    assert "not the state dict of a BCM ('input_blocks.0.0.weight' not found or misshapen; it begins with conv1.weight" in message
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"num_classes": 11}, "the tensors say num_classes = 10, the configuration says 11"),
+        ({"channel_mult": [1, 3]}, "the tensors say channel_mult = (1, 2), the configuration says (1, 3)"),
+        ({"num_res_blocks": 2}, "the tensors say num_res_blocks = 1, the configuration says 2"),
+        ({"colour": "red"}, "unknown field 'colour'; the fields are attention_resolutions, "),
+        ({"image_size": 7}, "image_size 7 cannot be halved 1 times"),
+        ({"image_size": "8"}, "image_size must be a positive integer, not '8'"),
+        ({"norm_groups": 7}, "32 channels at level 0 do not divide into 7 groups"),
+    ],
+    ids=["classes", "channel_mult", "depth", "unknown", "odd", "text", "groups"],
+)
+def test_config_that_the_tensors_contradict(
+    refuse_export: Callable[..., str], official: Path, tmp_path: Path, fields: dict[str, Any], problem: str
+) -> None:
+    (tmp_path / "c.json").write_text(json.dumps({**DIGITS_FIELDS, **fields}))
+    assert problem in refuse_export(official, "--config", tmp_path / "c.json")
+
+
+def test_config_that_contradicts_the_header_of_our_file(refuse_export: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"num_classes": 3}')
+    message = refuse_export(shipped_checkpoint(), "--config", tmp_path / "c.json")
+    assert message.endswith("the tensors say num_classes = 10, the configuration says 3")
+
+
+@pytest.mark.parametrize(("content", "problem"), [("{", "not JSON ("), ("[1]", "not a JSON object of configuration fields")])
+def test_config_file_that_is_no_object(
+    refuse_export: Callable[..., str], official: Path, tmp_path: Path, content: str, problem: str
+) -> None:
+    (tmp_path / "c.json").write_text(content)
+    assert refuse_export(official, "--config", tmp_path / "c.json").startswith(f"{tmp_path}/c.json: {problem}")
+
+
+def test_config_file_that_is_not_there(refuse_export: Callable[..., str], official: Path) -> None:
+    assert refuse_export(official, "--config", "no.json") == "no.json: cannot be read (No such file or directory)"
+
+
+def test_preset_unknown(refuse_export: Callable[..., str], official: Path) -> None:
+    assert refuse_export(official, "--preset", "imagenet128") == "no preset 'imagenet128'; there is imagenet64"
+
+
+def test_config_missing_says_what_to_pass(refuse_export: Callable[..., str], official: Path) -> None:
+    assert refuse_export(official, "--opset", 18) == (
+        f"{official}: its tensors do not tell image_size and num_head_channels; "
+        "pass --preset imagenet64, or --config FILE.json with these fields"
+    )

@@ -1,0 +1,226 @@
+"""Schedules, labels, images and latents that cannot be used get one clear line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from refusals import Payload, edit_manifest, refusal
+
+Cli = Callable[..., Result]
+
+
+# Schedules and labels
+
+
+def test_schedule_unknown(refuse_generate: Callable[..., str]) -> None:
+    assert refuse_generate("--label", 3, "--schedule", "mixture-5") == (
+        "no schedule 'mixture-5' in this bundle; it has one-step, ancestral-2, zigzag-3, mixture-4, invert-1, invert-2, "
+        "or write one in quotes, as in '80>2.4>0.002'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "column"),
+    [
+        ("80>100>0.002", "level 100 is outside [0.002, 80]", 4),
+        ("80>0.001", "level 0.001 is outside [0.002, 80]", 4),
+        ("81>0.002", "level 81 is outside [0.002, 80]", 1),
+        ("80>-1", "level -1 is outside [0.002, 80]", 4),
+        ("80>nan", "level nan is outside [0.002, 80]", 4),
+        ("80>inf>0.002", "level inf is outside [0.002, 80]", 4),
+        ("80>2.4>2.4>0.002", "a move from 2.4 to itself does nothing", 8),
+        ("80>80.0", "a move from 80 to itself does nothing", 4),
+        ("80>two", "'two' is not a noise level", 4),
+        ("80>>0.002", "a noise level is missing", 4),
+        ("80>0.002 +nan 0.1>0.002", "level nan is outside [0.002, 80]", 11),
+        ("80>0.002 0.1>0.002", "the program stands at level 0.002 here, so the next move starts there", 10),
+        ("80>0.002 +0.1", "noise is added, but no move follows", 14),
+    ],
+)
+def test_schedule_that_cannot_be_played_points_at_its_column(
+    refuse_generate: Callable[..., str], text: str, problem: str, column: int
+) -> None:
+    message = refuse_generate("--label", 3, "--schedule", text, lines=3)
+    assert message == f"schedule: {problem} (column {column})\n  {text}\n  {' ' * (column - 1)}^"
+
+
+def test_schedule_that_starts_from_an_image_cannot_generate(refuse_generate: Callable[..., str]) -> None:
+    message = refuse_generate("--label", 3, "--schedule", "+0.07 0.07>1>80")
+    assert message == "schedule '+0.07 0.07>1>80' starts from an image, so it cannot generate"
+
+
+def test_schedule_that_does_not_end_in_noise_cannot_invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "in.png")
+    ended = cli("invert", digits_bundle, tmp_path / "in.png", "--label", 3, "--schedule", "+0.07 0.07>15", "-o", tmp_path / "z.npz")
+    assert refusal(ended).startswith("schedule '+0.07 0.07>15' does not invert: an inversion adds noise to an image and ends at 80")
+    assert not (tmp_path / "z.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [
+        ("10", "label 10 is out of range; this model has classes 0 to 9"),
+        ("-1", "label -1 is out of range; this model has classes 0 to 9"),
+        ("0,99", "label 99 is out of range; this model has classes 0 to 9"),
+        ("three", "--label 'three' is not a label, a list such as 0,1,2, or all"),
+        ("3,", "--label '3,' is not a label, a list such as 0,1,2, or all"),
+        ("1.5", "--label '1.5' is not a label, a list such as 0,1,2, or all"),
+    ],
+)
+def test_label_that_the_model_does_not_have(refuse_generate: Callable[..., str], label: str, problem: str) -> None:
+    assert refuse_generate("-n", 2, "--label", label) == problem
+
+
+def test_label_missing(refuse_generate: Callable[..., str]) -> None:
+    assert refuse_generate() == "this model is class-conditional: give labels from 0 to 9 (--label on the command line)"
+
+
+@pytest.mark.parametrize("label", ["0", "all"])
+def test_label_for_a_model_without_classes(bundle_copy: Path, cli: Cli, tmp_path: Path, label: str) -> None:
+    edit_manifest(bundle_copy, lambda manifest: manifest["model"].update(num_classes=None))
+    ended = cli("generate", bundle_copy, "--backend", "null", "--label", label, "-o", tmp_path / "a.png")
+    assert refusal(ended) == "this model has no classes, so it takes no labels"
+
+
+def test_seed_beyond_64_bits(refuse_generate: Callable[..., str]) -> None:
+    assert refuse_generate("--label", 3, "--seed", 2**64) == "seeds must lie in [0, 2**64)"
+
+
+def test_seed_of_64_bits(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    arguments = ("--backend", "null", "--label", 3, "--seed", 2**64 - 1, "-o", tmp_path / "a.npz")
+    assert cli("generate", digits_bundle, *arguments).exit_code == 0
+    with np.load(tmp_path / "a.npz") as archive:
+        assert archive["seeds"].tolist() == [2**64 - 1]
+
+
+def test_backend_unknown(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    ended = cli("generate", digits_bundle, "--backend", "abacus", "--label", 3, "-o", tmp_path / "a.png")
+    assert refusal(ended).startswith("unknown backend 'abacus'; there are auto, ")
+
+
+# Images and latents
+
+
+@pytest.fixture
+def refuse_invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Callable[..., str]:
+    def run(*images: Path) -> str:
+        message = refusal(cli("invert", digits_bundle, *images, "--backend", "null", "--label", 3, "-o", tmp_path / "refused.npz"))
+        assert [file.name for file in tmp_path.iterdir() if "refused" in file.name] == []
+        return message
+
+    return run
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"])
+def test_image_that_cannot_be_read(refuse_invert: Callable[..., str], tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.png").write_bytes(content)
+    assert refuse_invert(tmp_path / "bad.png").startswith(f"{tmp_path}/bad.png: not a readable image (")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp"])
+def test_image_that_is_cut_off(refuse_invert: Callable[..., str], tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"cut.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(file)
+    os.truncate(file, file.stat().st_size // 2)
+    assert refuse_invert(file).startswith(f"{file}: not a readable image (")
+
+
+def test_one_bad_image_among_good_ones_is_named(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    (folder / "b.png").write_text("not a picture")
+    assert refuse_invert(folder).startswith(f"{folder}/b.png: not a readable image (")
+
+
+def test_image_that_is_not_there(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+    assert refuse_invert(tmp_path / "no.png").startswith(f"{tmp_path}/no.png: not a readable image (")
+
+
+def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("x")
+    assert refuse_invert(folder).startswith(f"{folder}: no images in this folder (looked for .png, .jpg, ")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "problem"),
+    [
+        ({"pictures": np.zeros((1, 1, 8, 8), np.float32)}, "has no array `images` (it has pictures)"),
+        ({"images": np.zeros((2, 3, 8, 8), np.float32)}, "images has shape [2, 3, 8, 8], the model takes [N, 1, 8, 8]"),
+        ({"images": np.zeros((0, 1, 8, 8), np.float32)}, "images has shape [0, 1, 8, 8]; expected N pictures"),
+        ({"images": np.full((1, 1, 8, 8), np.nan, np.float32)}, "images must be uint8, or floats in [-1, 1]"),
+        ({"images": np.full((1, 1, 8, 8), 255, np.float32)}, "images must be uint8, or floats in [-1, 1]"),
+        ({"images": np.zeros((1, 1, 8, 8), np.int64)}, "images must be uint8, or floats in [-1, 1]"),
+        ({"images": np.zeros((1, 1, 8, 8), np.uint8), "labels": np.zeros(2, int)}, "labels must be 1 integers, one per image"),
+    ],
+    ids=["no-images", "shape", "none", "nan", "range", "kind", "labels"],
+)
+def test_npz_whose_images_do_not_fit(
+    refuse_invert: Callable[..., str], tmp_path: Path, arrays: dict[str, np.ndarray], problem: str
+) -> None:
+    np.savez(tmp_path / "in.npz", **arrays)
+    assert refuse_invert(tmp_path / "in.npz") == f"{tmp_path}/in.npz: {problem}"
+
+
+def test_npz_with_code_is_never_executed(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", images=np.array([Payload(tmp_path / "executed")], dtype=object))
+    assert refuse_invert(tmp_path / "in.npz").startswith(f"{tmp_path}/in.npz: not a readable npz file of arrays (")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_npy_file_named_npz(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+    with (tmp_path / "in.npz").open("wb") as file:
+        np.save(file, np.zeros((1, 1, 8, 8), np.float32))
+    assert refuse_invert(tmp_path / "in.npz").startswith(f"{tmp_path}/in.npz: not a readable npz file of arrays (")
+
+
+def test_npz_damaged_anywhere_is_refused_or_harmless(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 3, (2, 1, 8, 8), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "good.npz", images=pictures)
+    good = (tmp_path / "good.npz").read_bytes()
+    refused = 0
+    for position in range(len(good)):
+        bad = bytearray(good)
+        bad[position] ^= 0x21
+        (tmp_path / "in.npz").write_bytes(bad)
+        arguments = ("--backend", "null", "--label", 3, "-o", tmp_path / "z.npz", "--force")
+        ended = cli("invert", digits_bundle, tmp_path / "in.npz", *arguments)
+        if ended.exit_code:
+            assert refusal(ended).startswith(f"{tmp_path}/in.npz: ")
+            refused += 1
+    assert refused > len(good) / 2
+
+
+@pytest.mark.parametrize(
+    ("latents", "problem"),
+    [
+        (np.zeros((1, 3, 8, 8), np.float32), "latents have shape [1, 3, 8, 8], the model takes [N, 1, 8, 8]"),
+        (np.float32(1), "latents have shape [1], the model takes [N, 1, 8, 8]"),
+        (np.zeros((1, 1, 8, 8), np.int64), "latents must be finite floats, not int64"),
+        (np.full((1, 1, 8, 8), np.inf, np.float32), "latents must be finite floats, not float32 with NaN or infinity"),
+    ],
+    ids=["shape", "number", "kind", "infinity"],
+)
+def test_latents_that_do_not_fit(refuse_generate: Callable[..., str], tmp_path: Path, latents: np.ndarray, problem: str) -> None:
+    np.savez(tmp_path / "z.npz", latents=latents)
+    assert refuse_generate("--label", 3, "--latents", tmp_path / "z.npz") == problem
+
+
+def test_latents_of_another_number(refuse_generate: Callable[..., str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "z.npz", latents=np.zeros((2, 1, 8, 8), np.float32))
+    message = refuse_generate("--label", 3, "--latents", tmp_path / "z.npz", "-n", 3)
+    assert message == f"{tmp_path}/z.npz has 2 latents, but -n asks for 3 images"
+
+
+def test_latents_file_without_latents(refuse_generate: Callable[..., str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "z.npz", images=np.zeros((2, 1, 8, 8), np.float32))
+    message = refuse_generate("--label", 3, "--latents", tmp_path / "z.npz")
+    assert message == f"{tmp_path}/z.npz: has no array `latents` (it has images)"
