@@ -19,12 +19,10 @@ from ..runtime.parity import (
     MoveError,
     Recording,
     batches_to_check,
-    checking_backends,
-    compare,
+    check_precision,
     load_recording,
     programs_to_check,
     record,
-    verdict_on,
 )
 from ..runtime.rewriting import update_manifest
 from ..runtime.verdicts import Verdict
@@ -126,20 +124,16 @@ def _verify(
 ) -> Iterator[_Report]:
     """One report per backend that the precision is checked on. skip: whether one that cannot run here is passed over, and that reported."""
     bound = bound or BOUNDS[precision]
-    for name in checking_backends(backend, precision):
-        try:
-            candidate = open_backend(name, bundle, precision)
-        except BackendError as error:
-            if not skip:
-                raise
-            progress(f"{precision}: NOT VERIFIED: {error}")
-            continue
-        progress(f"playing {precision} on {candidate.name}: {candidate.device}")
-        sizes = {n for n in batches_to_check(bundle.manifest.model.parameters) if n < len(recording.seeds)} | {len(recording.seeds)}
-        errors = compare(candidate, recording, sorted(sizes), bound)
-        candidate.close()
-        verdict = verdict_on(errors, bundle, candidate, "fp32" if against == "fp32" else "torch", bound)
-        yield _Report(verdict, errors, candidate.device)
+    sizes = {n for n in batches_to_check(bundle.manifest.model.parameters) if n < len(recording.seeds)} | {len(recording.seeds)}
+    truth = "fp32" if against == "fp32" else "torch"
+    progress(f"playing {precision}")
+    try:
+        for verdict, errors, candidate in check_precision(bundle, precision, recording, sorted(sizes), bound, truth, backend):
+            yield _Report(verdict, errors, candidate.device)
+    except BackendError as error:
+        if not skip:
+            raise
+        progress(f"{precision}: NOT VERIFIED: {error}")
 
 
 def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> Stray | str:

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import BackendError, ParityError
-from ..runtime.backends import open_backend
 from ..runtime.bundle import Bundle, Manifest
-from ..runtime.parity import MoveError, Recording, checking_backends, compare, verdict_on
+from ..runtime.parity import MoveError, Recording, check_precision
 
 
 def verified(
@@ -20,20 +19,16 @@ def verified(
     Raises ParityError if a move strays further than the bound (relative L2), unless `allowed`.
     """
     manifest, measured = bundle.manifest, []
-    for name in checking_backends("auto", precision):
-        started = time.perf_counter()
-        try:
-            candidate = open_backend(name, bundle, precision)
-        except BackendError as error:
-            report(f"{precision}: NOT VERIFIED: {error}")
-            continue
-        errors = compare(candidate, recording, batches, bound)
-        candidate.close()
-        verdict = verdict_on(errors, bundle, candidate, "torch", bound)
-        report(f"{verdict} ({len(errors)} moves in {time.perf_counter() - started:.1f} s)")
-        if not verdict.ok and not allowed:
-            raise _disagreement(errors, precision, candidate.name, bound)
-        manifest, measured = manifest.with_verdict(verdict), measured or errors
+    started = time.perf_counter()
+    try:
+        for verdict, errors, candidate in check_precision(bundle, precision, recording, batches, bound, "torch"):
+            report(f"{verdict} ({len(errors)} moves in {time.perf_counter() - started:.1f} s)")
+            if not verdict.ok and not allowed:
+                raise _disagreement(errors, precision, candidate.name, bound)
+            manifest, measured = manifest.with_verdict(verdict), measured or errors
+            started = time.perf_counter()
+    except BackendError as error:
+        report(f"{precision}: NOT VERIFIED: {error}")
     return manifest, measured
 
 

@@ -7,14 +7,14 @@ golden.npz, a self-test that needs no torch. Noise belongs to a sample, so the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import BundleError, NonFiniteError, ScheduleError
-from .backends import CHECKING, backend_module, preference
+from .backends import CHECKING, backend_module, open_backend, preference
 from .backends.base import Backend
 from .bundle import GOLDEN, Bundle, ModelFacts
 from .chain import play
@@ -112,6 +112,17 @@ def checking_backends(name: str, precision: str) -> list[str]:
     played = [candidate for candidate in preference(precision) if backend_module(candidate).unavailable(precision) is None]
     able = [candidate for candidate in wanted if backend_module(candidate).unavailable(precision) is None]
     return [*able, *played[:1]] or ["auto"]
+
+
+def check_precision(
+    bundle: Bundle, precision: str, recording: Recording, batches: Sequence[int], bound: float, against: str, backend: str = "auto"
+) -> Iterator[tuple[Verdict, list[MoveError], Backend]]:
+    """(verdict, what was measured, the closed backend) for every backend that the precision is checked on. Raises BackendError."""
+    for name in checking_backends(backend, precision):
+        candidate = open_backend(name, bundle, precision)
+        errors = compare(candidate, recording, batches, bound)
+        candidate.close()
+        yield verdict_on(errors, bundle, candidate, against, bound), errors, candidate
 
 
 def save_recording(recording: Recording, path: Path) -> None:
