@@ -23,6 +23,7 @@ from ..errors import BundleError
 from .backends.base import Backend, first_line
 from .chain import play
 from .noise import START_DRAW, standard_normal
+from .processes import python_command
 from .schedule import Schedule
 
 Play = Callable[[], object]
@@ -34,16 +35,8 @@ STARTS = 3  # processes per variant of which the median counts
 CLAIM = 1.05  # times as fast at least, to be called faster: medians of one thing measured twice differ by up to 4 %
 QUIET = 0.1  # share of the processors that other processes may take before a verdict has to mention it
 MATRIX = 1024  # rows and columns of the matrix product
-PACKAGE = Path(__file__).resolve().parent.parent
 
-# A process of its own starts with this: the package from where it lies, installed or not.
 PROLOGUE = """
-import importlib.util, sys
-root, *arguments = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("bcm_edge", root + "/__init__.py", submodule_search_locations=[root])
-package = importlib.util.module_from_spec(spec)
-sys.modules["bcm_edge"] = package
-spec.loader.exec_module(package)
 from bcm_edge.runtime.benchmark import peak_mb, player
 from bcm_edge.runtime.schedule import parse_schedule
 """
@@ -156,7 +149,7 @@ def summarise(backend: Backend, batch: int, nfe: int, turns: Turns, start: Start
 
 def start_command(code: str, *arguments: object) -> list[str]:
     """The command of a process of its own that runs PROLOGUE and `code`; the code prints peak_mb() once its first images are there."""
-    return [sys.executable, "-c", PROLOGUE + code, str(PACKAGE), *map(str, arguments)]
+    return python_command(PROLOGUE + code, *arguments)
 
 
 def first_images(commands: Sequence[list[str]]) -> list[Start]:
