@@ -21,8 +21,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
-backend_option = click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, openvino, typed or null.")
-precision_option = click.option("--precision", type=click.Choice(PRECISIONS), help="Of the graphs to play (default: the most exact held).")
+backend_option = click.option("--backend", default="auto", show_default=True, help="auto, tensorrt, onnxruntime, openvino, typed or null.")
+precision_option = click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="Of the graphs to play (default: of an engine built here, else the most exact held)."
+)
 preset_option = click.option("--preset", help="What a checkpoint's tensors do not tell, for a released network: imagenet64.")
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="The same as a JSON file with the authors' field names."
@@ -72,10 +74,10 @@ def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
 
 
 @contextmanager
-def move_progress(total: int, what: str) -> Iterator[Callable[..., None]]:
-    """A progress bar over network calls, on stderr and only where a person watches; yields the on_move callback."""
+def move_progress(total: int, what: str) -> Iterator[Callable[..., None] | None]:
+    """A progress bar over network calls, on stderr; yields the on_move callback, or None where nobody watches."""
     if not sys.stderr.isatty():
-        yield lambda *_: None
+        yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

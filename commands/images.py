@@ -43,7 +43,7 @@ class Run:
     output: Path
     backend: str
     precision: str | None
-    batch: int
+    batch: int | None
     force: bool
     as_json: bool
 
@@ -53,9 +53,11 @@ class Run:
         check_output(self.output, bcm.sample_shape[0], self.force)
         return bcm
 
-    def play(self, what: str, program: Schedule, n: int, work: Callable[[OnMove], np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+    def play(
+        self, bcm: BCM, what: str, program: Schedule, n: int, work: Callable[[OnMove | None], np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """What `work` returns, done under a progress bar, and the facts of the run."""
-        with move_progress(program.nfe * -(-n // self.batch), what) as on_move:
+        with move_progress(program.nfe * -(-n // bcm.batch), what) as on_move:
             started = time.perf_counter()
             values = work(on_move)
             seconds = time.perf_counter() - started
@@ -82,7 +84,9 @@ def run_options(output_help: str) -> Callable[[Callable[..., None]], Callable[..
         output_option(output_help),
         backend_option,
         precision_option,
-        click.option("--batch", default=BATCH, show_default=True, type=click.IntRange(1), help="Most images per network call."),
+        click.option(
+            "--batch", type=click.IntRange(1), help=f"Most images per network call (default: {BATCH}, or the most an engine takes)."
+        ),
         force_option,
         json_option,
     )
@@ -119,6 +123,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         labels = parse_labels(run.label, n, bcm.num_classes) if run.label else labels
         program = bcm.bundle.schedule(schedule)
         images, facts = run.play(
+            bcm,
             "generating",
             program,
             n,
@@ -141,6 +146,7 @@ def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> N
         given, labels = _read_inputs(bcm, images, run.label)
         program, n = bcm.bundle.schedule(schedule), len(given.images)
         latents, facts = run.play(
+            bcm,
             "inverting",
             program,
             n,
@@ -166,6 +172,7 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
         given, labels = _read_inputs(bcm, images, run.label)
         up, down, n = bcm.bundle.schedule(inversion), bcm.bundle.schedule(schedule), len(given.images)
         back, facts = run.play(
+            bcm,
             "reconstructing",
             up + down,
             n,

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ImageError, InputError, LabelError
 from . import tasks
 from .backends import open_backend
-from .backends.base import Backend
+from .backends.base import Backend, DeviceBackend
 from .bundle import Bundle, open_bundle
 from .chain import OnMove
 from .schedule import Schedule
@@ -18,17 +18,18 @@ from .schedule import Schedule
 Seeds = int | Sequence[int] | np.ndarray
 Labels = int | Sequence[int] | np.ndarray | None
 
-BATCH = 16  # images per network call unless `load` is told otherwise
+BATCH = 16  # images per network call unless `load` is told otherwise, or an engine takes fewer
 
 
-def load(path: str | Path, backend: str = "auto", batch: int = BATCH, precision: str | None = None) -> BCM:
+def load(path: str | Path, backend: str = "auto", batch: int | None = None, precision: str | None = None) -> BCM:
     """Open a bundle and a backend for it.
 
-    backend: "auto", "onnxruntime", "openvino" or "null". batch: the most images one network call gets; larger requests are split,
-    with the same result. precision: "fp32", "fp16", "bf16" or "int8"; None is the most exact that the bundle holds. Raises
-    BundleError if the bundle is damaged or lacks the precision, BackendError if the backend cannot run here.
+    backend: "auto", "tensorrt", "onnxruntime", "openvino" or "null". batch: the most images one network call gets (None: 16, or the
+    most an engine takes); larger requests are split, with the same result. precision: "fp32", "fp16", "bf16" or "int8"; None is that
+    of an engine built for this GPU, else the most exact that the bundle holds. Raises BundleError if the bundle is damaged or lacks
+    the precision, BackendError if the backend cannot run here.
     """
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise InputError(f"batch must be at least 1, not {batch}")
     bundle = open_bundle(path)
     return BCM(bundle, open_backend(backend, bundle, precision), batch)
@@ -43,10 +44,10 @@ class BCM:
     every network call.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, batch: int = BATCH) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, batch: int | None = None) -> None:
         self.bundle = bundle
         self.backend = backend
-        self.batch = batch
+        self.batch = batch or min(BATCH, backend.max_batch if isinstance(backend, DeviceBackend) else BATCH)
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -72,8 +73,9 @@ class BCM:
         labels: Labels = None,
         latents: np.ndarray | None = None,
         on_move: OnMove | None = None,
+        uint8: bool = False,
     ) -> np.ndarray:
-        """n images (1 if nothing tells), or one per latent: float32 [n, C, H, W] in [-1, 1].
+        """n images (1 if nothing tells), or one per latent: float32 [n, C, H, W] in [-1, 1], or uint8 if asked for.
 
         latents: float32 [n, C, H, W] of unit variance, as `invert` returns them; without, they are drawn from the seeds.
         """
@@ -86,7 +88,7 @@ class BCM:
             raise InputError(f"the number of images must be at least 1, not {n}")
         seeds, label_array, program = self._seeds(seed, n), self._labels(labels, n), self._schedule(schedule)
         return self._batched(
-            n, lambda s: tasks.generate(self.backend, program, seeds[s], _part(label_array, s), _part(latents, s), on_move)
+            n, lambda s: tasks.generate(self.backend, program, seeds[s], _part(label_array, s), _part(latents, s), on_move, uint8)
         )
 
     def invert(
@@ -114,13 +116,14 @@ class BCM:
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
+        uint8: bool = False,
     ) -> np.ndarray:
-        """The images after inversion and generation: float32 [N, C, H, W] in [-1, 1]."""
+        """The images after inversion and generation: float32 [N, C, H, W] in [-1, 1], or uint8 if asked for."""
         images = self._checked(images, "images")
         seeds, label_array = self._seeds(seed, len(images)), self._labels(labels, len(images))
         up, down = self._schedule(inversion), self._schedule(schedule)
         return self._batched(
-            len(images), lambda s: tasks.reconstruct(self.backend, up, down, images[s], seeds[s], _part(label_array, s), on_move)
+            len(images), lambda s: tasks.reconstruct(self.backend, up, down, images[s], seeds[s], _part(label_array, s), on_move, uint8)
         )
 
     def close(self) -> None:

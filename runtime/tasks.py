@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import ScheduleError
 from .backends.base import Backend
-from .chain import OnMove, play
+from .chain import OnMove, play, play_to_pixels
 from .schedule import SIGMA_MAX, SIGMA_MIN, Schedule
 
 
@@ -19,11 +19,12 @@ def generate(
     labels: np.ndarray | None,
     latents: np.ndarray | None = None,
     on_move: OnMove | None = None,
+    uint8: bool = False,
 ) -> np.ndarray:
-    """Images float32 [N, C, H, W] in [-1, 1], from the seeds' noise or from unit-variance latents [N, C, H, W]."""
+    """Images from the seeds' noise or from unit-variance latents [N, C, H, W]: float32 [N, C, H, W] in [-1, 1], or uint8."""
     check_generates(schedule)
     x = None if latents is None else np.float32(schedule.start) * latents
-    return np.clip(play(schedule, backend, seeds, labels, x, on_move), -1, 1)
+    return _images(schedule, backend, seeds, labels, x, on_move, uint8)
 
 
 def invert(
@@ -47,11 +48,26 @@ def reconstruct(
     seeds: Sequence[int],
     labels: np.ndarray | None,
     on_move: OnMove | None = None,
+    uint8: bool = False,
 ) -> np.ndarray:
-    """Invert, then generate from the latent: one program of both. Images float32 [N, C, H, W] in [-1, 1]."""
+    """Invert, then generate from the latent: one program of both. Images float32 [N, C, H, W] in [-1, 1], or uint8."""
     check_inverts(inversion)
     check_generates(generation)
-    return np.clip(play(inversion + generation, backend, seeds, labels, images, on_move), -1, 1)
+    return _images(inversion + generation, backend, seeds, labels, images, on_move, uint8)
+
+
+def _images(
+    schedule: Schedule,
+    backend: Backend,
+    seeds: Sequence[int],
+    labels: np.ndarray | None,
+    x: np.ndarray | None,
+    on_move: OnMove | None,
+    uint8: bool,
+) -> np.ndarray:
+    if uint8:
+        return play_to_pixels(schedule, backend, seeds, labels, x, on_move)
+    return np.clip(play(schedule, backend, seeds, labels, x, on_move), -1, 1)
 
 
 def check_inverts(schedule: Schedule) -> None:

@@ -1,8 +1,9 @@
-"""What a backend is: something that can play one move of an opened model."""
+"""What a backend is: something that can play one move of an opened model, and, where a device makes that worth it, many at once."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,9 +15,13 @@ class Backend(Protocol):
 
     name: str
     precision: str  # of the graphs it plays
-    device: str  # what it runs on, for people: "CPU, 2 threads"
     sample_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int | None
+
+    @property
+    def device(self) -> str:
+        """What it runs on, for people: "CPU, 2 threads"."""
+        ...
 
     def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
         """f(x + noise, move.t, move.u, labels).
@@ -27,6 +32,30 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free what the backend holds. It cannot play afterwards."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend whose states stay on a device from move to move. The chain asks it for a whole schedule.
+
+    In both: noises[i] is float32 [N, C, H, W], added to the state before moves[i], or None.
+    """
+
+    files: dict[str, str]  # what it plays besides the graphs it was made from: name in the bundle → sha256
+    smallest_batch: int  # fewer images are filled up
+    max_batch: int  # more are refused
+
+    def play_moves(
+        self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
+    ) -> np.ndarray:
+        """The states after every move, or after the last alone: a new float32 [moves or 1, N, C, H, W]."""
+        ...
+
+    def play_to_pixels(
+        self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The last state as pixels, uint8 [N, C, H, W], clipped and rounded on the device; and bool [N]: which were finite."""
         ...
 
 
