@@ -10,9 +10,11 @@
     │   ├── LabelError            a class label: missing, out of range, given to an unconditional model
     │   ├── OutputError           a place to write to: exists already, cannot be written, disk full
     │   ├── BackendError          a backend: unknown, its library missing, cannot run here
+    │   ├── BuildError            an engine: its graph cannot be parsed or built, or memory does not suffice
     │   └── MissingExtraError     a command: its optional packages are not installed
     └── CheckFailed           1   the thing that was checked does not hold
         ├── ParityError           two implementations of one model disagree
+        ├── DowngradeError        an engine computes in another precision than its graph asks for
         └── NonFiniteError        the model produced NaN or infinity
 
 A message says what is wrong, where, and what to do. Anything else that escapes is a bug in this package.
@@ -64,6 +66,10 @@ class BackendError(InputError):
     """A backend is not known, its library is not installed, or it cannot run here."""
 
 
+class BuildError(InputError):
+    """An engine cannot be compiled: the graph does not parse or build, or there is too little memory."""
+
+
 class MissingExtraError(InputError):
     """A command needs packages of an extra that is not installed; the message has the pip line."""
 
@@ -80,6 +86,10 @@ class ParityError(CheckFailed):
     def __init__(self, message: str, errors: Sequence[Any]) -> None:
         super().__init__(message)
         self.errors = errors
+
+
+class DowngradeError(CheckFailed):
+    """An engine computes in more bits than its graph asks for."""
 
 
 class NonFiniteError(CheckFailed):

@@ -72,9 +72,8 @@ class Manifest:
     schema: int = SCHEMA
 
     def with_verdict(self, verdict: Verdict) -> Manifest:
-        """The manifest with this verdict, in place of an older one of the same precision, backend and truth."""
-        key = (verdict.precision, verdict.backend, verdict.against)
-        others = [v for v in self.verdicts if (v.precision, v.backend, v.against) != key]
+        """The manifest with this verdict, in place of an older one of the same subject."""
+        others = [v for v in self.verdicts if v.subject != verdict.subject]
         return replace(self, verdicts=[*others, verdict])
 
     def to_json(self) -> str:
@@ -127,8 +126,18 @@ class Bundle:
         return {name: self.manifest.files[name].sha256 for name in sorted(names)}
 
     def verdicts(self) -> list[Verdict]:
-        """Those of the manifest's verdicts that are of the files it holds now."""
-        return [v for v in self.manifest.verdicts if v.precision in self.manifest.graphs and v.files == self.hashes(v.precision)]
+        """Those of the manifest's verdicts that are of the files it holds now, engines among them."""
+        return [v for v in self.manifest.verdicts if v.precision in self.manifest.graphs and self._holds(v)]
+
+    def _holds(self, verdict: Verdict) -> bool:
+        graphs = self.hashes(verdict.precision)
+        others = {name: digest for name, digest in verdict.files.items() if name not in graphs}
+        if len(graphs) + len(others) != len(verdict.files) or not all(verdict.files[name] == digest for name, digest in graphs.items()):
+            return False
+        try:
+            return all(sha256(_inside(self.path, name)) == digest for name, digest in others.items())
+        except (OSError, BundleError):  # an engine that is gone
+            return False
 
     def schedule(self, name_or_text: str) -> Schedule:
         """A schedule by its name in this bundle, or by its text. Raises ScheduleError."""
@@ -186,11 +195,16 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from error
 
 
-def _check_file(root: Path, name: str, facts: FileFacts) -> None:
+def _inside(root: Path, name: str) -> Path:
+    """The file that a manifest names. Raises BundleError for a name that leads elsewhere."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or not pure.parts or ".." in pure.parts or "\\" in name or ":" in name or "\0" in name:
         raise BundleError(f"{root}: the manifest names {name!r}, which is not a path inside the bundle")
-    file = root / pure
+    return root / pure
+
+
+def _check_file(root: Path, name: str, facts: FileFacts) -> None:
+    file = _inside(root, name)
     if not file.exists():
         raise BundleError(f"{root}: {name} is missing; export the bundle again or copy it whole")
     if not file.resolve().is_relative_to(root.resolve()):

@@ -8,14 +8,15 @@ golden.npz, a self-test that needs no torch. Noise belongs to a sample, so the f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import BundleError, NonFiniteError, ScheduleError
-from .backends import CHECKING, backend_module, open_backend, preference
-from .backends.base import Backend
+from ..errors import BackendError, BundleError, NonFiniteError, ScheduleError
+from .backends import CHECKING, backend_module, choose, open_backend
+from .backends.base import Backend, DeviceBackend
 from .bundle import GOLDEN, Bundle, ModelFacts
 from .chain import play
 from .images import read_npz, save_npz
@@ -77,18 +78,22 @@ def record(backend: Backend, schedules: Sequence[Schedule], size: int) -> Record
 
 
 def compare(backend: Backend, recording: Recording, batches: Sequence[int], bound: float) -> list[MoveError]:
-    """Play the recording's schedules at each batch size; `ok` where the relative L2 error stays within the bound."""
+    """Play the recording's schedules at each batch size; `ok` where the relative L2 error stays within the bound.
+
+    A batch larger than the recording holds its samples several times: noise belongs to a sample, so their states are known.
+    """
     errors = []
     for text, expected in recording.states.items():
         schedule = parse_schedule(text)
         for n in batches:
-            labels = None if recording.labels is None else recording.labels[:n]
+            rows = np.arange(n) % len(recording.seeds)
+            labels = None if recording.labels is None else recording.labels[rows]
             try:
-                states = _states(backend, schedule, recording.seeds[:n], labels, recording.images[:n])
+                states = _states(backend, schedule, [recording.seeds[row] for row in rows], labels, recording.images[rows])
             except NonFiniteError as error:
                 errors.append(MoveError(text, n, str(error), np.inf, np.inf, -np.inf, False))
                 continue
-            for move, state, truth in zip(schedule.moves, states, expected[:, :n], strict=True):
+            for move, state, truth in zip(schedule.moves, states, expected[:, rows], strict=True):
                 errors.append(_error(text, n, str(move), state.astype(np.float64), truth.astype(np.float64), bound))
     return errors
 
@@ -99,26 +104,26 @@ def verdict_on(errors: Sequence[MoveError], bundle: Bundle, backend: Backend, ag
     schedules = list(dict.fromkeys(error.schedule for error in errors))
     batches = sorted({error.batch for error in errors})
     needed = worst if worst < float("inf") else None
-    files = bundle.hashes(backend.precision)
+    files = bundle.hashes(backend.precision) | (backend.files if isinstance(backend, DeviceBackend) else {})
     return Verdict(backend.precision, backend.name, against, all(e.ok for e in errors), bound, needed, schedules, batches, files)
 
 
-def checking_backends(name: str, precision: str) -> list[str]:
+def checking_backends(name: str, bundle: Bundle, precision: str) -> list[str]:
     """Names of the backends to check a precision on: the one named; for "auto" the one that computes just what the graphs say, where
     that is another, and the one that `auto` would play on. What cannot run here is left out, unless nothing is left."""
     if name != "auto":
         return [name]
-    wanted = [CHECKING[precision]] if precision in CHECKING else []
-    played = [candidate for candidate in preference(precision) if backend_module(candidate).unavailable(precision) is None]
-    able = [candidate for candidate in wanted if backend_module(candidate).unavailable(precision) is None]
-    return [*able, *played[:1]] or ["auto"]
+    able = [CHECKING[precision]] if precision in CHECKING and backend_module(CHECKING[precision]).unavailable(precision) is None else []
+    with suppress(BackendError):
+        able.append(choose(bundle, precision)[0])
+    return able or ["auto"]
 
 
 def check_precision(
     bundle: Bundle, precision: str, recording: Recording, batches: Sequence[int], bound: float, against: str, backend: str = "auto"
 ) -> Iterator[tuple[Verdict, list[MoveError], Backend]]:
     """(verdict, what was measured, the closed backend) for every backend that the precision is checked on. Raises BackendError."""
-    for name in checking_backends(backend, precision):
+    for name in checking_backends(backend, bundle, precision):
         candidate = open_backend(name, bundle, precision)
         errors = compare(candidate, recording, batches, bound)
         candidate.close()

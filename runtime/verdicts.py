@@ -11,7 +11,8 @@ class Verdict:
     """Graphs of one precision on one backend, against one truth ("torch" or "fp32").
 
     needed: the largest relative L2 of all moves, that is, the bound that would have held; None if a move gave NaN or infinity.
-    files: name → sha256 of the graphs and weights that were played; of other files it says nothing.
+    files: name → sha256 of the graphs and weights that were played, and of the engines that were built from them; of other files it
+    says nothing.
     """
 
     precision: str
@@ -38,6 +39,11 @@ class Verdict:
             [int(n) for n in values["batches"]],
             {str(name): str(digest) for name, digest in values["files"].items()},
         )
+
+    @property
+    def subject(self) -> tuple[object, ...]:
+        """What it is about, whatever was found: of one subject a bundle keeps the latest verdict."""
+        return self.precision, self.backend, self.against, frozenset(self.files)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

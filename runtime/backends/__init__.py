@@ -1,6 +1,7 @@
 """Where moves are computed: one file per backend, found by name, its library imported when it is opened and not before.
 
-A backend module has `unavailable(precision) -> str | None` (why it cannot run that here) and `open(bundle, precision) -> Backend`.
+A backend module has `unavailable(precision, bundle=None) -> str | None` (why it cannot run that here; given a bundle, why not that bundle
+either) and `open(bundle, precision) -> Backend`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from ...errors import BackendError, InputError
 from ..bundle import Bundle
 from .base import Backend
 
-PREFERENCE = {  # what `auto` tries for each precision, the best first, as docs/performance.md measured it
+PREFERENCE = {  # what `auto` tries on the processor for each precision, the best first, as docs/performance.md measured it
     "fp32": ("onnxruntime", "openvino"),
     "fp16": ("onnxruntime",),
     "bf16": ("openvino",),
     "int8": ("onnxruntime", "openvino"),
 }
-REAL = ("onnxruntime", "openvino")  # those that compute
+REAL = ("tensorrt", "onnxruntime", "openvino")  # those that compute
 NAMES = (*REAL, "typed", "null")
 CHECKING = {"fp16": "typed", "bf16": "typed"}  # precision → the backend that rounds as its graphs say, where `auto` may not
 
@@ -26,20 +27,37 @@ CHECKING = {"fp16": "typed", "bf16": "typed"}  # precision → the backend that 
 def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Backend:
     """Open a bundle on the named backend, or on the fastest that can run here ("auto").
 
-    precision: None takes the most exact that the bundle holds. Nothing asked for by name is replaced by anything else: it runs, or
-    BundleError (no such graphs) or BackendError says why not.
+    precision: None takes that of an engine built for this GPU, on tensorrt, else the most exact that the bundle holds. Nothing asked
+    for by name is replaced by anything else: it runs, or BundleError (no such graphs) or BackendError says why not.
     """
-    precision = bundle.precisions[0] if precision is None else precision
-    if precision not in PREFERENCE:
-        raise InputError(f"{precision!r} is no precision; there are {', '.join(PREFERENCE)}")
-    bundle.graphs(precision)
+    if precision is not None:
+        if precision not in PREFERENCE:
+            raise InputError(f"{precision!r} is no precision; there are {', '.join(PREFERENCE)}")
+        bundle.graphs(precision)
+    if name == "auto":
+        name, precision = choose(bundle, precision)
+    module = backend_module(name)
+    if name != "tensorrt":
+        precision = precision or bundle.precisions[0]
+    if reason := module.unavailable(precision):
+        raise BackendError(f"{name}: {reason}")
+    return module.open(bundle, precision)
+
+
+def choose(bundle: Bundle, precision: str | None) -> tuple[str, str | None]:
+    """The backend that `auto` plays on, and the precision. An engine for this GPU comes first: somebody built it to be used.
+
+    Raises BackendError if nothing runs that precision here.
+    """
+    if backend_module("tensorrt").unavailable(precision, bundle) is None:
+        return "tensorrt", precision
+    precision = precision or bundle.precisions[0]
     reasons = []
-    for candidate in preference(precision) if name == "auto" else (name,):
-        module = backend_module(candidate)
-        if (reason := module.unavailable(precision)) is None:
-            return module.open(bundle, precision)
-        reasons.append(f"{candidate}: {reason}")
-    raise BackendError(f"no backend can run {precision} here; {'; '.join(reasons)}" if name == "auto" else reasons[0])
+    for name in preference(precision):
+        if (reason := backend_module(name).unavailable(precision)) is None:
+            return name, precision
+        reasons.append(f"{name}: {reason}")
+    raise BackendError(f"no backend can run {precision} here; {'; '.join(reasons)}")
 
 
 def preference(precision: str) -> tuple[str, ...]:

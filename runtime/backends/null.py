@@ -24,7 +24,7 @@ class NullBackend:
         pass
 
 
-def unavailable(precision: str) -> None:
+def unavailable(precision: str, bundle: Bundle | None = None) -> None:
     """It runs everywhere."""
 
 

@@ -75,7 +75,7 @@ class OnnxRuntimeBackend:
         return _open_session(graph, options)
 
 
-def unavailable(precision: str) -> str | None:
+def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime is not installed; pip install 'bcm-edge[run]'"
     if precision == "bf16":

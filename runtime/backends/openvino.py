@@ -66,7 +66,7 @@ class OpenVinoBackend:
         return self._requests[key]
 
 
-def unavailable(precision: str) -> str | None:
+def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     if importlib.util.find_spec("openvino") is None:
         return "openvino is not installed; pip install 'bcm-edge[openvino]'"
     if precision == "fp16":

@@ -41,7 +41,7 @@ class TypedBackend(OnnxRuntimeBackend):
             raise BackendError(f"{graph} cannot be spelled out for ONNX Runtime: {first_line(error)}") from error
 
 
-def unavailable(precision: str) -> str | None:
+def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
         return f"{' and '.join(missing)} not installed; pip install 'bcm-edge[export]'"
     if precision not in ("fp16", "bf16"):

@@ -1,0 +1,154 @@
+"""TensorRT on an NVIDIA GPU: a bundle's engines, whole schedules at a time, each as one CUDA graph.
+
+`bcm-edge build` makes the engines. Nothing of CUDA or TensorRT is touched before the driver has said that there is a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import BackendError, BcmError
+from ..bundle import Bundle
+from ..engines.gpu import Gpu, free_memory, probe
+from ..engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
+from ..engines.store import Engine, check_plans, find_engine, plan_hashes
+from ..schedule import Move
+from .base import first_line
+
+if TYPE_CHECKING:
+    from ..engines.device_chain import DeviceChain
+
+CHAINS = 8  # recorded schedules that are kept, the latest used; each holds its states and noises on the GPU
+
+
+class TensorRtBackend:
+    """The engines of one build on one GPU. Threads may share it; they take turns."""
+
+    name = "tensorrt"
+
+    def __init__(self, bundle: Bundle, engine: Engine, gpu: Gpu) -> None:
+        from cuda.core import Device
+
+        from ..engines.loaded import LoadedEngines
+
+        assert engine.facts
+        check_plans(engine)
+        model = bundle.manifest.model
+        self.engine, self.precision = engine, engine.facts.options.precision
+        self.sample_shape, self.num_classes = model.sample_shape, model.num_classes
+        self.smallest_batch, _, self.max_batch = engine.facts.options.batch
+        self.files = plan_hashes(engine.folder.name, engine.facts)
+        self._gpu = gpu
+        self._lock = threading.Lock()
+        self._chains: OrderedDict[tuple[object, ...], DeviceChain] = OrderedDict()
+        with self._explained(f"opening {engine.folder.name}"):
+            self._device = Device(gpu.index)
+            self._device.set_current()
+            self._stream = self._device.create_stream()
+            self._engines = LoadedEngines(engine, bundle, self._device, self._stream)
+
+    @property
+    def device(self) -> str:
+        """For people: the GPU, TensorRT, and how schedules are played."""
+        assert self.engine.facts
+        eager = {chain.why_eager for chain in self._chains.values() if chain.why_eager}
+        played = f"one by one: {'; '.join(sorted(eager))}" if eager else "one CUDA graph per schedule"
+        return f"{self._gpu.name}, TensorRT {self.engine.facts.tensorrt}, {played}"
+
+    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+        return self.play_moves(x, [move], [noise], labels, every=False)[0]
+
+    def play_moves(
+        self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
+    ) -> np.ndarray:
+        x, noises, labels, n = self._padded(x, noises, labels)
+        with self._lock, self._explained(f"playing {len(moves)} moves at batch {len(x)}"):
+            return self._chain(moves, noises, len(x), pixels=False).play(x, noises, labels, every)[:, :n]
+
+    def play_to_pixels(
+        self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        x, noises, labels, n = self._padded(x, noises, labels)
+        with self._lock, self._explained(f"playing {len(moves)} moves at batch {len(x)}"):
+            pixels, total = self._chain(moves, noises, len(x), pixels=True).play_to_pixels(x, noises, labels)
+            return pixels[:n], np.isfinite(total[:n])
+
+    def close(self) -> None:
+        with self._lock:
+            self._device.set_current()
+            self._stream.sync()
+            for chain in self._chains.values():
+                chain.close()
+            self._chains.clear()
+            self._engines.close(self._stream)
+            self._stream.close()
+
+    def _chain(self, moves: Sequence[Move], noises: Sequence[np.ndarray | None], n: int, pixels: bool) -> DeviceChain:
+        from ..engines.device_chain import DeviceChain
+
+        self._device.set_current()  # of this thread
+        noisy = [noise is not None for noise in noises]
+        key = (tuple(moves), tuple(noisy), n, pixels)
+        if key not in self._chains:
+            if len(self._chains) == CHAINS:
+                self._chains.popitem(last=False)[1].close()
+            shape, labelled = (n, *self.sample_shape), self.num_classes is not None
+            chain = DeviceChain(self._engines, self._gpu, self._device, self._stream, moves, noisy, shape, labelled, pixels)
+            self._chains[key] = chain
+        self._chains.move_to_end(key)
+        return self._chains[key]
+
+    def _padded(
+        self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None
+    ) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray | None, int]:
+        """Inputs repeated up to the smallest batch that the engine takes, and how many are real. Raises BackendError for too many."""
+        n = len(x)
+        if n > self.max_batch:
+            profile = f"{self.smallest_batch} to {self.max_batch}"
+            raise BackendError(
+                f"a batch of {n} is outside the engine's profile ({profile}); play at most {self.max_batch} at once, "
+                f"or build another: bcm-edge build … --batch {self.smallest_batch}:{n}:{n}"
+            )
+        rows = np.arange(max(n, self.smallest_batch)) % n
+        if len(rows) == n:
+            return x, list(noises), labels, n
+        return x[rows], [None if noise is None else noise[rows] for noise in noises], None if labels is None else labels[rows], n
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Errors of CUDA as BackendError; of running out of memory with what is free and what helps."""
+        try:
+            yield
+        except BcmError:
+            raise
+        except Exception as error:  # cuda-core's and TensorRT's errors share no base class
+            line = first_line(error)
+            if "out of memory" in line.lower().replace("_", " "):
+                free = free_memory(self._gpu)
+                known = "" if free is None else f" ({free / 1e9:.2f} GB free of {self._gpu.memory / 1e9:.1f})"
+                line = f"out of GPU memory{known}; play fewer images at once, or build a smaller profile: bcm-edge build … --batch 1:1:4"
+            raise BackendError(f"{what} on {self._gpu.name}: {line}") from error
+
+
+def unavailable(precision: str | None, bundle: Bundle | None = None) -> str | None:
+    try:
+        gpu = probe()
+        if reason := missing_tensorrt() or missing_cuda_core():
+            return reason
+        if bundle is not None:
+            find_engine(bundle, gpu, tensorrt_version(), precision)
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def open(bundle: Bundle, precision: str | None) -> TensorRtBackend:
+    """The newest engine that fits this GPU; precision: None takes what was built. Raises BackendError."""
+    gpu = probe()
+    return TensorRtBackend(bundle, find_engine(bundle, gpu, tensorrt_version(), precision), gpu)

@@ -1,0 +1,193 @@
+"""What differs between TensorRT 8.6, 10.3 to 10.16 and 11, by feature: nothing here or elsewhere asks for a version number or an enum's.
+
+From 10 on a network can be strongly typed, and from 11 on it always is: the types of the graph are the types of the engine. 8.6 (JetPack
+6.0) chooses types by itself within what flags allow, so there a 16-bit or 8-bit engine is a best effort, and what came out is read back.
+
+Tests hold every name used in this project against the real bindings of each version, and list those that only some have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorrt as trt
+
+from ...errors import BackendError
+
+Progress = Callable[[str, "str | None", int, int], None]  # (phase, the phase it is part of, steps done, steps in all)
+
+
+class Messages:
+    """What TensorRT says. `logger` is for its constructors, `recorder` for their error_recorder; both outlive what they are given to."""
+
+    def __init__(self) -> None:
+        self._errors: list[str] = []
+        self.logger = _Logger(self._errors)
+        self.recorder = _Recorder(self._errors)
+
+    def explain(self) -> str:
+        """The errors since the last call as one text, the first one first."""
+        text = "; ".join(dict.fromkeys(self._errors)) or "TensorRT gives no reason"
+        self._errors.clear()
+        return text
+
+
+class _Logger(trt.ILogger):
+    def __init__(self, errors: list[str]) -> None:
+        trt.ILogger.__init__(self)
+        self._errors = errors
+
+    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+        if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+            self._errors.append(msg)
+
+
+class _Recorder(trt.IErrorRecorder):
+    """Keeps every error; TensorRT asks for codes and descriptions by index."""
+
+    def __init__(self, errors: list[str]) -> None:
+        trt.IErrorRecorder.__init__(self)
+        self._errors = errors
+        self._recorded: list[tuple[trt.ErrorCodeTRT, str]] = []
+
+    def num_errors(self) -> int:
+        return len(self._recorded)
+
+    def get_error_code(self, arg0: int) -> trt.ErrorCodeTRT:
+        return self._recorded[arg0][0]
+
+    def get_error_desc(self, arg0: int) -> str:
+        return self._recorded[arg0][1]
+
+    def has_overflowed(self) -> bool:
+        return False
+
+    def clear(self) -> None:
+        self._recorded.clear()
+
+    def report_error(self, arg0: trt.ErrorCodeTRT, arg1: str) -> bool:
+        self._recorded.append((arg0, arg1))
+        self._errors.append(arg1)
+        return False
+
+
+def is_strongly_typed() -> bool:
+    """Whether a network's types are those of its graph, asked for or always."""
+    members = trt.NetworkDefinitionCreationFlag.__members__
+    return "STRONGLY_TYPED" in members or "EXPLICIT_BATCH" not in members
+
+
+def network_flags() -> int:
+    """For Builder.create_network: strong typing where it has to be asked for, else the explicit batch that 8.6 has to be asked for."""
+    members = trt.NetworkDefinitionCreationFlag.__members__
+    if "EXPLICIT_BATCH" not in members:  # 11: both are how things are
+        return 0
+    return 1 << int(members["STRONGLY_TYPED" if "STRONGLY_TYPED" in members else "EXPLICIT_BATCH"])
+
+
+def set_precision(config: trt.IBuilderConfig, precision: str) -> None:
+    """Let the engine compute as the graph says, and float32 as float32: by default Ampere and newer take 10-bit TF32 for it.
+
+    Raises BackendError for a precision that this TensorRT does not have.
+    """
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if is_strongly_typed() or precision == "fp32":
+        return
+    if precision == "bf16":
+        raise BackendError(f"TensorRT {trt.__version__} has no bfloat16; build fp16, or move to TensorRT 10.3 (JetPack 6.1) or newer")
+    config.set_flag(trt.BuilderFlag.FP16 if precision == "fp16" else trt.BuilderFlag.INT8)
+    config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+
+
+def float_types() -> dict[trt.DataType, str]:
+    """TensorRT's floating-point types → our names of them."""
+    types = {trt.float32: "fp32", trt.float16: "fp16"}
+    if hasattr(trt, "bfloat16"):
+        types[trt.bfloat16] = "bf16"
+    return types
+
+
+def prepare_parser(parser: trt.OnnxParser) -> None:
+    """Normalisation by the core library instead of the plugin library."""
+    if hasattr(parser, "set_flag"):
+        parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
+
+
+def parser_error(error: trt.ParserError) -> str:
+    """One error of the parser: what, and at which node where it tells."""
+    if not hasattr(error, "node_name"):
+        return str(error.desc())
+    return f"{error.desc()} (node {error.node_name()}, {error.node_operator()})"
+
+
+def can_strip() -> bool:
+    """Whether plans can leave their weights out and take them from the graph when they are loaded."""
+    return "STRIP_PLAN" in trt.BuilderFlag.__members__ and hasattr(trt, "OnnxParserRefitter")
+
+
+def strip(config: trt.IBuilderConfig) -> None:
+    """Leave weights out of the plan; they must come back the same, so that the engine is tuned as if they were there."""
+    config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+    config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
+
+
+def refit(engine: trt.ICudaEngine, graph: Path, messages: Messages) -> None:
+    """Give a stripped engine the weights of its graph. Raises BackendError if any is missing."""
+    refitter = trt.Refitter(engine, messages.logger)
+    parser = trt.OnnxParserRefitter(refitter, messages.logger)
+    if not parser.refit_from_file(str(graph)):
+        described = [parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise BackendError(f"{graph}: its weights do not fit the engine: {'; '.join(described) or messages.explain()}")
+    if not refitter.refit_cuda_engine():
+        raise BackendError(f"the engine does not take the weights of {graph}: {messages.explain()}")
+    if left := refitter.get_missing_weights():
+        raise BackendError(f"the engine lacks weights that {graph} does not have: {', '.join(left[:3])}")
+
+
+def monitor(config: trt.IBuilderConfig, report: Progress) -> None:
+    """Have the builder report its phases, where it can."""
+    if hasattr(trt, "IProgressMonitor"):
+        config.progress_monitor = _progress_monitor(report)
+
+
+def _progress_monitor(report: Progress) -> trt.IProgressMonitor:
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._phases: dict[str, tuple[str | None, int]] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._phases[phase_name] = (parent_phase, num_steps)
+            report(phase_name, parent_phase, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            parent, steps = self._phases.get(phase_name, (None, step + 1))
+            report(phase_name, parent, step + 1, steps)
+            return True  # go on
+
+        def phase_finish(self, phase_name: str) -> None:
+            parent, steps = self._phases.pop(phase_name, (None, 0))
+            report(phase_name, parent, steps, steps)
+
+    return Monitor()
+
+
+def scratch_bytes(engine: trt.ICudaEngine) -> int:
+    """Device memory that a context of this engine computes in, for the largest shapes of its profile."""
+    return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
+
+
+def context_on(engine: trt.ICudaEngine, address: int, size: int) -> trt.IExecutionContext | None:
+    """An execution context that computes in memory of ours; None where TensorRT gives none."""
+    if hasattr(trt, "ExecutionContextAllocationStrategy"):
+        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    else:
+        context = engine.create_execution_context_without_device_memory()
+    if context is None:
+        return None
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(address, size)
+    else:
+        context.device_memory = address
+    return context

@@ -1,0 +1,134 @@
+"""Which JetPack a Jetson runs, and what this package can run on it. Reads files of the system, runs nothing.
+
+The releases are as NVIDIA, and for some L4T numbers owners of boards, had published them by November 2026. Not tried on a Jetson.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+Version = tuple[int, int, int]
+
+_MOVE = "flash JetPack 6.2 or newer; it is for Orin and later boards only"
+
+
+@dataclass(frozen=True)
+class JetPack:
+    """One release. l4t: the Jetson Linux it was found by, "36.4.3"; tensorrt: what it brings, or the newest that may be put on it;
+    runs: what that means for this package; ok: False if TensorRT cannot be used at all; fix: what to do about it, or "";
+    extra: the extra of pyproject.toml that belongs to it, or "". name is "" for a release that is not known."""
+
+    name: str
+    python: str
+    cuda: str
+    tensorrt: str
+    runs: str
+    ok: bool = True
+    fix: str = ""
+    extra: str = ""
+    l4t: str = ""
+
+    def __str__(self) -> str:
+        if not self.name:
+            return f"L4T {self.l4t}: {self.runs}"
+        return f"JetPack {self.name} (L4T {self.l4t}): CUDA {self.cuda}, Python {self.python}, TensorRT {self.tensorrt}; {self.runs}"
+
+
+_UNKNOWN = JetPack("", "", "", "", "unknown release, newer than this package", fix="update this package")
+
+RELEASES: tuple[tuple[Version, JetPack], ...] = (  # the first L4T of each; a branch ends where this package knows nothing more of it
+    ((0, 0, 0), JetPack("4 or older", "3.6", "10.2", "8.2", "this package needs TensorRT 8.6 and Python 3.10", False, _MOVE)),
+    ((34, 0, 0), JetPack("5", "3.8", "11.4", "8.5", "this package needs TensorRT 8.6 and Python 3.10", False, _MOVE)),
+    (
+        (36, 0, 0),
+        JetPack(
+            "6.0",
+            "3.10",
+            "12.2",
+            "8.6",
+            "best effort: types are hints, no bf16",
+            fix="flash JetPack 6.2: it has TensorRT 10.3",
+            extra="jetson6",
+        ),
+    ),
+    ((36, 4, 0), JetPack("6.1", "3.10", "12.6", "10.3", "supported", extra="jetson6")),
+    ((36, 4, 3), JetPack("6.2", "3.10", "12.6", "10.3", "supported", extra="jetson6")),
+    ((36, 6, 0), _UNKNOWN),
+    ((38, 0, 0), JetPack("7.0", "3.12", "13.0", "10.13", "supported", extra="jetson7")),
+    ((38, 4, 0), JetPack("7.1", "3.12", "13.0", "10.13", "supported", extra="jetson7")),
+    ((38, 5, 0), _UNKNOWN),
+    ((39, 0, 0), JetPack("7.2", "3.12", "13.2", "10.16", "supported; TensorRT 11 is not, before JetPack 7.2.2", extra="jetson7")),
+    # NVIDIA names JetPack 7.2.2 as the first with TensorRT 11, and not its L4T: 39.2.0 is 7.2 and 39.2.1 is 7.2.1
+    ((39, 2, 2), JetPack("7.2.2", "3.12", "13", "up to 11.4.1", "supported; TensorRT 11.0 to 11.4.0 run on no JetPack", extra="jetson7")),
+    ((39, 3, 0), _UNKNOWN),
+)
+
+
+def jetpack(root: Path = Path("/")) -> JetPack | None:
+    """The release on this machine; None where there is no readable /etc/nv_tegra_release, so on anything but a Jetson."""
+    version = l4t(root)
+    return None if version is None else release(version)
+
+
+def l4t(root: Path = Path("/")) -> Version | None:
+    """The version of Jetson Linux, from a line such as "# R36 (release), REVISION: 4.3, GCID: …"."""
+    found = re.search(r"# R([0-9]{1,3}) \(release\), REVISION: ([0-9]{1,3})(?:\.([0-9]{1,3}))?", _text(root / "etc/nv_tegra_release"))
+    return None if found is None else (int(found[1]), int(found[2]), int(found[3] or 0))
+
+
+def release(version: Version) -> JetPack:
+    """The release that a version of Jetson Linux belongs to."""
+    _, row = RELEASES[bisect_right([first for first, _ in RELEASES], version) - 1]
+    return replace(row, l4t=".".join(map(str, version)))
+
+
+def install_lines(found: JetPack) -> str:
+    """What to type in a clone of this project, line by line; "" for a release that this package cannot run on or does not know.
+
+    TensorRT for Python is the system's package there, not pip's, so the virtual environment has to see the system's.
+    """
+    if not found.extra:
+        return ""
+    return "\n".join(
+        (
+            "sudo apt install python3-venv python3-libnvinfer libnvinfer-bin",
+            "python3 -m venv --system-site-packages .venv",
+            f".venv/bin/pip install '.[{found.extra}]'",
+        )
+    )
+
+
+def power_advice(board: dict[str, Any] | None, root: Path = Path("/")) -> str:
+    """The line that makes a Jetson as fast as it gets, or "" if it is. board: what `environment.jetson` says of it."""
+    if board is None:
+        return ""
+    mode = (board["power_mode"] or "").partition(" ")[0]
+    fastest = fastest_mode(root)
+    if mode and fastest and mode != fastest:  # jetson_clocks pins the clocks to what the mode allows, so it comes second
+        return f"sudo nvpmodel -m {fastest} && sudo jetson_clocks"
+    return "sudo jetson_clocks" if _slow(board["clocks_mhz"]) else ""
+
+
+def fastest_mode(root: Path = Path("/")) -> str:
+    """The number of the mode without limits, "" if none is listed. Often 0, but an Orin Nano Super has 15 W there and MAXN_SUPER at 2."""
+    modes = re.findall(r"<\s*POWER_MODEL\s+ID=([0-9]+)\s+NAME=(\S+?)\s*>", _text(root / "etc/nvpmodel.conf"))
+    numbers = {name: number for number, name in modes}
+    return numbers.get("MAXN_SUPER") or numbers.get("MAXN") or ("0" if numbers else "")
+
+
+def _slow(clocks: dict[str, dict[str, float]]) -> bool:
+    """Whether a processor or the GPU is below its maximum. Other clocks, of video engines for one, may rest: nothing here uses them."""
+    computing = [clock for name, clock in clocks.items() if re.search(r"^cpu\d|\.gpu$|\.ga10b$|^gpu-gpc", name)]
+    return any(clock["now"] < 0.95 * clock["max"] for clock in computing)  # processors report what they measure, which is never exact
+
+
+def _text(file: Path) -> str:
+    """What a file of the system says, or ""."""
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,173 @@
+"""Jetson releases from fake system trees. The files are in the form that owners of such boards have shown; none was read off one here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bcm_edge.runtime.environment import jetson
+from bcm_edge.runtime.jetpack import fastest_mode, install_lines, jetpack, l4t, power_advice, release
+
+AGX_ORIN = "< PM_CONFIG DEFAULT=2 >\n< POWER_MODEL ID=0 NAME=MAXN >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MODE_30W >\n"
+ORIN_NANO = (
+    "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n< POWER_MODEL ID=3 NAME=7W >\n"
+)
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def device(root: Path, major: int, revision: str) -> Path:
+    line = f"# R{major} (release), REVISION: {revision}, GCID: 45755727, BOARD: generic, EABI: aarch64, DATE: Mon Jun  1 09:28:48 UTC 2026"
+    rest = "\n# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\nTARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\n"
+    return tree(root, {"etc/nv_tegra_release": line + rest})
+
+
+@pytest.mark.parametrize(
+    ("major", "revision", "name", "python", "cuda", "tensorrt", "extra"),
+    [
+        (36, "2.0", "6.0", "3.10", "12.2", "8.6", "jetson6"),
+        (36, "3.0", "6.0", "3.10", "12.2", "8.6", "jetson6"),
+        (36, "4.0", "6.1", "3.10", "12.6", "10.3", "jetson6"),
+        (36, "4.3", "6.2", "3.10", "12.6", "10.3", "jetson6"),
+        (36, "4.7", "6.2", "3.10", "12.6", "10.3", "jetson6"),
+        (36, "5.0", "6.2", "3.10", "12.6", "10.3", "jetson6"),
+        (38, "2.0", "7.0", "3.12", "13.0", "10.13", "jetson7"),
+        (38, "2.1", "7.0", "3.12", "13.0", "10.13", "jetson7"),
+        (38, "4.0", "7.1", "3.12", "13.0", "10.13", "jetson7"),
+        (39, "2.0", "7.2", "3.12", "13.2", "10.16", "jetson7"),
+        (39, "2.1", "7.2", "3.12", "13.2", "10.16", "jetson7"),
+        (39, "2.2", "7.2.2", "3.12", "13", "up to 11.4.1", "jetson7"),
+    ],
+)
+def test_releases_that_can_run(
+    tmp_path: Path, major: int, revision: str, name: str, python: str, cuda: str, tensorrt: str, extra: str
+) -> None:
+    found = jetpack(device(tmp_path, major, revision))
+    assert found is not None
+    assert (found.name, found.python, found.cuda, found.tensorrt, found.extra) == (name, python, cuda, tensorrt, extra)
+    assert found.ok
+    assert found.l4t == f"{major}.{revision}"
+    assert bool(found.fix) == (name == "6.0")  # the only one that is worth leaving
+
+
+def test_what_is_said_of_a_release() -> None:
+    assert str(release((36, 4, 3))) == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; supported"
+    assert str(release((36, 3, 0))).endswith("TensorRT 8.6; best effort: types are hints, no bf16")
+    assert release((36, 3, 0)).fix == "flash JetPack 6.2: it has TensorRT 10.3"
+    assert str(release((39, 2, 2))).endswith("TensorRT up to 11.4.1; supported; TensorRT 11.0 to 11.4.0 run on no JetPack")
+
+
+@pytest.mark.parametrize(
+    ("major", "revision", "name", "tensorrt"),
+    [(32, "6.1", "4 or older", "8.2"), (32, "7.1", "4 or older", "8.2"), (34, "1.1", "5", "8.5"), (35, "4.1", "5", "8.5")],
+)
+def test_releases_that_are_too_old_say_where_to_move(tmp_path: Path, major: int, revision: str, name: str, tensorrt: str) -> None:
+    found = jetpack(device(tmp_path, major, revision))
+    assert found is not None
+    assert (found.name, found.tensorrt, found.ok, found.extra) == (name, tensorrt, False, "")
+    assert found.runs == "this package needs TensorRT 8.6 and Python 3.10"
+    assert found.fix == "flash JetPack 6.2 or newer; it is for Orin and later boards only"
+    assert install_lines(found) == ""
+
+
+@pytest.mark.parametrize(("major", "revision"), [(36, "6.0"), (37, "1.0"), (38, "5.0"), (39, "3.0"), (40, "1.0"), (999, "999.999")])
+def test_newer_releases_are_unknown_and_no_failure(tmp_path: Path, major: int, revision: str) -> None:
+    found = jetpack(device(tmp_path, major, revision))
+    assert found is not None
+    assert str(found) == f"L4T {major}.{revision}: unknown release, newer than this package"
+    assert (found.name, found.ok, found.fix) == ("", True, "update this package")
+    assert install_lines(found) == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 4096,
+        bytes(range(256)) * 8,
+        b"# R36 (release)\n",
+        b"# R36 (release), REVISION: , GCID: 1\n",
+        b"# R (release), REVISION: 4.3\n",
+        b"# R" + b"3" * 9999 + b" (release), REVISION: 4.3\n",
+        "# R٣٦ (release), REVISION: ٤.٣\n".encode(),  # digits to Python, but not to NVIDIA
+    ],
+)
+def test_a_malformed_file_is_no_release(tmp_path: Path, content: bytes) -> None:
+    tree(tmp_path, {"etc/nv_tegra_release": ""})
+    (tmp_path / "etc/nv_tegra_release").write_bytes(content)
+    assert jetpack(tmp_path) is None
+
+
+def test_a_desktop_is_no_jetson(tmp_path: Path) -> None:
+    assert jetpack(tmp_path) is None
+    (tmp_path / "etc/nv_tegra_release").mkdir(parents=True)
+    assert jetpack(tmp_path) is None
+
+
+def test_a_revision_may_have_one_number_and_the_file_bytes_that_are_no_text(tmp_path: Path) -> None:
+    assert l4t(device(tmp_path, 39, "2")) == (39, 2, 0)
+    (tmp_path / "etc/nv_tegra_release").write_bytes(b"\xff\xfe# R36 (release), REVISION: 4.3, GCID: \xff\n")
+    assert l4t(tmp_path) == (36, 4, 3)
+
+
+def test_installation_sees_the_tensorrt_of_the_system(tmp_path: Path) -> None:
+    found = jetpack(device(tmp_path, 36, "4.3"))
+    assert found is not None
+    assert install_lines(found) == (
+        "sudo apt install python3-venv python3-libnvinfer libnvinfer-bin\n"
+        "python3 -m venv --system-site-packages .venv\n"
+        ".venv/bin/pip install '.[jetson6]'"
+    )
+    assert install_lines(release((38, 4, 0))).endswith("'.[jetson7]'")
+
+
+def clocks(gpu: int, cpu: int = 2201600, video: int = 115200000) -> dict[str, str]:
+    return {
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": f"{cpu}\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "2201600\n",
+        "sys/class/devfreq/17000000.gpu/cur_freq": f"{gpu}\n",
+        "sys/class/devfreq/17000000.gpu/max_freq": "1300500000\n",
+        "sys/class/devfreq/15340000.vic/cur_freq": f"{video}\n",
+        "sys/class/devfreq/15340000.vic/max_freq": "729600000\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "modes", "files", "advice"),
+    [
+        ("0000", AGX_ORIN, clocks(1300500000), ""),
+        ("0000", AGX_ORIN, clocks(1300500000, cpu=2190000), ""),  # as measured
+        ("0000", AGX_ORIN, clocks(306000000), "sudo jetson_clocks"),
+        ("0000", AGX_ORIN, clocks(1300500000, cpu=729600), "sudo jetson_clocks"),
+        ("0002", AGX_ORIN, clocks(1300500000), "sudo nvpmodel -m 0 && sudo jetson_clocks"),
+        ("0000", ORIN_NANO, clocks(1300500000), "sudo nvpmodel -m 2 && sudo jetson_clocks"),
+        ("0002", ORIN_NANO, clocks(1300500000), ""),
+        ("0002", "", clocks(1300500000), ""),  # 2 may be the fastest
+        ("0000", "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=7W >\n", {}, ""),
+    ],
+)
+def test_advice_on_power(tmp_path: Path, mode: str, modes: str, files: dict[str, str], advice: str) -> None:
+    root = tree(tmp_path, {"var/lib/nvpmodel/status": f"pmode:{mode}\n", "etc/nvpmodel.conf": modes, **files})
+    assert power_advice(jetson(root), root) == advice
+
+
+def test_thor_has_clocks_of_other_names(tmp_path: Path) -> None:
+    for name, now in (("gpu-gpc-0", 1575), ("gpu-nvd-0", 300)):
+        tree(tmp_path, {f"sys/class/devfreq/{name}/cur_freq": f"{now}000000", f"sys/class/devfreq/{name}/max_freq": "1575000000"})
+    tree(tmp_path, {"var/lib/nvpmodel/status": "pmode:0000", "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=MAXN >"})
+    assert power_advice(jetson(tmp_path), tmp_path) == ""
+    (tmp_path / "sys/class/devfreq/gpu-gpc-0/cur_freq").write_text("390000000")
+    assert power_advice(jetson(tmp_path), tmp_path) == "sudo jetson_clocks"
+
+
+def test_no_advice_where_the_mode_is_not_told_or_there_is_no_jetson(tmp_path: Path) -> None:
+    assert power_advice(jetson(tmp_path), tmp_path) == ""
+    root = tree(tmp_path, {"etc/nvpmodel.conf": AGX_ORIN})
+    assert power_advice(jetson(root), root) == ""
+    assert fastest_mode(root) == "0"
