@@ -29,6 +29,7 @@ class Commands(click.Group):
     homes = {  # noqa: RUF012 (click.Group is no dataclass)
         "export": "export",
         "calibrate": "calibration",
+        "build": "build",
         "generate": "images",
         "invert": "images",
         "reconstruct": "images",

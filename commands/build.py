@@ -1,0 +1,172 @@
+"""bcm-edge build: from a bundle to TensorRT engines for the GPU of this machine."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import BackendError
+from ..runtime.backends import REAL, backend_module
+from ..runtime.bundle import PRECISIONS, Bundle, open_bundle
+from ..runtime.engines.gpu import parse_device
+from ..runtime.engines.store import EngineFacts
+from .console import bundle_argument, json_option, progress, result, table
+
+if TYPE_CHECKING:
+    from ..export.engines import BuildPlan
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+@click.command(short_help="A bundle to TensorRT engines.", epilog="Example:  bcm-edge build digits.bundle --precision fp16 --batch 1:4:16")
+@bundle_argument
+@click.option("--precision", default="fp16", show_default=True, type=click.Choice(PRECISIONS), help="Of the graphs to compile.")
+@click.option("--batch", default="1:4:16", show_default=True, metavar="MIN:OPT:MAX", help="Batch sizes the engines take, or one number.")
+@click.option("--workspace", default="2G", show_default=True, help="Memory a single layer may take, as in 512M.")
+@click.option("--opt-level", default=3, show_default=True, type=click.IntRange(0, 5), help="How long to look for fast kernels.")
+@click.option("--device", default="cuda:0", show_default=True, help="The GPU to build for.")
+@click.option("--dla", type=click.Choice(["report"]), help="Say how many layers a Jetson's DLA could take.")
+@click.option("--strip", is_flag=True, help="Plans without weights, which are taken from the bundle when they are loaded.")
+@click.option("--dry-run", is_flag=True, help="Say what would be built, and stop.")
+@click.option("--force", is_flag=True, help="Build again what is there already.")
+@json_option
+def build(
+    bundle: Path,
+    precision: str,
+    batch: str,
+    workspace: str,
+    opt_level: int,
+    device: str,
+    dla: str | None,
+    strip: bool,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Compile a bundle's graphs to TensorRT engines for this machine's GPU, and keep them in the bundle.
+
+    The types are those of the graph. What TensorRT made of them is read back, and whole schedules are played on the engines at both
+    ends of the profile and between; exit code 1, and no engine, if it computes in more bits or strays beyond the precision's bound.
+    An engine of another GPU, TensorRT or graph is named with the reason, and built anew. Timings of kernels are cached.
+    """
+    from ..export.engines import plan_build
+    from ..runtime.engines.store import BuildOptions
+
+    options = BuildOptions(precision, parse_profile(batch), parse_bytes(workspace), opt_level, strip)
+    opened, index = open_bundle(bundle), parse_device(device)
+    try:
+        plan = plan_build(opened, options, index, dla == "report")
+    except BackendError as error:
+        raise BackendError(f"{error}. Engines are built on the machine they run on. {_still_works(opened)}") from error
+    if dry_run:
+        result(as_json, {"dry_run": True, **_summary(plan)}, _dry(plan))
+        return
+    if (present := plan.present()) and present.facts and not force:
+        progress(f"up to date: {present}")
+        result(as_json, {**_summary(plan), "built": False, "engine": asdict(present.facts)}, str(plan.folder))
+        return
+    _run(plan, as_json)
+
+
+def parse_profile(text: str) -> tuple[int, int, int]:
+    """(smallest, most common, largest) batch from "1:4:16", or from "8", which is all three."""
+    words = text.split(":")
+    if len(words) in (1, 3) and all(re.fullmatch(r"[0-9]{1,5}", word) for word in words):
+        smallest, common, largest = (int(word) for word in (words * 3 if len(words) == 1 else words))
+        if 1 <= smallest <= common <= largest:
+            return smallest, common, largest
+    raise click.BadParameter(f"{text!r} is no MIN:OPT:MAX with 1 ≤ MIN ≤ OPT ≤ MAX, such as 1:4:16", param_hint="--batch")
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from "2G", "512M" or "1073741824"; the units are powers of 1024."""
+    found = re.fullmatch(r"([0-9]{1,12})([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if not found or int(found[1]) == 0:
+        raise click.BadParameter(f"{text!r} is no amount of memory, such as 2G or 512M", param_hint="--workspace")
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+def _run(plan: BuildPlan, as_json: bool) -> None:
+    from ..export.engines import build
+
+    progress(f"{plan.gpu}, TensorRT {plan.tensorrt}")
+    started = time.perf_counter()
+    with _builder_progress() as on_progress:
+        facts, measured, compiled = build(plan, progress, on_progress)
+    for direction, types in facts.types.items():
+        progress(f"{direction}: convolutions in {', '.join(f'{kind} {n}' for kind, n in types.items())}")
+    for direction, (able, layers) in compiled["on_dla"].items():
+        progress(f"{direction}: a DLA could take {able} of {layers} layers; it is not used")
+    size = sum(file.size for file in facts.files.values()) / 1e6
+    progress(f"{plan.folder} ({size:.1f} MB, {facts.scratch / 1e6:.1f} MB of scratch, {time.perf_counter() - started:.1f} s)")
+    values = {**_summary(plan), "built": True, "engine": asdict(facts), "on_dla": compiled["on_dla"]}
+    result(as_json, {**values, "verification": [vars(error) for error in measured]}, str(plan.folder))
+
+
+@contextmanager
+def _builder_progress() -> Iterator[Callable[[str, str, int, int], None]]:
+    """Where a person watches, a bar with the time so far; elsewhere one line at the end of each of the builder's phases."""
+    started = time.perf_counter()
+    if not sys.stderr.isatty():
+
+        def line(plan: str, phase: str, done: int, steps: int) -> None:
+            if done == steps:
+                progress(f"{plan}: {phase} ({time.perf_counter() - started:.1f} s)")
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda plan, phase, done, steps: bar.update(task, description=f"{plan}: {phase}", completed=done, total=max(steps, 1))
+
+
+def _still_works(bundle: Bundle) -> str:
+    able = [name for name in REAL if any(backend_module(name).unavailable(p) is None for p in bundle.precisions)]
+    return (
+        f"Without one, this bundle runs here with --backend {' or '.join(able)}" if able else "Nothing else runs here: see bcm-edge doctor"
+    )
+
+
+def _summary(plan: BuildPlan) -> dict[str, Any]:
+    return {
+        "folder": str(plan.folder),
+        "gpu": asdict(plan.gpu),
+        "tensorrt": plan.tensorrt,
+        "options": asdict(plan.options),
+        "to_verify": plan.batches,
+        "timing_cache": str(plan.timing_cache),
+        "stale": {engine.folder.name: reason for engine, reason in plan.stale()},
+    }
+
+
+def _dry(plan: BuildPlan) -> str:
+    o = plan.options
+    weights = sum(facts.size for name, facts in plan.bundle.manifest.files.items() if name in plan.bundle.hashes(o.precision)) / 1e6
+    rows = [
+        ("GPU", str(plan.gpu)),
+        ("TensorRT", plan.tensorrt),
+        ("graphs", f"{', '.join(path.name for path in plan.bundle.graphs(o.precision).values())} ({weights:.1f} MB with weights)"),
+        ("batch", f"{':'.join(map(str, o.batch))}, verified at {', '.join(map(str, plan.batches))}"),
+        ("workspace", f"{o.workspace / 2**20:.0f} MiB"),
+        ("timing cache", str(plan.timing_cache)),
+        ("stale", "; ".join(f"{engine.folder.name}: {reason}" for engine, reason in plan.stale()) or "nothing"),
+    ]
+    return f"would write {plan.folder}\n{table(('what', 'value'), rows)}"
+
+
+def engine_lines(bundle: Bundle) -> list[tuple[str, EngineFacts | None, str]]:
+    """(folder, facts, for people) of every engine in a bundle."""
+    from ..runtime.engines.store import engines
+
+    return [(engine.folder.name, engine.facts, str(engine)) for engine in engines(bundle)]

@@ -1,0 +1,156 @@
+"""Compiling a bundle's graphs with TensorRT, in a process of its own: its memory ends with it, and so does whatever it breaks.
+
+`main` reads a Request as JSON from stdin and writes events, one JSON object a line, to stdout. It needs no GPU to parse and, with a library
+that can, to build; reading the types back takes one, and is left out where the request names none.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorrt as trt
+
+from ..errors import BackendError, BcmError, BuildError, DowngradeError
+from ..runtime.engines import adapter
+from ..runtime.engines.gpu import free_memory, make_current, probe
+from ..runtime.engines.store import HELPERS, BuildOptions
+from .plans import PlanWriter
+from .realised import counted, downgrades, realised_types
+
+Types = dict[str, dict[str, str]]  # direction → convolution → type
+Event = Callable[..., None]  # event(name, **what)
+
+
+@dataclass(frozen=True)
+class Request:
+    """graphs: direction → file; folder: where NAME.plan goes; sample_shape: (C, H, W); device: the GPU's index, or None to compile only;
+    timing_cache: a file to begin with and to add to, or None; dla: whether to ask which layers a DLA could take."""
+
+    graphs: dict[str, str]
+    folder: str
+    sample_shape: tuple[int, int, int]
+    options: BuildOptions
+    device: int | None = None
+    timing_cache: str | None = None
+    dla: bool = False
+
+    @classmethod
+    def from_json(cls, values: Any) -> Request:
+        options = BuildOptions(**{**values["options"], "batch": tuple(values["options"]["batch"])})
+        return cls(**{**values, "options": options, "sample_shape": tuple(values["sample_shape"])})
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What came out. requested, types: direction → type → convolutions, as asked for and as read back ({} without a GPU); scratch: bytes;
+    on_dla: direction → (layers that a DLA could take, all)."""
+
+    tensorrt: str
+    requested: dict[str, dict[str, int]]
+    types: dict[str, dict[str, int]]
+    scratch: int
+    seconds: float
+    on_dla: dict[str, tuple[int, int]]
+
+
+def main() -> None:
+    """The process. Exit code 0 after a "done" event, 2 after an "error" event."""
+
+    def event(event: str, **what: Any) -> None:
+        print(json.dumps({"event": event, **what}), flush=True)
+
+    request = Request.from_json(json.load(sys.stdin))
+    try:
+        event("done", **asdict(compile_graphs(request, event)))
+    except BcmError as error:
+        event("error", kind=type(error).__name__, text=str(error))
+        sys.exit(2)
+
+
+def compile_graphs(request: Request, event: Event) -> Compiled:
+    """Write every plan of store.PLANS. Events: "memory" (free bytes), "line" (text), "progress" (plan, phase, done, steps).
+
+    Raises BuildError (a graph that does not parse or build, or too little memory), DowngradeError, BackendError.
+    """
+    started = time.perf_counter()
+    if request.device is not None:
+        make_current(request.device)
+        event("memory", free=free_memory(probe(request.device)))
+    requested, on_dla = _write_plans(request, event)
+    types: Types = {}
+    scratch = 0
+    if request.device is not None:
+        types, scratch = _read_back(request, requested)
+        _check(request.options.precision, requested, types)
+    return Compiled(
+        trt.__version__,
+        {name: counted(of) for name, of in requested.items()},
+        {name: counted(of) for name, of in types.items()},
+        scratch,
+        time.perf_counter() - started,
+        on_dla,
+    )
+
+
+def _write_plans(request: Request, event: Event) -> tuple[Types, dict[str, tuple[int, int]]]:
+    """What PlanWriter found; its memory is free again."""
+    writer = PlanWriter(
+        Path(request.folder),
+        request.options,
+        request.sample_shape,
+        Path(request.timing_cache) if request.timing_cache else None,
+        request.dla,
+        lambda text: event("line", text=text),
+        lambda plan, phase, done, steps: event("progress", plan=plan, phase=phase, done=done, steps=steps),
+    )
+    for name, graph in request.graphs.items():
+        writer.write(name, Path(graph))
+    for name in HELPERS:
+        writer.write(name, Path(__file__).parent / f"{name}.onnx")
+    return writer.convolutions, writer.on_dla
+
+
+def _read_back(request: Request, requested: Types) -> tuple[Types, int]:
+    """(direction → convolution → type, bytes of scratch) of the finished plans. Raises BackendError or BuildError."""
+    messages = adapter.Messages()
+    runtime = trt.Runtime(messages.logger)
+    types: Types = {}
+    scratch = 0
+    for name, convolutions in requested.items():
+        engine = runtime.deserialize_cuda_engine((Path(request.folder) / f"{name}.plan").read_bytes())
+        if engine is None:
+            raise BackendError(f"{name}: the plan that was just built cannot be loaded: {messages.explain()}")
+        scratch = max(scratch, adapter.scratch_bytes(engine))
+        inspector = engine.create_engine_inspector()
+        context = engine.create_execution_context()
+        if context is not None:  # without shapes the formats of dynamic tensors are not told
+            for index in range(engine.num_io_tensors):
+                tensor = engine.get_tensor_name(index)
+                if engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT:
+                    rest = request.sample_shape if len(engine.get_tensor_shape(tensor)) == 4 else ()
+                    context.set_input_shape(tensor, (request.options.batch[1], *rest))
+            inspector.execution_context = context
+        try:
+            types[name] = realised_types(inspector.get_engine_information(trt.LayerInformationFormat.JSON), convolutions)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BuildError(f"{name}: TensorRT {trt.__version__} does not tell what it built ({error})") from error
+    return types, scratch
+
+
+def _check(precision: str, requested: Types, types: Types) -> None:
+    """Raise DowngradeError if an engine computes convolutions in more bits than the graph says: one, or more than half of them where
+    TensorRT decides layer by layer, as it does for 8 bits (is there an integer kernel?) and as 8.6 does for everything."""
+    strict = adapter.is_strongly_typed() and precision != "int8"
+    for name, convolutions in requested.items():
+        wider = downgrades(convolutions, types[name])
+        if len(wider) > (0 if strict else len(convolutions) // 2):
+            raise DowngradeError(
+                f"{name}: {len(wider)} of {len(convolutions)} convolutions compute in more bits than {precision} asks for, "
+                f"{wider[0]} first ({types[name][wider[0]]}); no engine was kept"
+            )

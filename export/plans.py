@@ -1,0 +1,137 @@
+"""Writing plans with TensorRT's builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorrt as trt
+
+from ..errors import BuildError
+from ..runtime.bundle import DIRECTIONS
+from ..runtime.cache import write_atomically
+from ..runtime.engines import adapter
+from ..runtime.engines.store import BuildOptions
+from .realised import requested_types
+
+Report = Callable[[str], None]
+Progress = Callable[[str, str, int, int], None]  # (plan, phase, steps done, steps in all)
+
+# how TensorRT says that memory did not suffice; the third is what it says when no kernel got the memory it asked for
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "could not find any implementation", "insufficient memory", "memoryallocation")
+
+
+class OutOfMemory(BuildError):
+    """The GPU or the system has too little memory for this build."""
+
+
+class PlanWriter:
+    """One builder, and what its plans have in common. dla: whether to ask which layers a DLA could take.
+
+    convolutions: direction → convolution → the type that the graph asks for; on_dla: direction → (layers that a DLA could take, of all).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        options: BuildOptions,
+        sample_shape: tuple[int, int, int],
+        timing_cache: Path | None,
+        dla: bool,
+        report: Report,
+        progress: Progress,
+    ) -> None:
+        self._folder, self._options, self._timing_cache, self._dla = folder, options, timing_cache, dla
+        self._sample_shape = sample_shape
+        self._report, self._progress = report, progress
+        self._messages = adapter.Messages()
+        self._builder = trt.Builder(self._messages.logger)  # says all to the logger: given a recorder, TensorRT-RTX crashes after a parse
+        self._warned = False
+        self.convolutions: dict[str, dict[str, str]] = {}
+        self.on_dla: dict[str, tuple[int, int]] = {}
+
+    def write(self, name: str, graph: Path) -> None:
+        """Write NAME.plan of an ONNX graph. Raises BuildError with all that TensorRT says."""
+        network = self._builder.create_network(adapter.network_flags())
+        parser = trt.OnnxParser(network, self._messages.logger)  # owns weights of the network, so it is here until the plan is written
+        adapter.prepare_parser(parser)
+        if not parser.parse_from_file(str(graph)):  # by file: only then are weights found that lie beside it
+            said = [adapter.parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
+            raise BuildError(f"{graph}: TensorRT {trt.__version__} cannot parse it: {'; '.join(said) or self._messages.explain()}")
+        if name in DIRECTIONS:
+            self._report(f"{name}: {network.num_layers} layers parsed")
+            self.convolutions[name] = requested_types(network, self._options.precision)
+        config = self._config(name)
+        config.add_optimization_profile(self._profile(network))
+        cache = self._load_timing_cache(config)
+        plan = self._builder.build_serialized_network(network, config)
+        if plan is None:
+            said = self._messages.explain()
+            kind = OutOfMemory if any(sign in said.lower() for sign in _OUT_OF_MEMORY) else BuildError
+            raise kind(f"{name}: TensorRT {trt.__version__} cannot build it: {said}")
+        (self._folder / f"{name}.plan").write_bytes(plan)
+        if cache is not None:
+            self._save_timing_cache(config)
+        if self._dla and name in DIRECTIONS:
+            self.on_dla[name] = _count_on_dla(config, network)
+
+    def _profile(self, network: trt.INetworkDefinition) -> trt.IOptimizationProfile:
+        """The batch sizes of the options; an input is a batch of images or of numbers."""
+        profile = self._builder.create_optimization_profile()
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            rest = self._sample_shape if len(tensor.shape) == 4 else ()
+            smallest, common, largest = ((n, *rest) for n in self._options.batch)
+            profile.set_shape(tensor.name, smallest, common, largest)
+        return profile
+
+    def _config(self, name: str) -> trt.IBuilderConfig:
+        config = self._builder.create_builder_config()
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._options.workspace)
+        config.builder_optimization_level = self._options.opt_level
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the types cannot be read back
+        if name in DIRECTIONS:
+            adapter.set_precision(config, self._options.precision)
+            if self._options.stripped:
+                adapter.strip(config)
+        adapter.monitor(config, lambda phase, part_of, done, steps: None if part_of else self._progress(name, phase, done, steps))
+        return config
+
+    def _load_timing_cache(self, config: trt.IBuilderConfig) -> trt.ITimingCache | None:
+        """A timing cache on the config, from the file if that is one of this GPU and version; one warning if it is not."""
+        if self._timing_cache is None:
+            return None
+        try:
+            known = self._timing_cache.read_bytes()
+        except OSError:
+            known = b""
+        for content in (known, b""):
+            try:
+                cache = config.create_timing_cache(content)
+            except (RuntimeError, TypeError, ValueError):  # bytes that are none
+                cache = None
+            if cache is not None and config.set_timing_cache(cache, False):
+                return cache
+            self._messages.explain()  # is said here
+            if content and not self._warned:
+                self._report(f"warning: {self._timing_cache} is not a timing cache of this GPU and TensorRT; beginning a new one")
+                self._warned = True
+        return None
+
+    def _save_timing_cache(self, config: trt.IBuilderConfig) -> None:
+        assert self._timing_cache
+        cache = config.get_timing_cache()
+        if cache is None:
+            return
+        try:
+            write_atomically(self._timing_cache, bytes(cache.serialize()))
+        except OSError as error:
+            self._report(f"warning: the timing cache is not kept: {error.strerror}")
+
+
+def _count_on_dla(config: trt.IBuilderConfig, network: trt.INetworkDefinition) -> tuple[int, int]:
+    """(layers that a DLA could take, all layers). A config that is set to it is asked; nothing is built for it."""
+    config.default_device_type = trt.DeviceType.DLA
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    return sum(bool(config.can_run_on_DLA(layer)) for layer in layers), len(layers)

@@ -1,0 +1,77 @@
+"""In which types an engine computes its convolutions, read back from TensorRT's inspector, against the types that its graph asks for.
+
+Only convolutions are looked at: they are what a precision is about, and they are what TensorRT keeps as layers of their own most often. One
+that it fused with others in a way that no longer tells its type counts as "not told".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import tensorrt as trt
+
+from ..runtime.engines.adapter import float_types, is_strongly_typed
+
+UNKNOWN = "not told"
+_WIDTH = {"int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
+_FORMS = (("bf16", r"bfloat16|bf16"), ("fp16", r"half|fp16|float16"), ("fp32", r"float|fp32"), ("int8", r"int8"))  # in this order
+
+
+def requested_types(network: trt.INetworkDefinition, precision: str) -> dict[str, str]:
+    """Convolution → the type it is to compute in, as a parsed network says. Between Quantize and Dequantize that is int8. Where networks
+    have no types of their own (8.6), what was asked for."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    dequantised = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
+    types = float_types()
+    requested = {}
+    for layer in layers:
+        if layer.type == trt.LayerType.CONVOLUTION:
+            source = layer.get_input(0)
+            told = "int8" if source.name in dequantised else types.get(source.dtype, UNKNOWN)
+            requested[layer.name] = told if is_strongly_typed() else precision
+    return requested
+
+
+def realised_types(inspected: str, convolutions: Mapping[str, str]) -> dict[str, str]:
+    """Convolution → the type an engine computes it in. inspected: the inspector's JSON of the engine, at detailed verbosity.
+
+    Raises ValueError if it is none, or says nothing of layers.
+    """
+    layers = json.loads(inspected)["Layers"]
+    if not all(isinstance(layer, dict) for layer in layers):
+        raise ValueError("the engine was built without detailed profiling verbosity, so its types cannot be read back")
+    realised = dict.fromkeys(convolutions, UNKNOWN)
+    for layer in layers:
+        held = [name for name in _names(layer) if name in realised]
+        if len(held) == 1:  # several in one layer do not tell which has which type
+            realised[held[0]] = _type(layer)
+    return realised
+
+
+def downgrades(requested: Mapping[str, str], realised: Mapping[str, str]) -> list[str]:
+    """Convolutions that compute in more bits than the graph asks for, which is slower than it says."""
+    return [name for name, kind in requested.items() if _WIDTH.get(realised[name], 0) > _WIDTH.get(kind, 64)]
+
+
+def counted(types: Mapping[str, str]) -> dict[str, int]:
+    """Type → how many convolutions, the most frequent first."""
+    return dict(Counter(types.values()).most_common())
+
+
+def _names(layer: Mapping[str, Any]) -> set[str]:
+    """The graph's nodes in a layer: from its metadata, "[ONNX Layer: a]" for each, or from its own name, "a + b"."""
+    told = re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(layer.get("Metadata", "")))
+    return set(told) or {part.strip() for part in re.split(r" \+ |,", str(layer.get("Name", "")))}
+
+
+def _type(layer: Mapping[str, Any]) -> str:
+    """The type of a layer's weights where it tells them, else of its first input."""
+    inputs = layer.get("Inputs") or [{}]
+    weights = layer.get("Weights")
+    text = str(weights.get("Type", "")) if isinstance(weights, dict) else ""
+    text = text or str(inputs[0].get("Format/Datatype", inputs[0].get("Datatype", "")))
+    return next((kind for kind, form in _FORMS if re.search(form, text.lower())), UNKNOWN)
