@@ -17,8 +17,7 @@ from ..errors import BackendError
 from ..runtime.backends import REAL, backend_module
 from ..runtime.bundle import PRECISIONS, Bundle, open_bundle
 from ..runtime.engines.gpu import parse_device
-from ..runtime.engines.store import EngineFacts
-from .console import bundle_argument, json_option, progress, result, table
+from .console import bundle_argument, json_option, progress, result
 
 if TYPE_CHECKING:
     from ..export.engines import BuildPlan
@@ -116,9 +115,11 @@ def _builder_progress() -> Iterator[Callable[[str, str, int, int], None]]:
     """Where a person watches, a bar with the time so far; elsewhere one line at the end of each of the builder's phases."""
     started = time.perf_counter()
     if not sys.stderr.isatty():
+        told: set[tuple[str, str]] = set()
 
         def line(plan: str, phase: str, done: int, steps: int) -> None:
-            if done == steps:
+            if done == steps and (plan, phase) not in told:
+                told.add((plan, phase))
                 progress(f"{plan}: {phase} ({time.perf_counter() - started:.1f} s)")
 
         yield line
@@ -132,7 +133,8 @@ def _builder_progress() -> Iterator[Callable[[str, str, int, int], None]]:
 
 
 def _still_works(bundle: Bundle) -> str:
-    able = [name for name in REAL if any(backend_module(name).unavailable(p) is None for p in bundle.precisions)]
+    others = [name for name in REAL if name != "tensorrt"]
+    able = [name for name in others if any(backend_module(name).unavailable(p) is None for p in bundle.precisions)]
     return (
         f"Without one, this bundle runs here with --backend {' or '.join(able)}" if able else "Nothing else runs here: see bcm-edge doctor"
     )
@@ -162,11 +164,4 @@ def _dry(plan: BuildPlan) -> str:
         ("timing cache", str(plan.timing_cache)),
         ("stale", "; ".join(f"{engine.folder.name}: {reason}" for engine, reason in plan.stale()) or "nothing"),
     ]
-    return f"would write {plan.folder}\n{table(('what', 'value'), rows)}"
-
-
-def engine_lines(bundle: Bundle) -> list[tuple[str, EngineFacts | None, str]]:
-    """(folder, facts, for people) of every engine in a bundle."""
-    from ..runtime.engines.store import engines
-
-    return [(engine.folder.name, engine.facts, str(engine)) for engine in engines(bundle)]
+    return "\n".join([f"would write {plan.folder}", *(f"  {what}: {value}" for what, value in rows)])

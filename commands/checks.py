@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import click
 from ..errors import BackendError, BcmError, OutputError
 from ..runtime.backends import open_backend
 from ..runtime.bundle import Bundle, Manifest, open_bundle
+from ..runtime.engines.store import engines
 from ..runtime.parity import (
     BOUNDS,
     MoveError,
@@ -164,10 +165,10 @@ def _store(bundle: Bundle, verdicts: list[Verdict]) -> None:
 @bundle_argument
 @json_option
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what a bundle holds: the model, its schedules, its files and where it comes from."""
+    """Show what a bundle holds: the model, its schedules, its files, its engines and where it comes from."""
     opened = open_bundle(bundle)
     manifest = opened.manifest
-    model = manifest.model
+    model, found = manifest.model, engines(opened)
     classes = f"{model.num_classes} classes" if model.num_classes else "no classes"
     c, h, w = model.sample_shape
     parts = [
@@ -178,10 +179,12 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ),
         table(("file", "bytes", "sha256"), [(name, f.size, f.sha256[:12]) for name, f in manifest.files.items()]),
         "\n".join([f"precisions: {', '.join(opened.precisions)}", *(f"  {verdict}" for verdict in opened.verdicts())]),
+        "\n".join([f"engines: {len(found) or 'none'}", *(f"  {engine}" for engine in found)]),
         "\n".join(f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()),
     ]
     values: dict[str, Any] = {"bundle": str(bundle), "model": vars(model), "schedules": manifest.schedules, "graphs": manifest.graphs}
     values |= {"files": {name: vars(f) for name, f in manifest.files.items()}, "provenance": manifest.provenance, "schema": manifest.schema}
+    values["engines"] = {engine.folder.name: asdict(engine.facts) if engine.facts else {"problem": engine.problem} for engine in found}
     values |= {"precisions": opened.precisions, "quality": manifest.quality, "verdicts": [v.to_json() for v in opened.verdicts()]}
     result(as_json, values, "\n\n".join(parts))
 

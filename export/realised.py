@@ -69,9 +69,15 @@ def _names(layer: Mapping[str, Any]) -> set[str]:
 
 
 def _type(layer: Mapping[str, Any]) -> str:
-    """The type of a layer's weights where it tells them, else of its first input."""
-    inputs = layer.get("Inputs") or [{}]
+    """The type of a layer's weights where it tells them, else the narrowest of its ends: a cast may have been fused into it."""
     weights = layer.get("Weights")
-    text = str(weights.get("Type", "")) if isinstance(weights, dict) else ""
-    text = text or str(inputs[0].get("Format/Datatype", inputs[0].get("Datatype", "")))
-    return next((kind for kind, form in _FORMS if re.search(form, text.lower())), UNKNOWN)
+    if isinstance(weights, dict) and (kind := _kind(weights.get("Type"))) != UNKNOWN:
+        return kind
+    ends = [*(layer.get("Inputs") or []), *(layer.get("Outputs") or [])]
+    kinds = {_kind(end.get("Format/Datatype", end.get("Datatype"))) for end in ends} - {UNKNOWN}
+    return min(kinds, key=lambda kind: _WIDTH[kind], default=UNKNOWN)
+
+
+def _kind(words: object) -> str:
+    """Our name of a type that TensorRT names, as in "Half" or "Channel major FP16 format where channel % 8 == 0"."""
+    return next((kind for kind, form in _FORMS if re.search(form, str(words).lower())), UNKNOWN)

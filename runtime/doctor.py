@@ -11,11 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BcmError
+from ..errors import BackendError, BcmError
 from .backends import REAL, backend_module
 from .backends.onnxruntime import threads
-from .bundle import open_bundle
+from .bundle import Bundle, open_bundle
 from .cache import cache_directory
+from .engines.gpu import probe
+from .engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
+from .engines.store import Engine, engines, misfit
+from .environment import jetson
+from .jetpack import install_lines, jetpack, power_advice
 
 EXTRAS = {  # extra of pyproject.toml → (what it is for, the modules it brings)
     "export": ("exporting checkpoints", ("torch", "onnx", "onnxruntime", "safetensors")),
@@ -37,10 +42,11 @@ class Finding:
 
 
 def examine(bundle: Path | None = None) -> list[Finding]:
-    """Look at the machine, the backends, the extras, the cache and, if given, a bundle. Imports no backend's library."""
-    findings = [_machine(), *_backends(), *_extras(), _cache()]
+    """Look at the machine, the backends, the extras, the cache and, if given, a bundle with its engines. TensorRT is imported where
+    there is a GPU, as nothing else tells its version on a Jetson; no other backend's library is."""
+    findings = [_machine(), *_jetson(), _gpu(), *_backends(), *_extras(), _cache()]
     if bundle is not None:
-        findings.append(_bundle(bundle))
+        findings += _bundle(bundle)
     return findings
 
 
@@ -54,6 +60,33 @@ def _machine() -> Finding:
     name = board.read_text().strip("\0\n ") if board.is_file() else platform.machine()
     python = f"Python {platform.python_version()}, numpy {np.__version__}"
     return Finding("machine", True, f"{name}, {platform.system()}, {python}, {threads()} of {os.cpu_count()} processors")
+
+
+def _jetson() -> list[Finding]:
+    """JetPack, and whether the board runs as fast as it can; nothing on any other machine."""
+    found = jetpack()
+    if found is None:
+        return []
+    advice = power_advice(jetson())
+    mode = (jetson() or {}).get("power_mode") or "power mode unknown"
+    lines = [line for line in install_lines(found).splitlines() if missing_tensorrt() or missing_cuda_core()]
+    return [
+        Finding("JetPack", found.ok, str(found), found.fix or " && ".join(lines)),
+        Finding("power", not advice, f"{mode}{', clocks below their maximum' if advice else ''}", advice),
+    ]
+
+
+def _gpu() -> Finding:
+    try:
+        gpu = probe()
+    except BackendError as error:
+        return Finding("GPU", True, f"{error}; bundles run on the processor")
+    if missing := missing_tensorrt():
+        return Finding("GPU", True, f"{gpu}; {missing.partition(';')[0]}")
+    try:
+        return Finding("GPU", True, f"{gpu}, TensorRT {tensorrt_version()}")
+    except BackendError as error:
+        return Finding("GPU", False, f"{gpu}; {error}")
 
 
 def _backends() -> list[Finding]:
@@ -86,9 +119,22 @@ def _cache() -> Finding:
     return Finding("cache", True, f"{folder} ({free:.1f} GB free)")
 
 
-def _bundle(path: Path) -> Finding:
+def _bundle(path: Path) -> list[Finding]:
     try:
-        model = open_bundle(path).manifest.model
+        bundle = open_bundle(path)
     except BcmError as error:
-        return Finding("bundle", False, str(error), blocks=True)
-    return Finding("bundle", True, f"{path} is whole ({model.name}, {model.parameters / 1e6:.2f} M parameters)")
+        return [Finding("bundle", False, str(error), blocks=True)]
+    model = bundle.manifest.model
+    whole = Finding("bundle", True, f"{path} is whole ({model.name}, {model.parameters / 1e6:.2f} M parameters)")
+    return [whole, *(_engine(engine, bundle) for engine in engines(bundle))]
+
+
+def _engine(engine: Engine, bundle: Bundle) -> Finding:
+    try:
+        reason = misfit(engine, bundle, probe(), tensorrt_version())
+    except BackendError as error:  # and nothing can be built here either
+        return Finding("engine", False, f"{engine.folder.name} does not run here: {error}")
+    if reason is None:
+        return Finding("engine", True, f"{engine} fits here")
+    precision = f" --precision {engine.facts.options.precision}" if engine.facts else ""
+    return Finding("engine", False, f"{engine.folder.name} does not run here: {reason}", f"bcm-edge build {bundle.path}{precision}")

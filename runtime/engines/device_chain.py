@@ -139,6 +139,7 @@ class DeviceChain:
         except Exception as error:  # cuda-core's errors share no base class; what cannot be recorded can still be called
             self.why_eager = f"no CUDA graph: {first_line(error)}"
             return
+        self._results.erase()  # or a graph that does nothing would look right
         graph.launch(self._stream)
         distance = float(np.linalg.norm(self._states(0) - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
         if np.isfinite(expected).all() and not distance <= REPLAY_BOUND:

@@ -49,6 +49,12 @@ class Block:
         if self._device is not None:
             self._device.copy_from(self._host, stream=self._stream)
 
+    def erase(self) -> None:
+        """Overwrite every array, here and there, with what is NaN to a float."""
+        for array in self.arrays.values():
+            array.view(np.uint8)[...] = 0xFF
+        self.upload()
+
     def download(self, first: str, last: str) -> None:
         """Bring the arrays from `first` to `last` to the host, in the order of the stream; they are there once it is synchronised."""
         if self._device is not None:

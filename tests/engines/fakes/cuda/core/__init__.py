@@ -1,0 +1,131 @@
+"""A stand-in for the names of cuda-core that this project uses; tests/tensorrt/test_contract.py holds them against the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gpu_record as record
+
+_streams: dict[int, Stream] = {}
+
+
+class Buffer:
+    def __init__(self, address: int, size: int, on_device: bool, owner: object = None) -> None:
+        self.handle, self.size, self._on_device, self._owner = address, size, on_device, owner
+
+    @staticmethod
+    def from_handle(ptr: int, size: int, mr: object = None, owner: object = None, *, stream: object = None) -> Buffer:
+        assert isinstance(owner, Buffer)
+        assert owner.handle <= ptr and ptr + size <= owner.handle + owner.size
+        return Buffer(ptr, size, owner._on_device, owner)
+
+    def copy_to(self, dst: Buffer | None = None, *, stream: Stream, options: object = None) -> Buffer:
+        assert dst is not None and dst.size == self.size
+        record.calls.append(f"{'download' if self._on_device else 'upload'} {self.size}")
+        source, target = self.handle, dst.handle
+        stream.put(lambda: _copy(source, target, self.size))
+        return dst
+
+    def copy_from(self, src: Buffer, *, stream: Stream, options: object = None) -> None:
+        src.copy_to(self, stream=stream)
+
+    def close(self, stream: Stream | None = None) -> None:
+        if self._owner is None:
+            assert stream is None or not stream.queue, "freed while work is under way"
+            record.free(self.handle, self.size, self._on_device)
+
+
+class LegacyPinnedMemoryResource:
+    def allocate(self, size: int, *, stream: Stream | None = None) -> Buffer:
+        record.calls.append(f"pin {size}")
+        return Buffer(record.allocate(size, False), size, False)
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.handle = len(_streams) + 1
+        self.queue: list[Callable[[], None]] = []
+        self.recording: list[Callable[[], None]] | None = None
+        _streams[self.handle] = self
+
+    def put(self, work: Callable[[], None]) -> None:
+        """Do this later: when synchronised, or, while recording, at every launch."""
+        (self.queue if self.recording is None else self.recording).append(work)
+
+    def sync(self) -> None:
+        if self.recording is not None:
+            raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
+        record.calls.append("sync")
+        queue, self.queue = self.queue, []
+        for work in queue:
+            work()
+
+    def create_graph_builder(self) -> GraphBuilder:
+        return GraphBuilder(self)
+
+    def close(self) -> None:
+        assert not self.queue
+        del _streams[self.handle]
+
+
+def stream_of(handle: int) -> Stream:
+    return _streams[handle]
+
+
+class GraphBuilder:
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.is_building = False
+        self._work: list[Callable[[], None]] = []
+
+    def begin_building(self, mode: str | None = "relaxed") -> GraphBuilder:
+        if record.faults.capture:
+            raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: operation not permitted when stream is capturing")
+        assert mode == "thread_local"
+        record.calls.append("begin recording")
+        self.is_building, self.stream.recording = True, []
+        return self
+
+    def end_building(self) -> GraphBuilder:
+        assert self.is_building and self.stream.recording is not None
+        record.calls.append("end recording")
+        self._work, self.is_building, self.stream.recording = self.stream.recording, False, None
+        return self
+
+    def complete(self, options: object = None) -> Graph:
+        return Graph(self._work)
+
+    def close(self) -> None:
+        assert not self.is_building
+
+
+class Graph:
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self._work = work
+
+    def launch(self, stream: Stream) -> None:
+        record.calls.append("launch")
+        stream.put(lambda: [work() for work in self._work[record.faults.stale_graph :]])
+
+    def close(self) -> None:
+        record.calls.append("close graph")
+        self._work = []
+
+
+class Device:
+    def __init__(self, device_id: int | None = None) -> None:
+        self.device_id = device_id
+
+    def set_current(self, ctx: object = None) -> None:
+        record.calls.append("set current")
+
+    def create_stream(self, obj: object = None, options: object = None) -> Stream:
+        return Stream()
+
+    def allocate(self, size: int, *, stream: Stream) -> Buffer:
+        record.calls.append(f"allocate {size}")
+        return Buffer(record.allocate(size, True), size, True)
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    record.array(target, (size,), "u1")[:] = record.array(source, (size,), "u1")

@@ -1,0 +1,3 @@
+from . import Graph, GraphBuilder
+
+__all__ = ["Graph", "GraphBuilder"]

@@ -1,0 +1,78 @@
+"""Types read back from TensorRT's inspector, whose JSON differs by version. Samples have the forms that NVIDIA's documentation shows."""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+WANTED = {"a/Conv": "fp16", "b/Conv": "fp16", "c/Conv": "fp16"}
+
+
+@pytest.fixture
+def realised(record: ModuleType) -> ModuleType:
+    from bcm_edge.export import realised
+
+    return realised
+
+
+def inspected(*layers: Any) -> str:
+    return json.dumps({"Layers": list(layers), "Bindings": ["x", "x_u"]})
+
+
+def layer(name: str, datatype: str, **more: Any) -> dict[str, Any]:
+    ends = [{"Name": "t", "Location": "Device", "Dimensions": [4, 8, 8, 8], "Format/Datatype": datatype}]
+    return {"Name": name, "LayerType": "CaskConvolution", "Inputs": ends, "Outputs": ends, **more}
+
+
+def test_types_are_told_by_metadata_by_name_by_weights_or_by_formats(realised: ModuleType):
+    text = inspected(
+        layer("__myl_Conv_1", "Half", Metadata="[ONNX Layer: a/Conv]\x1e[ONNX Layer: a/Mul]"),
+        layer("b/Conv + b/Add", "Channel major FP16 format where channel % 8 == 0"),
+        layer("c/Conv", "Float", Weights={"Type": "Half", "Count": 9216}),
+    )
+    assert realised.realised_types(text, WANTED) == WANTED
+
+
+@pytest.mark.parametrize(
+    ("datatype", "kind"),
+    [
+        ("Float", "fp32"),
+        ("Row major linear FP32", "fp32"),
+        ("Half", "fp16"),
+        ("Thirty-two wide channel vectorized row major Int8 format", "int8"),
+        ("BFloat16", "bf16"),
+        ("Row major linear BF16 format", "bf16"),
+        ("N/A due to dynamic shapes", "not told"),
+    ],
+)
+def test_the_words_for_types(realised: ModuleType, datatype: str, kind: str):
+    assert realised.realised_types(inspected(layer("a/Conv", datatype)), {"a/Conv": "fp16"}) == {"a/Conv": kind}
+
+
+def test_a_layer_of_several_convolutions_does_not_tell(realised: ModuleType):
+    fused = layer("{ForeignNode}", "Float", Metadata="[ONNX Layer: a/Conv][ONNX Layer: b/Conv]")
+    types = realised.realised_types(inspected(fused, layer("c/Conv", "Half")), WANTED)
+    assert types == {"a/Conv": "not told", "b/Conv": "not told", "c/Conv": "fp16"}
+    assert realised.downgrades(WANTED, types) == []
+    assert realised.counted(types) == {"not told": 2, "fp16": 1}
+
+
+def test_a_cast_that_was_fused_into_a_convolution_does_not_look_like_a_downgrade(realised: ModuleType):
+    fused = layer("a/Conv", "Half")
+    fused["Inputs"] = [{"Name": "x", "Format/Datatype": "Float"}]
+    assert realised.realised_types(inspected(fused), {"a/Conv": "fp16"}) == {"a/Conv": "fp16"}
+
+
+def test_more_bits_than_asked_for_are_a_downgrade_and_fewer_or_as_many_are_not(realised: ModuleType):
+    wanted = {"a": "int8", "b": "fp16", "c": "fp32", "d": "bf16", "e": "fp16"}
+    types = {"a": "fp16", "b": "fp32", "c": "fp16", "d": "fp16", "e": "int8"}
+    assert realised.downgrades(wanted, types) == ["a", "b"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", json.dumps({"Layers": ["a/Conv", "b/Conv"]})])
+def test_an_engine_that_tells_no_types_is_an_error(realised: ModuleType, text: str):
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        realised.realised_types(text, WANTED)

@@ -1,0 +1,128 @@
+"""Engines on disk: what fits, what does not and why, and engine.json files that somebody else wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bcm_edge.errors import BackendError
+from bcm_edge.runtime.bundle import Bundle, open_bundle
+from bcm_edge.runtime.engines.gpu import Gpu
+from bcm_edge.runtime.engines.store import BuildOptions, EngineFacts, engine_key, engines, find_engine, misfit, read_engine
+
+ORIN = Gpu(0, "Fake Orin", "8.7", 8_000_000_000, False, "12.6")
+
+
+@pytest.fixture
+def fp16(built_copy: Path) -> Path:
+    return next(built_copy.glob("engines/fp16-*"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    facts = json.loads((folder / "engine.json").read_text())
+    change(facts)
+    (folder / "engine.json").write_text(json.dumps(facts))
+
+
+def test_facts_come_back_as_they_were_written(fp16: Path):
+    text = (fp16 / "engine.json").read_text()
+    assert EngineFacts.from_json(json.loads(text)).to_json() == text
+
+
+def test_the_key_names_gpu_and_version_and_hangs_on_everything(built_bundle: Path):
+    bundle, options = open_bundle(built_bundle), BuildOptions()
+    key = engine_key(bundle, ORIN, "10.3.0", options)
+    assert key == next(built_bundle.glob("engines/fp16-*")).name
+    others = [
+        engine_key(bundle, replace(ORIN, capability="9.0"), "10.3.0", options),
+        engine_key(bundle, replace(ORIN, name="Other"), "10.3.0", options),
+        engine_key(bundle, ORIN, "10.3.1", options),
+        *(engine_key(bundle, ORIN, "10.3.0", replace(options, **change)) for change in ({"batch": (1, 4, 8)}, {"opt_level": 4})),
+        engine_key(bundle, ORIN, "10.3.0", replace(options, workspace=1 << 30)),
+        engine_key(bundle, ORIN, "10.3.0", replace(options, stripped=True)),
+        engine_key(bundle, ORIN, "10.3.0", replace(options, precision="fp32")),
+    ]
+    assert len({key, *others}) == 9
+    assert engine_key(bundle, replace(ORIN, memory=1, index=3), "10.3.0", options) == key
+
+
+def test_the_newest_that_fits_is_taken_or_the_newest_of_a_precision(built_copy: Path):
+    bundle = open_bundle(built_copy)
+    for age, precision in enumerate(("fp16", "fp32", "int8")):
+        edit(
+            next(built_copy.glob(f"engines/{precision}-*")), lambda facts, age=age: facts.update(built=f"2026-01-0{age + 1}T00:00:00+00:00")
+        )
+    assert [engine.facts.options.precision for engine in engines(bundle) if engine.facts] == ["int8", "fp32", "fp16"]
+    found = {p: find_engine(bundle, ORIN, "10.3.0", p).folder.name.partition("-")[0] for p in (None, "fp32", "fp16")}
+    assert found == {None: "int8", "fp32": "fp32", "fp16": "fp16"}
+
+
+def test_every_engine_that_does_not_fit_is_named_with_its_reason_and_the_command(built_bundle: Path):
+    with pytest.raises(BackendError) as raised:
+        find_engine(open_bundle(built_bundle), ORIN, "10.16.1", "fp16")
+    first, *rest = str(raised.value).splitlines()
+    command = f"bcm-edge build {built_bundle} --precision fp16"
+    assert first == f"{built_bundle}: no engine in fp16 for this GPU (Fake Orin, TensorRT 10.16.1); build one: {command}"
+    assert len(rest) == 3 and all(line.endswith(": built by TensorRT 10.3.0, here is 10.16.1") for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda facts: facts.update(system="Windows AMD64"), "built on Windows AMD64, this is Linux"),
+        (lambda facts: facts.update(capability="9.0"), "built for compute capability 9.0 (Fake Orin), this GPU (Fake Orin) has 8.7"),
+        (lambda facts: facts["graphs"].update({"forward.fp16.onnx": "0"}), "built from graphs that the bundle no longer holds"),
+        (lambda facts: facts["files"]["forward"].update(size=1), "its forward.plan is missing, or not the file that was built"),
+        (lambda facts: facts.update(schema=2), "its engine.json cannot be used (ValueError: schema 2, this package reads 1)"),
+        (lambda facts: facts["options"].update(precision="fp8"), "its engine.json cannot be used (ValueError: no options of a build)"),
+        (lambda facts: facts["options"].update(batch=[4, 2, 1]), "its engine.json cannot be used (ValueError: no options of a build)"),
+        (lambda facts: facts["files"].pop("to_uint8"), "its engine.json cannot be used (KeyError: 'to_uint8')"),
+        (lambda facts: facts.clear(), "its engine.json cannot be used (KeyError: 'schema')"),
+    ],
+)
+def test_what_does_not_fit_says_why(fp16: Path, change: Callable[[dict[str, Any]], object], reason: str):
+    bundle = open_bundle(fp16.parent.parent)
+    edit(fp16, change)
+    found = misfit(read_engine(fp16), bundle, ORIN, "10.3.0")
+    assert found is not None and found.startswith(reason)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"schema": 1}', "\0"])
+def test_an_engine_json_that_is_none_is_a_reason_and_no_crash(fp16: Path, text: str):
+    (fp16 / "engine.json").write_text(text)
+    assert read_engine(fp16).problem.startswith("its engine.json cannot be used (")
+    assert len(engines(open_bundle(fp16.parent.parent))) == 3
+
+
+def test_links_are_not_followed(fp16: Path, built_copy: Path, tmp_path: Path):
+    bundle = open_bundle(built_copy)
+    outside = tmp_path / "outside"
+    fp16.rename(outside)
+    fp16.symlink_to(outside)
+    assert _problem(bundle, fp16) == "its engine.json cannot be used (ValueError: a link)"
+    fp16.unlink()
+    outside.rename(fp16)
+    plan = fp16 / "forward.plan"
+    plan.rename(tmp_path / "forward.plan")
+    plan.symlink_to(tmp_path / "forward.plan")
+    assert misfit(read_engine(fp16), bundle, ORIN, "10.3.0") == "its forward.plan is missing, or not the file that was built"
+
+
+def test_a_folder_of_engines_that_is_a_link_out_of_the_bundle_holds_none(built_copy: Path, tmp_path: Path):
+    (built_copy / "engines").rename(tmp_path / "elsewhere")
+    (built_copy / "engines").symlink_to(tmp_path / "elsewhere")
+    assert engines(open_bundle(built_copy)) == []
+
+
+def test_an_engine_that_is_being_written_is_not_seen(built_copy: Path, fp16: Path):
+    fp16.rename(fp16.with_name(f".{fp16.name}.partial-host-1"))
+    assert len(engines(open_bundle(built_copy))) == 2
+
+
+def _problem(bundle: Bundle, folder: Path) -> str:
+    return next(engine.problem for engine in engines(bundle) if engine.folder == folder)
