@@ -3,16 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test model lint clean
+.PHONY: demo test test-arm test-gpu model lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/bcm-edge demo -o demo --force
 
 test: $(VENV)/installed lint
+	tests/tensorrt/fetch.sh $(BIN)/python .tensorrt
 	$(BIN)/python -m pytest
 	$(BIN)/bcm-edge export -o build/digits.bundle --precision all --data digits --force
 	tests/on_python.sh 3.10 build/digits.bundle
 	tests/on_python.sh 3.12 build/digits.bundle
+
+test-arm: $(VENV)/installed
+	$(BIN)/bcm-edge export -o build/arm.bundle --force
+	tests/arm/run.sh $(BIN)/python build/arm.bundle
+
+test-gpu: $(VENV)/installed
+	$(BIN)/python -m pytest tests/gpu -rs
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped
@@ -28,4 +36,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-* .tensorrt demo build *.egg-info
