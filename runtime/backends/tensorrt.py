@@ -46,6 +46,7 @@ class TensorRtBackend:
         self.files = plan_hashes(engine.folder.name, engine.facts)
         self._gpu = gpu
         self._lock = threading.Lock()
+        self._eager: set[str] = set()  # why schedules were not played as one CUDA graph
         self._chains: OrderedDict[tuple[object, ...], DeviceChain] = OrderedDict()
         with self._explained(f"opening {engine.folder.name}"):
             self._device = Device(gpu.index)
@@ -57,8 +58,7 @@ class TensorRtBackend:
     def device(self) -> str:
         """For people: the GPU, TensorRT, and how schedules are played."""
         assert self.engine.facts
-        eager = {chain.why_eager for chain in self._chains.values() if chain.why_eager}
-        played = f"one by one: {'; '.join(sorted(eager))}" if eager else "one CUDA graph per schedule"
+        played = f"one by one: {'; '.join(sorted(self._eager))}" if self._eager else "one CUDA graph per schedule"
         return f"{self._gpu.name}, TensorRT {self.engine.facts.tensorrt}, {played}"
 
     def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
@@ -68,16 +68,16 @@ class TensorRtBackend:
         self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
     ) -> np.ndarray:
         x, noises, labels, n = self._padded(x, noises, labels)
-        with self._lock, self._explained(f"playing {len(moves)} moves at batch {len(x)}"):
-            return self._chain(moves, noises, len(x), pixels=False).play(x, noises, labels, every)[:, :n]
+        with self._chain(moves, noises, len(x), pixels=False) as chain:
+            return chain.play(x, noises, labels, every)[:, :n]
 
     def play_to_pixels(
         self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         x, noises, labels, n = self._padded(x, noises, labels)
-        with self._lock, self._explained(f"playing {len(moves)} moves at batch {len(x)}"):
-            pixels, total = self._chain(moves, noises, len(x), pixels=True).play_to_pixels(x, noises, labels)
-            return pixels[:n], np.isfinite(total[:n])
+        with self._chain(moves, noises, len(x), pixels=True) as chain:
+            pixels, total = chain.play_to_pixels(x, noises, labels)
+        return pixels[:n], np.isfinite(total[:n])
 
     def close(self) -> None:
         with self._lock:
@@ -89,20 +89,25 @@ class TensorRtBackend:
             self._engines.close(self._stream)
             self._stream.close()
 
-    def _chain(self, moves: Sequence[Move], noises: Sequence[np.ndarray | None], n: int, pixels: bool) -> DeviceChain:
+    @contextmanager
+    def _chain(self, moves: Sequence[Move], noises: Sequence[np.ndarray | None], n: int, pixels: bool) -> Iterator[DeviceChain]:
+        """The chain of these moves, this thread's alone in the block; made if it is not there, in place of the one least used."""
         from ..engines.device_chain import DeviceChain
 
-        self._device.set_current()  # of this thread
         noisy = [noise is not None for noise in noises]
         key = (tuple(moves), tuple(noisy), n, pixels)
-        if key not in self._chains:
-            if len(self._chains) == CHAINS:
-                self._chains.popitem(last=False)[1].close()
-            shape, labelled = (n, *self.sample_shape), self.num_classes is not None
-            chain = DeviceChain(self._engines, self._gpu, self._device, self._stream, moves, noisy, shape, labelled, pixels)
-            self._chains[key] = chain
-        self._chains.move_to_end(key)
-        return self._chains[key]
+        with self._lock, self._explained(f"playing {len(moves)} moves at batch {n}"):
+            self._device.set_current()  # of this thread
+            if key not in self._chains:
+                if len(self._chains) == CHAINS:
+                    self._chains.popitem(last=False)[1].close()
+                shape = (n, *self.sample_shape)
+                self._chains[key] = DeviceChain(self._engines, self._gpu, self._device, self._stream, moves, noisy, shape, pixels)
+            self._chains.move_to_end(key)
+            chain = self._chains[key]
+            yield chain
+            if chain.why_eager:
+                self._eager.add(chain.why_eager)
 
     def _padded(
         self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None

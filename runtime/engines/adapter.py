@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import tensorrt as trt
 
 from ...errors import BackendError
@@ -171,6 +172,11 @@ def _progress_monitor(report: Progress) -> trt.IProgressMonitor:
             report(phase_name, parent, steps, steps)
 
     return Monitor()
+
+
+def label_type(engine: trt.ICudaEngine) -> type:
+    """What an engine takes labels as: 8.6 has no 64-bit integers, and makes the graph's int64 input an int32 one."""
+    return np.int32 if engine.get_tensor_dtype("label") == trt.int32 else np.int64
 
 
 def scratch_bytes(engine: trt.ICudaEngine) -> int:

@@ -25,8 +25,7 @@ REPLAY_BOUND = 1e-3  # relative L2 between two runs of the same kernels: some ad
 class DeviceChain:
     """The moves of one schedule at one batch size.
 
-    noisy: which moves have noise added to their input; labelled: whether the model has classes; pixels: whether the last state is
-    converted to pixels as well.
+    noisy: which moves have noise added to their input; pixels: whether the last state is converted to pixels as well.
     """
 
     def __init__(
@@ -38,18 +37,17 @@ class DeviceChain:
         moves: Sequence[Move],
         noisy: Sequence[bool],
         shape: tuple[int, int, int, int],
-        labelled: bool,
         pixels: bool,
     ) -> None:
         self.why_eager = "not recorded yet"
         self._engines, self._stream = engines, stream
         self._moves, self._noisy, self._batch = list(moves), list(noisy), shape[0]
-        self._labelled, self._pixels = labelled, pixels
+        self._pixels = pixels
         self._graph: Graph | None = None
         image, number = (shape, np.float32), ((shape[0],), np.float32)
         inputs: Layout = {"x": image, **{f"noise {i}": image for i, is_noisy in enumerate(noisy) if is_noisy}}
-        if labelled:
-            inputs["label"] = ((shape[0],), np.int64)
+        if engines.label_type is not None:
+            inputs["label"] = ((shape[0],), engines.label_type)
         results: Layout = {f"sum {i}": image for i in range(len(moves)) if self._adds_first(i)}
         results |= {f"state {i}": image for i in range(len(moves))}
         if pixels:
@@ -118,7 +116,7 @@ class DeviceChain:
             addresses = {"x": x, "t": self._fixed.address(f"t {i}"), "u": self._fixed.address(f"u {i}"), "x_u": state}
             if move.graph == "inverse":
                 addresses["noise"] = noise
-            if self._labelled:
+            if self._engines.label_type is not None:
                 addresses["label"] = self._inputs.address("label")
             self._engines.enqueue(move.graph, self._batch, addresses, stream)
             x = state

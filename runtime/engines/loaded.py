@@ -36,6 +36,8 @@ class LoadedEngines:
             names = {loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)}
             if names != expected[name]:
                 raise BackendError(f"{engine.plan(name)}: takes {', '.join(sorted(names))}, which is no engine of this bundle")
+        forward = self._engines[DIRECTIONS[0]]
+        self.label_type = adapter.label_type(forward) if "label" in expected[DIRECTIONS[0]] else None  # None: no classes
         self._size = max(max(adapter.scratch_bytes(loaded) for loaded in self._engines.values()), 1)
         self._scratch = device.allocate(self._size, stream=stream)
         self._contexts: dict[tuple[str, int], trt.IExecutionContext] = {}

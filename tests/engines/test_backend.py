@@ -237,6 +237,14 @@ def test_stripped_plans_take_their_weights_from_the_bundle(typed_copy: Path, com
     assert np.abs(images - bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(2, labels=3)).max() <= 1e-5
 
 
+def test_labels_go_in_as_the_engine_takes_them(typed_copy: Path, compile_engines, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAKE_LABELS", "int32")
+    compile_engines(typed_copy, precision="fp32")
+    labels = [7, 1, 9]
+    images = bcm_edge.load(typed_copy, "tensorrt").generate(3, labels=labels)
+    assert np.abs(images - bcm_edge.load(typed_copy, "onnxruntime", precision="fp32").generate(3, labels=labels)).max() <= 1e-5
+
+
 def test_auto_plays_an_engine_that_was_built_here(built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
     with bcm_edge.load(built_bundle) as bcm:
         assert (bcm.backend.name, bcm.backend.precision) == ("tensorrt", "fp16")  # the newest

@@ -1,7 +1,8 @@
 """A stand-in for the names of TensorRT that this project uses, with 10.3's set of them. Its engines compute with ONNX Runtime.
 
 A plan is JSON that names the ONNX graph it was made of. Signatures are held against the real bindings in tests/tensorrt/test_contract.py.
-FAKE_TENSORRT is the version it says it has; FAKE_BUILD breaks the builder: "memory", "killed", "refused", "wider" (computes in float32).
+FAKE_TENSORRT is the version it says it has; FAKE_LABELS=int32 has it take labels as 8.6 does; FAKE_BUILD breaks the builder: "memory",
+"killed", "refused", "wider" (computes in float32).
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ TensorIOMode = enum.IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
 DeviceType = enum.IntEnum("DeviceType", ["GPU", "DLA"])
 OnnxParserFlag = enum.IntEnum("OnnxParserFlag", ["NATIVE_INSTANCENORM"])
 ExecutionContextAllocationStrategy = enum.IntEnum("ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"])
-DataType = enum.IntEnum("DataType", ["FLOAT", "HALF", "BF16", "INT8", "INT64", "UINT8"])
+DataType = enum.IntEnum("DataType", ["FLOAT", "HALF", "BF16", "INT8", "INT64", "INT32", "UINT8"])
 ErrorCodeTRT = enum.IntEnum("ErrorCodeTRT", ["SUCCESS", "INTERNAL_ERROR"])
-float32, float16, bfloat16 = DataType.FLOAT, DataType.HALF, DataType.BF16
+float32, float16, bfloat16, int32 = DataType.FLOAT, DataType.HALF, DataType.BF16, DataType.INT32
 
 _KINDS = {1: DataType.FLOAT, 10: DataType.HALF, 16: DataType.BF16, 3: DataType.INT8, 7: DataType.INT64, 2: DataType.UINT8}  # of ONNX
-_ARRAYS = {DataType.FLOAT: np.float32, DataType.INT64: np.int64, DataType.UINT8: np.uint8}
+_ARRAYS = {DataType.FLOAT: np.float32, DataType.INT64: np.int64, DataType.INT32: np.int32, DataType.UINT8: np.uint8}
 _WORDS = {DataType.FLOAT: "Float", DataType.HALF: "Half", DataType.BF16: "BFloat16", DataType.INT8: "Int8"}
 
 
@@ -132,7 +133,8 @@ class OnnxParser:
 def _tensor(value: Any) -> Tensor:
     kind = value.type.tensor_type
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
-    return Tensor(value.name, shape, _KINDS[kind.elem_type])
+    narrow = kind.elem_type == 7 and record.environment("LABELS", "int64") == "int32"
+    return Tensor(value.name, shape, DataType.INT32 if narrow else _KINDS[kind.elem_type])
 
 
 class IOptimizationProfile:
@@ -264,6 +266,9 @@ class ICudaEngine:
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name in {tensor for tensor, *_ in self.plan["inputs"]} else TensorIOMode.OUTPUT
 
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return next(DataType(kind) for tensor, _, kind in (*self.plan["inputs"], *self.plan["outputs"]) if tensor == name)
+
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return next(tuple(shape) for tensor, shape, _ in (*self.plan["inputs"], *self.plan["outputs"]) if tensor == name)
 
@@ -279,7 +284,7 @@ class ICudaEngine:
         assert self.refitted, "an engine without weights was run"
         if self._session is None:
             self._session = onnxruntime.InferenceSession(self.plan["graph"], providers=["CPUExecutionProvider"])
-        return self._session.run(None, inputs)
+        return self._session.run(None, {**inputs, **({"label": inputs["label"].astype(np.int64)} if "label" in inputs else {})})
 
 
 class EngineInspector:
