@@ -72,7 +72,7 @@ def _jetson() -> list[Finding]:
     lines = [line for line in install_lines(found).splitlines() if missing_tensorrt() or missing_cuda_core()]
     return [
         Finding("JetPack", found.ok, str(found), found.fix or " && ".join(lines)),
-        Finding("power", not advice, f"{mode}{', clocks below their maximum' if advice else ''}", advice),
+        Finding("power", not advice, f"{mode}{', slower than this board can be' if advice else ''}", advice),
     ]
 
 
