@@ -151,14 +151,13 @@ class DeviceChain:
         try:
             builder.begin_building("thread_local")
             self._enqueue(int(builder.stream.handle))
-            return builder.end_building().complete()
+            graph = builder.end_building().complete()
         except Exception:
-            if builder.is_building:
-                with suppress(Exception):  # breaking off fails as well; what it failed of is already known
-                    builder.end_building()
+            with suppress(Exception):  # ends the recording, and says once more that it was broken off
+                builder.close()
             raise
-        finally:
-            builder.close()
+        builder.close()
+        return graph
 
     def _states(self, first: int) -> np.ndarray:
         """The states from this move's on, once all that was asked of the GPU is done."""

@@ -145,13 +145,17 @@ def test_a_batch_outside_the_profile_is_refused_with_the_way_out(built_bundle: P
         bcm.generate(20, labels=3)
 
 
-def test_what_cannot_be_recorded_is_played_one_by_one_and_says_so(built_bundle: Path, record: ModuleType):
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("refused", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"), ("invalidated", "TensorRT does not run forward at batch 2")],
+)
+def test_what_cannot_be_recorded_is_played_one_by_one_and_says_so(built_bundle: Path, record: ModuleType, fault: str, reason: str):
     expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=MIXTURE, labels=3)
-    record.faults.capture = True
+    record.faults.capture = fault
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
     assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
-    assert "one by one: no CUDA graph: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED" in bcm.backend.device
+    assert f"one by one: no CUDA graph: {reason}" in bcm.backend.device
 
 
 def test_a_recording_that_lacks_a_move_is_not_used(built_bundle: Path, record: ModuleType):

@@ -17,12 +17,12 @@ ALIGNMENT = 256
 
 @dataclass
 class Faults:
-    """What to break. memory: bytes that the device has; execute: engines that refuse to run; capture: refuse to record;
-    stale_graph: replay a recording without its first move."""
+    """What to break. memory: bytes that the device has; execute: engines that refuse to run; stale_graph: replay a recording without its
+    first move; capture: "refused", or "invalidated" by the first engine."""
 
     memory: int = 1 << 34
     execute: set[str] = field(default_factory=set)
-    capture: bool = False
+    capture: str = ""
     stale_graph: bool = False
 
 

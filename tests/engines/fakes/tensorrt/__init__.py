@@ -341,9 +341,11 @@ class IExecutionContext:
                 place = image if len(shape) == 4 else (batch,)
                 record.array(addresses[tensor], place, _ARRAYS[DataType(kind)])[:] = value
 
-        if name in record.faults.execute:
+        stream = stream_of(stream_handle)
+        stream.invalidated = stream.recording is not None and record.faults.capture == "invalidated"
+        if name in record.faults.execute or stream.invalidated:
             return False
-        stream_of(stream_handle).put(work)
+        stream.put(work)
         return True
 
 

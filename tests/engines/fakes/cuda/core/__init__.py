@@ -46,6 +46,7 @@ class Stream:
         self.handle = len(_streams) + 1
         self.queue: list[Callable[[], None]] = []
         self.recording: list[Callable[[], None]] | None = None
+        self.invalidated = False
         _streams[self.handle] = self
 
     def put(self, work: Callable[[], None]) -> None:
@@ -75,28 +76,36 @@ def stream_of(handle: int) -> Stream:
 class GraphBuilder:
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self.is_building = False
+        self._building = False
         self._work: list[Callable[[], None]] = []
 
     def begin_building(self, mode: str | None = "relaxed") -> GraphBuilder:
-        if record.faults.capture:
+        if record.faults.capture == "refused":
             raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: operation not permitted when stream is capturing")
         assert mode == "thread_local"
         record.calls.append("begin recording")
-        self.is_building, self.stream.recording = True, []
+        self._building, self.stream.recording = True, []
         return self
+
+    @property
+    def is_building(self) -> bool:
+        if self._building and self.stream.invalidated:
+            raise RuntimeError("Build process encountered an error and has been invalidated. Build process must now be ended.")
+        return self._building
 
     def end_building(self) -> GraphBuilder:
         assert self.is_building and self.stream.recording is not None
         record.calls.append("end recording")
-        self._work, self.is_building, self.stream.recording = self.stream.recording, False, None
+        self._work, self._building, self.stream.recording = self.stream.recording, False, None
         return self
 
     def complete(self, options: object = None) -> Graph:
         return Graph(self._work)
 
     def close(self) -> None:
-        assert not self.is_building
+        broken, self._building, self.stream.recording, self.stream.invalidated = self.stream.invalidated, False, None, False
+        if broken:
+            raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
 
 
 class Graph:
