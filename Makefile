@@ -19,8 +19,8 @@ test-arm: $(VENV)/installed
 	$(BIN)/bcm-edge export -o build/arm.bundle --force
 	tests/arm/run.sh $(BIN)/python build/arm.bundle
 
-test-gpu: $(VENV)/installed
-	$(BIN)/python -m pytest tests/gpu -rs
+test-gpu: # with a Python that has torch, and TensorRT, for the GPU of this machine; installs nothing
+	$(PYTHON) -m pytest tests/gpu -rs
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped

@@ -85,7 +85,7 @@ def run_options(output_help: str) -> Callable[[Callable[..., None]], Callable[..
         backend_option,
         precision_option,
         click.option(
-            "--batch", type=click.IntRange(1), help=f"Most images per network call (default: {BATCH}, or the most an engine takes)."
+            "--batch", type=click.IntRange(1), help=f"Most images per network call (default: {BATCH}; on an engine, what it takes)."
         ),
         force_option,
         json_option,

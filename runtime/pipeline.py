@@ -18,14 +18,14 @@ from .schedule import Schedule
 Seeds = int | Sequence[int] | np.ndarray
 Labels = int | Sequence[int] | np.ndarray | None
 
-BATCH = 16  # images per network call unless `load` is told otherwise, or an engine takes fewer
+BATCH = 16  # images per network call on a processor, unless `load` is told otherwise
 
 
 def load(path: str | Path, backend: str = "auto", batch: int | None = None, precision: str | None = None) -> BCM:
     """Open a bundle and a backend for it.
 
-    backend: "auto", "tensorrt", "onnxruntime", "openvino" or "null". batch: the most images one network call gets (None: 16, or the
-    most an engine takes); larger requests are split, with the same result. precision: "fp32", "fp16", "bf16" or "int8"; None is that
+    backend: "auto", "tensorrt", "onnxruntime", "openvino" or "null". batch: the most images one network call gets (None: 16, on
+    an engine what that takes); larger requests are split, with the same result. precision: "fp32", "fp16", "bf16" or "int8"; None is that
     of an engine built for this GPU, else the most exact that the bundle holds. Raises BundleError if the bundle is damaged or lacks
     the precision, BackendError if the backend cannot run here.
     """
@@ -47,7 +47,7 @@ class BCM:
     def __init__(self, bundle: Bundle, backend: Backend, batch: int | None = None) -> None:
         self.bundle = bundle
         self.backend = backend
-        self.batch = batch or min(BATCH, backend.max_batch if isinstance(backend, DeviceBackend) else BATCH)
+        self.batch = batch or (backend.max_batch if isinstance(backend, DeviceBackend) else BATCH)
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:

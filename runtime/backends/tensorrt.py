@@ -33,7 +33,7 @@ class TensorRtBackend:
     name = "tensorrt"
 
     def __init__(self, bundle: Bundle, engine: Engine, gpu: Gpu) -> None:
-        from cuda.core import Device
+        from cuda.core import Device, DeviceMemoryResource, DeviceMemoryResourceOptions
 
         from ..engines.loaded import LoadedEngines
 
@@ -52,7 +52,10 @@ class TensorRtBackend:
             self._device = Device(gpu.index)
             self._device.set_current()
             self._stream = self._device.create_stream()
-            self._engines = LoadedEngines(engine, bundle, self._device, self._stream)
+            self._memory: Device | DeviceMemoryResource = self._device
+            if self._device.properties.memory_pools_supported:  # a pool of our own gives back what is freed; CUDA's default one keeps it
+                self._memory = DeviceMemoryResource(gpu.index, DeviceMemoryResourceOptions())
+            self._engines = LoadedEngines(engine, bundle, self._memory, self._stream)
 
     @property
     def device(self) -> str:
@@ -87,6 +90,9 @@ class TensorRtBackend:
                 chain.close()
             self._chains.clear()
             self._engines.close(self._stream)
+            self._stream.sync()
+            if self._memory is not self._device:
+                self._memory.close()  # the pool
             self._stream.close()
 
     @contextmanager
@@ -102,7 +108,7 @@ class TensorRtBackend:
                 if len(self._chains) == CHAINS:
                     self._chains.popitem(last=False)[1].close()
                 shape = (n, *self.sample_shape)
-                self._chains[key] = DeviceChain(self._engines, self._gpu, self._device, self._stream, moves, noisy, shape, pixels)
+                self._chains[key] = DeviceChain(self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels)
             self._chains.move_to_end(key)
             chain = self._chains[key]
             yield chain

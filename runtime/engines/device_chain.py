@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
-from cuda.core import Device, Stream
+from cuda.core import Device, DeviceMemoryResource, Stream
 from cuda.core.graph import Graph
 
 from ..backends.base import first_line
@@ -32,7 +32,7 @@ class DeviceChain:
         self,
         engines: LoadedEngines,
         gpu: Gpu,
-        device: Device,
+        memory: Device | DeviceMemoryResource,
         stream: Stream,
         moves: Sequence[Move],
         noisy: Sequence[bool],
@@ -56,7 +56,7 @@ class DeviceChain:
         self._blocks: list[Block] = []
         try:
             for layout in (inputs, results, fixed):
-                self._blocks.append(Block(gpu, device, stream, layout))
+                self._blocks.append(Block(gpu, memory, stream, layout))
         except Exception:
             self.close()
             raise

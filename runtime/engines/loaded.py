@@ -14,13 +14,13 @@ from . import adapter
 from .store import FACTS, PLANS, Engine
 
 if TYPE_CHECKING:
-    from cuda.core import Device, Stream
+    from cuda.core import Device, DeviceMemoryResource, Stream
 
 
 class LoadedEngines:
     """The plans of one build. They run one after the other on one stream, which is what lets them share their scratch memory."""
 
-    def __init__(self, engine: Engine, bundle: Bundle, device: Device, stream: Stream) -> None:
+    def __init__(self, engine: Engine, bundle: Bundle, memory: Device | DeviceMemoryResource, stream: Stream) -> None:
         assert engine.facts
         self._sample_shape = bundle.manifest.model.sample_shape
         self.messages = adapter.Messages()
@@ -39,7 +39,7 @@ class LoadedEngines:
         forward = self._engines[DIRECTIONS[0]]
         self.label_type = adapter.label_type(forward) if "label" in expected[DIRECTIONS[0]] else None  # None: no classes
         self._size = max(max(adapter.scratch_bytes(loaded) for loaded in self._engines.values()), 1)
-        self._scratch = device.allocate(self._size, stream=stream)
+        self._scratch = memory.allocate(self._size, stream=stream)
         self._contexts: dict[tuple[str, int], trt.IExecutionContext] = {}
 
     def enqueue(self, name: str, batch: int, addresses: Mapping[str, int], stream: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
-from cuda.core import Buffer, Device, LegacyPinnedMemoryResource, Stream
+from cuda.core import Buffer, Device, DeviceMemoryResource, LegacyPinnedMemoryResource, Stream
 
 from .gpu import Gpu
 
@@ -24,7 +24,7 @@ class Block:
     Fill `arrays[name]` and upload; or have the GPU write to `address(name)`, download, synchronise and read.
     """
 
-    def __init__(self, gpu: Gpu, device: Device, stream: Stream, layout: Layout) -> None:
+    def __init__(self, gpu: Gpu, memory: Device | DeviceMemoryResource, stream: Stream, layout: Layout) -> None:
         self._stream = stream
         self._spans: dict[str, tuple[int, int]] = {}  # name → (first byte, byte after the last)
         size = 0
@@ -33,10 +33,10 @@ class Block:
             size = start + int(np.prod(shape)) * np.dtype(dtype).itemsize
             self._spans[name] = (start, size)
         self._host = LegacyPinnedMemoryResource().allocate(size)
-        self._device: Buffer | None = None if gpu.integrated else device.allocate(size, stream=stream)
-        memory = (ctypes.c_byte * size).from_address(int(self._host.handle))
+        self._device: Buffer | None = None if gpu.integrated else memory.allocate(size, stream=stream)
+        content = (ctypes.c_byte * size).from_address(int(self._host.handle))
         self.arrays = {
-            name: np.frombuffer(memoryview(memory), dtype, int(np.prod(shape)), self._spans[name][0]).reshape(shape)
+            name: np.frombuffer(memoryview(content), dtype, int(np.prod(shape)), self._spans[name][0]).reshape(shape)
             for name, (shape, dtype) in layout.items()
         }
 

@@ -108,7 +108,7 @@ def test_an_integrated_gpu_works_on_pinned_memory_and_copies_nothing(
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
     assert np.array_equal(bcm.generate(3, schedule=MIXTURE, labels=3), discrete)
     words = {call.split()[0] for call in record.calls}
-    assert words == {"set", "allocate", "pin", "execute", "begin", "end", "launch", "sync"}
+    assert words == {"set", "pool", "allocate", "pin", "execute", "begin", "end", "launch", "sync"}
     assert [call for call in record.calls if call.startswith("allocate")] == ["allocate 4096"]  # scratch alone
 
 
@@ -212,6 +212,7 @@ def test_old_recordings_make_room_and_closing_frees_everything(built_bundle: Pat
     bcm.close()
     assert record.calls.count("close graph") == 10
     assert record.live == {} and record.allocated == 0
+    assert record.calls[-1] == "close pool"
 
 
 def test_a_plan_that_was_changed_is_not_given_to_tensorrt(built_copy: Path, record: ModuleType):

@@ -121,9 +121,14 @@ class Graph:
         self._work = []
 
 
+class DeviceProperties:
+    memory_pools_supported = True
+
+
 class Device:
     def __init__(self, device_id: int | None = None) -> None:
         self.device_id = device_id
+        self.properties = DeviceProperties()
 
     def set_current(self, ctx: object = None) -> None:
         record.calls.append("set current")
@@ -134,6 +139,21 @@ class Device:
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
         record.calls.append(f"allocate {size}")
         return Buffer(record.allocate(size, True), size, True)
+
+
+class DeviceMemoryResourceOptions: ...
+
+
+class DeviceMemoryResource:
+    def __init__(self, device_id: int, options: DeviceMemoryResourceOptions | None = None) -> None:
+        record.calls.append("pool")
+
+    def allocate(self, size: int, *, stream: Stream) -> Buffer:
+        return Device.allocate(self, size, stream=stream)
+
+    def close(self) -> None:
+        assert record.allocated == 0, "a pool is closed before what was taken from it is freed"
+        record.calls.append("close pool")
 
 
 def _copy(source: int, target: int, size: int) -> None:

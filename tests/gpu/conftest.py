@@ -1,0 +1,95 @@
+"""Tests on an NVIDIA GPU: `make test-gpu`. Without one all of them are skipped for one reason, without TensorRT those that need it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from bcm_edge.errors import BackendError
+from bcm_edge.export.engines import build, plan_build
+from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.engines.gpu import Gpu, probe
+from bcm_edge.runtime.engines.installed import missing_cuda_core, missing_tensorrt
+from bcm_edge.runtime.engines.store import BuildOptions
+
+Built = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def gpu() -> Gpu:
+    """The GPU of this machine."""
+    try:
+        return probe()
+    except BackendError as error:
+        pytest.skip(f"needs an NVIDIA GPU: {error}")
+
+
+@pytest.fixture(scope="session")
+def cuda_core() -> None:
+    if reason := missing_cuda_core():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def tensorrt(cuda_core: None) -> None:
+    if reason := missing_tensorrt():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def built(tensorrt: None, typed_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """built(precision): the shipped model's bundle, in which there is an engine of that precision. Every test reads it, none writes to it.
+
+    An engine is built when it is first asked for; a build that failed fails every test that asks.
+    """
+    bundle = shutil.copytree(typed_bundle, tmp_path_factory.mktemp("engines") / "digits.bundle")
+    failed: dict[str, BaseException] = {}
+
+    def get(precision: str) -> Path:
+        if precision in failed:
+            raise failed[precision]
+        plan = plan_build(open_bundle(bundle), BuildOptions(precision))
+        if plan.present() is None:
+            try:
+                build(plan, print, lambda *_: None)
+            except BackendError as error:
+                if "has no bfloat16" in str(error):  # 8.6
+                    pytest.skip(str(error))
+                failed[precision] = error
+                raise
+            except Exception as error:
+                failed[precision] = error
+                raise
+        return bundle
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def players() -> ModuleType:
+    """benchmarks/networks.py, whose players are torch's and ONNX Runtime's on a GPU; there is a networks.py here too."""
+    path = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "networks.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_networks", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def far() -> Callable[[np.ndarray, np.ndarray], float]:
+    """far(a, b): the relative L2 distance of a from b."""
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        a, b = (array.ravel().astype(np.float64) for array in (a, b))
+        return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+    return distance

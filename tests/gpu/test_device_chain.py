@@ -1,0 +1,160 @@
+"""Memory, copies and CUDA graphs of a whole schedule on a real GPU, TensorRT or not: over engines that are a few lines of torch."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bcm_edge.runtime.engines.gpu import Gpu
+from bcm_edge.runtime.images import to_uint8
+from bcm_edge.runtime.schedule import Move, parse_schedule
+
+SHAPE = (3, 2, 4, 4)
+MOVES = parse_schedule("80>3>0.002 +0.12 0.12>0.4>0.002").moves
+NOISY = (False, True, True, False)  # before a move towards the image, and before one towards the noise
+
+
+@pytest.fixture(scope="module")
+def torch() -> ModuleType:
+    module = pytest.importorskip("torch")
+    if not module.cuda.is_available():
+        pytest.skip(f"torch {module.__version__} has no CUDA here")
+    return module
+
+
+@pytest.fixture(scope="module")
+def device_chain(cuda_core: None) -> Iterator[ModuleType]:
+    """runtime/engines/device_chain.py, which TensorRT has to be there to import, or a name that looks like it."""
+    absent = importlib.util.find_spec("tensorrt") is None
+    if absent:
+        sys.modules["tensorrt"] = stub = ModuleType("tensorrt")
+        stub.ILogger = stub.IErrorRecorder = object
+    yield importlib.import_module("bcm_edge.runtime.engines.device_chain")
+    if absent:
+        room = sys.modules["bcm_edge.runtime.engines"]
+        for name in ("adapter", "loaded", "device_chain"):
+            sys.modules.pop(f"bcm_edge.runtime.engines.{name}", None)
+            room.__dict__.pop(name, None)
+        del sys.modules["tensorrt"]
+
+
+class Arithmetic:
+    """In the place of LoadedEngines: towards the image x / 2 + u + label, towards the noise x + noise - t. Playing allocates nothing."""
+
+    label_type = np.int64
+
+    def __init__(self, torch: ModuleType, sync: bool = False) -> None:
+        self._torch, self._sync = torch, sync
+        self._room = torch.empty(SHAPE, device="cuda")
+        self._seen: dict[tuple[str, int], Any] = {}
+
+    def enqueue(self, name: str, batch: int, addresses: Mapping[str, int], stream: int) -> None:
+        torch, at = self._torch, {tensor: self._at(tensor, address) for tensor, address in addresses.items()}
+        with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
+            if name == "add_noise":
+                torch.add(at["x"], at["noise"], out=at["sum"])
+            elif name == "forward":
+                torch.mul(at["x"], 0.5, out=at["x_u"]).add_(at["u"]).add_(at["label"])
+            elif name == "inverse":
+                torch.add(at["x"], at["noise"], out=at["x_u"]).sub_(at["t"])
+            else:
+                torch.clamp(at["x"], -1, 1, out=self._room).add_(1).mul_(127.5).round_()
+                at["pixels"].copy_(self._room)
+                at["total"].copy_(at["x"][:, :1, :1, :1])
+            if self._sync and torch.cuda.is_current_stream_capturing():
+                torch.cuda.synchronize()  # which no recording allows
+
+    def _at(self, tensor: str, address: int) -> Any:
+        """The tensor at an address: an image, or one number per image, of shape [N, 1, 1, 1]."""
+        if (tensor, address) not in self._seen:
+            kind = {"label": "<i8", "pixels": "|u1"}.get(tensor, "<f4")
+            shape = (SHAPE[0], 1, 1, 1) if tensor in ("t", "u", "label", "total") else SHAPE
+            there = type(
+                "There", (), {"__cuda_array_interface__": {"shape": shape, "typestr": kind, "data": (address, False), "version": 3}}
+            )
+            self._seen[tensor, address] = self._torch.as_tensor(there(), device="cuda")
+        return self._seen[tensor, address]
+
+
+def drawn(seed: int) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray]:
+    """x, noises and labels."""
+    generator = np.random.default_rng(seed)
+    x, *noises = (generator.normal(size=SHAPE).astype(np.float32) for _ in range(1 + len(MOVES)))
+    return x, [noise if noisy else None for noise, noisy in zip(noises, NOISY, strict=True)], generator.integers(0, 3, SHAPE[0])
+
+
+def expected(x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray) -> np.ndarray:
+    """The state after every move."""
+    states = []
+    for move, noise in zip(moves, noises, strict=True):
+        x = x if noise is None else x + noise
+        x = (
+            x - np.float32(move.t)
+            if move.graph == "inverse"
+            else x / 2 + np.float32(move.u) + labels[:, None, None, None].astype(np.float32)
+        )
+        states.append(x)
+    return np.stack(states)
+
+
+@pytest.fixture
+def stream(gpu: Gpu, cuda_core: None) -> Iterator[Any]:
+    from cuda.core import Device
+
+    device = Device(gpu.index)
+    device.set_current()
+    stream = device.create_stream()
+    yield stream
+    stream.sync()
+    stream.close()
+
+
+def chain_on(gpu: Gpu, device_chain: ModuleType, stream: Any, engines: Arithmetic, pixels: bool = False) -> Any:
+    from cuda.core import Device
+
+    return device_chain.DeviceChain(engines, gpu, Device(gpu.index), stream, MOVES, NOISY, SHAPE, pixels)
+
+
+def test_a_schedule_is_replayed_as_one_cuda_graph(gpu: Gpu, torch: ModuleType, device_chain: ModuleType, stream: Any) -> None:
+    chain = chain_on(gpu, device_chain, stream, Arithmetic(torch))
+    try:
+        for seed in range(3):  # recorded on the first, replayed on the others
+            x, noises, labels = drawn(seed)
+            every = chain.play(x, noises, labels, every=True)
+            np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
+            np.testing.assert_array_equal(chain.play(x, noises, labels, every=False), every[-1:])
+        assert chain.why_eager == ""
+    finally:
+        chain.close()
+
+
+def test_pixels_are_made_there(gpu: Gpu, torch: ModuleType, device_chain: ModuleType, stream: Any) -> None:
+    chain = chain_on(gpu, device_chain, stream, Arithmetic(torch), pixels=True)
+    try:
+        for seed in range(2):
+            x, noises, labels = drawn(seed)
+            pixels, _ = chain.play_to_pixels(x, noises, labels)
+            floats = expected(x, MOVES, noises, labels)[-1]
+            assert pixels.dtype == np.uint8
+            assert np.abs(pixels.astype(int) - to_uint8(floats)).max() <= 1
+    finally:
+        chain.close()
+
+
+def test_what_cannot_be_recorded_is_called_one_by_one(gpu: Gpu, torch: ModuleType, device_chain: ModuleType, stream: Any) -> None:
+    chain = chain_on(gpu, device_chain, stream, Arithmetic(torch, sync=True))
+    try:
+        for seed in range(2):
+            x, noises, labels = drawn(seed)
+            every = chain.play(x, noises, labels, every=True)
+            np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
+        assert chain.why_eager.startswith("no CUDA graph: ")
+    finally:
+        chain.close()

@@ -1,0 +1,191 @@
+"""Engines of the digits in every precision: torch's and ONNX Runtime's pictures, through CUDA graphs, and nothing left afterwards."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+import bcm_edge
+from bcm_edge.errors import BackendError
+from bcm_edge.export.engines import build, plan_build
+from bcm_edge.runtime.backends import open_backend
+from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.chain import _noises, _start
+from bcm_edge.runtime.engines.gpu import Gpu, free_memory
+from bcm_edge.runtime.engines.store import BuildOptions, engines
+from bcm_edge.runtime.images import to_uint8
+from bcm_edge.runtime.parity import BOUNDS, compare, load_recording
+from bcm_edge.runtime.schedule import parse_schedule
+
+Built = Callable[[str], Path]
+Far = Callable[[np.ndarray, np.ndarray], float]
+
+MIXTURE = "80>3>0.002 +0.12 0.12>0.4>0.002"
+RENOISING = "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
+SMALL = 4 << 20  # bytes that the driver may need for itself
+
+
+@pytest.fixture(params=BOUNDS)
+def precision(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def onnxruntime(typed_bundle: Path) -> Iterator[bcm_edge.BCM]:
+    """The float32 graphs on the processor: what every precision is held against."""
+    with bcm_edge.load(typed_bundle, "onnxruntime", precision="fp32") as bcm:
+        yield bcm
+
+
+def test_whole_schedules_keep_to_the_bound(built: Built, precision: str) -> None:
+    bundle = open_bundle(built(precision))
+    backend = open_backend("tensorrt", bundle, precision)
+    try:
+        errors = compare(backend, load_recording(bundle), [1, 4, 7, 16], BOUNDS[precision])
+        assert [error for error in errors if not error.ok] == []
+        assert {error.batch for error in errors} == {1, 4, 7, 16}
+        assert backend.device.endswith("one CUDA graph per schedule")
+    finally:
+        backend.close()
+
+
+def test_engines_compute_in_the_types_of_their_graphs(built: Built, precision: str) -> None:
+    facts = next(engine.facts for engine in engines(open_bundle(built(precision))) if engine.facts.options.precision == precision)
+    for direction, types in facts.types.items():
+        told = {kind: n for kind, n in types.items() if kind != "not told"}
+        assert sum(types.values()) == 27, direction
+        assert precision == "int8" or set(told) <= {precision}, direction
+
+
+@pytest.mark.parametrize("schedule", [MIXTURE, RENOISING])
+def test_a_replay_equals_its_engines_called_one_by_one(built: Built, precision: str, schedule: str, far: Far) -> None:
+    from bcm_edge.runtime.engines.device_chain import REPLAY_BOUND
+
+    backend, program = open_backend("tensorrt", open_bundle(built(precision)), precision), parse_schedule(schedule)
+    try:
+        first, second = ([10, 11, 12], np.array([3, 1, 4])), ([20, 21, 22], np.array([1, 5, 9]))
+        inputs = [
+            (_start(program, backend, seeds), program.moves, _noises(program, backend, seeds), labels) for seeds, labels in (first, second)
+        ]
+        recorded, replayed = (backend.play_moves(*given, every=True) for given in inputs)  # recorded on the first, replayed on the second
+        x, moves, noises, labels = inputs[1]
+        with backend._chain(moves, noises, len(x), pixels=False) as chain:
+            assert chain.why_eager == ""
+            graph, chain._graph = chain._graph, None
+            assert graph is not None
+            try:
+                one_by_one = chain.play(x, noises, labels, every=True)
+            finally:
+                chain._graph = graph
+        for move, state, expected in zip(moves, replayed, one_by_one, strict=True):
+            assert far(state, expected) <= REPLAY_BOUND, move
+        assert far(recorded[-1], replayed[-1]) > 0.1  # other images, or the first would have been replayed
+    finally:
+        backend.close()
+
+
+@pytest.mark.parametrize("schedule", ["one-step", "mixture-4", RENOISING])
+def test_pictures_equal_those_of_onnxruntime(built: Built, precision: str, schedule: str, onnxruntime: bcm_edge.BCM, far: Far) -> None:
+    with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
+        for n in (1, 5, 20):  # 20 in two parts
+            labels = np.arange(n) % 10
+            ours, theirs = (each.generate(n, schedule=schedule, seed=3, labels=labels) for each in (bcm, onnxruntime))
+            assert far(ours, theirs) <= BOUNDS[precision]
+
+
+def test_latents_and_reconstructions_equal_those_of_onnxruntime(built: Built, precision: str, onnxruntime: bcm_edge.BCM, far: Far) -> None:
+    images = onnxruntime.generate(6, seed=3, labels=np.arange(6))
+    with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
+        for schedule in ("invert-1", "invert-2"):
+            ours, theirs = (each.invert(images, schedule=schedule, labels=np.arange(6)) for each in (bcm, onnxruntime))
+            assert far(ours, theirs) <= BOUNDS[precision]
+        assert far(bcm.reconstruct(images, labels=np.arange(6)), onnxruntime.reconstruct(images, labels=np.arange(6))) <= BOUNDS[precision]
+
+
+def test_pixels_are_those_of_the_floats_but_for_a_grey_level(built: Built, precision: str) -> None:
+    with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
+        floats, pixels = (bcm.generate(7, schedule="mixture-4", seed=5, labels=3, uint8=uint8) for uint8 in (False, True))
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - to_uint8(floats)).max() <= 1
+
+
+def test_a_second_build_is_up_to_date(built: Built, cli: Callable[..., Result]) -> None:
+    bundle = built("fp16")
+    before = {path: path.stat().st_mtime_ns for path in bundle.glob("engines/*/*")}
+    ended = cli("build", bundle, "--precision", "fp16")
+    assert ended.exit_code == 0
+    assert "up to date: fp16-sm" in ended.stderr
+    assert {path: path.stat().st_mtime_ns for path in bundle.glob("engines/*/*")} == before
+
+
+def test_a_changed_plan_is_refused(built: Built, tmp_path: Path) -> None:
+    bundle = shutil.copytree(built("fp16"), tmp_path / "changed.bundle")
+    plan = next(bundle.glob("engines/fp16-*/forward.plan"))
+    content = bytearray(plan.read_bytes())
+    content[len(content) // 2] ^= 1
+    plan.write_bytes(content)
+    with pytest.raises(BackendError, match=r"forward\.plan: not the file that was built"):
+        bcm_edge.load(bundle, "tensorrt", precision="fp16")
+
+
+def test_stripped_plans_give_the_same_pictures(built: Built, typed_copy: Path, far: Far) -> None:
+    from bcm_edge.runtime.engines.adapter import can_strip
+
+    if not can_strip():
+        pytest.skip("this TensorRT cannot leave weights out of plans")
+    facts, errors, _ = build(plan_build(open_bundle(typed_copy), BuildOptions("fp16", stripped=True)), print, lambda *_: None)
+    assert errors and all(error.ok for error in errors)
+    whole = next(engine.facts for engine in engines(open_bundle(built("fp16"))) if engine.facts.options.precision == "fp16")
+    assert facts.files["forward"].size < whole.files["forward"].size
+    with bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm, bcm_edge.load(typed_copy, "tensorrt") as stripped:
+        pictures = [each.generate(5, schedule="mixture-4", labels=3) for each in (bcm, stripped)]
+    assert far(*pictures) <= BOUNDS["fp16"]  # the builder may have chosen other kernels
+
+
+def test_two_threads_share_a_backend(built: Built, far: Far) -> None:
+    from bcm_edge.runtime.engines.device_chain import REPLAY_BOUND
+
+    with bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm:
+
+        def play(seed: int) -> np.ndarray:
+            return bcm.generate(1 + seed % 3, schedule=("one-step", "mixture-4")[seed % 2], seed=seed, labels=seed % 10)
+
+        expected = [play(seed) for seed in range(24)]
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(play, range(24)))
+    assert max(map(far, found, expected)) <= REPLAY_BOUND
+
+
+def test_closing_gives_all_memory_back(built: Built, gpu: Gpu) -> None:
+    def cycle() -> int:
+        with bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm:
+            for n in (1, 16):
+                bcm.generate(n, schedule="mixture-4", labels=3)
+        gc.collect()
+        free = free_memory(gpu)
+        assert free is not None
+        return free
+
+    first = cycle()  # which brings what CUDA and TensorRT keep for good
+    assert min(cycle() for _ in range(5)) >= first - SMALL
+
+
+def test_a_closed_backend_leaves_nothing_in_the_pool(built: Built, gpu: Gpu) -> None:
+    """cuda-core's own pool keeps what is freed for this process alone; on a Jetson it would be missing everywhere."""
+    from cuda.core import Device
+
+    bcm = bcm_edge.load(built("fp16"), "tensorrt", precision="fp16")
+    bcm.generate(16, labels=3)
+    bcm.close()
+    pool = getattr(Device(gpu.index), "memory_resource", None)
+    if not hasattr(pool, "attributes"):
+        pytest.skip("this cuda-core or GPU has no memory pool")
+    assert pool.attributes.used_mem_current == 0
+    assert pool.attributes.reserved_mem_current <= SMALL
