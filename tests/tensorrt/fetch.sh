@@ -17,7 +17,7 @@ fetch() { # WHEEL==VERSION DEST
     if "$python" -m pip download --quiet --no-deps --only-binary=:all: --dest "$work/$1" "$1" 2>"$work/log"; then
         "$python" -m zipfile -e "$work/$1"/*.whl "$2"
     else
-        echo "$1 cannot be had for this Python or processor: its tests will be skipped"
+        echo "$1 cannot be had for this Python or processor, so its tests will be skipped: $(tail -n 1 "$work/log")"
         return 1
     fi
 }
@@ -29,13 +29,18 @@ stub() { # LIBRARY FUNCTION…: a shared library whose functions return nothing
     cc -shared -fPIC -Wl,-soname,"${library##*/}" -o "$library" "$work/stub.c"
 }
 
+works() { # VERSION: whether this Python imports what is there, which may have been fetched for another one
+    [ -e "$folder/$1/tensorrt/__init__.py" ] &&
+        PYTHONPATH=$folder/$1 LD_LIBRARY_PATH=$folder/$1/lib "$python" -c 'import tensorrt' 2>/dev/null
+}
+
 module() { # FOLDER: `import tensorrt` as the full wheels have it
     mkdir -p "$1/tensorrt"
     printf 'from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n' >"$1/tensorrt/__init__.py"
 }
 
 bindings() { # VERSION WHEEL==VERSION
-    [ -e "$folder/$1/tensorrt/__init__.py" ] && return
+    works "$1" && return
     rm -rf "${folder:?}/$1" # half of one, from a run that was stopped
     fetch "$2" "$folder/$1" || { rm -rf "${folder:?}/$1"; return 0; }
     local lib=$folder/$1/lib major=${1%%.*}
@@ -52,7 +57,7 @@ bindings() { # VERSION WHEEL==VERSION
 }
 
 builder() {
-    [ -e "$folder/builder/tensorrt/__init__.py" ] && return
+    works builder && return
     [ -e "$folder/11.4/tensorrt/__init__.py" ] || return 0
     rm -rf "$folder/builder"
     fetch onnxruntime-ep-nv-tensorrt-rtx-cu13==0.5.0 "$work/rtx" || return 0
@@ -66,6 +71,10 @@ builder() {
     module "$folder/builder"
 }
 
+if ! command -v cc >/dev/null; then
+    echo "no C compiler (cc) here: tests of TensorRT will be skipped"
+    exit 0
+fi
 bindings 10.3 tensorrt-cu12-bindings==10.3.0
 bindings 10.16 tensorrt-cu13-bindings==10.16.1.11
 bindings 11.4 tensorrt-cu13-bindings==11.4.0.106
