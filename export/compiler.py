@@ -7,6 +7,7 @@ that can, to build; reading the types back takes one, and is left out where the 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -62,8 +63,11 @@ class Compiled:
 def main() -> None:
     """The process. Exit code 0 after a "done" event, 2 after an "error" event."""
 
+    events = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no event
+
     def event(event: str, **what: Any) -> None:
-        print(json.dumps({"event": event, **what}), flush=True)
+        print(json.dumps({"event": event, **what}), file=events, flush=True)
 
     request = Request.from_json(json.load(sys.stdin))
     try:

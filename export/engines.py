@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -153,8 +153,9 @@ def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Pr
     free: int | None = None
     with tempfile.TemporaryFile("w+") as said, _child(said) as child:
         assert child.stdin and child.stdout
-        child.stdin.write(json.dumps(request))
-        child.stdin.close()
+        with suppress(BrokenPipeError):  # of a process that ended at once; why is known below
+            child.stdin.write(json.dumps(request))
+            child.stdin.close()
         for line in child.stdout:
             event = json.loads(line)
             match event.pop("event"):

@@ -45,8 +45,8 @@ class PlanWriter:
         self._sample_shape = sample_shape
         self._report, self._progress = report, progress
         self._messages = adapter.Messages()
-        self._builder = trt.Builder(self._messages.logger)  # says all to the logger: given a recorder, TensorRT-RTX crashes after a parse
-        self._warned = False
+        self._builder = trt.Builder(self._messages.logger)  # with a recorder TensorRT-RTX crashes when a network that was built is freed
+        self._warned: set[str] = set()
         self.convolutions: dict[str, dict[str, str]] = {}
         self.on_dla: dict[str, tuple[int, int]] = {}
 
@@ -56,8 +56,8 @@ class PlanWriter:
         parser = trt.OnnxParser(network, self._messages.logger)  # owns weights of the network, so it is here until the plan is written
         adapter.prepare_parser(parser)
         if not parser.parse_from_file(str(graph)):  # by file: only then are weights found that lie beside it
-            said = [adapter.parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
-            raise BuildError(f"{graph}: TensorRT {trt.__version__} cannot parse it: {'; '.join(said) or self._messages.explain()}")
+            said = adapter.parser_errors(parser, self._messages)
+            raise BuildError(f"{graph}: TensorRT {trt.__version__} cannot parse it: {said}")
         if name in DIRECTIONS:
             self._report(f"{name}: {network.num_layers} layers parsed")
             self.convolutions[name] = requested_types(network, self._options.precision)
@@ -105,18 +105,17 @@ class PlanWriter:
             known = self._timing_cache.read_bytes()
         except OSError:
             known = b""
-        for content in (known, b""):
-            try:
-                cache = config.create_timing_cache(content)
-            except (RuntimeError, TypeError, ValueError):  # bytes that are none
-                cache = None
-            if cache is not None and config.set_timing_cache(cache, False):
-                return cache
-            self._messages.explain()  # is said here
-            if content and not self._warned:
-                self._report(f"warning: {self._timing_cache} is not a timing cache of this GPU and TensorRT; beginning a new one")
-                self._warned = True
-        return None
+        new = config.create_timing_cache(b"")
+        empty = bytes(new.serialize())
+        try:
+            cache = config.create_timing_cache(known)  # an empty one if the bytes are none, and TensorRT does not say so
+        except (RuntimeError, TypeError, ValueError):
+            cache = None
+        if cache is not None and (known in (b"", empty) or bytes(cache.serialize()) != empty) and config.set_timing_cache(cache, False):
+            return cache
+        self._messages.explain()  # is said here
+        self._warn(f"{self._timing_cache} is not a timing cache of this GPU and TensorRT; beginning a new one")
+        return new if config.set_timing_cache(new, False) else None
 
     def _save_timing_cache(self, config: trt.IBuilderConfig) -> None:
         assert self._timing_cache
@@ -126,7 +125,13 @@ class PlanWriter:
         try:
             write_atomically(self._timing_cache, bytes(cache.serialize()))
         except OSError as error:
-            self._report(f"warning: the timing cache is not kept: {error.strerror}")
+            self._warn(f"the timing cache is not kept: {error.strerror}")
+
+    def _warn(self, text: str) -> None:
+        """Once, though every plan comes here."""
+        if text not in self._warned:
+            self._report(f"warning: {text}")
+        self._warned.add(text)
 
 
 def _count_on_dla(config: trt.IBuilderConfig, network: trt.INetworkDefinition) -> tuple[int, int]:

@@ -52,9 +52,10 @@ class TensorRtBackend:
             self._device = Device(gpu.index)
             self._device.set_current()
             self._stream = self._device.create_stream()
-            self._memory: Device | DeviceMemoryResource = self._device
+            self._pool: DeviceMemoryResource | None = None
             if self._device.properties.memory_pools_supported:  # a pool of our own gives back what is freed; CUDA's default one keeps it
-                self._memory = DeviceMemoryResource(gpu.index, DeviceMemoryResourceOptions())
+                self._pool = DeviceMemoryResource(gpu.index, DeviceMemoryResourceOptions())
+            self._memory = self._device if self._pool is None else self._pool
             self._engines = LoadedEngines(engine, bundle, self._memory, self._stream)
 
     @property
@@ -91,8 +92,8 @@ class TensorRtBackend:
             self._chains.clear()
             self._engines.close(self._stream)
             self._stream.sync()
-            if self._memory is not self._device:
-                self._memory.close()  # the pool
+            if self._pool is not None:
+                self._pool.close()
             self._stream.close()
 
     @contextmanager

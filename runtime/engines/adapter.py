@@ -29,9 +29,13 @@ class Messages:
 
     def explain(self) -> str:
         """The errors since the last call as one text, the first one first."""
-        text = "; ".join(dict.fromkeys(self._errors)) or "TensorRT gives no reason"
+        return "; ".join(self.take()) or "TensorRT gives no reason"
+
+    def take(self) -> list[str]:
+        """The errors since the last call, each once."""
+        errors = list(dict.fromkeys(self._errors))
         self._errors.clear()
-        return text
+        return errors
 
 
 class _Logger(trt.ILogger):
@@ -54,6 +58,9 @@ class _Recorder(trt.IErrorRecorder):
 
     def num_errors(self) -> int:
         return len(self._recorded)
+
+    def get_num_errors(self) -> int:  # what TensorRT itself calls num_errors
+        return self.num_errors()
 
     def get_error_code(self, arg0: int) -> trt.ErrorCodeTRT:
         return self._recorded[arg0][0]
@@ -117,9 +124,17 @@ def prepare_parser(parser: trt.OnnxParser) -> None:
 
 def parser_error(error: trt.ParserError) -> str:
     """One error of the parser: what, and at which node where it tells."""
-    if not hasattr(error, "node_name"):
-        return str(error.desc())
-    return f"{error.desc()} (node {error.node_name()}, {error.node_operator()})"
+    node = [error.node_name(), error.node_operator()] if hasattr(error, "node_name") else []
+    return f"{error.desc()} (node {', '.join(node)})" if any(node) else str(error.desc())
+
+
+def parser_errors(parser: trt.OnnxParser | trt.OnnxParserRefitter, messages: Messages) -> str:
+    """All that a parser says of a graph it refuses: its errors, and what it only logs, such as the name of a file that is missing."""
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    told = [error.desc() for error in errors]
+    logged = [text for text in messages.take() if not any(desc and (text in desc or desc in text) for desc in told)]
+    logged = [text for text in logged if not text.startswith("ModelImporter.cpp")]  # where in the graph it is: the errors have that
+    return "; ".join([*map(parser_error, errors), *logged]) or "TensorRT gives no reason"
 
 
 def can_strip() -> bool:
@@ -138,8 +153,7 @@ def refit(engine: trt.ICudaEngine, graph: Path, messages: Messages) -> None:
     refitter = trt.Refitter(engine, messages.logger)
     parser = trt.OnnxParserRefitter(refitter, messages.logger)
     if not parser.refit_from_file(str(graph)):
-        described = [parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise BackendError(f"{graph}: its weights do not fit the engine: {'; '.join(described) or messages.explain()}")
+        raise BackendError(f"{graph}: its weights do not fit the engine: {parser_errors(parser, messages)}")
     if not refitter.refit_cuda_engine():
         raise BackendError(f"the engine does not take the weights of {graph}: {messages.explain()}")
     if left := refitter.get_missing_weights():

@@ -13,7 +13,8 @@ OLDEST = (8, 6)  # of TensorRT: before it, no tensor is addressed by name
 
 def missing_tensorrt() -> str | None:
     """Why TensorRT is not there, and the line that fixes it; None if it is."""
-    if importlib.util.find_spec("tensorrt") is None:
+    found = importlib.util.find_spec("tensorrt")
+    if found is None or found.origin is None:  # a folder that happens to have the name is no TensorRT
         return "tensorrt is not installed; pip install 'bcm-edge[trt11]' (on a Jetson: sudo apt install python3-libnvinfer)"
     return None
 
