@@ -19,8 +19,10 @@ test-arm: $(VENV)/installed
 	$(BIN)/bcm-edge export -o build/arm.bundle --force
 	tests/arm/run.sh $(BIN)/python build/arm.bundle
 
-test-gpu: # with a Python that has torch, and TensorRT, for the GPU of this machine; installs nothing
-	$(PYTHON) -m pytest tests/gpu -rs
+# With a Python that has torch, and TensorRT, for the GPU of this machine; nothing is installed, this checkout included.
+test-gpu:
+	mkdir -p build/here && ln -sfn ../.. build/here/bcm_edge
+	PYTHONPATH=build/here$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest tests/gpu -rs
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped

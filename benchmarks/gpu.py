@@ -258,8 +258,8 @@ def handed(program: Any, batch: int, sample_shape: tuple[int, int, int], num_cla
     from bcm_edge.runtime.noise import START_DRAW, standard_normal
 
     seeds, shape = list(range(batch)), NullBackend(sample_shape, num_classes)
-    x = np.tanh(standard_normal(seeds, sample_shape, START_DRAW)) if program.from_image else chain._start(program, shape, seeds)
-    return x, program.moves, chain._noises(program, shape, seeds), None if num_classes is None else np.arange(batch) % num_classes
+    x = np.tanh(standard_normal(seeds, sample_shape, START_DRAW)) if program.from_image else chain.start_state(program, shape, seeds)
+    return x, program.moves, chain.injected_noises(program, shape, seeds), None if num_classes is None else np.arange(batch) % num_classes
 
 
 def in_parts(player: Any, x: Any, moves: Any, noises: Any, labels: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from bcm_edge.runtime.schedule import Move
 
     Array = np.ndarray
+
+
+def use_this_checkout() -> None:
+    """Where the package is not installed, as on a machine without network, have this checkout be it, here and in child processes."""
+    if importlib.util.find_spec("bcm_edge") is None:
+        root = Path(__file__).resolve().parent.parent
+        place = root / "build" / "here"
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / "bcm_edge").exists():
+            (place / "bcm_edge").symlink_to(root)
+        sys.path.insert(0, str(place))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(place), os.environ.get("PYTHONPATH"))))
+
+
+use_this_checkout()
 
 
 def prepare(folder: Path, imagenet64: bool, precisions: str = "fp32") -> tuple[Path, str, Path]:

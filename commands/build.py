@@ -32,7 +32,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 @click.option("--workspace", default="2G", show_default=True, help="Memory a single layer may take, as in 512M.")
 @click.option("--opt-level", default=3, show_default=True, type=click.IntRange(0, 5), help="How long to look for fast kernels.")
 @click.option("--device", default="cuda:0", show_default=True, help="The GPU to build for.")
-@click.option("--dla", type=click.Choice(["report"]), help="Say how many layers a Jetson's DLA could take.")
+@click.option("--dla", type=click.Choice(["report"]), help="Say what a Jetson's DLA could take of it, and stop.")
 @click.option("--strip", is_flag=True, help="Plans without weights, which are taken from the bundle when they are loaded.")
 @click.option("--dry-run", is_flag=True, help="Say what would be built, and stop.")
 @click.option("--force", is_flag=True, help="Build again what is there already.")
@@ -56,17 +56,21 @@ def build(
     ends of the profile and between; exit code 1, and no engine, if it computes in more bits or strays beyond the precision's bound.
     An engine of another GPU, TensorRT or graph is named with the reason, and built anew. Timings of kernels are cached.
     """
-    from ..export.engines import plan_build
+    from ..export.engines import plan_build, report_dla
     from ..runtime.engines.store import BuildOptions
 
     options = BuildOptions(precision, parse_profile(batch), parse_bytes(workspace), opt_level, strip)
     opened, index = open_bundle(bundle), parse_device(device)
     try:
-        plan = plan_build(opened, options, index, dla == "report")
+        plan = plan_build(opened, options, index)
     except BackendError as error:
         raise BackendError(f"{error}. Engines are built on the machine they run on. {_still_works(opened)}") from error
     if dry_run:
         result(as_json, {"dry_run": True, **_summary(plan)}, _dry(plan))
+        return
+    if dla:
+        layers = report_dla(plan, progress)
+        result(as_json, {**_summary(plan), "dla": layers}, "\n".join(_dla_line(direction, of) for direction, of in layers.items()))
         return
     if (present := plan.present()) and present.facts and not force:
         progress(f"up to date: {present}")
@@ -99,14 +103,10 @@ def _run(plan: BuildPlan, as_json: bool) -> None:
     progress(f"{plan.gpu}, TensorRT {plan.tensorrt}")
     started = time.perf_counter()
     with _builder_progress() as on_progress:
-        facts, measured, compiled = build(plan, progress, on_progress)
-    for direction, types in facts.types.items():
-        progress(f"{direction}: convolutions in {', '.join(f'{kind} {n}' for kind, n in types.items())}")
-    for direction, (able, layers) in compiled["on_dla"].items():
-        progress(f"{direction}: a DLA could take {able} of {layers} layers; it is not used")
+        facts, measured = build(plan, progress, on_progress)
     size = sum(file.size for file in facts.files.values()) / 1e6
     progress(f"{plan.folder} ({size:.1f} MB, {facts.scratch / 1e6:.1f} MB of scratch, {time.perf_counter() - started:.1f} s)")
-    values = {**_summary(plan), "built": True, "engine": asdict(facts), "on_dla": compiled["on_dla"]}
+    values = {**_summary(plan), "built": True, "engine": asdict(facts)}
     result(as_json, {**values, "verification": [vars(error) for error in measured]}, str(plan.folder))
 
 
@@ -130,6 +130,11 @@ def _builder_progress() -> Iterator[Callable[[str, str, int, int], None]]:
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda plan, phase, done, steps: bar.update(task, description=f"{plan}: {phase}", completed=done, total=max(steps, 1))
+
+
+def _dla_line(direction: str, of: dict[str, Any]) -> str:
+    refused = ", ".join(f"{kind.lower()} {n}" for kind, n in of["refused"].items())
+    return f"{direction}: a DLA could take {of['able']} of {of['layers']} layers" + (f"; not {refused}" if refused else "")
 
 
 def _still_works(bundle: Bundle) -> str:

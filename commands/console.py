@@ -6,15 +6,19 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ..errors import CheckpointError, LabelError, MissingExtraError
-from ..runtime.bundle import PRECISIONS
+from ..errors import BackendError, CheckpointError, LabelError, MissingExtraError
+from ..runtime.backends import backend_module
+from ..runtime.backends.base import Backend
+from ..runtime.bundle import PRECISIONS, Bundle
 from ..runtime.doctor import missing_modules
+from ..runtime.engines.gpu import probe
+from ..runtime.engines.store import engines
 from ..runtime.parity import MoveError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -86,6 +90,17 @@ def move_progress(total: int, what: str) -> Iterator[Callable[..., None] | None]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda *_: bar.advance(task)
+
+
+def note_engines(bundle: Bundle, backend: Backend) -> None:
+    """Say why a bundle's engines are not played, where there is a GPU that could."""
+    if backend.name == "tensorrt" or not engines(bundle):
+        return
+    with suppress(BackendError):  # no GPU
+        probe()
+        reason = backend_module("tensorrt").unavailable(None, bundle)
+        if reason:
+            progress(f"note: playing on {backend.name}, since {reason}")
 
 
 def parse_labels(text: str | None, n: int, num_classes: int | None) -> list[int] | None:

@@ -23,6 +23,7 @@ from .console import (
     force_option,
     json_option,
     move_progress,
+    note_engines,
     output_option,
     parse_labels,
     precision_option,
@@ -50,6 +51,8 @@ class Run:
     def open(self, bundle: Path) -> BCM:
         """The model, once it is sure that the output can be written."""
         bcm = load(bundle, self.backend, self.batch, self.precision)
+        if self.backend == "auto":
+            note_engines(bcm.bundle, bcm.backend)
         check_output(self.output, bcm.sample_shape[0], self.force)
         return bcm
 

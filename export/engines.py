@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import errors
-from ..errors import BackendError, BuildError, ParityError
+from ..errors import BackendError, BuildError, OutputError, ParityError
 from ..runtime.backends.tensorrt import TensorRtBackend
 from ..runtime.bundle import GOLDEN, Bundle, FileFacts
 from ..runtime.cache import cache_directory, sha256
-from ..runtime.engines.gpu import Gpu, probe
+from ..runtime.engines.gpu import Gpu, is_out_of_memory, probe
 from ..runtime.engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..runtime.engines.store import (
     ENGINES,
@@ -38,6 +38,7 @@ from ..runtime.engines.store import (
     misfit,
     plan_hashes,
     read_engine,
+    remember,
     system,
 )
 from ..runtime.files import replacing
@@ -54,13 +55,12 @@ CHILD = "from bcm_edge.export.compiler import main\nmain()\n"
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What a build will do. stale: engines of this precision that are here and do not fit, with the reason."""
+    """What a build will do."""
 
     bundle: Bundle
     gpu: Gpu
     tensorrt: str
     options: BuildOptions
-    dla: bool = False
 
     @property
     def folder(self) -> Path:
@@ -89,32 +89,44 @@ class BuildPlan:
         return engine
 
     def stale(self) -> list[tuple[Engine, str]]:
-        """Engines of this bundle that do not run here, and why; the one that this build replaces among them if it was damaged."""
-        return [(e, why) for e in engines(self.bundle) if (why := misfit(e, self.bundle, self.gpu, self.tensorrt) or _damage(e))]
+        """Engines of this precision that do not run here, and why; the one that this build replaces among them if it was damaged."""
+        ours = [e for e in engines(self.bundle) if e.facts is None or e.facts.options.precision == self.options.precision]
+        return [(e, why) for e in ours if (why := misfit(e, self.bundle, self.gpu, self.tensorrt) or _damage(e))]
+
+    def replaces(self, engine: Engine) -> bool:
+        """Whether a stale engine was built with these options on this very GPU, so that nobody else can run it."""
+        facts = engine.facts
+        if facts is None:
+            return engine.folder == self.folder
+        ours = (self.gpu.name, self.gpu.capability, self.gpu.multiprocessors, system(), self.options)
+        return (facts.gpu, facts.capability, facts.multiprocessors, facts.system, facts.options) == ours
 
 
-def plan_build(bundle: Bundle, options: BuildOptions, device: int = 0, dla: bool = False) -> BuildPlan:
+def plan_build(bundle: Bundle, options: BuildOptions, device: int = 0) -> BuildPlan:
     """Look at the machine first. Raises BackendError without a GPU or TensorRT, or if this TensorRT cannot do what was asked."""
     bundle.graphs(options.precision)
     gpu = probe(device)
-    if reason := missing_tensorrt() or missing_cuda_core():
+    if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu):
         raise BackendError(reason)
+    if (bundle.path / ENGINES).is_symlink():
+        raise OutputError(f"{bundle.path / ENGINES} is a link; engines are kept in the bundle itself")
     version = tensorrt_version()
     from ..runtime.engines.adapter import can_strip  # which imports TensorRT
 
     if options.stripped and not can_strip():
         raise BackendError(f"TensorRT {version} cannot leave weights out of plans; it takes 10.3 or newer")
-    return BuildPlan(bundle, gpu, version, options, dla)
+    return BuildPlan(bundle, gpu, version, options)
 
 
-def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFacts, list[MoveError], dict[str, Any]]:
-    """Compile, check and publish. Returns the facts, what the verification measured ([] without a recording), and what the child said.
+def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFacts, list[MoveError]]:
+    """Compile, check and publish. Returns the facts, and what the verification measured ([] without a recording).
 
     The bundle is as it was until everything is done, and after any error. Raises BuildError, DowngradeError, ParityError, BackendError
     or OutputError.
     """
     for engine, reason in plan.stale():
-        report(f"stale: {engine.folder.name}: {reason}; built anew from the bundle's graphs")
+        what = "built anew from the bundle's graphs" if plan.replaces(engine) else "left as it is"
+        report(f"stale: {engine.folder.name}: {reason}; {what}")
     with replacing(plan.folder, force=True, marker=FACTS) as folder:
         folder.mkdir()
         compiled = compile_in_child(plan, folder, report, progress)
@@ -122,6 +134,7 @@ def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFa
             plan.tensorrt,
             plan.gpu.name,
             plan.gpu.capability,
+            plan.gpu.multiprocessors,
             system(),
             plan.bundle.hashes(plan.options.precision),
             plan.options,
@@ -132,15 +145,27 @@ def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFa
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         (folder / FACTS).write_text(facts.to_json())
+        for direction, asked in compiled["requested"].items():
+            report(f"{direction}: convolutions asked for in {_counts(asked)}, found in {_counts(facts.types[direction])}")
         verdict, measured = _verified(plan, Engine(folder, facts), report)
+    remember(Engine(plan.folder, facts))
     if verdict:
         update_manifest(plan.bundle, lambda manifest: manifest.with_verdict(verdict))
     _remove_superseded(plan, report)
-    return facts, measured, compiled
+    return facts, measured
 
 
-def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Progress) -> dict[str, Any]:
-    """Write the plans to a folder; returns compiler.Compiled as JSON has it. Raises what the child raised, or BuildError for its death."""
+def report_dla(plan: BuildPlan, report: Report) -> dict[str, Any]:
+    """Direction → what a DLA could take of its graph (plans.OnDla). Nothing is built. Raises BackendError where there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        return compile_in_child(plan, Path(folder), report, lambda *_: None, dla=True)
+
+
+def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Progress, dla: bool = False) -> dict[str, Any]:
+    """Write the plans to a folder; returns compiler.Compiled, or what `dla` asks for, as JSON has it.
+
+    Raises what the child raised, or BuildError for its death.
+    """
     request = {
         "graphs": {direction: str(path) for direction, path in plan.bundle.graphs(plan.options.precision).items()},
         "folder": str(folder),
@@ -148,7 +173,7 @@ def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Pr
         "options": asdict(plan.options),
         "device": plan.gpu.index,
         "timing_cache": str(plan.timing_cache),
-        "dla": plan.dla,
+        "dla": dla,
     }
     free: int | None = None
     with tempfile.TemporaryFile("w+") as said, _child(said) as child:
@@ -197,7 +222,7 @@ def _error(event: dict[str, Any], plan: BuildPlan, free: int | None) -> Exceptio
 
 def _death(code: int, said: str, plan: BuildPlan, free: int | None) -> BuildError:
     """The child's end without a word: killed by the system for its memory, or crashed."""
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or is_out_of_memory(said):
         return BuildError(_memory(plan, free))
     last = said.strip().splitlines()[-1:] or ["it left no message"]
     end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -237,6 +262,10 @@ def _verified(plan: BuildPlan, engine: Engine, report: Report) -> tuple[Verdict 
     return verdict, measured
 
 
+def _counts(types: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {n}" for kind, n in types.items())
+
+
 def _damage(engine: Engine) -> str | None:
     try:
         check_plans(engine)
@@ -248,8 +277,6 @@ def _damage(engine: Engine) -> str | None:
 def _remove_superseded(plan: BuildPlan, report: Report) -> None:
     """Remove engines of these options that this very GPU can no longer run: of graphs, or a TensorRT, that are gone."""
     for engine, reason in plan.stale():
-        facts = engine.facts
-        same_place = facts and (facts.gpu, facts.capability, facts.system) == (plan.gpu.name, plan.gpu.capability, system())
-        if facts and same_place and facts.options == plan.options:
+        if plan.replaces(engine):
             shutil.rmtree(engine.folder, ignore_errors=True)
             report(f"removed: {engine.folder.name} ({reason})")

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 import tensorrt as trt
 
-from ..errors import BuildError
+from ..errors import BackendError, BuildError
 from ..runtime.bundle import DIRECTIONS
 from ..runtime.cache import write_atomically
 from ..runtime.engines import adapter
+from ..runtime.engines.gpu import is_out_of_memory
 from ..runtime.engines.store import BuildOptions
 from .realised import requested_types
 
 Report = Callable[[str], None]
 Progress = Callable[[str, str, int, int], None]  # (plan, phase, steps done, steps in all)
 
-# how TensorRT says that memory did not suffice; the third is what it says when no kernel got the memory it asked for
-_OUT_OF_MEMORY = ("out of memory", "outofmemory", "could not find any implementation", "insufficient memory", "memoryallocation")
-
 
 class OutOfMemory(BuildError):
     """The GPU or the system has too little memory for this build."""
 
 
-class PlanWriter:
-    """One builder, and what its plans have in common. dla: whether to ask which layers a DLA could take.
+class OnDla(TypedDict):
+    """How many layers a graph has, how many a DLA could take, and the types of the others with their number."""
 
-    convolutions: direction → convolution → the type that the graph asks for; on_dla: direction → (layers that a DLA could take, of all).
-    """
+    layers: int
+    able: int
+    refused: dict[str, int]
+
+
+class PlanWriter:
+    """One builder, and what its plans have in common. convolutions: direction → convolution → the type that the graph asks for."""
 
     def __init__(
         self,
@@ -37,43 +42,57 @@ class PlanWriter:
         options: BuildOptions,
         sample_shape: tuple[int, int, int],
         timing_cache: Path | None,
-        dla: bool,
         report: Report,
         progress: Progress,
     ) -> None:
-        self._folder, self._options, self._timing_cache, self._dla = folder, options, timing_cache, dla
+        self._folder, self._options, self._timing_cache = folder, options, timing_cache
         self._sample_shape = sample_shape
         self._report, self._progress = report, progress
         self._messages = adapter.Messages()
-        self._builder = trt.Builder(self._messages.logger)  # with a recorder TensorRT-RTX crashes when a network that was built is freed
+        # without the recorder: with it TensorRT-RTX crashes when a network that was built is freed
+        self._builder = adapter.create(trt.Builder, self._messages)
         self._warned: set[str] = set()
         self.convolutions: dict[str, dict[str, str]] = {}
-        self.on_dla: dict[str, tuple[int, int]] = {}
 
     def write(self, name: str, graph: Path) -> None:
         """Write NAME.plan of an ONNX graph. Raises BuildError with all that TensorRT says."""
-        network = self._builder.create_network(adapter.network_flags())
-        parser = trt.OnnxParser(network, self._messages.logger)  # owns weights of the network, so it is here until the plan is written
-        adapter.prepare_parser(parser)
-        if not parser.parse_from_file(str(graph)):  # by file: only then are weights found that lie beside it
-            said = adapter.parser_errors(parser, self._messages)
-            raise BuildError(f"{graph}: TensorRT {trt.__version__} cannot parse it: {said}")
+        network, _parser = self._parsed(graph)  # the parser owns weights of the network, so it is here until the plan is written
         if name in DIRECTIONS:
             self._report(f"{name}: {network.num_layers} layers parsed")
             self.convolutions[name] = requested_types(network, self._options.precision)
         config = self._config(name)
-        config.add_optimization_profile(self._profile(network))
+        if config.add_optimization_profile(self._profile(network)) < 0:
+            raise BuildError(f"{name}: TensorRT does not take the batch sizes {self._options.batch}: {self._messages.explain()}")
         cache = self._load_timing_cache(config)
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
             said = self._messages.explain()
-            kind = OutOfMemory if any(sign in said.lower() for sign in _OUT_OF_MEMORY) else BuildError
+            kind = OutOfMemory if is_out_of_memory(said) else BuildError
             raise kind(f"{name}: TensorRT {trt.__version__} cannot build it: {said}")
         (self._folder / f"{name}.plan").write_bytes(plan)
         if cache is not None:
             self._save_timing_cache(config)
-        if self._dla and name in DIRECTIONS:
-            self.on_dla[name] = _count_on_dla(config, network)
+
+    def on_dla(self, name: str, graph: Path) -> OnDla:
+        """What a DLA could take of a graph; nothing is built. Raises BackendError where there is none."""
+        if not self._builder.num_DLA_cores:
+            raise BackendError("this GPU has no DLA that TensorRT knows of")
+        network, _parser = self._parsed(graph)
+        config = self._config(name)
+        config.default_device_type = trt.DeviceType.DLA
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+        layers = [network.get_layer(index) for index in range(network.num_layers)]
+        refused = Counter(layer.type.name for layer in layers if not config.can_run_on_DLA(layer))
+        return {"layers": len(layers), "able": len(layers) - refused.total(), "refused": dict(refused.most_common())}
+
+    def _parsed(self, graph: Path) -> tuple[trt.INetworkDefinition, trt.OnnxParser]:
+        network = self._builder.create_network(adapter.network_flags())
+        parser = trt.OnnxParser(network, self._messages.logger)
+        adapter.prepare_parser(parser)
+        if not parser.parse_from_file(str(graph)):  # by file: only then are weights found that lie beside it
+            said = adapter.parser_errors(parser, self._messages)
+            raise BuildError(f"{graph}: TensorRT {trt.__version__} cannot parse it: {said}")
+        return network, parser
 
     def _profile(self, network: trt.INetworkDefinition) -> trt.IOptimizationProfile:
         """The batch sizes of the options; an input is a batch of images or of numbers."""
@@ -90,6 +109,7 @@ class PlanWriter:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._options.workspace)
         config.builder_optimization_level = self._options.opt_level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the types cannot be read back
+        adapter.share_profiles(config)
         if name in DIRECTIONS:
             adapter.set_precision(config, self._options.precision)
             if self._options.stripped:
@@ -106,6 +126,8 @@ class PlanWriter:
         except OSError:
             known = b""
         new = config.create_timing_cache(b"")
+        if new is None:
+            return None
         empty = bytes(new.serialize())
         try:
             cache = config.create_timing_cache(known)  # an empty one if the bytes are none, and TensorRT does not say so
@@ -132,11 +154,3 @@ class PlanWriter:
         if text not in self._warned:
             self._report(f"warning: {text}")
         self._warned.add(text)
-
-
-def _count_on_dla(config: trt.IBuilderConfig, network: trt.INetworkDefinition) -> tuple[int, int]:
-    """(layers that a DLA could take, all layers). A config that is set to it is asked; nothing is built for it."""
-    config.default_device_type = trt.DeviceType.DLA
-    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    return sum(bool(config.can_run_on_DLA(layer)) for layer in layers), len(layers)

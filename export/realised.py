@@ -48,13 +48,18 @@ def realised_types(inspected: str, convolutions: Mapping[str, str]) -> dict[str,
     for layer in layers:
         held = [name for name in _names(layer) if name in realised]
         if len(held) == 1:  # several in one layer do not tell which has which type
-            realised[held[0]] = _type(layer)
+            kind, alone = _type(layer), len(_names(layer)) == 1
+            realised[held[0]] = kind if alone or not _wider(kind, convolutions[held[0]]) else UNKNOWN  # casts fused at all its ends
     return realised
 
 
 def downgrades(requested: Mapping[str, str], realised: Mapping[str, str]) -> list[str]:
     """Convolutions that compute in more bits than the graph asks for, which is slower than it says."""
-    return [name for name, kind in requested.items() if _WIDTH.get(realised[name], 0) > _WIDTH.get(kind, 64)]
+    return [name for name, kind in requested.items() if _wider(realised[name], kind)]
+
+
+def _wider(kind: str, asked: str) -> bool:
+    return _WIDTH.get(kind, 0) > _WIDTH.get(asked, 64)
 
 
 def counted(types: Mapping[str, str]) -> dict[str, int]:

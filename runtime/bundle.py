@@ -134,9 +134,15 @@ class Bundle:
         others = {name: digest for name, digest in verdict.files.items() if name not in graphs}
         if len(graphs) + len(others) != len(verdict.files) or not all(verdict.files[name] == digest for name, digest in graphs.items()):
             return False
+        return all(self._has(name, digest) for name, digest in others.items())
+
+    def _has(self, name: str, digest: str) -> bool:
+        """Whether a file that a verdict names lies in the bundle as it was: of an engine, which the manifest's files do not list."""
         try:
-            return all(sha256(_inside(self.path, name)) == digest for name, digest in others.items())
-        except (OSError, BundleError):  # an engine that is gone
+            file = _inside(self.path, name)
+            own = file.is_file() and file.resolve() == self.path.resolve() / name
+            return own and sha256(file) == digest
+        except (OSError, ValueError, BundleError):
             return False
 
     def schedule(self, name_or_text: str) -> Schedule:

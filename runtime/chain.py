@@ -32,8 +32,8 @@ def play(
 
     on_move is called after every move; on a device, once all have been played there.
     """
-    x = _start(schedule, backend, seeds) if x is None else x
-    noises = _noises(schedule, backend, seeds)
+    x = start_state(schedule, backend, seeds) if x is None else x
+    noises = injected_noises(schedule, backend, seeds)
     if isinstance(backend, DeviceBackend):
         return _play_on_device(schedule, backend, x, noises, labels, on_move)
     for index, (move, noise) in enumerate(zip(schedule.moves, noises, strict=True)):
@@ -58,19 +58,20 @@ def play_to_pixels(
     """
     if on_move or not isinstance(backend, DeviceBackend):
         return to_uint8(play(schedule, backend, seeds, labels, x, on_move))
-    x = _start(schedule, backend, seeds) if x is None else x
-    noises = _noises(schedule, backend, seeds)
+    x = start_state(schedule, backend, seeds) if x is None else x
+    noises = injected_noises(schedule, backend, seeds)
     pixels, finite = backend.play_to_pixels(x, schedule.moves, noises, labels)
     if not finite.all():
         return to_uint8(_play_on_device(schedule, backend, x, noises, labels, None))  # which says where
     return pixels
 
 
-def _start(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> np.ndarray:
+def start_state(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> np.ndarray:
+    """The noise that a generation starts from: float32 [N, C, H, W] of std `schedule.start`."""
     return np.float32(schedule.start) * standard_normal(seeds, backend.sample_shape, START_DRAW)
 
 
-def _noises(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> Noises:
+def injected_noises(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> Noises:
     """What the schedule's injections add, in front of the move that each precedes."""
     noises: Noises = []
     noise, injections = None, 0

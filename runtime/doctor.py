@@ -69,11 +69,19 @@ def _jetson() -> list[Finding]:
         return []
     advice = power_advice(jetson())
     mode = (jetson() or {}).get("power_mode") or "power mode unknown"
-    lines = [line for line in install_lines(found).splitlines() if missing_tensorrt() or missing_cuda_core()]
+    lines = install_lines(found).splitlines() if _lacks_libraries() else []
     return [
         Finding("JetPack", found.ok, str(found), found.fix or " && ".join(lines)),
         Finding("power", not advice, f"{mode}{', slower than this board can be' if advice else ''}", advice),
     ]
+
+
+def _lacks_libraries() -> bool:
+    try:
+        gpu = probe()
+    except BackendError:
+        return True
+    return bool(missing_tensorrt(gpu) or missing_cuda_core(gpu))
 
 
 def _gpu() -> Finding:
@@ -81,7 +89,7 @@ def _gpu() -> Finding:
         gpu = probe()
     except BackendError as error:
         return Finding("GPU", True, f"{error}; bundles run on the processor")
-    if missing := missing_tensorrt():
+    if missing := missing_tensorrt(gpu):
         return Finding("GPU", True, f"{gpu}; {missing.partition(';')[0]}")
     try:
         return Finding("GPU", True, f"{gpu}, TensorRT {tensorrt_version()}")

@@ -1,7 +1,7 @@
 """Where moves are computed: one file per backend, found by name, its library imported when it is opened and not before.
 
-A backend module has `unavailable(precision, bundle=None) -> str | None` (why it cannot run that here; given a bundle, why not that bundle
-either) and `open(bundle, precision) -> Backend`.
+A backend module has `unavailable(precision, bundle=None) -> str | None` (why it cannot run that here; given a bundle, why `auto` would not
+play that bundle on it either) and `open(bundle, precision) -> Backend`.
 """
 
 from __future__ import annotations

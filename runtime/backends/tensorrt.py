@@ -8,20 +8,22 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import BackendError, BcmError
 from ..bundle import Bundle
-from ..engines.gpu import Gpu, free_memory, probe
+from ..engines.gpu import Gpu, free_memory, is_out_of_memory, probe
 from ..engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..engines.store import Engine, check_plans, find_engine, plan_hashes
 from ..schedule import Move
 from .base import first_line
 
 if TYPE_CHECKING:
+    from cuda.core import DeviceMemoryResource
+
     from ..engines.device_chain import DeviceChain
 
 CHAINS = 8  # recorded schedules that are kept, the latest used; each holds its states and noises on the GPU
@@ -33,10 +35,6 @@ class TensorRtBackend:
     name = "tensorrt"
 
     def __init__(self, bundle: Bundle, engine: Engine, gpu: Gpu) -> None:
-        from cuda.core import Device, DeviceMemoryResource, DeviceMemoryResourceOptions
-
-        from ..engines.loaded import LoadedEngines
-
         assert engine.facts
         check_plans(engine)
         model = bundle.manifest.model
@@ -47,8 +45,12 @@ class TensorRtBackend:
         self._gpu = gpu
         self._lock = threading.Lock()
         self._eager: set[str] = set()  # why schedules were not played as one CUDA graph
-        self._chains: OrderedDict[tuple[object, ...], DeviceChain] = OrderedDict()
+        self._chains: OrderedDict[tuple[tuple[Move, ...], tuple[bool, ...], int, bool], DeviceChain] = OrderedDict()
         with self._explained(f"opening {engine.folder.name}"):
+            from cuda.core import Device, DeviceMemoryResource, DeviceMemoryResourceOptions
+
+            from ..engines.loaded import LoadedEngines
+
             self._device = Device(gpu.index)
             self._device.set_current()
             self._stream = self._device.create_stream()
@@ -84,7 +86,9 @@ class TensorRtBackend:
         return pixels[:n], np.isfinite(total[:n])
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._explained("closing"):
+            if self._stream.is_closed:
+                return
             self._device.set_current()
             self._stream.sync()
             for chain in self._chains.values():
@@ -108,13 +112,17 @@ class TensorRtBackend:
             if key not in self._chains:
                 if len(self._chains) == CHAINS:
                     self._chains.popitem(last=False)[1].close()
+                    self._engines.keep({other[2] for other in self._chains} | {n})
                 shape = (n, *self.sample_shape)
                 self._chains[key] = DeviceChain(self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels)
             self._chains.move_to_end(key)
-            chain = self._chains[key]
-            yield chain
-            if chain.why_eager:
-                self._eager.add(chain.why_eager)
+            try:
+                yield self._chains[key]
+            except BaseException:
+                with suppress(Exception):  # whatever is under way has to end before its memory is used again
+                    self._stream.sync()
+                raise
+            self._eager = {chain.why_eager for chain in self._chains.values() if chain.why_eager}
 
     def _padded(
         self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None
@@ -137,24 +145,25 @@ class TensorRtBackend:
         """Errors of CUDA as BackendError; of running out of memory with what is free and what helps."""
         try:
             yield
-        except BcmError:
-            raise
         except Exception as error:  # cuda-core's and TensorRT's errors share no base class
             line = first_line(error)
-            if "out of memory" in line.lower().replace("_", " "):
+            if is_out_of_memory(line):
                 free = free_memory(self._gpu)
                 known = "" if free is None else f" ({free / 1e9:.2f} GB free of {self._gpu.memory / 1e9:.1f})"
-                line = f"out of GPU memory{known}; play fewer images at once, or build a smaller profile: bcm-edge build … --batch 1:1:4"
+                way_out = "play fewer images at once, or build a smaller profile: bcm-edge build … --batch 1:1:4"
+                raise BackendError(f"{what} on {self._gpu.name}: out of GPU memory{known}; {way_out}") from error
+            if isinstance(error, BcmError):
+                raise
             raise BackendError(f"{what} on {self._gpu.name}: {line}") from error
 
 
 def unavailable(precision: str | None, bundle: Bundle | None = None) -> str | None:
     try:
         gpu = probe()
-        if reason := missing_tensorrt() or missing_cuda_core():
+        if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu):
             return reason
         if bundle is not None:
-            find_engine(bundle, gpu, tensorrt_version(), precision)
+            find_engine(bundle, gpu, tensorrt_version(), precision, built_here=True)
     except BackendError as error:
         return str(error)
     return None

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import tensorrt as trt
 
 from ...errors import BackendError
 
+Made = TypeVar("Made")
 Progress = Callable[[str, "str | None", int, int], None]  # (phase, the phase it is part of, steps done, steps in all)
 
 
@@ -27,6 +29,12 @@ class Messages:
         self.logger = _Logger(self._errors)
         self.recorder = _Recorder(self._errors)
 
+    def check_recorder(self, what: str) -> None:
+        """Raise BackendError if an error was recorded, though every call succeeded."""
+        if self.recorder.num_errors():
+            self.recorder.clear()
+            raise BackendError(f"{what}: {self.explain()}")
+
     def explain(self) -> str:
         """The errors since the last call as one text, the first one first."""
         return "; ".join(self.take()) or "TensorRT gives no reason"
@@ -35,6 +43,7 @@ class Messages:
         """The errors since the last call, each once."""
         errors = list(dict.fromkeys(self._errors))
         self._errors.clear()
+        self.recorder.clear()
         return errors
 
 
@@ -80,6 +89,14 @@ class _Recorder(trt.IErrorRecorder):
         return False
 
 
+def create(kind: Callable[[trt.ILogger], Made], messages: Messages) -> Made:
+    """A Builder or a Runtime. Raises BackendError where the driver does not suffice, which the bindings tell as a null pointer."""
+    try:
+        return kind(messages.logger)
+    except TypeError as error:
+        raise BackendError(f"TensorRT {trt.__version__} cannot start on this GPU and driver: {messages.explain()}") from error
+
+
 def is_strongly_typed() -> bool:
     """Whether a network's types are those of its graph, asked for or always."""
     members = trt.NetworkDefinitionCreationFlag.__members__
@@ -106,6 +123,13 @@ def set_precision(config: trt.IBuilderConfig, precision: str) -> None:
         raise BackendError(f"TensorRT {trt.__version__} has no bfloat16; build fp16, or move to TensorRT 10.3 (JetPack 6.1) or newer")
     config.set_flag(trt.BuilderFlag.FP16 if precision == "fp16" else trt.BuilderFlag.INT8)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+
+
+def share_profiles(config: trt.IBuilderConfig) -> None:
+    """Let several contexts, one per batch size, use one optimisation profile: 8.6 has to be asked, from 10 on it is so."""
+    feature = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+    if feature is not None:
+        config.set_preview_feature(feature, True)
 
 
 def float_types() -> dict[trt.DataType, str]:
@@ -154,10 +178,10 @@ def refit(engine: trt.ICudaEngine, graph: Path, messages: Messages) -> None:
     parser = trt.OnnxParserRefitter(refitter, messages.logger)
     if not parser.refit_from_file(str(graph)):
         raise BackendError(f"{graph}: its weights do not fit the engine: {parser_errors(parser, messages)}")
-    if not refitter.refit_cuda_engine():
-        raise BackendError(f"the engine does not take the weights of {graph}: {messages.explain()}")
     if left := refitter.get_missing_weights():
         raise BackendError(f"the engine lacks weights that {graph} does not have: {', '.join(left[:3])}")
+    if not refitter.refit_cuda_engine():
+        raise BackendError(f"the engine does not take the weights of {graph}: {messages.explain()}")
 
 
 def monitor(config: trt.IBuilderConfig, report: Progress) -> None:
@@ -198,16 +222,28 @@ def scratch_bytes(engine: trt.ICudaEngine) -> int:
     return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
 
 
-def context_on(engine: trt.ICudaEngine, address: int, size: int) -> trt.IExecutionContext | None:
-    """An execution context that computes in memory of ours; None where TensorRT gives none."""
+def context_for(engine: trt.ICudaEngine, batch: int, sample_shape: tuple[int, int, int], messages: Messages) -> trt.IExecutionContext:
+    """An execution context for one batch size, without memory to compute in. Raises BackendError with what TensorRT says."""
     if hasattr(trt, "ExecutionContextAllocationStrategy"):
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
     else:
         context = engine.create_execution_context_without_device_memory()
     if context is None:
-        return None
+        raise BackendError(f"TensorRT gives no execution context: {messages.explain()}")
+    for index in range(engine.num_io_tensors):
+        tensor = engine.get_tensor_name(index)
+        if engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT:  # a batch of images, or of numbers
+            shape = (batch, *(sample_shape if len(engine.get_tensor_shape(tensor)) == 4 else ()))
+            if not context.set_input_shape(tensor, shape):
+                raise BackendError(f"the engine does not take {tensor} of shape {list(shape)}: {messages.explain()}")
+    if open_shapes := context.infer_shapes():
+        raise BackendError(f"the engine leaves shapes open: {', '.join(open_shapes)}")
+    return context
+
+
+def give_memory(context: trt.IExecutionContext, address: int, size: int) -> None:
+    """Have a context compute in device memory of ours."""
     if hasattr(context, "set_device_memory"):
         context.set_device_memory(address, size)
     else:
         context.device_memory = address
-    return context

@@ -13,17 +13,30 @@ from typing import Any
 from ...errors import BackendError, InputError
 
 # CUdevice_attribute of cuda.h
-_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
+_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS = 75, 76, 18, 16
+
+# how TensorRT, CUDA and Python say that memory did not suffice; the third is what TensorRT says when no kernel got the memory it asked for
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "outofmemory",
+    "could not find any implementation",
+    "insufficient memory",
+    "memoryallocation",
+    "bad_alloc",
+    "memoryerror",
+)
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """index: among those that CUDA_VISIBLE_DEVICES leaves; capability: compute capability, "8.7"; memory: bytes in all;
-    integrated: whether it shares the processor's memory, as on a Jetson; cuda: the newest CUDA that the driver knows, "12.6"."""
+    """index: among those that CUDA_VISIBLE_DEVICES leaves; capability: compute capability, "8.7"; multiprocessors: how many, which tells
+    boards of one name apart; memory: bytes in all; integrated: whether it shares the processor's memory, as on a Jetson; cuda: the
+    newest CUDA that the driver knows, "12.6"."""
 
     index: int
     name: str
     capability: str
+    multiprocessors: int
     memory: int
     integrated: bool
     cuda: str
@@ -44,12 +57,14 @@ def probe(index: int = 0) -> Gpu:
     device = _read(call, "cuDeviceGet", ctypes.c_int, index)
     name = ctypes.create_string_buffer(256)
     call("cuDeviceGetName", name, len(name), device)
-    major, minor, integrated = (
-        _read(call, "cuDeviceGetAttribute", ctypes.c_int, attribute, device) for attribute in (_MAJOR, _MINOR, _INTEGRATED)
+    major, minor, integrated, multiprocessors = (
+        _read(call, "cuDeviceGetAttribute", ctypes.c_int, attribute, device)
+        for attribute in (_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS)
     )
     version = _read(call, "cuDriverGetVersion", ctypes.c_int)
     memory = _read(call, "cuDeviceTotalMem_v2", ctypes.c_size_t, device)
-    return Gpu(index, name.value.decode(), f"{major}.{minor}", memory, bool(integrated), f"{version // 1000}.{version % 1000 // 10}")
+    cuda = f"{version // 1000}.{version % 1000 // 10}"
+    return Gpu(index, name.value.decode(), f"{major}.{minor}", multiprocessors, memory, bool(integrated), cuda)
 
 
 def parse_device(text: str) -> int:
@@ -82,6 +97,12 @@ def free_memory(gpu: Gpu) -> int | None:
         if _driver()("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total)) == 0:
             return free.value
     return None
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether what TensorRT, CUDA or Python says means that memory did not suffice."""
+    text = text.lower().replace("out_of_memory", "out of memory")
+    return any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 def _driver() -> Callable[..., int]:

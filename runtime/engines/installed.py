@@ -7,24 +7,35 @@ import importlib.util
 from contextlib import suppress
 
 from ...errors import BackendError
+from ..jetpack import jetpack
+from .gpu import Gpu
 
 OLDEST = (8, 6)  # of TensorRT: before it, no tensor is addressed by name
 
 
-def missing_tensorrt() -> str | None:
-    """Why TensorRT is not there, and the line that fixes it; None if it is."""
+def missing_tensorrt(gpu: Gpu) -> str | None:
+    """Why TensorRT is not there, and the line that fixes it for this GPU's driver; None if it is."""
     found = importlib.util.find_spec("tensorrt")
     if found is None or found.origin is None:  # a folder that happens to have the name is no TensorRT
-        return "tensorrt is not installed; pip install 'bcm-edge[trt11]' (on a Jetson: sudo apt install python3-libnvinfer)"
+        line = "sudo apt install python3-libnvinfer" if jetpack() else f"pip install 'bcm-edge[{_extra(gpu)}]'"
+        return f"tensorrt is not installed; {line}"
     return None
 
 
-def missing_cuda_core() -> str | None:
+def missing_cuda_core(gpu: Gpu) -> str | None:
     """The same of cuda-core."""
     with suppress(ModuleNotFoundError):  # no package `cuda` at all
-        if importlib.util.find_spec("cuda.core"):
+        if importlib.util.find_spec("cuda.core") and importlib.util.find_spec("cuda.bindings"):
             return None
-    return "cuda-core is not installed; pip install 'bcm-edge[trt11]' (on a Jetson 'bcm-edge[jetson6]' or 'bcm-edge[jetson7]')"
+    return f"cuda-core is not installed; pip install 'bcm-edge[{_extra(gpu)}]'"
+
+
+def _extra(gpu: Gpu) -> str:
+    """Of pyproject.toml: that of the JetPack here, or of the CUDA that the driver knows."""
+    found = jetpack()
+    if found and found.extra:
+        return found.extra
+    return "trt11" if int(gpu.cuda.partition(".")[0]) >= 13 else "trt10"
 
 
 def tensorrt_version() -> str:

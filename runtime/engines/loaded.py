@@ -24,7 +24,7 @@ class LoadedEngines:
         assert engine.facts
         self._sample_shape = bundle.manifest.model.sample_shape
         self.messages = adapter.Messages()
-        runtime = trt.Runtime(self.messages.logger)
+        runtime = adapter.create(trt.Runtime, self.messages)
         runtime.error_recorder = self.messages.recorder
         self._runtime = runtime  # outlives its engines
         self._engines = {name: self._deserialise(runtime, engine, name) for name in PLANS}
@@ -40,7 +40,12 @@ class LoadedEngines:
         self.label_type = adapter.label_type(forward) if "label" in expected[DIRECTIONS[0]] else None  # None: no classes
         self._size = max(max(adapter.scratch_bytes(loaded) for loaded in self._engines.values()), 1)
         self._scratch = memory.allocate(self._size, stream=stream)
+        self.messages.check_recorder("the engines are loaded, but TensorRT says")
         self._contexts: dict[tuple[str, int], trt.IExecutionContext] = {}
+
+    def keep(self, batches: set[int]) -> None:
+        """Let go of contexts for other batch sizes; each has memory of its own. Nothing may be under way."""
+        self._contexts = {key: context for key, context in self._contexts.items() if key[1] in batches}
 
     def enqueue(self, name: str, batch: int, addresses: Mapping[str, int], stream: int) -> None:
         """Have an engine compute on a stream (its handle), from and to these device addresses. Raises BackendError if it refuses.
@@ -54,6 +59,7 @@ class LoadedEngines:
         taken = [context.set_tensor_address(tensor, address) for tensor, address in addresses.items()]
         if not all(taken) or not context.execute_async_v3(stream):
             raise BackendError(f"TensorRT does not run {name} at batch {batch}: {self.messages.explain()}")
+        self.messages.check_recorder(f"TensorRT runs {name} at batch {batch}, but says")
 
     def close(self, stream: Stream) -> None:
         """Free contexts, engines and scratch, in this order. Nothing may be under way that uses them."""
@@ -71,18 +77,8 @@ class LoadedEngines:
         return loaded
 
     def _context(self, name: str, batch: int) -> trt.IExecutionContext:
-        loaded = self._engines[name]
-        context = adapter.context_on(loaded, int(self._scratch.handle), self._size)
-        if context is None:
-            raise BackendError(f"TensorRT gives no context for {name}: {self.messages.explain()}")
-        for index in range(loaded.num_io_tensors):
-            tensor = loaded.get_tensor_name(index)
-            if loaded.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT:
-                rest = self._sample_shape if len(loaded.get_tensor_shape(tensor)) == 4 else ()
-                if not context.set_input_shape(tensor, (batch, *rest)):
-                    raise BackendError(f"the engine {name} does not take batch {batch}: {self.messages.explain()}")
-        if open_shapes := context.infer_shapes():
-            raise BackendError(f"the engine {name} leaves shapes open: {', '.join(open_shapes)}")
+        context = adapter.context_for(self._engines[name], batch, self._sample_shape, self.messages)
+        adapter.give_memory(context, int(self._scratch.handle), self._size)
         return context
 
 

@@ -1,7 +1,8 @@
 """Blocks of memory that the host and the GPU both see, over cuda-core.
 
-On a card of its own a block exists twice, pinned on the host and on the device, and is copied on a stream. A GPU that shares the
-processor's memory (a Jetson) works on the pinned one itself, and nothing is copied.
+A block exists twice, pinned on the host and on the device, and is copied on a stream. A GPU that shares the processor's memory (a Jetson)
+can work on the pinned one itself: then it is `mapped`, and nothing is copied. The GPU goes past its cache to such memory, so only what goes
+in and comes out is mapped.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ import ctypes
 
 import numpy as np
 from cuda.core import Buffer, Device, DeviceMemoryResource, LegacyPinnedMemoryResource, Stream
-
-from .gpu import Gpu
 
 ALIGNMENT = 256  # bytes: what TensorRT asks of addresses
 
@@ -24,7 +23,7 @@ class Block:
     Fill `arrays[name]` and upload; or have the GPU write to `address(name)`, download, synchronise and read.
     """
 
-    def __init__(self, gpu: Gpu, memory: Device | DeviceMemoryResource, stream: Stream, layout: Layout) -> None:
+    def __init__(self, mapped: bool, memory: Device | DeviceMemoryResource, stream: Stream, layout: Layout) -> None:
         self._stream = stream
         self._spans: dict[str, tuple[int, int]] = {}  # name → (first byte, byte after the last)
         size = 0
@@ -32,8 +31,9 @@ class Block:
             start = -(-size // ALIGNMENT) * ALIGNMENT
             size = start + int(np.prod(shape)) * np.dtype(dtype).itemsize
             self._spans[name] = (start, size)
+        size = max(size, 1)  # a schedule of one move has no states between
         self._host = LegacyPinnedMemoryResource().allocate(size)
-        self._device: Buffer | None = None if gpu.integrated else memory.allocate(size, stream=stream)
+        self._device: Buffer | None = None if mapped else memory.allocate(size, stream=stream)
         content = (ctypes.c_byte * size).from_address(int(self._host.handle))
         self.arrays = {
             name: np.frombuffer(memoryview(content), dtype, int(np.prod(shape)), self._spans[name][0]).reshape(shape)
@@ -66,7 +66,7 @@ class Block:
         self.arrays.clear()
         if self._device is not None:
             self._device.close(self._stream)
-        self._host.close()
+        self._host.close(self._stream)
 
     def _part(self, buffer: Buffer, start: int, end: int) -> Buffer:
         return Buffer.from_handle(int(buffer.handle) + start, end - start, owner=buffer)

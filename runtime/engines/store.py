@@ -14,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import BackendError
 from ..bundle import DIRECTIONS, PRECISIONS, Bundle, FileFacts
-from ..cache import sha256
+from ..cache import cache_directory, sha256, write_atomically
 from .gpu import Gpu
 
 ENGINES = "engines"  # the folder in a bundle
@@ -52,6 +53,7 @@ class EngineFacts:
     tensorrt: str
     gpu: str
     capability: str
+    multiprocessors: int
     system: str
     graphs: dict[str, str]
     options: BuildOptions
@@ -78,6 +80,7 @@ class EngineFacts:
             str(values["tensorrt"]),
             str(values["gpu"]),
             str(values["capability"]),
+            int(values["multiprocessors"]),
             str(values["system"]),
             {str(name): str(digest) for name, digest in values["graphs"].items()},
             BuildOptions(
@@ -115,7 +118,7 @@ class Engine:
 
 def engine_key(bundle: Bundle, gpu: Gpu, tensorrt: str, options: BuildOptions) -> str:
     """The folder's name: what a person looks for first, then a hash of everything."""
-    facts = [SCHEMA, gpu.name, gpu.capability, tensorrt, system(), bundle.hashes(options.precision), asdict(options)]
+    facts = [SCHEMA, gpu.name, gpu.capability, gpu.multiprocessors, tensorrt, system(), bundle.hashes(options.precision), asdict(options)]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
     return f"{options.precision}-sm{gpu.capability.replace('.', '')}-trt{tensorrt}-{digest}"
 
@@ -156,6 +159,9 @@ def misfit(engine: Engine, bundle: Bundle, gpu: Gpu, tensorrt: str) -> str | Non
         return f"built by TensorRT {facts.tensorrt}, here is {tensorrt}"
     if facts.capability != gpu.capability:
         return f"built for compute capability {facts.capability} ({facts.gpu}), this GPU ({gpu.name}) has {gpu.capability}"
+    if (facts.gpu, facts.multiprocessors) != (gpu.name, gpu.multiprocessors):
+        ours = f"{gpu.name} with {gpu.multiprocessors} multiprocessors"
+        return f"built on {facts.gpu} with {facts.multiprocessors} multiprocessors, this is {ours}"
     if facts.system != system():
         return f"built on {facts.system}, this is {system()}"
     precision = facts.options.precision
@@ -181,13 +187,30 @@ def check_plans(engine: Engine) -> None:
             raise BackendError(f"{plan}: not the file that was built (its sha256 differs from {FACTS}'s); run bcm-edge build again")
 
 
+def remember(engine: Engine) -> None:
+    """Note in the cache that this machine built these plans."""
+    assert engine.facts
+    with suppress(OSError):  # a cache that cannot be written: the engine has to be asked for by name
+        for known in engine.facts.files.values():
+            write_atomically(_built_here(known.sha256), "")
+
+
+def is_remembered(engine: Engine) -> bool:
+    """Whether this machine built these plans. A plan holds code, and its sha256 stands beside it in a folder that came from anywhere."""
+    return engine.facts is not None and all(_built_here(known.sha256).is_file() for known in engine.facts.files.values())
+
+
+def _built_here(digest: str) -> Path:
+    return cache_directory() / "tensorrt" / "built" / hashlib.sha256(digest.encode()).hexdigest()
+
+
 def plan_hashes(key: str, facts: EngineFacts) -> dict[str, str]:
     """Plan → sha256, by its name in the bundle when it lies in engines/KEY."""
     return {f"{ENGINES}/{key}/{name}.plan": known.sha256 for name, known in facts.files.items()}
 
 
-def find_engine(bundle: Bundle, gpu: Gpu, tensorrt: str, precision: str | None) -> Engine:
-    """The newest engine that fits this machine; precision: None takes any, the newest first.
+def find_engine(bundle: Bundle, gpu: Gpu, tensorrt: str, precision: str | None, built_here: bool = False) -> Engine:
+    """The newest engine that fits this machine; precision: None takes any, the newest first; built_here: pass over those that came along.
 
     Raises BackendError with every other engine and its reason, and the command that builds one.
     """
@@ -196,6 +219,8 @@ def find_engine(bundle: Bundle, gpu: Gpu, tensorrt: str, precision: str | None) 
         reason = misfit(engine, bundle, gpu, tensorrt)
         if reason is None and engine.facts and precision not in (None, engine.facts.options.precision):
             reason = f"is {engine.facts.options.precision}"
+        if reason is None and built_here and not is_remembered(engine):
+            reason = "not built here; --backend tensorrt plays it all the same"
         if reason is None:
             return engine
         reasons.append(f"{engine.folder.name}: {reason}")

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from bcm_edge.commands.build import parse_bytes, parse_profile
-from bcm_edge.errors import BuildError, DowngradeError, InputError, ParityError
+from bcm_edge.errors import BackendError, BuildError, DowngradeError, InputError, ParityError
 from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.engines.gpu import parse_device
 
@@ -46,6 +46,7 @@ def test_a_build_publishes_plans_with_what_they_are(typed_copy: Path, run: Build
     facts = json.loads((folder / "engine.json").read_text())
     assert folder.name.startswith("fp16-sm87-trt10.3.0-")
     assert (facts["tensorrt"], facts["gpu"], facts["capability"], facts["system"]) == ("10.3.0", "Fake Orin", "8.7", "Linux x86_64")
+    assert facts["multiprocessors"] == 16
     assert facts["options"] == {"precision": "fp16", "batch": [1, 2, 8], "workspace": 512 << 20, "opt_level": 2, "stripped": False}
     assert facts["graphs"] == open_bundle(typed_copy).hashes("fp16")
     assert facts["types"] == {"forward": {"fp16": 27}, "inverse": {"fp16": 27}}
@@ -63,13 +64,26 @@ def test_the_forms_of_a_plan_are_bare(typed_copy: Path, run: Build):
 
 
 def test_progress_and_outcome_are_told(typed_copy: Path, run: Build):
-    lines = run("build", typed_copy, "--dla", "report").stderr.splitlines()
+    lines = run("build", typed_copy).stderr.splitlines()
     assert lines[0] == "Fake Orin (compute capability 8.7, 8.0 GB, driver for CUDA 12.6), TensorRT 10.3.0"
     phases = [line.rpartition(" (")[0] for line in lines if "Building" in line]
     assert phases == ["forward: Building", "inverse: Building", "add_noise: Building", "to_uint8: Building"]
     assert any(line.startswith("fp16 on tensorrt against torch: ") and ": ok (48 moves in" in line for line in lines)
-    assert "forward: convolutions in fp16 27" in lines
-    assert "inverse: a DLA could take 27 of 322 layers; it is not used" in lines
+    assert "forward: convolutions asked for in fp16 27, found in fp16 27" in lines
+
+
+def test_a_dla_report_counts_and_builds_nothing(typed_copy: Path, run: Build):
+    run("build", typed_copy)
+    ended = run("build", typed_copy, "--dla", "report")  # an engine that is there already does not keep it from answering
+    assert (
+        ended.stdout
+        == "forward: a DLA could take 27 of 321 layers; not other 294\ninverse: a DLA could take 27 of 322 layers; not other 295\n"
+    )
+    told = json.loads(run("build", typed_copy, "--precision", "fp32", "--dla", "report", "--json").stdout)
+    assert told["dla"]["forward"]["able"] == 27
+    assert folder_of(typed_copy).name.startswith("fp16-")
+    without = run("build", typed_copy, "--dla", "report", FAKE_DLA_CORES="0")
+    assert without.returncode == 2 and without.stderr == "error: this GPU has no DLA that TensorRT knows of\n"
 
 
 def test_a_second_build_finds_it_up_to_date_and_force_builds_again(typed_copy: Path, run: Build):
@@ -104,7 +118,7 @@ def test_an_engine_of_another_gpu_is_named_and_left_for_its_owner(typed_copy: Pa
     run("build", typed_copy)
     old = folder_of(typed_copy).name
     ended = run("build", typed_copy, FAKE_CAPABILITY="110")
-    assert f"stale: {old}: built for compute capability 8.7 (Fake Orin), this GPU (Fake Orin) has 11.0; built anew" in ended.stderr
+    assert f"stale: {old}: built for compute capability 8.7 (Fake Orin), this GPU (Fake Orin) has 11.0; left as it is\n" in ended.stderr
     assert sorted(folder.name for folder in (typed_copy / "engines").iterdir())[0].startswith("fp16-sm110-")
     assert (typed_copy / "engines" / old).is_dir()
 
@@ -119,9 +133,55 @@ def test_a_damaged_engine_is_named_and_rebuilt_in_its_place(typed_copy: Path, ru
     assert plan.read_bytes() == whole
 
 
-def test_engines_stay_when_graphs_join_the_bundle(built_copy: Path, cli):
-    assert cli("verify", built_copy, "--precision", "fp32", "--backend", "onnxruntime").exit_code == 0
-    assert len(list((built_copy / "engines").iterdir())) == 3
+def test_only_engines_of_the_precision_are_spoken_of(typed_copy: Path, run: Build):
+    run("build", typed_copy, "--precision", "fp32")
+    ended = run("build", typed_copy, FAKE_TENSORRT="10.16.1")
+    assert "stale" not in ended.stderr
+    assert len(list((typed_copy / "engines").iterdir())) == 2
+
+
+def test_an_engine_of_the_same_board_with_more_multiprocessors_is_another(typed_copy: Path, run: Build):
+    run("build", typed_copy)
+    reason = "built on Fake Orin with 16 multiprocessors, this is Fake Orin with 8 multiprocessors"
+    assert f"{reason}; left as it is" in run("build", typed_copy, FAKE_MULTIPROCESSORS="8").stderr
+
+
+def test_engines_stay_when_8_bits_join_the_bundle(tmp_path: Path, cli, run: Build):
+    bundle = tmp_path / "digits.bundle"
+    assert cli("export", "-o", bundle, "--precision", "fp32,fp16").exit_code == 0
+    run("build", bundle)
+    plan = (folder_of(bundle) / "forward.plan").read_bytes()
+    assert cli("calibrate", bundle, "--data", "digits").exit_code == 0
+    assert (folder_of(bundle) / "forward.plan").read_bytes() == plan
+    assert "up to date" in run("build", bundle).stderr
+
+
+def test_engines_that_are_a_link_are_not_followed(typed_copy: Path, run: Build, tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (typed_copy / "engines").symlink_to(tmp_path / "elsewhere")
+    ended = run("build", typed_copy)
+    assert ended.returncode == 2 and "engines is a link; engines are kept in the bundle itself" in ended.stderr
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_small_profile_is_verified_within_it(typed_copy: Path, run: Build):
+    run("build", typed_copy, "--batch", "1:1:4")
+    verified = run("verify", typed_copy, "--backend", "tensorrt", "--precision", "fp16", "--json")
+    assert verified.returncode == 0 and json.loads(verified.stdout)["precisions"][0]["batches"] == [1, 2, 4]
+
+
+def test_generate_says_why_an_engine_is_not_played(built_copy: Path, run: Build, tmp_path: Path):
+    ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", FAKE_TENSORRT="10.16.1")
+    assert "note: playing on onnxruntime, since " in ended.stderr and "built by TensorRT 10.3.0, here is 10.16.1" in ended.stderr
+    assert "note" not in run("generate", built_copy, "--label", "3", "-o", tmp_path / "b.png", LD_LIBRARY_PATH="").stderr
+
+
+def test_an_engine_that_came_along_is_played_only_by_name(built_copy: Path, run: Build, tmp_path: Path):
+    elsewhere = {"BCM_EDGE_CACHE_DIR": str(tmp_path / "cache")}  # of a machine that has built nothing
+    ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", **elsewhere)
+    assert "not built here; --backend tensorrt plays it all the same" in ended.stderr and "fp32 on onnxruntime" in ended.stderr
+    ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "b.png", "--backend", "tensorrt", **elsewhere)
+    assert ended.returncode == 0 and "fp16 on tensorrt" in ended.stderr
 
 
 def test_verify_bench_and_inspect_know_engines(built_copy: Path, run: Build):
@@ -152,7 +212,7 @@ def test_doctor_says_whether_an_engine_fits(built_copy: Path, run: Build):
         ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver here (libcuda.so.1 cannot be loaded)"),
         ({"FAKE_INIT": "100"}, "no NVIDIA GPU can be used here: the driver says CUDA_ERROR_NO_DEVICE"),
         ({"FAKE_GPUS": "0"}, "no GPU cuda:0 here; there is none"),
-        ({"PYTHONPATH": ""}, "tensorrt is not installed; pip install 'bcm-edge[trt11]' (on a Jetson: sudo apt install python3-libnvinfer)"),
+        ({"PYTHONPATH": ""}, "tensorrt is not installed; pip install 'bcm-edge[trt10]'"),
         ({"FAKE_TENSORRT": "8.5.2"}, "TensorRT 8.5.2 is too old; this needs 8.6 (JetPack 6.0) or newer"),
     ],
 )
@@ -174,6 +234,7 @@ def test_without_a_gpu_one_line_says_what_is_needed_and_what_still_works(
             r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 1024M, --opt-level 1 or a smaller --batch",
         ),
         ("killed", BuildError, r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 1024M"),
+        ("driver", BackendError, r"TensorRT 10\.3\.0 cannot start on this GPU and driver: CUDA initialization failure with error: 35"),
         ("refused", BuildError, r"forward: TensorRT 10\.3\.0 cannot build it: Internal Error: no such kernel"),
         ("wider", DowngradeError, "forward: 27 of 27 convolutions compute in more bits than fp16 asks for, input_blocks.0.0/Conv first"),
     ],

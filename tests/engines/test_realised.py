@@ -66,6 +66,11 @@ def test_a_cast_that_was_fused_into_a_convolution_does_not_look_like_a_downgrade
     assert realised.realised_types(inspected(fused), {"a/Conv": "fp16"}) == {"a/Conv": "fp16"}
 
 
+def test_a_layer_that_casts_at_all_its_ends_does_not_tell(realised: ModuleType):
+    text = inspected(layer("a/Cast + a/Conv + a/Cast_2", "Float"), layer("b/Conv", "Float"))
+    assert realised.realised_types(text, {"a/Conv": "fp16", "b/Conv": "fp16"}) == {"a/Conv": "not told", "b/Conv": "fp32"}
+
+
 def test_more_bits_than_asked_for_are_a_downgrade_and_fewer_or_as_many_are_not(realised: ModuleType):
     wanted = {"a": "int8", "b": "fp16", "c": "fp32", "d": "bf16", "e": "fp16"}
     types = {"a": "fp16", "b": "fp32", "c": "fp16", "d": "fp16", "e": "int8"}

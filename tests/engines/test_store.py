@@ -15,7 +15,7 @@ from bcm_edge.runtime.bundle import Bundle, open_bundle
 from bcm_edge.runtime.engines.gpu import Gpu
 from bcm_edge.runtime.engines.store import BuildOptions, EngineFacts, engine_key, engines, find_engine, misfit, read_engine
 
-ORIN = Gpu(0, "Fake Orin", "8.7", 8_000_000_000, False, "12.6")
+ORIN = Gpu(0, "Fake Orin", "8.7", 16, 8_000_000_000, False, "12.6")
 
 
 @pytest.fixture
@@ -41,13 +41,14 @@ def test_the_key_names_gpu_and_version_and_hangs_on_everything(built_bundle: Pat
     others = [
         engine_key(bundle, replace(ORIN, capability="9.0"), "10.3.0", options),
         engine_key(bundle, replace(ORIN, name="Other"), "10.3.0", options),
+        engine_key(bundle, replace(ORIN, multiprocessors=8), "10.3.0", options),
         engine_key(bundle, ORIN, "10.3.1", options),
         *(engine_key(bundle, ORIN, "10.3.0", replace(options, **change)) for change in ({"batch": (1, 4, 8)}, {"opt_level": 4})),
         engine_key(bundle, ORIN, "10.3.0", replace(options, workspace=1 << 30)),
         engine_key(bundle, ORIN, "10.3.0", replace(options, stripped=True)),
         engine_key(bundle, ORIN, "10.3.0", replace(options, precision="fp32")),
     ]
-    assert len({key, *others}) == 9
+    assert len({key, *others}) == 10
     assert engine_key(bundle, replace(ORIN, memory=1, index=3), "10.3.0", options) == key
 
 

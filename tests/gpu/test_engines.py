@@ -17,7 +17,7 @@ from bcm_edge.errors import BackendError
 from bcm_edge.export.engines import build, plan_build
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.chain import _noises, _start
+from bcm_edge.runtime.chain import injected_noises, start_state
 from bcm_edge.runtime.engines.gpu import Gpu, free_memory
 from bcm_edge.runtime.engines.store import BuildOptions, engines
 from bcm_edge.runtime.images import to_uint8
@@ -72,7 +72,8 @@ def test_a_replay_equals_its_engines_called_one_by_one(built: Built, precision: 
     try:
         first, second = ([10, 11, 12], np.array([3, 1, 4])), ([20, 21, 22], np.array([1, 5, 9]))
         inputs = [
-            (_start(program, backend, seeds), program.moves, _noises(program, backend, seeds), labels) for seeds, labels in (first, second)
+            (start_state(program, backend, seeds), program.moves, injected_noises(program, backend, seeds), labels)
+            for seeds, labels in (first, second)
         ]
         recorded, replayed = (backend.play_moves(*given, every=True) for given in inputs)  # recorded on the first, replayed on the second
         x, moves, noises, labels = inputs[1]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.chain import _noises, _start
+from bcm_edge.runtime.chain import injected_noises, start_state
 from bcm_edge.runtime.engines.gpu import Gpu, free_memory
 from bcm_edge.runtime.parity import BOUNDS, Recording, load_recording
 from bcm_edge.runtime.schedule import parse_schedule
@@ -52,8 +52,8 @@ def strays(player: Any, backend: Any, recording: Recording, far: Far) -> dict[st
         program = parse_schedule(text)
         for n in (1, 2, 5):
             seeds, labels = recording.seeds[:n], recording.labels[:n]
-            x = recording.images[:n] if program.from_image else _start(program, backend, seeds)
-            noises = _noises(program, backend, seeds)
+            x = recording.images[:n] if program.from_image else start_state(program, backend, seeds)
+            noises = injected_noises(program, backend, seeds)
             for k in range(1, program.nfe + 1):
                 state = player.play_moves(x, program.moves[:k], noises[:k], labels, every=False)[-1]
                 worst[text] = max(worst.get(text, 0.0), far(state, states[k - 1, :n]))

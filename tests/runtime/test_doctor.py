@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bcm_edge.runtime import doctor
+from bcm_edge.runtime.engines.gpu import Gpu
 from bcm_edge.runtime.jetpack import release
 
 
@@ -16,8 +17,10 @@ def on_jetson(
     """Findings by subject, on a board with this Jetson Linux."""
     monkeypatch.setattr(doctor, "jetpack", lambda: release(l4t))
     monkeypatch.setattr(doctor, "jetson", lambda: board)
-    monkeypatch.setattr(doctor, "missing_tensorrt", lambda: missing)
-    monkeypatch.setattr(doctor, "missing_cuda_core", lambda: None)
+    monkeypatch.setattr(doctor, "probe", lambda: Gpu(0, "Orin", "8.7", 16, 32 << 30, True, "12.6"))
+    monkeypatch.setattr(doctor, "missing_tensorrt", lambda gpu: missing or "")
+    monkeypatch.setattr(doctor, "missing_cuda_core", lambda gpu: "")
+    monkeypatch.setattr(doctor, "tensorrt_version", lambda: "10.3.0")
     return {finding.subject: finding for finding in doctor.examine()}
 
 

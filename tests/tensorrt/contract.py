@@ -26,7 +26,7 @@ VERSIONS = ("8.6", "10.3", "10.16", "11.4")
 # what the project calls and reads in every version
 EVERYWHERE = """
 Builder: Builder(logger); create_network(flags) -> INetworkDefinition; create_builder_config() -> IBuilderConfig
-Builder: create_optimization_profile() -> IOptimizationProfile; build_serialized_network(network, config) -> IHostMemory
+Builder: num_DLA_cores; create_optimization_profile() -> IOptimizationProfile; build_serialized_network(network, config) -> IHostMemory
 BuilderFlag: TF32; GPU_FALLBACK
 DataType: FLOAT; HALF; INT32
 DeviceType: DLA

@@ -34,7 +34,7 @@ from bcm_edge.runtime.external_data import external_files
 
 Cli = Callable[..., Result]
 
-ORIN = Gpu(99, "Orin", "8.7", 8_000_000_000, True, "12.6")  # of an index that no machine has
+ORIN = Gpu(99, "Orin", "8.7", 16, 8_000_000_000, True, "12.6")  # of an index that no machine has
 PLANS = ("forward", "inverse", "add_noise", "to_uint8")
 NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 
@@ -120,7 +120,7 @@ def test_the_digits_model_builds(typed_bundle: Path, tmp_path: Path, precision: 
     (done,) = built.of("done")
     assert done.pop("seconds") > 0
     requested = {"forward": asked, "inverse": asked}
-    assert done == {"tensorrt": "11.4.0.106", "requested": requested, "types": {}, "scratch": 0, "on_dla": {}}
+    assert done == {"requested": requested, "types": {}, "scratch": 0}
     assert {name: types_in_plan(graph, built.plan(name)) for name, graph in graphs.items()} == {"forward": made, "inverse": made}
     for name in PLANS:
         assert [np.array([batch, 1, 8, 8]).tobytes() in built.plan(name) for batch in (3, 7, 23)] == [True] * 3, name
@@ -198,7 +198,7 @@ def test_what_the_parser_says_reaches_the_user_in_full(
 
     monkeypatch.setattr(Bundle, "graphs", lambda self, precision: {"forward": file})
     monkeypatch.setattr(Bundle, "hashes", lambda self, precision: {})
-    monkeypatch.setattr(engines, "plan_build", lambda bundle, options, index, dla: BuildPlan(bundle, ORIN, "11.4.0.106", options, dla))
+    monkeypatch.setattr(engines, "plan_build", lambda bundle, options, index: BuildPlan(bundle, ORIN, "11.4.0.106", options))
     monkeypatch.setattr(engines, "CHILD", FOUND + CHILD)
     ended = cli("build", typed_copy)
     assert ended.exit_code == 2

@@ -47,6 +47,7 @@ TYPED: dict[str, Any] = {
     "labels": ["int32", "int64"],
     "scratch": 2,
     "context": ["create_execution_context USER_MANAGED", "set_device_memory 4096 512"],
+    "previews": ["PROFILE_SHARING_0806 True"],
     "said": "no such kernel (node a.conv, Conv)",
     "monitored": [["building", None, 0, 3], ["tactics", "building", 0, 2], ["tactics", "building", 1, 2], ["building", None, 3, 3]],
 }
@@ -62,10 +63,11 @@ UNTYPED = {
     "labels": ["int32", "int64"],
     "scratch": 1,
     "context": ["create_execution_context_without_device_memory", "device_memory = 4096"],
+    "previews": ["PROFILE_SHARING_0806 True"],
     "said": "no such kernel",
     "monitored": [],
 }
-BRANCHES = {"8.6": UNTYPED, "10.3": TYPED, "10.16": TYPED, "11.4": {**TYPED, "network": []}}
+BRANCHES = {"8.6": UNTYPED, "10.3": TYPED, "10.16": TYPED, "11.4": {**TYPED, "network": [], "previews": []}}
 
 ADAPTED = """
 import json
@@ -100,13 +102,23 @@ kinds = [trt.int32, trt.DataType.__members__.get("INT64")]
 facts["labels"] = [adapter.label_type(SimpleNamespace(get_tensor_dtype={"label": kind}.get)).__name__ for kind in kinds]
 facts["scratch"] = adapter.scratch_bytes(standin(trt.ICudaEngine, device_memory_size=1, device_memory_size_v2=2))
 facts["context"] = did = []
-engine = standin(trt.ICudaEngine, create_execution_context=managed, create_execution_context_without_device_memory=without)
-context = standin(trt.IExecutionContext, set_device_memory=lambda memory, size: did.append(f"set_device_memory {memory} {size}"))
-assert adapter.context_on(engine, 4096, 512) is context
+members = {"create_execution_context": managed, "create_execution_context_without_device_memory": without}
+engine = standin(trt.ICudaEngine, num_io_tensors=0, **members)
+given = lambda memory, size: did.append(f"set_device_memory {memory} {size}")
+context = standin(trt.IExecutionContext, infer_shapes=list, set_device_memory=given)
+messages = adapter.Messages()
+assert adapter.context_for(engine, 2, (1, 8, 8), messages) is context
+adapter.give_memory(context, 4096, 512)
 did += [f"device_memory = {value}" for name, value in vars(context).items() if name == "device_memory"]
 context = None
-assert adapter.context_on(engine, 4096, 512) is None
-del did[2:]
+try:
+    adapter.context_for(engine, 2, (1, 8, 8), messages)
+except BackendError as error:
+    assert str(error) == "TensorRT gives no execution context: TensorRT gives no reason"
+    del did[2:]
+facts["previews"] = did = []
+config.set_preview_feature = lambda feature, enable: did.append(f"{feature.name} {enable}")
+adapter.share_profiles(config)
 
 error = standin(trt.ParserError, desc=lambda: "no such kernel", node_name=lambda: "a.conv", node_operator=lambda: "Conv")
 facts["said"] = adapter.parser_error(error)
@@ -177,7 +189,7 @@ TYPE_ERRORS = {
 MISTAKES = [
     ("runtime/engines/adapter.py", "error.node_name()", "error.nodename()", 'attribute "nodename" for class "ParserError"'),
     ("runtime/engines/loaded.py", ".execute_async_v3(", ".execute_async_v4(", 'attribute "execute_async_v4" for class "IExecutionContext"'),
-    ("runtime/engines/loaded.py", ".get_tensor_mode(tensor)", ".get_tensor_mode(0)", 'parameter "name" of type "str"'),
+    ("runtime/engines/adapter.py", ".get_tensor_mode(tensor)", ".get_tensor_mode(0)", 'parameter "name" of type "str"'),
     ("runtime/engines/loaded.py", ".allocate(self._size", '.allocate("all"', 'parameter "size" of type "int"'),
     ("runtime/engines/memory.py", ".copy_from(", ".copy_too(", 'attribute "copy_too" for class "Buffer"'),
     ("runtime/engines/device_chain.py", ".begin_building(", ".begin_build(", 'attribute "begin_build" for class "GraphBuilder"'),

@@ -18,11 +18,14 @@ ALIGNMENT = 256
 @dataclass
 class Faults:
     """What to break. memory: bytes that the device has; execute: engines that refuse to run; stale_graph: replay a recording without its
-    first move; capture: "refused", or "invalidated" by the first engine."""
+    first move; wrong_pixel: have a replay change one number; capture: "refused", or "invalidated" by the first engine; recorded: an error
+    that an engine records while it says that it ran."""
 
     memory: int = 1 << 34
     execute: set[str] = field(default_factory=set)
     capture: str = ""
+    recorded: str = ""
+    wrong_pixel: bool = False
     stale_graph: bool = False
 
 
@@ -30,6 +33,7 @@ calls: list[str] = []  # "upload 1024", "execute forward 4", "launch", "sync", â
 faults = Faults()
 live: dict[int, np.ndarray] = {}  # address â†’ memory that is allocated now
 allocated = 0  # bytes on the device
+written = 0  # the address that an engine wrote to last
 
 
 def reset() -> None:

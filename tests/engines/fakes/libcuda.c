@@ -1,4 +1,4 @@
-/* A driver that answers what the environment says: FAKE_GPUS (how many, 1), FAKE_CAPABILITY (87), FAKE_INTEGRATED (0), FAKE_INIT (status, 0),
+/* A driver that answers what the environment says: FAKE_GPUS (how many, 1), FAKE_CAPABILITY (87), FAKE_MULTIPROCESSORS (16), FAKE_INTEGRATED (0), FAKE_INIT (status, 0),
    FAKE_FREE (bytes, 6000000000). For tests of what comes before any CUDA library is touched. */
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,8 @@ int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Fake Orin", size); return 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     long capability = setting("FAKE_CAPABILITY", 87);
-    *value = attribute == 75 ? (int)(capability / 10) : attribute == 76 ? (int)(capability % 10) : attribute == 18 ? (int)setting("FAKE_INTEGRATED", 0) : -1;
+    *value = attribute == 75 ? (int)(capability / 10) : attribute == 76 ? (int)(capability % 10) : attribute == 18 ? (int)setting("FAKE_INTEGRATED", 0)
+             : attribute == 16 ? (int)setting("FAKE_MULTIPROCESSORS", 16) : -1;
     return 0;
 }
 int cuDriverGetVersion(int *version) { *version = 12060; return 0; }

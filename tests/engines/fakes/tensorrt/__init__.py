@@ -194,7 +194,12 @@ class IBuilderConfig:
 
 
 class Builder:
+    num_DLA_cores = int(record.environment("DLA_CORES", "2"))
+
     def __init__(self, logger: ILogger) -> None:
+        if record.environment("BUILD", "") == "driver":
+            logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
 
     def create_network(self, flags: int = 0) -> INetworkDefinition:
@@ -244,7 +249,7 @@ class Runtime:
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
         try:
-            return ICudaEngine(json.loads(bytes(serialized_engine)))
+            return ICudaEngine(json.loads(bytes(serialized_engine)), self.error_recorder)
         except ValueError:
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed")
             return None
@@ -253,7 +258,8 @@ class Runtime:
 class ICudaEngine:
     device_memory_size_v2 = 4096
 
-    def __init__(self, plan: dict[str, Any]) -> None:
+    def __init__(self, plan: dict[str, Any], recorder: Any) -> None:
+        self.recorder = recorder
         self.plan, self.refitted = plan, not plan["stripped"]
         self._names = [name for name, *_ in (*plan["inputs"], *plan["outputs"])]
         self._session: Any = None
@@ -340,12 +346,15 @@ class IExecutionContext:
             for (tensor, shape, kind), value in zip(self._engine.plan["outputs"], self._engine.run(inputs), strict=True):
                 place = image if len(shape) == 4 else (batch,)
                 record.array(addresses[tensor], place, _ARRAYS[DataType(kind)])[:] = value
+                record.written = addresses[tensor]
 
         stream = stream_of(stream_handle)
         stream.invalidated = stream.recording is not None and record.faults.capture == "invalidated"
         if name in record.faults.execute or stream.invalidated:
             return False
         stream.put(work)
+        if record.faults.recorded:
+            self._engine.recorder.report_error(ErrorCodeTRT.INTERNAL_ERROR, record.faults.recorded)
         return True
 
 
