@@ -125,7 +125,7 @@ def made(folder: Path, network: str) -> Path:
 def build_engine(path: Path, largest: int) -> str | None:
     """Build the fp16 engine if it is not there already; or why there is none."""
     from bcm_edge.errors import BcmError
-    from bcm_edge.export.engines import build, plan_build
+    from bcm_edge.export.engines.build import build, plan_build
     from bcm_edge.runtime.bundle import open_bundle
     from bcm_edge.runtime.engines.store import BuildOptions
 

@@ -140,9 +140,9 @@ class SessionPlayer:
     """A bundle's graphs in ONNX Runtime with one of its providers. With CUDA the states stay on the GPU."""
 
     def __init__(self, bundle: Bundle, precision: str, provider: str) -> None:
-        import bcm_edge.export
+        import bcm_edge.export.engines
 
-        graphs = {**bundle.graphs(precision), "add_noise": Path(bcm_edge.export.__path__[0]) / "add_noise.onnx"}
+        graphs = {**bundle.graphs(precision), "add_noise": Path(bcm_edge.export.engines.__path__[0]) / "add_noise.onnx"}
         self._where = "cuda" if provider == "CUDAExecutionProvider" else "cpu"
         self._sessions = {name: _session(graph, provider) for name, graph in graphs.items()}
         self.device = f"{provider}, between moves on the {'GPU' if self._where == 'cuda' else 'host'}"

@@ -20,7 +20,7 @@ from ..runtime.engines.gpu import parse_device
 from .console import bundle_argument, json_option, progress, result
 
 if TYPE_CHECKING:
-    from ..export.engines import BuildPlan
+    from ..export.engines.build import BuildPlan
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -56,7 +56,7 @@ def build(
     ends of the profile and between; exit code 1, and no engine, if it computes in more bits or strays beyond the precision's bound.
     An engine of another GPU, TensorRT or graph is named with the reason, and built anew. Timings of kernels are cached.
     """
-    from ..export.engines import plan_build, report_dla
+    from ..export.engines.build import plan_build, report_dla
     from ..runtime.engines.store import BuildOptions
 
     options = BuildOptions(precision, parse_profile(batch), parse_bytes(workspace), opt_level, strip)
@@ -98,7 +98,7 @@ def parse_bytes(text: str) -> int:
 
 
 def _run(plan: BuildPlan, as_json: bool) -> None:
-    from ..export.engines import build
+    from ..export.engines.build import build
 
     progress(f"{plan.gpu}, TensorRT {plan.tensorrt}")
     started = time.perf_counter()

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from bcm_edge.export import helper_graphs
+from bcm_edge.export.engines import helper_graphs
 from bcm_edge.runtime.images import from_uint8, to_uint8
 
 FOLDER = Path(helper_graphs.__file__).parent

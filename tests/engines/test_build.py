@@ -264,14 +264,16 @@ def test_int8_may_leave_some_convolutions_wider_but_not_most(typed_copy: Path, c
 
 
 def test_engines_that_stray_are_not_kept(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bcm_edge.export.engines.BOUNDS", {"fp16": 1e-6})
+    monkeypatch.setattr("bcm_edge.export.engines.build.BOUNDS", {"fp16": 1e-6})
     with pytest.raises(ParityError, match=r"the engine strays from torch; worst is .* bound 1e-06\. No engine was kept\."):
         compile_engines(typed_copy)
     assert not list((typed_copy / "engines").iterdir())
 
 
 def test_a_process_that_crashes_is_told_by_its_last_words(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bcm_edge.export.engines.CHILD", "import os, sys\nprint('half a word', file=sys.stderr, flush=True)\nos.abort()\n")
+    monkeypatch.setattr(
+        "bcm_edge.export.engines.build.CHILD", "import os, sys\nprint('half a word', file=sys.stderr, flush=True)\nos.abort()\n"
+    )
     with pytest.raises(BuildError, match="the compiling process ended with signal SIGABRT: half a word"):
         compile_engines(typed_copy)
 
@@ -341,6 +343,6 @@ def test_building_takes_neither_torch_nor_onnx(typed_copy: Path, record: ModuleT
     import subprocess
     import sys
 
-    code = "import sys, bcm_edge.export.engines, bcm_edge.export.compiler; print(*{m.split('.')[0] for m in sys.modules})"
+    code = "import sys, bcm_edge.export.engines.build, bcm_edge.export.engines.compiler; print(*{m.split('.')[0] for m in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "onnx", "onnxruntime", "click"} & set(loaded)

@@ -13,7 +13,7 @@ WANTED = {"a/Conv": "fp16", "b/Conv": "fp16", "c/Conv": "fp16"}
 
 @pytest.fixture
 def realised(record: ModuleType) -> ModuleType:
-    from bcm_edge.export import realised
+    from bcm_edge.export.engines import realised
 
     return realised
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bcm_edge.errors import BackendError
-from bcm_edge.export.engines import build, plan_build
+from bcm_edge.export.engines.build import build, plan_build
 from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.engines.gpu import Gpu, probe
 from bcm_edge.runtime.engines.installed import missing_cuda_core, missing_tensorrt

@@ -14,7 +14,7 @@ from click.testing import Result
 
 import bcm_edge
 from bcm_edge.errors import BackendError
-from bcm_edge.export.engines import build, plan_build
+from bcm_edge.export.engines.build import build, plan_build
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.chain import injected_noises, start_state

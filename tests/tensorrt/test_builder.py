@@ -24,8 +24,8 @@ from networks import TINY, random_model
 from onnx import TensorProto, helper, numpy_helper
 
 from bcm_edge.errors import BackendError, BuildError
-from bcm_edge.export import engines
-from bcm_edge.export.engines import CHILD, BuildPlan, compile_in_child
+from bcm_edge.export.engines import build as engines
+from bcm_edge.export.engines.build import CHILD, BuildPlan, compile_in_child
 from bcm_edge.export.graphs import write_graphs
 from bcm_edge.runtime.bundle import Bundle, open_bundle
 from bcm_edge.runtime.engines.gpu import Gpu
@@ -41,7 +41,7 @@ NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8
 # before CHILD: a GPU that the process finds and makes its own
 FOUND = """
 import os
-from bcm_edge.export import compiler
+from bcm_edge.export.engines import compiler
 compiler.make_current, compiler.probe, compiler.free_memory = lambda index: None, lambda index: None, lambda gpu: 5_000_000_000
 """
 

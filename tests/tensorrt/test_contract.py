@@ -193,11 +193,16 @@ MISTAKES = [
     ("runtime/engines/loaded.py", ".allocate(self._size", '.allocate("all"', 'parameter "size" of type "int"'),
     ("runtime/engines/memory.py", ".copy_from(", ".copy_too(", 'attribute "copy_too" for class "Buffer"'),
     ("runtime/engines/device_chain.py", ".begin_building(", ".begin_build(", 'attribute "begin_build" for class "GraphBuilder"'),
-    ("export/plans.py", ".parse_from_file(str(graph))", ".parse_from_file(graph)", 'parameter "model" of type "str"'),
-    ("export/plans.py", ".set_timing_cache(cache, False)", ".set_timing_cache(cache)", 'missing for parameter "ignore_mismatch"'),
-    ("export/plans.py", "trt.MemoryPoolType.WORKSPACE", "trt.MemoryPoolType.WORK", 'attribute "WORK" for class "type[MemoryPoolType]"'),
-    ("export/compiler.py", "trt.LayerInformationFormat.JSON", "trt.LayerInformationFormat.TOML", 'attribute "TOML" for class'),
-    ("export/realised.py", ".get_output(0).name", ".get_output(0).names", 'attribute "names" for class "ITensor"'),
+    ("export/engines/plans.py", ".parse_from_file(str(graph))", ".parse_from_file(graph)", 'parameter "model" of type "str"'),
+    ("export/engines/plans.py", ".set_timing_cache(cache, False)", ".set_timing_cache(cache)", 'missing for parameter "ignore_mismatch"'),
+    (
+        "export/engines/plans.py",
+        "trt.MemoryPoolType.WORKSPACE",
+        "trt.MemoryPoolType.WORK",
+        'attribute "WORK" for class "type[MemoryPoolType]"',
+    ),
+    ("export/engines/compiler.py", "trt.LayerInformationFormat.JSON", "trt.LayerInformationFormat.TOML", 'attribute "TOML" for class'),
+    ("export/engines/realised.py", ".get_output(0).name", ".get_output(0).names", 'attribute "names" for class "ITensor"'),
 ]
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import tensorrt as trt
 
-from ..errors import BackendError, BcmError, BuildError, DowngradeError
-from ..runtime.engines import adapter
-from ..runtime.engines.gpu import free_memory, is_out_of_memory, make_current, probe
-from ..runtime.engines.store import HELPERS, BuildOptions
+from ...errors import BackendError, BcmError, BuildError, DowngradeError
+from ...runtime.engines import adapter
+from ...runtime.engines.gpu import free_memory, is_out_of_memory, make_current, probe
+from ...runtime.engines.store import HELPERS, BuildOptions
 from .plans import OnDla, OutOfMemory, PlanWriter
 from .realised import UNKNOWN, counted, downgrades, realised_types
 

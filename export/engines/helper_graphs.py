@@ -4,7 +4,7 @@
     to_uint8(x) → pixels, total          pixels = round((clip(x, -1, 1) + 1) · 127.5), half to even, as runtime/images.py has it;
                                          total = Σ x of each image: finite if the image is, which pixels do not tell
 
-They lie beside this file as .onnx, since a device that builds engines has no `onnx`; `python -m bcm_edge.export.helper_graphs` writes them.
+They lie beside this file as .onnx, since a device that builds engines has no `onnx`; this module, run with `python -m`, writes them.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from typing import TypedDict
 
 import tensorrt as trt
 
-from ..errors import BackendError, BuildError
-from ..runtime.bundle import DIRECTIONS
-from ..runtime.cache import write_atomically
-from ..runtime.engines import adapter
-from ..runtime.engines.gpu import is_out_of_memory
-from ..runtime.engines.store import BuildOptions
+from ...errors import BackendError, BuildError
+from ...runtime.bundle import DIRECTIONS
+from ...runtime.cache import write_atomically
+from ...runtime.engines import adapter
+from ...runtime.engines.gpu import is_out_of_memory
+from ...runtime.engines.store import BuildOptions
 from .realised import requested_types
 
 Report = Callable[[str], None]

@@ -18,14 +18,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from .. import errors
-from ..errors import BackendError, BuildError, OutputError, ParityError
-from ..runtime.backends.tensorrt import TensorRtBackend
-from ..runtime.bundle import GOLDEN, Bundle, FileFacts
-from ..runtime.cache import cache_directory, sha256
-from ..runtime.engines.gpu import Gpu, is_out_of_memory, probe
-from ..runtime.engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
-from ..runtime.engines.store import (
+from ... import errors
+from ...errors import BackendError, BuildError, OutputError, ParityError
+from ...runtime.backends.tensorrt import TensorRtBackend
+from ...runtime.bundle import GOLDEN, Bundle, FileFacts
+from ...runtime.cache import cache_directory, sha256
+from ...runtime.engines.gpu import Gpu, is_out_of_memory, probe
+from ...runtime.engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
+from ...runtime.engines.store import (
     ENGINES,
     FACTS,
     PLANS,
@@ -41,16 +41,16 @@ from ..runtime.engines.store import (
     remember,
     system,
 )
-from ..runtime.files import replacing
-from ..runtime.parity import BOUNDS, MoveError, compare, load_recording, verdict_on
-from ..runtime.processes import python_command
-from ..runtime.rewriting import update_manifest
-from ..runtime.verdicts import Verdict
+from ...runtime.files import replacing
+from ...runtime.parity import BOUNDS, MoveError, compare, load_recording, verdict_on
+from ...runtime.processes import python_command
+from ...runtime.rewriting import update_manifest
+from ...runtime.verdicts import Verdict
 
 Report = Callable[[str], None]  # gets one line per stage
 Progress = Callable[[str, str, int, int], None]  # (plan, phase, steps done, steps in all)
 
-CHILD = "from bcm_edge.export.compiler import main\nmain()\n"
+CHILD = "from bcm_edge.export.engines.compiler import main\nmain()\n"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def plan_build(bundle: Bundle, options: BuildOptions, device: int = 0) -> BuildP
     if (bundle.path / ENGINES).is_symlink():
         raise OutputError(f"{bundle.path / ENGINES} is a link; engines are kept in the bundle itself")
     version = tensorrt_version()
-    from ..runtime.engines.adapter import can_strip  # which imports TensorRT
+    from ...runtime.engines.adapter import can_strip  # which imports TensorRT
 
     if options.stripped and not can_strip():
         raise BackendError(f"TensorRT {version} cannot leave weights out of plans; it takes 10.3 or newer")
