@@ -219,7 +219,11 @@ def _report(results: Sequence[Result], not_run: Sequence[NotRun], absent: Sequen
     if board := surroundings.get("jetson"):
         lines.append(f"{board['board']}, power mode {board['power_mode']}")
     lines += [table(columns, rows)]
-    lines += [f"not run: {n.precision} on {n.backend}{f' at batch {n.batch}' if n.batch else ''}: {n.reason}" for n in not_run]
+    same: dict[tuple[str, int | None, str], list[str]] = {}
+    for n in not_run:
+        same.setdefault((n.backend, n.batch, n.reason), []).append(n.precision)
+    for (backend, batch, reason), precisions in same.items():
+        lines.append(f"not run: {', '.join(precisions)} on {backend}{f' at batch {batch}' if batch else ''}: {reason}")
     return "\n".join([*lines, *(f"absent: {reason}" for reason in absent)])
 
 
