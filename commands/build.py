@@ -27,19 +27,19 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 @click.command(short_help="A bundle to TensorRT engines.", epilog="Example:  bcm-edge build digits.bundle --precision fp16 --batch 1:4:16")
 @bundle_argument
-@click.option("--precision", default="fp16", show_default=True, type=click.Choice(PRECISIONS), help="Of the graphs to compile.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the graphs to compile (default: fp16 if held, else the most exact).")
 @click.option("--batch", default="1:4:16", show_default=True, metavar="MIN:OPT:MAX", help="Batch sizes the engines take, or one number.")
-@click.option("--workspace", default="2G", show_default=True, help="Memory a single layer may take, as in 512M.")
+@click.option("--workspace", default="2G", show_default=True, metavar="SIZE", help="Memory a single layer may take, as in 512M.")
 @click.option("--opt-level", default=3, show_default=True, type=click.IntRange(0, 5), help="How long to look for fast kernels.")
-@click.option("--device", default="cuda:0", show_default=True, help="The GPU to build for.")
-@click.option("--dla", type=click.Choice(["report"]), help="Say what a Jetson's DLA could take of it, and stop.")
+@click.option("--device", default="cuda:0", show_default=True, metavar="cuda:N", help="The GPU to build for.")
+@click.option("--dla", type=click.Choice(["report"]), help="Say what a Jetson's DLA could take of it, and stop (on the Jetson).")
 @click.option("--strip", is_flag=True, help="Plans without weights, which are taken from the bundle when they are loaded.")
-@click.option("--dry-run", is_flag=True, help="Say what would be built, and stop.")
+@click.option("--dry-run", is_flag=True, help="Say what would be built here, and stop (on the GPU).")
 @click.option("--force", is_flag=True, help="Build again what is there already.")
 @json_option
 def build(
     bundle: Path,
-    precision: str,
+    precision: str | None,
     batch: str,
     workspace: str,
     opt_level: int,
@@ -59,12 +59,14 @@ def build(
     from ..export.engines.build import plan_build, report_dla
     from ..runtime.engines.store import BuildOptions
 
-    options = BuildOptions(precision, parse_profile(batch), parse_bytes(workspace), opt_level, strip)
     opened, index = open_bundle(bundle), parse_device(device)
+    precision = precision or ("fp16" if "fp16" in opened.precisions else opened.precisions[0])
+    options = BuildOptions(precision, parse_profile(batch), parse_bytes(workspace), opt_level, strip)
     try:
         plan = plan_build(opened, options, index)
     except BackendError as error:
-        raise BackendError(f"{error}. Engines are built on the machine they run on. {_still_works(opened)}") from error
+        needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
+        raise BackendError(f"{needs}: {error}. Run it on the machine that will play the engines. {_still_works(opened)}") from error
     if dry_run:
         result(as_json, {"dry_run": True, **_summary(plan)}, _dry(plan))
         return
@@ -86,21 +88,22 @@ def parse_profile(text: str) -> tuple[int, int, int]:
         smallest, common, largest = (int(word) for word in (words * 3 if len(words) == 1 else words))
         if 1 <= smallest <= common <= largest:
             return smallest, common, largest
-    raise click.BadParameter(f"{text!r} is no MIN:OPT:MAX with 1 ≤ MIN ≤ OPT ≤ MAX, such as 1:4:16", param_hint="--batch")
+    raise click.BadParameter(f"{text!r} is no MIN:OPT:MAX with 1 ≤ MIN ≤ OPT ≤ MAX ≤ 99999, such as 1:4:16", param_hint="--batch")
 
 
 def parse_bytes(text: str) -> int:
     """Bytes from "2G", "512M" or "1073741824"; the units are powers of 1024."""
     found = re.fullmatch(r"([0-9]{1,12})([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
-    if not found or int(found[1]) == 0:
-        raise click.BadParameter(f"{text!r} is no amount of memory, such as 2G or 512M", param_hint="--workspace")
-    return int(found[1]) * _UNITS[found[2].upper()]
+    amount = int(found[1]) * _UNITS[found[2].upper()] if found else 0
+    if not 1 << 20 <= amount < 1 << 50:
+        raise click.BadParameter(f"{text!r} is no whole amount of memory from 1M on, such as 512M or 2G", param_hint="--workspace")
+    return amount
 
 
 def _run(plan: BuildPlan, as_json: bool) -> None:
     from ..export.engines.build import build
 
-    progress(f"{plan.gpu}, TensorRT {plan.tensorrt}")
+    progress(f"{plan.options.precision} for {plan.gpu}, TensorRT {plan.tensorrt}")
     started = time.perf_counter()
     with _builder_progress() as on_progress:
         facts, measured = build(plan, progress, on_progress)
@@ -140,9 +143,7 @@ def _dla_line(direction: str, of: dict[str, Any]) -> str:
 def _still_works(bundle: Bundle) -> str:
     others = [name for name in REAL if name != "tensorrt"]
     able = [name for name in others if any(backend_module(name).unavailable(p) is None for p in bundle.precisions)]
-    return (
-        f"Without one, this bundle runs here with --backend {' or '.join(able)}" if able else "Nothing else runs here: see bcm-edge doctor"
-    )
+    return f"Here this bundle plays with --backend {' or '.join(able)}" if able else "Nothing else plays it here: see bcm-edge doctor"
 
 
 def _summary(plan: BuildPlan) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def _summary(plan: BuildPlan) -> dict[str, Any]:
         "options": asdict(plan.options),
         "to_verify": plan.batches,
         "timing_cache": str(plan.timing_cache),
-        "stale": {engine.folder.name: reason for engine, reason in plan.stale()},
+        "stale": {engine.name: reason for engine, reason in plan.stale()},
     }
 
 
@@ -167,6 +168,6 @@ def _dry(plan: BuildPlan) -> str:
         ("batch", f"{':'.join(map(str, o.batch))}, verified at {', '.join(map(str, plan.batches))}"),
         ("workspace", f"{o.workspace / 2**20:.0f} MiB"),
         ("timing cache", str(plan.timing_cache)),
-        ("stale", "; ".join(f"{engine.folder.name}: {reason}" for engine, reason in plan.stale()) or "nothing"),
+        ("stale", "; ".join(f"{engine.name}: {reason}" for engine, reason in plan.stale()) or "nothing"),
     ]
     return "\n".join([f"would write {plan.folder}", *(f"  {what}: {value}" for what, value in rows)])

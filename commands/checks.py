@@ -95,7 +95,9 @@ class _Report:
             if e.batch == self.verdict.batches[-1] or not e.ok
         ]
         shown = table(("schedule", "batch", "move", "max |Δ|", "rel. L2", "PSNR", ""), rows)
-        agreed = f"{sum(e.ok for e in self.errors)} of {len(self.errors)} moves at batch {', '.join(map(str, self.verdict.batches))}"
+        agreed = (
+            f"{sum(e.ok for e in self.errors)} of {len(self.errors)} moves within it, at batch {', '.join(map(str, self.verdict.batches))}"
+        )
         return f"{shown}\n{self.verdict} ({agreed}; {self.device})"
 
     def to_json(self) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     ]
     values: dict[str, Any] = {"bundle": str(bundle), "model": vars(model), "schedules": manifest.schedules, "graphs": manifest.graphs}
     values |= {"files": {name: vars(f) for name, f in manifest.files.items()}, "provenance": manifest.provenance, "schema": manifest.schema}
-    values["engines"] = {engine.folder.name: asdict(engine.facts) if engine.facts else {"problem": engine.problem} for engine in found}
+    values["engines"] = {engine.name: asdict(engine.facts) if engine.facts else {"problem": engine.problem} for engine in found}
     values |= {"precisions": opened.precisions, "quality": manifest.quality, "verdicts": [v.to_json() for v in opened.verdicts()]}
     result(as_json, values, "\n\n".join(parts))
 

@@ -78,9 +78,12 @@ def export(
     from ..model.checkpoint import load_checkpoint, shipped_checkpoint
     from ..runtime.bundle import MANIFEST
     from ..runtime.cache import sha256
+    from ..runtime.engines.store import engines_in
     from ..runtime.files import check_free
 
     check_free(output, force, marker=MANIFEST)
+    if lost := [engine.name for engine in engines_in(output)]:
+        progress(f"note: --force replaces {output} with {len(lost)} engines in it, which will have to be built again: {', '.join(lost)}")
     source = checkpoint or shipped_checkpoint()
     loaded = load_checkpoint(source, known_fields(preset, config_file))
     config, wanted = loaded.config, parse_precisions(precisions)

@@ -114,7 +114,7 @@ class Bundle:
         """Direction → graph file. Raises BundleError for a precision that the bundle does not hold."""
         pair = self.manifest.graphs.get(precision)
         if pair is None:
-            held = ", ".join(self.precisions)
+            held = ",".join(self.precisions)
             raise BundleError(f"{self.path}: has no {precision} graphs (it has {held}); export with --precision {held},{precision}")
         return {direction: self.path / name for direction, name in pair.items()}
 

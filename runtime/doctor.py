@@ -16,7 +16,7 @@ from .backends import REAL, backend_module
 from .backends.onnxruntime import threads
 from .bundle import Bundle, open_bundle
 from .cache import cache_directory
-from .engines.gpu import probe
+from .engines.gpu import Gpu, probe
 from .engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from .engines.store import Engine, engines, misfit
 from .environment import jetson
@@ -88,7 +88,7 @@ def _gpu() -> Finding:
     try:
         gpu = probe()
     except BackendError as error:
-        return Finding("GPU", True, f"{error}; bundles run on the processor")
+        return Finding("GPU", True, f"none: {error}; bundles run on the processor")
     if missing := missing_tensorrt(gpu):
         return Finding("GPU", True, f"{gpu}; {missing.partition(';')[0]}")
     try:
@@ -134,15 +134,25 @@ def _bundle(path: Path) -> list[Finding]:
         return [Finding("bundle", False, str(error), blocks=True)]
     model = bundle.manifest.model
     whole = Finding("bundle", True, f"{path} is whole ({model.name}, {model.parameters / 1e6:.2f} M parameters)")
-    return [whole, *(_engine(engine, bundle) for engine in engines(bundle))]
+    return [whole, *_engines(bundle)]
 
 
-def _engine(engine: Engine, bundle: Bundle) -> Finding:
+def _engines(bundle: Bundle) -> list[Finding]:
+    """One finding per engine; where no engine can run at all, one for all that are whole."""
+    found = engines(bundle)
+    broken = [Finding("engine", False, str(engine)) for engine in found if engine.facts is None]
+    whole = [engine for engine in found if engine.facts]
     try:
-        reason = misfit(engine, bundle, probe(), tensorrt_version())
-    except BackendError as error:  # and nothing can be built here either
-        return Finding("engine", False, f"{engine.folder.name} does not run here: {error}")
+        gpu, version = probe(), tensorrt_version() if whole else ""
+    except BackendError:
+        names = ", ".join(engine.name for engine in whole)
+        return [*broken, *([Finding("engines", True, f"for other machines: {names}")] if whole else [])]
+    return [*broken, *(_engine(engine, bundle, gpu, version) for engine in whole)]
+
+
+def _engine(engine: Engine, bundle: Bundle, gpu: Gpu, version: str) -> Finding:
+    reason = misfit(engine, bundle, gpu, version)
     if reason is None:
         return Finding("engine", True, f"{engine} fits here")
     precision = f" --precision {engine.facts.options.precision}" if engine.facts else ""
-    return Finding("engine", False, f"{engine.folder.name} does not run here: {reason}", f"bcm-edge build {bundle.path}{precision}")
+    return Finding("engine", False, f"{engine.name} does not run here: {reason}", f"bcm-edge build {bundle.path}{precision}")

@@ -55,15 +55,18 @@ RELEASES: tuple[tuple[Version, JetPack], ...] = (  # the first L4T of each; a br
             extra="jetson6",
         ),
     ),
-    ((36, 4, 0), JetPack("6.1", "3.10", "12.6", "10.3", "supported", extra="jetson6")),
-    ((36, 4, 3), JetPack("6.2", "3.10", "12.6", "10.3", "supported", extra="jetson6")),
+    ((36, 4, 0), JetPack("6.1", "3.10", "12.6", "10.3", "meant for, not tried", extra="jetson6")),
+    ((36, 4, 3), JetPack("6.2", "3.10", "12.6", "10.3", "meant for, not tried", extra="jetson6")),
     ((36, 6, 0), _UNKNOWN),
-    ((38, 0, 0), JetPack("7.0", "3.12", "13.0", "10.13", "supported", extra="jetson7")),
-    ((38, 4, 0), JetPack("7.1", "3.12", "13.0", "10.13", "supported", extra="jetson7")),
+    ((38, 0, 0), JetPack("7.0", "3.12", "13.0", "10.13", "meant for, not tried", extra="jetson7")),
+    ((38, 4, 0), JetPack("7.1", "3.12", "13.0", "10.13", "meant for, not tried", extra="jetson7")),
     ((38, 5, 0), _UNKNOWN),
-    ((39, 0, 0), JetPack("7.2", "3.12", "13.2", "10.16", "supported; TensorRT 11 is not, before JetPack 7.2.2", extra="jetson7")),
+    ((39, 0, 0), JetPack("7.2", "3.12", "13.2", "10.16", "meant for, not tried; no TensorRT 11 before JetPack 7.2.2", extra="jetson7")),
     # NVIDIA names JetPack 7.2.2 as the first with TensorRT 11, and not its L4T: 39.2.0 is 7.2 and 39.2.1 is 7.2.1
-    ((39, 2, 2), JetPack("7.2.2", "3.12", "13", "up to 11.4.1", "supported; TensorRT 11.0 to 11.4.0 run on no JetPack", extra="jetson7")),
+    (
+        (39, 2, 2),
+        JetPack("7.2.2", "3.12", "13", "up to 11.4.1", "meant for, not tried; TensorRT 11.0 to 11.4.0 run on no JetPack", extra="jetson7"),
+    ),
     ((39, 3, 0), _UNKNOWN),
 )
 

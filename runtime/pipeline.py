@@ -13,6 +13,7 @@ from .backends import open_backend
 from .backends.base import Backend, DeviceBackend
 from .bundle import Bundle, open_bundle
 from .chain import OnMove
+from .images import from_uint8
 from .schedule import Schedule
 
 Seeds = int | Sequence[int] | np.ndarray
@@ -24,7 +25,7 @@ BATCH = 16  # images per network call on a processor, unless `load` is told othe
 def load(path: str | Path, backend: str = "auto", batch: int | None = None, precision: str | None = None) -> BCM:
     """Open a bundle and a backend for it.
 
-    backend: "auto", "tensorrt", "onnxruntime", "openvino" or "null". batch: the most images one network call gets (None: 16, on
+    backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null". batch: the most images one network call gets (None: 16, on
     an engine what that takes); larger requests are split, with the same result. precision: "fp32", "fp16", "bf16" or "int8"; None is that
     of an engine built for this GPU, else the most exact that the bundle holds. Raises BundleError if the bundle is damaged or lacks
     the precision, BackendError if the backend cannot run here.
@@ -36,7 +37,7 @@ def load(path: str | Path, backend: str = "auto", batch: int | None = None, prec
 
 
 class BCM:
-    """A model that generates and inverts. Arrays in and out are float32 [N, C, H, W]; images lie in [-1, 1].
+    """A model that generates and inverts. Arrays in and out are float32 [N, C, H, W]; images lie in [-1, 1], or are uint8.
 
     Common arguments. seed: an integer s, meaning s, s+1, … for the images in order, or one integer per image; all noise of an
     image comes from its own seed. labels: an integer for all images or one per image, required exactly when the model has
@@ -173,6 +174,8 @@ class BCM:
 
     def _checked(self, values: np.ndarray, what: str) -> np.ndarray:
         array = np.asarray(values)
+        if what == "images" and array.dtype == np.uint8:
+            array = from_uint8(array)
         if array.ndim != 4 or array.shape[1:] != self.sample_shape or not len(array):
             raise ImageError(f"{what} have shape {list(array.shape)}, the model takes [N, {', '.join(map(str, self.sample_shape))}]")
         if array.dtype.kind != "f" or not np.isfinite(array).all():

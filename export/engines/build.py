@@ -126,7 +126,7 @@ def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFa
     """
     for engine, reason in plan.stale():
         what = "built anew from the bundle's graphs" if plan.replaces(engine) else "left as it is"
-        report(f"stale: {engine.folder.name}: {reason}; {what}")
+        report(f"stale: {engine.name}: {reason}; {what}")
     with replacing(plan.folder, force=True, marker=FACTS) as folder:
         folder.mkdir()
         compiled = compile_in_child(plan, folder, report, progress)
@@ -279,4 +279,4 @@ def _remove_superseded(plan: BuildPlan, report: Report) -> None:
     for engine, reason in plan.stale():
         if plan.replaces(engine):
             shutil.rmtree(engine.folder, ignore_errors=True)
-            report(f"removed: {engine.folder.name} ({reason})")
+            report(f"removed: {engine.name} ({reason})")

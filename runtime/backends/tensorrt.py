@@ -46,7 +46,7 @@ class TensorRtBackend:
         self._lock = threading.Lock()
         self._eager: set[str] = set()  # why schedules were not played as one CUDA graph
         self._chains: OrderedDict[tuple[tuple[Move, ...], tuple[bool, ...], int, bool], DeviceChain] = OrderedDict()
-        with self._explained(f"opening {engine.folder.name}"):
+        with self._explained(f"opening {engine.name}"):
             from cuda.core import Device, DeviceMemoryResource, DeviceMemoryResourceOptions
 
             from ..engines.loaded import LoadedEngines

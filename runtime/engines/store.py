@@ -76,6 +76,8 @@ class EngineFacts:
         smallest, common, largest = (int(n) for n in options["batch"])
         if options["precision"] not in PRECISIONS or not 1 <= smallest <= common <= largest:
             raise ValueError("no options of a build")
+        if not all(str(values[name]).isprintable() for name in ("tensorrt", "gpu", "capability", "system")):
+            raise ValueError("a name that is none")  # it would be shown to people
         return cls(
             str(values["tensorrt"]),
             str(values["gpu"]),
@@ -106,14 +108,19 @@ class Engine:
     facts: EngineFacts | None
     problem: str = ""
 
+    @property
+    def name(self) -> str:
+        """Of the folder, as a person may see it."""
+        return self.folder.name if self.folder.name.isprintable() else ascii(self.folder.name)
+
     def plan(self, name: str) -> Path:
         return self.folder / f"{name}.plan"
 
     def __str__(self) -> str:
         if self.facts is None:
-            return f"{self.folder.name}: {self.problem}"
+            return f"{self.name}: {self.problem}"
         o = self.facts.options
-        return f"{self.folder.name}: {o.precision}, batch {':'.join(map(str, o.batch))}, TensorRT {self.facts.tensorrt}, {self.facts.gpu}"
+        return f"{self.name}: {o.precision}, batch {':'.join(map(str, o.batch))}, TensorRT {self.facts.tensorrt}, {self.facts.gpu}"
 
 
 def engine_key(bundle: Bundle, gpu: Gpu, tensorrt: str, options: BuildOptions) -> str:
@@ -129,9 +136,14 @@ def system() -> str:
 
 
 def engines(bundle: Bundle) -> list[Engine]:
-    """All engines in a bundle's folder, the newest first; plans unread."""
-    folder = bundle.path / ENGINES
-    if not folder.is_dir() or not folder.resolve().is_relative_to(bundle.path.resolve()):
+    """All engines of a bundle, the newest first; plans unread."""
+    return engines_in(bundle.path)
+
+
+def engines_in(path: Path) -> list[Engine]:
+    """All engines in a bundle's folder, or in what may be one."""
+    folder = path / ENGINES
+    if not folder.is_dir() or not folder.resolve().is_relative_to(path.resolve()):
         return []
     found = [read_engine(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     return sorted(found, key=lambda engine: engine.facts.built if engine.facts else "", reverse=True)
@@ -143,6 +155,8 @@ def read_engine(folder: Path) -> Engine:
     try:
         if file.is_symlink() or folder.is_symlink():
             raise ValueError("a link")
+        if file.exists() and not file.is_file():
+            raise ValueError("no file")
         if file.stat().st_size > _FACTS_LIMIT:
             raise ValueError("too large")
         return Engine(folder, EngineFacts.from_json(json.loads(file.read_text())))
@@ -223,7 +237,7 @@ def find_engine(bundle: Bundle, gpu: Gpu, tensorrt: str, precision: str | None, 
             reason = "not built here; --backend tensorrt plays it all the same"
         if reason is None:
             return engine
-        reasons.append(f"{engine.folder.name}: {reason}")
+        reasons.append(f"{engine.name}: {reason}")
     what = f"{bundle.path}: no engine{f' in {precision}' if precision else ''} for this GPU ({gpu.name}, TensorRT {tensorrt})"
     command = f"bcm-edge build {bundle.path}{f' --precision {precision}' if precision else ''}"
     raise BackendError(f"{what}; build one: {command}" + "".join(f"\n  {reason}" for reason in reasons))

@@ -65,7 +65,7 @@ def test_the_forms_of_a_plan_are_bare(typed_copy: Path, run: Build):
 
 def test_progress_and_outcome_are_told(typed_copy: Path, run: Build):
     lines = run("build", typed_copy).stderr.splitlines()
-    assert lines[0] == "Fake Orin (compute capability 8.7, 8.0 GB, driver for CUDA 12.6), TensorRT 10.3.0"
+    assert lines[0] == "fp16 for Fake Orin (compute capability 8.7, 8.0 GB, driver for CUDA 12.6), TensorRT 10.3.0"
     phases = [line.rpartition(" (")[0] for line in lines if "Building" in line]
     assert phases == ["forward: Building", "inverse: Building", "add_noise: Building", "to_uint8: Building"]
     assert any(line.startswith("fp16 on tensorrt against torch: ") and ": ok (48 moves in" in line for line in lines)
@@ -221,8 +221,9 @@ def test_without_a_gpu_one_line_says_what_is_needed_and_what_still_works(
 ):
     ended = run("build", typed_copy, **environment)
     assert ended.returncode == 2 and ended.stdout == ""
-    works = "Without one, this bundle runs here with --backend onnxruntime or openvino"
-    assert ended.stderr == f"error: {message}. Engines are built on the machine they run on. {works}\n"
+    needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
+    works = "Run it on the machine that will play the engines. Here this bundle plays with --backend onnxruntime or openvino"
+    assert ended.stderr == f"error: {needs}: {message}. {works}\n"
 
 
 @pytest.mark.parametrize(
@@ -304,6 +305,24 @@ def test_a_dry_run_builds_nothing(typed_copy: Path, run: Build):
     assert json.loads(run("build", typed_copy, "--dry-run", "--json").stdout)["to_verify"] == [1, 4, 16]
 
 
+def test_without_a_precision_fp16_is_built_or_else_the_most_exact(bundle_copy: Path, typed_copy: Path, run: Build):
+    assert "would write" in run("build", bundle_copy, "--dry-run").stdout and "/fp32-sm87" in run("build", bundle_copy, "--dry-run").stdout
+    assert "/fp16-sm87" in run("build", typed_copy, "--dry-run").stdout
+
+
+def test_engines_that_an_export_would_lose_are_named(built_copy: Path, cli):
+    ended = cli("export", "-o", built_copy, "--force", "--dry-run")
+    assert ended.exit_code == 0 and "with 3 engines in it, which will have to be built again: fp16-sm87" in ended.stderr
+
+
+def test_doctor_on_another_machine_tells_broken_engines_from_foreign_ones(built_copy: Path, run: Build):
+    (next(built_copy.glob("engines/int8-*")) / "engine.json").write_text("{")
+    shown = run("doctor", built_copy, LD_LIBRARY_PATH="").stdout
+    assert "✗ engine: int8-sm87" in shown and "its engine.json cannot be used" in shown
+    assert "✓ engines: for other machines: fp16-sm87" in shown
+    assert "✓ GPU: none: no NVIDIA driver here" in shown
+
+
 def test_a_precision_that_the_bundle_lacks_is_refused_before_the_gpu_is_asked(bundle_copy: Path, cli):
     ended = cli("build", bundle_copy, "--precision", "fp16")
     assert ended.exit_code == 2 and "has no fp16 graphs (it has fp32); export with --precision fp32,fp16" in ended.stderr
@@ -311,7 +330,7 @@ def test_a_precision_that_the_bundle_lacks_is_refused_before_the_gpu_is_asked(bu
 
 def test_profiles_amounts_and_devices_are_read():
     assert [parse_profile(text) for text in ("1:4:16", "8", "2:2:2")] == [(1, 4, 16), (8, 8, 8), (2, 2, 2)]
-    assert [parse_bytes(text) for text in ("2G", "512M", "64k", "1073741824", "1GiB")] == [2 << 30, 512 << 20, 64 << 10, 1 << 30, 1 << 30]
+    assert [parse_bytes(text) for text in ("2G", "512M", "2048k", "1073741824", "1GiB")] == [2 << 30, 512 << 20, 2 << 20, 1 << 30, 1 << 30]
     assert [parse_device(text) for text in ("cuda", "cuda:0", "cuda:3")] == [0, 0, 3]
 
 
@@ -321,9 +340,9 @@ def test_profiles_that_are_none(text: str):
         parse_profile(text)
 
 
-@pytest.mark.parametrize("text", ["", "0", "2T", "-1G", "1.5G", "G", "nan"])
+@pytest.mark.parametrize("text", ["", "0", "2", "1023K", "2T", "99999999G", "-1G", "1.5G", "G", "nan"])
 def test_amounts_that_are_none(text: str):
-    with pytest.raises(click.BadParameter, match="is no amount of memory"):
+    with pytest.raises(click.BadParameter, match="is no whole amount of memory from 1M on"):
         parse_bytes(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_a_folder_of_engines_that_is_a_link_out_of_the_bundle_holds_none(built_c
     (built_copy / "engines").rename(tmp_path / "elsewhere")
     (built_copy / "engines").symlink_to(tmp_path / "elsewhere")
     assert engines(open_bundle(built_copy)) == []
+
+
+def test_a_pipe_is_not_read(fp16: Path):
+    (fp16 / "engine.json").unlink()
+    os.mkfifo(fp16 / "engine.json")
+    assert read_engine(fp16).problem == "its engine.json cannot be used (ValueError: no file)"
+
+
+def test_names_with_control_characters_are_not_shown(fp16: Path):
+    edit(fp16, lambda facts: facts.update(gpu="Orin\n✓ engine: fine"))
+    assert read_engine(fp16).problem == "its engine.json cannot be used (ValueError: a name that is none)"
+    odd = fp16.rename(fp16.with_name("odd\x1b[31m"))
+    assert str(read_engine(odd)).startswith("'odd\\x1b[31m': its engine.json cannot be used")
 
 
 def test_an_engine_that_is_being_written_is_not_seen(built_copy: Path, fp16: Path):

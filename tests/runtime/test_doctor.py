@@ -31,7 +31,7 @@ def board(now: float, power_mode: str = "0 MAXN") -> dict[str, Any]:
 def test_jetpack_and_power_are_told(monkeypatch: pytest.MonkeyPatch):
     found = on_jetson(monkeypatch, (36, 4, 3), board(2201.6))
     assert found["JetPack"].ok and found["JetPack"].fix == ""
-    assert found["JetPack"].detail == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; supported"
+    assert found["JetPack"].detail == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; meant for, not tried"
     assert found["power"] == doctor.Finding("power", True, "0 MAXN", "")
 
 

@@ -57,10 +57,10 @@ def test_releases_that_can_run(
 
 
 def test_what_is_said_of_a_release() -> None:
-    assert str(release((36, 4, 3))) == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; supported"
+    assert str(release((36, 4, 3))) == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; meant for, not tried"
     assert str(release((36, 3, 0))).endswith("TensorRT 8.6; best effort: types are hints, no bf16")
     assert release((36, 3, 0)).fix == "flash JetPack 6.2: it has TensorRT 10.3"
-    assert str(release((39, 2, 2))).endswith("TensorRT up to 11.4.1; supported; TensorRT 11.0 to 11.4.0 run on no JetPack")
+    assert str(release((39, 2, 2))).endswith("TensorRT up to 11.4.1; meant for, not tried; TensorRT 11.0 to 11.4.0 run on no JetPack")
 
 
 @pytest.mark.parametrize(

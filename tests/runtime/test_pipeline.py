@@ -10,6 +10,7 @@ import pytest
 
 import bcm_edge
 from bcm_edge import BCM, BcmError
+from bcm_edge.runtime.images import from_uint8
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,15 @@ def test_generate_refuses_with_one_line(bcm: BCM, arguments: dict, problem: str)
 def test_images_out_of_range_are_refused(bcm: BCM):
     with pytest.raises(BcmError, match=r"must lie in \[-1, 1\]; these reach 255"):
         bcm.invert(np.full((1, 1, 8, 8), 255, np.float32), labels=1)
+    with pytest.raises(BcmError, match="finite floats, not int64"):
+        bcm.invert(np.zeros((1, 1, 8, 8), np.int64), labels=1)
+
+
+def test_pixels_go_in_as_they_come_out(bcm: BCM):
+    pixels = bcm.generate(2, labels=1, uint8=True)
+    assert np.array_equal(bcm.invert(pixels, labels=1), bcm.invert(from_uint8(pixels), labels=1))
     with pytest.raises(BcmError, match="finite floats, not uint8"):
-        bcm.invert(np.zeros((1, 1, 8, 8), np.uint8), labels=1)
+        bcm.generate(latents=pixels, labels=1)
 
 
 def test_null_backend_computes_nothing(digits_bundle: Path):
