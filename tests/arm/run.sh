@@ -27,34 +27,34 @@ check() { # TITLE COMMAND…, which must succeed
 pip() { "$python" -m pip "$1" -qq --disable-pip-version-check "${@:2}"; }
 
 arm() { # Python for aarch64, without the settings that the environment holds for the host's Python and BLAS
-    env -i LC_ALL=C.UTF-8 PYTHONHOME="$PWD/$work/root/usr" PYTHONPATH="$PWD/$run/package:$PWD/$work/libraries" \
+    env -i LC_ALL=C.UTF-8 PYTHONHOME="$PWD/$work/debian/usr" PYTHONPATH="$PWD/$run/package:$PWD/$work/libraries" \
         BCM_EDGE_CACHE_DIR="$BCM_EDGE_CACHE_DIR" \
-        qemu-aarch64-static -cpu cortex-a72 -L $work/root $work/root/usr/bin/python3.11 "$@"
+        qemu-aarch64-static -cpu cortex-a72 -L $work/debian $work/debian/usr/bin/python3.11 "$@"
 }
 
 missing=()
 command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user-static)
-[ -d $work/root ] || command -v debootstrap >/dev/null || missing+=(debootstrap debian-archive-keyring)
+[ -d $work/debian ] || command -v debootstrap >/dev/null || missing+=(debootstrap debian-archive-keyring)
 if [ ${#missing[@]} -gt 0 ]; then
     [ "$EUID" -eq 0 ] || skip "${missing[*]} not installed, and only root can install them"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"; } >/dev/null ||
         skip "${missing[*]} not installed, and not to be had here"
 fi
-[ -d $work/root ] || [ "$EUID" -eq 0 ] || skip "debootstrap runs as root only"
+[ -d $work/debian ] || [ "$EUID" -eq 0 ] || skip "debootstrap runs as root only"
 
 # What is fetched is made as NAME.partial and renamed when whole.
 rm -rf $run $work/*.partial
 mkdir -p $run/host $run/arm
 export BCM_EDGE_CACHE_DIR=$PWD/$run/cache
-if [ ! -d $work/root ]; then
+if [ ! -d $work/debian ]; then
     echo "fetching Python for aarch64"
-    debootstrap --arch=arm64 --foreign --variant=minbase --include=python3 bookworm $work/root.partial >$work/debootstrap.log ||
+    debootstrap --arch=arm64 --foreign --variant=minbase --include=python3 bookworm $work/debian.partial >$work/debootstrap.log ||
         { tail -n 3 $work/debootstrap.log && false; }
-    for package in $work/root.partial/var/cache/apt/archives/*.deb; do # its second stage would have to run aarch64 programs
-        dpkg-deb -x "$package" $work/root.partial
+    for package in $work/debian.partial/var/cache/apt/archives/*.deb; do # its second stage would have to run aarch64 programs
+        dpkg-deb -x "$package" $work/debian.partial
         rm "$package"
     done
-    mv $work/root.partial $work/root
+    mv $work/debian.partial $work/debian
 fi
 if [ ! -d $work/tools ]; then # to build the wheel without the network
     pip download --no-deps --only-binary=:all: -d $work/tools.partial setuptools
@@ -64,7 +64,7 @@ fi
 for processor in $(seq 0 $(($(nproc) - 1))); do
     printf '%s\t: %s\n' processor "$processor" Features "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid" \
         "CPU implementer" 0x41 "CPU architecture" 8 "CPU variant" 0x0 "CPU part" 0xd08 "CPU revision" "3"$'\n'
-done >$work/root/proc/cpuinfo
+done >$work/debian/proc/cpuinfo
 
 build() { # from a copy: in the checkout, setuptools would pack what older builds left in build/lib
     mkdir $run/source

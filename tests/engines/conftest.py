@@ -41,6 +41,14 @@ def surroundings(driver: Path) -> dict[str, str]:
 
 
 @pytest.fixture
+def run(
+    process: Callable[..., subprocess.CompletedProcess[str]], surroundings: dict[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`python cli.py …` where driver and stand-ins are found; keywords are more of the environment."""
+    return lambda *arguments, **more: process(*arguments, **{**surroundings, **more})
+
+
+@pytest.fixture
 def record(monkeypatch: pytest.MonkeyPatch, driver: Path, surroundings: dict[str, str]) -> Iterator[ModuleType]:
     """Driver and stand-ins in this process and its children; yields fakes/gpu_record.py, which knows what was done."""
     library = ctypes.CDLL(str(driver / "libcuda.so.1"))
