@@ -301,7 +301,7 @@ def test_engine_that_cannot_be_built_says_why(bundle: Path) -> None:
 class Recorder(NullBackend):
     """A device that keeps what it is handed."""
 
-    files, smallest_batch, max_batch = {}, 1, 64
+    files, max_batch = {}, 64
     given: tuple[Any, ...] = ()
 
     def play_moves(self, x: np.ndarray, moves: Any, noises: Any, labels: Any, every: bool) -> np.ndarray:

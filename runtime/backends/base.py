@@ -43,7 +43,6 @@ class DeviceBackend(Backend, Protocol):
     """
 
     files: dict[str, str]  # what it plays besides the graphs it was made from: name in the bundle → sha256
-    smallest_batch: int  # fewer images are filled up
     max_batch: int  # more are refused
 
     def play_moves(

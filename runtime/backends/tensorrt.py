@@ -40,7 +40,7 @@ class TensorRtBackend:
         model = bundle.manifest.model
         self.engine, self.precision = engine, engine.facts.options.precision
         self.sample_shape, self.num_classes = model.sample_shape, model.num_classes
-        self.smallest_batch, _, self.max_batch = engine.facts.options.batch
+        self._smallest_batch, _, self.max_batch = engine.facts.options.batch
         self.files = plan_hashes(engine.folder.name, engine.facts)
         self._gpu = gpu
         self._lock = threading.Lock()
@@ -130,12 +130,12 @@ class TensorRtBackend:
         """Inputs repeated up to the smallest batch that the engine takes, and how many are real. Raises BackendError for too many."""
         n = len(x)
         if n > self.max_batch:
-            profile = f"{self.smallest_batch} to {self.max_batch}"
+            profile = f"{self._smallest_batch} to {self.max_batch}"
             raise BackendError(
                 f"a batch of {n} is outside the engine's profile ({profile}); play at most {self.max_batch} at once, "
-                f"or build another: bcm-edge build … --batch {self.smallest_batch}:{n}:{n}"
+                f"or build another: bcm-edge build … --batch {self._smallest_batch}:{n}:{n}"
             )
-        rows = np.arange(max(n, self.smallest_batch)) % n
+        rows = np.arange(max(n, self._smallest_batch)) % n
         if len(rows) == n:
             return x, list(noises), labels, n
         return x[rows], [None if noise is None else noise[rows] for noise in noises], None if labels is None else labels[rows], n

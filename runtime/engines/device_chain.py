@@ -39,7 +39,7 @@ class DeviceChain:
         shape: tuple[int, int, int, int],
         pixels: bool,
     ) -> None:
-        self.why_eager = "not recorded yet"
+        self.why_eager: str | None = None  # "" once there is a recording, None while none was tried
         self._engines, self._stream = engines, stream
         self._moves, self._noisy, self._batch, self._pixels = list(moves), list(noisy), shape[0], pixels
         self._graph: Graph | None = None
@@ -95,7 +95,7 @@ class DeviceChain:
         if labels is not None:
             arrays["label"][:] = labels
         self._inputs.upload()
-        if self.why_eager == "not recorded yet":
+        if self.why_eager is None:
             self._record()
         if self._graph is None:
             self._enqueue(int(self._stream.handle))

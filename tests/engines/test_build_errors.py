@@ -50,6 +50,7 @@ def test_without_a_gpu_one_line_says_what_is_needed_and_what_still_works(
         ("killed", BuildError, r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 1024M"),
         ("driver", BackendError, r"TensorRT 10\.3\.0 cannot start on this GPU and driver: CUDA initialization failure with error: 35"),
         ("refused", BuildError, r"forward: TensorRT 10\.3\.0 cannot build it: Internal Error: no such kernel"),
+        ("one wider", DowngradeError, "forward: 1 of 27 convolutions compute in more bits than fp16 asks for, input_blocks.0.0/Conv first"),
         ("wider", DowngradeError, "forward: 27 of 27 convolutions compute in more bits than fp16 asks for, input_blocks.0.0/Conv first"),
     ],
 )
@@ -75,6 +76,10 @@ def test_int8_may_leave_some_convolutions_wider_but_not_most(typed_copy: Path, c
     monkeypatch.setenv("FAKE_BUILD", "wider")
     with pytest.raises(DowngradeError, match="convolutions compute in more bits than int8 asks for"):
         compile_engines(typed_copy, precision="int8")
+    monkeypatch.setenv("FAKE_BUILD", "one wider")
+    warnings = [line for line in compile_engines(typed_copy, precision="int8") if line.startswith("warning")]
+    told = "1 of 27 convolutions compute in more bits than int8 asks for: "
+    assert [line.partition(told)[0] for line in warnings] == ["warning: forward: ", "warning: inverse: "]
 
 
 def test_engines_that_stray_are_not_kept(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):

@@ -2,7 +2,7 @@
 
 A plan is JSON that names the ONNX graph it was made of. Signatures are held against the real bindings in tests/tensorrt/test_contract.py.
 FAKE_TENSORRT is the version it says it has; FAKE_LABELS=int32 has it take labels as 8.6 does; FAKE_BUILD breaks the builder: "memory",
-"killed", "refused", "wider" (computes in float32).
+"killed", "refused", "wider" (computes in float32), "one wider" (one convolution does).
 """
 
 from __future__ import annotations
@@ -230,13 +230,14 @@ class Builder:
         convolutions = {layer.name: layer.get_input(0) for layer in network.layers if layer.type == LayerType.CONVOLUTION}
         dequantised = {layer.get_output(0).name for layer in network.layers if layer.type == LayerType.DEQUANTIZE}
         types = {name: _WORDS[DataType.INT8 if source.name in dequantised else source.dtype] for name, source in convolutions.items()}
+        narrow = [name for name, kind in types.items() if kind != "Float"]
         plan = {
             "tensorrt": __version__,
             "graph": str(network.graph.resolve()),
             "inputs": [(tensor.name, tensor.shape, int(tensor.dtype)) for tensor in network.inputs],
             "outputs": [(tensor.name, tensor.shape, int(tensor.dtype)) for tensor in network.outputs],
             "shapes": config.profile.shapes,
-            "types": dict.fromkeys(types, "Float") if fault == "wider" else types,
+            "types": types | dict.fromkeys(narrow[: {"wider": None, "one wider": 1}.get(fault, 0)], "Float"),
             "detailed": config.profiling_verbosity == ProfilingVerbosity.DETAILED,
             "stripped": BuilderFlag.STRIP_PLAN in config.flags,
         }
