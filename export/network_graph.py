@@ -64,7 +64,9 @@ def unet(g: GraphBuilder, net: UNet, x: str, tau_t: str, tau_u: str, label: str 
         joined = g.op("Concat", feature.name, skip.name, at=f"output_blocks.{index}", axis=1)
         feature = stage(g, stage_, Feature(joined, feature.channels + skip.channels, feature.size), emb, f"output_blocks.{index}")
     norm, _, last = net.out
-    return conv(g, last, norm_silu(g, norm, feature, "out.0"), "out.2").name
+    patches = conv(g, last, norm_silu(g, norm, feature, "out.0"), "out.2").name
+    p = net.config.patch_size
+    return patches if p == 1 else g.op("DepthToSpace", patches, at="out", blocksize=p, mode="CRD")
 
 
 def condition(g: GraphBuilder, net: UNet, tau_t: str, tau_u: str, label: str | None) -> str:

@@ -9,13 +9,25 @@ from typing import Any
 
 from ..errors import CheckpointError
 
+_COUNTS = (
+    "image_size",
+    "in_channels",
+    "model_channels",
+    "out_channels",
+    "num_res_blocks",
+    "num_head_channels",
+    "norm_groups",
+    "patch_size",
+)  # fields that are positive integers
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """An ADM U-Net with two time embeddings (arXiv 2105.05233 with the second embedding of arXiv 2403.18035).
 
-    The field names are those of the authors' JSON files. Level i of the U-Net runs at image_size / 2**i pixels with
-    model_channels * channel_mult[i] channels; attention_resolutions lists the downsampling factors 2**i that have attention.
+    The field names are those of the authors' JSON files, but for the last two. Level i of the U-Net runs at
+    image_size / patch_size / 2**i pixels with model_channels * channel_mult[i] channels; attention_resolutions lists the downsampling
+    factors 2**i that have attention.
     """
 
     image_size: int
@@ -30,6 +42,7 @@ class NetworkConfig:
     resblock_updown: bool
     use_scale_shift_norm: bool
     norm_groups: int = 32  # groups of every GroupNorm; the authors' networks have 32
+    patch_size: int = 1  # the first convolution takes patches of so many pixels square, the last one gives them back; the authors' take 1
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -38,7 +51,7 @@ class NetworkConfig:
 
     def _problem(self) -> str | None:
         """The first reason why no network has these fields, or None."""
-        for name in ("image_size", "in_channels", "model_channels", "out_channels", "num_res_blocks", "num_head_channels", "norm_groups"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 return f"{name} must be a positive integer, not {value!r}"
@@ -48,8 +61,9 @@ class NetworkConfig:
             return f"channel_mult must list positive integers, not {self.channel_mult!r}"
         if self.model_channels % 2:
             return f"model_channels is also the width of the sinusoidal embedding and must be even, not {self.model_channels}"
-        if self.image_size % 2 ** (len(self.channel_mult) - 1):
-            return f"image_size {self.image_size} cannot be halved {len(self.channel_mult) - 1} times"
+        if self.image_size % (self.patch_size * 2 ** (len(self.channel_mult) - 1)):
+            patches = f" into patches of {self.patch_size} and then" if self.patch_size > 1 else ""
+            return f"image_size {self.image_size} cannot be divided{patches} into {len(self.channel_mult)} levels, each half of the last"
         if self.in_channels != self.out_channels:
             return f"in_channels {self.in_channels} and out_channels {self.out_channels} differ, but f(x, t, u) has the shape of x"
         for level, mult in enumerate(self.channel_mult):
@@ -78,7 +92,7 @@ class NetworkConfig:
     def from_json(cls, values: dict[str, Any], where: str = "configuration") -> NetworkConfig:
         """Build from JSON values. Raises CheckpointError naming unknown or missing fields."""
         known = {f.name for f in fields(cls)}
-        required = known - {"norm_groups"}
+        required = known - {"norm_groups", "patch_size"}
         if not isinstance(values, dict):
             raise CheckpointError(f"{where}: expected a JSON object with {', '.join(sorted(required))}")
         if unknown := sorted(set(values) - known):

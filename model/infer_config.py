@@ -40,7 +40,8 @@ def infer_config(shapes: Shapes, known: Mapping[str, Any], where: str) -> Networ
 
 def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
     try:
-        model_channels, in_channels = shapes["input_blocks.0.0.weight"][:2]
+        model_channels, in_channels, stem_size, _ = shapes["input_blocks.0.0.weight"]
+        patch_size = stem_size // 3
         depth = 1 + sum(bool(_UP_BLOCK.match(name)) for name in shapes)  # every level but the first has one block that goes up
         stages = len({name.split(".")[1] for name in shapes if name.startswith("output_blocks.")})
         per_level = stages // depth  # num_res_blocks + 1 in the decoder; in the encoder num_res_blocks and one that goes down
@@ -48,13 +49,14 @@ def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
         told: dict[str, Any] = {
             "model_channels": model_channels,
             "in_channels": in_channels,
-            "out_channels": shapes["out.2.weight"][0],
+            "out_channels": shapes["out.2.weight"][0] // patch_size**2,
             "num_res_blocks": per_level - 1,
             "channel_mult": tuple(shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] // model_channels for i in firsts),
             "attention_resolutions": tuple(2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in shapes),
             "num_classes": shapes["label_emb.weight"][0] if "label_emb.weight" in shapes else None,
             "use_scale_shift_norm": shapes["input_blocks.1.0.emb_layers.1.weight"][0]
             == 2 * shapes["input_blocks.1.0.out_layers.3.weight"][0],
+            "patch_size": patch_size,
         }
         if depth > 1:  # one level has nothing to resample
             told["resblock_updown"] = not any(name.endswith(".op.weight") for name in shapes)

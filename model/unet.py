@@ -126,7 +126,11 @@ class Stage(nn.ModuleList):
 
 
 class StemConv(nn.Conv2d):
-    """The first convolution, which ignores the conditioning vector."""
+    """The first convolution, which ignores the conditioning vector: 3×3 over patches of p×p pixels, one output per patch."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        p = config.patch_size
+        super().__init__(config.in_channels, config.model_channels, 3 * p, stride=p, padding=p)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x)
@@ -155,7 +159,8 @@ class UNet(nn.Module):
         bottom = skip_channels[-1]
         self.middle_block = Stage([ResBlock(config, bottom, bottom), AttentionBlock(config, bottom), ResBlock(config, bottom, bottom)])
         self.output_blocks = _decoder(config, skip_channels)
-        self.out = nn.Sequential(nn.GroupNorm(config.norm_groups, base), nn.SiLU(), nn.Conv2d(base, config.out_channels, 3, padding=1))
+        patch = config.out_channels * config.patch_size**2
+        self.out = nn.Sequential(nn.GroupNorm(config.norm_groups, base), nn.SiLU(), nn.Conv2d(base, patch, 3, padding=1))
 
     def condition(self, tau_t: Tensor, tau_u: Tensor, label: Tensor | None) -> Tensor:
         """The conditioning vector [N, embedding_channels]: align([MLP_t ; MLP_u]) plus the label's embedding."""
@@ -172,13 +177,13 @@ class UNet(nn.Module):
         x = self.middle_block(x, emb)
         for stage in self.output_blocks:
             x = stage(torch.cat([x, skips.pop()], dim=1), emb)
-        return self.out(x)
+        return F.pixel_shuffle(self.out(x), self.config.patch_size)
 
 
 def _encoder(config: NetworkConfig) -> tuple[nn.ModuleList, list[int]]:
     """The input blocks, and the channel count each leaves for its skip connection."""
     c = config.model_channels
-    stages, skips = [Stage([StemConv(config.in_channels, c, 3, padding=1)])], [c]
+    stages, skips = [Stage([StemConv(config)])], [c]
     for level, mult in enumerate(config.channel_mult):
         c_level = mult * config.model_channels
         for _ in range(config.num_res_blocks):

@@ -54,8 +54,9 @@ def test_the_imagenet64_network_has_its_published_size():
         replace(TINY, resblock_updown=False, attention_resolutions=()),
         replace(TINY, use_scale_shift_norm=True, num_classes=None, channel_mult=(1, 2, 2), attention_resolutions=(1, 4)),
         replace(TINY, channel_mult=(2,), attention_resolutions=(1,), in_channels=1, out_channels=1),
+        replace(TINY, patch_size=4, channel_mult=(1, 2)),
     ],
-    ids=["imagenet64", "imagenet64-deep", "tiny", "conv-resampling", "scale-shift", "one-level"],
+    ids=["imagenet64", "imagenet64-deep", "tiny", "conv-resampling", "scale-shift", "one-level", "patches"],
 )
 def test_names_and_shapes_tell_the_configuration(config: NetworkConfig):
     with torch.device("meta"):

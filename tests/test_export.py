@@ -84,6 +84,7 @@ VARIANTS = [
     {"use_scale_shift_norm": True, "num_classes": None},
     {"channel_mult": (1, 1, 2), "attention_resolutions": (1, 4), "num_res_blocks": 2, "norm_groups": 16, "num_head_channels": 32},
     {"in_channels": 1, "out_channels": 1, "attention_resolutions": ()},
+    {"patch_size": 2},
 ]
 
 
@@ -224,7 +225,7 @@ def test_tensors_outside_the_initializers_are_refused():
         external_files(b"\x3a\x7f")
 
 
-@pytest.mark.parametrize("size", [7, 8, 15])
+@pytest.mark.parametrize("size", [7, 8, 15, 28])
 def test_networks_that_train_makes_come_back_as_they_were(tmp_path: Path, size: int):
     dataset = Dataset("x", torch.zeros(2, 1, size, size), torch.tensor([0, 1]))
     config = network_for(dataset, 8)

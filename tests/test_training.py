@@ -375,8 +375,9 @@ def test_data_that_is_not_there(tmp_path):
 
 
 def test_network_fits_the_images():
-    shapes = {size: network_for(random_data(size=size), 16).channel_mult for size in (8, 28, 32, 7)}
-    assert shapes == {8: (1, 2), 28: (1, 2, 2), 32: (1, 2, 2, 2), 7: (1,)}
+    networks = {size: network_for(random_data(size=size), 16) for size in (8, 27, 28, 32, 7)}
+    shapes = {size: (config.patch_size, config.channel_mult) for size, config in networks.items()}
+    assert shapes == {8: (1, (1, 2)), 27: (1, (1,)), 28: (2, (1, 2)), 32: (2, (1, 2, 2)), 7: (1, (1,))}
     assert trainer.new_model(network_for(random_data(), 8), 0)(torch.ones(1, 1, 8, 8), *torch.ones(2, 1), torch.tensor([0])).shape == (
         1,
         1,

@@ -39,6 +39,7 @@ CLIP = 1.0  # largest norm of the gradient, which rises each time the grid doubl
 EMA = 0.999
 FIRST_INTERVALS = 10
 SAVE_EVERY = 100  # steps between state files
+PATCHED = 24  # pixels; what is smaller is cheap enough as it is
 SAMPLES = 100  # in the picture beside the checkpoint
 
 
@@ -157,9 +158,13 @@ def sample_sheet(model: ConsistencyModel) -> np.ndarray:
 
 
 def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
-    """A small U-Net for these images: halved until 4 … 7 pixels are left, `channels` at full size and twice that below."""
+    """A small U-Net for these images: halved until 4 … 7 pixels are left, `channels` at the first level and twice that below.
+
+    Images of PATCHED pixels and more are taken in patches of 2×2, which makes the first level four times cheaper.
+    """
     _, c, height, _ = dataset.images.shape
-    levels, size = 1, height
+    patch_size = 2 if height >= PATCHED and height % 2 == 0 else 1
+    levels, size = 1, height // patch_size
     while size % 2 == 0 and size >= 8:
         levels, size = levels + 1, size // 2
     return NetworkConfig(
@@ -175,6 +180,7 @@ def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
         resblock_updown=False,
         use_scale_shift_norm=True,
         norm_groups=8,
+        patch_size=patch_size,
     )
 
 
