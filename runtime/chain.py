@@ -10,9 +10,10 @@ from ..errors import NonFiniteError
 from .backends.base import Backend, DeviceBackend
 from .images import to_uint8
 from .noise import INVERSION_DRAW, START_DRAW, standard_normal
-from .schedule import Inject, Move, Schedule
+from .schedule import SIGMA_MIN, Inject, Move, Schedule
 
 OnMove = Callable[[int, Move, np.ndarray], None]  # (index of the move, the move, the state after it [N, C, H, W])
+Project = Callable[[np.ndarray], np.ndarray]  # an image [N, C, H, W] → the nearest one that agrees with what is known of it
 Noises = list[np.ndarray | None]  # per move: what is added to its input, float32 [N, C, H, W]
 
 
@@ -23,6 +24,7 @@ def play(
     labels: np.ndarray | None = None,
     x: np.ndarray | None = None,
     on_move: OnMove | None = None,
+    project: Project | None = None,
 ) -> np.ndarray:
     """The state after the schedule: float32 [N, C, H, W], not clipped.
 
@@ -30,17 +32,15 @@ def play(
     x: float32 [N, C, H, W], the image (schedules that begin with an injection) or the state at level `schedule.start`;
     None draws a start of std `schedule.start` from the seeds. Raises NonFiniteError naming the first bad move.
 
-    on_move is called after every move; on a device, once all have been played there.
+    on_move is called after every move; on a device, once all have been played there. project is given the state whenever the
+    schedule arrives at an image (level 0.002) and returns the image to go on from; a device hands its state over for that.
     """
     x = start_state(schedule, backend, seeds) if x is None else x
     noises = injected_noises(schedule, backend, seeds)
-    if isinstance(backend, DeviceBackend):
-        return _play_on_device(schedule, backend, x, noises, labels, on_move)
-    for index, (move, noise) in enumerate(zip(schedule.moves, noises, strict=True)):
-        x = backend.play_move(x, noise, move, labels)
-        _check_finite(x, schedule, index, backend.name)
-        if on_move:
-            on_move(index, move, x)
+    for part in _parts(schedule) if project else [range(schedule.nfe)]:
+        x = _play_part(schedule, part, backend, x, noises, labels, on_move)
+        if project and schedule.moves[part[-1]].u == SIGMA_MIN:
+            x = project(x)
     return x
 
 
@@ -62,7 +62,7 @@ def play_to_pixels(
     noises = injected_noises(schedule, backend, seeds)
     pixels, finite = backend.play_to_pixels(x, schedule.moves, noises, labels)
     if not finite.all():
-        return to_uint8(_play_on_device(schedule, backend, x, noises, labels, None))  # which says where
+        return to_uint8(_play_part(schedule, range(schedule.nfe), backend, x, noises, labels, None))  # which says where
     return pixels
 
 
@@ -87,15 +87,48 @@ def injected_noises(schedule: Schedule, backend: Backend, seeds: Sequence[int]) 
     return noises
 
 
-def _play_on_device(
-    schedule: Schedule, backend: DeviceBackend, x: np.ndarray, noises: Noises, labels: np.ndarray | None, on_move: OnMove | None
+def _parts(schedule: Schedule) -> list[range]:
+    """The moves between one arrival at an image and the next."""
+    ends = [i + 1 for i, move in enumerate(schedule.moves) if move.u == SIGMA_MIN or i + 1 == schedule.nfe]
+    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _play_part(
+    schedule: Schedule,
+    part: range,
+    backend: Backend,
+    x: np.ndarray,
+    noises: Noises,
+    labels: np.ndarray | None,
+    on_move: OnMove | None,
 ) -> np.ndarray:
-    states = backend.play_moves(x, schedule.moves, noises, labels, every=on_move is not None)
+    """The state after these moves of the schedule."""
+    if isinstance(backend, DeviceBackend):
+        return _play_on_device(schedule, part, backend, x, noises, labels, on_move)
+    for index in part:
+        x = backend.play_move(x, noises[index], schedule.moves[index], labels)
+        _check_finite(x, schedule, index, backend.name)
+        if on_move:
+            on_move(index, schedule.moves[index], x)
+    return x
+
+
+def _play_on_device(
+    schedule: Schedule,
+    part: range,
+    backend: DeviceBackend,
+    x: np.ndarray,
+    noises: Noises,
+    labels: np.ndarray | None,
+    on_move: OnMove | None,
+) -> np.ndarray:
+    moves, added = schedule.moves[part.start : part.stop], noises[part.start : part.stop]
+    states = backend.play_moves(x, moves, added, labels, every=on_move is not None)
     if not np.isfinite(states[-1]).all():  # it began at some move, which only all the states can tell
-        for index, state in enumerate(backend.play_moves(x, schedule.moves, noises, labels, every=True)):
+        for index, state in zip(part, backend.play_moves(x, moves, added, labels, every=True), strict=True):
             _check_finite(state, schedule, index, backend.name)
     if on_move:
-        for index, (move, state) in enumerate(zip(schedule.moves, states, strict=True)):
+        for index, move, state in zip(part, moves, states, strict=True):
             on_move(index, move, state)
     return states[-1]
 

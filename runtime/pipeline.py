@@ -1,23 +1,23 @@
-"""A loaded model, as users hold it: `bcm = bcm_edge.load(BUNDLE)`, then generate, invert, reconstruct."""
+"""A loaded model, as users hold it: `bcm = bcm_edge.load(BUNDLE)`, then generate, invert, reconstruct, and what these open."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from . import tasks
+from .arguments import Labels, Seeds, check_holes, check_images, check_labels, check_latents, check_seeds
 from .backends import open_backend
 from .backends.base import Backend, DeviceBackend
 from .bundle import Bundle, open_bundle
-from .chain import OnMove
-from .images import from_uint8
+from .chain import OnMove, Project
 from .schedule import Schedule
-
-Seeds = int | Sequence[int] | np.ndarray
-Labels = int | Sequence[int] | np.ndarray | None
+from .tasks import basic, constrained, latents, restoration
+from .tasks import trace as tracing
+from .tasks.classes import guess_labels
 
 BATCH = 16  # images per network call on a processor, unless `load` is told otherwise
 
@@ -42,7 +42,7 @@ class BCM:
     Common arguments. seed: an integer s, meaning s, s+1, … for the images in order, or one integer per image; all noise of an
     image comes from its own seed. labels: an integer for all images or one per image, required exactly when the model has
     classes. schedule: a name from `schedules`, or a program such as "80>2.4>0.002". on_move(index, move, state): called after
-    every network call.
+    every network call. docs/tasks.md says what the tasks beyond generate, invert and reconstruct do, and how well.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, batch: int | None = None) -> None:
@@ -65,6 +65,10 @@ class BCM:
         """Named schedules of this model: name → text."""
         return dict(self.bundle.manifest.schedules)
 
+    def schedule(self, schedule: str | Schedule) -> Schedule:
+        """The program that a name or a text means. Raises ScheduleError."""
+        return self.bundle.schedule(schedule) if isinstance(schedule, str) else schedule
+
     def generate(
         self,
         n: int | None = None,
@@ -81,15 +85,18 @@ class BCM:
         latents: float32 [n, C, H, W] of unit variance, as `invert` returns them; without, they are drawn from the seeds.
         """
         if latents is not None:
-            latents = self._checked(latents, "latents")
+            latents = check_latents(latents, self.sample_shape)
             n = len(latents)
         elif n is None:
             n = max(_length(seed), _length(labels))
         if n < 1:
             raise InputError(f"the number of images must be at least 1, not {n}")
-        seeds, label_array, program = self._seeds(seed, n), self._labels(labels, n), self._schedule(schedule)
-        return self._batched(
-            n, lambda s: tasks.generate(self.backend, program, seeds[s], _part(label_array, s), _part(latents, s), on_move, uint8)
+        rows, program = self._rows(n, seed, labels), self.schedule(schedule)
+        return np.concatenate(
+            [
+                basic.generate(self.backend, program, r.seeds, r.labels, None if latents is None else r.of(latents), on_move, uint8)
+                for r in rows
+            ]
         )
 
     def invert(
@@ -102,11 +109,9 @@ class BCM:
         on_move: OnMove | None = None,
     ) -> np.ndarray:
         """Latents of the images: float32 [N, C, H, W] near unit variance. `generate(latents=…)` brings the images back."""
-        images = self._checked(images, "images")
-        seeds, label_array, program = self._seeds(seed, len(images)), self._labels(labels, len(images)), self._schedule(schedule)
-        return self._batched(
-            len(images), lambda s: tasks.invert(self.backend, program, images[s], seeds[s], _part(label_array, s), on_move)
-        )
+        images, program = check_images(images, self.sample_shape), self.schedule(schedule)
+        rows = self._rows(len(images), seed, labels)
+        return np.concatenate([basic.invert(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
 
     def reconstruct(
         self,
@@ -120,12 +125,157 @@ class BCM:
         uint8: bool = False,
     ) -> np.ndarray:
         """The images after inversion and generation: float32 [N, C, H, W] in [-1, 1], or uint8 if asked for."""
-        images = self._checked(images, "images")
-        seeds, label_array = self._seeds(seed, len(images)), self._labels(labels, len(images))
-        up, down = self._schedule(inversion), self._schedule(schedule)
-        return self._batched(
-            len(images), lambda s: tasks.reconstruct(self.backend, up, down, images[s], seeds[s], _part(label_array, s), on_move, uint8)
-        )
+        images, up, down = check_images(images, self.sample_shape), self.schedule(inversion), self.schedule(schedule)
+        rows = self._rows(len(images), seed, labels)
+        return np.concatenate([basic.reconstruct(self.backend, up, down, r.of(images), r.seeds, r.labels, on_move, uint8) for r in rows])
+
+    def interpolate(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        *,
+        frames: int = 9,
+        inversion: str | Schedule = "invert-2",
+        schedule: str | Schedule = "one-step",
+        seed: Seeds = 0,
+        labels: Labels = None,
+        labels_b: Labels = None,
+        on_move: OnMove | None = None,
+    ) -> np.ndarray:
+        """float32 [N, frames, C, H, W]: from the reconstructions of a [N, C, H, W] to those of b, through the latents between.
+
+        labels: of a, and of b unless labels_b says otherwise; frames of the first half are generated under a's, the others under b's.
+        """
+        if frames < 2:
+            raise InputError(f"frames must be at least 2, not {frames}")
+        if len(a) != len(b):
+            raise ImageError(f"{len(a)} images cannot be paired with {len(b)}")
+        labels_b = labels if labels_b is None else labels_b
+        seeds, of_a, of_b = check_seeds(seed, len(a)), *(check_labels(of, len(a), self.num_classes) for of in (labels, labels_b))
+        start, end = (self.invert(x, schedule=inversion, seed=seeds, labels=of, on_move=on_move) for x, of in ((a, of_a), (b, of_b)))
+        fractions = np.linspace(0, 1, frames)
+        path = latents.slerp(start, end, fractions)
+        between = None if of_a is None or of_b is None else np.where(fractions < 0.5, of_a[:, None], of_b[:, None])
+        return self._each(path, schedule, seeds, between, on_move)
+
+    def variations(
+        self,
+        images: np.ndarray,
+        n: int = 4,
+        *,
+        strength: float = 0.3,
+        inversion: str | Schedule = "invert-2",
+        schedule: str | Schedule = "one-step",
+        seed: Seeds = 0,
+        labels: Labels = None,
+        on_move: OnMove | None = None,
+    ) -> np.ndarray:
+        """float32 [N, n, C, H, W]: n images near each of the given ones.
+
+        strength: how far latents are turned to fresh noise, as a share of 90°; 0 gives the reconstruction, 1 an unrelated image.
+        """
+        if n < 1:
+            raise InputError(f"the number of variations must be at least 1, not {n}")
+        seeds, of = check_seeds(seed, len(images)), check_labels(labels, len(images), self.num_classes)
+        found = self.invert(images, schedule=inversion, seed=seeds, labels=of, on_move=on_move)
+        around = latents.nearby(found, strength, seeds, n)
+        return self._each(around, schedule, seeds, None if of is None else np.repeat(of[:, None], n, axis=1), on_move)
+
+    def inpaint(
+        self,
+        images: np.ndarray,
+        holes: np.ndarray,
+        *,
+        schedule: str | Schedule = constrained.INPAINTING,
+        seed: Seeds = 0,
+        labels: Labels = None,
+        on_move: OnMove | None = None,
+    ) -> np.ndarray:
+        """The images with their holes filled in, and every other pixel as it was: float32 [N, C, H, W] in [-1, 1].
+
+        holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W], or [N, 1 or C, H, W].
+        """
+        images, program = check_images(images, self.sample_shape), self.schedule(schedule)
+        holes = check_holes(holes, images)
+        rows = self._rows(len(images), seed, labels)
+        return self._constrained(program, rows, [constrained.known_pixels(r.of(images), r.of(holes)) for r in rows], on_move)
+
+    def colorize(
+        self,
+        grey: np.ndarray,
+        *,
+        schedule: str | Schedule = constrained.COLOURING,
+        seed: Seeds = 0,
+        labels: Labels = None,
+        on_move: OnMove | None = None,
+    ) -> np.ndarray:
+        """Colour images float32 [N, 3, H, W] whose brightness (ITU-R BT.601) is that of grey [N, 1, H, W]."""
+        channels, height, width = self.sample_shape
+        if channels != 3:
+            raise ImageError(f"this model's images have {channels} channel, so it knows no colours")
+        grey, program = check_images(grey, (1, height, width), "grey images"), self.schedule(schedule)
+        rows = self._rows(len(grey), seed, labels)
+        return self._constrained(program, rows, [constrained.known_brightness(r.of(grey)) for r in rows], on_move)
+
+    def upscale(
+        self,
+        small: np.ndarray,
+        *,
+        schedule: str | Schedule = constrained.UPSCALING,
+        seed: Seeds = 0,
+        labels: Labels = None,
+        on_move: OnMove | None = None,
+    ) -> np.ndarray:
+        """Images float32 [N, C, H, W] whose means over squares are the pixels of small [N, C, H / k, W / k], k a whole number."""
+        channels, height, width = self.sample_shape
+        size = np.shape(small)[2:]
+        factor = height // size[0] if len(size) == 2 and size[0] else 0
+        if factor < 2 or (size[0] * factor, size[1] * factor) != (height, width):
+            fits = ", ".join(f"{height // k}×{width // k}" for k in range(2, min(height, width) + 1) if height % k == width % k == 0)
+            raise ImageError(f"images of {'×'.join(map(str, size))} pixels cannot be enlarged to {height}×{width}; sizes that can: {fits}")
+        small, program = check_images(small, (channels, *size), "small images"), self.schedule(schedule)
+        rows = self._rows(len(small), seed, labels)
+        return self._constrained(program, rows, [constrained.known_means(r.of(small), factor) for r in rows], on_move)
+
+    def restore(
+        self,
+        images: np.ndarray,
+        *,
+        strength: float = 0.2,
+        schedule: str | Schedule | None = None,
+        seed: Seeds = 0,
+        labels: Labels = None,
+        on_move: OnMove | None = None,
+    ) -> np.ndarray:
+        """The images without what compression, blur, noise or an attack did to them: float32 [N, C, H, W] in [-1, 1].
+
+        strength: the noise level below which everything is taken for damage; schedule: another program from an image to an image.
+        """
+        images = check_images(images, self.sample_shape)
+        program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
+        rows = self._rows(len(images), seed, labels)
+        return np.concatenate([restoration.restore(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
+
+    def guess_labels(self, images: np.ndarray, *, seed: Seeds = 0, on_move: OnMove | None = None) -> np.ndarray:
+        """int64 [N]: the label under which the model denoises each image best, at 3 network calls per class and image."""
+        images, classes = check_images(images, self.sample_shape), self.num_classes
+        if classes is None:
+            raise LabelError("this model has no classes, so there is none to guess")
+        rows = self._rows(len(images), seed, 0)
+        return np.concatenate([guess_labels(self.backend, r.of(images), r.seeds, classes, on_move) for r in rows])
+
+    def trace(
+        self, schedule: str | Schedule = "one-step", *, images: np.ndarray | None = None, seed: Seeds = 0, labels: Labels = None
+    ) -> tracing.Trace:
+        """All states of a schedule: from images if it starts from an image, else one per seed and label, from noise."""
+        program = self.schedule(schedule)
+        if program.from_image != (images is not None):
+            raise InputError(f"schedule {str(program)!r} starts from {'an image' if program.from_image else 'noise'}")
+        given = None if images is None else check_images(images, self.sample_shape)
+        n = max(_length(seed), _length(labels)) if given is None else len(given)
+        rows = self._rows(n, seed, labels)
+        parts = [tracing.trace(self.backend, program, r.seeds, r.labels, None if given is None else r.of(given)) for r in rows]
+        return tracing.Trace(parts[0].levels, np.concatenate([part.states for part in parts], axis=1))
 
     def close(self) -> None:
         """Free the backend."""
@@ -137,62 +287,41 @@ class BCM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _batched(self, n: int, run: Callable[[slice], np.ndarray]) -> np.ndarray:
-        return np.concatenate([run(part) for part in _slices(n, self.batch)])
+    def _rows(self, n: int, seed: Seeds, labels: Labels) -> list[Rows]:
+        seeds, of = check_seeds(seed, n), check_labels(labels, n, self.num_classes)
+        parts = [slice(start, min(start + self.batch, n)) for start in range(0, n, self.batch)]
+        return [Rows(part, seeds[part], None if of is None else of[part]) for part in parts]
 
-    def _schedule(self, schedule: str | Schedule) -> Schedule:
-        return self.bundle.schedule(schedule) if isinstance(schedule, str) else schedule
+    def _each(
+        self, around: np.ndarray, schedule: str | Schedule, seeds: Sequence[int], labels: np.ndarray | None, on_move: OnMove | None
+    ) -> np.ndarray:
+        """Images of several latents per seed: [N, K, C, H, W] → the same; labels [N, K]."""
+        n, k = around.shape[:2]
+        images = self.generate(
+            latents=around.reshape(n * k, *self.sample_shape),
+            schedule=schedule,
+            seed=[seed for seed in seeds for _ in range(k)],
+            labels=None if labels is None else labels.ravel(),
+            on_move=on_move,
+        )
+        return images.reshape(around.shape)
 
-    def _seeds(self, seed: Seeds, n: int) -> list[int]:
-        given = [seed + i for i in range(n)] if isinstance(seed, (int, np.integer)) else seed
-        if not np.iterable(given) or not all(isinstance(s, (int, np.integer)) for s in given):
-            raise InputError("seeds must be integers")
-        seeds = [int(s) for s in given]
-        if len(seeds) != n:
-            raise InputError(f"{len(seeds)} seeds were given for {n} images")
-        if not all(0 <= s < 2**64 for s in seeds):
-            raise InputError("seeds must lie in [0, 2**64)")
-        return seeds
-
-    def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
-        classes = self.num_classes
-        if classes is None:
-            if labels is not None:
-                raise LabelError("this model has no classes, so it takes no labels")
-            return None
-        if labels is None:
-            raise LabelError(f"this model is class-conditional: give labels from 0 to {classes - 1} (--label on the command line)")
-        array = np.asarray(labels)
-        if array.dtype.kind not in "iu":
-            raise LabelError(f"labels must be integers, not {array.dtype}")
-        if array.ndim > 1 or (array.ndim == 1 and len(array) != n):
-            raise LabelError(f"{array.size} labels were given for {n} images")
-        if array.size and not (array.min() >= 0 and array.max() < classes):
-            wrong = array.min() if array.min() < 0 else array.max()
-            raise LabelError(f"label {wrong} is out of range; this model has classes 0 to {classes - 1}")
-        return np.broadcast_to(array, n).astype(np.int64)
-
-    def _checked(self, values: np.ndarray, what: str) -> np.ndarray:
-        array = np.asarray(values)
-        if what == "images" and array.dtype == np.uint8:
-            array = from_uint8(array)
-        if array.ndim != 4 or array.shape[1:] != self.sample_shape or not len(array):
-            raise ImageError(f"{what} have shape {list(array.shape)}, the model takes [N, {', '.join(map(str, self.sample_shape))}]")
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ImageError(f"{what} must be finite floats, not {array.dtype}{'' if array.dtype.kind != 'f' else ' with NaN or infinity'}")
-        if what == "images" and np.abs(array).max() > 1.001:
-            raise ImageError(f"images must lie in [-1, 1]; these reach {np.abs(array).max():.3g}")
-        return array.astype(np.float32)
+    def _constrained(self, program: Schedule, rows: list[Rows], known: list[Project], on_move: OnMove | None) -> np.ndarray:
+        pairs = zip(rows, known, strict=True)
+        return np.concatenate([constrained.constrained(self.backend, program, k, r.seeds, r.labels, on_move) for r, k in pairs])
 
 
-def _part(array: np.ndarray | None, part: slice) -> np.ndarray | None:
-    return None if array is None else array[part]
+@dataclass(frozen=True)
+class Rows:
+    """What one network call gets: some rows of the arrays, with their seeds and labels."""
+
+    where: slice
+    seeds: list[int]
+    labels: np.ndarray | None
+
+    def of(self, array: np.ndarray) -> np.ndarray:
+        return array[self.where]
 
 
 def _length(values: Seeds | Labels) -> int:
     return len(values) if isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) else 1
-
-
-def _slices(n: int, size: int) -> Iterator[slice]:
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bcm_edge import BcmError, parse_schedule
-from bcm_edge.runtime import tasks
+from bcm_edge.runtime.tasks import basic as tasks
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.noise import INVERSION_DRAW, standard_normal
 from bcm_edge.runtime.schedule import Move

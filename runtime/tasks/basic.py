@@ -1,4 +1,4 @@
-"""What users ask for, as short programs of moves. A task knows the chain and no backend."""
+"""Generate, invert, reconstruct: one program each."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import ScheduleError
-from .backends.base import Backend
-from .chain import OnMove, play, play_to_pixels
-from .schedule import SIGMA_MAX, SIGMA_MIN, Schedule
+from ...errors import ScheduleError
+from ..backends.base import Backend
+from ..chain import OnMove, play, play_to_pixels
+from ..schedule import SIGMA_MAX, SIGMA_MIN, Schedule
 
 
 def generate(

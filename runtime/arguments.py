@@ -1,0 +1,86 @@
+"""What the methods of BCM are given, checked and made into arrays; messages say what was wrong and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import ImageError, InputError, LabelError
+from .images import from_uint8
+
+Seeds = int | Sequence[int] | np.ndarray
+Labels = int | Sequence[int] | np.ndarray | None
+
+
+def check_seeds(seed: Seeds, n: int) -> list[int]:
+    """One seed per image: s, s+1, … from an integer, or as listed. Raises InputError."""
+    given = [seed + i for i in range(n)] if isinstance(seed, (int, np.integer)) else seed
+    if not np.iterable(given) or not all(isinstance(s, (int, np.integer)) for s in given):
+        raise InputError("seeds must be integers")
+    seeds = [int(s) for s in given]
+    if len(seeds) != n:
+        raise InputError(f"{len(seeds)} seeds were given for {n} images")
+    if not all(0 <= s < 2**64 for s in seeds):
+        raise InputError("seeds must lie in [0, 2**64)")
+    return seeds
+
+
+def check_labels(labels: Labels, n: int, classes: int | None) -> np.ndarray | None:
+    """int64 [N] for a model with classes, None for one without. Raises LabelError."""
+    if classes is None:
+        if labels is not None:
+            raise LabelError("this model has no classes, so it takes no labels")
+        return None
+    if labels is None:
+        raise LabelError(f"this model is class-conditional: give labels from 0 to {classes - 1} (--label on the command line)")
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        raise LabelError(f"labels must be integers, not {array.dtype}")
+    if array.ndim > 1 or (array.ndim == 1 and len(array) != n):
+        raise LabelError(f"{array.size} labels were given for {n} images")
+    if array.size and not (array.min() >= 0 and array.max() < classes):
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise LabelError(f"label {wrong} is out of range; this model has classes 0 to {classes - 1}")
+    return np.broadcast_to(array, n).astype(np.int64)
+
+
+def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "images") -> np.ndarray:
+    """float32 [N, *shape] in [-1, 1] from that or uint8. Raises ImageError."""
+    array = np.asarray(values)
+    images = _check_floats(from_uint8(array) if array.dtype == np.uint8 else array, shape, what)
+    if np.abs(images).max() > 1.001:
+        raise ImageError(f"{what} must lie in [-1, 1]; these reach {np.abs(images).max():.3g}")
+    return images
+
+
+def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """float32 [N, *shape]. Raises ImageError."""
+    return _check_floats(np.asarray(values), shape, "latents")
+
+
+def _check_floats(array: np.ndarray, shape: tuple[int, int, int], what: str) -> np.ndarray:
+    if array.ndim != 4 or array.shape[1:] != shape or not len(array):
+        raise ImageError(f"{what} have shape {list(array.shape)}, the model takes [N, {', '.join(map(str, shape))}]")
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise ImageError(f"{what} must be finite floats, not {array.dtype}{'' if array.dtype.kind != 'f' else ' with NaN or infinity'}")
+    return array.astype(np.float32)
+
+
+def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """bool, True where unknown, of the shape of images: from one [H, W] for all, or [N, H, W], [N, 1, H, W] or [N, C, H, W].
+
+    Numbers count as True where they are not 0. Raises ImageError for other shapes, and for holes that are nothing or everything.
+    """
+    array = np.asarray(holes) != 0
+    n, _, height, width = images.shape
+    grown = array[None, None] if array.ndim == 2 else array[:, None] if array.ndim == 3 else array
+    if grown.ndim != 4 or grown.shape[2:] != (height, width) or len(grown) not in (1, n) or grown.shape[1] not in (1, images.shape[1]):
+        raise ImageError(f"a mask of shape {list(array.shape)} does not fit images of shape {list(images.shape)}; the last two must agree")
+    full = np.broadcast_to(grown, images.shape)
+    for index, hole in enumerate(full):
+        if not hole.any():
+            raise ImageError(f"the mask of image {index} is empty: nothing of it is to be filled in")
+        if hole.all():
+            raise ImageError(f"the mask of image {index} covers all of it: nothing is known, so generate it instead")
+    return full
