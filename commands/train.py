@@ -24,13 +24,20 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
     help="digits, a FOLDER of images (sub-folders are classes), or an npz with images [and labels].",
 )
 @output_option("The checkpoint to write, with a picture of samples beside it.")
-@click.option("--init", type=click.Path(path_type=Path), help="A checkpoint to fine-tune: a BCM, or an iCT network.")
+@click.option("--init", type=click.Path(path_type=Path), help="To fine-tune: a BCM or an iCT network, with edm a denoiser.")
 @preset_option
 @config_option
+@click.option(
+    "--objective",
+    type=click.Choice(["bcm", "edm"]),
+    default="bcm",
+    show_default=True,
+    help="edm: a plain denoiser, the baseline that evaluate compares with.",
+)
 @click.option("--steps", default=3000, show_default=True, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images per step.")
 @click.option("--learning-rate", default=2e-3, show_default=True, help="Peak of the schedule.")
-@click.option("--intervals", default=160, show_default=True, help="Of the finest noise grid; fewer suit runs under 2000 steps.")
+@click.option("--intervals", default=160, show_default=True, help="Of a BCM's finest noise grid; fewer suit runs under 2000 steps.")
 @click.option("--channels", default=32, show_default=True, help="Of the network at full resolution, a multiple of 8.")
 @click.option("--image-size", type=click.IntRange(1), help="Pixels; a folder's images are resized to it.")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
@@ -44,6 +51,7 @@ def train(
     init: Path | None,
     preset: str | None,
     config_file: Path | None,
+    objective: str,
     steps: int,
     batch: int,
     learning_rate: float,
@@ -62,10 +70,12 @@ def train(
     from ..training.trainer import TrainOptions
     from ..training.trainer import train as run_training
 
-    options = TrainOptions(steps, batch, learning_rate, intervals, channels, seed)
+    options = TrainOptions(steps, batch, learning_rate, intervals, channels, seed, objective)
     start = load_checkpoint(init, known_fields(preset, config_file)) if init else None
     samples = run_training(data, output, options, _show, init=start, image_size=image_size, device=device, resume=resume, force=force)
-    progress(f"samples: {samples}\nnext:\n  bcm-edge export {output} -o {output.with_suffix('.bundle')}")
+    export = f"bcm-edge export {output} -o {output.with_suffix('.bundle')}"
+    compare = f"bcm-edge evaluate BUNDLE --data DATA --baseline {output}"
+    progress(f"samples: {samples}\nnext:\n  {compare if objective == 'edm' else export}")
     result(as_json, {"checkpoint": str(output), "samples": str(samples), "steps": steps}, str(output))
 
 
@@ -75,6 +85,7 @@ def _show(at: Progress) -> None:
     if at.step % (_PERIOD if terminal else 10 * _PERIOD) and at.step != at.steps:
         return
     minutes, seconds = divmod(round(at.seconds_left), 60)
-    losses = f"consistency {at.consistency:.4f}  soft {at.soft:.4f}"
-    line = f"step {at.step}/{at.steps}  {at.intervals} intervals  {losses}  {minutes}:{seconds:02} left"
+    grid = [] if at.intervals is None else [f"{at.intervals} intervals"]
+    losses = [f"{name} {value:.4f}" for name, value in at.losses.items()]
+    line = "  ".join([f"step {at.step}/{at.steps}", *grid, *losses, f"{minutes}:{seconds:02} left"])
     click.echo(f"\r{line}   " if terminal else line, err=True, nl=not terminal or at.step == at.steps)

@@ -22,7 +22,8 @@ from ..model.preconditioning import ConsistencyModel
 from ..runtime.images import save_images
 from ..runtime.schedule import Schedule, parse_schedule
 from ..training.data import SPLIT_SEED, load_digits
-from ..training.trainer import Progress, Trainer, TrainOptions, fit, network_for, sample_sheet
+from ..training.networks import network_for
+from ..training.trainer import Progress, Trainer, TrainOptions, fit, sample_sheet
 from .classifier import Classifier, train_classifier
 from .quality import ONE_STEP, Generation, Inversion, Judge, measure_generation, measure_inversion
 
@@ -51,11 +52,11 @@ def main() -> None:
     classifier = train_classifier(load_digits("train"))
     path = shipped_checkpoint()
     trainer, cost = _train(path)
-    schedules = pick_schedules(trainer.averaged_model(), classifier)
+    schedules = pick_schedules(trainer.checkpoint().model(), classifier)
     provenance = {**trainer.provenance(), "processor_minutes": round(cost.processor, 1)}
     save_checkpoint(path, trainer.average, trainer.config, {n: str(s) for n, s in schedules.items()}, provenance)
     path.with_name(path.name + ".state").unlink()
-    save_images(sample_sheet(trainer.averaged_model()), root / "docs" / "digits.png", force=True)
+    save_images(sample_sheet(trainer.checkpoint()), root / "docs" / "digits.png", force=True)
     report(path, classifier, cost, root / "docs" / "model.md")
 
 
@@ -68,8 +69,8 @@ def _train(path: Path) -> tuple[Trainer, Cost]:
 
 def _print(p: Progress) -> None:
     if p.step % 100 == 0:
-        losses = f"consistency {p.consistency:.4f}  soft {p.soft:.4f}  {p.intervals} intervals"
-        print(f"step {p.step}/{p.steps}  {losses}  {p.seconds_left / 60:.1f} min left", file=sys.stderr, flush=True)
+        losses = "".join(f"{name} {value:.4f}  " for name, value in p.losses.items())
+        print(f"step {p.step}/{p.steps}  {losses}{p.intervals} intervals  {p.seconds_left / 60:.1f} min left", file=sys.stderr, flush=True)
 
 
 def pick_schedules(model: ConsistencyModel, classifier: Classifier) -> dict[str, Schedule]:
@@ -156,7 +157,7 @@ def _inversion_lines(rows: Sequence[Inversion]) -> list[str]:
 
 
 def _protocol_lines(judge: Judge) -> list[str]:
-    n, m = len(judge.wanted), len(judge.images)
+    n, m = judge.samples, len(judge.images)
     return [
         "## How it was measured",
         "",

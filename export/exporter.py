@@ -57,6 +57,7 @@ class ExportPlan:
     allow_inaccurate: bool = False
 
     def __post_init__(self) -> None:
+        self.checkpoint.require("bcm")
         if self.checkpoint.untrained_inversion:
             raise CheckpointError(
                 f"{self.checkpoint.name} is an iCT checkpoint: it has never been trained to move to any level but the image, so it "

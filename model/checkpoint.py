@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,9 @@ from ..errors import CheckpointError
 from ..runtime.files import replacing
 from .config import NetworkConfig
 from .infer_config import complete_ict, infer_config, is_ict
-from .preconditioning import ConsistencyModel
+from .preconditioning import ConsistencyModel, Denoiser
+
+Model = TypeVar("Model", ConsistencyModel, Denoiser)
 
 METADATA_KEY = "bcm_edge"  # the one entry this package writes into a safetensors header: a JSON object
 
@@ -41,10 +43,35 @@ class Checkpoint:
     schedules: dict[str, str] = field(default_factory=dict)  # name → text, where the file brings its own
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def objective(self) -> str:
+        """What the network was trained to be: "bcm", or "edm" for a denoiser. Files that do not say are BCMs."""
+        return self.provenance.get("objective", "bcm")
+
+    def require(self, objective: str) -> None:
+        """Raise CheckpointError if the network was trained to be something else."""
+        if self.objective == objective:
+            return
+        if objective == "edm":
+            raise CheckpointError(f"{self.name} is no denoiser; bcm-edge train --objective edm makes one")
+        raise CheckpointError(
+            f"{self.name} is no BCM: it was trained with --objective {self.objective}, as a baseline to compare one with, and cannot move "
+            f"between noise levels. Compare: bcm-edge evaluate BUNDLE --data DATA --baseline {self.name}"
+        )
+
     def model(self) -> ConsistencyModel:
-        """The network with these weights (shared with the checkpoint, not copied), in evaluation mode."""
+        """The BCM with these weights (shared with the checkpoint, not copied), in evaluation mode. Raises CheckpointError for others."""
+        self.require("bcm")
+        return self._filled(ConsistencyModel)
+
+    def denoiser(self) -> Denoiser:
+        """The same of an EDM denoiser."""
+        self.require("edm")
+        return self._filled(Denoiser)
+
+    def _filled(self, kind: type[Model]) -> Model:
         with torch.device("meta"):
-            model = ConsistencyModel(self.config)
+            model = kind(self.config)
         model.network.load_state_dict(self.state_dict, assign=True)
         return model.eval().requires_grad_(False)
 

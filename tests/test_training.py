@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 
 from bcm_edge.errors import BackendError, CheckpointError, ImageError, InputError, LabelError, NonFiniteError, OutputError
-from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint
-from bcm_edge.training import objective, trainer
+from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bcm_edge.model.preconditioning import ConsistencyModel
+from bcm_edge.training import objective
 from bcm_edge.training.data import Dataset, load_dataset, load_digits
+from bcm_edge.training.networks import network_for, new_model
 from bcm_edge.training.objective import Draw, Objective, draw, grid, interval_probabilities, intervals_at, pseudo_huber
-from bcm_edge.training.trainer import Trainer, TrainOptions, network_for, train
+from bcm_edge.training.trainer import Trainer, TrainOptions, train
 
 SMALL = TrainOptions(steps=7, batch=4, channels=8, intervals=20)
 
@@ -100,11 +102,11 @@ def test_gradient_passes_through_the_frozen_network_to_the_live_one_only():
     assert labels is not None
     n = len(dataset)
     at = Draw(torch.full((n,), 1.5), torch.full((n,), 1.2), torch.full((n,), 0.6), torch.ones_like(dataset.images))
-    soft = run.objective(dataset.images, labels, at).soft
+    soft = run.objective(dataset.images, labels, at)["soft"]
     got = torch.autograd.grad(soft, run.parameters, allow_unused=True)
 
     half = n // 2
-    constant = run.averaged_model()
+    constant = run.checkpoint().model()
     constant.load_state_dict(run.model.state_dict())
     constant.requires_grad_(False)
     x, y, low = dataset.images[:half], labels[:half], torch.full((half,), 0.002)
@@ -198,6 +200,15 @@ def test_train_writes_a_checkpoint_and_its_samples(tmp_path):
     assert not list(tmp_path.glob("*.state"))
 
 
+def test_the_checkpoint_of_a_run_is_what_its_file_holds(tmp_path):
+    run = trained_a_little(random_data())
+    held = run.checkpoint()
+    save_checkpoint(tmp_path / "c.safetensors", run.average, run.config, held.schedules, held.provenance)
+    read = load_checkpoint(tmp_path / "c.safetensors")
+    assert (read.config, read.schedules, read.provenance) == (held.config, held.schedules, held.provenance)
+    assert all(torch.equal(read.state_dict[name], tensor) for name, tensor in held.state_dict.items())
+
+
 def test_train_keeps_an_output_that_exists(tmp_path):
     out = tmp_path / "model.safetensors"
     out.write_text("precious")
@@ -266,6 +277,16 @@ def test_resume_refuses_the_state_of_another_run(tmp_path):
         Trainer(random_data(), network_for(random_data(), 8), other).restore(state)
     with pytest.raises(CheckpointError, match="other data"):
         Trainer(random_data(13), network_for(random_data(), 8), SMALL).restore(state)
+
+
+def test_a_state_from_before_there_was_a_choice_is_of_a_bcm(tmp_path):
+    run = Trainer(random_data(), network_for(random_data(), 8), SMALL)
+    run.step()
+    del run.fingerprint["objective"]
+    run.save(tmp_path / "s")
+    again = Trainer(random_data(), network_for(random_data(), 8), SMALL)
+    again.restore(tmp_path / "s")
+    assert again.done == 1
 
 
 def test_resume_refuses_a_damaged_state(tmp_path):
@@ -378,12 +399,8 @@ def test_network_fits_the_images():
     networks = {size: network_for(random_data(size=size), 16) for size in (8, 27, 28, 32, 7)}
     shapes = {size: (config.patch_size, config.channel_mult) for size, config in networks.items()}
     assert shapes == {8: (1, (1, 2)), 27: (1, (1,)), 28: (2, (1, 2)), 32: (2, (1, 2, 2)), 7: (1, (1,))}
-    assert trainer.new_model(network_for(random_data(), 8), 0)(torch.ones(1, 1, 8, 8), *torch.ones(2, 1), torch.tensor([0])).shape == (
-        1,
-        1,
-        8,
-        8,
-    )
+    model = new_model(ConsistencyModel, networks[8], 0)
+    assert model(torch.ones(1, 1, 8, 8), *torch.ones(2, 1), torch.tensor([0])).shape == (1, 1, 8, 8)
 
 
 def test_fine_tuning_starts_from_the_given_weights_on_the_finest_grid(tmp_path: Path):

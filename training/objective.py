@@ -90,18 +90,6 @@ def draw(shape: torch.Size, intervals: int, generator: torch.Generator) -> Draw:
     return Draw(levels[top], levels[top - 1], levels[end], torch.randn(shape, generator=generator))
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Batch means of the two terms; their sum is minimised."""
-
-    consistency: Tensor
-    soft: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        return self.consistency + self.soft
-
-
 class Objective:
     """The two losses of a model, with f⁻ sharing the model's parameters.
 
@@ -114,8 +102,8 @@ class Objective:
         self.frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
         self.c = HUBER * math.sqrt(math.prod(model.config.sample_shape))
 
-    def __call__(self, images: Tensor, labels: Tensor | None, at: Draw) -> Losses:
-        """Losses for images [N, C, H, W] in [-1, 1] and labels [N] of a class-conditional model.
+    def __call__(self, images: Tensor, labels: Tensor | None, at: Draw) -> dict[str, Tensor]:
+        """Batch means of "consistency" and "soft" for images [N, C, H, W] in [-1, 1] and labels [N] of a class-conditional model.
 
         The soft term is taken on the first SOFT_SHARE of the batch; its move shares a forward pass with the consistency term.
         """
@@ -131,4 +119,4 @@ class Objective:
         through = functional_call(self.model, self.frozen, (x_u, at.u[:m], low[:m], first))
         consistency = pseudo_huber(denoised, target, self.c) / (at.t - at.t_near)
         soft = pseudo_huber(through, target[:m], self.c) / (at.t - at.u)[:m].abs()
-        return Losses(consistency.mean(), soft.mean())
+        return {"consistency": consistency.mean(), "soft": soft.mean()}

@@ -24,13 +24,16 @@ from ..errors import BackendError, CheckpointError, InputError, NonFiniteError, 
 from ..model.checkpoint import Checkpoint, save_checkpoint
 from ..model.config import NetworkConfig
 from ..model.player import TorchBackend
-from ..model.preconditioning import ConsistencyModel
+from ..model.preconditioning import ConsistencyModel, Denoiser
+from ..model.samplers import Solver
 from ..runtime.chain import play
 from ..runtime.files import check_free, replacing
 from ..runtime.images import save_images
 from ..runtime.pipeline import BATCH
 from ..runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
 from .data import Dataset, load_dataset
+from .denoising import Denoising, noised
+from .networks import fitting, network_for, new_model
 from .objective import Objective, draw, intervals_at
 
 WARM_UP = 100  # steps over which the learning rate rises from 0
@@ -39,13 +42,14 @@ CLIP = 1.0  # largest norm of the gradient, which rises each time the grid doubl
 EMA = 0.999
 FIRST_INTERVALS = 10
 SAVE_EVERY = 100  # steps between state files
-PATCHED = 24  # pixels; what is smaller is cheap enough as it is
 SAMPLES = 100  # in the picture beside the checkpoint
+SHEET_SOLVER = Solver("heun", 18)  # of a denoiser's picture; EDM's own choice for small images
+OBJECTIVES = ("bcm", "edm")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What decides, with the data, which weights come out."""
+    """What decides, with the data, which weights come out. objective: "bcm", or "edm" for the baseline, which has no intervals."""
 
     steps: int = 3000
     batch: int = 64
@@ -53,11 +57,14 @@ class TrainOptions:
     intervals: int = 160  # of the finest grid; more for longer runs, but 1280 in 500 steps fails
     channels: int = 32  # of the network at full resolution
     seed: int = 0
+    objective: str = "bcm"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be in [0, 2**63), not {self.seed}")
         if self.channels % 8:
@@ -70,13 +77,12 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after `step` of `steps`; the losses are those of this step's batch."""
+    """Where a run stands after `step` of `steps`; the losses, by name, are those of this step's batch."""
 
     step: int
     steps: int
-    intervals: int
-    consistency: float
-    soft: float
+    intervals: int | None  # of a BCM's grid
+    losses: dict[str, float]
     seconds_left: float
 
 
@@ -97,7 +103,8 @@ def train(
 ) -> Path:
     """Train on `data` (see load_dataset) and write `output`, a safetensors checkpoint in fp16, with samples beside it.
 
-    init: a BCM, or an iCT checkpoint with its identity initialisation, to fine-tune; it decides the network and the image size.
+    init: a checkpoint of the same objective to fine-tune, for "bcm" also an iCT network with its identity initialisation; it decides the
+    network and the image size.
 
     The state file `output` + ".state" lets a killed run go on with resume=True (even with force) and is removed at the end. Returns the
     path of the samples. Raises InputError of some kind before the first step if anything given cannot be used, NonFiniteError if
@@ -112,10 +119,11 @@ def train(
     if state.exists() and not (resume or force):
         raise OutputError(f"{state} is of an unfinished run; --resume continues it, --force starts anew")
     dataset = load_dataset(data, init.config.image_size if init else image_size)
-    config = _fitting(init.config, dataset) if init else network_for(dataset, options.channels)
+    config = fitting(init.config, dataset) if init else network_for(dataset, options.channels)
     trainer = fit(dataset, config, options, state, on_progress, init=init, device=device, resume=resume)
-    save_checkpoint(output, trainer.average, config, DEFAULT_SCHEDULES, trainer.provenance())
-    save_images(sample_sheet(trainer.averaged_model()), pictures, force=True)
+    checkpoint = trainer.checkpoint()
+    save_checkpoint(output, trainer.average, config, checkpoint.schedules, checkpoint.provenance)
+    save_images(sample_sheet(checkpoint), pictures, force=True)
     state.unlink(missing_ok=True)
     return pictures
 
@@ -138,74 +146,25 @@ def fit(
     began, first = time.monotonic(), trainer.done
     trainer.save(state)  # an output that cannot be written is found now, not after the first hundred steps
     while trainer.done < options.steps:
-        intervals = trainer.intervals()
-        consistency, soft = trainer.step()
+        intervals = trainer.intervals() if options.objective == "bcm" else None
+        losses = trainer.step()
         if trainer.done % SAVE_EVERY == 0:
             trainer.save(state)
         if on_progress:
             left = (time.monotonic() - began) / (trainer.done - first) * (options.steps - trainer.done)
-            on_progress(Progress(trainer.done, options.steps, intervals, consistency, soft, left))
+            on_progress(Progress(trainer.done, options.steps, intervals, losses, left))
     return trainer
 
 
-def sample_sheet(model: ConsistencyModel) -> np.ndarray:
-    """float32 [SAMPLES, C, H, W]: one-step samples in the order of their classes, seeds 0 … SAMPLES - 1."""
-    classes = model.config.num_classes
+def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
+    """float32 [SAMPLES, C, H, W]: samples in the order of their classes, seeds 0 … SAMPLES - 1; a BCM's are made in one step."""
+    classes = checkpoint.config.num_classes
     labels = None if classes is None else np.sort(np.arange(SAMPLES) % classes)
-    backend, one_step = TorchBackend(model), parse_schedule("80>0.002")
+    if checkpoint.objective == "edm":
+        return SHEET_SOLVER.generate(checkpoint.denoiser(), range(SAMPLES), labels)
+    backend, one_step = TorchBackend(checkpoint.model()), parse_schedule("80>0.002")
     rows = (slice(start, start + BATCH) for start in range(0, SAMPLES, BATCH))
     return np.concatenate([play(one_step, backend, range(SAMPLES)[row], None if labels is None else labels[row]) for row in rows])
-
-
-def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
-    """A small U-Net for these images: halved until 4 … 7 pixels are left, `channels` at the first level and twice that below.
-
-    Images of PATCHED pixels and more are taken in patches of 2×2, which makes the first level four times cheaper.
-    """
-    _, c, height, _ = dataset.images.shape
-    patch_size = 2 if height >= PATCHED and height % 2 == 0 else 1
-    levels, size = 1, height // patch_size
-    while size % 2 == 0 and size >= 8:
-        levels, size = levels + 1, size // 2
-    return NetworkConfig(
-        image_size=height,
-        in_channels=c,
-        model_channels=channels,
-        out_channels=c,
-        num_res_blocks=1,
-        attention_resolutions=(),
-        channel_mult=(1, *[2] * (levels - 1)),
-        num_classes=dataset.num_classes,
-        num_head_channels=channels,
-        resblock_updown=False,
-        use_scale_shift_norm=True,
-        norm_groups=8,
-        patch_size=patch_size,
-    )
-
-
-def _fitting(config: NetworkConfig, dataset: Dataset) -> NetworkConfig:
-    """The configuration of a network to fine-tune, if this data can be shown to it. Raises InputError."""
-    if tuple(dataset.images.shape[1:]) != config.sample_shape:
-        theirs, ours = ("×".join(map(str, shape)) for shape in (dataset.images.shape[1:], config.sample_shape))
-        raise InputError(f"{dataset.name}: its images are {theirs}, the network takes {ours}")
-    if (dataset.num_classes is None) != (config.num_classes is None) or (dataset.num_classes or 0) > (config.num_classes or 0):
-        raise InputError(f"{dataset.name}: it has {dataset.num_classes or 'no'} classes, the network {config.num_classes or 'none'}")
-    return config
-
-
-def new_model(config: NetworkConfig, seed: int) -> ConsistencyModel:
-    """A model to train: random weights, but every residual branch and F itself begin at zero."""
-    torch.manual_seed(seed)
-    model = ConsistencyModel(config)
-    for name, layer in model.network.named_modules():
-        if name.endswith(("out_layers.3", "proj_out", "out.2")):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
-    for parameter in model.parameters():
-        if parameter.ndim == 4:  # convolutions of this size are faster on a CPU with the channels last
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return model
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
@@ -224,13 +183,14 @@ class Trainer:
         if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
             raise BackendError(f"device {device!r}: torch finds no such device here; use cpu")
         self.dataset, self.config, self.options, self.device, self.done = dataset, config, options, device, 0
-        self.model = new_model(config, options.seed)
+        self.model = new_model(Denoiser if options.objective == "edm" else ConsistencyModel, config, options.seed)
         self.init = init
         if init:
+            init.require(options.objective)
             self.model.network.load_state_dict(init.state_dict)
         self.model.to(device)
         self.first_intervals = options.intervals if init else FIRST_INTERVALS  # fine-tuning starts on the finest grid, as the authors do
-        self.objective = Objective(self.model)
+        self.objective = Denoising(self.model) if isinstance(self.model, Denoiser) else Objective(self.model)
         self.parameters = list(self.model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate, betas=BETAS, fused=True)
         self.average = {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in self.model.network.named_parameters()}
@@ -243,19 +203,20 @@ class Trainer:
     def intervals(self) -> int:
         return intervals_at(self.done, self.options.steps, self.first_intervals, self.options.intervals)
 
-    def step(self) -> tuple[float, float]:
-        """One update. Returns (consistency, soft) of its batch. Raises NonFiniteError."""
+    def step(self) -> dict[str, float]:
+        """One update. Returns the losses of its batch by name. Raises NonFiniteError."""
         seed = np.random.SeedSequence([self.options.seed, self.done]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
         chosen = torch.randint(len(self.dataset), (self.options.batch,), generator=generator)
         images = self.dataset.images[chosen].to(self.device)
         labels = None if self.dataset.labels is None else self.dataset.labels[chosen].to(self.device)
-        losses = self.objective(images, labels, draw(images.shape, self.intervals(), generator).to(self.device))
-        consistency, soft = losses.consistency.item(), losses.soft.item()
-        if not np.isfinite(consistency + soft):
-            raise NonFiniteError(f"training diverged at step {self.done} (losses {consistency}, {soft}); use a lower learning rate")
+        losses = self._losses(images, labels, generator)
+        values = {name: loss.item() for name, loss in losses.items()}
+        if not np.isfinite(list(values.values())).all():
+            said = ", ".join(f"{name} {value}" for name, value in values.items())
+            raise NonFiniteError(f"training diverged at step {self.done} ({said}); use a lower learning rate")
         self.optimizer.zero_grad()
-        losses.total.backward()
+        torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimizer.param_groups[0]["lr"] = self.learning_rate()
         self.optimizer.step()
@@ -263,20 +224,28 @@ class Trainer:
         for name, parameter in self.model.network.named_parameters():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
         self.done += 1
-        return consistency, soft
+        return values
 
-    def averaged_model(self) -> ConsistencyModel:
-        """A model with the averaged weights, rounded as the checkpoint rounds them, on the CPU."""
-        model = ConsistencyModel(self.config)
-        model.network.load_state_dict({name: tensor.half().float() for name, tensor in self.average.items()})
-        return model.eval()
+    def _losses(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
+        if isinstance(self.objective, Denoising):
+            return self.objective(images, labels, noised(images.shape, generator).to(self.device))
+        return self.objective(images, labels, draw(images.shape, self.intervals(), generator).to(self.device))
+
+    def checkpoint(self) -> Checkpoint:
+        """The averaged weights, rounded as a file rounds them, on the CPU."""
+        weights = {name: tensor.half().float().cpu() for name, tensor in self.average.items()}
+        schedules = DEFAULT_SCHEDULES if self.options.objective == "bcm" else {}
+        return Checkpoint(self.dataset.name, self.config, weights, schedules=schedules, provenance=self.provenance())
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for one run to go on where another stopped."""
         data = [self.dataset.images] if self.dataset.labels is None else [self.dataset.images, self.dataset.labels]
         start = None if self.init is None else _digest(self.init.state_dict.values())
-        return {**asdict(self.options), "network": self.config.to_json(), "data": _digest(data), "init": start}
+        options = asdict(self.options)
+        if options["objective"] == "edm":
+            del options["intervals"]  # it has no grid
+        return {"objective": options.pop("objective"), **options, "network": self.config.to_json(), "data": _digest(data), "init": start}
 
     def provenance(self) -> dict[str, Any]:
         """What the checkpoint says about where it comes from."""
@@ -298,7 +267,8 @@ class Trainer:
         """Take over what `save` wrote. Raises CheckpointError if that was another run's or is damaged."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            theirs, ours = state["fingerprint"], self.fingerprint
+            theirs = {"objective": "bcm", **state["fingerprint"]}  # which older states do not name
+            ours = self.fingerprint
         except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: not a state of a training run ({error}); train without --resume") from error
         for name in ours:
