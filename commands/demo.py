@@ -12,7 +12,7 @@ from ..runtime.files import replacing
 from ..runtime.images import mean_squared_error, save_images, save_npz
 from ..runtime.pipeline import BCM, load
 from .console import force_option, json_option, progress, require_extra, result, table
-from .images import pairs
+from .run import pairs
 
 GENERATIONS = ("one-step", "ancestral-2", "zigzag-3", "mixture-4")
 INVERSIONS = ("invert-1", "invert-2")

@@ -41,9 +41,19 @@ def read_images(paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> Im
     """Read image files, folders of them, or one npz with `images` (float32 in [-1, 1] or uint8). Raises ImageError."""
     if len(paths) == 1 and paths[0].suffix == ".npz":
         return _read_npz_images(paths[0], sample_shape)
-    files = [file for path in paths for file in _image_files(path)]
+    files = [file for path in paths for file in image_files(path)]
     images = np.stack([_read_image(file, sample_shape) for file in files])
     return ImageSet(images, [file.stem for file in files])
+
+
+def image_files(path: Path) -> list[Path]:
+    """The file itself, or a folder's images in the order of their names. Raises ImageError."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ImageError(f"{path}: no images in this folder (looked for {', '.join(SUFFIXES)})")
+    return files
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -109,14 +119,14 @@ def save_images(images: np.ndarray, path: Path, force: bool = False, columns: in
         save_npz(path, {"images": images, **(arrays or {})}, force)
     elif path.suffix.lower() in SUFFIXES:
         with replacing(path, force) as partial:
-            picture = _picture(to_uint8(images[0])) if len(images) == 1 else _picture(grid(images, columns))
+            picture = as_picture(to_uint8(images[0])) if len(images) == 1 else as_picture(grid(images, columns))
             picture.save(partial, format=_format(path))
     else:
         with replacing(path, force, marker=INDEX) as partial:
             partial.mkdir()
             names = [f"{index:06d}.png" for index in range(len(images))]
             for name, image in zip(names, to_uint8(images), strict=True):
-                _picture(image).save(partial / name)
+                as_picture(image).save(partial / name)
             given = {"file": names, **{key: values for key, values in (arrays or {}).items() if values is not None and values.ndim == 1}}
             lines = [",".join(map(str, row)) for row in (given, *zip(*given.values(), strict=True))]
             (partial / INDEX).write_text("\n".join(lines) + "\n")
@@ -143,7 +153,13 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return sheet
 
 
-def _picture(pixels: np.ndarray) -> Image.Image:
+def heat(error: np.ndarray) -> np.ndarray:
+    """Errors in colours: float [N, 1, H, W] from 0 → [N, 3, H, W] in [-1, 1], black (0) over red and yellow to white (1 or more)."""
+    bands = np.arange(3, dtype=np.float32).reshape(1, 3, 1, 1)
+    return np.clip(3 * error - bands, 0, 1) * 2 - 1
+
+
+def as_picture(pixels: np.ndarray) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
@@ -153,15 +169,6 @@ def _format(path: Path) -> str:
     from PIL import Image
 
     return Image.registered_extensions()[path.suffix.lower()]
-
-
-def _image_files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ImageError(f"{path}: no images in this folder (looked for {', '.join(SUFFIXES)})")
-    return files
 
 
 def _read_image(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:

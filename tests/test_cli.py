@@ -23,7 +23,11 @@ from PIL import Image
 
 from bcm_edge.cli import main
 
-COMMANDS = ("export", "calibrate", "build", "generate", "invert", "reconstruct", "verify", "bench", "inspect", "doctor", "train", "demo")
+COMMANDS = (
+    *("export", "calibrate", "build"),
+    *("generate", "invert", "reconstruct", "interpolate", "variations", "trace", "inpaint", "colorize", "upscale", "restore", "purify"),
+    *("verify", "bench", "inspect", "doctor", "train", "demo"),
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 Cli = Callable[..., Result]

@@ -1,50 +1,15 @@
-"""The chain on a model whose consistency function is known: data N(0, s²) per pixel.
-
-There the probability-flow ODE has the solution f(x, t, u) = x √((u² + s²) / (t² + s²)), so every state of every schedule has a
-closed form, and a wrong level, order or noise shows as a wrong number.
-"""
+"""The chain on a model whose consistency function is known, so that every state has a closed form (tests/gaussian.py)."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from gaussian import SEEDS, SHAPE, GaussianBackend, S, scale
 
 from bcm_edge import BcmError, parse_schedule
-from bcm_edge.runtime.tasks import basic as tasks
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.noise import INVERSION_DRAW, standard_normal
-from bcm_edge.runtime.schedule import Move
-
-S = 0.5
-SHAPE = (1, 4, 4)
-SEEDS = [7, 8, 9]
-
-
-def scale(t: float, u: float) -> float:
-    return float(np.sqrt((u * u + S * S) / (t * t + S * S)))
-
-
-class GaussianBackend:
-    """Exact moves for Gaussian data; `calls` keeps what it was asked."""
-
-    name = "gaussian"
-    device = "pencil"
-    sample_shape = SHAPE
-    num_classes = None
-
-    def __init__(self, poison: float | None = None) -> None:
-        self.calls: list[tuple[Move, bool]] = []
-        self.poison = poison  # a level u at which one pixel of sample 1 becomes NaN
-
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
-        self.calls.append((move, noise is not None))
-        result = (x if noise is None else x + noise) * np.float32(scale(move.t, move.u))
-        if move.u == self.poison:
-            result[1, 0, 2, 2] = np.nan
-        return result
-
-    def close(self) -> None:
-        pass
+from bcm_edge.runtime.tasks import basic
 
 
 def test_one_step_scales_the_start_noise():
@@ -71,7 +36,7 @@ def test_injections_are_numbered_draws_added_before_the_next_move():
 
 def test_inversion_adds_its_own_draw_to_the_image():
     image = np.full((3, *SHAPE), 0.25, np.float32)
-    latents = tasks.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15>80"), image, SEEDS, None)
+    latents = basic.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15>80"), image, SEEDS, None)
     noisy = image + 0.07 * standard_normal(SEEDS, SHAPE, INVERSION_DRAW)
     np.testing.assert_allclose(latents, noisy * scale(0.07, 80) / 80, rtol=1e-5)
 
@@ -80,9 +45,9 @@ def test_reconstruction_is_inversion_then_generation():
     image = np.clip(standard_normal(SEEDS, SHAPE, 5) * S, -1, 1)
     up, down = parse_schedule("+0.07 0.07>15>80"), parse_schedule("80>2.4>0.002 +0.12 0.12>0.4>0.002")
     backend = GaussianBackend()
-    at_once = tasks.reconstruct(backend, up, down, image, SEEDS, None)
-    latents = tasks.invert(backend, up, image, SEEDS, None)
-    np.testing.assert_allclose(at_once, tasks.generate(backend, down, SEEDS, None, latents), atol=1e-5)
+    at_once = basic.reconstruct(backend, up, down, image, SEEDS, None)
+    latents = basic.invert(backend, up, image, SEEDS, None)
+    np.testing.assert_allclose(at_once, basic.generate(backend, down, SEEDS, None, latents), atol=1e-5)
     assert np.abs(at_once - image).max() < 0.6  # noise of std 0.07 and 0.12 was added on the way, and nothing else
 
 
@@ -100,14 +65,14 @@ def test_nan_is_named_with_move_and_sample():
 
 def test_a_generation_is_no_inversion_and_back():
     with pytest.raises(BcmError, match="does not invert"):
-        tasks.invert(GaussianBackend(), parse_schedule("80>0.002"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
+        basic.invert(GaussianBackend(), parse_schedule("80>0.002"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
     with pytest.raises(BcmError, match="does not invert"):
-        tasks.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
+        basic.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
     with pytest.raises(BcmError, match="starts from an image"):
-        tasks.generate(GaussianBackend(), parse_schedule("+0.07 0.07>80"), SEEDS, None)
+        basic.generate(GaussianBackend(), parse_schedule("+0.07 0.07>80"), SEEDS, None)
 
 
 @pytest.mark.parametrize("text", ["80>2.4", "2.4>0.002", "0.002>80"])
 def test_a_generation_goes_from_noise_to_the_image(text: str):
     with pytest.raises(BcmError, match=r"a generation goes from 80 to 0\.002"):
-        tasks.generate(GaussianBackend(), parse_schedule(text), SEEDS, None)
+        basic.generate(GaussianBackend(), parse_schedule(text), SEEDS, None)

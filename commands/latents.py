@@ -1,0 +1,184 @@
+"""bcm-edge interpolate, variations, trace: what lies between latents, near one, and on the way to one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ..errors import LabelError, OutputError
+from ..runtime.animation import FORMATS, save_animation
+from ..runtime.files import check_free
+from ..runtime.images import heat, read_images, save_images, save_npz
+from ..runtime.pipeline import BCM
+from ..runtime.tasks.trace import Trace
+from .console import bundle_argument, parse_labels
+from .run import GUESS, Run, images_argument, inversion_option, run_options, schedule_option
+
+
+@click.command(
+    short_help="From one image to another, through the latents.",
+    epilog="Example:  bcm-edge interpolate digits.bundle three.png five.png --label 3,5 -o way.gif",
+)
+@bundle_argument
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--frames", default=9, show_default=True, type=click.IntRange(2), help="Images per pair, both ends among them.")
+@inversion_option
+@schedule_option
+@run_options("way.gif or way.apng, strip.png (a row per pair), out.npz, or a folder.", "Class labels: 3 of both, 3,5 of A and B, or guess.")
+def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, schedule: str, run: Run) -> None:
+    """Invert A and B (files, folders, or npz with as many images each), and generate from FRAMES latents on the great circle between.
+
+    The ends are the reconstructions of A and B. Where their labels differ, the first half is generated under A's, the rest under B's.
+    """
+    animated = run.output.suffix.lower() in FORMATS
+    with (replace(run, output=run.output.with_suffix(".png")) if animated else run).open(bundle) as bcm:
+        check_free(run.output, run.force)
+        pairs = [read_images([path], bcm.sample_shape) for path in (a, b)]
+        labels = _pair_labels(run, bcm, [pair.images for pair in pairs], [pair.labels for pair in pairs])
+        up, down, n = bcm.schedule(inversion), bcm.schedule(schedule), len(pairs[0].images)
+        images, facts = run.play(
+            bcm,
+            "interpolating",
+            up + down,
+            n * frames,
+            lambda on_move: bcm.interpolate(
+                pairs[0].images,
+                pairs[1].images,
+                frames=frames,
+                inversion=up,
+                schedule=down,
+                seed=run.seed,
+                labels=labels[0],
+                labels_b=labels[1],
+                on_move=on_move,
+            ),
+            calls=2 * up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * frames // bcm.batch),
+        )
+        if animated:
+            save_animation(images.swapaxes(0, 1), run.output, run.force)
+        else:
+            save_images(images.reshape(-1, *bcm.sample_shape), run.output, run.force, frames)
+        run.report(bcm, {**facts, "pairs": n, "nfe": 2 * up.nfe + frames * down.nfe}, "per pair")
+
+
+@click.command(
+    short_help="Images near a given one.", epilog="Example:  bcm-edge variations digits.bundle three.png --label 3 -n 8 -o near.png"
+)
+@bundle_argument
+@images_argument
+@click.option("-n", "--number", default=4, show_default=True, type=click.IntRange(1), help="How many per image.")
+@click.option(
+    "--strength",
+    default=0.3,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="How far latents turn to fresh noise: 0 reconstructs, 1 is unrelated.",
+)
+@inversion_option
+@schedule_option
+@run_options("near.png (a row per image, which comes first), out.npz, or a folder of the variations.")
+def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: float, inversion: str, schedule: str, run: Run) -> None:
+    """Invert IMAGES (files, folders, or one npz), step away from their latents, and generate."""
+    with run.open(bundle) as bcm:
+        given, labels = run.read(bcm, images)
+        up, down, n = bcm.schedule(inversion), bcm.schedule(schedule), len(given.images)
+        found, facts = run.play(
+            bcm,
+            "varying",
+            up + down,
+            n * number,
+            lambda on_move: bcm.variations(
+                given.images,
+                number,
+                strength=strength,
+                inversion=up,
+                schedule=down,
+                seed=run.seed,
+                labels=labels,
+                on_move=on_move,
+            ),
+            calls=up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * number // bcm.batch),
+        )
+        if run.output.suffix and run.output.suffix != ".npz":
+            found, columns = np.concatenate([given.images[:, None], found], axis=1), number + 1
+        else:
+            columns = number
+        save_images(found.reshape(-1, *bcm.sample_shape), run.output, run.force, columns)
+        run.report(bcm, {**facts, "strength": strength, "nfe": up.nfe + number * down.nfe}, "per given image")
+
+
+@click.command(
+    short_help="The states on the way, as a filmstrip.",
+    epilog="Example:  bcm-edge trace digits.bundle three.png --label 3 -o strip.png",
+)
+@bundle_argument
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@inversion_option
+@schedule_option
+@click.option("-n", "--number", default=1, show_default=True, type=click.IntRange(1), help="How many, where no images are given.")
+@run_options("strip.png, or out.npz with states and levels.")
+def trace(bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str, number: int, run: Run) -> None:
+    """Show every state of a schedule, a row per image: of a generation, or, given IMAGES, of their inversion and reconstruction.
+
+    The states are scaled to the contrast of an image. Behind those of given images stands where the reconstruction errs: from black
+    (right) over red and yellow to white (off by half the range or more).
+    """
+    if not run.output.suffix:
+        raise OutputError(f"{run.output}: a trace is written as a picture, or .npz")
+    with run.open(bundle) as bcm:
+        _trace_images(bcm, images, inversion, schedule, run) if images else _trace_noise(bcm, schedule, number, run)
+
+
+def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
+    if run.label == GUESS:
+        raise LabelError("--label guess is for images that are given; here there are none yet")
+    program, seeds = bcm.schedule(schedule), list(range(run.seed, run.seed + n))
+    labels = parse_labels(run.label, n, bcm.num_classes)
+    started = time.perf_counter()
+    found = bcm.trace(program, seed=seeds, labels=labels)
+    facts = {"images": n, "schedule": str(program), "nfe": program.nfe, "seconds": time.perf_counter() - started}
+    _save_trace(bcm, found, found.pictures(), run, facts)
+
+
+def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: str, run: Run) -> None:
+    given, labels = run.read(bcm, images)
+    program = bcm.schedule(inversion) + bcm.schedule(schedule)
+    started = time.perf_counter()
+    found = bcm.trace(program, images=given.images, seed=run.seed, labels=labels)
+    seconds = time.perf_counter() - started
+    error = np.abs(np.clip(found.states[-1], -1, 1) - given.images).max(axis=1, keepdims=True)
+    strip = np.concatenate([_rgb(np.concatenate([given.images[None], found.pictures()])), heat(error)[None]])
+    facts = {"images": len(given.images), "schedule": str(program), "nfe": program.nfe, "seconds": seconds}
+    _save_trace(bcm, found, strip, run, {**facts, "largest_error": error.max(axis=(1, 2, 3)).tolist(), "names": given.names})
+
+
+def _save_trace(bcm: BCM, found: Trace, strip: np.ndarray, run: Run, facts: dict[str, Any]) -> None:
+    """strip: float [columns, N, C, H, W]."""
+    if run.output.suffix == ".npz":
+        save_npz(run.output, {"states": found.states, "levels": np.array(found.levels)}, run.force)
+    else:
+        save_images(strip.swapaxes(0, 1).reshape(-1, *strip.shape[2:]), run.output, run.force, len(strip))
+    run.report(bcm, {"output": str(run.output), **facts, "levels": found.levels})
+
+
+def _rgb(images: np.ndarray) -> np.ndarray:
+    """[..., 1 or 3, H, W] → [..., 3, H, W]."""
+    return np.broadcast_to(images, (*images.shape[:-3], 3, *images.shape[-2:]))
+
+
+def _pair_labels(run: Run, bcm: BCM, images: list[np.ndarray], stored: list[np.ndarray | None]) -> list[np.ndarray | list[int] | None]:
+    """Labels of A and of B: from --label, else from their npz files."""
+    if run.label == GUESS:
+        return [run.guessed(bcm, one) for one in images]
+    if run.label is None:
+        return [None if bcm.num_classes is None else labels for labels in stored]
+    words = run.label.split(",")
+    if len(words) > 2:
+        raise LabelError(f"--label {run.label}: give one label for both images, or two, of A and of B")
+    return [parse_labels(word, len(one), bcm.num_classes) for word, one in zip((words[0], words[-1]), images, strict=True)]

@@ -1,0 +1,168 @@
+"""What the commands that make images share: their options, reading inputs, playing under a progress bar, the report at the end."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ..errors import LabelError
+from ..runtime.chain import OnMove
+from ..runtime.images import ImageSet, check_output, read_images, save_images
+from ..runtime.pipeline import BATCH, BCM, load
+from ..runtime.schedule import Schedule
+from ..runtime.tasks.classes import DRAWS
+from .console import (
+    backend_option,
+    force_option,
+    json_option,
+    move_progress,
+    note_engines,
+    output_option,
+    parse_labels,
+    precision_option,
+    progress,
+    result,
+)
+
+GUESS = "guess"  # as --label: the model says which
+LABELS = "Class labels: 3, or 0,1,2 taken in turn, or all; of given images also guess."
+SHOWN = 16  # guessed labels in a line
+
+schedule_option = click.option(
+    "--schedule", default="one-step", show_default=True, help="To the image: a schedule's name or text, as in '80>2.4>0.002'."
+)
+inversion_option = click.option("--inversion", default="invert-2", show_default=True, help="To the noise: a schedule's name or text.")
+images_argument = click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+
+@dataclass(frozen=True)
+class Run:
+    """The options that all of them have, and what they do with them."""
+
+    seed: int
+    label: str | None
+    output: Path
+    backend: str
+    precision: str | None
+    batch: int | None
+    force: bool
+    as_json: bool
+
+    def open(self, bundle: Path) -> BCM:
+        """The model, once it is sure that the output can be written."""
+        bcm = load(bundle, self.backend, self.batch, self.precision)
+        if self.backend == "auto":
+            note_engines(bcm.bundle, bcm.backend)
+        check_output(self.output, bcm.sample_shape[0], self.force)
+        return bcm
+
+    def read(
+        self, bcm: BCM, paths: Sequence[Path], sample_shape: tuple[int, int, int] | None = None, whole: bool = True
+    ) -> tuple[ImageSet, Any]:
+        """The images, of the model's shape unless told another, and their labels: from --label, else from the npz.
+
+        whole: that the images lack nothing, so that labels can be guessed from them.
+        """
+        if self.label == GUESS and not whole:
+            raise LabelError("--label guess is for whole images; of these something is missing")
+        given = read_images(paths, sample_shape or bcm.sample_shape)
+        if self.label == GUESS:
+            return given, self.guessed(bcm, given.images)
+        labels = parse_labels(self.label, len(given.images), bcm.num_classes) if self.label else given.labels
+        if labels is not None and bcm.num_classes is None:
+            if self.label:
+                raise LabelError("this model has no classes, so it takes no labels")
+            labels = None  # an npz may carry labels that this model has no use for
+        return given, labels
+
+    def guessed(self, bcm: BCM, images: np.ndarray) -> np.ndarray:
+        """The labels that the model itself gives the images."""
+        calls = DRAWS * (bcm.num_classes or 0)
+        with move_progress(calls * -(-len(images) // bcm.batch), "guessing labels") as on_move:
+            labels = bcm.guess_labels(images, seed=self.seed, on_move=on_move)
+        progress(f"labels guessed with {calls} NFE each: {', '.join(map(str, labels[:SHOWN]))}{', …' if len(labels) > SHOWN else ''}")
+        return labels
+
+    def play(
+        self,
+        bcm: BCM,
+        what: str,
+        program: Schedule,
+        n: int,
+        work: Callable[[OnMove | None], np.ndarray],
+        calls: int | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """What `work` returns, done under a progress bar, and the facts of the run. calls: if not those of the program, once per batch."""
+        with move_progress(program.nfe * -(-n // bcm.batch) if calls is None else calls, what) as on_move:
+            started = time.perf_counter()
+            values = work(on_move)
+            seconds = time.perf_counter() - started
+        return values, {"output": str(self.output), "images": n, "schedule": str(program), "nfe": program.nfe, "seconds": seconds}
+
+    def per_image(self, n: int, labels: Any) -> dict[str, np.ndarray | None]:
+        """What is written beside the images: uint64 seeds, int64 labels."""
+        seeds = np.array(range(self.seed, self.seed + n), np.uint64)
+        return {"seeds": seeds, "labels": None if labels is None else np.asarray(labels, np.int64)}
+
+    def save_beside(self, before: np.ndarray, after: np.ndarray, labels: Any, **given: np.ndarray) -> None:
+        """Write results: in a picture below what they were made from, in an npz file with the arrays that were given, in a folder alone."""
+        columns = min(len(after), int(np.ceil(np.sqrt(2 * len(after)))))
+        pictured = self.output.suffix and self.output.suffix != ".npz"
+        shown = pairs(before, after, columns) if pictured else after
+        save_images(
+            shown, self.output, self.force, columns, {**(given if self.output.suffix else {}), **self.per_image(len(after), labels)}
+        )
+
+    def report(self, bcm: BCM, facts: dict[str, Any], each: str = "each") -> None:
+        """The run in a line, and the result. each: what the NFE are counted per."""
+        progress(
+            f"{facts['images']} images in {facts['seconds']:.2f} s ({facts['schedule']}, {facts['nfe']} NFE {each}) "
+            f"in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}"
+        )
+        result(self.as_json, {**facts, "backend": bcm.backend.name, "precision": bcm.backend.precision}, str(self.output))
+
+
+def run_options(output_help: str, label_help: str = LABELS) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `Run`, and the value itself as its argument `run`."""
+    options = (
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first image; the next ones count on."),
+        click.option("--label", metavar="LABELS", help=label_help),
+        output_option(output_help),
+        backend_option,
+        precision_option,
+        click.option(
+            "--batch", type=click.IntRange(1), help=f"Most images per network call (default: {BATCH}; on an engine, what it takes)."
+        ),
+        force_option,
+        json_option,
+    )
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            run = Run(**{field.name: values.pop(field.name) for field in fields(Run)})
+            function(run=run, **values)
+
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def pairs(originals: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:
+    """Rows of originals, each above the row of their reconstructions, for a grid of so many columns."""
+    white = np.ones((columns, *originals.shape[1:]), np.float32)
+    rows = []
+    for start in range(0, len(originals), columns):
+        for images in (originals, reconstructions):
+            row = images[start : start + columns]
+            rows.append(np.concatenate([row, white[len(row) :]]))
+    return np.concatenate(rows)

@@ -1,0 +1,70 @@
+"""Which pixels are to be filled in: read from a mask, from transparency, or from an npz file.
+
+In a mask white is the hole, in a picture what is transparent. Both are cropped and resized as the picture is (runtime/images.py); a pixel
+that lies partly in the hole is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ImageError
+from .images import image_files, read_npz
+
+HALF = 128  # grey values, and transparencies, from which a pixel counts
+
+
+def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[int, int, int]) -> np.ndarray:
+    """bool [N or 1, 1, H, W], True where unknown; of an npz file in the shape it has there.
+
+    mask: a picture for all images, or an npz with `masks`; None takes the pictures' own transparency, or `masks` of the npz they are in.
+    Raises ImageError.
+    """
+    if mask is None and len(pictures) == 1 and pictures[0].suffix == ".npz":
+        mask = pictures[0]
+    if mask is not None and mask.suffix == ".npz":
+        arrays = read_npz(mask)
+        if "masks" not in arrays:
+            raise ImageError(f"{mask}: has no array `masks` (it has {', '.join(arrays) or 'none'}); give a mask with --mask")
+        return arrays["masks"] != 0
+    files = [file for path in pictures if path.suffix != ".npz" for file in image_files(path)]
+    if mask is None:
+        return np.stack([_hole(file, True, sample_shape) for file in files])
+    size = _size(mask)
+    for file in files:
+        if _size(file) != size:
+            theirs, ours = ("×".join(map(str, of)) for of in (size, _size(file)))
+            raise ImageError(f"{mask}: a mask of {theirs} pixels does not fit {file}, which has {ours}")
+    return _hole(mask, False, sample_shape)[None]
+
+
+def _hole(path: Path, transparent: bool, sample_shape: tuple[int, int, int]) -> np.ndarray:
+    """bool [1, H, W]."""
+    from PIL import Image, ImageOps
+
+    _, height, width = sample_shape
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if transparent and not picture.has_transparency_data:
+                raise ImageError(f"{path}: nothing in it is transparent; give a mask with --mask")
+            values = np.asarray(picture.convert("RGBA").getchannel("A") if transparent else picture.convert("L"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not a readable image ({error})") from error
+    hole = Image.fromarray(np.where((values < HALF) if transparent else (values >= HALF), 255, 0).astype(np.uint8))
+    if hole.size != (width, height):
+        hole = ImageOps.fit(hole, (width, height), Image.Resampling.BOX)
+    return (np.asarray(hole) > 0)[None]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file).size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not a readable image ({error})") from error

@@ -1,0 +1,42 @@
+"""A model whose consistency function is known: data N(0, s²) per pixel.
+
+There the probability-flow ODE has the solution f(x, t, u) = x √((u² + s²) / (t² + s²)), so every state of every schedule has a
+closed form, and a wrong level, order or noise shows as a wrong number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bcm_edge.runtime.schedule import Move
+
+S = 0.5
+SHAPE = (1, 4, 4)
+SEEDS = [7, 8, 9]
+
+
+def scale(t: float, u: float) -> float:
+    return float(np.sqrt((u * u + S * S) / (t * t + S * S)))
+
+
+class GaussianBackend:
+    """Exact moves for Gaussian data; `calls` keeps what it was asked."""
+
+    name = "gaussian"
+    device = "pencil"
+    sample_shape = SHAPE
+    num_classes = None
+
+    def __init__(self, poison: float | None = None) -> None:
+        self.calls: list[tuple[Move, bool]] = []
+        self.poison = poison  # a level u at which one pixel of sample 1 becomes NaN
+
+    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+        self.calls.append((move, noise is not None))
+        result = (x if noise is None else x + noise) * np.float32(scale(move.t, move.u))
+        if move.u == self.poison:
+            result[1, 0, 2, 2] = np.nan
+        return result
+
+    def close(self) -> None:
+        pass
