@@ -45,6 +45,32 @@ def test_latents_and_reconstructions_equal_those_of_onnxruntime(built_bundle: Pa
         assert np.abs(ours.reconstruct(images, labels=3) - theirs.reconstruct(images, labels=3)).max() <= 1e-5
 
 
+def test_tasks_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType):
+    hole = np.zeros((8, 8), bool)
+    hole[4:] = True
+    with (
+        bcm_edge.load(built_bundle, "tensorrt", precision="fp32") as ours,
+        bcm_edge.load(built_bundle, "onnxruntime", precision="fp32") as theirs,
+    ):
+        images = theirs.generate(6, labels=3)
+        assert np.abs(ours.inpaint(images, hole, labels=3) - theirs.inpaint(images, hole, labels=3)).max() <= 1e-4
+        assert np.abs(ours.restore(images, labels=3) - theirs.restore(images, labels=3)).max() <= 1e-5
+        assert (ours.guess_labels(images) == theirs.guess_labels(images)).all()
+        assert np.abs(ours.trace("mixture-4", labels=3).states - theirs.trace("mixture-4", labels=3).states).max() <= 1e-4
+
+
+def test_a_projection_parts_the_schedule_where_it_comes_back_to_the_image(built_bundle: Path, record: ModuleType):
+    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
+    hole = np.eye(8)
+    seen: list[int] = []
+    for _ in range(2):  # the first records
+        record.calls.clear()
+        bcm.inpaint(np.zeros((2, 1, 8, 8), np.float32), hole, labels=3, schedule="80>0.002 +0.2 0.2>1>0.002")
+    assert record.calls.count("launch") == 2 and record.calls.count(f"download {2 * IMAGE}") == 2  # 80>0.002, and the two moves behind it
+    bcm.inpaint(np.zeros((2, 1, 8, 8), np.float32), hole, labels=3, schedule=MIXTURE, on_move=lambda index, *_: seen.append(index))
+    assert seen == [0, 1, 2, 3]
+
+
 def test_a_schedule_is_one_upload_one_graph_and_one_download(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
     bcm.generate(4, schedule=MIXTURE, labels=3)
