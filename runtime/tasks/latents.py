@@ -33,7 +33,6 @@ def slerp(a: np.ndarray, b: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     sine = np.sin(angle)
     arc = ((1 - f) * norm_a + f * norm_b) * (np.sin((1 - f) * angle) * unit_a + np.sin(f * angle) * unit_b) / np.maximum(sine, _PARALLEL)
     path = np.where(sine > _PARALLEL, arc, (1 - f) * rows_a + f * rows_b)
-    path = np.where(f == 0, rows_a, np.where(f == 1, rows_b, path))  # the ends take no rounding
     return path.reshape(len(a), len(f), *a.shape[1:]).astype(np.float32)
 
 

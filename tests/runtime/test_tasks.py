@@ -16,7 +16,7 @@ from bcm_edge import BCM, BcmError, parse_schedule
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.noise import standard_normal
 from bcm_edge.runtime.tasks import constrained, latents, restoration
-from bcm_edge.runtime.tasks.constrained import LUMA, known_brightness, known_means, known_pixels
+from bcm_edge.runtime.tasks.constrained import known_brightness, known_means, known_pixels
 from bcm_edge.runtime.tasks.trace import trace
 
 DIGITS = list(range(10))
@@ -82,6 +82,12 @@ def test_nearby_latents_have_the_norm_and_the_angle_asked_for(strength: float, s
         assert cosine == pytest.approx(np.cos(strength * np.pi / 2), abs=1e-5)
 
 
+def test_every_variation_has_a_step_of_its_own():
+    z = np.repeat(noise((1, 1, 4, 4)), 2, axis=0)
+    near = latents.nearby(z, 0.5, [7, 8], 2).reshape(4, -1)
+    assert all(np.abs(a - b).max() > 0.1 for i, a in enumerate(near) for b in near[:i])
+
+
 def test_nearby_at_strength_0_is_the_latent():
     z = noise((2, 1, 4, 4))
     assert (latents.nearby(z, 0, [0, 1], 3) == z[:, None]).all()
@@ -107,7 +113,7 @@ def test_brightness_is_exact_and_colours_stay_in_range(seed: int, spread: float)
     grey = np.random.default_rng(seed).uniform(-1, 1, (2, 1, 3, 3)).astype(np.float32)
     x = known_brightness(grey)(spread * noise((2, 3, 3, 3), seed))
     assert np.abs(x).max() <= 1 + 1e-6
-    np.testing.assert_allclose((LUMA * x).sum(axis=1, keepdims=True), grey, atol=1e-6)
+    np.testing.assert_allclose(np.tensordot([0.299, 0.587, 0.114], x, axes=(0, 1))[:, None], grey, atol=1e-6)
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 5), st.sampled_from([1, 2, 4]))
