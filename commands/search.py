@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CalibrationError, LabelError
 from ..runtime.bundle import Bundle
 from ..runtime.files import replacing
 from ..runtime.pipeline import load
@@ -17,7 +16,6 @@ from .console import progress, require_extra, result, table
 if TYPE_CHECKING:
     from ..calibration.levels import Scored
     from ..evaluation.quality import Judge
-    from ..training.data import Dataset
 
 SEED = 1_000_000  # first seed of the samples that schedules are scored on
 SHOWN = 5  # rows per family
@@ -31,7 +29,7 @@ def search(bundle: Bundle, nfe: int, data: str, picture: Path | None, force: boo
     require_extra("train")
     judge, source = _judge(data, bundle)
     rankings = _rankings(bundle, nfe, judge)
-    facts = {"data": source, "images": len(judge.images), "samples": len(judge.wanted), "seed": SEED}
+    facts = {"data": source, "images": len(judge.images), "samples": judge.samples, "seed": SEED}
     best = {name: ranking[0] for name, ranking in rankings.items()}
     schedules = {name: str(scored.schedule) for name, scored in best.items()}
     quality = {name: {_measure(scored): scored.score, **facts} for name, scored in best.items()}
@@ -66,36 +64,14 @@ def _measure(scored: Scored) -> str:
 
 
 def _judge(data: str, bundle: Bundle) -> tuple[Judge, str]:
-    """Four fifths of the data train the judge's classifier, schedules are measured against the rest; digits have parts of their own."""
-    from ..calibration.trajectories import MINIMUM, check_images
+    """A classifier fitted to most of the data; schedules are measured against the rest, of digits against their validation part."""
     from ..evaluation.classifier import train_classifier
+    from ..evaluation.data import held_out
     from ..evaluation.quality import Judge
-    from ..training.data import load_dataset, load_digits
 
-    model = bundle.manifest.model
-    if data == "digits":
-        train, held_out = load_digits("train"), load_digits("validation")
-    else:
-        train, held_out = _split(load_dataset(data, model.sample_shape[1] if Path(data).is_dir() else None))
-    labels = None if train.labels is None else train.labels.numpy()
-    check_images(train.images.numpy(), labels, train.name, model.sample_shape, model.num_classes)
-    if len(held_out) < MINIMUM:
-        raise CalibrationError(f"{data}: {len(held_out)} images are held out to measure schedules against; the least is {MINIMUM}")
-    progress(f"judge: a classifier fitted to {len(train)} images; schedules are measured against {len(held_out)} others")
-    return Judge(train_classifier(train), train, held_out), held_out.name
-
-
-def _split(data: Dataset) -> tuple[Dataset, Dataset]:
-    import torch
-
-    from ..training.data import Dataset
-
-    if data.labels is None:
-        raise LabelError(f"{data.name}: has no labels; images are scored by the features of a classifier fitted to the data's classes")
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-    cut = len(order) * 4 // 5
-    first, rest = (Dataset(data.name, data.images[part], data.labels[part]) for part in (order[:cut], order[cut:]))
-    return first, rest
+    train, real = held_out(data, bundle.manifest.model, digits="validation")
+    progress(f"judge: a classifier fitted to {len(train)} images; schedules are measured against {len(real)} others")
+    return Judge(train_classifier(train), train, real), real.name
 
 
 def _save_picture(rankings: Rankings, path: Path) -> None:

@@ -87,7 +87,7 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
     known: configuration fields that the tensors cannot tell (image_size, num_head_channels) or that are to be checked against
     them; files written by this package bring their own. Raises CheckpointError.
     """
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path)
     if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
         raise CheckpointError(f"{path}: not a state dict; expected a mapping of names to tensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -116,7 +116,7 @@ def save_checkpoint(
         partial.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(facts)}))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, this package's metadata) of a file, by what the file begins with rather than by its name."""
     try:
         with path.open("rb") as file:

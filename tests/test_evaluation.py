@@ -1,4 +1,4 @@
-"""Fréchet distances with known answers, the search for levels, and how good the model that ships must be."""
+"""The search for levels, and how good the model that ships must be. The measures themselves: test_metrics.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from bcm_edge.calibration.levels import best_schedule
 from bcm_edge.errors import ScheduleError
 from bcm_edge.evaluation.classifier import train_classifier
-from bcm_edge.evaluation.frechet import frechet_distance
 from bcm_edge.evaluation.quality import Judge, measure_generation, measure_inversion
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
@@ -25,49 +24,6 @@ def judge() -> Judge:
 @pytest.fixture(scope="module")
 def shipped():
     return load_checkpoint(shipped_checkpoint())
-
-
-def with_moments(mean: np.ndarray, cov: np.ndarray, n: int = 500) -> np.ndarray:
-    """n points whose sample mean and covariance are exactly these."""
-    x = np.random.default_rng(3).standard_normal((n, len(mean)))
-    x -= x.mean(axis=0)
-    x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
-    return x @ np.linalg.cholesky(cov).T + mean
-
-
-# ---- Fréchet distance
-
-
-def test_frechet_distance_of_a_shift_is_its_square():
-    x = with_moments(np.zeros(3), np.eye(3))
-    assert frechet_distance(x, x + np.array([3, 4, 0])) == pytest.approx(25)
-
-
-def test_frechet_distance_of_two_scales():
-    """Commuting covariances: Σ (σ_a - σ_b)²."""
-    a = with_moments(np.zeros(2), np.diag([1.0, 4.0]))
-    b = with_moments(np.zeros(2), np.diag([9.0, 25.0]), n=800)
-    assert frechet_distance(a, b) == pytest.approx((1 - 3) ** 2 + (2 - 5) ** 2)
-
-
-def test_frechet_distance_where_covariances_do_not_commute():
-    """For 2×2 matrices tr (AB)^½ = √(tr AB + 2 √det AB); here tr AB = 2 + 18 and det AB = 3 · 9."""
-    cov_a, cov_b = np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 9.0]])
-    expected = 4 + 10 - 2 * np.sqrt(20 + 2 * np.sqrt(27))
-    assert frechet_distance(with_moments(np.zeros(2), cov_a), with_moments(np.zeros(2), cov_b)) == pytest.approx(expected)
-
-
-def test_frechet_distance_is_symmetric_and_zero_on_itself():
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((50, 8)), rng.standard_normal((70, 8)) * 2
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
-
-
-def test_frechet_distance_with_features_that_are_always_zero():
-    """ReLU features can be dead: singular covariances must not give NaN."""
-    x = np.zeros((10, 3))
-    assert frechet_distance(x, x + 1) == pytest.approx(3)
 
 
 # ---- levels
