@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from ..runtime.animation import save_animation
 from ..runtime.files import replacing
 from ..runtime.images import mean_squared_error, save_images, save_npz
 from ..runtime.pipeline import BCM, load
@@ -18,6 +19,7 @@ GENERATIONS = ("one-step", "ancestral-2", "zigzag-3", "mixture-4")
 INVERSIONS = ("invert-1", "invert-2")
 PER_CLASS = 8
 RECONSTRUCTED = 60  # test digits
+QUALITY = 10  # of the JPEG compression that is undone
 
 
 @click.command(short_help="Everything once, with pictures.", epilog="Example:  bcm-edge demo -o demo")
@@ -25,7 +27,8 @@ RECONSTRUCTED = 60  # test digits
 @force_option
 @json_option
 def demo(output: Path, force: bool, as_json: bool) -> None:
-    """Export the digits model, generate, invert and reconstruct; write pictures, the bundle and a table to a folder."""
+    """Export the digits model, generate, invert, reconstruct, fill in, restore and interpolate; write pictures, the bundle and a table to a
+    folder, and digits to try the other commands on: digits.npz, damaged.npz, small.npz, three.png, five.png, hole.png."""
     require_extra("export")
     require_extra("train")
     from ..export.exporter import ExportPlan, export
@@ -40,10 +43,11 @@ def demo(output: Path, force: bool, as_json: bool) -> None:
         export(plan, sha256(checkpoint), lambda line: progress(line.replace(str(folder), str(output))))
         with load(folder / "digits.bundle", batch=PER_CLASS * 10) as bcm:
             rows = [*_generate(bcm, folder), *_invert(bcm, folder)]
+            _tasks(bcm, folder)
         text = table(("what", "NFE", "seconds per image", "reconstruction MSE"), rows)
         (folder / "table.txt").write_text(text + "\n")
     files = {name: str(output / name) for name in ("digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt")}
-    pictures = [output / f"{name}.png" for name in GENERATIONS]
+    pictures = [output / f"{name}.png" for name in (*GENERATIONS, "filled", "restored")] + [output / "way.gif"]
     listing = "\n".join(f"  {path}" for path in [*files.values(), *pictures])
     result(as_json, {"output": str(output), **files, "rows": rows}, f"{text}\n\nlook at:\n{listing}")
 
@@ -91,3 +95,26 @@ def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
     save_npz(folder / "latents.npz", {"latents": latents, "labels": labels, "seeds": np.arange(len(labels))})
     save_images(pairs(images[:20], back[:20], 10), folder / "reconstructed.png", columns=10)
     return rows
+
+
+def _tasks(bcm: BCM, folder: Path) -> None:
+    """Ten test digits, one per class: whole, damaged, shrunk, and what three tasks make of them."""
+    from ..evaluation.degradations import jpeg
+    from ..training.data import load_digits
+
+    test = load_digits("test")
+    assert test.labels is not None
+    labels = np.arange(10)
+    images = test.images.numpy()[[int(np.flatnonzero(test.labels.numpy() == k)[0]) for k in labels]]
+    damaged = jpeg(images, QUALITY)
+    hole = np.zeros((8, 8), bool)
+    hole[4:] = True
+    for name, values in (("digits", images), ("damaged", damaged), ("small", images.reshape(10, 1, 4, 2, 4, 2).mean(axis=(3, 5)))):
+        save_npz(folder / f"{name}.npz", {"images": values, "labels": labels})
+    for name, picture in (("three", images[3]), ("five", images[5]), ("hole", np.where(hole, 1, -1)[None])):
+        save_images(picture[None], folder / f"{name}.png")
+    filled = bcm.inpaint(images, hole, labels=labels)
+    save_images(pairs(np.where(hole, np.float32(0), images), filled, 10), folder / "filled.png", columns=10)
+    save_images(pairs(damaged, bcm.restore(damaged, labels=labels), 10), folder / "restored.png", columns=10)
+    way = bcm.interpolate(images, np.roll(images, -1, axis=0), labels=labels, labels_b=np.roll(labels, -1))
+    save_animation(way.swapaxes(0, 1), folder / "way.gif")

@@ -64,7 +64,7 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Export CHECKPOINT (default: the digits model inside this package) to a bundle.
+    """Export CHECKPOINT to a bundle: a file, or digits (the default) or mnist, the models inside this package.
 
     Reads official ema_*.pt files and safetensors. The graphs are compared with torch over whole schedules before anything is
     published; exit code 1, and no bundle, if they disagree by more than the bound of their precision: 1e-4 (fp32), 5e-3 (fp16),
@@ -75,7 +75,7 @@ def export(
     from ..calibration.ranges import read_calibration
     from ..export.exporter import ExportPlan
     from ..export.exporter import export as run_export
-    from ..model.checkpoint import load_checkpoint, shipped_checkpoint
+    from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
     from ..runtime.bundle import MANIFEST
     from ..runtime.cache import sha256
     from ..runtime.engines.store import engines_in
@@ -84,7 +84,8 @@ def export(
     check_free(output, force, marker=MANIFEST)
     if lost := [engine.name for engine in engines_in(output)]:
         progress(f"note: --force replaces {output} with {len(lost)} engines in it, which will have to be built again: {', '.join(lost)}")
-    source = checkpoint or shipped_checkpoint()
+    name = str(checkpoint or SHIPPED[0])
+    source = shipped_checkpoint(name) if name in SHIPPED else Path(name)
     loaded = load_checkpoint(source, known_fields(preset, config_file))
     config, wanted = loaded.config, parse_precisions(precisions)
     if (data or calibration or allow_inaccurate) and "int8" not in wanted:

@@ -76,9 +76,12 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
-def shipped_checkpoint() -> Path:
-    """The small model inside this package: class-conditional 8×8 digits."""
-    return Path(__file__).with_name("digits.safetensors")
+SHIPPED = ("digits", "mnist")  # inside this package: handwritten digits of 8×8 and of 28×28 pixels, both class-conditional
+
+
+def shipped_checkpoint(name: str = "digits") -> Path:
+    """A model inside this package, one of SHIPPED."""
+    return Path(__file__).with_name(f"{name}.safetensors")
 
 
 def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Checkpoint:

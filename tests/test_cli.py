@@ -526,7 +526,8 @@ def test_demo_writes_a_folder_to_look_at(cli: Cli, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.stderr
     told = only_json(shown.stdout)
     assert told["output"] == str(tmp_path / "demo")
-    names = {"digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt"}
+    names = {"digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt", "filled.png", "restored.png", "way.gif"}
+    names |= {"digits.npz", "damaged.npz", "small.npz", "three.png", "five.png", "hole.png"}
     assert names <= {path.name for path in (tmp_path / "demo").iterdir()}
     assert (tmp_path / "demo" / "table.txt").read_text().splitlines()[0].split() == [
         *("what", "NFE", "seconds", "per", "image", "reconstruction", "MSE")
