@@ -33,7 +33,7 @@ class Search:
 # Levels that suit 8×8 digits lie lower than those the authors chose for ImageNet-64 (2.4; 0.1, 1.2; 3, 0.12, 0.4); the grids hold both.
 _MIDDLE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.7, 2.4, 3.4)
 _COARSE = (0.2, 0.3, 0.4, 0.6, 1.2, 3.0)
-_NOISE, _AMPLIFIED = (0.07, 0.1, 0.15, 0.2, 0.3), (0.4, 0.6, 0.8, 1.2, 1.8)
+_NOISE, _AMPLIFIED = (0.07, 0.1, 0.15, 0.2, 0.3), (0.4, 0.8, 1.2, 1.8, 3.0, 5.0)
 _RISING = (0.5, 0.7, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0)
 GENERATION = {
     "ancestral-2": Search("80>{0}>0.002", tuple(product(_MIDDLE))),

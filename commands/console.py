@@ -23,6 +23,8 @@ from ..runtime.parity import MoveError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+MOST_SAMPLES, MOST_RECONSTRUCTED = 2000, 500  # generated and inverted images that a model is judged by, unless told otherwise
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 backend_option = click.option("--backend", default="auto", show_default=True, help="auto, tensorrt, onnxruntime, openvino, typed or null.")

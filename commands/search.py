@@ -11,7 +11,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.files import replacing
 from ..runtime.pipeline import load
 from ..runtime.rewriting import update_manifest
-from .console import progress, require_extra, result, table
+from .console import MOST_RECONSTRUCTED, MOST_SAMPLES, progress, require_extra, result, table
 
 if TYPE_CHECKING:
     from ..calibration.levels import Scored
@@ -71,7 +71,8 @@ def _judge(data: str, bundle: Bundle) -> tuple[Judge, str]:
 
     train, real = held_out(data, bundle.manifest.model, digits="validation")
     progress(f"judge: a classifier fitted to {len(train)} images; schedules are measured against {len(real)} others")
-    return Judge(train_classifier(train), train, real), real.name
+    samples, reconstructed = min(len(train), MOST_SAMPLES), min(len(real), MOST_RECONSTRUCTED)
+    return Judge(train_classifier(train), train, real, samples=samples, reconstructed=reconstructed), real.name
 
 
 def _save_picture(rankings: Rankings, path: Path) -> None:

@@ -44,7 +44,7 @@ class Degradation:
 
 DEGRADATIONS = (
     *(Degradation(f"JPEG {quality}", lambda images, _, q=quality: jpeg(images, q)) for quality in (10, 20, 30)),
-    Degradation("blur 1", lambda images, _: blur(images, 1)),
+    Degradation("blur 0.7", lambda images, _: blur(images, 0.7)),
     *(Degradation(f"noise {sigma}", lambda images, seeds, s=sigma: noise(images, s, seeds)) for sigma in (0.3, 0.6)),
 )
 

@@ -16,7 +16,7 @@ from ..noise import standard_normal
 from ..schedule import SIGMA_MIN, Move
 
 GUESS_DRAW = 2**34  # noise k of an image is drawn with number GUESS_DRAW + k of its seed
-LEVEL = 1.5  # of the noise: enough to hide small damage, little enough to leave the class; docs/tasks.md has others
+LEVEL = 0.7  # of the noise: enough to hide small damage, little enough to leave the class; docs/tasks.md has others
 DRAWS = 3
 
 
