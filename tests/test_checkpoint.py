@@ -140,3 +140,5 @@ def test_ict_becomes_a_start_that_ignores_the_second_level(tmp_path: Path):
 def test_shipped_model_is_small():
     assert shipped_checkpoint().stat().st_size <= 2_000_000
     assert load_checkpoint(shipped_checkpoint()).config.num_classes == 10
+    assert shipped_checkpoint("mnist").stat().st_size <= 4_000_000
+    assert load_checkpoint(shipped_checkpoint("mnist")).config.sample_shape == (1, 28, 28)
