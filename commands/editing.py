@@ -19,7 +19,7 @@ from ..runtime.schedule import Schedule
 from ..runtime.tasks.constrained import COLOURING, INPAINTING, UPSCALING
 from ..runtime.tasks.restoration import restoration
 from .console import bundle_argument
-from .run import GUESS, Run, images_argument, run_options
+from .run import GUESS, GUESSABLE, Run, images_argument, run_options
 
 OUTPUT = "out.png (a grid if there are several), out.npz, or a folder."
 beside_option = click.option("--beside", is_flag=True, help="In a picture, show what was given above what came out.")
@@ -47,8 +47,8 @@ def inpaint(bundle: Path, images: tuple[Path, ...], mask: Path | None, schedule:
     The holes are white in --mask, or transparent in the images themselves, or the array `masks` of the npz.
     """
     with run.open(bundle) as bcm:
-        holes = read_holes(mask, images, bcm.sample_shape)
         given, labels = run.read(bcm, images, whole=False)
+        holes = read_holes(mask, images, bcm.sample_shape)
         program = bcm.schedule(schedule)
         back, facts = run.play(
             bcm,
@@ -72,7 +72,7 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
     with run.open(bundle) as bcm:
         channels, height, width = bcm.sample_shape
         if channels != 3:
-            raise ImageError(f"this model's images have {channels} channel, so it knows no colours")
+            raise ImageError(f"colours take a model of 3 channels; this one has {channels}, so it knows no colours")
         given, labels = run.read(bcm, images, (1, height, width), whole=False)
         program = bcm.schedule(schedule)
         back, facts = run.play(
@@ -137,7 +137,7 @@ _program_option = click.option("--schedule", help="Another program from an image
 @_strength_option(0.2)
 @_program_option
 @beside_option
-@run_options(OUTPUT)
+@run_options(OUTPUT, GUESSABLE)
 def restore(bundle: Path, images: tuple[Path, ...], strength: float, schedule: str | None, beside: bool, run: Run) -> None:
     """Restore IMAGES (files, folders, or one npz) without knowing what was done to them."""
     with run.open(bundle) as bcm:
@@ -153,14 +153,14 @@ def restore(bundle: Path, images: tuple[Path, ...], strength: float, schedule: s
 @_strength_option(0.2)
 @_program_option
 @beside_option
-@run_options(OUTPUT)
+@run_options(OUTPUT, GUESSABLE)
 def purify(bundle: Path, images: tuple[Path, ...], strength: float, schedule: str | None, beside: bool, run: Run) -> None:
     """Remove small changes made to IMAGES (files, folders, or one npz) to mislead a classifier, before the classifier sees them.
 
     As restore does, but labels are guessed unless --label gives them: those that come with attacked images are not to be trusted.
     """
     with run.open(bundle) as bcm:
-        trusted = run if run.label or bcm.num_classes is None else replace(run, label=GUESS)
+        trusted = run if run.label is not None or bcm.num_classes is None else replace(run, label=GUESS)
         _restore(trusted, bcm, images, strength, schedule, "purifying", beside)
 
 

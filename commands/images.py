@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ImageError, LabelError
 from ..runtime.images import mean_squared_error, read_npz, save_images, save_npz
 from .console import bundle_argument, parse_labels, progress, table
-from .run import GUESS, Run, images_argument, inversion_option, run_options, schedule_option
+from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option
 
 
 @click.command(
@@ -31,7 +31,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         n = number or (1 if latents is None else len(latents))
         if run.label == GUESS:
             raise LabelError("--label guess is for images that are given; here there are none yet")
-        labels = parse_labels(run.label, n, bcm.num_classes) if run.label else labels
+        labels = parse_labels(run.label, n, bcm.num_classes) if run.label is not None else labels
         program = bcm.bundle.schedule(schedule)
         images, facts = run.play(
             bcm,
@@ -48,7 +48,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
 @bundle_argument
 @images_argument
 @click.option("--schedule", default="invert-2", show_default=True, help="An inversion's name or text, as in '+0.07 0.07>15>80'.")
-@run_options("An npz file: latents, seeds, labels.")
+@run_options("An npz file: latents, seeds, labels.", GUESSABLE)
 def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> None:
     """Invert IMAGES (files, folders, or one npz) to latents of unit variance, from which generate brings them back."""
     if run.output.suffix != ".npz":
@@ -76,7 +76,7 @@ def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> N
 @images_argument
 @inversion_option
 @schedule_option
-@run_options("pairs.png (originals above reconstructions), out.npz, or a folder of reconstructions.")
+@run_options("pairs.png (originals above reconstructions), out.npz, or a folder of reconstructions.", GUESSABLE)
 def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str, run: Run) -> None:
     """Invert IMAGES and generate them again; shows pairs and the mean squared error (of uint8 pixels, in [0, 1])."""
     with run.open(bundle) as bcm:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ import numpy as np
 
 from ..errors import LabelError, OutputError
 from ..runtime.animation import FORMATS, save_animation
-from ..runtime.files import check_free
 from ..runtime.images import heat, read_images, save_images, save_npz
 from ..runtime.pipeline import BCM
 from ..runtime.tasks.trace import Trace
 from .console import bundle_argument, parse_labels
-from .run import GUESS, Run, images_argument, inversion_option, run_options, schedule_option
+from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option
 
 
 @click.command(
@@ -36,9 +34,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
 
     The ends are the reconstructions of A and B. Where their labels differ, the first half is generated under A's, the rest under B's.
     """
-    animated = run.output.suffix.lower() in FORMATS
-    with (replace(run, output=run.output.with_suffix(".png")) if animated else run).open(bundle) as bcm:
-        check_free(run.output, run.force)
+    with run.open(bundle, tuple(FORMATS)) as bcm:
         pairs = [read_images([path], bcm.sample_shape) for path in (a, b)]
         labels = _pair_labels(run, bcm, [pair.images for pair in pairs], [pair.labels for pair in pairs])
         up, down, n = bcm.schedule(inversion), bcm.schedule(schedule), len(pairs[0].images)
@@ -60,10 +56,15 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
             ),
             calls=2 * up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * frames // bcm.batch),
         )
-        if animated:
+        if run.output.suffix.lower() in FORMATS:
             save_animation(images.swapaxes(0, 1), run.output, run.force)
         else:
-            save_images(images.reshape(-1, *bcm.sample_shape), run.output, run.force, frames)
+            shown = (
+                None
+                if labels[0] is None
+                else np.where(np.linspace(0, 1, frames) < 0.5, *(np.asarray(of)[:, None] for of in labels)).ravel()
+            )
+            save_images(images.reshape(-1, *bcm.sample_shape), run.output, run.force, frames, {"labels": shown})
         run.report(bcm, {**facts, "pairs": n, "nfe": 2 * up.nfe + frames * down.nfe}, "per pair")
 
 
@@ -82,7 +83,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
 )
 @inversion_option
 @schedule_option
-@run_options("near.png (a row per image, which comes first), out.npz, or a folder of the variations.")
+@run_options("near.png (a row per image, which comes first), out.npz, or a folder of the variations.", GUESSABLE)
 def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: float, inversion: str, schedule: str, run: Run) -> None:
     """Invert IMAGES (files, folders, or one npz), step away from their latents, and generate."""
     with run.open(bundle) as bcm:
@@ -109,7 +110,8 @@ def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: fl
             found, columns = np.concatenate([given.images[:, None], found], axis=1), number + 1
         else:
             columns = number
-        save_images(found.reshape(-1, *bcm.sample_shape), run.output, run.force, columns)
+        repeated = None if labels is None else np.repeat(np.asarray(labels, np.int64), columns)
+        save_images(found.reshape(-1, *bcm.sample_shape), run.output, run.force, columns, {"labels": repeated})
         run.report(bcm, {**facts, "strength": strength, "nfe": up.nfe + number * down.nfe}, "per given image")
 
 
@@ -121,18 +123,20 @@ def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: fl
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @inversion_option
 @schedule_option
-@click.option("-n", "--number", default=1, show_default=True, type=click.IntRange(1), help="How many, where no images are given.")
-@run_options("strip.png, or out.npz with states and levels.")
-def trace(bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str, number: int, run: Run) -> None:
+@click.option("-n", "--number", type=click.IntRange(1), help="How many, where no images are given (default 1).")
+@run_options("strip.png, or out.npz with states and levels.", GUESSABLE)
+def trace(bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str, number: int | None, run: Run) -> None:
     """Show every state of a schedule, a row per image: of a generation, or, given IMAGES, of their inversion and reconstruction.
 
     The states are scaled to the contrast of an image. Behind those of given images stands where the reconstruction errs: from black
     (right) over red and yellow to white (off by half the range or more).
     """
+    if images and number is not None:
+        raise click.UsageError("-n is for traces of noise; the images say how many there are")
     if not run.output.suffix:
         raise OutputError(f"{run.output}: a trace is written as a picture, or .npz")
     with run.open(bundle) as bcm:
-        _trace_images(bcm, images, inversion, schedule, run) if images else _trace_noise(bcm, schedule, number, run)
+        _trace_images(bcm, images, inversion, schedule, run) if images else _trace_noise(bcm, schedule, number or 1, run)
 
 
 def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
@@ -153,14 +157,16 @@ def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: 
     found = bcm.trace(program, images=given.images, seed=run.seed, labels=labels)
     seconds = time.perf_counter() - started
     error = np.abs(np.clip(found.states[-1], -1, 1) - given.images).max(axis=1, keepdims=True)
-    strip = np.concatenate([_rgb(np.concatenate([given.images[None], found.pictures()])), heat(error)[None]])
+    strip = None
+    if run.output.suffix != ".npz":  # which has models of other channels, too
+        strip = np.concatenate([_rgb(np.concatenate([given.images[None], found.pictures()])), heat(error)[None]])
     facts = {"images": len(given.images), "schedule": str(program), "nfe": program.nfe, "seconds": seconds}
     _save_trace(bcm, found, strip, run, {**facts, "largest_error": error.max(axis=(1, 2, 3)).tolist(), "names": given.names})
 
 
-def _save_trace(bcm: BCM, found: Trace, strip: np.ndarray, run: Run, facts: dict[str, Any]) -> None:
-    """strip: float [columns, N, C, H, W]."""
-    if run.output.suffix == ".npz":
+def _save_trace(bcm: BCM, found: Trace, strip: np.ndarray | None, run: Run, facts: dict[str, Any]) -> None:
+    """strip: float [columns, N, C, H, W]; None where arrays are written."""
+    if strip is None or run.output.suffix == ".npz":
         save_npz(run.output, {"states": found.states, "levels": np.array(found.levels)}, run.force)
     else:
         save_images(strip.swapaxes(0, 1).reshape(-1, *strip.shape[2:]), run.output, run.force, len(strip))
@@ -177,6 +183,8 @@ def _pair_labels(run: Run, bcm: BCM, images: list[np.ndarray], stored: list[np.n
     if run.label == GUESS:
         return [run.guessed(bcm, one) for one in images]
     if run.label is None:
+        if bcm.num_classes is not None and (stored[0] is None) != (stored[1] is None):
+            raise LabelError("only one of A and B has labels of its own; give --label, as in 3,5, or guess")
         return [None if bcm.num_classes is None else labels for labels in stored]
     words = run.label.split(",")
     if len(words) > 2:

@@ -32,7 +32,8 @@ from .console import (
 )
 
 GUESS = "guess"  # as --label: the model says which
-LABELS = "Class labels: 3, or 0,1,2 taken in turn, or all; of given images also guess."
+LABELS = "Class labels: 3, or 0,1,2 taken in turn, or all."
+GUESSABLE = "Class labels: 3, or 0,1,2 taken in turn, or all; or guess: the model says which."
 SHOWN = 16  # guessed labels in a line
 
 schedule_option = click.option(
@@ -55,12 +56,12 @@ class Run:
     force: bool
     as_json: bool
 
-    def open(self, bundle: Path) -> BCM:
-        """The model, once it is sure that the output can be written."""
+    def open(self, bundle: Path, also: Sequence[str] = ()) -> BCM:
+        """The model; checks that the output can be written. also: suffixes that the caller writes itself."""
         bcm = load(bundle, self.backend, self.batch, self.precision)
         if self.backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
-        check_output(self.output, bcm.sample_shape[0], self.force)
+        check_output(self.output, bcm.sample_shape[0], self.force, also)
         return bcm
 
     def read(
@@ -75,9 +76,9 @@ class Run:
         given = read_images(paths, sample_shape or bcm.sample_shape)
         if self.label == GUESS:
             return given, self.guessed(bcm, given.images)
-        labels = parse_labels(self.label, len(given.images), bcm.num_classes) if self.label else given.labels
+        labels = parse_labels(self.label, len(given.images), bcm.num_classes) if self.label is not None else given.labels
         if labels is not None and bcm.num_classes is None:
-            if self.label:
+            if self.label is not None:
                 raise LabelError("this model has no classes, so it takes no labels")
             labels = None  # an npz may carry labels that this model has no use for
         return given, labels

@@ -15,7 +15,7 @@ REST = 600  # milliseconds at either end
 
 
 def save_animation(frames: np.ndarray, path: Path, force: bool = False) -> None:
-    """Write float [F, N, C, H, W] in [-1, 1]: F frames of N images side by side, there and back again, for ever. Raises OutputError.
+    """Write float [F, N, C, H, W] in [-1, 1]: F frames, each a grid of N images, there and back again, for ever. Raises OutputError.
 
     The suffix decides the format: .gif or .apng.
     """

@@ -15,7 +15,7 @@ Labels = int | Sequence[int] | np.ndarray | None
 
 def check_seeds(seed: Seeds, n: int) -> list[int]:
     """One seed per image: s, s+1, … from an integer, or as listed. Raises InputError."""
-    given = [seed + i for i in range(n)] if isinstance(seed, (int, np.integer)) else seed
+    given = [int(seed) + i for i in range(n)] if isinstance(seed, (int, np.integer)) else seed
     if not np.iterable(given) or not all(isinstance(s, (int, np.integer)) for s in given):
         raise InputError("seeds must be integers")
     seeds = [int(s) for s in given]
@@ -51,7 +51,7 @@ def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "i
     images = _check_floats(from_uint8(array) if array.dtype == np.uint8 else array, shape, what)
     if np.abs(images).max() > 1.001:
         raise ImageError(f"{what} must lie in [-1, 1]; these reach {np.abs(images).max():.3g}")
-    return images
+    return np.clip(images, -1, 1)
 
 
 def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -76,7 +76,9 @@ def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:
     n, _, height, width = images.shape
     grown = array[None, None] if array.ndim == 2 else array[:, None] if array.ndim == 3 else array
     if grown.ndim != 4 or grown.shape[2:] != (height, width) or len(grown) not in (1, n) or grown.shape[1] not in (1, images.shape[1]):
-        raise ImageError(f"a mask of shape {list(array.shape)} does not fit images of shape {list(images.shape)}; the last two must agree")
+        raise ImageError(
+            f"a mask of shape {list(array.shape)} does not fit images of shape {list(images.shape)}; give [H, W], [N, H, W] or [N, 1|C, H, W]"
+        )
     full = np.broadcast_to(grown, images.shape)
     for index, hole in enumerate(full):
         if not hole.any():

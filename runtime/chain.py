@@ -13,7 +13,7 @@ from .noise import INVERSION_DRAW, START_DRAW, standard_normal
 from .schedule import SIGMA_MIN, Inject, Move, Schedule
 
 OnMove = Callable[[int, Move, np.ndarray], None]  # (index of the move, the move, the state after it [N, C, H, W])
-Project = Callable[[np.ndarray], np.ndarray]  # an image [N, C, H, W] → the nearest one that agrees with what is known of it
+Project = Callable[[np.ndarray], np.ndarray]  # an image [N, C, H, W] → one near it that agrees with what is known
 Noises = list[np.ndarray | None]  # per move: what is added to its input, float32 [N, C, H, W]
 
 

@@ -99,10 +99,11 @@ def mean_squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.square(difference).reshape(len(a), -1).mean(axis=1)
 
 
-def check_output(path: Path, channels: int, force: bool) -> None:
-    """Raise OutputError if `save_images` could not write images of so many channels here."""
-    if path.suffix != ".npz" and path.suffix.lower() not in SUFFIXES and path.suffix and not path.is_dir():
-        raise OutputError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(SUFFIXES)} or a folder")
+def check_output(path: Path, channels: int, force: bool, also: Sequence[str] = ()) -> None:
+    """Raise OutputError if `save_images` could not write images of so many channels here. also: suffixes that the caller writes itself."""
+    suffixes = (*SUFFIXES, *also)
+    if path.suffix != ".npz" and path.suffix.lower() not in suffixes and path.suffix and not path.is_dir():
+        raise OutputError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(suffixes)} or a folder")
     if path.suffix != ".npz" and channels not in (1, 3):
         raise OutputError(f"{path}: images of {channels} channels cannot be written as pictures; use .npz")
     check_free(path, force, INDEX)
@@ -200,7 +201,7 @@ def _read_npz_images(path: Path, sample_shape: tuple[int, int, int]) -> ImageSet
     images = images_from_array(arrays["images"], str(path))
     if images.shape[1:] != sample_shape:
         shape = list(arrays["images"].shape)
-        raise ImageError(f"{path}: images has shape {shape}, the model takes [N, {', '.join(map(str, sample_shape))}]")
+        raise ImageError(f"{path}: images has shape {shape}, expected [N, {', '.join(map(str, sample_shape))}]")
     labels = arrays.get("labels")
     if labels is not None and (labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer)):
         raise ImageError(f"{path}: labels must be {len(images)} integers, one per image")

@@ -1,7 +1,7 @@
 """Which pixels are to be filled in: read from a mask, from transparency, or from an npz file.
 
 In a mask white is the hole, in a picture what is transparent. Both are cropped and resized as the picture is (runtime/images.py); a pixel
-that lies partly in the hole is in it.
+of which a five-hundredth or more lies in the hole is in it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[
         if "masks" not in arrays:
             raise ImageError(f"{mask}: has no array `masks` (it has {', '.join(arrays) or 'none'}); give a mask with --mask")
         return arrays["masks"] != 0
-    files = [file for path in pictures if path.suffix != ".npz" for file in image_files(path)]
+    files = [] if len(pictures) == 1 and pictures[0].suffix == ".npz" else [file for path in pictures for file in image_files(path)]
     if mask is None:
         return np.stack([_hole(file, True, sample_shape) for file in files])
     size = _size(mask)
@@ -51,6 +51,8 @@ def _hole(path: Path, transparent: bool, sample_shape: tuple[int, int, int]) -> 
             picture = ImageOps.exif_transpose(file)
             if transparent and not picture.has_transparency_data:
                 raise ImageError(f"{path}: nothing in it is transparent; give a mask with --mask")
+            if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
+                picture = Image.fromarray((np.asarray(picture, np.float64).clip(0, 65535) / 257).astype(np.uint8))
             values = np.asarray(picture.convert("RGBA").getchannel("A") if transparent else picture.convert("L"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: not a readable image ({error})") from error

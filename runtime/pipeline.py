@@ -148,6 +148,7 @@ class BCM:
         """
         if frames < 2:
             raise InputError(f"frames must be at least 2, not {frames}")
+        a, b = (check_images(x, self.sample_shape) for x in (a, b))
         if len(a) != len(b):
             raise ImageError(f"{len(a)} images cannot be paired with {len(b)}")
         labels_b = labels if labels_b is None else labels_b
@@ -176,6 +177,7 @@ class BCM:
         """
         if n < 1:
             raise InputError(f"the number of variations must be at least 1, not {n}")
+        images = check_images(images, self.sample_shape)
         seeds, of = check_seeds(seed, len(images)), check_labels(labels, len(images), self.num_classes)
         found = self.invert(images, schedule=inversion, seed=seeds, labels=of, on_move=on_move)
         around = latents.nearby(found, strength, seeds, n)
@@ -212,7 +214,7 @@ class BCM:
         """Colour images float32 [N, 3, H, W] whose brightness (ITU-R BT.601) is that of grey [N, 1, H, W]."""
         channels, height, width = self.sample_shape
         if channels != 3:
-            raise ImageError(f"this model's images have {channels} channel, so it knows no colours")
+            raise ImageError(f"colours take a model of 3 channels; this one has {channels}, so it knows no colours")
         grey, program = check_images(grey, (1, height, width), "grey images"), self.schedule(schedule)
         rows = self._rows(len(grey), seed, labels)
         return self._constrained(program, rows, [constrained.known_brightness(r.of(grey)) for r in rows], on_move)
@@ -228,8 +230,10 @@ class BCM:
     ) -> np.ndarray:
         """Images float32 [N, C, H, W] whose means over squares are the pixels of small [N, C, H / k, W / k], k a whole number."""
         channels, height, width = self.sample_shape
+        if np.ndim(small) != 4:
+            raise ImageError(f"small images have shape {list(np.shape(small))}, expected [N, {channels}, H / k, W / k]")
         size = np.shape(small)[2:]
-        factor = height // size[0] if len(size) == 2 and size[0] else 0
+        factor = height // size[0] if size[0] else 0
         if factor < 2 or (size[0] * factor, size[1] * factor) != (height, width):
             fits = ", ".join(f"{height // k}×{width // k}" for k in range(2, min(height, width) + 1) if height % k == width % k == 0)
             raise ImageError(f"images of {'×'.join(map(str, size))} pixels cannot be enlarged to {height}×{width}; sizes that can: {fits}")
@@ -270,7 +274,9 @@ class BCM:
         """All states of a schedule: from images if it starts from an image, else one per seed and label, from noise."""
         program = self.schedule(schedule)
         if program.from_image != (images is not None):
-            raise InputError(f"schedule {str(program)!r} starts from {'an image' if program.from_image else 'noise'}")
+            raise InputError(
+                f"schedule {str(program)!r} starts from {'an image: give images' if program.from_image else 'noise: leave images out'}"
+            )
         given = None if images is None else check_images(images, self.sample_shape)
         n = max(_length(seed), _length(labels)) if given is None else len(given)
         rows = self._rows(n, seed, labels)

@@ -20,7 +20,7 @@ PATCHED = 24  # pixels; what is smaller is cheap enough as it is
 def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
     """A small U-Net for these images: halved until 4 … 7 pixels are left, `channels` at the first level and twice that below.
 
-    Images of PATCHED pixels and more are taken in patches of 2×2, which makes the first level four times cheaper.
+    Images of PATCHED pixels and more, and of an even side, are taken in patches of 2×2, which makes the first level four times cheaper.
     """
     _, c, height, _ = dataset.images.shape
     patch_size = 2 if height >= PATCHED and height % 2 == 0 else 1

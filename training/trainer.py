@@ -267,7 +267,8 @@ class Trainer:
         """Take over what `save` wrote. Raises CheckpointError if that was another run's or is damaged."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            theirs = {"objective": "bcm", **state["fingerprint"]}  # which older states do not name
+            theirs = {"objective": "bcm", **state["fingerprint"]}
+            theirs["network"] = {"patch_size": 1, **theirs["network"]}  # older states name neither
             ours = self.fingerprint
         except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: not a state of a training run ({error}); train without --resume") from error

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...errors import NonFiniteError
 from ..backends.base import Backend
 from ..chain import OnMove
 from ..noise import standard_normal
@@ -31,4 +32,7 @@ def guess_labels(backend: Backend, images: np.ndarray, seeds: Sequence[int], num
             errors[label] += np.square(cleaned - images).mean(axis=(1, 2, 3))
             if on_move:
                 on_move(k * num_classes + label, move, cleaned)
+    if not np.isfinite(errors).all():
+        label, bad = np.argwhere(~np.isfinite(errors))[0]
+        raise NonFiniteError(f"guessing labels on backend {backend.name} gave NaN or infinity (first in sample {bad}, label {label})")
     return errors.argmin(axis=0)

@@ -1,8 +1,8 @@
 """Images of which something is known: all pixels but a hole, their brightness, or themselves in low resolution.
 
 One algorithm serves the three (docs/tasks.md). A schedule that comes back to the image several times is played, and at every return the
-image is projected: changed as little as makes it agree with what is known. So the result agrees exactly, and what is not known is
-drawn towards what fits.
+image is projected: changed so that it agrees with what is known. So the result agrees with it (known pixels to the last bit, means and
+brightness up to rounding), and what is not known is drawn towards what fits.
 """
 
 from __future__ import annotations
@@ -72,8 +72,7 @@ def known_means(small: np.ndarray, factor: int) -> Project:
 def _with_mean(x: np.ndarray, mean: np.ndarray, target: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """target + s (x - mean), with the largest s ≤ 1 per group that keeps the group in [-1, 1].
 
-    Deviations have mean 0 in the group, so the new mean is the target for every s. Shifting alone (s = 1) is the nearest agreeing image
-    where that stays in range.
+    Deviations have mean 0 in the group, so the new mean is the target for every s. s = 1 shifts the group; less pales it.
     """
     deviation = x - mean
     above, below = deviation.max(axis=axes, keepdims=True), deviation.min(axis=axes, keepdims=True)
