@@ -150,12 +150,12 @@ class Judge:
 
 
 def _choice(data: Dataset, n: int | None, least: int) -> np.ndarray:
-    """Which images are taken, in the data's order: all, or n of them. Raises ImageError."""
-    if n is None:
+    """Which images are taken: all, in the data's order, or fewer in a random one, since files may be sorted by class. Raises ImageError."""
+    if n is None or n == len(data):
         return np.arange(len(data))
     if not least <= n <= len(data):
         raise ImageError(f"{data.name}: {n} of its {len(data)} images were asked for; give a number from {least} to {len(data)}")
-    return np.sort(np.random.default_rng(CHOICE_SEED).permutation(len(data))[:n])
+    return np.random.default_rng(CHOICE_SEED).permutation(len(data))[:n]
 
 
 def _labels(data: Dataset, chosen: np.ndarray | None = None) -> np.ndarray | None:

@@ -19,7 +19,7 @@ from ..runtime.tasks.constrained import COLOURING, INPAINTING, LUMA, UPSCALING
 from .quality import Judge
 from .task_measures import Report, asked, frechet, say
 
-# Levels of the consistency model's loop, the best found on the validation digits: as much was tried for it as for ours.
+# Levels of the consistency model's loop: the best of about ten that were tried on the validation digits. More were tried for ours.
 TUNED_INPAINTING = (1.2, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
 TUNED_UPSCALING = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15)
 CHROMA, HUE = 0.2, 0.05  # where an original counts as coloured (max - min of R, G, B in [0, 1]); how far a hue may be off, in turns

@@ -61,9 +61,10 @@ class NetworkConfig:
             return f"channel_mult must list positive integers, not {self.channel_mult!r}"
         if self.model_channels % 2:
             return f"model_channels is also the width of the sinusoidal embedding and must be even, not {self.model_channels}"
-        if self.image_size % (self.patch_size * 2 ** (len(self.channel_mult) - 1)):
-            patches = f" into patches of {self.patch_size} and then" if self.patch_size > 1 else ""
-            return f"image_size {self.image_size} cannot be divided{patches} into {len(self.channel_mult)} levels, each half of the last"
+        halvings = len(self.channel_mult) - 1
+        if self.image_size % (self.patch_size * 2**halvings):
+            patches = f"divided by patches of {self.patch_size} and then " if self.patch_size > 1 else ""
+            return f"image_size {self.image_size} cannot be {patches}halved {halvings} times"
         if self.in_channels != self.out_channels:
             return f"in_channels {self.in_channels} and out_channels {self.out_channels} differ, but f(x, t, u) has the shape of x"
         for level, mult in enumerate(self.channel_mult):

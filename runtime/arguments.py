@@ -77,7 +77,7 @@ def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:
     grown = array[None, None] if array.ndim == 2 else array[:, None] if array.ndim == 3 else array
     if grown.ndim != 4 or grown.shape[2:] != (height, width) or len(grown) not in (1, n) or grown.shape[1] not in (1, images.shape[1]):
         raise ImageError(
-            f"a mask of shape {list(array.shape)} does not fit images of shape {list(images.shape)}; give [H, W], [N, H, W] or [N, 1|C, H, W]"
+            f"a mask of shape {list(array.shape)} does not fit images of shape {list(images.shape)}; give [H, W], [N, H, W] or [N, C, H, W]"
         )
     full = np.broadcast_to(grown, images.shape)
     for index, hole in enumerate(full):

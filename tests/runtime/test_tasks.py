@@ -16,6 +16,7 @@ from bcm_edge import BCM, BcmError, parse_schedule
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.noise import standard_normal
 from bcm_edge.runtime.tasks import constrained, latents, restoration
+from bcm_edge.runtime.tasks.classes import guess_level
 from bcm_edge.runtime.tasks.constrained import known_brightness, known_means, known_pixels
 from bcm_edge.runtime.tasks.trace import trace
 
@@ -268,6 +269,11 @@ def test_restoration_takes_noise_away(bcm: BCM, digits: np.ndarray):
     damaged = np.clip(digits + 0.3 * noise(digits.shape), -1, 1)
     restored = bcm.restore(damaged, labels=DIGITS)
     assert np.square(restored - digits).mean() < 0.75 * np.square(damaged - digits).mean()
+
+
+def test_the_noise_of_a_guess_grows_with_the_side():
+    levels = [guess_level(shape) for shape in ((1, 8, 8), (1, 28, 28), (3, 64, 32), (3, 2048, 2048))]
+    assert levels == pytest.approx([0.7, 2.45, 5.6, 80])
 
 
 def test_labels_are_guessed(bcm: BCM):
