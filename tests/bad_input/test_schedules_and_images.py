@@ -154,7 +154,7 @@ def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path
     ("arrays", "problem"),
     [
         ({"pictures": np.zeros((1, 1, 8, 8), np.float32)}, "has no array `images` (it has pictures)"),
-        ({"images": np.zeros((2, 3, 8, 8), np.float32)}, "images has shape [2, 3, 8, 8], the model takes [N, 1, 8, 8]"),
+        ({"images": np.zeros((2, 3, 8, 8), np.float32)}, "images has shape [2, 3, 8, 8], expected [N, 1, 8, 8]"),
         ({"images": np.zeros((0, 1, 8, 8), np.float32)}, "images has shape [0, 1, 8, 8]; expected N pictures"),
         ({"images": np.full((1, 1, 8, 8), np.nan, np.float32)}, "images must be uint8, or floats in [-1, 1]"),
         ({"images": np.full((1, 1, 8, 8), 255, np.float32)}, "images must be uint8, or floats in [-1, 1]"),
