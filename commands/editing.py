@@ -116,15 +116,12 @@ def upscale(bundle: Path, images: tuple[Path, ...], factor: int, schedule: str, 
         _finish(run, bcm, given, enlarged, back, labels, {**facts, "factor": factor}, beside)
 
 
-def _strength_option(default: float) -> Callable[..., Any]:
-    return click.option(
-        "--strength",
-        default=default,
-        show_default=True,
-        help="The noise level below which all is taken for damage; ignored with --schedule.",
-    )
-
-
+_strength_option = click.option(
+    "--strength",
+    default=0.2,
+    show_default=True,
+    help="The noise level below which all is taken for damage; ignored with --schedule.",
+)
 _program_option = click.option("--schedule", help="Another program from an image to an image (default: '+S S>5>0.002', S the strength).")
 
 
@@ -134,7 +131,7 @@ _program_option = click.option("--schedule", help="Another program from an image
 )
 @bundle_argument
 @images_argument
-@_strength_option(0.2)
+@_strength_option
 @_program_option
 @beside_option
 @run_options(OUTPUT, GUESSABLE)
@@ -150,7 +147,7 @@ def restore(bundle: Path, images: tuple[Path, ...], strength: float, schedule: s
 )
 @bundle_argument
 @images_argument
-@_strength_option(0.2)
+@_strength_option
 @_program_option
 @beside_option
 @run_options(OUTPUT, GUESSABLE)

@@ -22,6 +22,7 @@ from bcm_edge.export.exporter import ExportPlan
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bcm_edge.model.preconditioning import Denoiser
 from bcm_edge.model.samplers import Solver, ddim, ddim_levels, ddpm_sigmas, heun, karras_levels
+from bcm_edge.runtime.backends.null import NullBackend
 from bcm_edge.runtime.chain import start_state
 from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.training.data import Dataset
@@ -176,10 +177,7 @@ def test_generation_starts_from_the_noise_of_the_seed():
     made = solver.generate(denoiser, seeds)
     assert (made.dtype, made.shape) == (np.float32, (18, 3, 16, 16))
 
-    class Shape:
-        sample_shape = TINY.sample_shape
-
-    starts = start_state(parse_schedule("80>0.002"), Shape(), seeds)  # type: ignore[arg-type]
+    starts = start_state(parse_schedule("80>0.002"), NullBackend(TINY.sample_shape), seeds)
     np.testing.assert_allclose(made, starts * exact(80, 0), atol=0.01)
     np.testing.assert_array_equal(made[17:], solver.generate(denoiser, [117]))
 

@@ -284,8 +284,8 @@ def stand_in() -> Iterator[None]:
         return [Table("Holes", ("hole", "error"), [("half", np.float64(0.25))], f"from seed {seed}")]
 
     module = ModuleType("bcm_edge.evaluation.tasks")
-    module.task_exhibits = task_exhibits  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "task_exhibits", task_exhibits, raising=False)
         patch.setitem(sys.modules, module.__name__, module)
         patch.setattr(benchmark, "TURN", 0.01)
         patch.setattr(comparison, "LATENCY_SECONDS", 0.02)
