@@ -21,7 +21,8 @@ from .task_measures import Report, asked, frechet, say
 
 # Levels of the consistency model's loop: the best of about ten that were tried on the validation digits. More were tried for ours.
 TUNED_INPAINTING = (1.2, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
-TUNED_UPSCALING = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15)
+TUNED_UPSCALING = (0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)
+TUNED_COLOURING = (0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05)
 CHROMA, HUE = 0.2, 0.05  # where an original counts as coloured (max - min of R, G, B in [0, 1]); how far a hue may be off, in turns
 
 
@@ -182,7 +183,7 @@ def measure_colouring(
     """The grey images themselves, and every schedule, by default those of `methods`. Images of 3 channels."""
     grey = to_grey(images)
     results: list[tuple[str, Schedule | None, np.ndarray]] = [("left grey", None, np.repeat(grey, 3, axis=1))]
-    for name, schedule in (schedules or methods(COLOURING)).items():
+    for name, schedule in (schedules or methods(COLOURING, TUNED_COLOURING)).items():
         results.append((name, schedule, bcm.colorize(grey, schedule=schedule, seed=seed, labels=asked(bcm, labels))))
     return [
         Coloured(

@@ -16,11 +16,12 @@ from ..backends.base import Backend
 from ..chain import OnMove, Project, play
 from ..schedule import SIGMA_MIN, Schedule, parse_schedule
 
-# Rounds of fresh noise, falling, then one in which a little noise is amplified by the network. Chosen on the validation digits, where the
-# best loop without amplifying did as well for holes; docs/tasks.md has what was tried.
+# Rounds of fresh noise, falling, then one in which a little noise is amplified by the network; the more is known, the lower the levels.
+# Chosen on the validation digits, for colours on coloured ones. For holes, the best loop without amplifying does as well; docs/tasks.md has
+# what was tried.
 INPAINTING = parse_schedule("80>0.002 +1.5 1.5>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.4 0.4>0.002 +0.2 0.2>0.6>0.002")
-UPSCALING = parse_schedule("80>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.4 0.4>0.002 +0.3 0.3>0.002 +0.2 0.2>0.8>0.002")
-COLOURING = INPAINTING
+UPSCALING = parse_schedule("80>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.3 0.3>0.002 +0.2 0.2>0.002 +0.1 0.1>0.8>0.002")
+COLOURING = UPSCALING
 LUMA = np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1)  # grey = LUMA · (R, G, B), ITU-R BT.601, as Pillow has it
 
 
