@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,11 @@ import click
 import numpy as np
 
 from ..errors import ImageError
-from ..runtime.chain import OnMove
 from ..runtime.images import ImageSet, save_images
 from ..runtime.masks import read_holes
 from ..runtime.pipeline import BCM
 from ..runtime.schedule import Schedule
-from ..runtime.tasks.constrained import COLOURING, INPAINTING, UPSCALING
+from ..runtime.tasks.constrained import COLOURING, UPSCALING, inpainting
 from ..runtime.tasks.restoration import restoration
 from .console import bundle_argument
 from .run import GUESS, GUESSABLE, Run, images_argument, run_options
@@ -25,8 +25,10 @@ OUTPUT = "out.png (a grid if there are several), out.npz, or a folder."
 beside_option = click.option("--beside", is_flag=True, help="In a picture, show what was given above what came out.")
 
 
-def _filling_option(default: Schedule) -> Callable[..., Any]:
-    return click.option("--schedule", default=str(default), show_default=True, help="From noise, back to the image as often as you like.")
+def _filling_option(default: Schedule | None = None, said: str = "") -> Callable[..., Any]:
+    """said: the default in words, where there is no one schedule."""
+    text = f"From noise, back to the image as often as you like{said}."
+    return click.option("--schedule", default=default and str(default), show_default=default is not None, help=text)
 
 
 @click.command(
@@ -38,10 +40,10 @@ def _filling_option(default: Schedule) -> Callable[..., Any]:
 @click.option(
     "--mask", type=click.Path(path_type=Path), help="White where to fill: a picture, or npz with `masks` (default: transparency)."
 )
-@_filling_option(INPAINTING)
+@_filling_option(said=" (default: 8 calls, with levels that follow the size of the images)")
 @beside_option
 @run_options(OUTPUT)
-def inpaint(bundle: Path, images: tuple[Path, ...], mask: Path | None, schedule: str, beside: bool, run: Run) -> None:
+def inpaint(bundle: Path, images: tuple[Path, ...], mask: Path | None, schedule: str | None, beside: bool, run: Run) -> None:
     """Fill in the holes of IMAGES (files, folders, or one npz); every other pixel stays as it is.
 
     The holes are white in --mask, or transparent in the images themselves, or the array `masks` of the npz.
@@ -49,14 +51,8 @@ def inpaint(bundle: Path, images: tuple[Path, ...], mask: Path | None, schedule:
     with run.open(bundle) as bcm:
         given, labels = run.read(bcm, images, whole=False)
         holes = read_holes(mask, images, bcm.sample_shape)
-        program = bcm.schedule(schedule)
-        back, facts = run.play(
-            bcm,
-            "filling in",
-            program,
-            len(given.images),
-            lambda on_move: bcm.inpaint(given.images, holes, schedule=program, seed=run.seed, labels=labels, on_move=on_move),
-        )
+        program = bcm.schedule(schedule) if schedule else inpainting(bcm.sample_shape)
+        back, facts = _play(run, bcm, "filling in", program, given, labels, partial(bcm.inpaint, given.images, holes))
         hole = np.broadcast_to(holes if holes.ndim == 4 else holes[..., None, :, :], given.images.shape)
         _finish(run, bcm, given, np.where(hole, np.float32(0), given.images), back, labels, {**facts, "filled": float(hole.mean())}, beside)
 
@@ -74,14 +70,7 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
         if channels != 3:
             raise ImageError(f"colours take a model of 3 channels; this one has {channels}, so it knows no colours")
         given, labels = run.read(bcm, images, (1, height, width), whole=False)
-        program = bcm.schedule(schedule)
-        back, facts = run.play(
-            bcm,
-            "colouring",
-            program,
-            len(given.images),
-            lambda on_move: bcm.colorize(given.images, schedule=program, seed=run.seed, labels=labels, on_move=on_move),
-        )
+        back, facts = _play(run, bcm, "colouring", bcm.schedule(schedule), given, labels, partial(bcm.colorize, given.images))
         _finish(run, bcm, given, np.repeat(given.images, 3, axis=1), back, labels, facts, beside)
 
 
@@ -104,14 +93,7 @@ def upscale(bundle: Path, images: tuple[Path, ...], factor: int, schedule: str, 
         if height % factor or width % factor:
             raise ImageError(f"--factor {factor}: the model's {height}×{width} pixels do not divide by it")
         given, labels = run.read(bcm, images, (channels, height // factor, width // factor), whole=False)
-        program = bcm.schedule(schedule)
-        back, facts = run.play(
-            bcm,
-            "enlarging",
-            program,
-            len(given.images),
-            lambda on_move: bcm.upscale(given.images, schedule=program, seed=run.seed, labels=labels, on_move=on_move),
-        )
+        back, facts = _play(run, bcm, "enlarging", bcm.schedule(schedule), given, labels, partial(bcm.upscale, given.images))
         enlarged = given.images.repeat(factor, axis=2).repeat(factor, axis=3)
         _finish(run, bcm, given, enlarged, back, labels, {**facts, "factor": factor}, beside)
 
@@ -164,12 +146,17 @@ def purify(bundle: Path, images: tuple[Path, ...], strength: float, schedule: st
 def _restore(run: Run, bcm: BCM, images: tuple[Path, ...], strength: float, schedule: str | None, what: str, beside: bool) -> None:
     program = bcm.schedule(schedule) if schedule else restoration(strength)
     given, labels = run.read(bcm, images)
-
-    def work(on_move: OnMove | None) -> np.ndarray:
-        return bcm.restore(given.images, schedule=program, seed=run.seed, labels=labels, on_move=on_move)
-
-    back, facts = run.play(bcm, what, program, len(given.images), work)
+    back, facts = _play(run, bcm, what, program, given, labels, partial(bcm.restore, given.images))
     _finish(run, bcm, given, given.images, back, labels, facts, beside)
+
+
+def _play(
+    run: Run, bcm: BCM, what: str, program: Schedule, given: ImageSet, labels: Any, task: Callable[..., np.ndarray]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Run.play of a task that has its images."""
+    return run.play(
+        bcm, what, program, len(given.images), lambda on_move: task(schedule=program, seed=run.seed, labels=labels, on_move=on_move)
+    )
 
 
 def _finish(

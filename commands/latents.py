@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -144,23 +143,24 @@ def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
         raise LabelError("--label guess is for images that are given; here there are none yet")
     program, seeds = bcm.schedule(schedule), list(range(run.seed, run.seed + n))
     labels = parse_labels(run.label, n, bcm.num_classes)
-    started = time.perf_counter()
-    found = bcm.trace(program, seed=seeds, labels=labels)
-    facts = {"images": n, "schedule": str(program), "nfe": program.nfe, "seconds": time.perf_counter() - started}
+    found, facts = run.play(bcm, "tracing", program, n, lambda on_move: bcm.trace(program, seed=seeds, labels=labels, on_move=on_move))
     _save_trace(bcm, found, found.pictures(), run, facts)
 
 
 def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: str, run: Run) -> None:
     given, labels = run.read(bcm, images)
     program = bcm.schedule(inversion) + bcm.schedule(schedule)
-    started = time.perf_counter()
-    found = bcm.trace(program, images=given.images, seed=run.seed, labels=labels)
-    seconds = time.perf_counter() - started
+    found, facts = run.play(
+        bcm,
+        "tracing",
+        program,
+        len(given.images),
+        lambda on_move: bcm.trace(program, images=given.images, seed=run.seed, labels=labels, on_move=on_move),
+    )
     error = np.abs(np.clip(found.states[-1], -1, 1) - given.images).max(axis=1, keepdims=True)
     strip = None
     if run.output.suffix != ".npz":  # which has models of other channels, too
         strip = np.concatenate([_rgb(np.concatenate([given.images[None], found.pictures()])), heat(error)[None]])
-    facts = {"images": len(given.images), "schedule": str(program), "nfe": program.nfe, "seconds": seconds}
     _save_trace(bcm, found, strip, run, {**facts, "largest_error": error.max(axis=(1, 2, 3)).tolist(), "names": given.names})
 
 
@@ -170,7 +170,7 @@ def _save_trace(bcm: BCM, found: Trace, strip: np.ndarray | None, run: Run, fact
         save_npz(run.output, {"states": found.states, "levels": np.array(found.levels)}, run.force)
     else:
         save_images(strip.swapaxes(0, 1).reshape(-1, *strip.shape[2:]), run.output, run.force, len(strip))
-    run.report(bcm, {"output": str(run.output), **facts, "levels": found.levels})
+    run.report(bcm, {**facts, "levels": found.levels})
 
 
 def _rgb(images: np.ndarray) -> np.ndarray:

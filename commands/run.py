@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -35,6 +35,7 @@ GUESS = "guess"  # as --label: the model says which
 LABELS = "Class labels: 3, or 0,1,2 taken in turn, or all."
 GUESSABLE = "Class labels: 3, or 0,1,2 taken in turn, or all; or guess: the model says which."
 SHOWN = 16  # guessed labels in a line
+T = TypeVar("T")
 
 schedule_option = click.option(
     "--schedule", default="one-step", show_default=True, help="To the image: a schedule's name or text, as in '80>2.4>0.002'."
@@ -97,9 +98,9 @@ class Run:
         what: str,
         program: Schedule,
         n: int,
-        work: Callable[[OnMove | None], np.ndarray],
+        work: Callable[[OnMove | None], T],
         calls: int | None = None,
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[T, dict[str, Any]]:
         """What `work` returns, done under a progress bar, and the facts of the run. calls: if not those of the program, once per batch."""
         with move_progress(program.nfe * -(-n // bcm.batch) if calls is None else calls, what) as on_move:
             started = time.perf_counter()

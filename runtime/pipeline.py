@@ -188,7 +188,7 @@ class BCM:
         images: np.ndarray,
         holes: np.ndarray,
         *,
-        schedule: str | Schedule = constrained.INPAINTING,
+        schedule: str | Schedule | None = None,
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
@@ -196,9 +196,10 @@ class BCM:
         """The images with their holes filled in, and every other pixel as it was: float32 [N, C, H, W] in [-1, 1].
 
         holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W], or [N, 1 or C, H, W].
+        schedule: from noise to images, by default eight network calls whose levels follow the size of the images.
         """
-        images, program = check_images(images, self.sample_shape), self.schedule(schedule)
-        holes = check_holes(holes, images)
+        images, holes = check_images(images, self.sample_shape), check_holes(holes, images)
+        program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
         rows = self._rows(len(images), seed, labels)
         return self._constrained(program, rows, [constrained.known_pixels(r.of(images), r.of(holes)) for r in rows], on_move)
 
@@ -261,7 +262,7 @@ class BCM:
         return np.concatenate([restoration.restore(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
 
     def guess_labels(self, images: np.ndarray, *, seed: Seeds = 0, on_move: OnMove | None = None) -> np.ndarray:
-        """int64 [N]: the label under which the model denoises each image best, at 3 network calls per class and image."""
+        """int64 [N]: the label under which the model denoises each image best, at 5 network calls per class and image."""
         images, classes = check_images(images, self.sample_shape), self.num_classes
         if classes is None:
             raise LabelError("this model has no classes, so there is none to guess")
@@ -269,7 +270,13 @@ class BCM:
         return np.concatenate([guess_labels(self.backend, r.of(images), r.seeds, classes, on_move) for r in rows])
 
     def trace(
-        self, schedule: str | Schedule = "one-step", *, images: np.ndarray | None = None, seed: Seeds = 0, labels: Labels = None
+        self,
+        schedule: str | Schedule = "one-step",
+        *,
+        images: np.ndarray | None = None,
+        seed: Seeds = 0,
+        labels: Labels = None,
+        on_move: OnMove | None = None,
     ) -> tracing.Trace:
         """All states of a schedule: from images if it starts from an image, else one per seed and label, from noise."""
         program = self.schedule(schedule)
@@ -280,7 +287,7 @@ class BCM:
         given = None if images is None else check_images(images, self.sample_shape)
         n = max(_length(seed), _length(labels)) if given is None else len(given)
         rows = self._rows(n, seed, labels)
-        parts = [tracing.trace(self.backend, program, r.seeds, r.labels, None if given is None else r.of(given)) for r in rows]
+        parts = [tracing.trace(self.backend, program, r.seeds, r.labels, None if given is None else r.of(given), on_move) for r in rows]
         return tracing.Trace(parts[0].levels, np.concatenate([part.states for part in parts], axis=1))
 
     def close(self) -> None:

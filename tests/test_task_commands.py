@@ -163,7 +163,7 @@ def test_restore_shows_what_was_given_above_the_result(digits_bundle: Path, fold
     Image.open(folder / "three.png").save(tmp_path / "three.jpg", quality=10)
     done = cli("restore", digits_bundle, tmp_path / "three.jpg", "--label", "guess", "--beside", "--json", "-o", tmp_path / "pair.png")
     facts = json.loads(done.stdout)
-    assert (facts["nfe"], facts["labels"]) == (2, [3]) and "labels guessed with 30 NFE each: 3" in done.stderr
+    assert (facts["nfe"], facts["labels"]) == (2, [3]) and "labels guessed with 50 NFE each: 3" in done.stderr
     assert pixels(tmp_path / "pair.png").shape == (2 * 66 + 2, 68)
 
 

@@ -15,12 +15,11 @@ from ..backends.base import Backend
 from ..chain import OnMove
 from ..noise import standard_normal
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Move
+from .size import relative_side
 
 GUESS_DRAW = 2**34  # noise k of an image is drawn with number GUESS_DRAW + k of its seed
-# The noise hides small damage and leaves the class; it grows with the side, since in a larger picture more pixels show what a class is
-# (as noise schedules do, Hoogeboom et al. 2023, arXiv 2301.11093): 0.7 at 8 pixels, 2.45 at 28. docs/tasks.md has others.
-LEVEL_PER_PIXEL = 0.7 / 8
-DRAWS = 3
+LEVEL = 0.7  # at 8×8 pixels: hides small damage and leaves the class. docs/tasks.md has others
+DRAWS = 5
 
 
 def guess_labels(backend: Backend, images: np.ndarray, seeds: Sequence[int], num_classes: int, on_move: OnMove | None = None) -> np.ndarray:
@@ -43,4 +42,4 @@ def guess_labels(backend: Backend, images: np.ndarray, seeds: Sequence[int], num
 
 def guess_level(sample_shape: tuple[int, int, int]) -> float:
     """The noise level at which images [C, H, W] are told apart."""
-    return min(LEVEL_PER_PIXEL * max(sample_shape[1:]), SIGMA_MAX)
+    return min(LEVEL * relative_side(sample_shape), SIGMA_MAX)

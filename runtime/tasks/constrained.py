@@ -14,15 +14,24 @@ import numpy as np
 from ...errors import ScheduleError
 from ..backends.base import Backend
 from ..chain import OnMove, Project, play
-from ..schedule import SIGMA_MIN, Schedule, parse_schedule
+from ..schedule import SIGMA_MAX, SIGMA_MIN, Schedule, parse_schedule
+from .size import relative_side
 
 # Rounds of fresh noise, falling, then one in which a little noise is amplified by the network; the more is known, the lower the levels.
-# Chosen on the validation digits, for colours on coloured ones. For holes, the best loop without amplifying does as well; docs/tasks.md has
-# what was tried.
-INPAINTING = parse_schedule("80>0.002 +1.5 1.5>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.4 0.4>0.002 +0.2 0.2>0.6>0.002")
+# Chosen on the validation digits, for colours on coloured ones. docs/tasks.md has what was tried.
+HOLES = (1.5, 1, 0.7, 0.5, 0.4), (0.2, 0.6)  # at 8×8 pixels: levels of the rounds, and of the last one
 UPSCALING = parse_schedule("80>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.3 0.3>0.002 +0.2 0.2>0.002 +0.1 0.1>0.8>0.002")
 COLOURING = UPSCALING
 LUMA = np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1)  # grey = LUMA · (R, G, B), ITU-R BT.601, as Pillow has it
+
+
+def inpainting(sample_shape: tuple[int, int, int]) -> Schedule:
+    """The schedule that fills holes in images [C, H, W]; its levels grow with the side (size.py), up to 80. 8 network calls."""
+    rounds, (low, high) = HOLES
+    times = min(relative_side(sample_shape), SIGMA_MAX / rounds[0])
+    *falling, low, high = (f"{times * level:.4g}" for level in (*rounds, low, high))
+    fresh = " ".join(f"+{level} {level}>{SIGMA_MIN}" for level in falling)
+    return parse_schedule(f"{SIGMA_MAX:g}>{SIGMA_MIN} {fresh} +{low} {low}>{high}>{SIGMA_MIN}")
 
 
 def constrained(

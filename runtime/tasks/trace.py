@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backends.base import Backend
-from ..chain import injected_noises, play, start_state
+from ..chain import OnMove, injected_noises, play, start_state
 from ..schedule import Move, Schedule
 
 SIGMA_DATA = 0.5  # standard deviation of images in [-1, 1], as the preconditioning assumes it
@@ -28,7 +28,14 @@ class Trace:
         return self.states * (SIGMA_DATA / np.sqrt(levels**2 + SIGMA_DATA**2))
 
 
-def trace(backend: Backend, schedule: Schedule, seeds: Sequence[int], labels: np.ndarray | None, images: np.ndarray | None = None) -> Trace:
+def trace(
+    backend: Backend,
+    schedule: Schedule,
+    seeds: Sequence[int],
+    labels: np.ndarray | None,
+    images: np.ndarray | None = None,
+    on_move: OnMove | None = None,
+) -> Trace:
     """All states of a schedule: from images float32 [N, C, H, W] in [-1, 1] if it starts from an image, else from the seeds' noise."""
     x = start_state(schedule, backend, seeds) if images is None else images
     first = injected_noises(schedule, backend, seeds)[0]
@@ -37,6 +44,8 @@ def trace(backend: Backend, schedule: Schedule, seeds: Sequence[int], labels: np
     def keep(index: int, move: Move, state: np.ndarray) -> None:
         levels.append(move.u)
         states.append(state)
+        if on_move:
+            on_move(index, move, state)
 
     play(schedule, backend, seeds, labels, x, keep)
     return Trace(tuple(levels), np.stack(states))

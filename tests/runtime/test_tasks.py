@@ -17,7 +17,7 @@ from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.noise import standard_normal
 from bcm_edge.runtime.tasks import constrained, latents, restoration
 from bcm_edge.runtime.tasks.classes import guess_level
-from bcm_edge.runtime.tasks.constrained import known_brightness, known_means, known_pixels
+from bcm_edge.runtime.tasks.constrained import inpainting, known_brightness, known_means, known_pixels
 from bcm_edge.runtime.tasks.trace import trace
 
 DIGITS = list(range(10))
@@ -269,6 +269,13 @@ def test_restoration_takes_noise_away(bcm: BCM, digits: np.ndarray):
     damaged = np.clip(digits + 0.3 * noise(digits.shape), -1, 1)
     restored = bcm.restore(damaged, labels=DIGITS)
     assert np.square(restored - digits).mean() < 0.75 * np.square(damaged - digits).mean()
+
+
+def test_levels_for_holes_grow_with_the_side_up_to_80():
+    texts = [str(inpainting(shape)) for shape in ((1, 8, 8), (3, 20, 28), (1, 2048, 2048))]
+    assert texts[0] == "80>0.002 +1.5 1.5>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.4 0.4>0.002 +0.2 0.2>0.6>0.002"
+    assert texts[1] == "80>0.002 +5.25 5.25>0.002 +3.5 3.5>0.002 +2.45 2.45>0.002 +1.75 1.75>0.002 +1.4 1.4>0.002 +0.7 0.7>2.1>0.002"
+    assert texts[2].startswith("80>0.002 +80 80>0.002 +53.33 ")
 
 
 def test_the_noise_of_a_guess_grows_with_the_side():
