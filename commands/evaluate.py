@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from .. import __version__
-from ..errors import CheckpointError, LabelError
+from ..errors import CheckpointError, ImageError, LabelError
 from ..runtime.benchmark import QUIET
 from ..runtime.environment import Others, cpu_model, versions
 from ..runtime.files import check_free, replacing
@@ -48,7 +48,9 @@ DATA_HELP = "What the model learnt: digits, a FOLDER of images (sub-folders are 
 @bundle_argument
 @click.option("--data", required=True, metavar="DATA", help=DATA_HELP)
 @click.option(
-    "--test", metavar="DATA", help="Held-out images: a folder or an npz (default: a fifth of the data; of digits, the test part)."
+    "--test",
+    metavar="DATA",
+    help="Held-out images: a folder or an npz (default: a fifth of the data, which the model may have learnt; of digits, the test part).",
 )
 @output_option("The HTML page to write; it needs nothing beside it.")
 @click.option("--baseline", type=click.Path(path_type=Path), help="An EDM denoiser to compare with, made by train --objective edm.")
@@ -86,11 +88,16 @@ def evaluate(
     from ..evaluation.data import held_out
 
     with load(bundle, backend, precision=precision) as bcm:
+        if bcm.sample_shape[0] not in (1, 3):
+            raise ImageError(f"this model's images have {bcm.sample_shape[0]} channels; a page shows pictures of 1 or 3")
         rival = _baseline(baseline, bcm) if baseline else None
         train, real = held_out(data, bcm.bundle.manifest.model, digits="test", test=test)
         judge = _judge(train, real, inception, samples, reconstructed)
         rivals = Rivals(bcm, judge, rival.denoiser() if rival else None, seed, progress)
         facts = _facts(rivals, train, real, rival, _command(ctx))
+        if test is None and (caution := _learnt(data, rivals, rival)):
+            progress(f"caution: {caution}")
+            facts["Data"]["caution"] = caution
         values, text = _measured(rivals, facts, f"{bundle.name}: how good it is")
     with replacing(output, force) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -111,6 +118,17 @@ def _baseline(path: Path, bcm: BCM) -> Checkpoint:
     return checkpoint
 
 
+def _learnt(data: str, rivals: Rivals, rival: Checkpoint | None) -> str:
+    """What to say where the held-out part was learnt; "" where it was not, or nobody can tell."""
+    from ..evaluation.data import trained_on_all
+
+    manifest = rivals.bcm.bundle.manifest
+    told = {"the model": manifest.provenance.get("checkpoint", {}), **({"the baseline": rival.provenance} if rival else {})}
+    if learnt := trained_on_all(data, manifest.model, told):
+        return f"{' and '.join(learnt)} learnt all of {data}, so the held-out images are not new to it; --test gives others"
+    return ""
+
+
 def _images(shape: tuple[int, int, int], num_classes: int | None) -> str:
     return f"{'×'.join(map(str, shape))}, {num_classes or 'no'} classes"
 
@@ -127,6 +145,11 @@ def _judge(train: Dataset, real: Dataset, inception: Path | None, samples: int |
             f"{train.name}: has no labels, so no classifier can be fitted to it whose features images are compared by; give the Inception "
             "network's with --inception WEIGHTS, or labels: an npz with `labels`, or one folder per class"
         )
+    classes = train.num_classes or 0
+    if extractor is None and classes < 2:
+        raise LabelError(f"{train.name}: has one class, which no classifier can tell from others; give features with --inception WEIGHTS")
+    if real.labels is not None and train.labels is not None and int(real.labels.max()) >= classes:
+        raise LabelError(f"{real.name}: has a label {int(real.labels.max())} that no image of {train.name} has")
     progress(f"judge: fitted to {len(train)} images; measured against {len(real)} others")
     classifier = None if train.labels is None else train_classifier(train)
     samples, reconstructed = samples or min(len(train), MOST_SAMPLES), reconstructed or min(len(real), MOST_RECONSTRUCTED)

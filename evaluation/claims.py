@@ -1,6 +1,7 @@
 """What measured numbers say about the paper's claims (arXiv 2403.18035), in words: pure functions of points, lower y being better.
 
-A point's x is network calls, its spread what the figure would vary by if measured again. Two figures are equal where they differ by no
+A point's x is network calls, its spread the standard error of the figure over seeds or images; the choice of data is not in it, and a
+figure measured once counts as exact. Two figures are equal where they differ by no
 more than the two spreads together, √(a² + b²); that favours whoever is behind, so it is said wherever a verdict rests on it.
 """
 
@@ -74,6 +75,8 @@ def inversion_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
     if not any(baselines.values()) or not few:
         return Claim(title, NOT_MEASURED, (NO_BASELINE if few else "no inversion",))
     pairs = [(p, name, rival) for p in few for name, line in baselines.items() if (rival := _at_least(line, p.x))]
+    if not pairs:
+        return Claim(title, NOT_MEASURED, ("no baseline was measured at as many calls, or more",))
     won = [as_good(p, rival) for p, _, rival in pairs]
     verdict = REACHED if all(won) else PARTLY if any(won) else NOT_REACHED
     sentences = []

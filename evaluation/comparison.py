@@ -59,8 +59,9 @@ class Sampled:
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation of the ratio over the sets of seeds; None for one set."""
-        return float(np.std([score.ratio for score in self.scores])) if len(self.scores) > 1 else None
+        """Standard error of the mean ratio over the sets of seeds; None for one set."""
+        n = len(self.scores)
+        return float(np.std([score.ratio for score in self.scores], ddof=1) / math.sqrt(n)) if n > 1 else None
 
 
 @dataclass(frozen=True)

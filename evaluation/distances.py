@@ -32,7 +32,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Unbiased MMD² of features [N, D] and [M, D] with the kernel (x·y/D + 1)³; KID where they are Inception's (arXiv 1801.01401).
 
-    Unbiased: about 0, and as often below it, for two sets of one distribution. The paper averages over random subsets; here all
+    Unbiased: about 0, and as often below it, for two independent sets of one distribution; below it where both are drawn with the same
+    share of every class, since they then are more alike than chance would have them. The paper averages over random subsets; here all
     pairs are taken once. Raises ImageError for fewer than 2 of either.
     """
     a, b = _checked(a, b, least=2)
@@ -41,26 +42,36 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     return _kernel_sum_of_others(a) / (n * (n - 1)) + _kernel_sum_of_others(b) / (m * (m - 1)) - 2 * between
 
 
-def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOUR) -> tuple[float, float]:
+def precision_recall(
+    real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOUR, real_radii: np.ndarray | None = None
+) -> tuple[float, float]:
     """(precision, recall) of Kynkäänniemi et al. (arXiv 1904.06991), each in [0, 1].
 
     Precision: the share of generated features within the ball of some real one, which reaches to its k-th nearest other real one;
     recall: the same with the sets exchanged. The fewer samples, the larger the balls. Raises ImageError for k or fewer of either.
+    real_radii: `radii` of the real ones, where they are known already.
     """
     real, generated = _checked(real, generated, least=k + 1)
-    return _covered(generated, real, k), _covered(real, generated, k)
+    real_radii = radii(real, k) if real_radii is None else real_radii
+    return _covered(generated, real, real_radii), _covered(real, generated, radii(generated, k))
 
 
-def _covered(points: np.ndarray, centres: np.ndarray, k: int) -> float:
-    """Share of points in some centre's ball."""
+def radii(features: np.ndarray, k: int = NEIGHBOUR) -> np.ndarray:
+    """float64 [N]: how far each one's k-th nearest other lies."""
     # imported here: takes a second, and the Fréchet distance does without
-    from sklearn.metrics import DistanceMetric
     from sklearn.neighbors import NearestNeighbors
 
-    distances, _ = NearestNeighbors(n_neighbors=k).fit(centres).kneighbors()  # of the centres, each without itself
+    distances, _ = NearestNeighbors(n_neighbors=k).fit(np.asarray(features, np.float64)).kneighbors()
+    return distances[:, -1]
+
+
+def _covered(points: np.ndarray, centres: np.ndarray, reach: np.ndarray) -> float:
+    """Share of points in some centre's ball."""
+    from sklearn.metrics import DistanceMetric
+
     metric = DistanceMetric.get_metric("euclidean")  # by differences, so that a copy of a centre lies at 0, inside a ball of radius 0
     rows = (metric.pairwise(points[i : i + BLOCK], centres) for i in range(0, len(points), BLOCK))
-    return float(np.concatenate([(row <= distances[:, -1]).any(axis=1) for row in rows]).mean())
+    return float(np.concatenate([(row <= reach).any(axis=1) for row in rows]).mean())
 
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:

@@ -31,7 +31,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement; spread: standard deviation over repetitions, where there were some."""
+    """One measurement; spread: standard error over repetitions, where there were some."""
 
     x: float
     y: float

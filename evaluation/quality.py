@@ -20,7 +20,7 @@ from ..runtime.images import mean_squared_error
 from ..runtime.schedule import SIGMA_MAX, Schedule, parse_schedule
 from ..training.data import Dataset
 from .classifier import Classifier
-from .distances import NEIGHBOUR, frechet_distance, kernel_distance, precision_recall
+from .distances import NEIGHBOUR, frechet_distance, kernel_distance, precision_recall, radii
 from .extractors import Extractor
 
 BATCH = 128  # images per network call
@@ -124,12 +124,16 @@ class Judge:
             return self.reconstruction_error(schedule, backend, first_seed)
         return self.ratio(self.generate(schedule, backend, first_seed))
 
+    @cached_property
+    def _radii(self) -> np.ndarray:
+        return radii(self.features)
+
     def _error(self, latents: np.ndarray, backend: Backend) -> float:
         return float(mean_squared_error(self.reconstruct(latents, backend), self.originals).mean())
 
     def _scores(self, features: np.ndarray) -> Scores:
         frechet = frechet_distance(features, self.features)
-        precision, recall = precision_recall(self.features, features)
+        precision, recall = precision_recall(self.features, features, real_radii=self._radii)
         return Scores(frechet, frechet / self.floor, kernel_distance(features, self.features), precision, recall)
 
     def _predict(self, images: np.ndarray) -> np.ndarray:

@@ -27,17 +27,18 @@ NOTHING = "–"
 NUMBER = re.compile(r"[-−+≥≤<]*\d[\d.,]*(e[-+]?\d+)?\s?%?( ± \S+)?( \(.*\))?")
 GENERATION_NOTE = (
     "Fréchet ratio: distance of the samples to the held-out images, divided by that of as many training images, so that real images "
-    "score 1; the lower the better. Mean ± standard deviation over sets of seeds, where there was more than one."
+    "score 1; the lower the better. Mean ± its standard error over sets of seeds, where there was more than one."
+)
+KID_NOTE = "KID may be negative, more so where both sets have the same share of every class."
+SECONDS_NOTE = (
+    "The BCM is played by its backend, the baselines by torch, and not in turns, so their seconds do not compare; network calls do."
 )
 INVERSION_NOTE = (
     "MSE: mean squared difference in [0, 1] of pixels rounded to uint8 ± its standard error over the images; PSNR: the median, in dB; "
     "SSIM: the mean. Network calls count both ways. Latents are in units of σ_max: white noise would have mean 0, standard deviation 1. "
     "Heun and DDIM add no noise, the BCM a little before it inverts."
 )
-LATENCY_NOTE = (
-    "Median seconds per image over several runs, and where the middle half of them lies; drawing the noise is included. A baseline on the "
-    "same network, played by the same backend, would take about as long per network call."
-)
+LATENCY_NOTE = "Median seconds per image over several runs, and where the middle half of them lies; drawing the noise is included."
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def generation_exhibits(samples: Sequence[Sampled], real: Scores) -> list[Exhibi
         label = NOTHING if s.agreement is None else f"{s.agreement:.1%}"
         shown = _scores(s.mean("frechet"), s.mean("ratio"), s.spread, *figures)
         rows.append((_sampler(s), s.program, s.nfe, *shown, label, f"{s.seconds:#.2g}"))
-    note = "All of these depend on the number of images: compare them with the first row, not with other pages."
+    note = f"All of these depend on the number of images: compare them with the first row, not with other pages. {KID_NOTE} {SECONDS_NOTE}"
     return [curves, Table("Generation", columns, rows, note)]
 
 
@@ -101,7 +102,7 @@ def inversion_exhibits(inversions: Sequence[Inverted]) -> list[Exhibit]:
         )
         for i in inversions
     ]
-    return [curves, Table("Inversion and reconstruction", columns, rows)]
+    return [curves, Table("Inversion and reconstruction", columns, rows, SECONDS_NOTE)]
 
 
 def latency_exhibit(times: Sequence[Latency], samples: Sequence[Sampled], inversions: Sequence[Inverted], nfe: Mapping[str, int]) -> Table:

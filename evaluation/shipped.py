@@ -170,8 +170,7 @@ def _protocol_lines(judge: Judge) -> list[str]:
         f"- Features and labels: a small CNN fitted to the training digits, {judge.accuracy:.1%} right on the test digits.",
         f"- Reconstruction MSE: in [0, 1] after rounding to uint8, over the {m} test digits with their labels.",
         "- The weights are the file's: averaged, rounded to float16.",
-        "- The classifier has seen the training digits, which makes their distance to others, the unit of the ratio, somewhat",
-        "  larger: 180 of them lie about 20 % further from the test digits than the 180 validation digits do.",
+        "- The classifier has seen the training digits, which may make their distance to others, the unit of the ratio, somewhat larger.",
     ]
 
 

@@ -44,7 +44,9 @@ def task_exhibits(
     others have seed + 1, …. report is told what is being measured. Raises LabelError for a model with classes and no labels.
     """
     distance = f"Fréchet distances are to the {len(judge.images)} held-out images"
-    around = f"{distance}; the {len(images)} originals themselves lie at {frechet(judge, images):.2f}."
+    around = f"{distance}; the {len(images)} originals themselves lie at {max(frechet(judge, images), 0):.2f}."
+    if bcm.num_classes is not None:
+        around += " The model is told every image's true label."
     shown: list[Exhibit] = []
     shown += _inpainting(bcm, judge, images, labels, seed, around, report)
     shown += _restoration(bcm, judge, images, labels, seed, around, report)
@@ -142,8 +144,8 @@ def _purification_table(title: str, found: Sequence[Purified], n: int) -> Table:
     )
     if conditional:
         note += (
-            " Purified under labels that the model guesses from the attacked images, which bounds what comes out; the columns with the "
-            "true label say what a right guess would give, and are no defence, for the label is the answer."
+            " Purified under labels that the model guesses from the attacked images; a wrong one can pull an image to another class. The "
+            "columns with the true label say what a right guess would give, and are no defence, for the label is the answer."
         )
     return Table(title, columns, rows, note)
 
@@ -174,7 +176,7 @@ def _colouring(bcm: BCM, judge: Judge, images: np.ndarray, labels: np.ndarray | 
             f.method,
             "–" if f.schedule is None else f.schedule.nfe,
             _r(f.error, 4),
-            _r(f.hues, 3),
+            "–" if np.isnan(f.hues) else _r(f.hues, 3),
             _r(f.frechet, 2),
             f"{f.grey_error:.1e}",
         ]

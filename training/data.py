@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +20,13 @@ SPLIT_SEED = 2024  # of the digits' split; every number reported for them depend
 
 @dataclass(frozen=True)
 class Dataset:
-    """images: float32 [N, C, S, S] in [-1, 1]; labels: int64 [N] in [0, num_classes), or None for data without classes."""
+    """images: float32 [N, C, S, S] in [-1, 1]; labels: int64 [N] in [0, num_classes), or None for data without classes; classes: their
+    names, where the data has names."""
 
     name: str
     images: Tensor
     labels: Tensor | None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _, _, height, width = self.images.shape
@@ -40,20 +44,34 @@ class Dataset:
     def num_classes(self) -> int | None:
         return None if self.labels is None else int(self.labels.max()) + 1
 
+    @property
+    def digest(self) -> str:
+        """sha256 of the images and labels: which data a model was trained on."""
+        return digest([self.images] if self.labels is None else [self.images, self.labels])
+
     def __len__(self) -> int:
         return len(self.images)
 
 
-def load_dataset(source: str, image_size: int | None = None) -> Dataset:
+def digest(tensors: Iterable[Tensor]) -> str:
+    """sha256 of the values, one tensor after the other."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def load_dataset(source: str, image_size: int | None = None, channels: int | None = None) -> Dataset:
     """ "digits" (their training part), a folder of images, or an npz file. Raises ImageError or LabelError.
 
-    A folder's images are cropped to squares and resized to image_size, by default to the shorter side of the first one.
+    A folder's images are cropped to squares and resized to image_size, by default to the shorter side of the first one; channels: 1 for
+    grey, 3 for colour, by default as in the first one.
     """
     path = Path(source)
     if source == "digits":
         dataset = load_digits("train")
     elif path.is_dir():
-        dataset = _from_folder(path, image_size)
+        dataset = _from_folder(path, image_size, channels)
     elif path.suffix == ".npz":
         dataset = _from_npz(path)
     else:
@@ -80,7 +98,7 @@ def load_digits(part: str) -> Dataset:
     return Dataset(f"digits ({part})", images, torch.from_numpy(target[chosen]).long())
 
 
-def _from_folder(folder: Path, image_size: int | None) -> Dataset:
+def _from_folder(folder: Path, image_size: int | None, channels: int | None) -> Dataset:
     """Images in sub-folders have their sub-folder's rank by name as label; images in the folder itself have none."""
     groups = {sub: files for sub in sorted(folder.iterdir()) if sub.is_dir() and (files := _image_files(sub))}
     stray = _image_files(folder)
@@ -89,21 +107,21 @@ def _from_folder(folder: Path, image_size: int | None) -> Dataset:
     files = [file for group in groups.values() for file in group] or stray
     if not files:
         raise ImageError(f"{folder}: no images in it or its sub-folders (looked for {', '.join(SUFFIXES)})")
-    images = torch.from_numpy(read_images(files, _sample_shape(files[0], image_size)).images)
+    images = torch.from_numpy(read_images(files, _sample_shape(files[0], image_size, channels)).images)
     labels = torch.tensor([label for label, group in enumerate(groups.values()) for _ in group]) if groups else None
-    return Dataset(folder.name, images, labels)
+    return Dataset(folder.name, images, labels, tuple(sub.name for sub in groups) or None)
 
 
 def _image_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
 
 
-def _sample_shape(file: Path, image_size: int | None) -> tuple[int, int, int]:
-    """(C, S, S): grey or colour as in this file, S its shorter side unless given."""
+def _sample_shape(file: Path, image_size: int | None, channels: int | None) -> tuple[int, int, int]:
+    """(C, S, S): grey or colour as in this file, S its shorter side, unless given."""
     try:
         with Image.open(file) as picture:
             size = image_size or min(picture.size)
-            return (1 if picture.mode[0] in "1LI" else 3), size, size
+            return channels or (1 if picture.mode[0] in "1LI" else 3), size, size
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{file}: not a readable image ({error})") from error
 

@@ -6,11 +6,10 @@ matter when a run was interrupted. The promise holds on the CPU, for one machine
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +30,7 @@ from ..runtime.files import check_free, replacing
 from ..runtime.images import save_images
 from ..runtime.pipeline import BATCH
 from ..runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
-from .data import Dataset, load_dataset
+from .data import Dataset, digest, load_dataset
 from .denoising import Denoising, noised
 from .networks import fitting, network_for, new_model
 from .objective import Objective, draw, intervals_at
@@ -167,13 +166,6 @@ def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
     return np.concatenate([play(one_step, backend, range(SAMPLES)[row], None if labels is None else labels[row]) for row in rows])
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 class Trainer:
     """The state of a run: parameters, their moving average, the optimiser's moments, and the number of steps done."""
 
@@ -240,12 +232,17 @@ class Trainer:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for one run to go on where another stopped."""
-        data = [self.dataset.images] if self.dataset.labels is None else [self.dataset.images, self.dataset.labels]
-        start = None if self.init is None else _digest(self.init.state_dict.values())
+        start = None if self.init is None else digest(self.init.state_dict.values())
         options = asdict(self.options)
         if options["objective"] == "edm":
             del options["intervals"]  # it has no grid
-        return {"objective": options.pop("objective"), **options, "network": self.config.to_json(), "data": _digest(data), "init": start}
+        return {
+            "objective": options.pop("objective"),
+            **options,
+            "network": self.config.to_json(),
+            "data": self.dataset.digest,
+            "init": start,
+        }
 
     def provenance(self) -> dict[str, Any]:
         """What the checkpoint says about where it comes from."""

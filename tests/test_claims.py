@@ -1,0 +1,113 @@
+"""What is said of measured numbers, on literal ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bcm_edge.evaluation.claims import Claim, as_good, best_per_call, first_as_good, generation_claim, inversion_claim, rising_claim
+from bcm_edge.evaluation.exhibits import Point
+
+
+def line(*pairs: tuple[float, float], spread: float | None = None) -> list[Point]:
+    return [Point(x, y, spread) for x, y in pairs]
+
+
+BCM = [Point(1, 1.93, 0.06), Point(2, 1.40, 0.09), Point(3, 1.38, 0.09), Point(4, 1.31, 0.05)]
+HEUN = [Point(3, 40.0, 1.0), Point(9, 1.45, 0.03), Point(17, 1.20), Point(35, 1.17, 0.04), Point(79, 1.16)]
+DDIM = [Point(2, 9.0, 0.5), Point(10, 2.0, 0.1), Point(35, 1.48)]
+
+
+def test_equal_within_both_spreads():
+    assert as_good(Point(1, 1.30, 0.03), Point(1, 1.25, 0.04))  # √(0.03² + 0.04²) = 0.05
+    assert not as_good(Point(1, 1.31, 0.03), Point(1, 1.25, 0.04))
+    assert as_good(Point(1, 1.25), Point(1, 1.25))
+    assert not as_good(Point(1, 1.2500001), Point(1, 1.25))
+
+
+def test_the_crossing_is_the_first_measured_number_that_is_as_good():
+    falling = line((20, 1.0), (5, 3.0), (10, 2.0))
+    assert first_as_good(falling, Point(4, 2.9)) == Point(10, 2.0)  # not 5.2, where a line would cross
+    assert first_as_good(falling, Point(4, 3.0)) == Point(5, 3.0)
+    assert first_as_good(falling, Point(4, 0.9)) is None
+
+
+def test_best_of_schedules_with_equal_calls():
+    assert best_per_call(line((2, 1.5), (1, 3), (2, 1.4))) == line((1, 3), (2, 1.4))
+
+
+def test_generation_that_falls_short_says_by_what_and_how_many_calls_that_is_worth():
+    assert generation_claim(BCM, {"Heun": HEUN, "DDIM": DDIM}) == Claim(
+        "Generation: BCM in 1 to 4 network calls against EDM in 35 (Heun, 18 steps)",
+        "not reached",
+        (
+            "1.31 ± 0.05 with 4 calls, EDM 1.17 ± 0.04 with 35",
+            "as good as BCM with 1 call (1.93): Heun from 9 calls, DDIM from 10 calls",
+            "as good as BCM with 2 calls (1.40): Heun from 9 calls, DDIM from 35 calls",
+            "as good as BCM with 3 calls (1.38): Heun from 9 calls, DDIM with no measured number",
+            "as good as BCM with 4 calls (1.31): Heun from 17 calls, DDIM with no measured number",
+        ),
+    )
+
+
+def test_generation_is_reached_by_the_fewest_calls_that_do():
+    better = generation_claim([*BCM[:2], Point(3, 1.1, 0.01), Point(4, 1.0, 0.01)], {"Heun": HEUN})
+    assert (better.verdict, better.sentences[0]) == ("reached", "1.10 ± 0.01 with 3 calls, EDM 1.17 ± 0.04 with 35")
+    equal = generation_claim([*BCM[:3], Point(4, 1.20, 0.03)], {"Heun": HEUN})
+    assert equal.verdict == "reached"
+    assert equal.sentences[0] == "1.20 ± 0.03 with 4 calls, EDM 1.17 ± 0.04 with 35: equal within the spread"
+
+
+def test_more_than_four_calls_are_not_few():
+    assert generation_claim([*BCM, Point(5, 0.5)], {"Heun": HEUN}).verdict == "not reached"
+
+
+@pytest.mark.parametrize("claim", [generation_claim, inversion_claim])
+def test_without_a_baseline_nothing_is_claimed(claim: Any):
+    made = claim(BCM, {})
+    assert made.verdict == "not measured"
+    assert made.sentences[0].startswith("no baseline given")
+
+
+def test_inversion_is_held_against_as_many_calls_or_the_next_number():
+    ours = line((2, 0.0040), (3, 0.0030), (3, 0.0035), (4, 0.0020))
+    rivals = {"Heun": line((5, 0.3), (17, 0.003), (33, 0.0001)), "DDIM": line((2, 0.9), (4, 0.1), (20, 0.0015))}
+    made = inversion_claim(ours, rivals)
+    assert made.verdict == "reached"
+    assert made.sentences == (
+        "with 2 calls: BCM 0.0040, Heun 0.30 (with 5), DDIM 0.90",
+        "with 3 calls: BCM 0.0030, Heun 0.30 (with 5), DDIM 0.10 (with 4)",
+        "with 4 calls: BCM 0.0020, Heun 0.30 (with 5), DDIM 0.10",
+        "as good as BCM with 4 calls (0.0020): Heun from 33 calls, DDIM from 20 calls",
+    )
+
+
+def test_inversion_is_partly_reached_or_not_at_all():
+    rivals = {"DDIM": line((2, 0.9), (4, 0.0010))}
+    assert inversion_claim(line((2, 0.004), (4, 0.002)), rivals).verdict == "partly reached"
+    assert inversion_claim(line((4, 0.002)), rivals).verdict == "not reached"
+
+
+@pytest.mark.parametrize(
+    ("points", "verdict", "said"),
+    [
+        (line((1, 1.9), (2, 1.4), (3, 1.3)), "reached", ()),
+        (line((1, 1.9), (2, 1.4), (3, 1.5)), "not reached", ("worse from 2 to 3 calls: 1.40 to 1.50",)),
+        (
+            line((1, 1.9), (2, 1.4), (3, 1.41), spread=0.1),
+            "partly reached",
+            ("no difference beyond the spread from 2 to 3 calls",),
+        ),
+        (line((1, 1.40), (2, 1.41), spread=0.1), "not reached", ("no difference beyond the spread from 1 to 2 calls",)),
+        (line((1, 1.4)), "not measured", None),
+    ],
+)
+def test_quality_that_rises_with_calls(points: list[Point], verdict: str, said: tuple[str, ...] | None):
+    made = rising_claim(points, "samples", ".2f")
+    assert made.verdict == verdict
+    assert said is None or made.sentences[1:] == said
+
+
+def test_nothing_is_reached_against_no_measurement():
+    assert inversion_claim(line((40, 0.1)), {"Heun": line((33, 0.01))}).verdict == "not measured"
