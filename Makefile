@@ -34,7 +34,7 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[export,quantize,openvino,debug,train,evaluate,test,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[export,quantize,openvino,debug,serve,train,evaluate,test,dev]'
 	touch $@
 
 clean:

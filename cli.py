@@ -30,6 +30,7 @@ class Commands(click.Group):
         "export": "export",
         "calibrate": "calibration",
         "build": "build",
+        "triton": "serving",
         "generate": "images",
         "invert": "images",
         "reconstruct": "images",

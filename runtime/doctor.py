@@ -27,6 +27,7 @@ EXTRAS = {  # extra of pyproject.toml → (what it is for, the modules it brings
     "quantize": ("calibrating and int8 graphs", ("torch", "onnx", "onnxruntime", "sklearn", "matplotlib")),
     "debug": ("bisecting", ("polygraphy", "onnx", "onnxruntime")),
     "train": ("training", ("torch", "safetensors", "sklearn")),
+    "serve": ("writing Triton repositories", ("tritonclient", "grpc", "onnx", "onnxruntime")),
     "evaluate": ("evaluating", ("torch", "safetensors", "sklearn", "skimage", "jinja2", "matplotlib")),
 }
 

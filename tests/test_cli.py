@@ -24,7 +24,7 @@ from PIL import Image
 from bcm_edge.cli import main
 
 COMMANDS = (
-    *("export", "calibrate", "build"),
+    *("export", "calibrate", "build", "triton"),
     *("generate", "invert", "reconstruct", "interpolate", "variations", "trace", "inpaint", "colorize", "upscale", "restore", "purify"),
     *("verify", "bench", "inspect", "doctor", "train", "evaluate", "demo"),
 )

@@ -23,9 +23,13 @@ class Trace:
     states: np.ndarray
 
     def pictures(self) -> np.ndarray:
-        """The states scaled to the contrast of an image: x σ_data / √(σ² + σ_data²), float32 like `states`, to be clipped to [-1, 1]."""
-        levels = np.array(self.levels, np.float32).reshape(-1, 1, 1, 1, 1)
-        return self.states * (SIGMA_DATA / np.sqrt(levels**2 + SIGMA_DATA**2))
+        """`picture` of every state."""
+        return picture(self.states, np.array(self.levels, np.float32).reshape(-1, 1, 1, 1, 1))
+
+
+def picture(state: np.ndarray, level: float | np.ndarray) -> np.ndarray:
+    """A state scaled to the contrast of an image: x σ_data / √(σ² + σ_data²), float32 like the state, to be clipped to [-1, 1]."""
+    return state * np.float32(SIGMA_DATA) / np.sqrt(np.square(np.asarray(level, np.float32)) + np.float32(SIGMA_DATA**2))
 
 
 def trace(

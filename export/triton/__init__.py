@@ -1,0 +1,1 @@
+"""From a bundle to a repository that Triton Inference Server loads."""
