@@ -10,6 +10,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed lint
 	tests/tensorrt/fetch.sh $(BIN)/python .tensorrt
+	tests/serving/fetch.sh $(BIN)/python .triton
 	$(BIN)/python -m pytest
 	$(BIN)/bcm-edge export -o build/digits.bundle --precision all --data digits --force
 	tests/on_python.sh 3.10 build/digits.bundle
@@ -38,4 +39,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* .tensorrt demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-* .tensorrt .triton demo build *.egg-info

@@ -95,9 +95,11 @@ def evaluate(
         judge = _judge(train, real, inception, samples, reconstructed)
         rivals = Rivals(bcm, judge, rival.denoiser() if rival else None, seed, progress)
         facts = _facts(rivals, train, real, rival, _command(ctx))
-        if test is None and (caution := _learnt(data, rivals, rival)):
-            progress(f"caution: {caution}")
-            facts["Data"]["caution"] = caution
+        learnt = "" if test is not None else _learnt(data, rivals, rival)
+        for heading, caution in (("Data", learnt), ("Baseline", _unequal(bcm, rival) if rival else "")):
+            if caution:
+                progress(f"caution: {caution}")
+                facts[heading]["caution"] = caution
         values, text = _measured(rivals, facts, f"{bundle.name}: how good it is")
     with replacing(output, force) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -127,6 +129,14 @@ def _learnt(data: str, rivals: Rivals, rival: Checkpoint | None) -> str:
     if learnt := trained_on_all(data, manifest.model, told):
         return f"{' and '.join(learnt)} learnt all of {data}, so the held-out images are not new to it; --test gives others"
     return ""
+
+
+def _unequal(bcm: BCM, rival: Checkpoint) -> str:
+    """What to say where the two were not trained alike; "" where they were, or nobody can tell."""
+    ours, theirs = bcm.bundle.manifest.provenance.get("checkpoint", {}), rival.provenance
+    apart = [name for name in ("steps", "batch", "data") if name in ours and name in theirs and ours[name] != theirs[name]]
+    told = [f"{ours[name]} {name} against {theirs[name]}" if name != "data" else "on other data" for name in apart]
+    return f"the model and the baseline were not trained alike: {', '.join(told)}; the claims compare that, too" if told else ""
 
 
 def _images(shape: tuple[int, int, int], num_classes: int | None) -> str:

@@ -58,6 +58,8 @@ def image_files(path: Path) -> list[Path]:
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz file; pickled objects are refused. Raises ImageError."""
+    if not path.exists():
+        raise ImageError(f"{path}: nothing there")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -181,6 +183,8 @@ def _read_image(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
+            if picture.mode == "F":
+                raise ImageError(f"{path}: holds floats, whose range nothing tells; give 8 or 16 bits, or an npz in [-1, 1]")
             if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
                 picture = Image.fromarray(np.rint(np.asarray(picture, np.float64).clip(0, 65535) / 257).astype(np.uint8))
             if picture.has_transparency_data:

@@ -56,10 +56,19 @@ def _hole(path: Path, transparent: bool, sample_shape: tuple[int, int, int]) -> 
             values = np.asarray(picture.convert("RGBA").getchannel("A") if transparent else picture.convert("L"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: not a readable image ({error})") from error
-    hole = Image.fromarray(np.where((values < HALF) if transparent else (values >= HALF), 255, 0).astype(np.uint8))
+    unknown = (values < HALF) if transparent else (values >= HALF)
+    if not unknown.any():
+        told = f"the lowest opacity is {values.min()}" if transparent else f"the brightest pixel has {values.max()}"
+        raise ImageError(
+            f"{path}: no hole in it, for which a pixel has to be {'below' if transparent else 'at least'} {HALF} of 255; {told}"
+        )
+    hole = Image.fromarray(np.where(unknown, 255, 0).astype(np.uint8))
     if hole.size != (width, height):
         hole = ImageOps.fit(hole, (width, height), Image.Resampling.BOX)
-    return (np.asarray(hole) > 0)[None]
+    found = np.asarray(hole) > 0
+    if not found.any():
+        raise ImageError(f"{path}: its hole lies outside the middle {width}:{height} part, to which images are cropped")
+    return found[None]
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -329,6 +329,14 @@ def test_what_the_model_learnt_is_no_held_out_data_and_the_page_says_so(stand_in
     assert said in Reader(page.read_text()).text
 
 
+def test_a_baseline_that_was_not_trained_alike_is_said(quick):
+    page, values, progress = quick
+    said = "the model and the baseline were not trained alike: 3400 steps against 7; the claims compare that, too"
+    assert f"caution: {said}" in progress
+    assert values["facts"]["Baseline"]["caution"] == said
+    assert said in Reader(page).text
+
+
 def test_labels_that_no_classifier_can_be_fitted_to(digits_bundle: Path, cli: Cli, tmp_path: Path):
     options = ("-o", tmp_path / "page.html")
     one = npz(tmp_path / "one.npz", (200, 8, 8), 1)

@@ -11,7 +11,7 @@ from conftest import Cli
 from PIL import Image
 
 import bcm_edge
-from bcm_edge.runtime.images import from_uint8, to_uint8
+from bcm_edge.runtime.images import from_uint8, read_images, to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_purify_does_not_trust_the_labels_of_what_it_is_given(digits_bundle: Pat
         ("inpaint three.png --label 3", "nothing in it is transparent"),
         ("inpaint both.npz", "has no array `masks`"),
         ("inpaint three.png --mask hole.png --label guess", "something is missing"),
-        ("inpaint three.png --mask three.npz --label 3", "not a readable npz"),
+        ("inpaint three.png --mask three.npz --label 3", "three.npz: nothing there"),
         ("inpaint three.png --mask none.png --label 3", "not a readable image"),
         ("inpaint three.png --mask hole.png --label 3 --schedule invert-2", "does not fill in"),
         ("colorize three.png --label 3", "knows no colours"),
@@ -208,12 +208,36 @@ def test_what_cannot_be_done_is_said(
     assert done.exit_code == 2 and message in done.stderr and not (tmp_path / "out.png").exists()
 
 
-@pytest.mark.parametrize(("shade", "message"), [(0, "is empty"), (255, "covers all")])
+@pytest.mark.parametrize(("shade", "message"), [(0, "brightest pixel has 0"), (1, "brightest pixel has 1"), (255, "covers all")])
 def test_a_mask_of_nothing_or_everything(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, shade: int, message: str):
     Image.new("L", (8, 8), shade).save(tmp_path / "mask.png")
     arguments = ("--mask", tmp_path / "mask.png", "--label", 3, "-o", tmp_path / "out.png")
     done = cli("inpaint", digits_bundle, folder / "three.png", *arguments)
     assert done.exit_code == 2 and message in done.stderr
+
+
+def test_a_hole_that_cropping_takes_away(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
+    Image.new("L", (16, 8)).save(tmp_path / "wide.png")
+    mask = Image.new("L", (16, 8))
+    mask.paste(255, (0, 0, 4, 8))
+    mask.save(tmp_path / "mask.png")
+    arguments = ("--mask", tmp_path / "mask.png", "--label", 3, "-o", tmp_path / "out.png")
+    done = cli("inpaint", digits_bundle, tmp_path / "wide.png", *arguments)
+    assert done.exit_code == 2 and "its hole lies outside the middle 8:8 part" in done.stderr
+
+
+@pytest.mark.parametrize(("shade", "exit_code"), [(40000, 0), (255, 2)])
+def test_masks_of_16_bits(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, shade: int, exit_code: int):
+    values = np.zeros((8, 8), np.uint16)
+    values[4:] = shade
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    arguments = ("--mask", tmp_path / "mask.png", "--label", 3, "-o", tmp_path / "out.npz")
+    done = cli("inpaint", digits_bundle, folder / "three.png", *arguments)
+    assert done.exit_code == exit_code, done.stderr
+    if exit_code == 0:
+        kept = np.load(tmp_path / "out.npz")["images"][0, 0, :4]
+        with bcm_edge.load(digits_bundle) as bcm:
+            assert np.array_equal(kept, read_images([folder / "three.png"], bcm.sample_shape).images[0, 0, :4])
 
 
 def test_a_mask_of_another_size(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):

@@ -64,7 +64,9 @@ def _notes(models: Sequence[Model]) -> list[str]:
         lines += ["- One instance per model and no dynamic batching: together they make clients wait."]
     return [
         *lines,
-        "- `bcm_generate` may be cached, since equal seeds give equal images: start the server with --cache-config=local,size=104857600.",
+        "- No response cache: Triton 2.51 keeps errors in it, and answers an equal request with success and no outputs.",
+        "- A process of a Python model that dies is not started again by Triton (2.51), though the server calls itself ready. A probe that "
+        "asks for an image, as client.py does, sees it; with --model-control-mode=explicit, unloading and loading the model replaces it.",
         "- Every model is warmed before it counts as ready, but those that stream.",
         "- Python models play on one GPU. On a machine with several, start a server per GPU (CUDA_VISIBLE_DEVICES).",
         "- The parameters of each config hold the sha256 of what computes. triton.json tells what the repository was made from.",

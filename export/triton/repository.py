@@ -147,8 +147,6 @@ def _models(plan: RepositoryPlan, archive: Path) -> Iterator[tuple[Model, Write]
 
     for task, signature in task_signatures(facts).items():
         model = python_model(f"bcm_{task}", task, signature, serving, plan.backend, plan.precision, _warm_mask(signature))
-        if task == "generate":  # equal seeds, equal images; a server has to be given a cache as well
-            model = replace(model, config={**model.config, "response_cache": {"enable": True}})
         yield model, code("TaskModel", signature.says)
     if plan.stream:
         signature = stream_signature(facts)

@@ -140,6 +140,7 @@ def test_one_bad_image_among_good_ones_is_named(refuse_invert: Callable[..., str
 
 
 def test_image_that_is_not_there(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+    assert refuse_invert(tmp_path / "no.npz") == f"{tmp_path}/no.npz: nothing there"
     assert refuse_invert(tmp_path / "no.png").startswith(f"{tmp_path}/no.png: not a readable image (")
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / ".triton"  # tests/triton/fetch.sh
+FOLDER = Path(__file__).parents[2] / ".triton"  # tests/serving/fetch.sh
 START_SECONDS = 90
 
 

@@ -27,4 +27,4 @@ class TritonPythonModel:
         given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         names = [tensor.name for tensor in self.session.get_outputs()]
         found = self.session.run(names, given)
-        return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in zip(names, found)])
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in zip(names, found, strict=True)])

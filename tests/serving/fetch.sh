@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A real Triton Inference Server without a container or a GPU: tests/triton/fetch.sh PYTHON FOLDER
+# A real Triton Inference Server without a container or a GPU: tests/serving/fetch.sh PYTHON FOLDER
 #
 #   FOLDER/venv       the server that nvidia-pytriton bundles, started directly, and what its Python models import
 #   FOLDER/backends   its Python backend, and stand-ins for the two that need more: folders `onnxruntime` and `tensorrt` whose models are
-#                     played by tests/triton/stand_in.py, under unmodified configs
+#                     played by tests/serving/stand_in.py, under unmodified configs
 #
 # numpy stays below 2: with a newer one the server's Python backend passes empty tensors on. Where the wheel or libpython cannot be had,
 # the tests are skipped by name.
@@ -34,7 +34,6 @@ cp "$server"/backends/python/{libtriton_python.so,triton_python_backend_utils.py
 cp "$here/stand_in.py" "$folder/backends/onnxruntime/model.py"
 cp "$here/stand_in.py" "$folder/backends/tensorrt/model.py"
 ln -sfn "$server/bin/tritonserver" "$folder/tritonserver"
-ln -sfn "$server/caches" "$folder/caches"
 "$python" - >"$folder/libraries" <<END
 import sysconfig
 print("$site/nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR"), sep=":")

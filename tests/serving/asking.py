@@ -1,0 +1,86 @@
+"""Requests to a server, over HTTP, gRPC, or with tensors in shared memory."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+from server import Server
+from tritonclient.utils import np_to_triton_dtype, shared_memory
+
+Values = Mapping[str, np.ndarray]
+WAYS = ("http", "grpc", "http with shared memory", "grpc with shared memory")
+
+
+class Client:
+    """One connection. Arrays in and out are as the model's README has them; a number or text stands for [[it]]."""
+
+    def __init__(self, server: Server, way: str = "grpc") -> None:
+        self.way = way
+        kind, address = (triton_http, server.http) if way.startswith("http") else (triton_grpc, server.grpc)
+        self._kind: ModuleType = kind
+        self.raw: Any = kind.InferenceServerClient(address)
+
+    def ask(self, model: str, outputs: Sequence[str], given: Mapping[str, Any], **options: Any) -> dict[str, np.ndarray]:
+        """Raises InferenceServerException."""
+        values = {name: column(value) for name, value in given.items()}
+        if "shared" in self.way:
+            return self._ask_in_shared_memory(model, outputs, values)
+        inputs = [self._input(name, value) for name, value in values.items()]
+        wanted = [self._kind.InferRequestedOutput(name) for name in outputs]
+        answer = self.raw.infer(model, inputs, outputs=wanted, **options)
+        return {name: answer.as_numpy(name) for name in outputs}
+
+    def close(self) -> None:
+        self.raw.close()
+
+    def _input(self, name: str, value: np.ndarray) -> Any:
+        tensor = self._kind.InferInput(name, value.shape, np_to_triton_dtype(value.dtype))
+        tensor.set_data_from_numpy(value)
+        return tensor
+
+    def _ask_in_shared_memory(self, model: str, outputs: Sequence[str], values: Values) -> dict[str, np.ndarray]:
+        """Every input that is no text, and every output, in a region of its own. Outputs are float32 images like the input."""
+        regions: list[tuple[str, Any]] = []
+
+        def region(size: int) -> tuple[str, Any]:
+            name = f"bcm_{uuid.uuid4().hex}"
+            handle = shared_memory.create_shared_memory_region(name, f"/{name}", size)
+            self.raw.register_system_shared_memory(name, f"/{name}", size)
+            regions.append((name, handle))
+            return name, handle
+
+        try:
+            inputs = []
+            for name, value in values.items():
+                tensor = self._kind.InferInput(name, value.shape, np_to_triton_dtype(value.dtype))
+                place, handle = region(value.nbytes)
+                shared_memory.set_shared_memory_region(handle, [value])
+                tensor.set_shared_memory(place, value.nbytes)
+                inputs.append(tensor)
+            like = values["image"]
+            wanted, held = [], {}
+            for name in outputs:
+                tensor = self._kind.InferRequestedOutput(name)
+                place, held[name] = region(like.nbytes)
+                tensor.set_shared_memory(place, like.nbytes)
+                wanted.append(tensor)
+            self.raw.infer(model, inputs, outputs=wanted)
+            return {name: shared_memory.get_contents_as_numpy(handle, np.float32, like.shape).copy() for name, handle in held.items()}
+        finally:
+            for name, handle in regions:
+                self.raw.unregister_system_shared_memory(name)
+                shared_memory.destroy_shared_memory_region(handle)
+
+
+def column(value: Any) -> np.ndarray:
+    """What a tensor of numbers or texts takes, [N, 1], from one or a list of them; images as they are. Labels are int64, texts bytes."""
+    array = np.asarray(value)
+    if array.dtype.kind == "U":
+        array = np.array([text.encode() for text in array.ravel()], np.object_)
+    return array.reshape(-1, 1) if array.ndim < 2 else array

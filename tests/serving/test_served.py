@@ -1,0 +1,229 @@
+"""A real Triton on a repository: its answers are those of the local runtime, bit for bit, and what it cannot answer it says why."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from asking import WAYS, Client, column
+from server import Server, running
+from tritonclient.utils import InferenceServerException
+
+from bcm_edge import BCM
+from bcm_edge.runtime.schedule import Move
+
+LABELS = np.array([3, 1, 4, 1])
+SEEDS = np.array([5, 9, 2, 6], np.uint64)
+NAN = np.full((1, 1, 8, 8), np.nan, np.float32)
+MASK = np.indices((8, 8))[0] >= 4
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def way(request: pytest.FixtureRequest, server: Server):
+    opened = Client(server, request.param)
+    yield opened
+    opened.close()
+
+
+def test_inversion_over_every_way(way: Client, bcm: BCM, digits: np.ndarray):
+    given = {"image": digits, "seed": SEEDS, "label": LABELS}
+    assert np.array_equal(way.ask("bcm_invert", ["latent"], given)["latent"], bcm.invert(digits, seed=SEEDS, labels=LABELS))
+
+
+def test_reconstruction_over_every_way(way: Client, bcm: BCM, digits: np.ndarray):
+    given = {"image": digits, "seed": SEEDS, "label": LABELS}
+    assert np.array_equal(way.ask("bcm_reconstruct", ["result"], given)["result"], bcm.reconstruct(digits, seed=SEEDS, labels=LABELS))
+
+
+def test_holes_over_every_way(way: Client, bcm: BCM, digits: np.ndarray):
+    given = {"image": digits, "mask": np.repeat(MASK[None], 4, axis=0), "seed": SEEDS, "label": LABELS}
+    assert np.array_equal(way.ask("bcm_inpaint", ["result"], given)["result"], bcm.inpaint(digits, MASK, seed=SEEDS, labels=LABELS))
+
+
+@pytest.mark.parametrize("schedule", [None, "mixture-4", "80>2.4>0.002"])
+def test_generation(client: Client, bcm: BCM, schedule: str | None):
+    named = {} if schedule is None else {"schedule": [schedule] * 4}
+    found = client.ask("bcm_generate", ["result", "pixels"], {"seed": SEEDS, "label": LABELS, **named})
+    local = {"schedule": schedule or "one-step", "seed": SEEDS, "labels": LABELS}
+    assert np.array_equal(found["result"], bcm.generate(4, **local))
+    assert np.array_equal(found["pixels"], bcm.generate(4, **local, uint8=True))
+
+
+def test_a_latent_comes_back_as_its_image(client: Client, bcm: BCM, digits: np.ndarray):
+    latent = client.ask("bcm_invert", ["latent"], {"image": digits, "seed": SEEDS, "label": LABELS})["latent"]
+    found = client.ask("bcm_generate", ["result"], {"latent": latent, "seed": SEEDS, "label": LABELS})["result"]
+    assert np.array_equal(found, bcm.generate(latents=latent, seed=SEEDS, labels=LABELS))
+
+
+def test_interpolation(client: Client, bcm: BCM, digits: np.ndarray):
+    frames = np.full(2, 5, np.int32)
+    given = {"image": digits[:2], "image_b": digits[2:], "seed": SEEDS[:2], "label": LABELS[:2], "label_b": LABELS[2:], "frames": frames}
+    found = client.ask("bcm_interpolate", ["result"], given)["result"]
+    assert found.shape == (2, 5, 1, 8, 8)
+    assert np.array_equal(found, bcm.interpolate(digits[:2], digits[2:], frames=5, seed=SEEDS[:2], labels=LABELS[:2], labels_b=LABELS[2:]))
+
+
+@pytest.mark.parametrize(("direction", "t", "u"), [("forward", 80, 0.002), ("inverse", 0.07, 15)])
+def test_single_moves(client: Client, bcm: BCM, digits: np.ndarray, direction: str, t: float, u: float):
+    noise = {"noise": digits[::-1].copy()} if direction == "inverse" else {}
+    levels = {"t": np.full(4, t, np.float32), "u": np.full(4, u, np.float32)}
+    found = client.ask(f"bcm_{direction}", ["x_u"], {"x": digits, **noise, **levels, "label": LABELS})["x_u"]
+    assert np.array_equal(found, bcm.backend.play_move(digits, noise.get("noise"), Move(t, u), LABELS))
+
+
+def test_rows_of_one_request_may_want_different_programs(client: Client, bcm: BCM):
+    names = ["one-step", "mixture-4", "one-step", "80>2.4>0.002"]
+    found = client.ask("bcm_generate", ["result"], {"seed": SEEDS, "label": LABELS, "schedule": names})["result"]
+    for i, name in enumerate(names):
+        assert np.allclose(found[i], bcm.generate(1, schedule=name, seed=int(SEEDS[i]), labels=int(LABELS[i]))[0], atol=1e-5)
+
+
+def test_requests_of_many_clients_share_calls_and_stay_apart(server: Server, bcm: BCM):
+    """More requests at once than instances, so that Triton merges some of them."""
+
+    def one(seed: int) -> np.ndarray:
+        own = Client(server)
+        found = [own.ask("bcm_generate", ["result"], {"seed": np.uint64(seed), "label": seed % 10, "schedule": "mixture-4"})["result"]]
+        own.close()
+        return found[0][0]
+
+    before = server.figures()
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(one, range(1000, 1096)))
+    wanted = [bcm.generate(1, schedule="mixture-4", seed=seed, labels=seed % 10)[0] for seed in range(1000, 1096)]
+    assert max(float(np.abs(a - b).max()) for a, b in zip(found, wanted, strict=True)) < 1e-5
+    after = server.figures()
+    key = 'nv_inference_{}{{model="bcm_generate",version="1"}}'
+    requests, runs = (after[key.format(name)] - before[key.format(name)] for name in ("request_success", "exec_count"))
+    assert requests == 96
+    assert runs < 96
+
+
+def test_a_stream_shows_every_move(client: Client, bcm: BCM):
+    answers: queue.Queue[Any] = queue.Queue()
+    client.raw.start_stream(lambda result, error: answers.put(error or result))
+    values = {"seed": np.uint64(7), "label": 3, "schedule": "mixture-4"}
+    client.raw.async_stream_infer("bcm_generate_stream", [client._input(name, column(value)) for name, value in values.items()])
+    shown = [answers.get(timeout=30) for _ in range(4)]
+    client.raw.stop_stream()
+    assert [int(answer.as_numpy("move")[0, 0]) for answer in shown] == [1, 2, 3, 4]
+    trace = bcm.trace("mixture-4", seed=[7], labels=3)
+    assert [float(answer.as_numpy("level")[0, 0]) for answer in shown] == pytest.approx(trace.levels[1:])
+    assert np.array_equal(shown[-1].as_numpy("result"), bcm.generate(1, schedule="mixture-4", seed=7, labels=3))
+    assert np.abs(shown[0].as_numpy("result") - shown[-1].as_numpy("result")).max() > 0.1
+
+
+ONE = {"seed": np.uint64(1), "label": 1}
+IMAGE = {"image": np.zeros((1, 1, 8, 8), np.float32), **ONE}
+LEVELS = {"x": np.zeros((1, 1, 8, 8), np.float32), "t": np.float32(80), "u": np.float32(0.002), "label": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "given", "message"),
+    [
+        ("bcm_generate", "result", {**ONE, "label": 10}, "label 10 is out of range; this model has classes 0 to 9"),
+        ("bcm_generate", "result", {**ONE, "schedule": "nonesuch"}, "no schedule 'nonesuch' in this bundle; it has one-step"),
+        ("bcm_generate", "result", {**ONE, "schedule": "80>>1"}, "a noise level is missing (column 4)"),
+        ("bcm_generate", "result", {**ONE, "schedule": "+0.07 0.07>80"}, "starts from an image, so it cannot generate"),
+        ("bcm_generate", "result", {**ONE, "schedule": "80" + ">2>80" * 50 + ">0.002"}, "101 network calls; this server plays up to 64"),
+        ("bcm_generate", "result", {**ONE, "latent": NAN}, "latents must be finite floats"),
+        ("bcm_invert", "latent", {**IMAGE, "image": NAN}, "images must be finite floats"),
+        ("bcm_invert", "latent", {**IMAGE, "image": np.full((1, 1, 8, 8), 3, np.float32)}, "images must lie in [-1, 1]; these reach 3"),
+        ("bcm_interpolate", "result", {**IMAGE, "image_b": NAN}, "images must be finite"),
+        ("bcm_interpolate", "result", {**IMAGE, "image_b": IMAGE["image"], "frames": np.int32(65)}, "frames must lie between 2 and 64"),
+        ("bcm_inpaint", "result", {**IMAGE, "mask": np.zeros((1, 8, 8), bool)}, "the mask of image 0 is empty"),
+        ("bcm_inpaint", "result", {**IMAGE, "mask": np.ones((1, 8, 8), bool)}, "the mask of image 0 covers all of it"),
+        ("bcm_forward", "x_u", {**LEVELS, "t": np.float32(81)}, "levels must lie in [0.002, 80]; these are t = 81"),
+        ("bcm_forward", "x_u", {**LEVELS, "u": np.float32(np.nan)}, "levels must lie in [0.002, 80]"),
+        ("bcm_forward", "x_u", {**LEVELS, "t": np.float32(1), "u": np.float32(2)}, "a move from 1 to 2 is one of bcm_inverse"),
+        ("bcm_forward", "x_u", {**LEVELS, "x": NAN}, "x and noise must be finite"),
+        ("bcm_forward", "x_u", {**LEVELS, "label": -1}, "label -1 is out of range"),
+        ("bcm_generate", "result", {"seed": np.uint64(1)}, "expected"),
+        ("bcm_invert", "latent", {**IMAGE, "image": np.zeros((1, 1, 9, 8), np.float32)}, "unexpected shape for input 'image'"),
+        ("bcm_invert", "latent", {**IMAGE, "image": np.zeros((1, 1, 8, 8), np.float64)}, "data-type"),
+        ("bcm_invert", "latent", {"image": np.zeros((17, 1, 8, 8), np.float32), "seed": SEEDS[:1], "label": 1}, "batch"),
+        ("bcm_invert", "nonesuch", IMAGE, "unexpected inference output 'nonesuch'"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_what_cannot_be_answered_is_refused(server: Server, kind: str, model: str, output: str, given: dict[str, Any], message: str):
+    own = Client(server, kind)
+    with pytest.raises(InferenceServerException) as refused:
+        own.ask(model, [output], given)
+    own.close()
+    assert message in str(refused.value)
+    assert refused.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
+
+
+def test_a_bad_request_costs_its_company_nothing(server: Server, bcm: BCM):
+    def one(seed: int) -> Any:
+        own = Client(server)
+        try:
+            return own.ask("bcm_generate", ["result"], {"seed": np.uint64(seed), "label": 99 if seed % 4 == 0 else 2})["result"][0]
+        except InferenceServerException as error:
+            return str(error)
+        finally:
+            own.close()
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(one, range(64)))
+    for seed, answer in enumerate(found):
+        if seed % 4 == 0:
+            assert "label 99 is out of range" in answer
+        else:
+            assert np.allclose(answer, bcm.generate(1, seed=seed, labels=2)[0], atol=1e-5)
+
+
+def test_a_request_that_waits_too_long_is_refused(server: Server):
+    own = Client(server)
+
+    def one(seed: int) -> str:
+        try:
+            own.ask("bcm_interpolate", ["result"], {**IMAGE, "image_b": IMAGE["image"], "frames": np.int32(64)}, timeout=1)
+        except InferenceServerException as error:
+            return str(error)
+        return "answered"
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(one, range(48)))
+    own.close()
+    assert any("Request timeout expired" in answer for answer in found)
+
+
+def test_killed_processes_of_a_model_are_replaced_by_loading_it_again(triton: None, repository: Path, tmp_path: Path, bcm: BCM):
+    """Triton does not start them again by itself. Until then the processes that live go on answering, and nothing wrong is answered."""
+    wanted = bcm.generate(1, seed=1, labels=1)
+    with running(repository, tmp_path / "log", "--model-control-mode=explicit", "--load-model=*") as own:
+        asking = Client(own)
+
+        def ask(times: int) -> list[bool]:
+            """Which of several requests were answered."""
+            answered = []
+            for _ in range(times):
+                try:
+                    assert np.array_equal(asking.ask("bcm_generate", ["result"], ONE)["result"], wanted)
+                    answered.append(True)
+                except InferenceServerException as error:
+                    assert "Stub process 'bcm_generate_0_" in str(error) and error.status() == "StatusCode.INTERNAL"
+                    answered.append(False)
+            return answered
+
+        assert all(ask(4))
+        first, second = (p for p in own.children if b"bcm_generate/" in Path(f"/proc/{p}/cmdline").read_bytes())
+        os.kill(first, signal.SIGKILL)
+        assert 1 <= sum(ask(4)) <= 3
+        os.kill(second, signal.SIGKILL)
+        assert not any(ask(2))
+        for action in ("unload", "load"):
+            request = urllib.request.Request(f"http://{own.http}/v2/repository/models/bcm_generate/{action}", b"{}", method="POST")
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert answer.status == 200
+        assert all(ask(4))
+        asking.close()
