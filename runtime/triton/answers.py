@@ -46,8 +46,8 @@ def _together(play: Play, shared: Sequence[str], requests: Sequence[Values]) -> 
     for i, request in enumerate(requests):
         columns = [request[name].tolist() if name in request else [None] * _rows(request) for name in shared]
         kinds = tuple(sorted(set(request) - set(shared)))
-        for row, values in enumerate(zip(*columns, strict=True)):
-            members[(values, kinds)].append((i, row))
+        for row in range(_rows(request)):
+            members[tuple(column[row] for column in columns), kinds].append((i, row))
     answers: list[dict[str, np.ndarray]] = [{} for _ in requests]
     for (values, kinds), where in members.items():
         given = {name: np.stack([requests[i][name][row] for i, row in where]) for name in kinds}

@@ -58,7 +58,8 @@ def start(repository: Path, log: Path, *options: str) -> Server:
     environment["PATH"] = f"{FOLDER / 'venv' / 'bin'}:{os.environ['PATH']}"  # the models' Python is the first one there
     environment.pop("PYTHONPATH", None)
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        # elsewhere than here, where the folder `model` would be imported in the place of a backend's model.py
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent, start_new_session=True)
     return Server(process, f"{address}:{http}", f"{address}:{grpc}", f"{address}:{metrics}", log)
 
 

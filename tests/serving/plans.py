@@ -1,0 +1,35 @@
+"""Engines that nobody built: files in the places of plans, and an engine.json that fits them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bcm_edge.runtime.bundle import Bundle, describe_files, open_bundle
+from bcm_edge.runtime.engines.store import ENGINES, FACTS, PLANS, BuildOptions, EngineFacts
+
+
+def with_engine(bundle: Bundle, path: Path, capability: str, batch: tuple[int, int, int], stripped: bool = False) -> Bundle:
+    """A copy of the bundle with an engine more, in float32. Its plans say what they stand for."""
+    shutil.copytree(bundle.path, path)
+    folder = path / ENGINES / f"fp32-sm{capability.replace('.', '')}"
+    folder.mkdir(parents=True)
+    for plan in PLANS:
+        (folder / f"{plan}.plan").write_bytes(f"{plan} of {capability}".encode())
+    files = {Path(name).stem: facts for name, facts in describe_files(folder).items()}
+    facts = EngineFacts(
+        tensorrt="10.16.1",
+        gpu="a GPU",
+        capability=capability,
+        multiprocessors=8,
+        system="Linux aarch64",
+        graphs=bundle.hashes("fp32"),
+        options=BuildOptions("fp32", batch, stripped=stripped),
+        files=files,
+        types={direction: {"float32": 27} for direction in ("forward", "inverse")},
+        scratch=0,
+        seconds=1.0,
+        built="2026-01-01T00:00:00+00:00",
+    )
+    (folder / FACTS).write_text(facts.to_json())
+    return open_bundle(path)

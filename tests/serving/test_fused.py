@@ -1,0 +1,74 @@
+"""A schedule as one graph: the chain's results to the last bits, the weights shared, and what does not fit into a graph refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from bcm_edge import BCM, BcmError
+from bcm_edge.errors import ParityError
+from bcm_edge.export.fused import check_fused, fused_graph, fused_inputs, fused_noises
+from bcm_edge.runtime.schedule import parse_schedule
+
+SEEDS, LABELS = [3, 4, 5], np.array([1, 2, 3])
+
+
+def saved(bcm: BCM, schedule: str, folder: Path) -> Path:
+    """The graph, with a copy of the weights beside it."""
+    shutil.copyfile(bcm.bundle.path / "weights.bin", folder / "weights.bin")
+    onnx.save(fused_graph(bcm.bundle, "fp32", bcm.schedule(schedule)), folder / "model.onnx")
+    onnx.checker.check_model(folder / "model.onnx", full_check=True)
+    return folder / "model.onnx"
+
+
+@pytest.mark.parametrize("schedule", ["one-step", "ancestral-2", "zigzag-3", "mixture-4", "80>0.002 +0.5 0.5>1>0.002 +0.2 0.2>0.002"])
+def test_generations(bcm: BCM, tmp_path: Path, schedule: str):
+    session = onnxruntime.InferenceSession(saved(bcm, schedule, tmp_path))
+    given = {**fused_noises(bcm.schedule(schedule), SEEDS, (1, 8, 8)), "label": LABELS}
+    assert np.abs(session.run(["image"], given)[0] - bcm.generate(3, schedule=schedule, seed=SEEDS, labels=LABELS)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("schedule", ["invert-1", "invert-2", "+0.07 0.07>0.3 +0.5 0.5>2>80"])
+def test_inversions(bcm: BCM, digits: np.ndarray, tmp_path: Path, schedule: str):
+    session = onnxruntime.InferenceSession(saved(bcm, schedule, tmp_path))
+    given = {"image": digits[:3], **fused_noises(bcm.schedule(schedule), SEEDS, (1, 8, 8)), "label": LABELS}
+    assert np.abs(session.run(["latent"], given)[0] - bcm.invert(digits[:3], schedule=schedule, seed=SEEDS, labels=LABELS)).max() <= 1e-5
+
+
+def test_inputs_are_named_in_order():
+    assert fused_inputs(parse_schedule("80>2>0.002"), None) == ["noise_0"]
+    assert fused_inputs(parse_schedule("80>0.002 +0.1 0.1>1.2>0.002"), 10) == ["noise_0", "noise_1", "label"]
+    assert fused_inputs(parse_schedule("+0.07 0.07>15>80"), 10) == ["image", "noise_0", "label"]
+
+
+def test_weights_are_held_once(bcm: BCM):
+    one, four = (fused_graph(bcm.bundle, "fp32", bcm.schedule(name)) for name in ("one-step", "mixture-4"))
+    outside = [{t.name for t in graph.graph.initializer if t.external_data} for graph in (one, four)]
+    assert outside[0] == outside[1]
+    assert len(four.SerializeToString()) < 300_000
+
+
+def test_a_graph_of_another_schedule_is_found_out(bcm: BCM, tmp_path: Path):
+    file = saved(bcm, "80>2.4>0.002", tmp_path)
+    check_fused(file, bcm.bundle, "fp32", parse_schedule("80>2.4>0.002"))
+    with pytest.raises(ParityError, match=r"the graph of '80>2.3>0.002' differs from the chain by \d"):
+        check_fused(file, bcm.bundle, "fp32", parse_schedule("80>2.3>0.002"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("80" + ">2>80" * 4 + ">0.002", "has 9 moves; one graph takes up to 8"),
+        ("80>2", "neither generates .* nor inverts"),
+        ("40>0.002", "neither generates"),
+        ("+0.2 0.2>5>0.002", "neither generates"),
+    ],
+)
+def test_what_does_not_fit_into_a_graph(bcm: BCM, schedule: str, message: str):
+    with pytest.raises(BcmError, match=message):
+        fused_graph(bcm.bundle, "fp32", parse_schedule(schedule))

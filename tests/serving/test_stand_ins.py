@@ -1,0 +1,57 @@
+"""Repositories for servers with ONNX Runtime's and TensorRT's backends load under their own configs. What plays in the place of those
+backends here is tests/serving/stand_in.py, so this shows names, shapes and files, and nothing of how the backends themselves behave."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from asking import Client
+from plans import with_engine
+from server import running
+
+from bcm_edge import BCM
+from bcm_edge.export.fused import fused_noises
+from bcm_edge.export.triton.configs import Serving
+from bcm_edge.export.triton.repository import plan_repository, write_repository
+from bcm_edge.runtime.schedule import Move
+
+LABELS = np.array([3, 1, 4, 1])
+
+
+def ask_move(client: Client, digits: np.ndarray) -> np.ndarray:
+    levels = {"t": np.full(4, 0.07, np.float32), "u": np.full(4, 15, np.float32)}
+    return client.ask("bcm_inverse", ["x_u"], {"x": digits, "noise": np.zeros_like(digits), **levels, "label": LABELS})["x_u"]
+
+
+def test_graphs_and_fused_schedules(triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path):
+    plan = plan_repository(bcm.bundle, tmp_path / "r", "onnxruntime", None, Serving(trt_cache="/cache"), ("mixture-4",), False, False)
+    write_repository(plan)
+    with running(tmp_path / "r", tmp_path / "log") as server:
+        client = Client(server)
+        assert np.array_equal(ask_move(client, digits), bcm.backend.play_move(digits, None, Move(0.07, 15), LABELS))
+        seeds = [5, 6, 7, 8]
+        given = {**fused_noises(bcm.schedule("mixture-4"), seeds, (1, 8, 8)), "label": LABELS}
+        wanted = bcm.generate(4, schedule="mixture-4", seed=seeds, labels=LABELS)
+        assert np.abs(client.ask("bcm_mixture-4", ["image"], given)["image"] - wanted).max() <= 1e-5
+        chained = client.ask(
+            "bcm_generate", ["result"], {"seed": np.array(seeds, np.uint64), "label": LABELS, "schedule": ["mixture-4"] * 4}
+        )
+        assert np.array_equal(chained["result"], wanted)
+        client.close()
+
+
+def test_plans(triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path):
+    """In the server's copy graphs lie beside the plans for the stand-in, and the chains play on the processor."""
+    held = with_engine(bcm.bundle, tmp_path / "b", "8.7", (1, 4, 16))
+    write_repository(plan_repository(held, tmp_path / "r", "tensorrt", None, Serving(), (), False, False))
+    for direction in ("forward", "inverse"):
+        for name in (f"{direction}.onnx", "weights.bin"):
+            shutil.copyfile(bcm.bundle.path / name, tmp_path / "r" / f"bcm_{direction}" / "1" / name.replace(direction, "model"))
+    for file in (tmp_path / "r").glob("*/config.pbtxt"):
+        file.write_text(file.read_text().replace('string_value: "tensorrt"', 'string_value: "onnxruntime"'))
+    with running(tmp_path / "r", tmp_path / "log") as server:
+        client = Client(server)
+        assert np.array_equal(ask_move(client, digits), bcm.backend.play_move(digits, None, Move(0.07, 15), LABELS))
+        client.close()
