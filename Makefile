@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-arm test-gpu model lint clean
+.PHONY: demo test test-slow serve test-arm test-gpu model lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/bcm-edge demo -o demo --force
@@ -19,6 +19,18 @@ test: $(VENV)/installed lint
 test-arm: $(VENV)/installed
 	$(BIN)/bcm-edge export -o build/arm.bundle --force
 	tests/arm/run.sh $(BIN)/python build/arm.bundle
+
+# What takes minutes: a server under load for as long as it takes to trust it.
+test-slow: $(VENV)/installed
+	tests/serving/fetch.sh $(BIN)/python .triton
+	BCM_EDGE_SOAK_SECONDS=60 $(BIN)/python -m pytest tests/serving/test_soak.py -s
+
+# A real Triton on the shipped model, until Ctrl-C; client.py in build/models asks it for a picture.
+serve: $(VENV)/installed
+	tests/serving/fetch.sh $(BIN)/python .triton
+	$(BIN)/bcm-edge export -o build/digits.bundle --force
+	$(BIN)/bcm-edge triton build/digits.bundle -o build/models --platform python --stream --force
+	$(BIN)/python tests/serving/server.py build/models
 
 # With a Python that has torch, and TensorRT, for the GPU of this machine; nothing is installed, this checkout included.
 test-gpu:

@@ -95,7 +95,11 @@ def open(bundle: Bundle, precision: str) -> OnnxRuntimeBackend:
 
 
 def threads() -> int:
-    """The processors this process may use. More threads than that halve the speed."""
+    """$BCM_EDGE_THREADS, else the processors this process may use. More threads than that halve the speed. Raises BackendError."""
+    if given := os.environ.get("BCM_EDGE_THREADS"):
+        if not given.isdecimal() or not int(given):
+            raise BackendError(f"BCM_EDGE_THREADS is {given!r}; it is a number of threads from 1")
+        return int(given)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -6,6 +6,7 @@ Beside model.py lie the bundle and this package, so that a server needs numpy an
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BackendError, BcmError, InputError
+from ..backends.onnxruntime import threads
 from ..pipeline import load
 from .answers import TASKS, Values, answer_moves, stream
 from .signatures import Signature, move_signatures, stream_signature, task_signatures
@@ -27,6 +29,8 @@ class _Model:
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
+        # together the processes of a model take every processor once; each with all of them halved the throughput
+        os.environ.setdefault("BCM_EDGE_THREADS", str(max(1, threads() // config["instance_group"][0]["count"])))
         bundle = Path(args["model_repository"]) / args["model_version"] / BUNDLE
         self.bcm = load(bundle, parameters["backend"], config["max_batch_size"], parameters["precision"])
         self.what = parameters["plays"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bcm_edge
+from bcm_edge.errors import BackendError
 from bcm_edge.runtime.backends.onnxruntime import threads
 
 
@@ -69,3 +70,14 @@ def test_a_cache_that_cannot_be_made_costs_nothing_but_time(digits_bundle: Path,
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path / "file" / "cache"))
     np.testing.assert_allclose(picture(digits_bundle), expected, atol=1e-5)
+
+
+def test_threads_are_the_users_to_choose(digits_bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BCM_EDGE_THREADS", "3")
+    with bcm_edge.load(digits_bundle, "onnxruntime") as bcm:
+        assert bcm.backend.device.startswith("CPU, 3 threads")
+        assert np.isfinite(bcm.generate(1, labels=3)).all()
+    for wrong in ("0", "two", "-1"):
+        monkeypatch.setenv("BCM_EDGE_THREADS", wrong)
+        with pytest.raises(BackendError, match="a number of threads from 1"):
+            bcm_edge.load(digits_bundle, "onnxruntime")

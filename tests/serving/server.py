@@ -1,4 +1,4 @@
-"""Starting and stopping a real Triton on a repository."""
+"""Starting and stopping a real Triton on a repository:  python server.py REPOSITORY  until Ctrl-C, on Triton's usual ports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -44,9 +45,10 @@ class Server:
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-def start(repository: Path, log: Path, *options: str) -> Server:
-    """A server whose configs are not completed for it and that ends at the first error. It may not be ready yet."""
-    http, grpc, metrics = _free_ports(3)
+def start(repository: Path, log: Path, *options: str, ports: Sequence[int] = ()) -> Server:
+    """A server whose configs are not completed for it and that ends at the first error. It may not be ready yet. ports: of HTTP, gRPC and
+    metrics; by default free ones."""
+    http, grpc, metrics = ports or _free_ports(3)
     address = "127.0.0.1"
     command = [
         *(str((FOLDER / "tritonserver").resolve()), f"--model-repository={repository}", f"--backend-directory={FOLDER / 'backends'}"),
@@ -96,6 +98,19 @@ def running(repository: Path, log: Path, *options: str) -> Iterator[Server]:
         stop(server)
 
 
+def main() -> None:
+    """For people: the log goes where they look."""
+    server = start(Path(sys.argv[1]).resolve(), Path(sys.argv[1]).resolve() / "triton.log", ports=(8000, 8001, 8002))
+    try:
+        wait(server)
+        print(f"ready at http://{server.http}; Ctrl-C ends it; what it says is in {server.log}", flush=True)
+        server.process.wait()
+    except KeyboardInterrupt:
+        print("ending")
+    finally:
+        stop(server)
+
+
 def _free_ports(n: int) -> Sequence[int]:
     sockets = [socket.socket() for _ in range(n)]
     for one in sockets:
@@ -104,3 +119,7 @@ def _free_ports(n: int) -> Sequence[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+if __name__ == "__main__":
+    main()
