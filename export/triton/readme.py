@@ -39,7 +39,7 @@ def _table(model: Model) -> list[str]:
     rows = [("in", tensor) for tensor in model.signature.inputs] + [("out", tensor) for tensor in model.signature.outputs]
     head = ["| | tensor | type | shape | |", "|---|---|---|---|---|"]
     return head + [
-        f"| {way} | `{t.name}` | {t.datatype} | {_shape(t)} | {t.says}{'; may be left out' if t.optional else ''} |" for way, t in rows
+        f"| {way} | `{t.name}` | {t.datatype} | {_shape(t)} | {t.says}{'; need not be given' if t.optional else ''} |" for way, t in rows
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..bundle import ModelFacts
 
@@ -36,8 +36,10 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
     seed = Tensor("seed", "UINT64", (1,), "all noise of the sample comes from it")
     labels = () if model.num_classes is None else (Tensor("label", "INT64", (1,), f"class, from 0 to {model.num_classes - 1}"),)
     given = Tensor("image", "FP32", image, "in [-1, 1]")
-    schedule = Tensor("schedule", "BYTES", (1,), "to the image: a name of the bundle's, or a text", optional=True)
-    inversion = Tensor("inversion", "BYTES", (1,), "to the noise: a name of the bundle's, or a text", optional=True)
+    schedule = Tensor("schedule", "BYTES", (1,), "to the image: a name of the bundle's, or a text (default: one-step)", optional=True)
+    inversion = replace(schedule, name="inversion", says="to the noise: a name of the bundle's, or a text (default: invert-2)")
+    up = replace(inversion, name="schedule")
+    rounds = replace(schedule, says="from noise and back to the image as often as wanted (default: eight calls)")
     result = Tensor("result", "FP32", image, "in [-1, 1]")
     pixels = Tensor("pixels", "UINT8", image, "the result as pixels")
     frames = (-1, *image)
@@ -47,9 +49,7 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
             (seed, *labels, schedule, Tensor("latent", "FP32", image, "of unit variance, as bcm_invert gives it", optional=True)),
             (result, pixels),
         ),
-        "invert": Signature(
-            "latents of images", (given, seed, *labels, schedule), (Tensor("latent", "FP32", image, "near unit variance"),)
-        ),
+        "invert": Signature("latents of images", (given, seed, *labels, up), (Tensor("latent", "FP32", image, "near unit variance"),)),
         "reconstruct": Signature("images after inversion and generation", (given, seed, *labels, inversion, schedule), (result, pixels)),
         "interpolate": Signature(
             "what lies between two images",
@@ -70,7 +70,7 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
         ),
         "inpaint": Signature(
             "images with their holes filled in",
-            (given, Tensor("mask", "BOOL", image[1:], "true where unknown"), seed, *labels, schedule),
+            (given, Tensor("mask", "BOOL", image[1:], "true where unknown"), seed, *labels, rounds),
             (result, pixels),
         ),
     }

@@ -100,6 +100,8 @@ def running(repository: Path, log: Path, *options: str) -> Iterator[Server]:
 
 def main() -> None:
     """For people: the log goes where they look."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     server = start(Path(sys.argv[1]).resolve(), Path(sys.argv[1]).resolve() / "triton.log", ports=(8000, 8001, 8002))
     try:
         wait(server)
