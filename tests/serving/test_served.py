@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import subprocess
+import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from asking import WAYS, Client, column
+from PIL import Image
 from server import Server, running
 from tritonclient.utils import InferenceServerException
 
 from bcm_edge import BCM
+from bcm_edge.export.triton import client as client_module
 from bcm_edge.runtime.schedule import Move
 
+CLIENT = client_module.__file__
 LABELS = np.array([3, 1, 4, 1])
 SEEDS = np.array([5, 9, 2, 6], np.uint64)
 NAN = np.full((1, 1, 8, 8), np.nan, np.float32)
@@ -197,6 +202,32 @@ def test_a_request_that_waits_too_long_is_refused(server: Server):
     assert any("Request timeout expired" in answer for answer in found)
 
 
+def probe(server: Server) -> subprocess.CompletedProcess[str]:
+    """What the liveness probe of deploy/ asks."""
+    return by_client(server, "--check", 4, "--label", 0)
+
+
+def by_client(server: Server, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """client.py of a repository as a process."""
+    command = [sys.executable, CLIENT, "--url", f"http://{server.http}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+
+def test_the_client_of_a_repository_fetches_a_picture(server: Server, bcm: BCM, tmp_path: Path):
+    done = by_client(server, "--seed", 7, "--label", 3, "--schedule", "mixture-4", "-o", tmp_path / "three.png")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/three.png\n")
+    wanted = bcm.generate(1, seed=7, labels=3, schedule="mixture-4", uint8=True)[0, 0]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "three.png")), wanted)
+    refused = by_client(server, "--label", 10, "-o", tmp_path / "no.png")
+    assert refused.returncode == 1 and "label 10 is out of range" in refused.stderr and not (tmp_path / "no.png").exists()
+
+
+def test_an_unknown_model_is_not_found(client: Client):
+    with pytest.raises(InferenceServerException) as refused:
+        client.ask("bcm_nonesuch", ["result"], ONE)
+    assert refused.value.status() == "StatusCode.NOT_FOUND"
+
+
 def test_killed_processes_of_a_model_are_replaced_by_loading_it_again(triton: None, repository: Path, tmp_path: Path, bcm: BCM):
     """Triton does not start them again by itself. Until then the processes that live go on answering, and nothing wrong is answered."""
     wanted = bcm.generate(1, seed=1, labels=1)
@@ -217,8 +248,10 @@ def test_killed_processes_of_a_model_are_replaced_by_loading_it_again(triton: No
 
         assert all(ask(4))
         first, second = (p for p in own.children if b"bcm_generate/" in Path(f"/proc/{p}/cmdline").read_bytes())
+        assert probe(own).returncode == 0
         os.kill(first, signal.SIGKILL)
         assert 1 <= sum(ask(4)) <= 3
+        assert "is not healthy" in probe(own).stderr
         os.kill(second, signal.SIGKILL)
         assert not any(ask(2))
         for action in ("unload", "load"):

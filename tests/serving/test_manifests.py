@@ -1,0 +1,70 @@
+"""The Kubernetes manifests are what a cluster accepts, and name one another."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+OWN_KINDS = ["deployment", "service", "autoscaler", "disruption"]
+VERSIONS = ["1.30", "1.34"]
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", OWN_KINDS)
+def test_kubernetes_accepts_it(name: str, version: str):
+    assert kubernetes_validate.validate(read(f"kubernetes/{name}.yaml"), version, strict=True) == version
+
+
+def test_the_check_finds_a_mistake():
+    deployment = read("kubernetes/deployment.yaml")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenessprobe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, VERSIONS[0], strict=True)
+
+
+def test_they_name_one_another():
+    deployment, service, autoscaler, disruption = (read(f"kubernetes/{name}.yaml") for name in OWN_KINDS)
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert (
+        service["spec"]["selector"]
+        == deployment["spec"]["selector"]["matchLabels"]
+        == disruption["spec"]["selector"]["matchLabels"]
+        == labels
+    )
+    ports = {port["name"]: port["containerPort"] for port in deployment["spec"]["template"]["spec"]["containers"][0]["ports"]}
+    assert ports == {"http": 8000, "grpc": 8001, "metrics": 8002}
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == list(ports)
+    assert (
+        autoscaler["spec"]["scaleTargetRef"]["name"]
+        == deployment["metadata"]["name"]
+        == read("keda/scaledobject.yaml")["spec"]["scaleTargetRef"]["name"]
+    )
+    metric = autoscaler["spec"]["metrics"][0]["pods"]["metric"]["name"]
+    assert read("kubernetes/prometheus-adapter.yaml")["rules"]["custom"][0]["name"]["as"] == metric
+
+
+def test_they_start_one_server_and_probe_it_alike():
+    command = re.search(r"CMD \[(.+)\]", (DEPLOY / "Dockerfile").read_text())
+    assert command
+    image = [word.strip(' "') for word in command[1].split(",")]
+    plain = read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
+    served = read("kserve/inferenceservice.yaml")["spec"]["predictor"]["containers"][0]
+    assert plain["args"][: len(image)] == served["args"] == image
+    assert plain["livenessProbe"] == served["livenessProbe"]
+    assert plain["resources"] == served["resources"]
+
+
+def test_the_grace_period_is_longer_than_a_request_may_wait():
+    from bcm_edge.export.triton.configs import QUEUE_SECONDS
+
+    assert read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > QUEUE_SECONDS
