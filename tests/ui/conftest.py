@@ -9,11 +9,14 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Cli
 from PIL import Image
 
 import bcm_edge
@@ -33,8 +36,27 @@ def bcm(digits_bundle: Path) -> Iterator[BCM]:
 
 @pytest.fixture(scope="session")
 def window(bcm: BCM) -> Iterator[Window]:
-    """Listening on a free port of the loopback."""
-    with Window(Answers(bcm)) as window:
+    with serving(Answers(bcm)) as window:
+        yield window
+
+
+@pytest.fixture(scope="session")
+def coloured(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """Of a network in colour, 16×16, without classes and with random weights: what it makes is no picture, but of the right size."""
+    from networks import TINY, random_model
+
+    from bcm_edge.model.checkpoint import save_checkpoint
+
+    folder, config = tmp_path_factory.mktemp("coloured"), replace(TINY, num_classes=None)
+    save_checkpoint(folder / "rgb.safetensors", random_model(config).network.state_dict(), config, {}, {})
+    assert cli("export", folder / "rgb.safetensors", "-o", folder / "rgb.bundle", "--no-verify").exit_code == 0
+    return Answers(bcm_edge.load(folder / "rgb.bundle"))
+
+
+@contextmanager
+def serving(answers: Answers) -> Iterator[Window]:
+    """A window on a free port of the loopback, answering in a thread."""
+    with Window(answers) as window:
         thread = threading.Thread(target=window.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield window

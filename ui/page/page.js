@@ -7,6 +7,8 @@ const FRAMES = 17; // on the way between two pictures
 
 /** A section with fields, pictures and facts. request(): what to ask for, or null while something is missing. */
 class Panel {
+  version = 0; // raised when an answer that is under way is no longer wanted
+
   constructor(id, task, request, facts = {}) {
     Object.assign(this, { task, request, section: document.getElementById(id) });
     this.form = this.section.querySelector("form");
@@ -34,10 +36,11 @@ class Panel {
     this.section.ariaBusy = "true";
     while (this.again) {
       this.again = false;
+      const version = this.version;
       try {
         const asked = this.request();
         const answer = asked && (await ask(this.task, asked));
-        if (this.again) continue;
+        if (this.again || version !== this.version) continue;
         this.fail("");
         if (answer) this.show(answer);
       } catch (error) {
@@ -111,6 +114,7 @@ function fill(model) {
   const again = () => result.src && panel.run(); // once filled in, what changes is seen at once
   const mask = new Mask(document.getElementById("paint"), model, () => panel.fail(""));
   const picture = panel.drop("picture", label, model, (made) => {
+    panel.version++;
     mask.canvas.hidden = false;
     mask.clear();
     result.removeAttribute("src");

@@ -1,6 +1,6 @@
 // What the four panels are made of: asking the server, fields, the frame a picture is dropped on.
 
-let limit = 12e6; // bytes of a file: base64 makes a third more of it, and the server takes 16 MB
+const LIMIT = 12e6; // bytes of a file: base64 makes a third more of it, and the server takes 16 MB
 
 /** The server's answer to a task. Throws an Error whose message is for people. */
 export async function ask(task, fields) {
@@ -25,10 +25,10 @@ export function make(name, properties = {}, ...children) {
 /** Fill the label and schedule fields of the page from the model; where it has no classes, hide the former. */
 export function fillSelects(model) {
   for (const element of document.querySelectorAll("[data-classes]")) element.hidden = model.classes === null;
-  for (const select of document.querySelectorAll("[data-labels]")) {
+  for (const select of model.classes === null ? [] : document.querySelectorAll("[data-labels]")) {
     const kind = select.dataset.labels;
     if (kind) select.append(new Option(kind === "guess" ? "guess" : "choose…", kind === "guess" ? "guess" : ""));
-    for (let k = 0; k < (model.classes ?? 0); k++) select.append(new Option(k, k));
+    for (let k = 0; k < model.classes; k++) select.append(new Option(k, k));
     if (kind === "guess" && model.classes > 20) select.value = "0"; // a guess takes five calls per class
   }
   for (const select of document.querySelectorAll("[data-schedules]")) {
@@ -40,8 +40,8 @@ export function fillSelects(model) {
 /** The value of a label field as the server takes it: a number, "guess", or null. */
 export const labelOf = (select) => (select.options.length === 0 || select.value === "" ? null : select.value === "guess" ? "guess" : Number(select.value));
 
-/** The value of a seed field; an empty or wrong one goes to the server as it is, which says what is wrong. */
-export const seedOf = (input) => (/^\d+$/.test(input.value) ? Number(input.value) : input.value);
+/** The value of a seed field; one that is none goes to the server as it is, which says what is wrong. */
+export const seedOf = (input) => (/^\d+$/.test(input.value) && Number.isSafeInteger(Number(input.value)) ? Number(input.value) : input.value);
 
 /**
  * A frame for a picture that is dropped, chosen, or made by the model. `picture` is its data URL in the model's size, or null.
@@ -70,7 +70,7 @@ export class Drop {
   async take(file) {
     if (!file) return;
     await this.load(async () => {
-      if (file.size > limit) throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${limit / 1e6} are taken`);
+      if (file.size > LIMIT) throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${LIMIT / 1e6} are taken`);
       const url = await new Promise((resolve, reject) => {
         const reader = new FileReader();
         reader.onload = () => resolve(reader.result.replace(/^data:[^,]*,/, "data:;base64,"));
