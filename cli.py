@@ -49,6 +49,7 @@ class Commands(click.Group):
         "train": "train",
         "evaluate": "evaluate",
         "demo": "demo",
+        "ui": "ui",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

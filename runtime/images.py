@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,8 +42,39 @@ def read_images(paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> Im
     if len(paths) == 1 and paths[0].suffix == ".npz":
         return _read_npz_images(paths[0], sample_shape)
     files = [file for path in paths for file in image_files(path)]
-    images = np.stack([_read_image(file, sample_shape) for file in files])
+    images = np.stack([read_picture(file, sample_shape, str(file)) for file in files])
     return ImageSet(images, [file.stem for file in files])
+
+
+def read_picture(
+    file: Path | IO[bytes], sample_shape: tuple[int, int, int], where: str, formats: tuple[str, ...] | None = None
+) -> np.ndarray:
+    """float32 [C, H, W] in [-1, 1] from an image file, or from one in memory, of one of Pillow's formats (None: any). Raises ImageError.
+
+    where: what messages call it.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = sample_shape
+    if channels not in (1, 3):
+        raise ImageError(f"{where}: this model has {channels} channels; give its inputs as npz")
+    try:
+        with Image.open(file, formats=formats) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode == "F":
+                raise ImageError(f"{where}: holds floats, whose range nothing tells; give 8 or 16 bits, or an npz in [-1, 1]")
+            if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
+                picture = Image.fromarray(np.rint(np.asarray(picture, np.float64).clip(0, 65535) / 257).astype(np.uint8))
+            if picture.has_transparency_data:
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+            picture = picture.convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        told = f" ({error})" if isinstance(file, Path) else ""  # of a file in memory Pillow tells its address there
+        raise ImageError(f"{where}: not a readable image{told}") from error
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(picture).reshape(height, width, channels)
+    return from_uint8(pixels.transpose(2, 0, 1))
 
 
 def image_files(path: Path) -> list[Path]:
@@ -172,30 +203,6 @@ def _format(path: Path) -> str:
     from PIL import Image
 
     return Image.registered_extensions()[path.suffix.lower()]
-
-
-def _read_image(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    channels, height, width = sample_shape
-    if channels not in (1, 3):
-        raise ImageError(f"{path}: this model has {channels} channels; give its inputs as npz")
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode == "F":
-                raise ImageError(f"{path}: holds floats, whose range nothing tells; give 8 or 16 bits, or an npz in [-1, 1]")
-            if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
-                picture = Image.fromarray(np.rint(np.asarray(picture, np.float64).clip(0, 65535) / 257).astype(np.uint8))
-            if picture.has_transparency_data:
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-            picture = picture.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({error})") from error
-    if picture.size != (width, height):
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
-    pixels = np.asarray(picture).reshape(height, width, channels)
-    return from_uint8(pixels.transpose(2, 0, 1))
 
 
 def _read_npz_images(path: Path, sample_shape: tuple[int, int, int]) -> ImageSet:

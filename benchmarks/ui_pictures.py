@@ -1,0 +1,98 @@
+"""Pictures of the window that `bcm-edge ui` opens, one per panel, for docs/ui.md: a headless Chromium uses the page as a person would.
+
+    bcm-edge export mnist -o mnist.bundle
+    python benchmarks/ui_pictures.py mnist.bundle -o docs/ui
+
+Needs playwright and a Chromium on the PATH. What the page draws by lot is the same every time; its milliseconds are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+import bcm_edge
+from bcm_edge.ui.answers import Answers
+from bcm_edge.ui.server import Window
+
+LOTS = "{ let state = 1001354156; Math.random = () => (state = (state * 48271) % 2147483647) / 2147483647; }"
+SCHEMES = {"generate": "light", "reconstruct": "light", "between": "dark", "fill": "light"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder; pictures there are replaced")
+    parser.add_argument("--width", type=int, default=1000, help="of the screen")
+    arguments = parser.parse_args()
+    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+    if chromium is None:
+        sys.exit("no Chromium is installed")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    answers = Answers(bcm_edge.load(arguments.bundle))
+    answers.warm_up()
+    with Window(answers) as window, sync_playwright() as playwright:
+        threading.Thread(target=window.serve_forever, daemon=True).start()
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for panel, scheme in SCHEMES.items():
+            page = browser.new_page(viewport={"width": arguments.width, "height": 600}, color_scheme=scheme)
+            page.add_init_script(LOTS)
+            page.goto(f"{window.address}#{panel}")
+            page.locator("#generate img[data-picture=picture][src]").wait_for(state="attached")
+            USES[panel](page)
+            page.wait_for_function("id => document.getElementById(id).ariaBusy === 'false'", arg=panel)
+            page.mouse.move(0, 0)
+            file = arguments.output / f"{panel}.png"
+            Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB").save(file, optimize=True)
+            print(f"{file}: {file.stat().st_size} bytes")
+            page.close()
+        browser.close()
+        window.shutdown()
+
+
+def generate(page: Any) -> None:
+    page.locator("#generate [name=schedule]").select_option(index=page.locator("#generate [name=schedule] option").count() - 1)
+    page.locator("#generate [name=seed]").fill("7")
+    if page.locator("#generate [name=label]").is_visible():
+        page.locator("#generate [name=label]").select_option(index=5)
+    page.get_by_role("button", name="Next seed").click()
+
+
+def reconstruct(page: Any) -> None:
+    page.locator("#reconstruct").get_by_role("button", name="Make one").click()
+    page.locator("#reconstruct img[data-picture=picture][src]").wait_for()
+
+
+def between(page: Any) -> None:
+    for side in ("a", "b"):
+        page.locator(f"#between figure:has([data-drop={side}])").get_by_role("button", name="Make one").click()
+        page.locator(f"[data-drop={side}] img[src]").wait_for()
+    page.locator("#frame[src]").wait_for()
+
+
+def fill(page: Any) -> None:
+    page.locator("#fill").get_by_role("button", name="Make one").click()
+    page.locator("#paint canvas").wait_for()
+    box = page.locator("#paint").bounding_box()
+    for number, (x, y) in enumerate([(0.25, 0.62), (0.8, 0.62), (0.8, 0.74), (0.25, 0.74)]):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+    page.locator("#fill").get_by_role("button", name="Fill in").click()
+    page.locator("#fill img[data-picture][src]").wait_for()
+
+
+USES = {"generate": generate, "reconstruct": reconstruct, "between": between, "fill": fill}
+
+
+if __name__ == "__main__":
+    main()
