@@ -66,7 +66,9 @@ def graph_model(name: str, signature: Signature, serving: Serving, warm: Mapping
     config = _common(name, signature, serving, 0, in_graph=True) | {"backend": "onnxruntime", "platform": "onnxruntime_onnx"}
     if serving.trt_cache:
         kept = {"trt_engine_cache_enable": "true", "trt_engine_cache_path": serving.trt_cache}
-        accelerator = {"name": "tensorrt", "parameters": {"precision_mode": "FP32", **kept}}  # the graph says what computes in which type
+        ends = {"min": 1, "opt": serving.max_batch, "max": serving.max_batch}  # one engine for all numbers of samples
+        shapes = {f"trt_profile_{end}_shapes": _profile(signature, n) for end, n in ends.items()}
+        accelerator = {"name": "tensorrt", "parameters": {"precision_mode": "FP32", **kept, **shapes}}  # the types are the graph's
         config["optimization"] = {"execution_accelerators": {"gpu_execution_accelerator": [accelerator]}}
     return Model(name, signature, {**config, **_warm_up(signature, warm, [1])}, warm)
 
@@ -86,6 +88,11 @@ def engine_model(name: str, signature: Signature, serving: Serving, engines: Seq
         "optimization": {"cuda": {"graphs": True, "graph_spec": specs, "output_copy_stream": True}},
     }
     return Model(name, signature, {**config, **_warm_up(signature, warm, sizes)}, warm)
+
+
+def _profile(signature: Signature, n: int) -> str:
+    """The inputs' shapes for n samples, as ONNX Runtime's TensorRT takes them: x:16x1x8x8,t:16."""
+    return ",".join(f"{t.name}:{'x'.join(map(str, (n, *(t.dims if t.dims != (1,) else ()))))}" for t in signature.inputs)
 
 
 def plan_name(capability: str) -> str:

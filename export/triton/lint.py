@@ -116,7 +116,7 @@ def _plans(version: Path, config: dict[str, Any], direction: str, engines: Seque
         if not plan.is_file() or sha256(plan) != known.sha256:
             yield f"has not the plan of {engine.name}"
         least, _, most = engine.facts.options.batch
-        sizes = [spec["batch_size"] for spec in config["optimization"]["cuda"]["graph_spec"]]
+        sizes = [spec["batch_size"] for spec in config["optimization"]["cuda"].get("graph_spec", [])]
         if config["max_batch_size"] > most or not all(least <= n <= most for n in sizes):
             yield f"asks for batches of {config['max_batch_size']} and graphs of {sizes}; {engine.name} takes {least} to {most}"
     if config["default_model_filename"] not in named.values():

@@ -9,7 +9,8 @@ from ...runtime.triton.signatures import Tensor
 from .configs import QUEUE_LENGTH, QUEUE_SECONDS, TASK_DELAY, Model
 
 NEEDS = {
-    "tensorrt": "its TensorRT and Python backends, and in Python numpy, cuda-core and TensorRT of the version that built the engines",
+    "tensorrt": "its TensorRT and Python backends (and ONNX Runtime's for schedules as one graph), and in Python numpy, cuda-core and TensorRT "
+    "of the version that built the engines",
     "onnxruntime": "its ONNX Runtime and Python backends, and in Python numpy and onnxruntime",
     "python": "its Python backend, and in Python numpy and onnxruntime",
 }
@@ -27,7 +28,7 @@ def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
         f"    python client.py --seed 7{'' if model.num_classes is None else ' --label 3'} -o image.png",
         "",
         f"Images are {image}, channels first. Every tensor has a first dimension N, the samples of a request, at most "
-        f"{max(m.config['max_batch_size'] for m in models)}. A result depends on its own row of the inputs and on nothing else.",
+        f"{min(m.config['max_batch_size'] for m in models)}. A result depends on its own row of the inputs and on nothing else.",
         "",
     ]
     for m in models:
@@ -52,23 +53,27 @@ def _notes(models: Sequence[Model]) -> list[str]:
     lines = [
         "## What stands in the configs",
         "",
-        "- Inputs that a model cannot use (levels, labels, names of schedules, NaN, …) are INVALID_ARGUMENT with a sentence that says why.",
+        "- Inputs that a task cannot use (labels, schedules, NaN, …) are INVALID_ARGUMENT with a sentence that says why. Graphs and plans check "
+        "nothing but types and shapes: levels from 0.002 to 80 and labels of the model are the client's to see to, and a label that is none "
+        "fails the requests it is merged with.",
     ]
     if batching:
         lines += [
             f"- Requests of tasks wait up to {TASK_DELAY / 1000:g} ms for company; single moves wait for none. At most {QUEUE_LENGTH} "
-            f"wait, for at most {QUEUE_SECONDS} s or what the request's `timeout` says (µs); more are refused (UNAVAILABLE).",
+            f"wait, for at most {QUEUE_SECONDS} s or what the request's `timeout` says (µs); more are refused (UNAVAILABLE). Streams wait as "
+            "long as it takes.",
             "- At least two instances per model: with one, a client that waits for every answer now and then waits 0.5 s for nothing.",
         ]
     else:
-        lines += ["- One instance per model and no dynamic batching: together they make clients wait."]
+        lines += ["- One instance per model and no dynamic batching: together they make clients wait. Requests queue without limit."]
     return [
         *lines,
         "- No response cache: Triton 2.51 keeps errors in it, and answers an equal request with success and no outputs.",
         "- A process of a Python model that dies is not started again by Triton (2.51), though the server calls itself ready. A probe that "
-        "asks for an image, as client.py does, sees it; with --model-control-mode=explicit, unloading and loading the model replaces it.",
+        "asks every task, as client.py --check does, sees it; with --model-control-mode=explicit, unloading and loading the model replaces it.",
         "- Every model is warmed before it counts as ready, but those that stream.",
-        "- Python models play on one GPU. On a machine with several, start a server per GPU (CUDA_VISIBLE_DEVICES).",
+        "- The tasks play on the first GPU where the repository holds engines, else on processors. On a machine with several GPUs, start a "
+        "server per GPU (CUDA_VISIBLE_DEVICES).",
         "- The parameters of each config hold the sha256 of what computes. triton.json tells what the repository was made from.",
         "",
     ]

@@ -14,6 +14,7 @@ a bucket a server fetches one model at a time; on a disk, equal files are links 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,10 +26,12 @@ import numpy as np
 
 from ... import __version__
 from ...errors import BackendError, InputError, ScheduleError
-from ...runtime.bundle import Bundle, ModelFacts
+from ...runtime.backends import onnxruntime
+from ...runtime.bundle import DIRECTIONS, Bundle, ModelFacts
 from ...runtime.engines.store import Engine, check_plans, engines
 from ...runtime.files import replacing
 from ...runtime.schedule import Schedule
+from ...runtime.triton.answers import TASKS
 from ...runtime.triton.signatures import Signature, Tensor, move_signatures, stream_signature, task_signatures
 from ..fused import check_fused, check_fuses, fused_inputs, fused_output
 from . import contents
@@ -40,6 +43,7 @@ PLATFORMS = ("tensorrt", "onnxruntime", "python")
 MARKER = "triton.json"
 CLIENT = "client.py"
 VERSION = "1"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 WARM_LEVELS = {"forward": {"t": 80.0, "u": 0.002}, "inverse": {"t": 0.07, "u": 80.0}}  # zeros are levels that no model has
 
 Write = Callable[[Path], None]  # is given the version's folder
@@ -87,6 +91,8 @@ def plan_repository(
     facts = {"bcm_edge": __version__, **{f"sha256 of {name}": digest for name, digest in bundle.hashes(precision).items()}}
     if unknown := [name for name in fused if name not in bundle.manifest.schedules]:
         raise ScheduleError(f"no schedule {unknown[0]!r} in this bundle; it has {', '.join(bundle.manifest.schedules)}")
+    if odd := [name for name in fused if not NAME.fullmatch(name) or name in (*TASKS, *DIRECTIONS)]:
+        raise ScheduleError(f"schedule {odd[0]!r} cannot name a model: its name has other signs than letters, digits, . _ -, or is taken")
     if fused and platform == "python":
         raise InputError(
             "graphs of whole schedules are played by Triton's ONNX Runtime backend; leave --schedules out, or take another --platform"
@@ -95,6 +101,8 @@ def plan_repository(
     for schedule in schedules.values():
         check_fuses(schedule)
     plans = _engines(bundle, precision) if platform == "tensorrt" else ()
+    if not plans and (reason := onnxruntime.unavailable(precision)):
+        raise BackendError(f"a server without engines cannot play {precision}: {reason}")
     return RepositoryPlan(bundle, output, platform, precision, plans, replace(serving, facts=facts), schedules, stream, force)
 
 
@@ -111,6 +119,8 @@ def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
         )
     for engine in found.values():
         check_plans(engine)
+        if engine.facts and engine.facts.options.batch[0] > 1:
+            raise BackendError(f"{engine.name}: takes no fewer than {engine.facts.options.batch[0]} samples, and requests have any number")
         if engine.facts and engine.facts.options.stripped:
             raise BackendError(f"{engine.name}: its plans lack their weights, and Triton has none to give; build it without --strip")
     return tuple(found.values())
@@ -200,4 +210,4 @@ def _write_config(model: Model, folder: Path) -> None:
 def _facts(plan: RepositoryPlan, made: Sequence[Model]) -> dict[str, object]:
     bundle = {name: facts.sha256 for name, facts in plan.bundle.manifest.files.items()}
     told = {"bcm_edge": __version__, "platform": plan.platform, "precision": plan.precision, "serving": asdict(plan.serving)}
-    return {**told, "models": [model.name for model in made], "bundle": bundle}
+    return {**told, "models": [model.name for model in made], "tasks": [f"bcm_{task}" for task in TASKS], "bundle": bundle}

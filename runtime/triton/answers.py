@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BcmError, ImageError, InputError, ScheduleError
+from ...errors import BcmError, ImageError, InputError, NonFiniteError, ScheduleError
 from ..arguments import check_labels
 from ..backends.base import Backend
 from ..images import to_uint8
@@ -157,7 +157,10 @@ def answer_moves(backend: Backend, direction: str, requests: Sequence[Values]) -
         if not all(np.isfinite(given[name]).all() for name in ("x", "noise") if name in given):
             raise ImageError("x and noise must be finite")
         labels = check_labels(given.get("label"), len(given["x"]), backend.num_classes)
-        return {"x_u": backend.play_move(given["x"], given.get("noise"), move, labels)}
+        moved = backend.play_move(given["x"], given.get("noise"), move, labels)
+        if not np.isfinite(moved).all():
+            raise NonFiniteError(f"the move from {move.t:g} to {move.u:g} on backend {backend.name} gave NaN or infinity")
+        return {"x_u": moved}
 
     return answer(play, ("t", "u"), requests)
 

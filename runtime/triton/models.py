@@ -21,6 +21,7 @@ from .answers import TASKS, Values, answer_moves, stream
 from .signatures import Signature, move_signatures, stream_signature, task_signatures
 
 BUNDLE = "bundle"  # beside model.py
+MOST_SAID = 1000  # characters of a message: it may cite a schedule of any length, and gRPC drops an answer whose status is too long
 
 
 class _Model:
@@ -127,6 +128,6 @@ def _response(of: Values | BcmError, request: Any) -> Any:
     if isinstance(of, BcmError):
         given = isinstance(of, InputError) and not isinstance(of, BackendError)
         code = pb_utils.TritonError.INVALID_ARG if given else pb_utils.TritonError.INTERNAL
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(of), code))
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(of)[:MOST_SAID], code))
     wanted = request.requested_output_names()
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.ascontiguousarray(of[name])) for name in of if name in wanted])

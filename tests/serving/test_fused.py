@@ -13,6 +13,7 @@ import pytest
 from bcm_edge import BCM, BcmError
 from bcm_edge.errors import ParityError
 from bcm_edge.export.fused import check_fused, fused_graph, fused_inputs, fused_noises
+from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.schedule import parse_schedule
 
 SEEDS, LABELS = [3, 4, 5], np.array([1, 2, 3])
@@ -38,6 +39,15 @@ def test_inversions(bcm: BCM, digits: np.ndarray, tmp_path: Path, schedule: str)
     session = onnxruntime.InferenceSession(saved(bcm, schedule, tmp_path))
     given = {"image": digits[:3], **fused_noises(bcm.schedule(schedule), SEEDS, (1, 8, 8)), "label": LABELS}
     assert np.abs(session.run(["latent"], given)[0] - bcm.invert(digits[:3], schedule=schedule, seed=SEEDS, labels=LABELS)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("schedule", ["mixture-4", "invert-2"])
+def test_other_precisions(typed_bundle: Path, tmp_path: Path, precision: str, schedule: str):
+    bundle = open_bundle(typed_bundle)
+    shutil.copyfile(bundle.path / f"weights.{precision}.bin", tmp_path / f"weights.{precision}.bin")
+    onnx.save(fused_graph(bundle, precision, bundle.schedule(schedule)), tmp_path / "model.onnx")
+    check_fused(tmp_path / "model.onnx", bundle, precision, bundle.schedule(schedule))
 
 
 def test_inputs_are_named_in_order():

@@ -60,8 +60,10 @@ def test_they_start_one_server_and_probe_it_alike():
     plain = read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
     served = read("kserve/inferenceservice.yaml")["spec"]["predictor"]["containers"][0]
     assert plain["args"][: len(image)] == served["args"] == image
-    assert plain["livenessProbe"] == served["livenessProbe"]
-    assert plain["resources"] == served["resources"]
+    for shared in ("startupProbe", "livenessProbe", "resources", "volumeMounts"):
+        assert plain[shared] == served[shared], shared
+    volumes = read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["volumes"]
+    assert read("kserve/inferenceservice.yaml")["spec"]["predictor"]["volumes"] == volumes
 
 
 def test_the_grace_period_is_longer_than_a_request_may_wait():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,14 @@ def test_onnxruntime_may_compile_with_tensorrt_and_keeps_engines(bundle: Bundle,
     root = written(bundle, tmp_path / "r", "onnxruntime", Serving(trt_cache="/cache"))
     [accelerator] = config(root, "bcm_forward")["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
     assert accelerator["name"] == "tensorrt"
-    assert accelerator["parameters"] == {"precision_mode": "FP32", "trt_engine_cache_enable": "true", "trt_engine_cache_path": "/cache"}
+    assert accelerator["parameters"] == {
+        "precision_mode": "FP32",
+        "trt_engine_cache_enable": "true",
+        "trt_engine_cache_path": "/cache",
+        "trt_profile_min_shapes": "x:1x1x8x8,t:1,u:1,label:1",
+        "trt_profile_opt_shapes": "x:16x1x8x8,t:16,u:16,label:16",
+        "trt_profile_max_shapes": "x:16x1x8x8,t:16,u:16,label:16",
+    }
 
 
 def test_plans_by_compute_capability_with_cuda_graphs(bundle: Bundle, tmp_path: Path):
@@ -167,6 +175,24 @@ def test_the_lint_knows_what_engines_take(bundle: Bundle, tmp_path: Path):
 def test_what_cannot_be_written_is_refused(bundle: Bundle, tmp_path: Path, platform: str, fused: tuple[str, ...], message: str):
     with pytest.raises(BcmError, match=message):
         plan_repository(bundle, tmp_path / "r", platform, None, Serving(), fused, False, False)
+
+
+def test_engines_that_want_several_samples_are_refused(bundle: Bundle, tmp_path: Path):
+    held = with_engine(bundle, tmp_path / "b", "8.7", (4, 8, 16))
+    with pytest.raises(BcmError, match="takes no fewer than 4 samples"):
+        plan_repository(held, tmp_path / "r", None, None, Serving(), (), False, False)
+
+
+@pytest.mark.parametrize("name", ["x/../../escaped", "generate", "inverse", ".hidden", "a b"])
+def test_schedules_whose_names_are_no_models(bundle: Bundle, tmp_path: Path, name: str):
+    named = replace(bundle, manifest=replace(bundle.manifest, schedules={name: "80>0.002"}))
+    with pytest.raises(BcmError, match="cannot name a model"):
+        plan_repository(named, tmp_path / "r", "onnxruntime", None, Serving(), (name,), False, False)
+
+
+def test_precisions_that_no_processor_plays_are_refused(typed_bundle: Path, tmp_path: Path):
+    with pytest.raises(BcmError, match="a server without engines cannot play bf16"):
+        plan_repository(open_bundle(typed_bundle), tmp_path / "r", "onnxruntime", "bf16", Serving(), (), False, False)
 
 
 def test_stripped_plans_are_refused(bundle: Bundle, tmp_path: Path):

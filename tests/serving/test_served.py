@@ -20,10 +20,8 @@ from server import Server, running
 from tritonclient.utils import InferenceServerException
 
 from bcm_edge import BCM
-from bcm_edge.export.triton import client as client_module
 from bcm_edge.runtime.schedule import Move
 
-CLIENT = client_module.__file__
 LABELS = np.array([3, 1, 4, 1])
 SEEDS = np.array([5, 9, 2, 6], np.uint64)
 NAN = np.full((1, 1, 8, 8), np.nan, np.float32)
@@ -202,23 +200,18 @@ def test_a_request_that_waits_too_long_is_refused(server: Server):
     assert any("Request timeout expired" in answer for answer in found)
 
 
-def probe(server: Server) -> subprocess.CompletedProcess[str]:
-    """What the liveness probe of deploy/ asks."""
-    return by_client(server, "--check", 4, "--label", 0)
-
-
-def by_client(server: Server, *arguments: object) -> subprocess.CompletedProcess[str]:
+def by_client(server: Server, repository: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """client.py of a repository as a process."""
-    command = [sys.executable, CLIENT, "--url", f"http://{server.http}", *map(str, arguments)]
+    command = [sys.executable, repository / "client.py", "--url", f"http://{server.http}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 
-def test_the_client_of_a_repository_fetches_a_picture(server: Server, bcm: BCM, tmp_path: Path):
-    done = by_client(server, "--seed", 7, "--label", 3, "--schedule", "mixture-4", "-o", tmp_path / "three.png")
+def test_the_client_of_a_repository_fetches_a_picture(server: Server, repository: Path, bcm: BCM, tmp_path: Path):
+    done = by_client(server, repository, "--seed", 7, "--label", 3, "--schedule", "mixture-4", "-o", tmp_path / "three.png")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/three.png\n")
     wanted = bcm.generate(1, seed=7, labels=3, schedule="mixture-4", uint8=True)[0, 0]
     assert np.array_equal(np.asarray(Image.open(tmp_path / "three.png")), wanted)
-    refused = by_client(server, "--label", 10, "-o", tmp_path / "no.png")
+    refused = by_client(server, repository, "--label", 10, "-o", tmp_path / "no.png")
     assert refused.returncode == 1 and "label 10 is out of range" in refused.stderr and not (tmp_path / "no.png").exists()
 
 
@@ -248,10 +241,8 @@ def test_killed_processes_of_a_model_are_replaced_by_loading_it_again(triton: No
 
         assert all(ask(4))
         first, second = (p for p in own.children if b"bcm_generate/" in Path(f"/proc/{p}/cmdline").read_bytes())
-        assert probe(own).returncode == 0
         os.kill(first, signal.SIGKILL)
         assert 1 <= sum(ask(4)) <= 3
-        assert "is not healthy" in probe(own).stderr
         os.kill(second, signal.SIGKILL)
         assert not any(ask(2))
         for action in ("unload", "load"):
@@ -260,3 +251,31 @@ def test_killed_processes_of_a_model_are_replaced_by_loading_it_again(triton: No
                 assert answer.status == 200
         assert all(ask(4))
         asking.close()
+
+
+def test_the_probe_sees_a_dead_process_of_any_task_and_no_busy_one(triton: None, repository: Path, tmp_path: Path):
+    with running(repository, tmp_path / "log") as own, ThreadPoolExecutor(24) as pool:
+        slow = {**IMAGE, "image_b": IMAGE["image"], "frames": np.int32(64)}
+        busy = [pool.submit(lambda: Client(own).ask("bcm_interpolate", ["result"], slow)) for _ in range(48)]
+        assert by_client(own, repository, "--check").returncode == 0
+        assert all(answer.result()["result"].shape == (1, 64, 1, 8, 8) for answer in busy)
+        child = next(p for p in own.children if b"bcm_invert/" in Path(f"/proc/{p}/cmdline").read_bytes())
+        os.kill(child, signal.SIGKILL)
+        dead = by_client(own, repository, "--check")
+        assert dead.returncode == 1 and dead.stderr.startswith("bcm_invert: ") and "is not healthy" in dead.stderr
+    gone = by_client(own, repository, "--check")
+    assert gone.returncode == 1 and gone.stderr.startswith(f"no server at http://{own.http}")
+
+
+def test_messages_fit_into_what_grpc_takes(client: Client):
+    with pytest.raises(InferenceServerException) as refused:
+        client.ask("bcm_generate", ["result"], {**ONE, "schedule": "8" * 20_000})
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT" and len(str(refused.value)) < 1200
+
+
+def test_a_move_that_makes_nan_is_no_answer(client: Client):
+    with pytest.raises(InferenceServerException) as refused:
+        client.ask("bcm_forward", ["x_u"], {**LEVELS, "x": np.full((1, 1, 8, 8), 3e38, np.float32)})
+    assert refused.value.status() == "StatusCode.INTERNAL" and "the move from 80 to 0.002 on backend onnxruntime gave NaN" in str(
+        refused.value
+    )
