@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def read_images(paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> Im
     if len(paths) == 1 and paths[0].suffix == ".npz":
         return _read_npz_images(paths[0], sample_shape)
     files = [file for path in paths for file in image_files(path)]
-    images = np.stack([_read_image(file, sample_shape) for file in files])
+    images = np.stack([read_picture(file, str(file), sample_shape) for file in files])
     return ImageSet(images, [file.stem for file in files])
 
 
@@ -174,24 +174,25 @@ def _format(path: Path) -> str:
     return Image.registered_extensions()[path.suffix.lower()]
 
 
-def _read_image(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
+def read_picture(file: Path | BinaryIO, where: str, sample_shape: tuple[int, int, int]) -> np.ndarray:
+    """One encoded picture: float32 [C, H, W] in [-1, 1]. where: what messages call it. Raises ImageError."""
     from PIL import Image, ImageOps
 
     channels, height, width = sample_shape
     if channels not in (1, 3):
-        raise ImageError(f"{path}: this model has {channels} channels; give its inputs as npz")
+        raise ImageError(f"{where}: this model has {channels} channels; give its inputs as npz")
     try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
+        with Image.open(file) as opened:
+            picture = ImageOps.exif_transpose(opened)
             if picture.mode == "F":
-                raise ImageError(f"{path}: holds floats, whose range nothing tells; give 8 or 16 bits, or an npz in [-1, 1]")
+                raise ImageError(f"{where}: holds floats, whose range nothing tells; give 8 or 16 bits, or an npz in [-1, 1]")
             if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
                 picture = Image.fromarray(np.rint(np.asarray(picture, np.float64).clip(0, 65535) / 257).astype(np.uint8))
             if picture.has_transparency_data:
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
             picture = picture.convert("L" if channels == 1 else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({error})") from error
+        raise ImageError(f"{where}: not a readable image ({error})") from error
     if picture.size != (width, height):
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
     pixels = np.asarray(picture).reshape(height, width, channels)

@@ -95,8 +95,10 @@ def open(bundle: Bundle, precision: str) -> OnnxRuntimeBackend:
 
 
 def threads() -> int:
-    """The processors this process may use. More threads than that halve the speed."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processors this process may use, at most $BCM_EDGE_THREADS of them. More threads than that halve the speed."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = os.environ.get("BCM_EDGE_THREADS", "")
+    return min(available, max(1, int(most))) if most.isdecimal() else available
 
 
 def _options() -> onnxruntime.SessionOptions:
