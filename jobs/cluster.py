@@ -19,7 +19,7 @@ from .player import Done, Player
 
 LOCAL = "local"  # as an address: a Ray of this command's own, which ends with it
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # unless the user has set them himself
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # whatever its name says: makes a Ray of our own listen on 127.0.0.1 alone
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # whatever its name says: Ray then takes 127.0.0.1 for this machine's address
 STORE = 100 << 20  # bytes of a local object store: what passes through it are names and numbers
 BLOCKS = 2000  # tasks of Ray Data; of more shards than that a task has several
 PATIENCE = 5.0  # seconds for an address to answer
@@ -112,6 +112,8 @@ def _processors() -> int:
 def _environment(address: str, folder: Path) -> Iterator[None]:
     """The environment that Ray takes its settings from. Workers started here import this very package, installed or not."""
     values = {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()}
+    if address.startswith(("127.", "localhost:", "[::1]:")):
+        values |= LOOPBACK  # else it is exchanged for an address under which a cluster of loopback alone does not answer
     if address == LOCAL:
         package = folder / "package" / __name__.partition(".")[0]
         package.parent.mkdir()
