@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,15 +32,19 @@ def started(bundle: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """The command as a process of its own, on a Ray of its own with two workers, when its first shard is done."""
     arguments = [SHARDS * ROWS, "-o", output, "--task", "generate", "--schedule", "mixture-4", "--label", "all", "--rows", ROWS]
     command = [sys.executable, str(ROOT / "cli.py"), "map", str(bundle), *map(str, arguments), "--workers", "2"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert running.stderr
-        assert f"{SHARDS} shards" in running.stderr.readline()
-        assert f" of {SHARDS} shards" in running.stderr.readline()
-        yield running
-    finally:
-        running.kill()
-        running.communicate()
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as folder:  # for Ray's logs, which a killed command leaves; of a short name
+        environment = {**os.environ, "TMPDIR": folder}
+        running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert running.stderr
+            assert f"{SHARDS} shards" in running.stderr.readline()
+            assert f" of {SHARDS} shards" in running.stderr.readline()
+            yield running
+        finally:
+            running.kill()
+            running.communicate()
 
 
 def workers_of(process: int) -> list[int]:
