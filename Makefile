@@ -11,6 +11,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed lint
 	tests/tensorrt/fetch.sh $(BIN)/python .tensorrt
 	tests/serving/fetch.sh $(BIN)/python .triton
+	$(BIN)/python -m pip install --quiet -e '.[scale]'
 	$(BIN)/python -m pytest
 	$(BIN)/bcm-edge export -o build/digits.bundle --precision all --data digits --force
 	tests/on_python.sh 3.10 build/digits.bundle

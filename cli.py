@@ -48,6 +48,7 @@ class Commands(click.Group):
         "doctor": "checks",
         "train": "train",
         "evaluate": "evaluate",
+        "map": "mapping",
         "demo": "demo",
         "ui": "ui",
     }

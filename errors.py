@@ -10,11 +10,13 @@
     │   ├── LabelError            a class label: missing, out of range, given to an unconditional model
     │   ├── OutputError           a place to write to: exists already, cannot be written, disk full
     │   ├── BackendError          a backend: unknown, its library missing, cannot run here
+    │   ├── JobError              a job over many images: begun otherwise, in other hands, its cluster out of reach
     │   ├── BuildError            an engine: its graph cannot be parsed or built, or memory does not suffice
     │   └── MissingExtraError     a command: its optional packages are not installed
     └── CheckFailed           1   the thing that was checked does not hold
         ├── ParityError           two implementations of one model disagree
         ├── DowngradeError        an engine computes in another precision than its graph asks for
+        ├── ShardError            a job over many images ended with some that could not be done
         └── NonFiniteError        the model produced NaN or infinity
 
 A message says what is wrong, where, and what to do. Anything else that escapes is a bug in this package.
@@ -66,6 +68,10 @@ class BackendError(InputError):
     """A backend is not known, its library is not installed, or it cannot run here."""
 
 
+class JobError(InputError):
+    """A job was begun with other arguments or data, another process is at it, or its cluster cannot be reached or is too small."""
+
+
 class BuildError(InputError):
     """An engine cannot be compiled: the graph does not parse or build, or there is too little memory."""
 
@@ -90,6 +96,10 @@ class ParityError(CheckFailed):
 
 class DowngradeError(CheckFailed):
     """An engine computes in more bits than its graph asks for."""
+
+
+class ShardError(CheckFailed):
+    """Some shards of a job could not be done; the message names them. The others are."""
 
 
 class NonFiniteError(CheckFailed):

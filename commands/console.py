@@ -109,16 +109,20 @@ def parse_labels(text: str | None, n: int, num_classes: int | None) -> list[int]
     """The labels of n images from the option's text. Raises LabelError; range and absence are checked by the model."""
     if text is None:
         return None
+    cycle = label_cycle(text, num_classes)
+    return [cycle[i % len(cycle)] for i in range(n)]
+
+
+def label_cycle(text: str, num_classes: int | None) -> list[int]:
+    """The labels that an option's text names, to be taken in turn. Raises LabelError."""
     if text == "all":
         if num_classes is None:
             raise LabelError("this model has no classes, so it takes no labels")
-        cycle = list(range(num_classes))
-    else:
-        try:
-            cycle = [int(word) for word in text.split(",")]
-        except ValueError:
-            raise LabelError(f"--label {text!r} is not a label, a list such as 0,1,2, or all") from None
-    return [cycle[i % len(cycle)] for i in range(n)]
+        return list(range(num_classes))
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise LabelError(f"--label {text!r} is not a label, a list such as 0,1,2, or all") from None
 
 
 def parse_precisions(text: str) -> tuple[str, ...]:

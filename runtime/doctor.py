@@ -28,6 +28,7 @@ EXTRAS = {  # extra of pyproject.toml → (what it is for, the modules it brings
     "debug": ("bisecting", ("polygraphy", "onnx", "onnxruntime")),
     "train": ("training", ("torch", "safetensors", "sklearn")),
     "serve": ("writing Triton repositories", ("tritonclient", "grpc", "onnx", "onnxruntime")),
+    "scale": ("mapping many images on Ray", ("ray", "pyarrow", "onnxruntime")),
     "evaluate": ("evaluating", ("torch", "safetensors", "sklearn", "skimage", "jinja2", "matplotlib")),
 }
 

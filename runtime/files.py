@@ -57,6 +57,12 @@ def replacing(target: Path, force: bool, marker: str | None = None) -> Iterator[
         _remove(partial)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what `replacing` left unfinished in a folder, of any output, process and machine: for whom nobody else writes there."""
+    for leftover in folder.glob(".*.partial-*"):
+        _remove(leftover)
+
+
 def _sweep(folder: Path, prefix: str) -> None:
     """Remove what killed processes of this machine left of the same output."""
     for leftover in folder.iterdir():

@@ -26,7 +26,7 @@ from bcm_edge.cli import main
 COMMANDS = (
     *("export", "calibrate", "build", "triton"),
     *("generate", "invert", "reconstruct", "interpolate", "variations", "trace", "inpaint", "colorize", "upscale", "restore", "purify"),
-    *("verify", "bench", "inspect", "doctor", "train", "evaluate", "demo", "ui"),
+    *("verify", "bench", "inspect", "doctor", "train", "evaluate", "map", "demo", "ui"),
 )
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -34,6 +34,6 @@ def test_commands_are_ones_the_command_line_takes(page: Path):
 def test_every_folder_of_the_package_is_installed():
     """An editable install has them all; `pip install .` has those that are listed."""
     listed = set(re.findall(r'^    "(bcm_edge[\w.]*)",$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
-    rooms = {"calibration", "commands", "evaluation", "export", "model", "runtime", "training", "ui"}
+    rooms = {"calibration", "commands", "evaluation", "export", "jobs", "model", "runtime", "training", "ui"}
     folders = {file.parent.relative_to(ROOT) for room in rooms for file in (ROOT / room).rglob("*.py")}
     assert listed == {"bcm_edge", *(".".join(("bcm_edge", *folder.parts)) for folder in folders)}

@@ -9,8 +9,8 @@ from ...runtime.triton.signatures import Tensor
 from .configs import QUEUE_LENGTH, QUEUE_SECONDS, TASK_DELAY, Model
 
 NEEDS = {
-    "tensorrt": "its TensorRT and Python backends (and ONNX Runtime's for schedules as one graph), and in Python numpy, cuda-core and TensorRT "
-    "of the version that built the engines",
+    "tensorrt": "its TensorRT and Python backends (and ONNX Runtime's for schedules as one graph), and in Python numpy, cuda-core and "
+    "TensorRT of the version that built the engines",
     "onnxruntime": "its ONNX Runtime and Python backends, and in Python numpy and onnxruntime",
     "python": "its Python backend, and in Python numpy and onnxruntime",
 }
@@ -53,15 +53,15 @@ def _notes(models: Sequence[Model]) -> list[str]:
     lines = [
         "## What stands in the configs",
         "",
-        "- Inputs that a task cannot use (labels, schedules, NaN, …) are INVALID_ARGUMENT with a sentence that says why. Graphs and plans check "
-        "nothing but types and shapes: levels from 0.002 to 80 and labels of the model are the client's to see to, and a label that is none "
-        "fails the requests it is merged with.",
+        "- Inputs that a task cannot use (labels, schedules, NaN, …) are INVALID_ARGUMENT with a sentence that says why. Graphs and plans "
+        "check nothing but types and shapes: levels from 0.002 to 80 and labels of the model are the client's to see to, and a label that "
+        "is none may fail the requests it is merged with.",
     ]
     if batching:
         lines += [
             f"- Requests of tasks wait up to {TASK_DELAY / 1000:g} ms for company; single moves wait for none. At most {QUEUE_LENGTH} "
-            f"wait, for at most {QUEUE_SECONDS} s or what the request's `timeout` says (µs); more are refused (UNAVAILABLE). Streams wait as "
-            "long as it takes.",
+            f"wait, for at most {QUEUE_SECONDS} s or what the request's `timeout` says (µs); more are refused (UNAVAILABLE). Streams "
+            "wait as long as it takes.",
             "- At least two instances per model: with one, a client that waits for every answer now and then waits 0.5 s for nothing.",
         ]
     else:
@@ -70,7 +70,7 @@ def _notes(models: Sequence[Model]) -> list[str]:
         *lines,
         "- No response cache: Triton 2.51 keeps errors in it, and answers an equal request with success and no outputs.",
         "- A process of a Python model that dies is not started again by Triton (2.51), though the server calls itself ready. A probe that "
-        "asks every task, as client.py --check does, sees it; with --model-control-mode=explicit, unloading and loading the model replaces it.",
+        "asks every task, as client.py --check does, sees it; with --model-control-mode=explicit, unloading and loading a model replaces it.",
         "- Every model is warmed before it counts as ready, but those that stream.",
         "- The tasks play on the first GPU where the repository holds engines, else on processors. On a machine with several GPUs, start a "
         "server per GPU (CUDA_VISIBLE_DEVICES).",

@@ -10,7 +10,7 @@ from pathlib import Path
 import bcm_edge
 
 ROOT = Path(bcm_edge.__file__).parent
-ROOMS_ABOVE = {"export", "model", "training", "evaluation", "calibration", "commands", "ui", "cli"}
+ROOMS_ABOVE = {"export", "model", "training", "evaluation", "calibration", "jobs", "commands", "ui", "cli"}
 
 
 def test_import_takes_numpy_and_the_standard_library_alone():

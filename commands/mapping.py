@@ -1,0 +1,201 @@
+"""bcm-edge map: one task over many images, on the workers of a Ray cluster or of this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import LabelError, ShardError
+from ..runtime.arguments import check_labels
+from ..runtime.pipeline import BATCH, BCM, load
+from .console import (
+    backend_option,
+    bundle_argument,
+    json_option,
+    label_cycle,
+    note_engines,
+    output_option,
+    precision_option,
+    progress,
+    require_extra,
+    result,
+)
+from .run import GUESS, GUESSABLE
+
+if TYPE_CHECKING:
+    from ..jobs.dataset import Source
+    from ..jobs.job import Job
+    from ..jobs.player import Done
+    from ..jobs.running import Outcome
+
+TASKS = {  # task → the options that it takes
+    "invert": ("inversion",),
+    "generate": ("schedule",),
+    "reconstruct": ("inversion", "schedule"),
+    "restore": ("strength", "schedule"),
+}
+DEFAULTS = {"inversion": "invert-2", "schedule": "one-step", "strength": 0.2}
+NAMED = 5  # failed shards in the last line
+EVERY = 5.0  # seconds between lines of progress where nobody watches
+
+
+@click.command(
+    short_help="One task over many images, on Ray.",
+    epilog="Example:  bcm-edge map digits.bundle shards/ -o latents --task invert --label guess --workers 4",
+)
+@bundle_argument
+@click.argument("dataset")
+@output_option("A folder: one output per shard, and job.json. Given again, the job goes on.")
+@click.option("--task", required=True, type=click.Choice(list(TASKS)), help="What is done to every row.")
+@click.option("--workers", type=click.IntRange(1), help="How many hold the bundle at once (default: as many as there are processors for).")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Processors of each worker.")
+@click.option(
+    "--ray", "address", is_flag=False, flag_value="local", default="local", metavar="[ADDRESS]",
+    help="HOST:PORT of a cluster, or auto for the one on this machine (default: a Ray of the command's own, here).",
+)  # fmt: skip
+@click.option("--schedule", help="To the image, for generate, reconstruct and restore: a name or text (default one-step).")
+@click.option("--inversion", help="To the noise, for invert and reconstruct: a name or text (default invert-2).")
+@click.option("--strength", type=click.FloatRange(0, min_open=True), help="For restore: the noise level below which all is damage (0.2).")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of row 0, where the data has no seeds; others count on."
+)
+@click.option("--label", metavar="LABELS", help=f"{GUESSABLE} Default: those of the data.")
+@click.option("--rows", default=1024, show_default=True, type=click.IntRange(1), help="Most rows of an output; longer files are cut.")
+@click.option(
+    "--format", "format_", type=click.Choice(["npz", "parquet"]), help="Of the outputs (default: as the input; npz for a number)."
+)
+@click.option("--batch", type=click.IntRange(1), help=f"Most images per network call (default: {BATCH}; on an engine, what it takes).")
+@backend_option
+@precision_option
+@json_option
+def map(
+    bundle: Path,
+    dataset: str,
+    output: Path,
+    task: str,
+    workers: int | None,
+    threads: int,
+    address: str,
+    schedule: str | None,
+    inversion: str | None,
+    strength: float | None,
+    seed: int,
+    label: str | None,
+    rows: int,
+    format_: str | None,
+    batch: int | None,
+    backend: str,
+    precision: str | None,
+    as_json: bool,
+) -> None:
+    """Play a task over DATASET: an npz or Parquet file, a folder of them, or for generate a number of images.
+
+    A row's seed and label are those of the data, else of its number in the data set, so nothing depends on the workers. What is
+    there is whole; after a crash the same command does what is missing.
+    """
+    require_extra("scale")
+    from ..jobs.dataset import find
+    from ..jobs.job import Job
+    from ..jobs.running import run
+
+    options = _options(task, schedule, inversion, strength)
+    with load(bundle, backend, batch, precision) as bcm:
+        if backend == "auto":
+            note_engines(bcm.bundle, bcm.backend)
+        programs = {name: str(bcm.bundle.schedule(options[name])) if options[name] else None for name in ("schedule", "inversion")}
+        sources = find(dataset, task, bcm.sample_shape)
+        job = Job(
+            task=task,
+            schedule=programs["schedule"],
+            inversion=programs["inversion"],
+            strength=options["strength"],
+            seed=seed,
+            labels=_labels(label, task, bcm, sources),
+            bundle=bcm.bundle.hashes(bcm.backend.precision),
+            backend=bcm.backend.name,
+            precision=bcm.backend.precision,
+            batch=bcm.batch,
+            threads=threads,
+            rows=rows,
+            format=format_ or "",
+        )
+    outcome = run(job, bundle, output, sources, address, workers, Watch)
+    _report(job, output, outcome, as_json)
+
+
+def _options(task: str, schedule: str | None, inversion: str | None, strength: float | None) -> dict[str, Any]:
+    """The options of a task with their defaults, None for those of other tasks. Raises click.UsageError for one given in vain."""
+    given = {"schedule": schedule, "inversion": inversion, "strength": strength}
+    for name, value in given.items():
+        if value is not None and name not in TASKS[task]:
+            raise click.UsageError(f"{task} takes no --{name}; it takes --{', --'.join(TASKS[task])}")
+    if task == "restore":
+        if schedule is not None and strength is not None:
+            raise click.UsageError("give --strength or --schedule, not both")
+        return {**given, "strength": DEFAULTS["strength"] if schedule is None and strength is None else strength}
+    return {name: DEFAULTS[name] if value is None and name in TASKS[task] else value for name, value in given.items()}
+
+
+def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> list[int] | str | None:
+    """What a job notes of labels. Raises LabelError where the model would refuse them, or has to do without."""
+    from ..jobs.dataset import names
+
+    if text == GUESS:
+        if task == "generate":
+            raise LabelError("--label guess is for images that are given; here there are none yet")
+        if bcm.num_classes is None:
+            raise LabelError("this model has no classes, so there is none to guess")
+        return GUESS
+    if text is not None:
+        cycle = label_cycle(text, bcm.num_classes)
+        check_labels(cycle, len(cycle), bcm.num_classes)
+        return cycle
+    if "labels" not in names(sources) and bcm.num_classes is not None:
+        check_labels(None, 1, bcm.num_classes)
+    return None
+
+
+class Watch:
+    """Progress on stderr, after every shard: a bar where somebody watches, else a line at the first and the last, and every few seconds."""
+
+    def __init__(self, shards: int, before: int, workers: int) -> None:
+        self._shards, self._done, self._images = shards, before, 0
+        self._started, self._said = time.perf_counter(), -EVERY
+        self._watched = sys.stderr.isatty()
+        progress(f"{shards} shards{f', {before} of them done before' if before else ''}; {workers} worker{'s' * (workers > 1)}")
+
+    def __call__(self, done: Done) -> None:
+        self._done, self._images = self._done + 1, self._images + done.images
+        passed = time.perf_counter() - self._started
+        if done.problem:
+            progress(f"{done.name} could not be done: {done.problem}")
+        line = f"{self._done} of {self._shards} shards, {self._images / passed:.0f} images/s"
+        if self._watched:
+            click.echo(f"\r{line}\033[K", err=True, nl=self._done == self._shards)
+        elif passed - self._said >= EVERY or self._done == self._shards:
+            self._said = passed
+            progress(line)
+
+
+def _report(job: Job, output: Path, outcome: Outcome, as_json: bool) -> None:
+    """The job in a line, and the result. Raises ShardError if there are shards that could not be done."""
+    rate = outcome.images / outcome.seconds if outcome.seconds else 0.0
+    if outcome.workers:
+        played = f"{outcome.images} images in {outcome.seconds:.2f} s, {rate:.0f} images/s"
+        progress(f"{played}; workers: {outcome.workers}, in {job.precision} on {job.backend}")
+    else:
+        progress(f"all {outcome.shards} shards were done before")
+    result(
+        as_json,
+        {"output": str(output), "task": job.task, **asdict(outcome), "backend": job.backend, "precision": job.precision},
+        str(output),
+    )
+    if outcome.failed:
+        named = "; ".join(f"{name}: {problem}" for name, problem in list(outcome.failed.items())[:NAMED])
+        more = len(outcome.failed) - NAMED
+        raise ShardError(f"{len(outcome.failed)} could not be done, all others are: {named}{f'; and {more} more' if more > 0 else ''}")

@@ -1,0 +1,156 @@
+"""Data sets as shards: npz and Parquet files found, counted without reading them whole, read by ranges of rows, and written.
+
+A row is an image (`images`, or `image`), or what one is generated from: latents (`latents`) or a seed. Labels (`labels`, `label`) and
+seeds (`seeds`, `seed`) may stand beside them. In Parquet an image is a tensor, nested lists, a flat list in the order of the model, or
+an encoded picture (bytes, or a struct with `bytes`).
+"""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BcmError, ImageError, InputError
+from ..runtime.cache import sha256
+from ..runtime.files import replacing
+from ..runtime.images import images_from_array, read_npz, save_npz
+from .tables import count_rows, read_rows, write_table
+
+SUFFIXES = (".npz", ".parquet")
+NAMES = {"images": "image", "latents": "latent", "labels": "label", "seeds": "seed"}  # array → the column that may stand for it
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file. rows: -1 where they cannot be counted. holds: which of NAMES it has. problem: why it cannot be used, or "".
+
+    path: "" for no file at all: so many rows of nothing but a number.
+    """
+
+    name: str
+    path: str
+    size: int
+    sha256: str
+    rows: int
+    holds: tuple[str, ...] = ()
+    problem: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """What a job remembers of it."""
+        return {"name": self.name, "size": self.size, "sha256": self.sha256, "rows": self.rows}
+
+
+def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[Source]:
+    """The files of a data set (a file, a folder of them, or for generate a number) in the order of their names.
+
+    Raises ImageError if there are none, or none can be used.
+    """
+    path = Path(dataset)
+    if task == "generate" and dataset.isdecimal() and not path.exists():
+        if not int(dataset):
+            raise InputError("the number of images must be at least 1, not 0")
+        return [Source("generated.npz", "", 0, "", int(dataset))]
+    if not path.exists():
+        raise ImageError(f"{dataset}: nothing there")
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name[0] != ".") if path.is_dir() else [path]
+    if not files:
+        raise ImageError(f"{dataset}: no shards in this folder (looked for {', '.join(SUFFIXES)})")
+    sources = [_examine(file, task, sample_shape) for file in files]
+    if all(source.problem for source in sources):
+        raise ImageError(sources[0].problem + (f" (and {len(files) - 1} other files cannot be used)" if files[1:] else ""))
+    return sources
+
+
+def _examine(file: Path, task: str, sample_shape: tuple[int, int, int]) -> Source:
+    if file.suffix not in SUFFIXES:
+        raise ImageError(f"{file}: not a shard; give {' or '.join(SUFFIXES)} files")
+    try:
+        size, digest = file.stat().st_size, sha256(file)
+    except OSError as error:
+        raise ImageError(f"{file}: cannot be read ({error.strerror or error})") from error
+    try:
+        shapes = _npz_shapes(file) if file.suffix == ".npz" else count_rows(file, NAMES)
+        rows = _rows(file, task, shapes)
+    except BcmError as error:
+        return Source(file.name, str(file.absolute()), size, digest, -1, problem=str(error))
+    wrong = ""
+    if not rows:
+        wrong = f"{file}: has no rows"
+    elif task == "generate" and len(shapes.get("latents") or ()) > 1 and shapes["latents"][1:] != sample_shape:
+        wrong = f"{file}: latents have shape {list(shapes['latents'])}, expected [N, {', '.join(map(str, sample_shape))}]"
+    return Source(file.name, str(file.absolute()), size, digest, rows, tuple(shapes), wrong)
+
+
+def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    wanted = ("latents", "seeds") if task == "generate" else ("images",)
+    found = [shapes[name] for name in wanted if name in shapes]
+    if not found:
+        raise ImageError(f"{file}: has no array `{'` or `'.join(wanted)}` (it has {', '.join(shapes) or 'none'})")
+    if not found[0]:
+        raise ImageError(f"{file}: {wanted[0]} is a lone number")
+    return found[0][0]
+
+
+def _npz_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of an npz file's arrays, from their headers. Raises ImageError."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as opened:
+                    version = np.lib.format.read_magic(opened)
+                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                    shapes[member.removesuffix(".npy")] = read(opened)[0]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise ImageError(f"{file}: not a readable npz file of arrays ({error})") from error
+    return shapes
+
+
+def read(path: str, start: int, stop: int, task: str, sample_shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    """Rows [start, stop) of a file: images or latents float32 [n, C, H, W], and labels and seeds [n], as far as it has them.
+
+    Raises ImageError for what cannot be read, or has another shape than the model takes.
+    """
+    file = Path(path)
+    names = [name for name in NAMES if name != ("images" if task == "generate" else "latents")]
+    if file.suffix == ".npz":
+        rows = {name: array[start:stop] for name, array in _arrays(path).items() if name in names}
+    else:
+        rows = read_rows(file, start, stop, names, NAMES, sample_shape)
+    n = stop - start
+    for name, array in rows.items():
+        if len(array) != n or (name in ("labels", "seeds") and (array.ndim != 1 or array.dtype.kind not in "iu")):
+            raise ImageError(f"{file}: {name} must be {'integers, ' if name in ('labels', 'seeds') else ''}one per row")
+    if "images" in rows:
+        rows["images"] = images_from_array(rows["images"], str(file))
+    for name in ("images", "latents"):
+        if name in rows and rows[name].shape[1:] != sample_shape:
+            expected = ", ".join(map(str, sample_shape))
+            raise ImageError(f"{file}: {name} has shape {list(rows[name].shape)}, expected [N, {expected}]")
+    return rows
+
+
+@functools.lru_cache(maxsize=1)  # ranges of one file follow one another
+def _arrays(path: str) -> dict[str, np.ndarray]:
+    return {name: np.atleast_1d(array) for name, array in read_npz(Path(path)).items() if name in NAMES}
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray | None]) -> None:
+    """One output, whole or not at all: arrays of as many rows, None left out. Equal arrays make equal bytes. Raises OutputError."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    if path.suffix == ".npz":
+        save_npz(path, given, force=True)
+    else:
+        with replacing(path, force=True) as partial:
+            write_table(partial, given)
+
+
+def names(sources: Sequence[Source]) -> set[str]:
+    """What any usable file of a data set holds."""
+    return {name for source in sources if not source.problem for name in source.holds}

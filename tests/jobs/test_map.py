@@ -1,0 +1,102 @@
+"""bcm-edge map on a Ray of two processors: what comes out is what one call would give, however many workers there are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bcm_edge import BCM
+
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed: pip install 'bcm-edge[scale]'", allow_module_level=True)
+pq = pytest.importorskip("pyarrow.parquet")
+import pyarrow as pa  # noqa: E402
+
+MapOn = Callable[..., "subprocess.CompletedProcess[str]"]
+Digits = dict[str, np.ndarray]
+
+
+def joined(folder: Path, name: str) -> np.ndarray:
+    """An array of all npz outputs, in the order of their names."""
+    return np.concatenate([np.load(file)[name] for file in sorted(folder.glob("*.npz"))])
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name != "job.json"}
+
+
+def test_invert_gives_what_one_call_gives_on_one_worker_and_on_two(
+    map_on: MapOn, bcm: BCM, digits: Digits, shards: Path, tmp_path: Path
+) -> None:
+    for workers in (1, 2):
+        ended = map_on(shards, "-o", tmp_path / str(workers), "--task", "invert", "--seed", 7, "--workers", workers, "--json")
+        assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert (told["shards"], told["images"], told["workers"], told["failed"]) == (3, 50, 2, {})
+    assert "\n3 of 3 shards, " in ended.stderr
+    assert outputs(tmp_path / "1") == outputs(tmp_path / "2")
+    assert set(outputs(tmp_path / "2")) == {"a.npz", "b.npz", "c.npz"}
+    np.testing.assert_array_equal(joined(tmp_path / "2", "seeds"), np.arange(7, 57, dtype=np.uint64))
+    np.testing.assert_array_equal(joined(tmp_path / "2", "labels"), digits["labels"])
+    expected = bcm.invert(digits["images"], seed=7, labels=digits["labels"])
+    np.testing.assert_array_equal(joined(tmp_path / "2", "latents"), expected)
+
+
+def test_generate_from_a_number_is_generate(map_on: MapOn, bcm: BCM, tmp_path: Path) -> None:
+    arguments = ("--task", "generate", "--schedule", "mixture-4", "--label", "all", "--seed", 3, "--rows", 16, "--format", "parquet")
+    assert map_on(40, "-o", tmp_path / "out", *arguments).returncode == 0
+    tables = [pq.read_table(file) for file in sorted((tmp_path / "out").glob("*.parquet"))]
+    assert [len(table) for table in tables] == [16, 16, 8]
+    images = np.concatenate([table["images"].combine_chunks().to_numpy_ndarray() for table in tables])
+    np.testing.assert_array_equal(images, bcm.generate(40, schedule="mixture-4", seed=3, labels=np.arange(40) % 10))
+    assert pa.concat_tables(tables)["seeds"].to_pylist() == list(range(3, 43))
+
+
+def test_parquet_with_seeds_reconstructs_to_npz(map_on: MapOn, bcm: BCM, digits: Digits, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pixels = np.rint((digits["images"] + 1) * 127.5).astype(np.uint8)
+    table = pa.table({
+        "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels), "label": digits["labels"], "seed": digits["seeds"],
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "in" / "all.parquet", row_group_size=15)
+    arguments = ("--task", "reconstruct", "--rows", 20, "--format", "npz", "--batch", 7)
+    ended = map_on(tmp_path / "in", "-o", tmp_path / "out", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert set(outputs(tmp_path / "out")) == {f"all-0000{index}.npz" for index in range(3)}
+    expected = bcm.reconstruct(pixels, seed=digits["seeds"], labels=digits["labels"])
+    np.testing.assert_array_equal(joined(tmp_path / "out", "images"), expected)
+
+
+def test_restore_guesses_labels_and_names_what_cannot_be_done(
+    map_on: MapOn, bcm: BCM, digits: Digits, shards: Path, tmp_path: Path
+) -> None:
+    data = bytearray((shards / "a.npz").read_bytes())
+    data[400:500] = bytes(100)  # past the header: the rows can be counted, and not be read
+    (shards / "a.npz").write_bytes(data)
+    (shards / "d.npz").write_text("no zip file")
+    arguments = (shards, "-o", tmp_path / "out", "--task", "restore", "--strength", 0.5, "--label", "guess", "--json")
+    ended = map_on(*arguments)
+    assert ended.returncode == 1, ended.stderr
+    assert set(json.loads(ended.stdout)["failed"]) == {"a.npz", "d.npz"}
+    assert "error: 2 could not be done, all others are: " in ended.stderr
+    assert set(outputs(tmp_path / "out")) == {"b.npz", "c.npz"}
+    labels = joined(tmp_path / "out", "labels")
+    np.testing.assert_array_equal(labels, bcm.guess_labels(digits["images"][20:], seed=20))
+    np.testing.assert_array_equal(
+        joined(tmp_path / "out", "images"), bcm.restore(digits["images"][20:], strength=0.5, seed=20, labels=labels)
+    )
+    whole = {name: digits[name][:20] for name in ("images", "labels")}
+    np.savez(shards / "a.npz", **whole)  # both are mended, and the same command does them alone
+    np.savez(shards / "d.npz", **whole)
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("b.npz", "c.npz")}
+    ended = map_on(*arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["before"] == 2
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
+    assert set(outputs(tmp_path / "out")) == {"a.npz", "b.npz", "c.npz", "d.npz"}

@@ -1,0 +1,162 @@
+"""What map refuses, before any Ray is started, and how data sets are read; none of this needs Ray to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import importlib.util
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from bcm_edge import BCM
+from bcm_edge.errors import ImageError
+from bcm_edge.jobs.dataset import find, read, write
+from bcm_edge.jobs.job import Job, Shard, opened
+from bcm_edge.jobs.player import Player
+
+if importlib.util.find_spec("ray") is None:
+    pytest.skip("Ray is not installed: pip install 'bcm-edge[scale]'", allow_module_level=True)
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+Cli = Callable[..., Result]
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture
+def job(bcm: BCM) -> Job:
+    hashes = bcm.bundle.hashes("fp32")
+    return Job("invert", None, "+0.07 0.07>15>80", None, 0, None, hashes, "onnxruntime", "fp32", 16, 1, 1024, "")
+
+
+@pytest.fixture
+def begun(job: Job, bcm: BCM, digits_bundle: Path, shards: Path, tmp_path: Path) -> tuple[object, ...]:
+    """The arguments of a job whose shards are all done, so that going on needs no Ray."""
+    program = bcm.bundle.schedule("invert-2")
+    with opened(tmp_path / "out", dataclasses.replace(job, inversion=str(program)), find(str(shards), "invert", SHAPE)) as made:
+        for shard in made:
+            write(tmp_path / "out" / shard.name, {"latents": np.zeros((1, *SHAPE), np.float32)})
+    return ("map", digits_bundle, shards, "-o", tmp_path / "out", "--task", "invert", "--backend", "onnxruntime", "--inversion", "invert-2")
+
+
+def refused(ended: Result, said: str) -> None:
+    assert ended.exit_code == 2, ended.output
+    assert said in ended.stderr
+
+
+def test_job_that_is_done_has_nothing_to_do(begun: tuple[object, ...], cli: Cli) -> None:
+    ended = cli(*begun)
+    assert ended.exit_code == 0, ended.output
+    assert "all 3 shards were done before" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (("--seed", 5), "other arguments: seed was 0, now 5"),
+        (("--label", "3"), "other arguments: labels was null, now [3]"),
+        (("--batch", 4), "other arguments: batch was 16, now 4"),
+        (("--inversion", "invert-1"), "other arguments: inversion was "),
+    ],
+)
+def test_restart_with_other_arguments_is_refused(begun: tuple[object, ...], cli: Cli, other: tuple[object, ...], said: str) -> None:
+    refused(cli(*begun, *other), said)
+
+
+def test_restart_on_changed_data_is_refused(begun: tuple[object, ...], cli: Cli, shards: Path, digits: dict[str, np.ndarray]) -> None:
+    np.savez(shards / "b.npz", images=digits["images"][:10], labels=digits["labels"][:10])
+    refused(cli(*begun), "b.npz has changed since the job in ")
+    (shards / "b.npz").unlink()
+    refused(cli(*begun), "over other data: b.npz is missing")
+
+
+def test_folder_in_other_hands_is_refused(begun: tuple[object, ...], cli: Cli, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    refused(cli(*begun), "another process is at this job")
+    os.close(descriptor)
+    (tmp_path / "out" / "job.json").unlink()
+    refused(cli(*begun), "is a folder with other things in it")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere", "--task", "invert"), "nowhere: nothing there"),
+        ((".", "--task", "invert"), "no shards in this folder (looked for .npz, .parquet)"),
+        (("0", "--task", "generate", "--label", "1"), "must be at least 1, not 0"),
+        (("5", "--task", "generate"), "this model is class-conditional: give labels from 0 to 9"),
+        (("5", "--task", "generate", "--label", "10"), "label 10 is out of range"),
+        (("5", "--task", "generate", "--label", "guess"), "--label guess is for images that are given"),
+        (("5", "--task", "generate", "--label", "1", "--strength", "1"), "generate takes no --strength; it takes --schedule"),
+        (("5", "--task", "generate", "--label", "1", "--ray", "127.0.0.1:1"), "--ray 127.0.0.1:1: nothing answers there"),
+        (("5", "--task", "generate", "--label", "1", "--ray", "here"), "an address is HOST:PORT, or auto"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(cli("map", digits_bundle, *arguments, "-o", "out"), said)
+
+
+def test_command_without_ray_says_what_to_install(digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bcm_edge.commands.console.missing_modules", lambda extra: ["ray"] if extra == "scale" else [])
+    refused(cli("map", digits_bundle, 3, "-o", tmp_path / "o", "--task", "generate"), "needs ray; pip install 'bcm-edge[scale]'")
+
+
+def test_shard_that_kills_its_workers_is_given_up(
+    job: Job, digits_bundle: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BCM_EDGE_THREADS", "")  # the player sets it
+    (tmp_path / ".a.npz.tried").write_bytes(b"....")  # what four workers that died of it leave
+    player = Player(job, str(digits_bundle), str(tmp_path))
+    done = player(dataclasses.asdict(Shard("a.npz", str(shards / "a.npz"), 0, 20, 0)))
+    assert done["problem"].startswith("its worker died each of the 4 times it was tried")
+    assert not (tmp_path / "a.npz").exists()
+    done = player(dataclasses.asdict(Shard("b.npz", str(shards / "b.npz"), 0, 10, -1)))
+    assert "the numbers of its rows, and with them their seeds, are unknown: a file before it cannot be read" in done["problem"]
+
+
+def test_parquet_images_come_in_many_kinds(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8), dtype=np.uint8)
+    pictures = []
+    for image in pixels:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        pictures.append(file.getvalue())
+    kinds = {
+        "tensors": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels),
+        "nested": pa.array(pixels.tolist(), pa.list_(pa.list_(pa.uint8()))),
+        "flat": pa.array(pixels.reshape(6, 64).tolist(), pa.list_(pa.uint8(), 64)),
+        "encoded": pa.array(pictures),
+        "structs": pa.array([{"bytes": picture, "path": None} for picture in pictures]),
+    }
+    for kind, column in kinds.items():
+        file = tmp_path / f"{kind}.parquet"
+        pq.write_table(pa.table({"image": column, "label": list(range(6))}), file, row_group_size=4)
+        (source,) = find(str(file), "invert", SHAPE)
+        assert (source.rows, source.holds, source.problem) == (6, ("images", "labels"), "")
+        rows = read(str(file), 2, 5, "invert", SHAPE)
+        np.testing.assert_array_equal(np.rint((rows["images"][:, 0] + 1) * 127.5), pixels[2:5], err_msg=kind)
+        np.testing.assert_array_equal(rows["labels"], [2, 3, 4])
+
+
+def test_parquet_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    ragged = pa.array([[0.0], [0.0, 1.0]])
+    for column, said in (
+        (ragged, "lists of different lengths"),
+        (pa.array([None, [0.0] * 64]), "1 rows without a value"),
+        (["a", "b"], "of type"),
+    ):
+        file = tmp_path / "x.parquet"
+        pq.write_table(pa.table({"images": column}), file)
+        with pytest.raises(ImageError, match=said):
+            read(str(file), 0, 2, "invert", SHAPE)
