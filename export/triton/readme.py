@@ -70,7 +70,7 @@ def _notes(models: Sequence[Model]) -> list[str]:
         *lines,
         "- No response cache: Triton 2.51 keeps errors in it, and answers an equal request with success and no outputs.",
         "- A process of a Python model that dies is not started again by Triton (2.51), though the server calls itself ready. A probe that "
-        "asks every task, as client.py --check does, sees it; with --model-control-mode=explicit, unloading and loading a model replaces it.",
+        "asks every task, as client.py --check does, sees it; with --model-control-mode=explicit, unloading and loading replaces it.",
         "- Every model is warmed before it counts as ready, but those that stream.",
         "- The tasks play on the first GPU where the repository holds engines, else on processors. On a machine with several GPUs, start a "
         "server per GPU (CUDA_VISIBLE_DEVICES).",
