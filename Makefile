@@ -11,7 +11,6 @@ demo: $(VENV)/installed
 test: $(VENV)/installed lint
 	tests/tensorrt/fetch.sh $(BIN)/python .tensorrt
 	tests/serving/fetch.sh $(BIN)/python .triton
-	$(BIN)/python -m pip install --quiet -e '.[scale]'
 	$(BIN)/python -m pytest
 	$(BIN)/bcm-edge export -o build/digits.bundle --precision all --data digits --force
 	tests/on_python.sh 3.10 build/digits.bundle
@@ -48,7 +47,7 @@ lint: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[export,quantize,openvino,debug,serve,train,evaluate,test,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[export,quantize,openvino,debug,serve,scale,train,evaluate,test,dev]'
 	touch $@
 
 clean:
