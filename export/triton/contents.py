@@ -42,44 +42,52 @@ def archive_runtime(file: Path) -> None:
             archive.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
-def write_code(version: Path, kind: str, says: str, bundle: Bundle, archive: Path) -> None:
-    """One of the classes of runtime/triton/models.py, with the package and the bundle that it loads."""
-    (version / "model.py").write_text(CODE.format(says=says[0].upper() + says[1:], archive=ARCHIVE, kind=kind), encoding="utf-8")
-    _link(archive, version / ARCHIVE)
-    plans = (file for file in (bundle.path / ENGINES).rglob("*") if file.is_file() and not file.is_symlink())
-    for file in [bundle.path / MANIFEST, *(bundle.path / name for name in bundle.manifest.files), *plans]:
-        _link(file, version / BUNDLE / file.relative_to(bundle.path))
+class Versions:
+    """Writes version folders. What several hold is copied once and has a name in each, where the file system has such; never a name of
+    the bundle's own files, which onnx's checker then refuses as an attack."""
 
+    def __init__(self, bundle: Bundle, archive: Path) -> None:
+        """archive: of `archive_runtime`, inside the repository."""
+        self._bundle = bundle
+        self._archive = archive
+        self._placed: dict[Path, Path] = {archive: archive}  # source → its copy in the repository
 
-def write_graph(version: Path, bundle: Bundle, precision: str, direction: str) -> None:
-    """A direction's graph as it is, and its weights."""
-    graph = bundle.graphs(precision)[direction]
-    _link(graph, version / GRAPH)
-    _link_weights(graph, version)
+    def write_code(self, version: Path, kind: str, says: str) -> None:
+        """One of the classes of runtime/triton/models.py, with the package and the bundle that it loads."""
+        code = CODE.format(says=says[0].upper() + says[1:], archive=ARCHIVE, kind=kind)
+        (version / "model.py").write_text(code, encoding="utf-8")
+        self._place(self._archive, version / ARCHIVE)
+        root = self._bundle.path
+        plans = (file for file in (root / ENGINES).rglob("*") if file.is_file() and not file.is_symlink())
+        for file in [root / MANIFEST, *(root / name for name in self._bundle.manifest.files), *plans]:
+            self._place(file, version / BUNDLE / file.relative_to(root))
 
+    def write_graph(self, version: Path, precision: str, direction: str) -> None:
+        """A direction's graph as it is, and its weights."""
+        graph = self._bundle.graphs(precision)[direction]
+        self._place(graph, version / GRAPH)
+        self._place_weights(graph, version)
 
-def write_fused(version: Path, bundle: Bundle, precision: str, schedule: Schedule) -> None:
-    """A schedule as one graph, and the weights."""
-    onnx.save(fused_graph(bundle, precision, schedule), version / GRAPH)
-    _link_weights(bundle.graphs(precision)["forward"], version)
+    def write_fused(self, version: Path, precision: str, schedule: Schedule) -> None:
+        """A schedule as one graph, and the weights."""
+        onnx.save(fused_graph(self._bundle, precision, schedule), version / GRAPH)
+        self._place_weights(self._bundle.graphs(precision)["forward"], version)
 
+    def write_plans(self, version: Path, engines: Sequence[Engine], direction: str) -> None:
+        """A direction's plan for every compute capability."""
+        for engine in engines:
+            assert engine.facts
+            self._place(engine.plan(direction), version / plan_name(engine.facts.capability))
 
-def write_plans(version: Path, engines: Sequence[Engine], direction: str) -> None:
-    """A direction's plan for every compute capability."""
-    for engine in engines:
-        assert engine.facts
-        _link(engine.plan(direction), version / plan_name(engine.facts.capability))
+    def _place_weights(self, graph: Path, version: Path) -> None:
+        for place in external_files(graph.read_bytes()):
+            self._place(graph.parent / place, version / place)
 
-
-def _link_weights(graph: Path, version: Path) -> None:
-    for place in external_files(graph.read_bytes()):
-        _link(graph.parent / place, version / place)
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name of the file where the file system has such, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(OSError):
-        os.link(source.resolve(), target)
-        return
-    shutil.copyfile(source, target)
+    def _place(self, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source in self._placed:
+            with suppress(OSError):
+                os.link(self._placed[source], target)
+                return
+        shutil.copyfile(source, target)
+        self._placed.setdefault(source, target)

@@ -8,7 +8,7 @@
     REPO/bcm_mixture-4/1/model.onnx            a schedule as one graph
 
 Only files lie beside the models, since to Triton every folder there is a model. Each has all that it needs in its own folder, because from
-a bucket a server fetches one model at a time; on a disk, equal files are links to one.
+a bucket a server fetches one model at a time; on a disk, equal files of a repository are one.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def write_repository(plan: RepositoryPlan) -> list[Model]:
         archive = root / contents.ARCHIVE
         contents.archive_runtime(archive)
         made = []
-        for model, write in _models(plan, archive):
+        for model, write in _models(plan, contents.Versions(plan.bundle, archive)):
             _write_config(model, root / model.name)
             write(root / model.name / VERSION)
             made.append(model)
@@ -148,12 +148,12 @@ def write_repository(plan: RepositoryPlan) -> list[Model]:
     return made
 
 
-def _models(plan: RepositoryPlan, archive: Path) -> Iterator[tuple[Model, Write]]:
+def _models(plan: RepositoryPlan, versions: contents.Versions) -> Iterator[tuple[Model, Write]]:
     """Every model, and what writes its version."""
-    facts, serving, bundle = plan.bundle.manifest.model, plan.serving, plan.bundle
+    facts, serving = plan.bundle.manifest.model, plan.serving
 
     def code(kind: str, says: str) -> Write:
-        return partial(contents.write_code, kind=kind, says=says, bundle=bundle, archive=archive)
+        return partial(versions.write_code, kind=kind, says=says)
 
     for task, signature in task_signatures(facts).items():
         model = python_model(f"bcm_{task}", task, signature, serving, plan.backend, plan.precision, _warm_mask(signature))
@@ -166,15 +166,15 @@ def _models(plan: RepositoryPlan, archive: Path) -> Iterator[tuple[Model, Write]
         if plan.platform == "tensorrt":
             yield (
                 engine_model(name, signature, serving, plan.engines, warm),
-                partial(contents.write_plans, engines=plan.engines, direction=direction),
+                partial(versions.write_plans, engines=plan.engines, direction=direction),
             )
         elif plan.platform == "onnxruntime":
-            write = partial(contents.write_graph, bundle=bundle, precision=plan.precision, direction=direction)
+            write = partial(versions.write_graph, precision=plan.precision, direction=direction)
             yield graph_model(name, signature, serving, warm), write
         else:
             yield python_model(name, direction, signature, serving, plan.backend, plan.precision, warm), code("MoveModel", signature.says)
     for name, schedule in plan.fused.items():
-        write = partial(contents.write_fused, bundle=bundle, precision=plan.precision, schedule=schedule)
+        write = partial(versions.write_fused, precision=plan.precision, schedule=schedule)
         yield graph_model(f"bcm_{name}", fused_signature(schedule, facts), serving, {}), write
 
 

@@ -49,6 +49,14 @@ def test_everything_a_server_needs_is_there(bundle: Bundle, tmp_path: Path):
     assert told["bundle"] == {name: facts.sha256 for name, facts in bundle.manifest.files.items()}
 
 
+def test_equal_files_are_one_and_none_is_the_bundles(bundle: Bundle, tmp_path: Path):
+    before = {name: (bundle.path / name).stat().st_nlink for name in bundle.manifest.files}
+    root = written(bundle, tmp_path / "r", "onnxruntime", fused=("mixture-4",))
+    assert {name: (bundle.path / name).stat().st_nlink for name in bundle.manifest.files} == before
+    weights = [file.stat() for file in root.rglob("weights.bin")]
+    assert len(weights) == 8 and len({(found.st_dev, found.st_ino) for found in weights}) == 1
+
+
 def test_configs_say_what_was_measured_to_matter(bundle: Bundle, tmp_path: Path):
     root = written(bundle, tmp_path / "r", "onnxruntime", Serving(max_batch=8, instances=3))
     generate, forward = config(root, "bcm_generate"), config(root, "bcm_forward")
