@@ -15,7 +15,7 @@ PLATFORMS = ("tensorrt", "onnxruntime", "python")
 
 @click.command(
     short_help="A bundle to a Triton model repository.",
-    epilog="Example:  bcm-edge triton digits.bundle -o models --platform python --schedules mixture-4",
+    epilog="Example:  bcm-edge triton digits.bundle -o models --platform onnxruntime --schedules mixture-4",
 )
 @bundle_argument
 @output_option("The repository to write (a folder).")
