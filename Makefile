@@ -27,6 +27,7 @@ test-slow: $(VENV)/installed
 
 # A real Triton on the shipped model, until Ctrl-C; client.py in build/models asks it for a picture.
 serve: $(VENV)/installed
+	$(BIN)/python tests/serving/server.py
 	tests/serving/fetch.sh $(BIN)/python .triton
 	$(BIN)/bcm-edge export -o build/digits.bundle --force
 	$(BIN)/bcm-edge triton build/digits.bundle -o build/models --platform python --stream --force

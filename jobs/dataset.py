@@ -57,7 +57,8 @@ def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[So
             raise InputError("the number of images must be at least 1, not 0")
         return [Source("generated.npz", "", 0, "", int(dataset))]
     if not path.exists():
-        raise ImageError(f"{dataset}: nothing there")
+        number = "; a number of images is for --task generate" if str(dataset).isdecimal() else ""
+        raise ImageError(f"{dataset}: nothing there{number}")
     files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name[0] != ".") if path.is_dir() else [path]
     if not files:
         raise ImageError(f"{dataset}: no shards in this folder (looked for {', '.join(SUFFIXES)})")

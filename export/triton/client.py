@@ -37,7 +37,10 @@ def main() -> None:
         sys.exit(f"the server says: {error.read().decode()}")
     except (urllib.error.URLError, TimeoutError) as error:
         sys.exit(f"no server at {given.url}: {error}")
-    save(pixels, given.output)
+    try:
+        save(pixels, given.output)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"{given.output} cannot be written: {error}")
     print(given.output)
 
 

@@ -25,7 +25,7 @@ def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
         "Written by bcm-edge. A server that loads it needs " + NEEDS[platform] + ".",
         "",
         "    tritonserver --model-repository=REPO --disable-auto-complete-config --exit-on-error=true",
-        f"    python client.py --seed 7{'' if model.num_classes is None else ' --label 3'} -o image.png",
+        f"    python client.py --seed 7{'' if model.num_classes is None else ' --label 3'} -o image.png     # with Pillow",
         "",
         f"Images are {image}, channels first. Every tensor has a first dimension N, the samples of a request, at most "
         f"{min(m.config['max_batch_size'] for m in models)}. A result depends on its own row of the inputs and on nothing else.",
@@ -50,13 +50,19 @@ def _shape(tensor: Tensor) -> str:
 
 def _notes(models: Sequence[Model]) -> list[str]:
     batching = any("dynamic_batching" in m.config for m in models)
+    gpu = "- The tasks play on processors."
+    if any(m.config["backend"] == "tensorrt" for m in models):
+        gpu = "- The tasks play on the first GPU: on a machine with several, start a server per GPU (CUDA_VISIBLE_DEVICES)."
     lines = [
         "## What stands in the configs",
         "",
-        "- Inputs that a task cannot use (labels, schedules, NaN, …) are INVALID_ARGUMENT with a sentence that says why. Graphs and plans "
-        "check nothing but types and shapes: levels from 0.002 to 80 and labels of the model are the client's to see to, and a label that "
-        "is none may fail the requests it is merged with.",
+        "- Inputs that a Python model cannot use (levels, labels, schedules, NaN, …) are INVALID_ARGUMENT with a sentence that says why.",
     ]
+    if any(m.config["backend"] != "python" for m in models):
+        lines += [
+            "- Graphs and plans check nothing but types and shapes: levels from 0.002 to 80 and labels of the model are the client's to see "
+            "to, and a label that is none may fail the requests it is merged with.",
+        ]
     if batching:
         lines += [
             f"- Requests of tasks wait up to {TASK_DELAY / 1000:g} ms for company; single moves wait for none. At most {QUEUE_LENGTH} "
@@ -72,8 +78,7 @@ def _notes(models: Sequence[Model]) -> list[str]:
         "- A process of a Python model that dies is not started again by Triton (2.51), though the server calls itself ready. A probe that "
         "asks every task, as client.py --check does, sees it; with --model-control-mode=explicit, unloading and loading replaces it.",
         "- Every model is warmed before it counts as ready, but those that stream.",
-        "- The tasks play on the first GPU where the repository holds engines, else on processors. On a machine with several GPUs, start a "
-        "server per GPU (CUDA_VISIBLE_DEVICES).",
+        gpu,
         "- The parameters of each config hold the sha256 of what computes. triton.json tells what the repository was made from.",
         "",
     ]

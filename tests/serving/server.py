@@ -1,4 +1,8 @@
-"""Starting and stopping a real Triton on a repository:  python server.py REPOSITORY  until Ctrl-C, on Triton's usual ports."""
+"""Starting and stopping a real Triton on a repository.
+
+python server.py               whether Triton's usual ports are free
+python server.py REPOSITORY    a server on them, until Ctrl-C
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / ".triton"  # tests/serving/fetch.sh
 START_SECONDS = 90
+PORTS = (8000, 8001, 8002)  # of HTTP, gRPC and metrics, as Triton has them
 
 
 @dataclass(frozen=True)
@@ -100,17 +105,35 @@ def running(repository: Path, log: Path, *options: str) -> Iterator[Server]:
 
 def main() -> None:
     """For people: the log goes where they look."""
+    if taken := [port for port in PORTS if not _is_free(port)]:
+        sys.exit(f"port {taken[0]} is in use: another server runs here")
+    if len(sys.argv) < 2:
+        return
+    repository = Path(sys.argv[1]).resolve()
+    if not repository.is_dir():
+        sys.exit(f"{repository}: no repository; bcm-edge triton writes one")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    server = start(Path(sys.argv[1]).resolve(), Path(sys.argv[1]).resolve() / "triton.log", ports=(8000, 8001, 8002))
+    server = start(repository, repository / "triton.log", ports=PORTS)
     try:
         wait(server)
         print(f"ready at http://{server.http}; Ctrl-C ends it; what it says is in {server.log}", flush=True)
         server.process.wait()
+        sys.exit(f"Triton ended by itself:\n{server.log.read_text()[-2000:]}")
     except KeyboardInterrupt:
         print("ending")
     finally:
         stop(server)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was left a moment ago is free
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_ports(n: int) -> Sequence[int]:

@@ -209,6 +209,29 @@ def test_stripped_plans_are_refused(bundle: Bundle, tmp_path: Path):
         plan_repository(held, tmp_path / "r", None, None, Serving(), (), False, False)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "r", "--trt-cache", "cache"), "--trt-cache is a whole path on the server"),
+        (("-o", "r", "--trt-cache", "/cache", "--platform", "python"), "for graphs that Triton's ONNX Runtime plays"),
+        (("-o", "BUNDLE/models"), "lies in the bundle that it is made from"),
+        (("-o", "BUNDLE", "--force"), "lies in the bundle"),
+        (("-o", "r", "--schedules", "nonesuch"), "no schedule 'nonesuch' in this bundle"),
+    ],
+)
+def test_what_the_command_refuses(digits_bundle: Path, cli: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str):
+    words = [word.replace("BUNDLE", str(digits_bundle)) if word != "r" else tmp_path / "r" for word in arguments]
+    done = cli("triton", digits_bundle, *words)
+    assert done.exit_code == 2 and message in done.stderr
+    assert not (tmp_path / "r").exists() and not (digits_bundle / "models").exists()
+
+
+def test_the_readme_is_of_the_platform(bundle: Bundle, tmp_path: Path):
+    python, graphs = ((written(bundle, tmp_path / name, name) / "README.md").read_text() for name in ("python", "onnxruntime"))
+    assert "Graphs and plans check nothing" in graphs and "Graphs and plans check nothing" not in python
+    assert "The tasks play on processors" in python and "first GPU" not in python
+
+
 def test_the_command(digits_bundle: Path, cli: Cli, tmp_path: Path):
     root = tmp_path / "models"
     done = cli("triton", digits_bundle, "-o", root, "--schedules", "one-step, mixture-4", "--max-batch", 4, "--json")
