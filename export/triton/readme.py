@@ -60,8 +60,8 @@ def _notes(models: Sequence[Model]) -> list[str]:
     ]
     if any(m.config["backend"] != "python" for m in models):
         lines += [
-            "- Graphs and plans check nothing but types and shapes: levels from 0.002 to 80 and labels of the model are the client's to see "
-            "to, and a label that is none may fail the requests it is merged with.",
+            "- Graphs and plans check nothing but types and shapes: levels from 0.002 to 80 and labels of the model are the client's to "
+            "see to, and a label that is none may fail the requests it is merged with.",
         ]
     if batching:
         lines += [
