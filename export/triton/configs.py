@@ -1,7 +1,7 @@
 """config.pbtxt of every model, printed by Triton's own protobuf.
 
-A client that waits for each answer before it asks again now and then waits 0.5 s for nothing, where requests are batched dynamically
-and there is one instance (docs/serving.md). So batching comes with two instances or more, and goes with one.
+A client that waits for each answer before it asks again may wait 0.5 s for nothing, where requests are batched dynamically and there is
+one instance (docs/serving.md). So batching comes with two instances or more, and goes with one.
 """
 
 from __future__ import annotations

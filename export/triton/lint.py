@@ -45,7 +45,7 @@ def _problems(folder: Path, config: dict[str, Any], bundle: Bundle, precision: s
     if not versions:
         yield "has no version"
     if "dynamic_batching" in config and config["instance_group"][0]["count"] < 2:
-        yield "batches dynamically with one instance, where clients that wait for answers now and then wait 0.5 s for nothing"
+        yield "batches dynamically with one instance, where clients that wait for answers may wait 0.5 s for nothing"
     yield from _warm_up(folder, config)
     for version in versions:
         if config["backend"] == "python":

@@ -68,7 +68,7 @@ def _notes(models: Sequence[Model]) -> list[str]:
             f"- Requests of tasks wait up to {TASK_DELAY / 1000:g} ms for company; single moves wait for none. At most {QUEUE_LENGTH} "
             f"wait, for at most {QUEUE_SECONDS} s or what the request's `timeout` says (µs); more are refused (UNAVAILABLE). Streams "
             "wait as long as it takes.",
-            "- At least two instances per model: with one, a client that waits for every answer now and then waits 0.5 s for nothing.",
+            "- At least two instances per model: with one, a client that waits for every answer may wait 0.5 s for nothing.",
         ]
     else:
         lines += ["- One instance per model and no dynamic batching: together they make clients wait. Requests queue without limit."]
