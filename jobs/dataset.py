@@ -108,6 +108,7 @@ def _npz_shapes(file: Path) -> dict[str, tuple[int, ...]]:
                     version = np.lib.format.read_magic(opened)
                     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                     shapes[member.removesuffix(".npy")] = read(opened)[0]
+    # NotImplementedError is zipfile's, of a compression that it does not know; RuntimeError its, of an encrypted member
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise ImageError(f"{file}: not a readable npz file of arrays ({error})") from error
     return shapes

@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
             return
-        except Exception:
+        except Exception:  # a bug: the page hears of it, the terminal has it whole, and the window stays open
             traceback.print_exc(file=sys.stderr)
             status, (kind, data) = 500, _json({"error": "a bug in bcm-edge; the terminal that it runs in says more"})
         self._send(status, kind, data)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ BUNDLE = "bundle"  # beside model.py
 MOST_SAID = 1000  # characters of a message: it may cite a schedule of any length, and gRPC drops an answer whose status is too long
 
 
-class _Model:
+class _Model(ABC):
     """What the three kinds share: a loaded bundle, and requests as arrays."""
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -37,8 +38,9 @@ class _Model:
         self.what = parameters["plays"]
         self.signature = self.find_signature()
 
+    @abstractmethod
     def find_signature(self) -> Signature:
-        raise NotImplementedError
+        """Of what it plays."""
 
     def finalize(self) -> None:
         self.bcm.close()
@@ -54,8 +56,9 @@ class _Model:
 class _Answering(_Model):
     """One answer per request."""
 
+    @abstractmethod
     def answer(self, requests: Sequence[Values]) -> Sequence[Values | BcmError]:
-        raise NotImplementedError
+        """Of each request, in order."""
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         given = [self.read_or_error(request) for request in requests]
