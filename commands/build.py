@@ -17,6 +17,7 @@ from ..errors import BackendError
 from ..runtime.backends import REAL, backend_module
 from ..runtime.bundle import PRECISIONS, Bundle, open_bundle
 from ..runtime.engines.gpu import parse_device
+from ..runtime.engines.store import WORKSPACE_SHARE
 from .console import bundle_argument, json_option, progress, result
 
 if TYPE_CHECKING:
@@ -29,11 +30,16 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 @bundle_argument
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Of the graphs to compile (default: fp16 if held, else the most exact).")
 @click.option("--batch", default="1:4:16", show_default=True, metavar="MIN:OPT:MAX", help="Batch sizes the engines take, or one number.")
-@click.option("--workspace", default="2G", show_default=True, metavar="SIZE", help="Memory a single layer may take, as in 512M.")
+@click.option(
+    "--workspace",
+    metavar="SIZE",
+    help="Scratch memory that one layer may take, as in 512M (default: TensorRT's limit; on a Jetson half of what is free).",
+)
 @click.option("--opt-level", default=3, show_default=True, type=click.IntRange(0, 5), help="How long to look for fast kernels.")
 @click.option("--device", default="cuda:0", show_default=True, metavar="cuda:N", help="The GPU to build for.")
 @click.option("--dla", type=click.Choice(["report"]), help="Say what a Jetson's DLA could take of it, and stop (on the Jetson).")
 @click.option("--strip", is_flag=True, help="Plans without weights, which are taken from the bundle when they are loaded.")
+@click.option("--strict-types", is_flag=True, help="Fail if a convolution computes in more bits than the graph asks for.")
 @click.option("--dry-run", is_flag=True, help="Say what would be built here, and stop (on the GPU).")
 @click.option("--force", is_flag=True, help="Build again what is there already.")
 @json_option
@@ -41,29 +47,32 @@ def build(
     bundle: Path,
     precision: str | None,
     batch: str,
-    workspace: str,
+    workspace: str | None,
     opt_level: int,
     device: str,
     dla: str | None,
     strip: bool,
+    strict_types: bool,
     dry_run: bool,
     force: bool,
     as_json: bool,
 ) -> None:
     """Compile a bundle's graphs to TensorRT engines for this machine's GPU, and keep them in the bundle.
 
-    The types are those of the graph. What TensorRT made of them is read back, and whole schedules are played on the engines at both
-    ends of the profile and between; exit code 1, and no engine, if it computes in more bits or strays beyond the precision's bound.
-    An engine of another GPU, TensorRT or graph is named with the reason, and built anew. Timings of kernels are cached.
+    Whole schedules are played on the engines at both ends of the profile and between; exit code 1, and no engine, if an image is
+    outside the precision's bound. The types that TensorRT computes in are read back; a convolution in more bits than the graph asks
+    for is named in a warning, or refused with --strict-types. An engine of another GPU, TensorRT or graph is named with the reason,
+    and built anew. Timings of kernels are cached.
     """
-    from ..export.engines.build import plan_build, report_dla
+    from ..export.engines.build import plan_build, refuse_wider_types, report_dla
     from ..runtime.engines.store import BuildOptions
 
     opened, index = open_bundle(bundle), parse_device(device)
     precision = precision or ("fp16" if "fp16" in opened.precisions else opened.precisions[0])
-    options = BuildOptions(precision, parse_profile(batch), parse_bytes(workspace), opt_level, strip)
+    limit = None if workspace is None else parse_bytes(workspace)
+    options = BuildOptions(precision, parse_profile(batch), limit, opt_level, strip)
     try:
-        plan = plan_build(opened, options, index)
+        plan = plan_build(opened, options, index, strict_types)
     except BackendError as error:
         needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
         raise BackendError(f"{needs}: {error}. Run it on the machine that will play the engines. {_still_works(opened)}") from error
@@ -75,6 +84,8 @@ def build(
         result(as_json, {**_summary(plan), "dla": layers}, "\n".join(_dla_line(direction, of) for direction, of in layers.items()))
         return
     if (present := plan.present()) and present.facts and not force:
+        if strict_types:
+            refuse_wider_types(present.facts)
         progress(f"up to date: {present}")
         result(as_json, {**_summary(plan), "built": False, "engine": asdict(present.facts)}, str(plan.folder))
         return
@@ -158,6 +169,14 @@ def _summary(plan: BuildPlan) -> dict[str, Any]:
     }
 
 
+def _workspace(plan: BuildPlan) -> str:
+    if plan.options.workspace is not None:
+        return f"{plan.options.workspace / 2**20:.0f} MiB"
+    if plan.gpu.integrated:
+        return f"{WORKSPACE_SHARE:.0%} of the memory that is free when the build begins"
+    return "TensorRT's own limit, all memory of the GPU"
+
+
 def _dry(plan: BuildPlan) -> str:
     o = plan.options
     weights = sum(facts.size for name, facts in plan.bundle.manifest.files.items() if name in plan.bundle.hashes(o.precision)) / 1e6
@@ -166,7 +185,7 @@ def _dry(plan: BuildPlan) -> str:
         ("TensorRT", plan.tensorrt),
         ("graphs", f"{', '.join(path.name for path in plan.bundle.graphs(o.precision).values())} ({weights:.1f} MB with weights)"),
         ("batch", f"{':'.join(map(str, o.batch))}, verified at {', '.join(map(str, plan.batches))}"),
-        ("workspace", f"{o.workspace / 2**20:.0f} MiB"),
+        ("workspace", _workspace(plan)),
         ("timing cache", str(plan.timing_cache)),
         ("stale", "; ".join(f"{engine.name}: {reason}" for engine, reason in plan.stale()) or "nothing"),
     ]

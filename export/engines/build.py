@@ -5,30 +5,25 @@ Needs TensorRT and neither torch nor onnx, so that it runs on the device.
 
 from __future__ import annotations
 
-import json
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ... import errors
-from ...errors import BackendError, BuildError, OutputError, ParityError
+from ...errors import BackendError, DowngradeError, OutputError, ParityError
 from ...runtime.backends.tensorrt import TensorRtBackend
 from ...runtime.bundle import GOLDEN, Bundle, FileFacts
 from ...runtime.cache import cache_directory, sha256
-from ...runtime.engines.gpu import Gpu, is_out_of_memory, probe
+from ...runtime.engines.gpu import Gpu, probe
 from ...runtime.engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ...runtime.engines.store import (
     ENGINES,
     FACTS,
     PLANS,
+    UNREAD,
     BuildOptions,
     Engine,
     EngineFacts,
@@ -43,24 +38,22 @@ from ...runtime.engines.store import (
 )
 from ...runtime.files import replacing
 from ...runtime.parity import BOUNDS, MoveError, compare, load_recording, verdict_on
-from ...runtime.processes import python_command
 from ...runtime.rewriting import update_manifest
 from ...runtime.verdicts import Verdict
+from .child import Progress, Report, compile_in_child
 
-Report = Callable[[str], None]  # gets one line per stage
-Progress = Callable[[str, str, int, int], None]  # (plan, phase, steps done, steps in all)
-
-CHILD = "from bcm_edge.export.engines.compiler import main\nmain()\n"
+NAMED = 5  # convolutions that a warning names
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What a build will do."""
+    """What a build will do. strict_types: whether an engine that computes in more bits than its graph asks for is refused."""
 
     bundle: Bundle
     gpu: Gpu
     tensorrt: str
     options: BuildOptions
+    strict_types: bool = False
 
     @property
     def folder(self) -> Path:
@@ -102,7 +95,7 @@ class BuildPlan:
         return (facts.gpu, facts.capability, facts.multiprocessors, facts.system, facts.options) == ours
 
 
-def plan_build(bundle: Bundle, options: BuildOptions, device: int = 0) -> BuildPlan:
+def plan_build(bundle: Bundle, options: BuildOptions, device: int = 0, strict_types: bool = False) -> BuildPlan:
     """Look at the machine first. Raises BackendError without a GPU or TensorRT, or if this TensorRT cannot do what was asked."""
     bundle.graphs(options.precision)
     gpu = probe(device)
@@ -115,7 +108,7 @@ def plan_build(bundle: Bundle, options: BuildOptions, device: int = 0) -> BuildP
 
     if options.stripped and not can_strip():
         raise BackendError(f"TensorRT {version} cannot leave weights out of plans; it takes 10.3 or newer")
-    return BuildPlan(bundle, gpu, version, options)
+    return BuildPlan(bundle, gpu, version, options, strict_types)
 
 
 def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFacts, list[MoveError]]:
@@ -140,6 +133,7 @@ def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFa
             plan.options,
             {name: FileFacts((folder / f"{name}.plan").stat().st_size, sha256(folder / f"{name}.plan")) for name in PLANS},
             compiled["types"],
+            compiled["wider"],
             compiled["scratch"],
             compiled["seconds"],
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -147,7 +141,11 @@ def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFa
         (folder / FACTS).write_text(facts.to_json())
         for direction, asked in compiled["requested"].items():
             report(f"{direction}: convolutions asked for in {_counts(asked)}, found in {_counts(facts.types[direction])}")
+        if plan.strict_types:
+            refuse_wider_types(facts)
         verdict, measured = _verified(plan, Engine(folder, facts), report)
+        for line in _type_warnings(facts):
+            report(f"warning: {line}")
     remember(Engine(plan.folder, facts))
     if verdict:
         update_manifest(plan.bundle, lambda manifest: manifest.with_verdict(verdict))
@@ -155,85 +153,39 @@ def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFa
     return facts, measured
 
 
+def refuse_wider_types(facts: EngineFacts) -> None:
+    """Raise DowngradeError if an engine computes convolutions in more bits than its graph asks for."""
+    if any(facts.wider.values()):
+        lines = "; ".join(_wider_lines(facts))
+        raise DowngradeError(f"{lines}. --strict-types refuses such an engine; without it, the engine is kept if its images are right.")
+
+
+def _type_warnings(facts: EngineFacts) -> list[str]:
+    """What a reader of the build's output should know of the types that TensorRT chose."""
+    unread = [direction for direction, types in facts.types.items() if set(types) == {UNREAD}]
+    return [
+        *_wider_lines(facts),
+        *(f"{direction}: TensorRT does not report the type of any convolution, so the types were not checked" for direction in unread),
+    ]
+
+
+def _wider_lines(facts: EngineFacts) -> list[str]:
+    """One line per direction with convolutions in more bits than the graph asks for: how many, and the first few by name."""
+    lines = []
+    for direction, wider in facts.wider.items():
+        if wider:
+            total = sum(facts.types[direction].values())
+            names = ", ".join(f"{name} in {kind}" for name, kind in list(wider.items())[:NAMED])
+            more = f" and {len(wider) - NAMED} more ({FACTS} lists them)" if len(wider) > NAMED else ""
+            asked = facts.options.precision
+            lines.append(f"{direction}: {len(wider)} of {total} convolutions compute in more bits than {asked} asks for: {names}{more}")
+    return lines
+
+
 def report_dla(plan: BuildPlan, report: Report) -> dict[str, Any]:
     """Direction → what a DLA could take of its graph (plans.OnDla). Nothing is built. Raises BackendError where there is none."""
     with tempfile.TemporaryDirectory() as folder:
         return compile_in_child(plan, Path(folder), report, lambda *_: None, dla=True)
-
-
-def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Progress, dla: bool = False) -> dict[str, Any]:
-    """Write the plans to a folder; returns compiler.Compiled, or what `dla` asks for, as JSON has it.
-
-    Raises what the child raised, or BuildError for its death.
-    """
-    request = {
-        "graphs": {direction: str(path) for direction, path in plan.bundle.graphs(plan.options.precision).items()},
-        "folder": str(folder),
-        "sample_shape": plan.bundle.manifest.model.sample_shape,
-        "options": asdict(plan.options),
-        "device": plan.gpu.index,
-        "timing_cache": str(plan.timing_cache),
-        "dla": dla,
-    }
-    free: int | None = None
-    with tempfile.TemporaryFile("w+") as said, _child(said) as child:
-        assert child.stdin and child.stdout
-        with suppress(BrokenPipeError):  # of a process that ended at once; why is known below
-            child.stdin.write(json.dumps(request))
-            child.stdin.close()
-        for line in child.stdout:
-            event = json.loads(line)
-            match event.pop("event"):
-                case "done":
-                    child.wait()
-                    return event
-                case "error":
-                    child.wait()
-                    raise _error(event, plan, free)
-                case "memory":
-                    free = event["free"]
-                case "line":
-                    report(event["text"])
-                case "progress":
-                    progress(event["plan"], event["phase"], event["done"], event["steps"])
-        code = child.wait()
-        said.seek(0)
-        raise _death(code, said.read(), plan, free)
-
-
-@contextmanager
-def _child(said: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """The compiling process; it does not outlive the block."""
-    with subprocess.Popen(python_command(CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True) as child:
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                child.kill()
-
-
-def _error(event: dict[str, Any], plan: BuildPlan, free: int | None) -> Exception:
-    """What the child raised, raised again here."""
-    kind, text = event["kind"], event["text"]
-    if kind == "OutOfMemory":
-        return BuildError(f"{_memory(plan, free)} TensorRT says: {text}")
-    return getattr(errors, kind, BuildError)(text)
-
-
-def _death(code: int, said: str, plan: BuildPlan, free: int | None) -> BuildError:
-    """The child's end without a word: killed by the system for its memory, or crashed."""
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or is_out_of_memory(said):
-        return BuildError(_memory(plan, free))
-    last = said.strip().splitlines()[-1:] or ["it left no message"]
-    end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return BuildError(f"the compiling process ended with {end}: {last[0]}")
-
-
-def _memory(plan: BuildPlan, free: int | None) -> str:
-    known = "" if free is None else f": {free / 1e9:.1f} GB of {plan.gpu.memory / 1e9:.1f} were free when it began"
-    smaller = max(plan.options.workspace >> 21, 1)
-    where = "; on a Jetson close the desktop and add swap" if plan.gpu.integrated else ""
-    return f"the build ran out of memory{known}. Try --workspace {smaller}M, --opt-level 1 or a smaller --batch{where}."
 
 
 def _verified(plan: BuildPlan, engine: Engine, report: Report) -> tuple[Verdict | None, list[MoveError]]:

@@ -11,18 +11,18 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tensorrt as trt
 
-from ...errors import BackendError, BcmError, BuildError, DowngradeError
+from ...errors import BackendError, BcmError, BuildError
 from ...runtime.engines import adapter
-from ...runtime.engines.gpu import free_memory, is_out_of_memory, make_current, probe
-from ...runtime.engines.store import HELPERS, BuildOptions
+from ...runtime.engines.gpu import Gpu, free_memory, is_out_of_memory, make_current, probe
+from ...runtime.engines.store import HELPERS, WORKSPACE_SHARE, BuildOptions
 from .plans import OnDla, OutOfMemory, PlanWriter
-from .realised import UNKNOWN, counted, downgrades, realised_types
+from .realised import counted, realised_types, wider_types
 
 Types = dict[str, dict[str, str]]  # direction → convolution → type
 Event = Callable[..., None]  # event(name, **what)
@@ -49,11 +49,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What came out. requested, types: direction → type → convolutions, as asked for and as read back ({} without a GPU);
-    scratch: bytes."""
+    """What came out. Without a GPU nothing is read back, and types and wider are {}.
+
+    requested, types: direction → type → how many convolutions, as the graph asks for and as read back
+    wider: direction → convolution → its type, where that has more bits than the graph asks for
+    scratch: bytes
+    """
 
     requested: dict[str, dict[str, int]]
     types: dict[str, dict[str, int]]
+    wider: Types
     scratch: int
     seconds: float
 
@@ -81,38 +86,52 @@ def main() -> None:
 def compile_graphs(request: Request, event: Event) -> Compiled:
     """Write every plan of store.PLANS. Events: "memory" (free bytes), "line" (text), "progress" (plan, phase, done, steps).
 
-    Raises BuildError (a graph that does not parse or build, or too little memory), DowngradeError, BackendError.
+    Raises BuildError (a graph that does not parse or build, or too little memory) or BackendError.
     """
     started = time.perf_counter()
+    workspace = request.options.workspace
     if request.device is not None:
         make_current(request.device)
-        event("memory", free=free_memory(probe(request.device)))
-    requested = _write_plans(request, event)
+        gpu = probe(request.device)
+        free = free_memory(gpu)
+        event("memory", free=free)
+        workspace = workspace_limit(workspace, gpu, free)
+    requested = _write_plans(request, workspace, event)
     types: Types = {}
     scratch = 0
     if request.device is not None:
         types, scratch = _read_back(request, requested)
-        _check(request.options.precision, requested, types, event)
     return Compiled(
-        {name: counted(of) for name, of in requested.items()},
-        {name: counted(of) for name, of in types.items()},
+        {direction: counted(convolutions) for direction, convolutions in requested.items()},
+        {direction: counted(convolutions) for direction, convolutions in types.items()},
+        {direction: wider_types(requested[direction], convolutions) for direction, convolutions in types.items()},
         scratch,
         time.perf_counter() - started,
     )
+
+
+def workspace_limit(chosen: int | None, gpu: Gpu, free: int | None) -> int | None:
+    """Bytes of scratch memory that one layer may take; None leaves TensorRT's own limit, which is all memory of the GPU.
+
+    On a GPU that shares the processor's memory that limit would let the system run out, so it is WORKSPACE_SHARE of what is free.
+    """
+    if chosen is None and gpu.integrated and free is not None:
+        return int(free * WORKSPACE_SHARE)
+    return chosen
 
 
 def _report_dla(request: Request, event: Event) -> dict[str, OnDla]:
     """Direction → what a DLA could take. Raises BackendError where there is none."""
     if request.device is not None:
         make_current(request.device)
-    writer = _writer(request, event)
+    writer = _writer(request, request.options.workspace, event)
     return {name: writer.on_dla(name, Path(graph)) for name, graph in request.graphs.items()}
 
 
-def _writer(request: Request, event: Event) -> PlanWriter:
+def _writer(request: Request, workspace: int | None, event: Event) -> PlanWriter:
     return PlanWriter(
         Path(request.folder),
-        request.options,
+        replace(request.options, workspace=workspace),
         request.sample_shape,
         Path(request.timing_cache) if request.timing_cache else None,
         lambda text: event("line", text=text),
@@ -120,9 +139,9 @@ def _writer(request: Request, event: Event) -> PlanWriter:
     )
 
 
-def _write_plans(request: Request, event: Event) -> Types:
+def _write_plans(request: Request, workspace: int | None, event: Event) -> Types:
     """The types that the graphs ask for; the builder's memory is free again."""
-    writer = _writer(request, event)
+    writer = _writer(request, workspace, event)
     for name, graph in request.graphs.items():
         writer.write(name, Path(graph))
     for name in HELPERS:
@@ -153,21 +172,3 @@ def _read_back(request: Request, requested: Types) -> tuple[Types, int]:
             raise kind(f"{name}: {error}") from error
         scratch = max(scratch, adapter.scratch_bytes(engine))
     return types, scratch
-
-
-def _check(precision: str, requested: Types, types: Types, event: Event) -> None:
-    """Raise DowngradeError if an engine computes convolutions in more bits than the graph says.
-
-    One is enough, but where TensorRT itself decides layer by layer, as it does for 8 bits (is there an integer kernel?) and as 8.6 does
-    for everything: there up to half are told and let pass. Where no convolution tells its type, that is told.
-    """
-    decides = precision == "int8" or not adapter.is_strongly_typed()
-    for name, convolutions in requested.items():
-        wider = downgrades(convolutions, types[name])
-        told = f"{len(wider)} of {len(convolutions)} convolutions compute in more bits than {precision} asks for"
-        if len(wider) > (len(convolutions) // 2 if decides else 0):
-            raise DowngradeError(f"{name}: {told}, {wider[0]} first ({types[name][wider[0]]}); no engine was kept")
-        if wider:
-            event("line", text=f"warning: {name}: {told}: {', '.join(wider)}")
-        if set(types[name].values()) == {UNKNOWN}:
-            event("line", text=f"warning: {name}: TensorRT tells of no convolution in which type it computes, so that was not checked")

@@ -106,7 +106,8 @@ class PlanWriter:
 
     def _config(self, name: str) -> trt.IBuilderConfig:
         config = self._builder.create_builder_config()
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._options.workspace)
+        if self._options.workspace is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._options.workspace)
         config.builder_optimization_level = self._options.opt_level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the types cannot be read back
         adapter.share_profiles(config)

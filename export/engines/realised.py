@@ -15,8 +15,8 @@ from typing import Any
 import tensorrt as trt
 
 from ...runtime.engines.adapter import float_types, is_strongly_typed
+from ...runtime.engines.store import UNREAD
 
-UNKNOWN = "not told"
 _WIDTH = {"int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
 _FORMS = (("bf16", r"bfloat16|bf16"), ("fp16", r"half|fp16|float16"), ("fp32", r"float|fp32"), ("int8", r"int8"))  # in this order
 
@@ -31,7 +31,7 @@ def requested_types(network: trt.INetworkDefinition, precision: str) -> dict[str
     for layer in layers:
         if layer.type == trt.LayerType.CONVOLUTION:
             source = layer.get_input(0)
-            told = "int8" if source.name in dequantised else types.get(source.dtype, UNKNOWN)
+            told = "int8" if source.name in dequantised else types.get(source.dtype, UNREAD)
             requested[layer.name] = told if is_strongly_typed() else precision
     return requested
 
@@ -44,18 +44,18 @@ def realised_types(inspected: str, convolutions: Mapping[str, str]) -> dict[str,
     layers = json.loads(inspected)["Layers"]
     if not all(isinstance(layer, dict) for layer in layers):
         raise ValueError("the engine was built without detailed profiling verbosity, so its types cannot be read back")
-    realised = dict.fromkeys(convolutions, UNKNOWN)
+    realised = dict.fromkeys(convolutions, UNREAD)
     for layer in layers:
         held = [name for name in _names(layer) if name in realised]
         if len(held) == 1:  # several in one layer do not tell which has which type
             kind, alone = _type(layer), len(_names(layer)) == 1
-            realised[held[0]] = kind if alone or not _wider(kind, convolutions[held[0]]) else UNKNOWN  # casts fused at all its ends
+            realised[held[0]] = kind if alone or not _wider(kind, convolutions[held[0]]) else UNREAD  # casts fused at all its ends
     return realised
 
 
-def downgrades(requested: Mapping[str, str], realised: Mapping[str, str]) -> list[str]:
-    """Convolutions that compute in more bits than the graph asks for, which is slower than it says."""
-    return [name for name, kind in requested.items() if _wider(realised[name], kind)]
+def wider_types(requested: Mapping[str, str], realised: Mapping[str, str]) -> dict[str, str]:
+    """Convolution → the type it computes in, where that has more bits than the graph asks for: as exact, and slower."""
+    return {name: realised[name] for name, kind in requested.items() if _wider(realised[name], kind)}
 
 
 def _wider(kind: str, asked: str) -> bool:
@@ -76,13 +76,13 @@ def _names(layer: Mapping[str, Any]) -> set[str]:
 def _type(layer: Mapping[str, Any]) -> str:
     """The type of a layer's weights where it tells them, else the narrowest of its ends: a cast may have been fused into it."""
     weights = layer.get("Weights")
-    if isinstance(weights, dict) and (kind := _kind(weights.get("Type"))) != UNKNOWN:
+    if isinstance(weights, dict) and (kind := _kind(weights.get("Type"))) != UNREAD:
         return kind
     ends = [*(layer.get("Inputs") or []), *(layer.get("Outputs") or [])]
-    kinds = {_kind(end.get("Format/Datatype", end.get("Datatype"))) for end in ends} - {UNKNOWN}
-    return min(kinds, key=lambda kind: _WIDTH[kind], default=UNKNOWN)
+    kinds = {_kind(end.get("Format/Datatype", end.get("Datatype"))) for end in ends} - {UNREAD}
+    return min(kinds, key=lambda kind: _WIDTH[kind], default=UNREAD)
 
 
 def _kind(words: object) -> str:
     """Our name of a type that TensorRT names, as in "Half" or "Channel major FP16 format where channel % 8 == 0"."""
-    return next((kind for kind, form in _FORMS if re.search(form, str(words).lower())), UNKNOWN)
+    return next((kind for kind, form in _FORMS if re.search(form, str(words).lower())), UNREAD)

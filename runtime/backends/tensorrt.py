@@ -22,8 +22,6 @@ from ..schedule import Move
 from .base import first_line
 
 if TYPE_CHECKING:
-    from cuda.core import DeviceMemoryResource
-
     from ..engines.device_chain import DeviceChain
 
 CHAINS = 8  # recorded schedules that are kept, the latest used; each holds its states and noises on the GPU
@@ -40,24 +38,23 @@ class TensorRtBackend:
         model = bundle.manifest.model
         self.engine, self.precision = engine, engine.facts.options.precision
         self.sample_shape, self.num_classes = model.sample_shape, model.num_classes
-        self._smallest_batch, _, self.max_batch = engine.facts.options.batch
+        self._sizes = batch_sizes(*engine.facts.options.batch)
+        self.max_batch = self._sizes[-1]
         self.files = plan_hashes(engine.folder.name, engine.facts)
         self._gpu = gpu
         self._lock = threading.Lock()
         self._eager: set[str] = set()  # why schedules were not played as one CUDA graph
         self._chains: OrderedDict[tuple[tuple[Move, ...], tuple[bool, ...], int, bool], DeviceChain] = OrderedDict()
         with self._explained(f"opening {engine.name}"):
-            from cuda.core import Device, DeviceMemoryResource, DeviceMemoryResourceOptions
+            from cuda.core import Device
 
             from ..engines.loaded import LoadedEngines
+            from ..engines.memory import DeviceMemory
 
             self._device = Device(gpu.index)
             self._device.set_current()
             self._stream = self._device.create_stream()
-            self._pool: DeviceMemoryResource | None = None
-            if self._device.properties.memory_pools_supported:  # a pool of our own gives back what is freed; CUDA's default one keeps it
-                self._pool = DeviceMemoryResource(gpu.index, DeviceMemoryResourceOptions())
-            self._memory = self._device if self._pool is None else self._pool
+            self._memory = DeviceMemory(self._device)
             self._engines = LoadedEngines(engine, bundle, self._memory, self._stream)
 
     @property
@@ -73,17 +70,15 @@ class TensorRtBackend:
     def play_moves(
         self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
     ) -> np.ndarray:
-        x, noises, labels, n = self._padded(x, noises, labels)
         with self._chain(moves, noises, len(x), pixels=False) as chain:
-            return chain.play(x, noises, labels, every)[:, :n]
+            return chain.play(x, noises, labels, every)
 
     def play_to_pixels(
         self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        x, noises, labels, n = self._padded(x, noises, labels)
         with self._chain(moves, noises, len(x), pixels=True) as chain:
             pixels, total = chain.play_to_pixels(x, noises, labels)
-        return pixels[:n], np.isfinite(total[:n])
+        return pixels, np.isfinite(total)
 
     def close(self) -> None:
         with self._lock, self._explained("closing"):
@@ -96,25 +91,18 @@ class TensorRtBackend:
             self._chains.clear()
             self._engines.close(self._stream)
             self._stream.sync()
-            if self._pool is not None:
-                self._pool.close()
+            self._memory.close()
             self._stream.close()
 
     @contextmanager
     def _chain(self, moves: Sequence[Move], noises: Sequence[np.ndarray | None], n: int, pixels: bool) -> Iterator[DeviceChain]:
-        """The chain of these moves, this thread's alone in the block; made if it is not there, in place of the one least used."""
-        from ..engines.device_chain import DeviceChain
-
-        noisy = [noise is not None for noise in noises]
-        key = (tuple(moves), tuple(noisy), n, pixels)
+        """The chain that plays these moves on n images, for this thread alone while the block runs; made at its first use."""
+        noisy = tuple(noise is not None for noise in noises)
+        key = (tuple(moves), noisy, self._size_for(n), pixels)
         with self._lock, self._explained(f"playing {len(moves)} moves at batch {n}"):
             self._device.set_current()  # of this thread
             if key not in self._chains:
-                if len(self._chains) == CHAINS:
-                    self._chains.popitem(last=False)[1].close()
-                    self._engines.keep({other[2] for other in self._chains} | {n})
-                shape = (n, *self.sample_shape)
-                self._chains[key] = DeviceChain(self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels)
+                self._chains[key] = self._new_chain(*key)
             self._chains.move_to_end(key)
             try:
                 yield self._chains[key]
@@ -124,21 +112,23 @@ class TensorRtBackend:
                 raise
             self._eager = {chain.why_eager for chain in self._chains.values() if chain.why_eager}
 
-    def _padded(
-        self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None
-    ) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray | None, int]:
-        """Inputs repeated up to the smallest batch that the engine takes, and how many are real. Raises BackendError for too many."""
-        n = len(x)
+    def _new_chain(self, moves: tuple[Move, ...], noisy: tuple[bool, ...], size: int, pixels: bool) -> DeviceChain:
+        """A chain, in place of the least recently used one where there are as many as are kept."""
+        from ..engines.device_chain import DeviceChain
+
+        if len(self._chains) == CHAINS:
+            self._chains.popitem(last=False)[1].close()
+        shape = (size, *self.sample_shape)
+        return DeviceChain(self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels)
+
+    def _size_for(self, n: int) -> int:
+        """The batch size that n images are played at. Raises BackendError for too many."""
         if n > self.max_batch:
-            profile = f"{self._smallest_batch} to {self.max_batch}"
             raise BackendError(
-                f"a batch of {n} is outside the engine's profile ({profile}); play at most {self.max_batch} at once, "
-                f"or build another: bcm-edge build … --batch {self._smallest_batch}:{n}:{n}"
+                f"a batch of {n} is outside the engine's profile ({self._sizes[0]} to {self.max_batch}); play at most "
+                f"{self.max_batch} at once, or build another: bcm-edge build … --batch {self._sizes[0]}:{n}:{n}"
             )
-        rows = np.arange(max(n, self._smallest_batch)) % n
-        if len(rows) == n:
-            return x, list(noises), labels, n
-        return x[rows], [None if noise is None else noise[rows] for noise in noises], None if labels is None else labels[rows], n
+        return next(size for size in self._sizes if size >= n)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -155,6 +145,15 @@ class TensorRtBackend:
             if isinstance(error, BcmError):
                 raise
             raise BackendError(f"{what} on {self._gpu.name}: {line}") from error
+
+
+def batch_sizes(smallest: int, common: int, largest: int) -> list[int]:
+    """The batch sizes at which a profile's engines are played: its three, and the powers of two between, in ascending order.
+
+    Each size has a recording and memory of its own, so a batch is filled up to the next of these few.
+    """
+    powers = {1 << k for k in range(largest.bit_length())}
+    return sorted({smallest, common, largest} | {size for size in powers if smallest < size < largest})
 
 
 def unavailable(precision: str | None, bundle: Bundle | None = None) -> str | None:

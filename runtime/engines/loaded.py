@@ -14,13 +14,15 @@ from . import adapter
 from .store import FACTS, PLANS, Engine
 
 if TYPE_CHECKING:
-    from cuda.core import Device, DeviceMemoryResource, Stream
+    from cuda.core import Stream
+
+    from .memory import DeviceMemory
 
 
 class LoadedEngines:
-    """The plans of one build. They run one after the other on one stream, which is what lets them share their scratch memory."""
+    """The engines of one build. They run one after the other on one stream, so they can share their scratch memory."""
 
-    def __init__(self, engine: Engine, bundle: Bundle, memory: Device | DeviceMemoryResource, stream: Stream) -> None:
+    def __init__(self, engine: Engine, bundle: Bundle, memory: DeviceMemory, stream: Stream) -> None:
         assert engine.facts
         self._sample_shape = bundle.manifest.model.sample_shape
         self.messages = adapter.Messages()
@@ -39,31 +41,21 @@ class LoadedEngines:
         forward = self._engines[DIRECTIONS[0]]
         self.label_type = adapter.label_type(forward) if "label" in expected[DIRECTIONS[0]] else None  # None: no classes
         self._size = max(max(adapter.scratch_bytes(loaded) for loaded in self._engines.values()), 1)
-        self._scratch = memory.allocate(self._size, stream=stream)
+        self._scratch = memory.allocate(self._size, stream)
         self.messages.check_recorder("the engines are loaded, but TensorRT says")
-        self._contexts: dict[tuple[str, int], trt.IExecutionContext] = {}
 
-    def keep(self, batches: set[int]) -> None:
-        """Let go of contexts for other batch sizes; each has memory of its own. Nothing may be under way."""
-        self._contexts = {key: context for key, context in self._contexts.items() if key[1] in batches}
+    def contexts(self, batch: int) -> Contexts:
+        """New execution contexts for one batch size, all in the shared scratch memory."""
+        return Contexts(self, batch)
 
-    def enqueue(self, name: str, batch: int, addresses: Mapping[str, int], stream: int) -> None:
-        """Have an engine compute on a stream (its handle), from and to these device addresses. Raises BackendError if it refuses.
-
-        A context serves one batch size for good: a CUDA graph recorded from it would not notice another shape.
-        """
-        key = name, batch
-        if key not in self._contexts:
-            self._contexts[key] = self._context(name, batch)
-        context = self._contexts[key]
-        taken = [context.set_tensor_address(tensor, address) for tensor, address in addresses.items()]
-        if not all(taken) or not context.execute_async_v3(stream):
-            raise BackendError(f"TensorRT does not run {name} at batch {batch}: {self.messages.explain()}")
-        self.messages.check_recorder(f"TensorRT runs {name} at batch {batch}, but says")
+    def context(self, name: str, batch: int) -> trt.IExecutionContext:
+        """A new execution context of one engine. Raises BackendError with what TensorRT says."""
+        context = adapter.context_for(self._engines[name], batch, self._sample_shape, self.messages)
+        adapter.give_memory(context, int(self._scratch.handle), self._size)
+        return context
 
     def close(self, stream: Stream) -> None:
-        """Free contexts, engines and scratch, in this order. Nothing may be under way that uses them."""
-        self._contexts.clear()
+        """Free engines and scratch memory. Their contexts must be gone, and nothing may be under way that uses them."""
         self._engines.clear()
         self._scratch.close(stream)
 
@@ -76,10 +68,32 @@ class LoadedEngines:
             raise BackendError(f"{plan}: TensorRT {trt.__version__} does not take it, though its {FACTS} fits: {why}")
         return loaded
 
-    def _context(self, name: str, batch: int) -> trt.IExecutionContext:
-        context = adapter.context_for(self._engines[name], batch, self._sample_shape, self.messages)
-        adapter.give_memory(context, int(self._scratch.handle), self._size)
-        return context
+
+class Contexts:
+    """One execution context per engine, made at its first use, for one batch size and one CUDA graph.
+
+    A graph holds what its context was when it was recorded, so contexts of another graph must be others: NVIDIA advises one context per
+    captured graph. The memory that they compute in is shared, because engines run one after the other on one stream.
+    """
+
+    def __init__(self, engines: LoadedEngines, batch: int) -> None:
+        self._engines, self._batch = engines, batch
+        self._contexts: dict[str, trt.IExecutionContext] = {}
+
+    def enqueue(self, name: str, addresses: Mapping[str, int], stream: int) -> None:
+        """Have an engine compute on a stream (its handle), from and to these device addresses. Raises BackendError if it refuses."""
+        messages = self._engines.messages
+        if name not in self._contexts:
+            self._contexts[name] = self._engines.context(name, self._batch)
+        context = self._contexts[name]
+        accepted = [context.set_tensor_address(tensor, address) for tensor, address in addresses.items()]
+        if not all(accepted) or not context.execute_async_v3(stream):
+            raise BackendError(f"TensorRT does not run {name} at batch {self._batch}: {messages.explain()}")
+        messages.check_recorder(f"TensorRT runs {name} at batch {self._batch}, but says")
+
+    def close(self) -> None:
+        """Free the contexts. Nothing may be under way that uses them, and the graph recorded from them must be closed."""
+        self._contexts.clear()
 
 
 def tensor_names(labelled: bool) -> dict[str, set[str]]:

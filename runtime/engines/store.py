@@ -28,27 +28,43 @@ ENGINES = "engines"  # the folder in a bundle
 FACTS = "engine.json"
 HELPERS = ("add_noise", "to_uint8")
 PLANS = (*DIRECTIONS, *HELPERS)
-SCHEMA = 1
+SCHEMA = 2
+WORKSPACE_SHARE = 0.5
+UNREAD = "not told"  # the type of a convolution that TensorRT's inspector does not report
 _FACTS_LIMIT = 16 << 20  # bytes; an engine.json has some thousand
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the user chose. batch: (smallest, most common, largest); workspace: bytes that a tactic may take while building and running;
-    opt_level: TensorRT's 0 (quick build) to 5; stripped: plans without weights, which the graph's file supplies when they are loaded."""
+    """What the user chose.
+
+    batch: (smallest, most common, largest)
+    workspace: bytes of scratch memory that one layer may take; None: TensorRT's own limit, all memory of the GPU, and on a GPU that
+        shares the processor's memory WORKSPACE_SHARE of what is free when the build begins
+    opt_level: TensorRT's 0 (quick build) to 5
+    stripped: plans without weights, which the graph's file supplies when they are loaded
+    """
 
     precision: str = "fp16"
     batch: tuple[int, int, int] = (1, 4, 16)
-    workspace: int = 2 << 30
+    workspace: int | None = None
     opt_level: int = 3
     stripped: bool = False
 
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """engine.json. gpu: a name; system: "Linux aarch64"; graphs: file name → sha256 of graphs and weights; files: plan → size and sha256;
-    types: direction → type → how many convolutions were realised in it; scratch: bytes of device memory that all plans share; seconds: of
-    compiling; built: when, ISO 8601 in UTC. What playing the plans found stands in the bundle's manifest, with their sha256."""
+    """engine.json. What playing the plans showed stands in the bundle's manifest, with their sha256.
+
+    system: "Linux aarch64"
+    graphs: file name → sha256 of graphs and weights
+    files: plan → size and sha256
+    types: direction → type → how many convolutions compute in it
+    wider: direction → convolution → its type, where that has more bits than the graph asks for
+    scratch: bytes of device memory that all plans share
+    seconds: of compiling
+    built: when, ISO 8601 in UTC
+    """
 
     tensorrt: str
     gpu: str
@@ -59,6 +75,7 @@ class EngineFacts:
     options: BuildOptions
     files: dict[str, FileFacts]
     types: dict[str, dict[str, int]]
+    wider: dict[str, dict[str, str]]
     scratch: int
     seconds: float
     built: str
@@ -75,9 +92,9 @@ class EngineFacts:
         options = values["options"]
         smallest, common, largest = (int(n) for n in options["batch"])
         if options["precision"] not in PRECISIONS or not 1 <= smallest <= common <= largest:
-            raise ValueError("no options of a build")
+            raise ValueError("invalid build options")
         if not all(str(values[name]).isprintable() for name in ("tensorrt", "gpu", "capability", "system")):
-            raise ValueError("a name that is none")  # it would be shown to people
+            raise ValueError("a name with unprintable characters")  # it would be shown to people
         return cls(
             str(values["tensorrt"]),
             str(values["gpu"]),
@@ -88,12 +105,13 @@ class EngineFacts:
             BuildOptions(
                 options["precision"],
                 (smallest, common, largest),
-                int(options["workspace"]),
+                None if options["workspace"] is None else int(options["workspace"]),
                 int(options["opt_level"]),
                 bool(options["stripped"]),
             ),
             {name: FileFacts(int(values["files"][name]["size"]), str(values["files"][name]["sha256"])) for name in PLANS},
             {str(d): {str(kind): int(n) for kind, n in types.items()} for d, types in values["types"].items()},
+            {str(d): {str(name): str(kind) for name, kind in wider.items()} for d, wider in values["wider"].items()},
             int(values["scratch"]),
             float(values["seconds"]),
             str(values["built"]),

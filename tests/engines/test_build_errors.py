@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
@@ -13,8 +14,8 @@ import click
 import pytest
 
 from bcm_edge.commands.build import parse_bytes, parse_profile
-from bcm_edge.errors import BackendError, BuildError, DowngradeError, InputError, ParityError
-from bcm_edge.runtime.engines.gpu import parse_device
+from bcm_edge.errors import BackendError, BuildError, InputError, ParityError
+from bcm_edge.runtime.engines.gpu import parse_device, probe
 
 Build = Callable[..., "CompletedProcess[str]"]
 
@@ -45,13 +46,11 @@ def test_without_a_gpu_one_line_says_what_is_needed_and_what_still_works(
         (
             "memory",
             BuildError,
-            r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 1024M, --opt-level 1 or a smaller --batch",
+            r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 2861M, --opt-level 1 or a smaller --batch",
         ),
-        ("killed", BuildError, r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 1024M"),
+        ("killed", BuildError, r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 2861M"),
         ("driver", BackendError, r"TensorRT 10\.3\.0 cannot start on this GPU and driver: CUDA initialization failure with error: 35"),
         ("refused", BuildError, r"forward: TensorRT 10\.3\.0 cannot build it: Internal Error: no such kernel"),
-        ("one wider", DowngradeError, "forward: 1 of 27 convolutions compute in more bits than fp16 asks for, input_blocks.0.0/Conv first"),
-        ("wider", DowngradeError, "forward: 27 of 27 convolutions compute in more bits than fp16 asks for, input_blocks.0.0/Conv first"),
     ],
 )
 def test_a_failed_build_leaves_the_bundle_as_it_was(
@@ -72,14 +71,73 @@ def test_on_a_jetson_the_desktop_and_swap_are_named(typed_copy: Path, compile_en
         compile_engines(typed_copy)
 
 
-def test_int8_may_leave_some_convolutions_wider_but_not_most(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("FAKE_BUILD", "wider")
-    with pytest.raises(DowngradeError, match="convolutions compute in more bits than int8 asks for"):
-        compile_engines(typed_copy, precision="int8")
+def test_convolutions_in_more_bits_are_named_in_a_warning(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAKE_BUILD", "one wider")
-    warnings = [line for line in compile_engines(typed_copy, precision="int8") if line.startswith("warning")]
-    told = "1 of 27 convolutions compute in more bits than int8 asks for: "
-    assert [line.partition(told)[0] for line in warnings] == ["warning: forward: ", "warning: inverse: "]
+    warnings = [line for line in compile_engines(typed_copy) if line.startswith("warning")]
+    text = "1 of 27 convolutions compute in more bits than fp16 asks for: input_blocks.0.0/Conv in fp32"
+    assert warnings == [f"warning: forward: {text}", f"warning: inverse: {text}"]
+    (folder,) = (typed_copy / "engines").iterdir()
+    facts = json.loads((folder / "engine.json").read_text())
+    assert facts["wider"] == {direction: {"input_blocks.0.0/Conv": "fp32"} for direction in ("forward", "inverse")}
+    assert facts["types"]["forward"] == {"fp16": 26, "fp32": 1}
+
+
+def test_a_warning_names_the_first_of_many(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAKE_BUILD", "wider")
+    warnings = [line for line in compile_engines(typed_copy) if line.startswith("warning")]
+    assert warnings[0].startswith("warning: forward: 27 of 27 convolutions compute in more bits than fp16 asks for: input_blocks.0.0/Conv")
+    assert warnings[0].endswith(" in fp32 and 22 more (engine.json lists them)")
+
+
+def test_strict_types_refuse_an_engine_with_a_convolution_in_more_bits(typed_copy: Path, run: Build):
+    refusal = "error: forward: 1 of 27 convolutions compute in more bits than fp16 asks for: input_blocks.0.0/Conv in fp32"
+    ended = run("build", typed_copy, "--strict-types", FAKE_BUILD="one wider")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert refusal in ended.stderr and not list((typed_copy / "engines").iterdir())
+    assert run("build", typed_copy, FAKE_BUILD="one wider").returncode == 0
+    ended = run("build", typed_copy, "--strict-types")  # the engine that was kept without it
+    assert ended.returncode == 1 and refusal in ended.stderr
+    assert run("build", typed_copy, "--strict-types", "--force").returncode == 0
+    assert "up to date" in run("build", typed_copy, "--strict-types").stderr
+
+
+def test_an_engine_with_other_images_is_refused_whatever_its_types(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAKE_BUILD", "one wider")
+    monkeypatch.setattr("bcm_edge.export.engines.build.BOUNDS", {"fp16": 1e-6})
+    with pytest.raises(ParityError):
+        compile_engines(typed_copy)
+    assert not list((typed_copy / "engines").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("integrated", "chosen", "limit"),
+    [
+        (False, None, None),  # TensorRT's own
+        (True, None, 3_000_000_000),  # half of what is free
+        (False, 512 << 20, 512 << 20),
+        (True, 512 << 20, 512 << 20),
+    ],
+)
+def test_workspace_limit(record: ModuleType, integrated: bool, chosen: int | None, limit: int | None):
+    from bcm_edge.export.engines.compiler import workspace_limit
+
+    assert workspace_limit(chosen, replace(probe(), integrated=integrated), 6_000_000_000) == limit
+
+
+@pytest.mark.parametrize(("integrated", "limited"), [("0", []), ("1", ["WORKSPACE"])])
+def test_workspace_is_limited_where_the_gpu_shares_the_memory_of_the_processor(
+    typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch, integrated: str, limited: list[str]
+):
+    monkeypatch.setenv("FAKE_INTEGRATED", integrated)
+    compile_engines(typed_copy)
+    (folder,) = (typed_copy / "engines").iterdir()
+    assert list(json.loads((folder / "forward.plan").read_text())["limits"]) == limited
+
+
+def test_no_kernel_within_a_small_workspace_asks_for_a_larger_one(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAKE_BUILD", "memory")
+    with pytest.raises(BuildError, match="no kernel fits into the --workspace of 64M"):
+        compile_engines(typed_copy, workspace=64 << 20)
 
 
 def test_engines_that_stray_are_not_kept(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
@@ -91,7 +149,7 @@ def test_engines_that_stray_are_not_kept(typed_copy: Path, compile_engines, monk
 
 def test_a_process_that_crashes_is_told_by_its_last_words(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        "bcm_edge.export.engines.build.CHILD", "import os, sys\nprint('half a word', file=sys.stderr, flush=True)\nos.abort()\n"
+        "bcm_edge.export.engines.child.CHILD", "import os, sys\nprint('half a word', file=sys.stderr, flush=True)\nos.abort()\n"
     )
     with pytest.raises(BuildError, match="the compiling process ended with signal SIGABRT: half a word"):
         compile_engines(typed_copy)

@@ -56,7 +56,7 @@ def test_a_layer_of_several_convolutions_does_not_tell(realised: ModuleType):
     fused = layer("{ForeignNode}", "Float", Metadata="[ONNX Layer: a/Conv][ONNX Layer: b/Conv]")
     types = realised.realised_types(inspected(fused, layer("c/Conv", "Half")), WANTED)
     assert types == {"a/Conv": "not told", "b/Conv": "not told", "c/Conv": "fp16"}
-    assert realised.downgrades(WANTED, types) == []
+    assert realised.wider_types(WANTED, types) == {}
     assert realised.counted(types) == {"not told": 2, "fp16": 1}
 
 
@@ -74,7 +74,7 @@ def test_a_layer_that_casts_at_all_its_ends_does_not_tell(realised: ModuleType):
 def test_more_bits_than_asked_for_are_a_downgrade_and_fewer_or_as_many_are_not(realised: ModuleType):
     wanted = {"a": "int8", "b": "fp16", "c": "fp32", "d": "bf16", "e": "fp16"}
     types = {"a": "fp16", "b": "fp32", "c": "fp16", "d": "fp16", "e": "int8"}
-    assert realised.downgrades(wanted, types) == ["a", "b"]
+    assert realised.wider_types(wanted, types) == {"a": "fp16", "b": "fp32"}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", json.dumps({"Layers": ["a/Conv", "b/Conv"]})])

@@ -24,8 +24,9 @@ from networks import TINY, random_model
 from onnx import TensorProto, helper, numpy_helper
 
 from bcm_edge.errors import BackendError, BuildError
-from bcm_edge.export.engines import build as engines
-from bcm_edge.export.engines.build import CHILD, BuildPlan, compile_in_child
+from bcm_edge.export.engines import build, child
+from bcm_edge.export.engines.build import BuildPlan
+from bcm_edge.export.engines.child import CHILD, compile_in_child
 from bcm_edge.export.graphs import write_graphs
 from bcm_edge.runtime.bundle import Bundle, open_bundle
 from bcm_edge.runtime.engines.gpu import Gpu
@@ -42,7 +43,9 @@ NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8
 FOUND = """
 import os
 from bcm_edge.export.engines import compiler
-compiler.make_current, compiler.probe, compiler.free_memory = lambda index: None, lambda index: None, lambda gpu: 5_000_000_000
+from bcm_edge.runtime.engines.gpu import Gpu
+orin = Gpu(99, "Orin", "8.7", 16, 8_000_000_000, True, "12.6")
+compiler.make_current, compiler.probe, compiler.free_memory = lambda index: None, lambda index: orin, lambda gpu: 5_000_000_000
 """
 
 
@@ -163,7 +166,8 @@ def write_broken(file: Path, kind: str) -> None:
         nodes = [helper.make_node("Frobnicate", ["x"], ["y"], name="middle.frobnicate", domain="none")]
     ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1, 8, 8])] for name in "xy"]
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("none", 1)]
-    content = helper.make_model(helper.make_graph(nodes, "broken", *ends), opset_imports=opsets, ir_version=10).SerializeToString()
+    graph = helper.make_graph(nodes, "broken", ends[0], ends[1])
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
     file.write_bytes(content[: len(content) // 2] if kind == "cut off" else content)
 
 
@@ -198,8 +202,8 @@ def test_what_the_parser_says_reaches_the_user_in_full(
 
     monkeypatch.setattr(Bundle, "graphs", lambda self, precision: {"forward": file})
     monkeypatch.setattr(Bundle, "hashes", lambda self, precision: {})
-    monkeypatch.setattr(engines, "plan_build", lambda bundle, options, index: BuildPlan(bundle, ORIN, "11.4.0.106", options))
-    monkeypatch.setattr(engines, "CHILD", FOUND + CHILD)
+    monkeypatch.setattr(build, "plan_build", lambda bundle, options, *_: BuildPlan(bundle, ORIN, "11.4.0.106", options))
+    monkeypatch.setattr(child, "CHILD", FOUND + CHILD)
     ended = cli("build", typed_copy)
     assert ended.exit_code == 2
     assert ended.stderr.endswith(f"\nerror: {error['text']}\n")
@@ -220,7 +224,7 @@ def ending(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """What a build says that cannot be finished, with this code for the compiling process."""
 
     def run(code: str, folder: Path = tmp_path) -> str:
-        monkeypatch.setattr(engines, "CHILD", code)
+        monkeypatch.setattr(child, "CHILD", code)
         plan = BuildPlan(open_bundle(typed_bundle), ORIN, "11.4.0.106", BuildOptions("fp16"))
         with pytest.raises((BuildError, BackendError)) as caught:
             compile_in_child(plan, folder, lambda line: None, lambda *what: None)
@@ -234,8 +238,10 @@ def test_without_a_gpu_the_process_says_so(ending: Callable[..., str]):
 
 
 def test_a_process_that_the_system_kills_ran_out_of_memory(ending: Callable[..., str]):
-    helps = "Try --workspace 1024M, --opt-level 1 or a smaller --batch; on a Jetson close the desktop and add swap."
-    assert ending("import os, sys\nsys.stdin.read()\nos.kill(os.getpid(), 9)\n") == f"the build ran out of memory. {helps}"
+    helps = "Try --workspace {}M, --opt-level 1 or a smaller --batch; on a Jetson close the desktop and add swap."
+    killed = "import os, sys\nsys.stdin.read()\nos.kill(os.getpid(), 9)\n"
+    assert ending(killed) == f"the build ran out of memory. {helps.format(3814)}"  # half of all memory
+    helps = helps.format(2384)  # half of what is free
     while_parsing = "compiler.PlanWriter.write = lambda *what: os.kill(os.getpid(), 9)\n"
     free = "5.0 GB of 8.0 were free when it began"
     assert ending(FOUND + while_parsing + CHILD) == f"the build ran out of memory: {free}. {helps}"

@@ -17,13 +17,23 @@ ALIGNMENT = 256
 
 @dataclass
 class Faults:
-    """What to break. memory: bytes that the device has; execute: engines that refuse to run; stale_graph: replay a recording without its
-    first move; wrong_pixel: have a replay change one number; capture: "refused", or "invalidated" by the first engine; recorded: an error
-    that an engine records while it says that it ran."""
+    """What to break.
+
+    memory: bytes that the device has
+    execute: engines that refuse to run
+    capture: "refused", or "invalidated" by the first engine
+    launch: whether graphs cannot be launched
+    stale_graph: whether a recording is replayed without its first move
+    wrong_pixel: whether a replay changes one number
+    recorded: an error that an engine records while it returns success
+    pool: a memory pool fails to "create" or to "allocate"
+    """
 
     memory: int = 1 << 34
     execute: set[str] = field(default_factory=set)
     capture: str = ""
+    launch: bool = False
+    pool: str = ""
     recorded: str = ""
     wrong_pixel: bool = False
     stale_graph: bool = False
@@ -32,6 +42,7 @@ class Faults:
 calls: list[str] = []  # "upload 1024", "execute forward 4", "launch", "sync", …
 faults = Faults()
 live: dict[int, np.ndarray] = {}  # address → memory that is allocated now
+pinned: set[int] = set()  # addresses of live memory that is on the host
 allocated = 0  # bytes on the device
 written = 0  # the address that an engine wrote to last
 
@@ -41,6 +52,7 @@ def reset() -> None:
     calls.clear()
     faults.__init__()
     live.clear()
+    pinned.clear()
     allocated = 0
 
 
@@ -54,12 +66,15 @@ def allocate(size: int, on_device: bool) -> int:
     memory = np.full(size + ALIGNMENT, 0xFF, np.uint8)
     address = -(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT
     live[address] = memory
+    if not on_device:
+        pinned.add(address)
     return address
 
 
 def free(address: int, size: int, on_device: bool) -> None:
     global allocated
     live.pop(address)[:] = 0xFF  # whoever still reads it gets NaN
+    pinned.discard(address)
     allocated -= size if on_device else 0
 
 
@@ -70,6 +85,11 @@ def array(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         if start <= address and address + size <= memory.ctypes.data + len(memory):
             return np.frombuffer(memoryview((ctypes.c_byte * size).from_address(address)), dtype).reshape(shape)
     raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+
+
+def write(address: int, content: bytes) -> None:
+    """Write bytes to memory that is allocated."""
+    array(address, (len(content),), np.uint8)[:] = np.frombuffer(content, np.uint8)
 
 
 def environment(name: str, default: str) -> str:

@@ -237,6 +237,7 @@ class Builder:
             "inputs": [(tensor.name, tensor.shape, int(tensor.dtype)) for tensor in network.inputs],
             "outputs": [(tensor.name, tensor.shape, int(tensor.dtype)) for tensor in network.outputs],
             "shapes": config.profile.shapes,
+            "limits": {pool.name: limit for pool, limit in config.limits.items()},
             "types": types | dict.fromkeys(narrow[: {"wider": None, "one wider": 1}.get(fault, 0)], "Float"),
             "detailed": config.profiling_verbosity == ProfilingVerbosity.DETAILED,
             "stripped": BuilderFlag.STRIP_PLAN in config.flags,
@@ -282,16 +283,30 @@ class ICudaEngine:
     def create_execution_context(self, strategy: Any = ExecutionContextAllocationStrategy.STATIC) -> IExecutionContext:
         return IExecutionContext(self)
 
+    @property
+    def name(self) -> str:
+        return Path(self.plan["graph"]).name.partition(".")[0]
+
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self)
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        import onnxruntime
-
         assert self.refitted, "an engine without weights was run"
         if self._session is None:
-            self._session = onnxruntime.InferenceSession(self.plan["graph"], providers=["CPUExecutionProvider"])
+            self._session = self._opened(Path(self.plan["graph"]))
         return self._session.run(None, {**inputs, **({"label": inputs["label"].astype(np.int64)} if "label" in inputs else {})})
+
+    def _opened(self, graph: Path) -> Any:
+        import onnxruntime
+
+        if "BFloat16" not in self.plan["types"].values():
+            return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        import onnx  # ONNX Runtime has no bfloat16 convolutions on a CPU: each operator is computed in float32 and rounded
+
+        from bcm_edge.runtime.backends.onnxruntime import open_serialised
+        from bcm_edge.runtime.backends.typed import spelled_out
+
+        return open_serialised(spelled_out(onnx.load(graph, load_external_data=False)).SerializeToString(), graph.parent)
 
 
 class EngineInspector:
@@ -314,6 +329,8 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._scratch = 0
+        self._is_new = True
+        self._recording: object = None  # the capture that it took part in
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert size >= self._engine.device_memory_size_v2 and memory % 256 == 0
@@ -332,8 +349,11 @@ class IExecutionContext:
         return memory % 256 == 0
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        name = Path(self._engine.plan["graph"]).name.partition(".")[0]
+        name = self._engine.name
         batch = next(iter(self._shapes.values()))[0]
+        if self._is_new:
+            record.calls.append(f"context {name} {batch}")
+            self._is_new = False
         record.calls.append(f"execute {name} {batch}")
         addresses, shapes = dict(self._addresses), dict(self._shapes)
         image = next(shape for shape in shapes.values() if len(shape) == 4)
@@ -350,6 +370,9 @@ class IExecutionContext:
                 record.written = addresses[tensor]
 
         stream = stream_of(stream_handle)
+        if stream.recording is not None:
+            assert self._recording in (None, stream.recording), "a context is recorded in two CUDA graphs"
+            self._recording = stream.recording
         stream.invalidated = stream.recording is not None and record.faults.capture == "invalidated"
         if name in record.faults.execute or stream.invalidated:
             return False

@@ -1,1 +1,1 @@
-"""What cuda-core stands on; only looked for."""
+"""What cuda-core stands on."""

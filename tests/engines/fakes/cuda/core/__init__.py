@@ -15,6 +15,9 @@ class Buffer:
 
     @staticmethod
     def from_handle(ptr: int, size: int, mr: object = None, owner: object = None, *, stream: object = None) -> Buffer:
+        if isinstance(mr, MemoryResource):
+            assert isinstance(stream, Stream), "freed in the order of the default stream"
+            return Buffer(ptr, size, True, mr)
         assert isinstance(owner, Buffer)
         assert owner.handle <= ptr and ptr + size <= owner.handle + owner.size
         return Buffer(ptr, size, owner._on_device, owner)
@@ -29,15 +32,31 @@ class Buffer:
     def copy_from(self, src: Buffer, *, stream: Stream, options: object = None) -> None:
         src.copy_to(self, stream=stream)
 
+    def fill(self, value: int | bytes, *, stream: Stream) -> None:
+        assert self._on_device and (isinstance(value, int) or self.size % len(value) == 0)
+        record.calls.append(f"fill {self.size}")
+        pattern = bytes([value]) if isinstance(value, int) else value
+        address, content = self.handle, pattern * (self.size // len(pattern))
+        stream.put(lambda: record.write(address, content))
+
     def close(self, stream: Stream | None = None) -> None:
-        if self._owner is None:
+        if isinstance(self._owner, MemoryResource):
+            assert stream is not None
+            self._owner.deallocate(self.handle, self.size, stream=stream)
+        elif self._owner is None:
             assert stream is None or not stream.queue, "freed while work is under way"
             record.free(self.handle, self.size, self._on_device)
+
+
+class MemoryResource:
+    def allocate(self, size: int, *, stream: Stream) -> Buffer: ...
+    def deallocate(self, ptr: int, size: int, *, stream: Stream) -> None: ...
 
 
 class LegacyPinnedMemoryResource:
     def allocate(self, size: int, *, stream: Stream | None = None) -> Buffer:
         record.calls.append(f"pin {size}")
+        _refuse_while_recording()
         return Buffer(record.allocate(size, False), size, False)
 
 
@@ -73,6 +92,15 @@ class Stream:
 
 def stream_of(handle: int) -> Stream:
     return _streams[handle]
+
+
+def all_streams() -> list[Stream]:
+    return list(_streams.values())
+
+
+def _refuse_while_recording() -> None:
+    if any(stream.recording is not None for stream in _streams.values()):
+        raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: an allocation while a stream is captured")
 
 
 class GraphBuilder:
@@ -115,6 +143,8 @@ class Graph:
         self._work = work
 
     def launch(self, stream: Stream) -> None:
+        if record.faults.launch:
+            raise RuntimeError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
         record.calls.append("launch")
         stream.put(self._replay)
 
@@ -131,13 +161,21 @@ class Graph:
 
 
 class DeviceProperties:
-    memory_pools_supported = True
+    memory_pools_supported = record.environment("POOLS", "1") == "1"
+
+
+class DefaultPool:
+    """CUDA's pool of this device, from which this project takes nothing."""
+
+    class attributes:
+        reserved_mem_current = used_mem_current = 0
 
 
 class Device:
     def __init__(self, device_id: int | None = None) -> None:
         self.device_id = device_id
         self.properties = DeviceProperties()
+        self.memory_resource = DefaultPool()
 
     def set_current(self, ctx: object = None) -> None:
         record.calls.append("set current")
@@ -145,23 +183,28 @@ class Device:
     def create_stream(self, obj: object = None, options: object = None) -> Stream:
         return Stream()
 
-    def allocate(self, size: int, *, stream: Stream) -> Buffer:
-        record.calls.append(f"allocate {size}")
-        return Buffer(record.allocate(size, True), size, True)
-
 
 class DeviceMemoryResourceOptions: ...
 
 
-class DeviceMemoryResource:
+class DeviceMemoryResource(MemoryResource):
     def __init__(self, device_id: int, options: DeviceMemoryResourceOptions | None = None) -> None:
+        if record.faults.pool == "create":
+            raise RuntimeError("CUDA_ERROR_NOT_SUPPORTED: operation not supported")
         record.calls.append("pool")
+        self._addresses: set[int] = set()
 
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
-        return Device.allocate(self, size, stream=stream)
+        if record.faults.pool == "allocate":
+            raise RuntimeError("CUDA_ERROR_NOT_SUPPORTED: operation not supported")
+        _refuse_while_recording()
+        record.calls.append(f"allocate {size}")
+        buffer = Buffer(record.allocate(size, True), size, True)
+        self._addresses.add(buffer.handle)
+        return buffer
 
     def close(self) -> None:
-        assert record.allocated == 0, "a pool is closed before what was taken from it is freed"
+        assert not self._addresses & record.live.keys(), "a pool is closed before what was taken from it is freed"
         record.calls.append("close pool")
 
 

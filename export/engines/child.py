@@ -1,0 +1,106 @@
+"""The compiling process, seen from the process that starts it: what it is asked, what it reports, and what its end means."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ... import errors
+from ...errors import BuildError
+from ...runtime.engines.gpu import is_out_of_memory
+from ...runtime.processes import python_command
+
+if TYPE_CHECKING:
+    from .build import BuildPlan
+
+Report = Callable[[str], None]  # gets one line per stage
+Progress = Callable[[str, str, int, int], None]  # (plan, phase, steps done, steps in all)
+
+CHILD = "from bcm_edge.export.engines.compiler import main\nmain()\n"
+
+
+def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Progress, dla: bool = False) -> dict[str, Any]:
+    """Write the plans to a folder; returns compiler.Compiled, or what `dla` asks for, as JSON has it.
+
+    Raises what the child raised, or BuildError for its death.
+    """
+    request = {
+        "graphs": {direction: str(path) for direction, path in plan.bundle.graphs(plan.options.precision).items()},
+        "folder": str(folder),
+        "sample_shape": plan.bundle.manifest.model.sample_shape,
+        "options": asdict(plan.options),
+        "device": plan.gpu.index,
+        "timing_cache": str(plan.timing_cache),
+        "dla": dla,
+    }
+    free: int | None = None
+    with tempfile.TemporaryFile("w+") as said, _child(said) as child:
+        assert child.stdin and child.stdout
+        with suppress(BrokenPipeError):  # of a process that ended at once; why is known below
+            child.stdin.write(json.dumps(request))
+            child.stdin.close()
+        for line in child.stdout:
+            event = json.loads(line)
+            match event.pop("event"):
+                case "done":
+                    child.wait()
+                    return event
+                case "error":
+                    child.wait()
+                    raise _error(event, plan, free)
+                case "memory":
+                    free = event["free"]
+                case "line":
+                    report(event["text"])
+                case "progress":
+                    progress(event["plan"], event["phase"], event["done"], event["steps"])
+        code = child.wait()
+        said.seek(0)
+        raise _death(code, said.read(), plan, free)
+
+
+@contextmanager
+def _child(said: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """The compiling process; it does not outlive the block."""
+    with subprocess.Popen(python_command(CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True) as child:
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+def _error(event: dict[str, Any], plan: BuildPlan, free: int | None) -> Exception:
+    """What the child raised, raised again here."""
+    kind, text = event["kind"], event["text"]
+    if kind == "OutOfMemory":
+        return BuildError(f"{_memory(plan, free, text)} TensorRT says: {text}")
+    return getattr(errors, kind, BuildError)(text)
+
+
+def _death(code: int, said: str, plan: BuildPlan, free: int | None) -> BuildError:
+    """The child's end without a word: killed by the system for its memory, or crashed."""
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or is_out_of_memory(said):
+        return BuildError(_memory(plan, free, said))
+    last = said.strip().splitlines()[-1:] or ["it left no message"]
+    end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return BuildError(f"the compiling process ended with {end}: {last[0]}")
+
+
+def _memory(plan: BuildPlan, free: int | None, said: str) -> str:
+    """What to do about a build that ran out of memory. said: TensorRT's or the system's words."""
+    known = "" if free is None else f": {free / 1e9:.1f} GB of {plan.gpu.memory / 1e9:.1f} were free when it began"
+    workspace = plan.options.workspace
+    if workspace is not None and "could not find any implementation" in said.lower():
+        limit = f"no kernel fits into the --workspace of {workspace >> 20}M. Leave that option out or raise it,"
+        return f"the build ran out of memory{known}; {limit} or try a smaller --batch."
+    smaller = max((workspace or free or plan.gpu.memory) >> 21, 1)
+    where = "; on a Jetson close the desktop and add swap" if plan.gpu.integrated else ""
+    return f"the build ran out of memory{known}. Try --workspace {smaller}M, --opt-level 1 or a smaller --batch{where}."

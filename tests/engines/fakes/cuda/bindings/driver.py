@@ -1,0 +1,27 @@
+"""A stand-in for the functions of CUDA's driver that this project calls through cuda-bindings."""
+
+from __future__ import annotations
+
+import enum
+
+import gpu_record as record
+
+CUresult = enum.IntEnum("CUresult", {"CUDA_SUCCESS": 0, "CUDA_ERROR_OUT_OF_MEMORY": 2})
+
+_sizes: dict[int, int] = {}
+
+
+def cuMemAlloc(bytesize: int) -> tuple[CUresult, int]:
+    record.calls.append(f"cuMemAlloc {bytesize}")
+    try:
+        address = record.allocate(bytesize, True)
+    except RuntimeError:
+        return CUresult.CUDA_ERROR_OUT_OF_MEMORY, 0
+    _sizes[address] = bytesize
+    return CUresult.CUDA_SUCCESS, address
+
+
+def cuMemFree(dptr: int) -> tuple[CUresult]:
+    record.calls.append("cuMemFree")
+    record.free(dptr, _sizes.pop(dptr), True)
+    return (CUresult.CUDA_SUCCESS,)
