@@ -1,20 +1,22 @@
 """The networks that benchmarks run on: the shipped model, and the ImageNet-64 network with random weights.
 
-And two players of a network on a GPU without this package's engines: torch, and ONNX Runtime's providers. Both play whole schedules, from
-arrays on the host to an array there, as `DeviceBackend.play_moves` of runtime/backends/base.py does for the last state.
+Two players run a network on a GPU without this package's engines: torch and ONNX Runtime. Both run whole
+schedules from arrays on the host to an array on the host, as `DeviceBackend.play_moves` of
+runtime/backends/base.py does for the last state.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +29,14 @@ if TYPE_CHECKING:
 
     Array = np.ndarray
 
+RTX = "NvTensorRTRTXExecutionProvider"
+OPTIONS = {  # execution provider → its options
+    "CUDAExecutionProvider": {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
+}
+
 
 def use_this_checkout() -> None:
-    """Where the package is not installed, as on a machine without network, have this checkout be it, here and in child processes."""
+    """Make this checkout the package bcm_edge here and in child processes, unless it is installed."""
     if importlib.util.find_spec("bcm_edge") is None:
         root = Path(__file__).resolve().parent.parent
         place = root / "build" / "here"
@@ -44,7 +51,10 @@ use_this_checkout()
 
 
 def prepare(folder: Path, imagenet64: bool, precisions: str = "fp32") -> tuple[Path, str, Path]:
-    """(checkpoint as the authors save it, its configuration as JSON, bundle in these precisions) of the network to measure."""
+    """Export the network to measure.
+
+    Returns the checkpoint as the authors save it, its configuration as JSON, and the bundle.
+    """
     code = """
 import json, sys, torch
 from pathlib import Path
@@ -54,12 +64,14 @@ from bcm_edge.model.config import NetworkConfig
 from bcm_edge.model.preconditioning import ConsistencyModel
 folder = Path(sys.argv[1])
 if sys.argv[2] == "imagenet64":
-    config = NetworkConfig(64, 3, 192, 3, 3, (4, 8), (1, 2, 3, 4), 1000, 64, resblock_updown=True, use_scale_shift_norm=False)
+    sizes = (64, 3, 192, 3, 3, (4, 8), (1, 2, 3, 4), 1000, 64)
+    config = NetworkConfig(*sizes, resblock_updown=True, use_scale_shift_norm=False)
     checkpoint = Checkpoint("imagenet64.pt", config, ConsistencyModel(config).network.state_dict())
 else:
     checkpoint = load_checkpoint(shipped_checkpoint())
 torch.save(checkpoint.state_dict, folder / "checkpoint.pt")
-export(ExportPlan(checkpoint, folder / "bundle", verify="none", precisions=tuple(sys.argv[3].split(","))), "0" * 64)
+precisions = tuple(sys.argv[3].split(","))
+export(ExportPlan(checkpoint, folder / "bundle", verify="none", precisions=precisions), "0" * 64)
 print(json.dumps(checkpoint.config.to_json()))
 """
     command = [sys.executable, "-c", code, str(folder), "imagenet64" if imagenet64 else "digits", precisions]
@@ -68,54 +80,67 @@ print(json.dumps(checkpoint.config.to_json()))
 
 
 def rounded(model: ConsistencyModel, dtype: torch.dtype) -> ConsistencyModel:
-    """A copy whose network has weights and activations in `dtype`, channels last: what a torch user would time.
+    """A copy with weights and activations in `dtype`, channels last, as a torch user would run it.
 
-    The preconditioning and the sinusoids of τ, which reaches 1554, stay float32. What leaves the network is `dtype` and becomes float32 at
-    its product with c_out.
+    The preconditioning and the sinusoids of τ, which reaches 1554, stay float32. The output of the network is
+    `dtype` and becomes float32 in its product with c_out.
     """
     import torch
+    from torch.nn.utils import convert_conv2d_weight_memory_format
 
     model = copy.deepcopy(model)
     for name, part in model.network.named_children():
         if name != "embedding":
-            part.to(dtype=dtype, memory_format=torch.channels_last)
+            convert_conv2d_weight_memory_format(part.to(dtype), torch.channels_last)
     model.network.embedding.register_forward_hook(lambda _module, _given, features: features.to(dtype))
     model.network.register_forward_pre_hook(lambda _module, given: (given[0].to(dtype), *given[1:]))
     return model.eval().requires_grad_(False)
 
 
 class TorchPlayer:
-    """A network in torch. Compiled: one CUDA graph per move, whose inputs torch copies into it."""
+    """A network in torch. Compiled, each move is one CUDA graph, into which torch copies the inputs."""
 
     def __init__(self, model: ConsistencyModel, device: str, compiled: bool = False) -> None:
         import torch
 
-        self._model, self._on, self._compiled = model.to(device), torch.device(device), compiled
+        model = model.to(device)
+        self._on, self._compiled = torch.device(device), compiled
         self._levels: dict[tuple[float, int], torch.Tensor] = {}
+        self._call: Callable[..., torch.Tensor] = model
         if compiled:
-            self._model = torch.compile(self._model, mode="max-autotune", fullgraph=True, dynamic=False)
+            self._call = torch.compile(model, mode="max-autotune", fullgraph=True, dynamic=False)
 
     @property
     def device(self) -> str:
-        """For people; of a compiled network whether torch made a CUDA graph of it, which is known once it has played."""
+        """For people. Whether torch made a CUDA graph of a compiled network is known once it has run."""
         import torch
         from torch._dynamo.utils import counters
 
-        graphs = "no CUDA graph" if self._on.type != "cuda" or counters["inductor"]["cudagraph_skips"] else "a CUDA graph per move"
-        return f"{self._on}, torch {torch.__version__}" + (f", max-autotune, {graphs}" if self._compiled else "")
+        where = f"{self._on}, torch {torch.__version__}"
+        if not self._compiled:
+            return where
+        has_graph = self._on.type == "cuda" and not counters["inductor"]["cudagraph_skips"]
+        return f"{where}, max-autotune, {'a CUDA graph per move' if has_graph else 'no CUDA graph'}"
 
-    def play_moves(self, x: Array, moves: Sequence[Move], noises: Sequence[Array | None], labels: Array | None, every: bool) -> Array:
+    def play_moves(
+        self,
+        x: Array,
+        moves: Sequence[Move],
+        noises: Sequence[Array | None],
+        labels: Array | None,
+        every: bool,
+    ) -> Array:
         import torch
 
         with torch.no_grad() if self._compiled else torch.inference_mode():
-            state, *added = (None if values is None else self._up(values) for values in (x, *noises))
+            state, added = self._up(x), [None if noise is None else self._up(noise) for noise in noises]
             label = None if labels is None else self._up(labels)
             for move, noise in zip(moves, added, strict=True):
                 state = state if noise is None else state + noise
-                if self._compiled:  # a replay writes where the one before did; and another layout would be compiled again
+                if self._compiled:  # a replay overwrites its output, and another layout is compiled again
                     state = state.clone(memory_format=torch.channels_last)
-                state = self._model(state, self._level(move.t, len(x)), self._level(move.u, len(x)), label)
-            state = state.contiguous().to("cpu", non_blocking=True)  # pinned, as `_up` has it
+                state = self._call(state, self._level(move.t, len(x)), self._level(move.u, len(x)), label)
+            state = state.contiguous().to("cpu", non_blocking=True)  # pinned memory
             if self._on.type == "cuda":
                 torch.cuda.synchronize()
         return state.numpy()[None]
@@ -137,22 +162,32 @@ class TorchPlayer:
 
 
 class SessionPlayer:
-    """A bundle's graphs in ONNX Runtime with one of its providers. With CUDA the states stay on the GPU."""
+    """A bundle's graphs in ONNX Runtime on one execution provider. With CUDA the states stay on the GPU."""
 
     def __init__(self, bundle: Bundle, precision: str, provider: str) -> None:
+        """Raises RuntimeError or an error of ONNX Runtime unless the provider runs all nodes."""
         import bcm_edge.export.engines
 
-        graphs = {**bundle.graphs(precision), "add_noise": Path(bcm_edge.export.engines.__path__[0]) / "add_noise.onnx"}
+        helpers = Path(bcm_edge.export.engines.__path__[0])
+        graphs = {**bundle.graphs(precision), "add_noise": helpers / "add_noise.onnx"}
         self._where = "cuda" if provider == "CUDAExecutionProvider" else "cpu"
         self._sessions = {name: _session(graph, provider) for name, graph in graphs.items()}
         self.device = f"{provider}, between moves on the {'GPU' if self._where == 'cuda' else 'host'}"
 
-    def play_moves(self, x: Array, moves: Sequence[Move], noises: Sequence[Array | None], labels: Array | None, every: bool) -> Array:
+    def play_moves(
+        self,
+        x: Array,
+        moves: Sequence[Move],
+        noises: Sequence[Array | None],
+        labels: Array | None,
+        every: bool,
+    ) -> Array:
         import numpy as np
 
         state, label = self._up(x), {} if labels is None else {"label": self._up(labels)}
         for move, noise in zip(moves, noises, strict=True):
-            inputs = {"t": self._up(np.full(len(x), move.t, np.float32)), "u": self._up(np.full(len(x), move.u, np.float32)), **label}
+            levels = {"t": np.full(len(x), move.t, np.float32), "u": np.full(len(x), move.u, np.float32)}
+            inputs = {**{name: self._up(level) for name, level in levels.items()}, **label}
             if move.graph == "inverse":
                 inputs["noise"] = self._up(np.zeros_like(x) if noise is None else noise)
             elif noise is not None:
@@ -175,27 +210,58 @@ class SessionPlayer:
         return binding.get_outputs()[0]
 
 
-def providers() -> list[str]:
-    """What onnxruntime can play on here, with the plugin of TensorRT-RTX where that is installed."""
+@functools.cache
+def providers() -> dict[str, str | None]:
+    """Execution provider of ONNX Runtime → None, or why it cannot run. Registers TensorRT-RTX's plugin."""
     import onnxruntime
 
-    names = onnxruntime.get_available_providers()
-    if importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx"):
-        plugin = importlib.import_module("onnxruntime_ep_nv_tensorrt_rtx")
+    reasons: dict[str, str | None] = dict.fromkeys(onnxruntime.get_available_providers())
+    reasons.setdefault("CUDAExecutionProvider", "this onnxruntime has no CUDAExecutionProvider")
+    if RTX not in reasons:
+        reasons[RTX] = _register_rtx()
+    return reasons
+
+
+def _register_rtx() -> str | None:
+    """Register the plugin once per process; why it cannot be used, or None."""
+    import onnxruntime
+
+    name = "onnxruntime_ep_nv_tensorrt_rtx"
+    if importlib.util.find_spec(name) is None:
+        return f"{name} is not installed"
+    try:
+        plugin = importlib.import_module(name)
         onnxruntime.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
-        names = [*names, *sorted({device.ep_name for device in onnxruntime.get_ep_devices()} - set(names))]
-    return names
+    except Exception as error:  # of the plugin, its libraries or ONNX Runtime
+        return f"{name} cannot be registered: {' '.join(str(error).split())}"
+    if not _devices(RTX):
+        return f"{name} offers no device here"
+    return None
+
+
+def _devices(provider: str) -> list[Any]:
+    import onnxruntime
+
+    return [device for device in onnxruntime.get_ep_devices() if device.ep_name == provider]
 
 
 def _session(graph: Path, provider: str) -> InferenceSession:
-    """Raises RuntimeError where ONNX Runtime would go on without the provider."""
+    """A session whose nodes all run on this provider. ONNX Runtime would otherwise fall back to the CPU."""
     import onnxruntime
 
-    options, built_in = onnxruntime.SessionOptions(), provider in onnxruntime.get_available_providers()
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if not built_in:
-        options.add_provider_for_devices([device for device in onnxruntime.get_ep_devices() if device.ep_name == provider], {})
-    session = onnxruntime.InferenceSession(graph, options, providers=[provider] if built_in else None)
+    if provider != "CPUExecutionProvider":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider in onnxruntime.get_available_providers():
+        chosen = [(provider, OPTIONS.get(provider, {}))]
+        session = onnxruntime.InferenceSession(graph, options, providers=chosen)
+    else:
+        if not (devices := _devices(provider)):
+            raise RuntimeError(f"onnxruntime has no device for {provider} here")
+        options.add_provider_for_devices(devices, {})
+        session = onnxruntime.InferenceSession(graph, options)
+    session.disable_fallback()
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"onnxruntime cannot use its {provider} here")
     return session

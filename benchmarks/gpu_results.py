@@ -1,0 +1,134 @@
+"""The figures of benchmarks/gpu.py, and the JSON file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+EAGER, COMPILED, TENSORRT = "torch eager fp16", "torch.compile fp16", "TensorRT fp16"
+SESSIONS = {  # variant → the execution provider of ONNX Runtime that runs it
+    "ONNX Runtime CUDA fp16": "CUDAExecutionProvider",
+    "ONNX Runtime TensorRT-RTX fp16": "NvTensorRTRTXExecutionProvider",
+}
+VARIANTS = (EAGER, TENSORRT, *SESSIONS, COMPILED)  # in order of preparation: torch.compile takes longest
+IN_TURN = "all variants in turn"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant on one schedule. The times are those of a Result in runtime/benchmark.py.
+
+    of_matmul: share of the fp16 matrix product that ran in the same turns. relative_l2: distance of the
+    last state from torch in float32. in_turn: whether all variants took turns in the measurement; otherwise
+    the variant took turns with the matrix product alone.
+    """
+
+    variant: str
+    schedule: str
+    runs: int
+    low_ms: float
+    high_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    images_per_s: float
+    tflops: float
+    of_matmul: float
+    relative_l2: float
+    in_turn: bool
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A schedule on TensorRT in ms: from host to host, on the GPU without copies, and each engine alone."""
+
+    wall_ms: float
+    device_ms: float
+    engines_ms: list[float]
+
+    @property
+    def ratio(self) -> float:
+        return self.wall_ms / sum(self.engines_ms)
+
+
+@dataclass
+class Measured:
+    """One batch size. It grows while the batch size is measured.
+
+    not_run: variant, or "variant, schedule" → reason. ready_s: variant → seconds until it had run all
+    schedules once. noise_ms: schedule → time to draw its noise. played: variant → device and libraries.
+    doing: what is under way now: a variant, "all variants in turn, schedule", or None.
+    """
+
+    batch: int
+    environment: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    chain: Chain | None = None
+    matmul_tflops: float | None = None
+    not_run: dict[str, str] = field(default_factory=dict)
+    ready_s: dict[str, float] = field(default_factory=dict)
+    noise_ms: dict[str, float] = field(default_factory=dict)
+    played: dict[str, str] = field(default_factory=dict)
+    doing: str | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Measured:
+        chain = Chain(**values["chain"]) if values["chain"] else None
+        return cls(**{**values, "rows": [Row(**row) for row in values["rows"]], "chain": chain})
+
+    @classmethod
+    def read(cls, path: Path) -> Measured:
+        return cls.from_json(json.loads(path.read_text()))
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    def of(self, variant: str) -> dict[str, Row]:
+        """Schedule → row of a variant; empty if the variant was not measured."""
+        return {row.schedule: row for row in self.rows if row.variant == variant}
+
+    def put(self, row: Row) -> None:
+        """Add a row, or replace the row of the same variant and schedule."""
+        for i, each in enumerate(self.rows):
+            if (each.variant, each.schedule) == (row.variant, row.schedule):
+                self.rows[i] = row
+                return
+        self.rows.append(row)
+
+
+class Results:
+    """The JSON file of all batch sizes of one network. Each change is written at once and atomically."""
+
+    def __init__(self, path: Path, network: str) -> None:
+        """Read the file if it exists. Raises ValueError if it holds something else."""
+        self.path, self.network = path, network
+        self.batches: dict[int, Measured] = {}
+        if not path.exists():
+            return
+        try:
+            values = json.loads(path.read_text())
+            measured = [Measured.from_json(each) for each in values["batches"]]
+            held = values["network"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a result of this benchmark") from error
+        if held != network:
+            raise ValueError(f"{path} holds results of {held}; choose another file for {network}")
+        self.batches = {each.batch: each for each in measured}
+
+    def put(self, measured: Measured) -> None:
+        """Add or replace a batch size. Figures of an earlier call stay until there is a new one."""
+        if measured.rows or measured.batch not in self.batches:
+            self.batches[measured.batch] = measured
+            self.save()
+
+    def save(self) -> None:
+        batches = [asdict(self.batches[batch]) for batch in sorted(self.batches)]
+        write_json(self.path, {"network": self.network, "batches": batches})
+
+
+def write_json(path: Path, values: Any) -> None:
+    from bcm_edge.runtime.cache import write_atomically
+
+    write_atomically(path, json.dumps(values))

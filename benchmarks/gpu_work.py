@@ -1,0 +1,127 @@
+"""What benchmarks/gpu.py runs and times: inputs, variants, the matrix product, and TensorRT's launches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from gpu_results import COMPILED, SESSIONS, TENSORRT
+from networks import SessionPlayer, TorchPlayer, providers, rounded
+
+PART = 16  # images per call in float32
+
+Inputs = tuple[Any, Any, Any, Any]  # x, moves, noises, labels: the arguments of play_moves
+
+
+def inputs_of(program: Any, batch: int, config: Any) -> Inputs:
+    """What the chain gives a device for a schedule, on the images that runtime/benchmark.py plays."""
+    import numpy as np
+
+    from bcm_edge.runtime import chain
+    from bcm_edge.runtime.backends.null import NullBackend
+    from bcm_edge.runtime.noise import START_DRAW, standard_normal
+
+    seeds, shape = list(range(batch)), NullBackend(config.sample_shape, config.num_classes)
+
+    def start() -> Any:
+        if program.from_image:
+            return np.tanh(standard_normal(seeds, config.sample_shape, START_DRAW))
+        return chain.start_state(program, shape, seeds)
+
+    labels = None if config.num_classes is None else np.arange(batch) % config.num_classes
+    return start(), program.moves, chain.injected_noises(program, shape, seeds), labels
+
+
+def in_parts(player: Any, x: Any, moves: Any, noises: Any, labels: Any) -> Any:
+    """The last state, computed for PART images at a time. Each image has noise of its own."""
+    import numpy as np
+
+    states = []
+    for part in (slice(start, start + PART) for start in range(0, len(x), PART)):
+        own_noises = [None if noise is None else noise[part] for noise in noises]
+        own_labels = None if labels is None else labels[part]
+        states.append(player.play_moves(x[part], moves, own_noises, own_labels, every=False)[-1])
+    return np.concatenate(states)
+
+
+def distance(state: Any, truth: Any) -> float:
+    """Relative L2."""
+    import numpy as np
+
+    difference = np.linalg.norm((state - truth).ravel().astype(np.float64))
+    return float(difference / np.linalg.norm(truth.ravel().astype(np.float64)))
+
+
+def opened(variant: str, bundle: Any, model: Any) -> Any:
+    """The player of a variant. Raises BackendError if it cannot run here."""
+    import torch
+
+    from bcm_edge.errors import BackendError
+    from bcm_edge.runtime.backends import open_backend
+
+    if variant == TENSORRT:
+        return open_backend("tensorrt", bundle, "fp16")
+    if variant in SESSIONS:
+        provider = SESSIONS[variant]
+        if reason := providers()[provider]:
+            raise BackendError(reason)
+        return SessionPlayer(bundle, "fp16", provider)
+    return TorchPlayer(rounded(model, torch.float16), "cuda", compiled=variant == COMPILED)
+
+
+class Timed:
+    """Work on a CUDA stream (None: torch's current one) between two events; `ms` has the time of each run.
+
+    The work runs once before the first event, so that the GPU does not wait for the host in between.
+    """
+
+    def __init__(self, work: Callable[[], object], stream: Any = None) -> None:
+        self._work, self._stream = work, stream
+        self.ms: list[float] = []
+
+    def __call__(self) -> None:
+        import torch
+
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._work()
+        start.record(self._stream)
+        self._work()
+        end.record(self._stream)
+        end.synchronize()
+        self.ms.append(start.elapsed_time(end))
+
+
+def matrix_product(size: int) -> Timed:
+    """One product of two random fp16 matrices of this many rows and columns."""
+    import torch
+
+    a, b, out = (torch.randn(size, size, dtype=torch.float16, device="cuda") for _ in range(3))
+    return Timed(partial(torch.matmul, a, b, out=out))
+
+
+def product_tflops(size: int, ms: float) -> float:
+    return 2 * size**3 / ms / 1e9
+
+
+def engine_launches(backend: Any, x: Any, moves: Any, noises: Any, labels: Any) -> list[Timed]:
+    """What the TensorRT backend launches for each move alone and last for all moves, without its copies."""
+    import torch
+
+    handle = int(backend._stream.handle)
+    stream = torch.cuda.ExternalStream(handle)
+
+    def schedules() -> Iterator[tuple[Any, Any]]:
+        for move, noise in zip(moves, noises, strict=True):
+            yield [move], [noise]
+        yield moves, noises
+
+    launches = []
+    for own_moves, own_noises in schedules():
+        backend.play_moves(x, own_moves, own_noises, labels, every=False)  # uploads, and records a graph
+        with backend._chain(own_moves, own_noises, len(x), pixels=False) as chain:
+            if chain._graph is None:
+                launches.append(Timed(partial(chain._enqueue, handle), stream))
+            else:
+                launches.append(Timed(partial(chain._graph.launch, backend._stream), stream))
+    return launches

@@ -1,0 +1,159 @@
+"""The players and inputs of benchmarks/gpu.py on the CPU: torch and ONNX Runtime run what the chain runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gpu_figures import players, work
+from networks import random_model
+from torch._dynamo.testing import CompileCounter
+
+from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
+from bcm_edge.model.player import TorchBackend
+from bcm_edge.runtime import benchmark
+from bcm_edge.runtime.backends.null import NullBackend
+from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.chain import play
+from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, Schedule, parse_schedule
+
+NAMES = ("one-step", "mixture-4", "invert-2")
+RENOISED = parse_schedule("80>2.4 +1 1>0.002")  # noise before a move whose graph does not add it
+PROGRAMS = [*(parse_schedule(DEFAULT_SCHEDULES[name]) for name in NAMES), RENOISED]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits as the benchmark exports them."""
+    return players.prepare(tmp_path_factory.mktemp("digits"), False, "fp32,fp16")[2]
+
+
+def chain_and_inputs(program: Schedule, n: int) -> tuple[Any, np.ndarray, tuple[Any, ...]]:
+    """The digits model, the last state of the chain on torch, and the inputs of a player for the same images."""
+    model = load_checkpoint(shipped_checkpoint()).model()
+    inputs = work.inputs_of(program, n, model.config)
+    image = inputs[0] if program.from_image else None
+    return model, play(program, TorchBackend(model), list(range(n)), inputs[3], image), inputs
+
+
+class Recorder(NullBackend):
+    """A device that keeps the arguments of play_moves."""
+
+    files, max_batch = {}, 64
+    arguments: tuple[Any, ...] = ()
+
+    def play_moves(self, x: np.ndarray, moves: Any, noises: Any, labels: Any, every: bool) -> np.ndarray:
+        self.arguments = (x, moves, noises, labels)
+        return np.zeros((1, *x.shape), np.float32)
+
+    def play_to_pixels(self, *_: Any) -> Any: ...
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_are_those_that_the_chain_gives_a_device(name: str) -> None:
+    program, device = parse_schedule(DEFAULT_SCHEDULES[name]), Recorder((3, 8, 8), 10)
+    benchmark.player(device, program, 3)()
+    config = SimpleNamespace(sample_shape=(3, 8, 8), num_classes=10)
+    x, moves, noises, labels = work.inputs_of(program, 3, config)
+    np.testing.assert_array_equal(x, device.arguments[0])
+    assert moves == device.arguments[1]
+    for noise, expected in zip(noises, device.arguments[2], strict=True):
+        assert noise is expected is None or np.array_equal(noise, expected)
+    np.testing.assert_array_equal(labels, device.arguments[3])
+
+
+def test_state_in_parts_is_the_state_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model()
+    player, inputs = players.TorchPlayer(model, "cpu"), work.inputs_of(RENOISED, 5, model.config)
+    whole = player.play_moves(*inputs, every=False)[-1]
+    monkeypatch.setattr(work, "PART", 2)
+    assert work.distance(work.in_parts(player, *inputs), whole) < 1e-6
+
+
+def test_relative_distance() -> None:
+    assert work.distance(np.float32([[3, 0]]), np.float32([[3, 4]])) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=str)
+def test_torch_player_runs_what_the_chain_runs(program: Schedule) -> None:
+    model, state, inputs = chain_and_inputs(program, 3)
+    player = players.TorchPlayer(model, "cpu")
+    assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 1e-6
+    half = players.TorchPlayer(players.rounded(model, torch.float16), "cpu").play_moves(*inputs, every=False)
+    assert (half.shape, half.dtype) == ((1, 3, 1, 8, 8), np.float32)
+    assert 1e-5 < work.distance(half[-1], state) < 5e-3
+
+
+def test_rounded_network_keeps_its_sinusoids_and_its_model() -> None:
+    model = random_model()
+    half = players.rounded(model, torch.float16)
+    assert {p.dtype for p in half.network.parameters()} == {torch.float16}
+    assert half.network.embedding.frequencies.dtype == torch.float32
+    assert {p.dtype for p in model.network.parameters()} == {torch.float32}
+    assert half.network.out[2].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_compiled_network_is_one_graph_for_all_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, asked, real = CompileCounter(), [], torch.compile
+    torch._dynamo.reset()
+
+    def compile_with(model: Any, **options: Any) -> Any:
+        asked.append(options)
+        return real(model, backend=counter, fullgraph=options["fullgraph"], dynamic=options["dynamic"])
+
+    monkeypatch.setattr(torch, "compile", compile_with)
+    model, state, inputs = chain_and_inputs(PROGRAMS[1], 2)
+    player = players.TorchPlayer(players.rounded(model, torch.float16), "cpu", compiled=True)
+    for _ in range(2):
+        assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 5e-3
+    assert asked == [{"mode": "max-autotune", "fullgraph": True, "dynamic": False}]
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=str)
+def test_session_player_runs_what_the_chain_runs(bundle: Path, program: Schedule) -> None:
+    _, state, inputs = chain_and_inputs(program, 3)
+    player = players.SessionPlayer(open_bundle(bundle), "fp32", "CPUExecutionProvider")
+    assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 1e-5
+
+
+def test_provider_that_runs_no_node_is_refused(bundle: Path) -> None:
+    import onnxruntime
+
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no provider that leaves all nodes to the CPU")
+    with pytest.raises(Exception, match="fallback to CPU EP has been explicitly disabled"):
+        players.SessionPlayer(open_bundle(bundle), "fp16", "AzureExecutionProvider")
+
+
+def test_provider_without_a_device_is_refused(bundle: Path) -> None:
+    with pytest.raises(RuntimeError, match="no device for NoSuchExecutionProvider here"):
+        players.SessionPlayer(open_bundle(bundle), "fp16", "NoSuchExecutionProvider")
+
+
+def test_providers_have_a_reason_where_they_cannot_run() -> None:
+    import onnxruntime
+
+    reasons = players.providers()
+    assert reasons["CPUExecutionProvider"] is None
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert reasons["CUDAExecutionProvider"] == "this onnxruntime has no CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("library", "reason"),
+    [
+        (None, "onnxruntime_ep_nv_tensorrt_rtx is not installed"),
+        ("/nowhere/librtx.so", "onnxruntime_ep_nv_tensorrt_rtx cannot be registered: "),
+    ],
+)
+def test_rtx_plugin_that_cannot_be_used_says_why(library: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if library is not None:
+        code = f"def get_ep_name(): return {players.RTX!r}\ndef get_library_path(): return {library!r}\n"
+        (tmp_path / "onnxruntime_ep_nv_tensorrt_rtx.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+    assert players._register_rtx().startswith(reason)
