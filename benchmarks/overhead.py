@@ -47,12 +47,15 @@ def main() -> None:
 def chain_and_bare(bundle: Path, runs: int) -> tuple[list[float], list[float]]:
     """Seconds of one image through the API, and through the same session called by hand, in turn."""
     import bcm_edge
+    from bcm_edge.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     bcm = bcm_edge.load(bundle)
     program = bcm_edge.parse_schedule(SCHEDULE)
     x = 80 * np.random.default_rng(0).normal(size=(1, *bcm.sample_shape)).astype(np.float32)
-    feeds = [{"t": np.float32([m.t]), "u": np.float32([m.u]), "label": np.int64([0])} for m in program.moves]
+    levels = [{"t": np.array([m.t], np.float32), "u": np.array([m.u], np.float32)} for m in program.moves]
+    feeds = [{**level, "label": np.zeros(1, np.int64)} for level in levels]
     bcm.generate(1, schedule=program, labels=0)
+    assert isinstance(bcm.backend, OnnxRuntimeBackend)
     session = bcm.backend._session("forward")  # the one the chain uses
 
     def by_hand() -> None:

@@ -13,6 +13,7 @@ The last line of stdout is the same as JSON. Sides that cannot run here are name
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import subprocess
@@ -20,9 +21,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from networks import prepare
+
+if TYPE_CHECKING:
+    from bcm_edge.model.preconditioning import ConsistencyModel
+    from bcm_edge.runtime.bundle import Bundle
 
 EAGER = "PyTorch eager, as the authors run it"
 OURS = (("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
@@ -93,7 +100,7 @@ def measure(path: Path, batch: int, seconds: float) -> dict:
     eager = sides[EAGER][1]
     values = {}
     for (name, (_, images, ready)), own in zip(sides.items(), turns, strict=True):
-        played = summarise(Named(name), batch, 1, own, Start(0, 0), None, 1)
+        played = summarise(Side(name), batch, 1, own, Start(0, 0), None, 1)
         error = float(((images - eager) ** 2).sum() ** 0.5 / (eager**2).sum() ** 0.5)
         values[name] = (played, {"ms": played.p50_ms, "runs": played.runs, "ready_s": ready, "relative_l2": error})
     base = values[EAGER][0]
@@ -101,19 +108,17 @@ def measure(path: Path, batch: int, seconds: float) -> dict:
     return {"batch": batch, "taken_by_others": taken, "sides": rows, "skipped": skipped}
 
 
-class Named:
-    """As much of a backend as a result wants to know of it."""
+@dataclass(frozen=True)
+class Side:
+    """What is measured, as a result states it: its name alone."""
 
-    precision = device = ""
+    name: str
+    precision: str = ""
+    device: str = ""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
 
-
-def side_makers(bundle, model, batch: int) -> dict[str, Callable[[], Callable]]:
+def side_makers(bundle: Bundle, model: ConsistencyModel, batch: int) -> dict[str, Callable[[], Callable]]:
     """Name → what prepares that side and returns its play: images [N, C, H, W] in [-1, 1] or a little beyond."""
-    import torch
-
     from bcm_edge.model.player import TorchBackend
     from bcm_edge.runtime.backends import open_backend
     from bcm_edge.runtime.benchmark import player
@@ -122,9 +127,9 @@ def side_makers(bundle, model, batch: int) -> dict[str, Callable[[], Callable]]:
     program = parse_schedule(PROGRAM)
 
     def compiled() -> Callable:
-        backend = TorchBackend(model)
-        backend.model = torch.compile(model, fullgraph=True, dynamic=False)
-        return player(backend, program, batch)
+        compiled_model = copy.copy(model)  # shares the weights; the other sides keep the model as it is
+        compiled_model.compile(fullgraph=True, dynamic=False)
+        return player(TorchBackend(compiled_model), program, batch)
 
     def ours(name: str, precision: str) -> Callable:
         return player(open_backend(name, bundle, precision), program, batch)
@@ -137,7 +142,7 @@ def side_makers(bundle, model, batch: int) -> dict[str, Callable[[], Callable]]:
     }
 
 
-def diffusers_pipeline(model, batch: int) -> Callable:
+def diffusers_pipeline(model: ConsistencyModel, batch: int) -> Callable:
     """diffusers' pipeline with its scheduler around the same network, in one step from the same noise.
 
     The scheduler has the c_skip and c_out of consistency models, not those of a BCM: the picture differs by some thousandths, the work

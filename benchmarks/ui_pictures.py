@@ -14,7 +14,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -24,7 +24,8 @@ from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.server import Window
 
 LOTS = "{ let state = 1001354156; Math.random = () => (state = (state * 48271) % 2147483647) / 2147483647; }"
-SCHEMES = {"generate": "light", "reconstruct": "light", "between": "dark", "fill": "light"}
+Scheme = Literal["light", "dark"]
+SCHEMES: dict[str, Scheme] = {"generate": "light", "reconstruct": "light", "between": "dark", "fill": "light"}
 
 
 def main() -> None:

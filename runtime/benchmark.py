@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -46,6 +47,32 @@ bcm = package.load(bundle, backend, precision=precision)
 player(bcm.backend, parse_schedule(schedule), int(batch))()
 print(peak_mb(), flush=True)
 """
+
+
+class Described(Protocol):
+    """What a result states of whatever was measured. A backend has it all."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+
+class Timed(Protocol):
+    """Measured times in ms, as a Result has them."""
+
+    @property
+    def p50_ms(self) -> float: ...
+
+    @property
+    def low_ms(self) -> float: ...
+
+    @property
+    def high_ms(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -124,7 +151,7 @@ def _turn(run: Play) -> list[float]:
     return times[1:] or times
 
 
-def summarise(backend: Backend, batch: int, nfe: int, turns: Turns, start: Start, flop: int | None, matmul_gflops: float) -> Result:
+def summarise(backend: Described, batch: int, nfe: int, turns: Turns, start: Start, flop: int | None, matmul_gflops: float) -> Result:
     """The result of a variant. flop: of one network call on one image; matmul_gflops: what matrix products reached beside it."""
     times = np.concatenate(turns)
     p50, p90, p99 = (float(p) for p in 1e3 * np.percentile(times, [50, 90, 99]))
@@ -215,7 +242,7 @@ def flop_per_call(graph: Path) -> int | None:
         raise BundleError(f"{graph}: its shapes cannot be inferred ({first_line(error)})") from error
 
 
-def differ(a: Result, b: Result) -> bool:
+def differ(a: Timed, b: Timed) -> bool:
     """Whether more than noise lies between two variants: the middle halves of their turns do not overlap, and their medians are at
     least CLAIM apart."""
     fast, slow = sorted((a, b), key=lambda result: result.p50_ms)

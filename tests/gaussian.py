@@ -24,8 +24,9 @@ class GaussianBackend:
 
     name = "gaussian"
     device = "pencil"
-    sample_shape = SHAPE
-    num_classes = None
+    precision = "fp32"
+    sample_shape: tuple[int, int, int] = SHAPE
+    num_classes: int | None = None
 
     def __init__(self, poison: float | None = None) -> None:
         self.calls: list[tuple[Move, bool]] = []

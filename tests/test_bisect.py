@@ -80,8 +80,8 @@ def negate_on_disk(name: str) -> Callable[[onnx.ModelProto, Path], None]:
     def change(proto: onnx.ModelProto, folder: Path) -> None:
         (tensor,) = (t for t in proto.graph.initializer if t.name == name)
         place = {entry.key: entry.value for entry in tensor.external_data}
-        types = {onnx.TensorProto.FLOAT16: np.float16, onnx.TensorProto.FLOAT: np.float32}
-        content = np.memmap(folder / place["location"], types[tensor.data_type], "r+", int(place["offset"]), tuple(tensor.dims))
+        dtype = np.float16 if tensor.data_type == onnx.TensorProto.FLOAT16 else np.float32
+        content = np.memmap(folder / place["location"], dtype, "r+", int(place["offset"]), tuple(tensor.dims))
         content[:] = -content
         content.flush()
 
@@ -116,7 +116,7 @@ def test_the_convolution_with_a_wrong_weight_is_named(damaged: Callable[..., Bun
 
 def test_an_overflow_is_named_with_what_the_reference_reaches(tmp_path: Path):
     model, layer = random_model(), "input_blocks.1.0.in_layers.2"
-    model.get_submodule(f"network.{layer}").weight *= 5e5  # the normalisation after it takes that out again
+    model.get_parameter(f"network.{layer}.weight").mul_(5e5)  # the normalisation after it undoes that
     bundle = exported(tiny(model), tmp_path / "b", "fp32", "fp16", "bf16")
     recording = recorded(model, bundle)
     stray = first_stray_layer(bundle, "fp16", recording, BOUNDS["fp16"])

@@ -44,6 +44,7 @@ def pictures(n: int) -> np.ndarray:
 def test_samples_are_spread_evenly_over_classes():
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     drawn = draw_samples(pictures(100), labels, 45, "x", SHAPE, 3)
+    assert drawn.labels is not None
     assert np.bincount(drawn.labels).tolist() == [18, 17, 10]  # all ten of the smallest class, the rest shared
     assert len(np.unique(drawn.images, axis=0)) == 45
     assert drawn.digest == draw_samples(pictures(100), labels, 45, "x", SHAPE, 3).digest

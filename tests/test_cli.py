@@ -18,6 +18,7 @@ import click
 import numpy as np
 import onnx
 import pytest
+from archives import write_npz
 from click.testing import Result
 from PIL import Image
 
@@ -65,7 +66,7 @@ def rewrite_golden(bundle: Path, change: Callable[[dict[str, np.ndarray]], None]
     golden = bundle / "golden.npz"
     arrays = arrays_of(golden)
     change(arrays)
-    np.savez(golden, **arrays)
+    write_npz(golden, arrays)
     data = golden.read_bytes()
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["files"]["golden.npz"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -452,7 +453,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subpr
         distribution = importlib.metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}:
             if not (site / top).exists():
-                (site / top).symlink_to(distribution.locate_file(top))
+                (site / top).symlink_to(Path(str(distribution.locate_file(top))))
         needed = [re.split(r"[ ;<>=!~(]", line)[0] for line in distribution.requires or () if "extra ==" not in line]
         waiting += [other for other in needed if other not in waiting and _installed(other)]
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from archives import write_npz
 from conftest import Cli
 from refusals import refusal
 
@@ -282,8 +283,10 @@ def test_progress_says_what_is_being_measured(quick):
 def npz(path: Path, images: tuple[int, ...], labels: int | None = None) -> Path:
     """Random pictures, with labels below a number."""
     random = np.random.default_rng(images[0])
-    given = {} if labels is None else {"labels": np.arange(images[0]) % labels}
-    np.savez(path, images=random.integers(0, 256, images, dtype=np.uint8), **given)
+    arrays: dict[str, np.ndarray] = {"images": random.integers(0, 256, images, dtype=np.uint8)}
+    if labels is not None:
+        arrays["labels"] = np.arange(images[0]) % labels
+    write_npz(path, arrays)
     return path
 
 

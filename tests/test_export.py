@@ -35,8 +35,9 @@ def run(folder: Path, direction: str, **feeds: np.ndarray) -> np.ndarray:
 def batch(n: int, config: NetworkConfig = TINY) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(n)
     t, u = rng.uniform(0.01, 80, n), rng.uniform(0.01, 80, n)  # every sample between levels of its own
-    feeds = {"x": rng.normal(size=(n, *config.sample_shape)) * t[:, None, None, None], "t": t, "u": u}
-    feeds = {name: values.astype(np.float32) for name, values in feeds.items()}
+    noisy = rng.normal(size=(n, *config.sample_shape)) * t[:, None, None, None]
+    inputs = {"x": noisy, "t": t, "u": u}
+    feeds: dict[str, np.ndarray] = {name: values.astype(np.float32) for name, values in inputs.items()}
     if config.num_classes:
         feeds["label"] = rng.integers(0, config.num_classes, n)
     return feeds

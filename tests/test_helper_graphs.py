@@ -16,7 +16,8 @@ FOLDER = Path(helper_graphs.__file__).parent
 
 
 def run(name: str, **inputs: np.ndarray) -> list[np.ndarray]:
-    return onnxruntime.InferenceSession(FOLDER / f"{name}.onnx", providers=["CPUExecutionProvider"]).run(None, inputs)
+    session = onnxruntime.InferenceSession(FOLDER / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    return [np.asarray(output) for output in session.run(None, inputs)]
 
 
 @pytest.mark.parametrize("model", [helper_graphs.add_noise(), helper_graphs.to_uint8()], ids=lambda model: model.graph.name)

@@ -282,6 +282,7 @@ def test_the_classifier_knows_larger_pictures():
     train, test = (load_digits(part) for part in ("train", "test"))
     larger = [replace(data, images=data.images.repeat_interleave(4, 2).repeat_interleave(4, 3)) for data in (train, test)]
     found = train_classifier(larger[0]).predict(larger[1].images.numpy())
+    assert test.labels is not None
     assert (found == test.labels.numpy()).mean() >= 0.95
 
 
@@ -334,6 +335,7 @@ def test_scores_fall_with_damage_and_with_what_is_missing(judge: Judge):
     assert damaged.ratio > 10
     assert damaged.kid > 10 * abs(judge.reference.kid)
     assert damaged.precision < judge.reference.precision - 0.2
+    assert digits.labels is not None
     few = judge.scores(digits.images[digits.labels < 3].numpy())  # three classes of ten
     assert few.precision > 0.8
     assert few.recall < 0.5
@@ -362,6 +364,10 @@ def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(fitted: C
     assert (judge.floor, judge.samples, len(judge.images), len(judge.originals)) == (again.floor, 100, len(test), 7)
     chosen = next(images for images in extractor.seen if len(images) == 100)
     assert judge.floor == frechet_distance(Brightness().features(chosen), judge.features)
+    assert train.labels is not None
+    assert test.labels is not None
+    assert judge.wanted is not None
+    assert judge.original_labels is not None
     assert labelled(chosen, judge.wanted) <= labelled(train.images.numpy(), train.labels.numpy())
     assert labelled(judge.originals, judge.original_labels) <= labelled(test.images.numpy(), test.labels.numpy())
     assert np.bincount(judge.wanted, minlength=10).min() >= 1
@@ -385,7 +391,7 @@ def test_fewer_images_are_generated_and_inverted(fitted: Classifier):
 @pytest.mark.parametrize(("numbers", "asked"), [({"samples": 1258}, 1258), ({"samples": 3}, 3), ({"reconstructed": 361}, 361)])
 def test_numbers_of_images_that_are_not_there_are_refused(fitted: Classifier, numbers: dict[str, int], asked: int):
     with pytest.raises(ImageError, match=rf"{asked} of its \d+ images were asked for"):
-        Judge(fitted, load_digits("train"), load_digits("test"), **numbers)
+        Judge(fitted, load_digits("train"), load_digits("test"), extractor=None, **numbers)
 
 
 def test_data_without_labels_is_scored_and_refused_only_where_classes_are_needed():

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from conftest import Cli
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 import bcm_edge
 from bcm_edge.runtime.images import from_uint8, read_images, to_uint8
@@ -42,6 +44,7 @@ def test_interpolate_writes_a_moving_picture(digits_bundle: Path, folder: Path, 
     done = cli("interpolate", digits_bundle, folder / "three.png", folder / "five.png", "--label", "3,5", "--frames", 5, "-o", output)
     assert done.exit_code == 0, done.output
     with Image.open(output) as moving:
+        assert isinstance(moving, GifImageFile | PngImageFile)
         assert moving.n_frames == 8 and moving.size == (68, 68)  # 5 there, 3 back; 64 pixels and a margin
     again = cli("interpolate", digits_bundle, folder / "three.png", folder / "five.png", "--label", "3,5", "-o", output)
     assert again.exit_code == 2 and "exists already" in again.stderr

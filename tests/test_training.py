@@ -40,6 +40,12 @@ def trained_a_little(dataset: Dataset) -> Trainer:
     return run
 
 
+def bcm_objective(run: Trainer) -> Objective:
+    """The objective of a run that trains a BCM and no denoiser."""
+    assert isinstance(run.objective, Objective)
+    return run.objective
+
+
 # ---- the objective
 
 
@@ -102,7 +108,8 @@ def test_gradient_passes_through_the_frozen_network_to_the_live_one_only():
     assert labels is not None
     n = len(dataset)
     at = Draw(torch.full((n,), 1.5), torch.full((n,), 1.2), torch.full((n,), 0.6), torch.ones_like(dataset.images))
-    soft = run.objective(dataset.images, labels, at)["soft"]
+    loss = bcm_objective(run)
+    soft = loss(dataset.images, labels, at)["soft"]
     got = torch.autograd.grad(soft, run.parameters, allow_unused=True)
 
     half = n // 2
@@ -111,9 +118,10 @@ def test_gradient_passes_through_the_frozen_network_to_the_live_one_only():
     constant.requires_grad_(False)
     x, y, low = dataset.images[:half], labels[:half], torch.full((half,), 0.002)
     t, near, u = (level[:half] for level in (at.t, at.t_near, at.u))
+    assert isinstance(run.model, ConsistencyModel)
     moved = run.model(x + 1.5 * at.z[:half], t, u, y)
     target = constant(x + 1.2 * at.z[:half], near, low, y)
-    expected_loss = (pseudo_huber(constant(moved, u, low, y), target, run.objective.c) / 0.9).mean()
+    expected_loss = (pseudo_huber(constant(moved, u, low, y), target, loss.c) / 0.9).mean()
     expected = torch.autograd.grad(expected_loss, run.parameters, allow_unused=True)
 
     assert soft.item() == pytest.approx(expected_loss.item(), rel=1e-5)
@@ -129,15 +137,15 @@ def test_target_carries_no_gradient(monkeypatch):
     n = len(dataset)
     at = Draw(torch.full((n,), 1.5), torch.full((n,), 1.2), torch.full((n,), 0.6), torch.ones_like(dataset.images))
     calls = []
-    forward = type(run.model).forward
+    forward = ConsistencyModel.forward
 
     def spying(self, x, t, u, label=None):
         out = forward(self, x, t, u, label)
         calls.append((len(x), out.requires_grad, [p.requires_grad for p in self.parameters()]))
         return out
 
-    monkeypatch.setattr(type(run.model), "forward", spying)
-    run.objective(dataset.images, None, at)
+    monkeypatch.setattr(ConsistencyModel, "forward", spying)
+    bcm_objective(run)(dataset.images, None, at)
     (target_size, target_grad, _), (live_size, live_grad, live), (soft_size, soft_grad, frozen) = calls
     assert (target_size, live_size, soft_size) == (12, 18, 6)
     assert (target_grad, live_grad, soft_grad) == (False, True, True)
@@ -149,11 +157,12 @@ def test_frozen_network_follows_the_live_one():
     dataset = random_data()
     run = trained_a_little(dataset)
     for name, parameter in run.model.named_parameters():
-        assert torch.equal(run.objective.frozen[name], parameter)
+        assert torch.equal(bcm_objective(run).frozen[name], parameter)
 
 
 def test_pseudo_huber_constant_grows_with_the_image():
-    assert Objective(Trainer(random_data(), network_for(random_data(), 8), SMALL).model).c == pytest.approx(objective.HUBER * 8)
+    run = Trainer(random_data(), network_for(random_data(), 8), SMALL)
+    assert bcm_objective(run).c == pytest.approx(objective.HUBER * 8)
 
 
 # ---- the run
@@ -170,7 +179,7 @@ def test_learning_rate_warms_up_and_decays():
 def test_options_that_cannot_be_used():
     for wrong in ({"steps": 0}, {"channels": 12}, {"intervals": 5}, {"learning_rate": float("nan")}, {"batch": -1}, {"seed": -1}):
         with pytest.raises(InputError, match=next(iter(wrong))):
-            TrainOptions(**wrong)
+            replace(SMALL, **wrong)
 
 
 def test_divergence_is_an_error_that_names_the_step():

@@ -24,7 +24,13 @@ BUNDLE_FILES = ("forward.onnx", "golden.npz", "inverse.onnx", "weights.bin")
 
 Cli = Callable[..., Result]
 
-fuzzed = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+fuzzed = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 # Bundles

@@ -23,7 +23,13 @@ DIGITS_FIELDS = {"image_size": 8, "num_head_channels": 32, "norm_groups": 8}  # 
 
 Cli = Callable[..., Result]
 
-fuzzed = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+fuzzed = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 # Checkpoints

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import write_npz
 from click.testing import Result
 from PIL import Image
 from refusals import Payload, edit_manifest, refusal
@@ -167,7 +168,7 @@ def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path
 def test_npz_whose_images_do_not_fit(
     refuse_invert: Callable[..., str], tmp_path: Path, arrays: dict[str, np.ndarray], problem: str
 ) -> None:
-    np.savez(tmp_path / "in.npz", **arrays)
+    write_npz(tmp_path / "in.npz", arrays)
     assert refuse_invert(tmp_path / "in.npz") == f"{tmp_path}/in.npz: {problem}"
 
 

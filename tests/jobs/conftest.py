@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import write_npz
 
 import bcm_edge
 from bcm_edge import BCM
@@ -71,7 +72,8 @@ def write_shards(folder: Path, arrays: dict[str, np.ndarray], lengths: tuple[int
     folder.mkdir()
     ends = np.cumsum(lengths)
     for index, (end, length) in enumerate(zip(ends, lengths, strict=True)):
-        np.savez(folder / f"{chr(ord('a') + index)}.npz", **{name: arrays[name][end - length : end] for name in names})
+        rows = {name: arrays[name][end - length : end] for name in names}
+        write_npz(folder / f"{chr(ord('a') + index)}.npz", rows)
     return folder
 
 

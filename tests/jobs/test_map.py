@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import write_npz
 
 from bcm_edge import BCM
 
@@ -92,8 +93,8 @@ def test_restore_guesses_labels_and_names_what_cannot_be_done(
         joined(tmp_path / "out", "images"), bcm.restore(digits["images"][20:], strength=0.5, seed=20, labels=labels)
     )
     whole = {name: digits[name][:20] for name in ("images", "labels")}
-    np.savez(shards / "a.npz", **whole)  # both are mended, and the same command does them alone
-    np.savez(shards / "d.npz", **whole)
+    write_npz(shards / "a.npz", whole)  # both are mended, and the same command does them alone
+    write_npz(shards / "d.npz", whole)
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("b.npz", "c.npz")}
     ended = map_on(*arguments)
     assert ended.returncode == 0, ended.stderr

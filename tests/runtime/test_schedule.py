@@ -62,7 +62,7 @@ def test_programs_join_where_their_levels_meet():
     joined = parse_schedule("+0.07 0.07>15>80") + parse_schedule("80>2.4>0.002")
     assert str(joined) == "+0.07 0.07>15>80>2.4>0.002" and joined.nfe == 4
     with pytest.raises(BcmError, match="starts at level 40"):
-        parse_schedule("+0.07 0.07>80") + parse_schedule("40>0.002")
+        _ = parse_schedule("+0.07 0.07>80") + parse_schedule("40>0.002")
 
 
 levels = st.floats(0.002, 80, allow_nan=False)
