@@ -13,7 +13,7 @@ from typing import Any
 
 from .backends.onnxruntime import threads
 
-LIBRARIES = ("numpy", "onnxruntime", "openvino", "torch")
+LIBRARIES = ("numpy", "onnxruntime", "openvino", "torch")  # modules, and the distributions that usually provide them
 FLAGS = (  # instruction sets that decide how fast a precision is: x86, then Arm (where /proc/cpuinfo names them differently)
     *("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_fp16"),
     *("asimd", "asimdhp", "asimddp", "fphp", "bf16", "i8mm", "sve", "sve2"),
@@ -62,13 +62,19 @@ def busy_seconds(root: Path = Path("/")) -> float | None:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and of every library that may compute; None if not installed. Imports none of them."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        found[name] = None
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    """The versions of Python and of every library that may compute, by distribution. Imports none of them.
+
+    Several distributions can provide one module, such as onnxruntime and onnxruntime-gpu: all that are installed are listed. A name of
+    LIBRARIES that is not installed has None.
+    """
+    providers = importlib.metadata.packages_distributions()
+    result: dict[str, str | None] = {"python": platform.python_version()}
+    for module in LIBRARIES:
+        result[module] = None
+        for name in dict.fromkeys((module, *sorted(providers.get(module, ())))):
+            with suppress(importlib.metadata.PackageNotFoundError):
+                result[name] = importlib.metadata.version(name)
+    return result
 
 
 def cpu_model(root: Path = Path("/")) -> str:
