@@ -60,8 +60,8 @@ class DeviceChain:
         self._run(x, noises, labels, every)
         states = self._downloaded_states() if every else self._downloaded("last")
         result = np.empty((len(states), *x.shape), np.float32)
-        for target, state in zip(result, states, strict=True):
-            target[:] = state[: len(x)]
+        for index, state in enumerate(states):
+            result[index] = state[: len(x)]
         return result
 
     def play_to_pixels(

@@ -8,6 +8,7 @@ nothing is copied. The GPU does not cache that memory, so only inputs and output
 from __future__ import annotations
 
 import ctypes
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cuda.bindings import driver
@@ -21,6 +22,10 @@ from cuda.core import (
     Stream,
 )
 
+if TYPE_CHECKING:
+    from cuda.core.graph import GraphBuilder
+    from cuda.core.typing import DevicePointerType
+
 ALIGNMENT = 256  # bytes: what TensorRT asks of addresses
 
 Layout = dict[str, tuple[tuple[int, ...], type]]  # name → (shape, dtype) of an array
@@ -32,16 +37,17 @@ class PlainMemory(MemoryResource):
     def __init__(self, device_id: int) -> None:
         self._device_id = device_id
 
-    def allocate(self, size: int, *, stream: Stream) -> Buffer:
+    def allocate(self, size: int, *, stream: Stream | GraphBuilder) -> Buffer:
         """Raises RuntimeError with the driver's error name."""
         status, address = driver.cuMemAlloc(size)
         if status != driver.CUresult.CUDA_SUCCESS:
             raise RuntimeError(f"{status.name}: cuMemAlloc of {size} bytes failed")
         return Buffer.from_handle(int(address), size, mr=self, stream=stream)
 
-    def deallocate(self, ptr: int, size: int, *, stream: Stream) -> None:
+    def deallocate(self, ptr: DevicePointerType, size: int, *, stream: Stream | GraphBuilder) -> None:
+        assert isinstance(stream, Stream)  # nothing is freed while a graph is recorded
         stream.sync()
-        driver.cuMemFree(int(ptr))
+        driver.cuMemFree(ptr)
 
     @property
     def is_device_accessible(self) -> bool:

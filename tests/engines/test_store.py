@@ -129,7 +129,7 @@ def test_a_pipe_is_not_read(fp16: Path):
 
 def test_names_with_control_characters_are_not_shown(fp16: Path):
     edit(fp16, lambda facts: facts.update(gpu="Orin\n✓ engine: fine"))
-    assert read_engine(fp16).problem == "its engine.json cannot be used (ValueError: a name that is none)"
+    assert read_engine(fp16).problem == "its engine.json cannot be used (ValueError: a name with unprintable characters)"
     odd = fp16.rename(fp16.with_name("odd\x1b[31m"))
     assert str(read_engine(odd)).startswith("'odd\\x1b[31m': its engine.json cannot be used")
 

@@ -1,4 +1,7 @@
-"""Tests on an NVIDIA GPU: `make test-gpu`. Without one all of them are skipped for one reason, without TensorRT those that need it."""
+"""Tests on an NVIDIA GPU: `make test-gpu`. Without one all of them are skipped for one reason, without TensorRT those that need it.
+
+`make rehearse` runs them on the processor, over stand-ins for the driver, cuda-core, TensorRT, torch's CUDA and ONNX Runtime's providers.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,14 @@ def gpu() -> Gpu:
 
 
 @pytest.fixture(scope="session")
-def cuda_core() -> None:
-    if reason := missing_cuda_core():
+def cuda_core(gpu: Gpu) -> None:
+    if reason := missing_cuda_core(gpu):
         pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
-def tensorrt(cuda_core: None) -> None:
-    if reason := missing_tensorrt():
+def tensorrt(gpu: Gpu, cuda_core: None) -> None:
+    if reason := missing_tensorrt(gpu):
         pytest.skip(reason)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -46,7 +46,10 @@ def device_chain(cuda_core: None) -> Iterator[ModuleType]:
 
 
 class Arithmetic:
-    """In the place of LoadedEngines: towards the image x / 2 + u + label, towards the noise x + noise - t. Playing allocates nothing."""
+    """In the place of LoadedEngines and of their contexts: towards the image x / 2 + u + label, towards the noise x + noise - t.
+
+    Playing allocates nothing.
+    """
 
     label_type = np.int64
 
@@ -55,7 +58,14 @@ class Arithmetic:
         self._room = torch.empty(SHAPE, device="cuda")
         self._seen: dict[tuple[str, int], Any] = {}
 
-    def enqueue(self, name: str, batch: int, addresses: Mapping[str, int], stream: int) -> None:
+    def contexts(self, batch: int) -> Arithmetic:
+        assert batch == SHAPE[0]
+        return self
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def enqueue(self, name: str, addresses: Mapping[str, int], stream: int) -> None:
         torch, at = self._torch, {tensor: self._at(tensor, address) for tensor, address in addresses.items()}
         with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
             if name == "add_noise":
@@ -116,45 +126,86 @@ def stream(gpu: Gpu, cuda_core: None) -> Iterator[Any]:
     stream.close()
 
 
-def chain_on(gpu: Gpu, device_chain: ModuleType, stream: Any, engines: Arithmetic, pixels: bool = False) -> Any:
+@pytest.fixture
+def chain_on(gpu: Gpu, device_chain: ModuleType, stream: Any) -> Iterator[Callable[..., Any]]:
+    """chain_on(engines, pixels=False): a chain of MOVES, closed after the test."""
     from cuda.core import Device
 
-    return device_chain.DeviceChain(engines, gpu, Device(gpu.index), stream, MOVES, NOISY, SHAPE, pixels)
+    from bcm_edge.runtime.engines.memory import DeviceMemory
 
+    memory = DeviceMemory(Device(gpu.index))
+    chains = []
 
-def test_a_schedule_is_replayed_as_one_cuda_graph(gpu: Gpu, torch: ModuleType, device_chain: ModuleType, stream: Any) -> None:
-    chain = chain_on(gpu, device_chain, stream, Arithmetic(torch))
-    try:
-        for seed in range(3):  # recorded on the first, replayed on the others
-            x, noises, labels = drawn(seed)
-            every = chain.play(x, noises, labels, every=True)
-            np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
-            np.testing.assert_array_equal(chain.play(x, noises, labels, every=False), every[-1:])
-        assert chain.why_eager == ""
-    finally:
+    def make(engines: Arithmetic, pixels: bool = False) -> Any:
+        chains.append(device_chain.DeviceChain(engines, gpu, memory, stream, MOVES, NOISY, SHAPE, pixels))
+        return chains[-1]
+
+    yield make
+    stream.sync()
+    for chain in chains:
         chain.close()
+    memory.close()
 
 
-def test_pixels_are_made_there(gpu: Gpu, torch: ModuleType, device_chain: ModuleType, stream: Any) -> None:
-    chain = chain_on(gpu, device_chain, stream, Arithmetic(torch), pixels=True)
-    try:
-        for seed in range(2):
-            x, noises, labels = drawn(seed)
-            pixels, _ = chain.play_to_pixels(x, noises, labels)
-            floats = expected(x, MOVES, noises, labels)[-1]
-            assert pixels.dtype == np.uint8
-            assert np.abs(pixels.astype(int) - to_uint8(floats)).max() <= 1
-    finally:
-        chain.close()
+def test_a_schedule_is_replayed_as_one_cuda_graph(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
+    chain = chain_on(Arithmetic(torch))
+    for seed in range(3):  # recorded on the first, replayed on the others
+        x, noises, labels = drawn(seed)
+        every = chain.play(x, noises, labels, every=True)
+        np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(chain.play(x, noises, labels, every=False), every[-1:], rtol=1e-5, atol=1e-5)
+    assert chain.why_eager == ""
 
 
-def test_what_cannot_be_recorded_is_called_one_by_one(gpu: Gpu, torch: ModuleType, device_chain: ModuleType, stream: Any) -> None:
-    chain = chain_on(gpu, device_chain, stream, Arithmetic(torch, sync=True))
-    try:
-        for seed in range(2):
-            x, noises, labels = drawn(seed)
-            every = chain.play(x, noises, labels, every=True)
-            np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
-        assert chain.why_eager.startswith("no CUDA graph: ")
-    finally:
-        chain.close()
+def test_fewer_images_are_filled_up(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
+    chain = chain_on(Arithmetic(torch))
+    for n in (3, 2, 1):
+        x, noises, labels = drawn(n)
+        x, labels = x[:n], labels[:n]
+        noises = [None if noise is None else noise[:n] for noise in noises]
+        states = chain.play(x, noises, labels, every=True)
+        assert states.shape == (len(MOVES), n, *SHAPE[1:])
+        np.testing.assert_allclose(states, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
+    assert chain.why_eager == ""
+
+
+def test_pixels_are_made_there(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
+    chain = chain_on(Arithmetic(torch), pixels=True)
+    for seed in range(2):
+        x, noises, labels = drawn(seed)
+        pixels, total = chain.play_to_pixels(x, noises, labels)
+        floats = expected(x, MOVES, noises, labels)[-1]
+        assert pixels.dtype == np.uint8
+        assert np.abs(pixels.astype(int) - to_uint8(floats)).max() <= 1
+        assert np.isfinite(total).all()
+
+
+def test_what_cannot_be_recorded_is_called_one_by_one(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
+    chain = chain_on(Arithmetic(torch, sync=True))
+    for seed in range(2):
+        x, noises, labels = drawn(seed)
+        every = chain.play(x, noises, labels, every=True)
+        np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
+    assert chain.why_eager.startswith("no CUDA graph: ")
+
+
+def test_memory_without_a_pool(gpu: Gpu, stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocations that integrated GPUs without memory pools get."""
+    from cuda.core import Device
+
+    from bcm_edge.runtime.engines import memory as rooms
+
+    memory = rooms.DeviceMemory(Device(gpu.index))
+    monkeypatch.setattr(memory, "_pool", None)
+    block = rooms.Block(False, memory, stream, {"x": ((4, 5), np.float32), "t": ((4,), np.float32)})
+    block.fill("x", 2.5)
+    block.fill("t", -1)
+    block.download("x", "t")
+    stream.sync()
+    assert (block.arrays["x"] == 2.5).all() and (block.arrays["t"] == -1).all()
+    block.erase()
+    block.download("x", "t")
+    stream.sync()
+    assert np.isnan(block.arrays["x"]).all() and np.isnan(block.arrays["t"]).all()
+    block.close()
+    memory.close()

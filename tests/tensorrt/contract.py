@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from bcm_edge.runtime.processes import python_command
+from bcm_edge.runtime.processes import PACKAGE, python_command
 
 FETCHED = Path(__file__).resolve().parents[2] / ".tensorrt"
 VERSIONS = ("8.6", "10.3", "10.16", "11.4")
@@ -242,6 +242,7 @@ def write_stubs(version: str, folder: Path) -> None:
     file.write_text(text)
     (folder / "tensorrt").mkdir()
     (folder / "tensorrt" / "__init__.pyi").write_text("from tensorrt_bindings import *\n__version__: str\n")
+    shutil.copytree(PACKAGE / "typings" / "cuda" / "bindings", folder / "cuda" / "bindings")
     core = importlib.util.find_spec("cuda.core")
     if core is None or core.origin is None:
         pytest.skip("cuda-core is not installed: pip install 'bcm-edge[test]'")

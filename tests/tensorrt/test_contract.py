@@ -270,6 +270,23 @@ def test_the_stand_ins_of_the_engine_tests_are_like_the_real_ones():
     assert [(cls, name) for cls, name in there if claimed[cls][name] != real.get(cls, {}).get(name)] == [("Stream", "put")]
 
 
+DRIVER = """
+import inspect
+from cuda.bindings import driver
+parameters = [list(inspect.signature(function).parameters) for function in (driver.cuMemAlloc, driver.cuMemFree)]
+print(driver.CUresult(0).name, driver.CUresult(2).name, *parameters)
+"""
+
+
+@pytest.mark.parametrize("path", ["", str(PACKAGE / "tests" / "engines" / "fakes")], ids=["real", "stand-in"])
+def test_driver_functions_are_those_that_typings_declare(path: str):
+    """Of cuda-bindings, and of the stand-in for it."""
+    ended = subprocess.run(
+        [sys.executable, "-c", DRIVER], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == "CUDA_SUCCESS CUDA_ERROR_OUT_OF_MEMORY ['bytesize'] ['dptr']\n", ended.stderr
+
+
 @pytest.fixture(scope="module")
 def type_errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str, str]]]:
     """Version, or "mistaken" → (file, message) of what pyright finds in files of this project, with the types of that version."""

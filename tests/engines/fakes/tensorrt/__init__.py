@@ -241,6 +241,7 @@ class Builder:
             "types": types | dict.fromkeys(narrow[: {"wider": None, "one wider": 1}.get(fault, 0)], "Float"),
             "detailed": config.profiling_verbosity == ProfilingVerbosity.DETAILED,
             "stripped": BuilderFlag.STRIP_PLAN in config.flags,
+            "weights": "" if BuilderFlag.STRIP_PLAN in config.flags else "0" * 4096,
         }
         return json.dumps(plan).encode()
 

@@ -1,0 +1,41 @@
+"""With this folder on PYTHONPATH, torch and onnxruntime of every Python process have a GPU that is not there."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+STAND_INS = {"torch": "torch_cuda", "onnxruntime": "onnxruntime_cuda"}  # library → the module here that changes it
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a library with its own loader, and then puts the stand-in in."""
+
+    def __init__(self, loader: importlib.abc.Loader, stand_in: str) -> None:
+        self._loader, self._stand_in = loader, stand_in
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        importlib.import_module(self._stand_in).install(module)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in STAND_INS:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, STAND_INS[fullname])
+        return spec
+
+
+sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,116 @@
+"""Rehearse on the processor what will be run on a GPU: `make rehearse` runs `make test-gpu` and benchmarks/gpu.py as a user does.
+
+The stand-ins of tests/engines/fakes take the place of hardware and of the libraries that drive it: NVIDIA's driver, cuda-core, TensorRT,
+torch's CUDA and ONNX Runtime's GPU providers. Everything above them is real. Nothing that it prints says how fast a GPU is.
+
+Each runs twice: with everything, and on a machine without TensorRT. Exit code 1 if a test fails or is skipped without a reason that is
+expected, or if a variant of the benchmark is not played.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+FAKES = ROOT / "tests" / "engines" / "fakes"
+WORK = ROOT / "build" / "rehearsal"
+
+VARIANTS = {
+    "torch eager fp16",
+    "torch.compile fp16",
+    "TensorRT fp16",
+    "ONNX Runtime CUDA fp16",
+    "ONNX Runtime TensorRT-RTX fp16",
+}
+BENCHMARK = ["--network", "digits", "--batch", "1,2", "--seconds", "0.02", "--matrix", "64", "--budget", "300"]
+ABSENT = "tensorrt is not installed"  # how a test or a variant that needs it says so
+
+
+def main() -> None:
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    make_driver()
+    everything, without_tensorrt = environment(FAKES), environment(stand_ins_without("tensorrt"))
+    problems = [
+        *run_tests("with TensorRT", everything, may_skip=False),
+        *run_tests("without TensorRT", without_tensorrt, may_skip=True),
+        *run_benchmark("with TensorRT", everything, VARIANTS),
+        *run_benchmark("without TensorRT", without_tensorrt, VARIANTS - {"TensorRT fp16"}),
+    ]
+    for problem in problems:
+        print(f"rehearsal failed: {problem}", file=sys.stderr)
+    sys.exit(1 if problems else 0)
+
+
+def make_driver() -> None:
+    """The stub of NVIDIA's driver."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        sys.exit("the rehearsal needs a C compiler (cc) for the stub of NVIDIA's driver")
+    command = [compiler, "-shared", "-fPIC", "-o", str(WORK / "libcuda.so.1"), str(FAKES / "libcuda.c")]
+    subprocess.run(command, check=True)
+
+
+def stand_ins_without(library: str) -> Path:
+    """A folder with all stand-ins but one."""
+    folder = WORK / f"without-{library}"
+    folder.mkdir()
+    for entry in FAKES.iterdir():
+        if entry.name not in (library, "__pycache__"):
+            (folder / entry.name).symlink_to(entry)
+    return folder
+
+
+def environment(stand_ins: Path) -> dict[str, str]:
+    """In which a process finds the driver and the stand-ins."""
+    found = {"PYTHONPATH": str(stand_ins), "LD_LIBRARY_PATH": str(WORK), "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
+    return {**os.environ, **found}
+
+
+def run_tests(title: str, variables: dict[str, str], may_skip: bool) -> list[str]:
+    """Run `make test-gpu`, list its tests, and return what is wrong."""
+    report = WORK / f"{title.replace(' ', '-')}.xml"
+    command = ["make", "--no-print-directory", "test-gpu", f"PYTHON={sys.executable}"]
+    ended = subprocess.run(command, cwd=ROOT, env={**variables, "PYTEST_ADDOPTS": f"--junitxml={report}"}, check=False)
+    if not report.is_file():
+        return [f"make test-gpu {title} ended with {ended.returncode} before its tests"]
+    problems = [f"make test-gpu {title} ended with {ended.returncode}"] if ended.returncode else []
+    executed = 0
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        skipped = case.find("skipped")
+        if skipped is not None:
+            reason = skipped.get("message", "")
+            if not (may_skip and reason.startswith(ABSENT)):
+                problems.append(f"{name} was skipped {title}: {reason}")
+        elif case.find("failure") is None and case.find("error") is None:
+            executed += 1
+            print(f"executed over stand-ins, {title}: {name}")
+    return problems or ([] if executed else [f"no test was executed {title}"])
+
+
+def run_benchmark(title: str, variables: dict[str, str], variants: set[str]) -> list[str]:
+    """Run benchmarks/gpu.py and return what is wrong: every variant is to be measured on every schedule at every batch size."""
+    results = WORK / f"benchmark-{title.replace(' ', '-')}.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *BENCHMARK, "-o", str(results)]
+    ended = subprocess.run(command, env=variables, check=False)
+    if ended.returncode or not results.is_file():
+        return [f"benchmarks/gpu.py {title} ended with {ended.returncode}"]
+    problems = []
+    for batch in json.loads(results.read_text())["batches"]:
+        for schedule in ("one-step", "mixture-4", "invert-2"):
+            measured = {row["variant"] for row in batch["rows"] if row["schedule"] == schedule}
+            if measured != variants:
+                reasons = {name: batch["not_run"].get(name) for name in variants - measured}
+                problems.append(f"benchmark {title}, batch {batch['batch']}, {schedule}: not measured: {reasons}")
+    return problems
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+# The functions of CUDA's driver that this project calls; cuda-bindings has no types. tests/tensorrt/test_contract.py holds them against it.
+import enum
+
+class CUresult(enum.IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+
+class CUdeviceptr:
+    def __int__(self) -> int: ...
+
+def cuMemAlloc(bytesize: int) -> tuple[CUresult, CUdeviceptr]: ...
+def cuMemFree(dptr: object) -> tuple[CUresult]: ...
