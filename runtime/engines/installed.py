@@ -1,8 +1,9 @@
-"""Whether the libraries that engines take are installed here. Call `gpu.probe` before importing any of them."""
+"""Whether the libraries that engines need are installed here and work together. Call `gpu.probe` before importing any of them."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from contextlib import suppress
 
@@ -23,11 +24,32 @@ def missing_tensorrt(gpu: Gpu) -> str | None:
 
 
 def missing_cuda_core(gpu: Gpu) -> str | None:
-    """The same of cuda-core."""
+    """Why cuda-core cannot be used, and the line that fixes it for this GPU's driver; None if it can.
+
+    It is imported: cuda-core and cuda-bindings are released apart, and versions that do not fit fail only then.
+    """
+    line = f"pip install 'bcm-edge[{_extra(gpu)}]'"
+    if not (_is_installed("cuda.core") and _is_installed("cuda.bindings")):
+        return f"cuda-core is not installed; {line}"
+    try:
+        importlib.import_module("cuda.core")
+    except (ImportError, OSError, RuntimeError) as error:
+        versions = " and ".join(f"{name} {_version(name)}" for name in ("cuda-core", "cuda-bindings"))
+        return f"{versions} do not work together ({error}); {line.replace('install', 'install --upgrade')}"
+    return None
+
+
+def _is_installed(module: str) -> bool:
     with suppress(ModuleNotFoundError):  # no package `cuda` at all
-        if importlib.util.find_spec("cuda.core") and importlib.util.find_spec("cuda.bindings"):
-            return None
-    return f"cuda-core is not installed; pip install 'bcm-edge[{_extra(gpu)}]'"
+        return importlib.util.find_spec(module) is not None
+    return False
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
 
 
 def _extra(gpu: Gpu) -> str:

@@ -18,6 +18,7 @@ from bcm_edge.errors import BackendError, BuildError, InputError, ParityError
 from bcm_edge.runtime.engines.gpu import parse_device, probe
 
 Build = Callable[..., "CompletedProcess[str]"]
+FAKES = Path(__file__).parent / "fakes"
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,22 @@ def test_without_a_gpu_one_line_says_what_is_needed_and_what_still_works(
     needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
     works = "Run it on the machine that will play the engines. Here this bundle plays with --backend onnxruntime or openvino"
     assert ended.stderr == f"error: {needs}: {message}. {works}\n"
+
+
+def test_versions_of_cuda_core_and_cuda_bindings_that_do_not_work_together_are_named(typed_copy: Path, run: Build, tmp_path: Path):
+    """As cuda-core 1.2.2 fails with cuda-bindings 12.8.0."""
+    for name, code in {"core": "import cuda.bindings.cynvvm", "bindings": ""}.items():
+        (tmp_path / "cuda" / name).mkdir(parents=True)
+        (tmp_path / "cuda" / name / "__init__.py").write_text(code)
+    (tmp_path / "cuda" / "__init__.py").touch()
+    for name, version in {"cuda_core": "1.2.2", "cuda_bindings": "12.8.0"}.items():
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
+    ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}")
+    reason = "cuda-core 1.2.2 and cuda-bindings 12.8.0 do not work together (No module named 'cuda.bindings.cynvvm')"
+    assert ended.returncode == 2
+    assert f"{reason}; pip install --upgrade 'bcm-edge[trt10]'. Run it on the machine" in ended.stderr
 
 
 @pytest.mark.parametrize(
