@@ -99,7 +99,7 @@ def measure_all(
     no_engine = None
     if no_bundle is None:
         half = budget.left() / 2  # the rest is for measuring
-        too_long = f"the engine was not built within {half:.0f} s, half of the time that was left"
+        too_long = f"the engine was not built within {half:.0f} s, and {budget.reason}"
         profile = {"bundle": bundle, "largest": max(*BATCHES, *arguments.batch)}
         no_engine = child("build", profile, half, too_long)
     reasons = {} if no_engine is None else {TENSORRT: no_engine}
@@ -251,9 +251,9 @@ def environment() -> dict[str, Any]:
     if missing_tensorrt(gpu) is None:
         with suppress(BackendError):  # the build reports it
             tensorrt = tensorrt_version()
-    libraries: dict[str, object] = {name: versions()[name] for name in ("python", "numpy", "onnxruntime", "torch")}
-    libraries |= {"CUDA of torch": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
-    libraries["tensorrt"] = tensorrt
+    libraries: dict[str, object] = {**versions(), "CUDA of torch": torch.version.cuda}
+    libraries |= {"cuDNN": torch.backends.cudnn.version(), "tensorrt": tensorrt}
+    libraries.pop("openvino", None)  # not measured
     known = {name: str(version) for name, version in libraries.items() if version is not None}
     return {"gpu": str(gpu), "versions": known}
 

@@ -117,6 +117,7 @@ class BatchMeasurement:
         except Exception as error:  # of any library
             reason = f"{type(error).__name__}: {first_line(error)}"
         self._record.not_run[work] = reason
+        self._prepared.pop(work, None)  # frees its memory
         self._save()
         torch.cuda.synchronize()  # raises the error of a kernel that failed
         torch.cuda.empty_cache()
@@ -171,7 +172,7 @@ class BatchMeasurement:
 
     def _measure_in_turn(self) -> None:
         """All variants that are ready, schedule by schedule. Replaces the figures of each variant alone."""
-        ready = {name: each for name, each in self._prepared.items() if name not in self._record.not_run}
+        ready = self._prepared
         if self._stopped:
             self._record.not_run[IN_TURN] = f"{self._stopped} was stopped and may still use the machine"
         elif len(ready) > 1:

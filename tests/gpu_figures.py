@@ -41,7 +41,12 @@ def row(
     return results.Row(variant, schedule, 30, *times, 1e3 / p50, 300.0, of_matmul, error, in_turn)
 
 
-def measured(batch: int, rows: Sequence[Any], chain: Any = None, not_run: dict[str, str] | None = None) -> Any:
+def measured(
+    batch: int,
+    rows: Sequence[Any],
+    chain: Any = None,
+    not_run: dict[str, str] | None = None,
+) -> Any:
     names = list(dict.fromkeys(r.variant for r in rows))
     ready, played = dict.fromkeys(names, 12.3), {name: f"{name} on cuda" for name in names}
     figures = {"matmul_tflops": 750.0, "ready_s": ready, "noise_ms": {"one-step": 0.5}, "played": played}

@@ -13,10 +13,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gpu_figures import BENCHMARKS, ENVIRONMENT, engine_beside_torch, gpu, limits, measured, measuring, results, row, work
+from gpu_figures import (
+    BENCHMARKS,
+    ENVIRONMENT,
+    engine_beside_torch,
+    gpu,
+    limits,
+    measured,
+    measuring,
+    results,
+    row,
+    work,
+)
 
 from bcm_edge.errors import BackendError
 from bcm_edge.runtime.bundle import open_bundle
@@ -70,7 +82,8 @@ def test_figures_are_the_same_after_writing_and_reading(tmp_path: Path) -> None:
 
 def test_a_later_call_keeps_other_batch_sizes_and_replaces_its_own(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    first, other, second = (engine_beside_torch(batch, ms, 3.6) for batch, ms in ((16, 2.0), (1, 1.0), (16, 1.9)))
+    first, second = engine_beside_torch(16, 2.0, 3.6), engine_beside_torch(16, 1.9, 3.6)
+    other = engine_beside_torch(1, 1.0, 1.8)
     for figures in (first, other, second):
         results.Results(path, "digits").put(figures)
     assert results.Results(path, "digits").batches == {1: other, 16: second}
@@ -82,7 +95,8 @@ def test_figures_of_an_earlier_call_stay_until_there_is_a_new_one(tmp_path: Path
     file.put(before)
     file.put(nothing)
     assert results.Results(file.path, "digits").batches == {16: before}
-    assert gpu.kept([nothing], file) == ["batch 16 again, the figures are those of an earlier call: no memory"]
+    (line,) = gpu.kept([nothing], file)
+    assert line == "batch 16 again, the figures are those of an earlier call: no memory"
 
 
 def test_a_new_row_replaces_that_of_its_variant_and_schedule() -> None:
@@ -94,7 +108,10 @@ def test_a_new_row_replaces_that_of_its_variant_and_schedule() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"network": "imagenet64", "batches": []}', "holds results of imagenet64; choose another file for digits"),
+        (
+            '{"network": "imagenet64", "batches": []}',
+            "holds results of imagenet64; choose another file for digits",
+        ),
         ('{"network": "digits", "batches": [{"batch": 1}]}', "is not a result of this benchmark"),
         ("not JSON", "is not a result of this benchmark"),
     ],
@@ -137,21 +154,50 @@ def test_a_process_that_hangs_is_killed() -> None:
         limits.run([sys.executable, "-c", "import signal; signal.pause()"], 0.5)
 
 
-def test_the_processes_of_a_process_do_not_outlive_it(tmp_path: Path) -> None:
+WORKER = """
+import signal, sys
+sys.path.insert(0, {benchmarks!r})
+import gpu_limits
+{first}
+file = open({fifo!r}, "w")
+print("open", flush=True)
+signal.pause()
+"""
+START_WORKER = """
+import subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", {worker!r}], stdout=subprocess.PIPE, start_new_session={apart})
+print(worker.stdout.readline())
+"""
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[[str, bool], str]]:
+    """start_worker(first, apart): code that starts a process which never ends; afterwards it must be gone.
+
+    first: what the process does first. apart: whether it leads a process group of its own.
+    """
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    worker = f"import signal; file = open({str(fifo)!r}, 'w'); print('open', flush=True); signal.pause()"
-    code = f"""
-import subprocess, sys
-worker = subprocess.Popen([sys.executable, "-c", {worker!r}], stdout=subprocess.PIPE)
-print(worker.stdout.readline())
-"""
-    assert limits.run([sys.executable, "-c", code], 120.0) is None
-    ready, _, _ = select.select([reader], [], [], 60)  # end of file once nobody has it open for writing
-    assert ready == [reader]
-    assert os.read(reader, 1) == b""
+
+    def code(first: str, apart: bool) -> str:
+        worker = WORKER.format(benchmarks=str(BENCHMARKS), first=first, fifo=str(fifo))
+        return START_WORKER.format(worker=worker, apart=apart)
+
+    yield code
+    ready, _, _ = select.select([reader], [], [], 30)  # end of file once no process has it open
     os.close(reader)
+    assert ready == [reader], "the process is still running"
+
+
+def test_the_processes_of_a_process_do_not_outlive_it(start_worker: Callable[[str, bool], str]) -> None:
+    assert limits.run([sys.executable, "-c", start_worker("", False)], 120.0) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_stage_does_not_outlive_the_command(start_worker: Callable[[str, bool], str]) -> None:
+    code = start_worker("gpu_limits.end_with_parent()", True)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +236,10 @@ record.write(state)
 """
 
 
-def test_a_variant_that_ends_its_process_is_left_out_of_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variant_that_ends_its_process_is_left_out_of_the_next(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     program = tmp_path / "child.py"
     program.write_text(CHILD.format(benchmarks=str(BENCHMARKS), killed=CUDA))
     monkeypatch.setattr(gpu, "PROGRAM", str(program))
@@ -205,7 +254,10 @@ def test_a_variant_that_ends_its_process_is_left_out_of_the_next(tmp_path: Path,
     assert record.doing is None
 
 
-def test_a_process_that_fails_before_the_first_variant_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_fails_before_the_first_variant_is_not_started_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     program = tmp_path / "child.py"
     program.write_text("print('out of memory')\nraise SystemExit(1)\n")
     monkeypatch.setattr(gpu, "PROGRAM", str(program))

@@ -75,7 +75,7 @@ def test_state_in_parts_is_the_state_of_the_whole_batch(monkeypatch: pytest.Monk
 
 
 def test_relative_distance() -> None:
-    assert work.distance(np.float32([[3, 0]]), np.float32([[3, 4]])) == pytest.approx(0.8)
+    assert work.distance(np.array([[3.0, 0.0]]), np.array([[3.0, 4.0]])) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
@@ -151,7 +151,12 @@ def test_providers_have_a_reason_where_they_cannot_run() -> None:
         ("/nowhere/librtx.so", "onnxruntime_ep_nv_tensorrt_rtx cannot be registered: "),
     ],
 )
-def test_rtx_plugin_that_cannot_be_used_says_why(library: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rtx_plugin_that_cannot_be_used_says_why(
+    library: str | None,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     if library is not None:
         code = f"def get_ep_name(): return {players.RTX!r}\ndef get_library_path(): return {library!r}\n"
         (tmp_path / "onnxruntime_ep_nv_tensorrt_rtx.py").write_text(code)

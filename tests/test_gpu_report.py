@@ -87,7 +87,10 @@ def test_table_is_in_the_order_of_schedules_and_variants() -> None:
 
 
 def test_table_claims_no_difference_within_noise() -> None:
-    rows = [row(results.TENSORRT, "one-step", 2.9, spread=0.3), row(results.COMPILED, "one-step", 3.0, spread=0.3)]
+    rows = [
+        row(results.TENSORRT, "one-step", 2.9, spread=0.3),
+        row(results.COMPILED, "one-step", 3.0, spread=0.3),
+    ]
     _, _, engine, compiled, _, legend = reports.table([measured(1, rows)])
     assert (engine.split(" | ")[7], compiled.split(" | ")[7]) == ("=", "1.00")
     assert legend == "=: no difference beyond noise."
@@ -121,7 +124,10 @@ def test_report_is_markdown_with_the_environment_first() -> None:
 
 def test_two_environments_are_told_apart() -> None:
     other = {"gpu": "NVIDIA A10G", "versions": {"python": "3.11.9"}}
-    figures = [engine_beside_torch(1, 2.0, 3.6), replace(engine_beside_torch(16, 2.0, 3.6), environment=other)]
+    figures = [
+        engine_beside_torch(1, 2.0, 3.6),
+        replace(engine_beside_torch(16, 2.0, 3.6), environment=other),
+    ]
     lines = reports.environments("digits", figures)
     assert lines[2] == "| network | digits |"
     assert lines[3:7] == [

@@ -41,7 +41,11 @@ def test_engine_is_built_once_for_all_batch_sizes(record: ModuleType, bundle: Pa
     assert (folder / "engine.json").read_text() == facts
 
 
-def test_build_that_runs_out_of_memory_says_so(record: ModuleType, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_that_runs_out_of_memory_says_so(
+    record: ModuleType,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("FAKE_BUILD", "memory")
     reason = gpu.child("build", {"bundle": str(bundle), "largest": 256}, 600.0, "too long")
     assert reason.startswith("the build ran out of memory")

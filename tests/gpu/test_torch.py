@@ -76,8 +76,8 @@ def test_onnxruntime_on_the_gpu_keeps_to_the_bound(
 ) -> None:
     from bcm_edge.model.player import TorchBackend
 
-    if "CUDAExecutionProvider" not in players.providers():
-        pytest.skip("this onnxruntime has no CUDAExecutionProvider")
+    if reason := players.providers()["CUDAExecutionProvider"]:
+        pytest.skip(reason)
     player = players.SessionPlayer(open_bundle(request.getfixturevalue("typed_bundle")), "fp16", "CUDAExecutionProvider")
     worst = strays(player, TorchBackend(model), recording, far)
     assert {text: error for text, error in worst.items() if error > BOUNDS["fp16"]} == {}
