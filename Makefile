@@ -1,21 +1,57 @@
-# Two commands: `make demo` shows everything once, `make test` proves it.
+# `make demo` shows everything once, `make check` is the fast loop, `make test` proves all of it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BUNDLE := $(CURDIR)/build/digits.bundle
 
-.PHONY: demo test test-slow serve test-arm test-gpu model lint clean
+# The steps of `make test`. Each runs whatever the others do; the last line says which failed.
+STEPS := lint bundle suite pythons processors rehearse
+
+.PHONY: demo check test $(STEPS) test-slow serve test-arm test-gpu model clean
 
 demo: $(VENV)/installed
 	$(BIN)/bcm-edge demo -o demo --force
 
-test: $(VENV)/installed lint
+# For every save: lint, types, and the tests that take no server, no training and no download. About a minute on two cores.
+check: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test: $(VENV)/installed
+	@failed=; for step in $(STEPS); do \
+		echo "== make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed $$step"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "make test: these steps failed:$$failed"; exit 1; fi; \
+	echo "make test: every step passed: $(STEPS)"
+
+lint: $(VENV)/installed build/here/bcm_edge
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# The shipped model in all precisions, for the steps that play it elsewhere.
+bundle: $(VENV)/installed
+	$(BIN)/bcm-edge export -o $(BUNDLE) --precision all --data digits --force
+
+suite: $(VENV)/installed
 	tests/tensorrt/fetch.sh $(BIN)/python .tensorrt
 	tests/serving/fetch.sh $(BIN)/python .triton
 	$(BIN)/python -m pytest
-	$(BIN)/bcm-edge export -o build/digits.bundle --precision all --data digits --force
-	tests/on_python.sh 3.10 build/digits.bundle
-	tests/on_python.sh 3.12 build/digits.bundle
 
+# The runtime on other Pythons.
+pythons:
+	tests/on_python.sh 3.10 $(BUNDLE)
+	tests/on_python.sh 3.12 $(BUNDLE)
+
+# The numerical tests with the instruction sets of older processors.
+processors: $(VENV)/installed
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -q -m numerical
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -q -m numerical
+
+# make test-gpu and the GPU benchmark on the processor, over stand-ins for the hardware.
+rehearse: $(VENV)/installed
+	$(BIN)/python tests/rehearse.py
+
+# On an emulated Jetson processor. It installs qemu-user-static and debootstrap with apt-get where they are missing.
 test-arm: $(VENV)/installed
 	$(BIN)/bcm-edge export -o build/arm.bundle --force
 	tests/arm/run.sh $(BIN)/python build/arm.bundle
@@ -25,26 +61,25 @@ test-slow: $(VENV)/installed
 	tests/serving/fetch.sh $(BIN)/python .triton
 	BCM_EDGE_SOAK_SECONDS=60 $(BIN)/python -m pytest tests/serving/test_soak.py -s
 
+# With a Python that has torch, and TensorRT, for the GPU of this machine; nothing is installed, this checkout included.
+test-gpu: build/here/bcm_edge
+	PYTHONPATH=build/here$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest tests/gpu -rs
+
 # A real Triton on the shipped model, until Ctrl-C; client.py in build/models asks it for a picture.
 serve: $(VENV)/installed
 	$(BIN)/python tests/serving/server.py
 	tests/serving/fetch.sh $(BIN)/python .triton
-	$(BIN)/bcm-edge export -o build/digits.bundle --force
-	$(BIN)/bcm-edge triton build/digits.bundle -o build/models --platform python --stream --force
+	$(BIN)/bcm-edge export -o build/served.bundle --force
+	$(BIN)/bcm-edge triton build/served.bundle -o build/models --platform python --stream --force
 	$(BIN)/python tests/serving/server.py build/models
-
-# With a Python that has torch, and TensorRT, for the GPU of this machine; nothing is installed, this checkout included.
-test-gpu:
-	mkdir -p build/here && ln -sfn ../.. build/here/bcm_edge
-	PYTHONPATH=build/here$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest tests/gpu -rs
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped
 
-lint: $(VENV)/installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+# The package by its name, without installing it.
+build/here/bcm_edge:
+	mkdir -p build/here
+	ln -sfn ../.. $@
 
 $(VENV)/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)

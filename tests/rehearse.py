@@ -69,8 +69,8 @@ def stand_ins_without(library: str) -> Path:
 
 def environment(stand_ins: Path) -> dict[str, str]:
     """In which a process finds the driver and the stand-ins."""
-    found = {"PYTHONPATH": str(stand_ins), "LD_LIBRARY_PATH": str(WORK), "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
-    return {**os.environ, **found}
+    variables = {"PYTHONPATH": str(stand_ins), "LD_LIBRARY_PATH": str(WORK), "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
+    return {**os.environ, **variables}
 
 
 def run_tests(title: str, variables: dict[str, str], may_skip: bool) -> list[str]:
