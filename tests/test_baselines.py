@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from agreement import ROUNDING, assert_images_agree, relative_l2, weights_apart
 from conftest import Cli
 from networks import TINY, random_model, tiny_checkpoint
 from PIL import Image
@@ -37,7 +38,7 @@ BASELINE = {"objective": "edm"}
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Work this small is faster so, and the same to the last bit."""
+    """One thread is faster for work this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -179,7 +180,7 @@ def test_generation_starts_from_the_noise_of_the_seed():
 
     starts = start_state(parse_schedule("80>0.002"), NullBackend(TINY.sample_shape), seeds)
     np.testing.assert_allclose(made, starts * exact(80, 0), atol=0.01)
-    np.testing.assert_array_equal(made[17:], solver.generate(denoiser, [117]))
+    assert_images_agree(made[17:], solver.generate(denoiser, [117]))
 
 
 def test_labels_reach_their_images():
@@ -273,10 +274,14 @@ def test_training_resumes_to_the_same_weights(tmp_path: Path):
     first.save(tmp_path / "s")
     second = Trainer(data, network_for(data, 8), EDM)
     second.restore(tmp_path / "s")
-    losses = [whole.step() for _ in range(7)]
-    assert [second.step() for _ in range(3)] == losses[4:]
-    assert all(torch.equal(whole.average[name], tensor) for name, tensor in second.average.items())
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, second.parameters, strict=True))
+    assert all(torch.equal(first.average[name], tensor) for name, tensor in second.average.items())
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters, second.parameters, strict=True))
+    losses = [whole.step()["denoising"] for _ in range(7)]
+    assert [second.step()["denoising"] for _ in range(3)] == pytest.approx(losses[4:], rel=1e-5)
+    # Rounding alone leaves the runs 1e-7 apart. Without the optimizer's moments they would be 5e-4 apart.
+    assert weights_apart(second.average.values(), whole.average.values()) < 3e-5
+    ends = [run.model.network.state_dict().values() for run in (second, whole)]
+    assert weights_apart(*ends) < 3e-5
 
 
 def test_one_objective_does_not_resume_the_other(tmp_path: Path):
@@ -359,4 +364,6 @@ def test_commands_say_what_comes_next_and_refuse_a_denoiser(cli: Cli, tmp_path: 
 def test_a_denoiser_survives_its_file(tmp_path: Path):
     save_checkpoint(tmp_path / "d.safetensors", random_model().network.state_dict(), TINY, {}, BASELINE, torch.float32)
     x, t, label = torch.ones(1, 3, 16, 16), torch.tensor([2.0]), torch.tensor([0])
-    assert torch.equal(load_checkpoint(tmp_path / "d.safetensors").denoiser()(x, t, label), tiny_denoiser()(x, t, label))
+    read = load_checkpoint(tmp_path / "d.safetensors").denoiser()
+    assert all(torch.equal(read.state_dict()[name], tensor) for name, tensor in tiny_denoiser().state_dict().items())
+    assert relative_l2(read(x, t, label), tiny_denoiser()(x, t, label)) < ROUNDING

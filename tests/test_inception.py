@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from agreement import ROUNDING, relative_l2
 from refusals import Payload
 from safetensors.torch import save_file
 
@@ -66,9 +67,9 @@ def test_inception_computes_what_torch_fidelity_does(inception: Inception):
 def test_inception_takes_grey_pictures_and_is_deterministic(inception: Inception):
     grey = np.random.default_rng(0).uniform(-1.2, 1.2, (2, 1, 8, 8)).astype(np.float32)
     found = inception.features(grey)
-    assert np.array_equal(found, inception.features(grey))
-    assert np.array_equal(found, inception.features(grey.clip(-1, 1).repeat(3, axis=1)))
-    assert not np.array_equal(found[0], found[1])
+    assert relative_l2(inception.features(grey), found) < ROUNDING
+    assert relative_l2(inception.features(grey.clip(-1, 1).repeat(3, axis=1)), found) < ROUNDING
+    assert relative_l2(found[0], found[1]) > 10 * ROUNDING
 
 
 def test_inception_says_which_weights_it_has(inception: Inception):
@@ -79,7 +80,7 @@ def test_inception_takes_safetensors_and_counters(weights: dict[str, torch.Tenso
     path = tmp_path / "weights.safetensors"
     save_file({**weights, "Mixed_5b.branch1x1.bn.num_batches_tracked": torch.tensor(7)}, path)
     picture = np.zeros((1, 1, 8, 8), np.float32)
-    assert np.array_equal(open_inception(path).features(picture), inception.features(picture))
+    assert relative_l2(open_inception(path).features(picture), inception.features(picture)) < ROUNDING
     path.unlink()  # 96 MB
 
 

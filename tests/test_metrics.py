@@ -115,8 +115,8 @@ def test_kernel_distance_is_symmetric_and_knows_no_order(a: np.ndarray, b: np.nd
 
 def test_distances_of_float32_features_are_computed_in_float64():
     a, b = (np.random.default_rng(i).standard_normal((20, 4)).astype(np.float32) + 100 for i in (0, 1))
-    assert kernel_distance(a, b) == kernel_distance(a.astype(np.float64), b.astype(np.float64))
-    assert frechet_distance(a, b) == frechet_distance(a.astype(np.float64), b.astype(np.float64))
+    for distance in (kernel_distance, frechet_distance):
+        assert distance(a, b) == pytest.approx(distance(a.astype(np.float64), b.astype(np.float64)), rel=1e-9)
 
 
 # ---- precision and recall
@@ -322,9 +322,13 @@ def judge(fitted: Classifier) -> Judge:
 
 def test_real_images_have_ratio_1_and_their_own_distances(judge: Judge):
     train = load_digits("train").images.numpy()
-    assert judge.scores(train) == judge.reference
-    assert judge.reference.ratio == 1
-    assert judge.reference.frechet == judge.floor
+    again = judge.scores(train)
+    assert (again.frechet, again.kid) == pytest.approx((judge.reference.frechet, judge.reference.kid), rel=1e-3)
+    # One image in a hundred may lie at the edge of a ball, inside or outside by rounding.
+    shares = (judge.reference.precision, judge.reference.recall)
+    assert (again.precision, again.recall) == pytest.approx(shares, abs=0.01)
+    assert judge.reference.ratio == pytest.approx(1)
+    assert judge.reference.frechet == pytest.approx(judge.floor)
     assert abs(judge.reference.kid) < 0.1
     assert min(judge.reference.precision, judge.reference.recall) > 0.8
 
@@ -345,10 +349,11 @@ def test_another_extractor_gives_the_features_and_the_floor(fitted: Classifier):
     train, test = load_digits("train"), load_digits("test")
     judge = Judge(fitted, train, test, Brightness())
     real = Brightness().features(test.images.numpy())
-    assert judge.floor == frechet_distance(Brightness().features(train.images.numpy()), real)
+    assert judge.floor == pytest.approx(frechet_distance(Brightness().features(train.images.numpy()), real))
     negative = -test.images.numpy()
-    assert judge.scores(negative).frechet == frechet_distance(Brightness().features(negative), real)
-    assert judge.scores(negative).ratio == judge.ratio(negative)
+    scores = judge.scores(negative)
+    assert scores.frechet == pytest.approx(frechet_distance(Brightness().features(negative), real))
+    assert scores.ratio == pytest.approx(judge.ratio(negative))
     assert judge.accuracy >= 0.97
 
 
@@ -361,9 +366,10 @@ def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(fitted: C
     train, test = load_digits("train"), load_digits("test")
     extractor = Brightness()
     judge, again = (Judge(fitted, train, test, extractor, samples=100, reconstructed=7) for _ in range(2))
-    assert (judge.floor, judge.samples, len(judge.images), len(judge.originals)) == (again.floor, 100, len(test), 7)
+    assert (judge.samples, len(judge.images), len(judge.originals)) == (100, len(test), 7)
+    assert judge.floor == pytest.approx(again.floor)
     chosen = next(images for images in extractor.seen if len(images) == 100)
-    assert judge.floor == frechet_distance(Brightness().features(chosen), judge.features)
+    assert judge.floor == pytest.approx(frechet_distance(Brightness().features(chosen), judge.features))
     assert train.labels is not None
     assert test.labels is not None
     assert judge.wanted is not None
@@ -378,13 +384,17 @@ def test_fewer_images_are_generated_and_inverted(fitted: Classifier):
     backend = TorchBackend(load_checkpoint(shipped_checkpoint()).model())
     images = judge.generate(ONE_STEP, backend, 5)
     assert images.shape == (100, 1, 8, 8)
-    assert judge.agreement(images) > 0.9
-    assert measure_generation(judge, backend, "one-step", ONE_STEP, [5]).agreement == judge.agreement(images)
+    agreement = judge.agreement(images)
+    assert agreement > 0.9
+    measured = measure_generation(judge, backend, "one-step", ONE_STEP, [5])
+    assert measured.agreement == pytest.approx(agreement, abs=0.01)  # one image may lie between two classes
     latents = judge.invert(INVERSION, backend, 5)
     back = judge.reconstruct(latents, backend)
     assert latents.shape == back.shape == (7, 1, 8, 8)
     error = measure_inversion(judge, backend, "invert-1", INVERSION, 5).error
-    assert error == judge.reconstruction_error(INVERSION, backend, 5) == mean_squared_error(back, judge.originals).mean()
+    # Before they are compared, images are rounded to uint8, where a few values may round either way.
+    assert error == pytest.approx(judge.reconstruction_error(INVERSION, backend, 5), rel=1e-2)
+    assert error == pytest.approx(mean_squared_error(back, judge.originals).mean(), rel=1e-2)
     assert error < 0.02
 
 
