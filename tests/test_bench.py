@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result as Ended
+from processes import child
 from torch.utils.flop_counter import FlopCounterMode
 
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
@@ -165,11 +166,10 @@ def test_busy_time_is_all_but_idle_and_waiting(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell")
 def test_another_process_counts_as_others() -> None:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+    with child([sys.executable, "-c", "while True: pass"]):
         others = Others()
         time.sleep(1)
         share = others.share()
-        busy.kill()
     assert share is not None
     assert share > 0.3 / (os.cpu_count() or 1)
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from agreement import weights_apart
 from PIL import Image
+from processes import child
 
 from bcm_edge.errors import BackendError, CheckpointError, ImageError, InputError, LabelError, NonFiniteError, OutputError
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -264,11 +265,11 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     data, whole, broken = tmp_path / "data.npz", tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
     np.savez(data, images=random_data().images.numpy(), labels=np.arange(12) % 3)
     command = [sys.executable, "-c", VICTIM, str(data), str(broken)]
-    victim = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert victim.stdout is not None
-    assert "13\n" in iter(victim.stdout.readline, "")
-    os.kill(victim.pid, signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL
+    with child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
+        assert victim.stdout is not None
+        assert "13\n" in iter(victim.stdout.readline, "")
+        victim.kill()
+        assert victim.wait() == -signal.SIGKILL
     assert not broken.exists()
 
     options = TrainOptions(steps=20, batch=4, channels=8, intervals=40)

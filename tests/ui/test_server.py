@@ -6,7 +6,6 @@ import base64
 import http.client
 import io
 import json
-import os
 import re
 import signal
 import socket
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Cli
 from PIL import Image
+from processes import child
 
 from bcm_edge.errors import LabelError
 from bcm_edge.runtime.images import from_uint8, mean_squared_error, to_uint8
@@ -306,7 +306,7 @@ def test_a_bug_is_no_traceback_in_the_page(ask: Ask, window: Window, bcm: BCM, m
 
 def test_command_prints_its_address_and_ends_with_ctrl_c(digits_bundle: Path):
     command = [sys.executable, str(ROOT / "cli.py"), "ui", str(digits_bundle), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as running:
+    with child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout and running.stderr
         address = running.stdout.readline().strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
