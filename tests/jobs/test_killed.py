@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from agreement import assert_images_agree
+from processes import child
 
 from bcm_edge import BCM
 
@@ -25,30 +28,36 @@ if not hasattr(os, "pidfd_open"):
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARDS, ROWS = 12, 48
+SCHEDULE = "80>0.002" + 7 * " +0.1 0.1>0.002"  # 8 network calls, so that shards take long enough to be interrupted
+PATIENCE = 120  # seconds; only a failure takes as long
 
 
 @contextmanager
 def started(bundle: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """The command as a process of its own, on a Ray of its own with two workers, when its first shard is done."""
-    arguments = [SHARDS * ROWS, "-o", output, "--task", "generate", "--schedule", "mixture-4", "--label", "all", "--rows", ROWS]
+    arguments = [SHARDS * ROWS, "-o", output, "--task", "generate", "--schedule", SCHEDULE, "--label", "all", "--rows", ROWS]
     command = [sys.executable, str(ROOT / "cli.py"), "map", str(bundle), *map(str, arguments), "--workers", "2"]
-    with tempfile.TemporaryDirectory(
-        ignore_cleanup_errors=True
-    ) as folder:  # for Ray's logs, which a killed command leaves; of a short name
+    # A killed command leaves Ray's logs. The name of their folder must be short.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         environment = {**os.environ, "TMPDIR": folder}
-        running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
+        with child(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
             assert running.stderr
             assert f"{SHARDS} shards" in running.stderr.readline()
             assert f" of {SHARDS} shards" in running.stderr.readline()
+            running.send_signal(signal.SIGSTOP)  # it hands out no more shards; its workers end the ones they have
             yield running
-        finally:
-            running.kill()
-            running.communicate()
 
 
 def workers_of(process: int) -> list[int]:
-    """The processes below this one that play shards."""
+    """The processes below this one that play shards; at least one, for which this waits."""
+    limit = time.monotonic() + PATIENCE
+    while not (workers := workers_now(process)):
+        assert time.monotonic() < limit, "no worker was found"
+        time.sleep(0.02)
+    return workers
+
+
+def workers_now(process: int) -> list[int]:
     parents = {int(folder.name): folder for folder in Path("/proc").iterdir() if folder.name.isdigit()}
     found = []
     for number in parents:
@@ -70,7 +79,7 @@ def await_end(processes: list[int]) -> None:
             descriptor = os.pidfd_open(number)
         except ProcessLookupError:
             continue
-        ended, _, _ = select.select([descriptor], [], [], 60)
+        ended, _, _ = select.select([descriptor], [], [], PATIENCE)
         os.close(descriptor)
         assert ended, f"process {number} outlives the command"
 
@@ -81,17 +90,16 @@ def check_whole(output: Path, bcm: BCM) -> None:
     assert sorted(os.listdir(output)) == [*names, "job.json"]  # noqa: PTH208 (hidden files too)
     images = np.concatenate([np.load(output / name)["images"] for name in names])
     labels = np.arange(SHARDS * ROWS) % 10
-    np.testing.assert_array_equal(images, bcm.generate(SHARDS * ROWS, schedule="mixture-4", labels=labels))
+    assert_images_agree(images, bcm.generate(SHARDS * ROWS, schedule=SCHEDULE, labels=labels))
 
 
 def test_worker_that_is_killed_is_replaced(digits_bundle: Path, bcm: BCM, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with started(digits_bundle, output) as running:
-        workers = workers_of(running.pid)
-        assert len(workers) == 2
-        os.kill(workers[0], signal.SIGKILL)
+        os.kill(workers_of(running.pid)[0], signal.SIGKILL)
         assert len(list(output.glob("*.npz"))) < SHARDS, "too late: the job was done already"
-        answer, errors = running.communicate(timeout=120)
+        running.send_signal(signal.SIGCONT)
+        answer, errors = running.communicate(timeout=PATIENCE)
     assert (running.returncode, answer) == (0, f"{output}\n"), errors
     check_whole(output, bcm)
 
@@ -106,7 +114,8 @@ def test_command_that_is_killed_goes_on(digits_bundle: Path, bcm: BCM, tmp_path:
     assert 0 < len(before) < SHARDS
     (output / f".generated-{SHARDS - 1:05d}.npz.partial-elsewhere-1").write_text("of another machine")
     with started(digits_bundle, output) as again:
-        answer, errors = again.communicate(timeout=120)
+        again.send_signal(signal.SIGCONT)
+        answer, errors = again.communicate(timeout=PATIENCE)
     assert (again.returncode, answer) == (0, f"{output}\n"), errors
     assert {name: (output / name).stat().st_mtime_ns for name in before} == before
     check_whole(output, bcm)
