@@ -249,7 +249,10 @@ def test_killed_processes_of_a_model_are_replaced_by_loading_it_again(triton: No
         assert all(ask(4))
         first, second = (p for p in own.children if b"bcm_generate/" in Path(f"/proc/{p}/cmdline").read_bytes())
         os.kill(first, signal.SIGKILL)
-        assert 1 <= sum(ask(8)) <= 7
+        answered = ask(8)
+        while len(set(answered)) < 2 and len(answered) < 400:  # which process gets a request is Triton's choice
+            answered += ask(8)
+        assert set(answered) == {True, False}
         os.kill(second, signal.SIGKILL)
         assert not any(ask(2))
         for action in ("unload", "load"):
@@ -268,7 +271,7 @@ def test_the_probe_sees_a_dead_process_of_any_task_and_no_busy_one(triton: None,
         assert all(answer.result()["result"].shape == (1, 64, 1, 8, 8) for answer in busy)
         child = next(p for p in own.children if b"bcm_invert/" in Path(f"/proc/{p}/cmdline").read_bytes())
         os.kill(child, signal.SIGKILL)
-        probes = (by_client(own, repository, "--check") for _ in range(5))  # a task's requests need not go round its processes evenly
+        probes = (by_client(own, repository, "--check") for _ in range(20))  # a task's requests need not go round its processes evenly
         dead = next(probe for probe in probes if probe.returncode)
         assert dead.returncode == 1 and dead.stderr.startswith("bcm_invert: ") and "is not healthy" in dead.stderr
     gone = by_client(own, repository, "--check")

@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 from bcm_edge import BCM
 
 CLIENTS = 16
+LEAST = 50  # requests of each client, however slow the machine is
 SECONDS = float(os.environ.get("BCM_EDGE_SOAK_SECONDS", "8"))
 SCHEDULES = ("one-step", "ancestral-2", "mixture-4")
 
@@ -59,7 +60,7 @@ def test_nothing_is_lost_or_mixed_up(server: Server, bcm: BCM, digits: np.ndarra
 
     def client(number: int) -> Counter[str]:
         own, chosen, counted = Client(server, ("grpc", "http")[number % 2]), random.Random(number), Counter[str]()
-        while time.monotonic() < until:
+        while time.monotonic() < until or sum(counted.values()) < LEAST:
             model, output, given, wanted = chosen.choice(asked)
             try:
                 found = own.ask(f"bcm_{model}", [output], given)[output]
