@@ -27,6 +27,7 @@ def with_engine(bundle: Bundle, path: Path, capability: str, batch: tuple[int, i
         options=BuildOptions("fp32", batch, stripped=stripped),
         files=files,
         types={direction: {"float32": 27} for direction in ("forward", "inverse")},
+        wider={"forward": {}, "inverse": {}},
         scratch=0,
         seconds=1.0,
         built="2026-01-01T00:00:00+00:00",
