@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from bcm_edge.runtime.engines.gpu import Gpu
+from bcm_edge.runtime.engines.installed import missing_tensorrt
 from bcm_edge.runtime.images import to_uint8
 from bcm_edge.runtime.schedule import Move, parse_schedule
 
@@ -30,12 +30,13 @@ def torch() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def device_chain(cuda_core: None) -> Iterator[ModuleType]:
-    """runtime/engines/device_chain.py, which TensorRT has to be there to import, or a name that looks like it."""
-    absent = importlib.util.find_spec("tensorrt") is None
+def device_chain(gpu: Gpu, cuda_core: None) -> Iterator[ModuleType]:
+    """runtime/engines/device_chain.py. To import it takes TensorRT, or a module of its name with the two classes that are derived from."""
+    absent = missing_tensorrt(gpu) is not None
     if absent:
-        sys.modules["tensorrt"] = stub = ModuleType("tensorrt")
-        stub.ILogger = stub.IErrorRecorder = object
+        stub = ModuleType("tensorrt")
+        vars(stub).update(ILogger=object, IErrorRecorder=object)
+        sys.modules["tensorrt"] = stub
     yield importlib.import_module("bcm_edge.runtime.engines.device_chain")
     if absent:
         room = sys.modules["bcm_edge.runtime.engines"]

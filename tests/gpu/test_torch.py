@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.chain import injected_noises, start_state
 from bcm_edge.runtime.engines.gpu import Gpu, free_memory
+from bcm_edge.runtime.engines.installed import missing_tensorrt
 from bcm_edge.runtime.parity import BOUNDS, Recording, load_recording
 from bcm_edge.runtime.schedule import parse_schedule
 
@@ -95,6 +95,6 @@ def test_the_driver_tells_the_same_as_torch(gpu: Gpu, torch: ModuleType) -> None
 
 def test_the_gpu_is_told_by_doctor(cli: Callable[..., Any], gpu: Gpu) -> None:
     said = " ".join(cli("doctor").output.split())
-    if importlib.util.find_spec("tensorrt") is None:
+    if missing_tensorrt(gpu):
         assert "tensorrt is not installed" in said
     assert gpu.name in said
