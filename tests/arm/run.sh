@@ -37,6 +37,7 @@ command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user-static)
 [ -d $work/debian ] || command -v debootstrap >/dev/null || missing+=(debootstrap debian-archive-keyring)
 if [ ${#missing[@]} -gt 0 ]; then
     [ "$EUID" -eq 0 ] || skip "${missing[*]} not installed, and only root can install them"
+    echo "installing with apt-get: ${missing[*]} (qemu runs programs for aarch64, debootstrap fetches a Python for it)"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"; } >/dev/null ||
         skip "${missing[*]} not installed, and not to be had here"
 fi
