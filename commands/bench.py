@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from ..errors import BackendError, NonFiniteError
 from ..runtime import benchmark
@@ -22,6 +21,7 @@ from ..runtime.backends.onnxruntime import threads
 from ..runtime.benchmark import Result
 from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.environment import Others, environment
+from ..runtime.products import MATRIX, Peak, Product, open_products, peak_for, peaks, without_share_above_peak
 from ..runtime.schedule import Schedule
 from .console import bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
 
@@ -74,7 +74,9 @@ def bench(bundle: Path, schedule: str, batches: str, backend: str, precisions: s
     """Time whole schedules in every precision on every backend, in turn, and say in words what is faster and what is noise.
 
     First image and peak memory are those of fresh processes, median of three, with everything already in the page cache. PyTorch
-    loads its weights as a checkpoint there. GFLOP/s needs the onnx package, which counts operations from the graph's shapes.
+    loads its weights as a checkpoint there. GFLOP/s needs the onnx package, which counts operations from the graph's shapes. Matrix
+    products of each precision take turns with the variants, in every library that can play here: "of matmul" is the share of the
+    fastest of them.
     """
     opened = open_bundle(bundle)
     program, sizes = opened.schedule(schedule), parse_batches(batches)
@@ -82,19 +84,23 @@ def bench(bundle: Path, schedule: str, batches: str, backend: str, precisions: s
     surroundings = environment()  # before the measuring, whose own load would stand in it
     flop = benchmark.flop_per_call(opened.graphs(opened.precisions[0])["forward"])
     with _candidates(opened, REAL if backend == "all" else (backend,), wanted, vs) as (candidates, not_run):
-        measured = [_measure(candidates, program, size, seconds, flop) for size in sizes]
+        compared = [] if flop is None else [(candidate.name, candidate.precision) for candidate in candidates]
+        products, failed = open_products(compared)
+        measured = [_measure(candidates, products, program, size, seconds, flop) for size in sizes]
     results = [r for each in measured for r in each.results]
     not_run += [n for each in measured for n in each.not_run]
     if not results:
         raise BackendError(f"nothing of this can run here; {'; '.join(f'{n.precision} on {n.backend}: {n.reason}' for n in not_run)}")
     said = {str(each.batch): benchmark.verdicts(each.results, each.others) for each in measured if each.results}
-    absent = [problem for each in measured for problem in each.absent]
+    absent = [*failed, *(problem for each in measured for problem in each.absent)]
     if flop is None:
         absent.append("GFLOP/s: counting operations needs onnx; pip install 'bcm-edge[export]'")
-    progress(_report(results, not_run, absent, surroundings))
+    notes = [*_peak_lines(measured), *(f"absent: {reason}" for reason in absent)]
+    progress(_report(results, not_run, notes, surroundings))
     values = {"bundle": str(bundle), "model": opened.manifest.model.name, "schedule": str(program), "nfe": program.nfe}
     values |= {"flop_per_call": flop, "results": [vars(r) for r in results], "verdicts": said, "absent": absent}
-    values |= {"matmul_gflops": {str(each.batch): each.matmul_gflops for each in measured}, "environment": surroundings}
+    reached = {str(each.batch): {name: vars(peak) for name, peak in each.peaks.items()} for each in measured}
+    values |= {"peaks": reached, "environment": surroundings}
     values |= {"taken_by_others": {str(each.batch): each.others for each in measured}}
     values |= {"not_run": [vars(n) for n in not_run]}
     result(as_json, values, "\n".join(f"batch {size}: {sentence}" for size, sentences in said.items() for sentence in sentences))
@@ -160,7 +166,7 @@ def _of_torch(bundle: Bundle, folder: Path) -> Candidate:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One batch size. matmul_gflops: the median of the matrix products that took their turns. absent: figures missing, and why.
+    """One batch size. peaks: precision → the fastest matrix product in the same turns. absent: figures missing, and why.
 
     others: the share of the processors that other processes took while the turns were played; None where the system does not tell.
     """
@@ -169,11 +175,18 @@ class _Measured:
     results: list[Result]
     not_run: list[NotRun]
     absent: list[str]
-    matmul_gflops: float | None
+    peaks: dict[str, Peak]
     others: float | None
 
 
-def _measure(candidates: Sequence[Candidate], schedule: Schedule, batch: int, seconds: float, flop: int | None) -> _Measured:
+def _measure(
+    candidates: Sequence[Candidate],
+    products: Sequence[Product],
+    schedule: Schedule,
+    batch: int,
+    seconds: float,
+    flop: int | None,
+) -> _Measured:
     ready, players, not_run = [], [], []
     for candidate in candidates:
         try:
@@ -186,25 +199,40 @@ def _measure(candidates: Sequence[Candidate], schedule: Schedule, batch: int, se
         ready.append((candidate, backend))
         players.append(run)
     if not ready:
-        return _Measured(batch, [], not_run, [], None, None)
-    progress(f"batch {batch}: {len(ready)} variants in turn, {seconds:g} s each, then {benchmark.STARTS} fresh processes of each")
+        return _Measured(batch, [], not_run, [], {}, None)
+    turn = f"{len(ready)} variants and {len(products)} matrix products in turn, {seconds:g} s each"
+    progress(f"batch {batch}: {turn}, then {benchmark.STARTS} fresh processes of each variant")
     watch = Others()
-    *turns, products = benchmark.interleave([*players, benchmark.matrix_product()], seconds)
-    matmul_gflops = 2 * benchmark.MATRIX**3 / float(np.median(np.concatenate(products))) / 1e9
+    turns = benchmark.interleave([*players, *(product.run for product in products)], seconds)
+    fastest = peaks(products, turns[len(ready) :])
     others = watch.share()
     for _, backend in ready:
         backend.close()
     starts = benchmark.first_images([candidate.start(schedule, batch) for candidate, _ in ready])
-    results = [
-        benchmark.summarise(backend, batch, schedule.nfe, own, start, flop, matmul_gflops)
-        for (_, backend), own, start in zip(ready, turns, starts, strict=True)
+    results, absent = [], []
+    for (candidate, backend), own, start in zip(ready, turns[: len(ready)], starts, strict=True):
+        peak = peak_for(candidate.name, candidate.precision, fastest)
+        reached = None if peak is None else peak.gflops
+        summary = benchmark.summarise(backend, batch, schedule.nfe, own, start, flop, reached)
+        summary, problem = without_share_above_peak(summary, peak)
+        results.append(summary)
+        absent += [f"first image of {summary} at batch {batch}: {start.problem}"] if start.problem else []
+        absent += [problem] if problem else []
+    return _Measured(batch, results, not_run, absent, fastest, others)
+
+
+def _peak_lines(measured: Sequence[_Measured]) -> list[str]:
+    """What "of matmul" is a share of, one line per batch size."""
+    return [
+        f"fastest matrix product ({MATRIX} × {MATRIX}) beside batch {each.batch}: "
+        + "; ".join(f"for {precision} {peak}" for precision, peak in each.peaks.items())
+        for each in measured
+        if each.peaks
     ]
-    absent = [f"first image of {r} at batch {batch}: {s.problem}" for r, s in zip(results, starts, strict=True) if s.problem]
-    return _Measured(batch, results, not_run, absent, matmul_gflops, others)
 
 
-def _report(results: Sequence[Result], not_run: Sequence[NotRun], absent: Sequence[str], surroundings: dict[str, Any]) -> str:
-    """The table and what stands around it, for people."""
+def _report(results: Sequence[Result], not_run: Sequence[NotRun], notes: Sequence[str], surroundings: dict[str, Any]) -> str:
+    """The table and what stands around it, for people. notes: lines at the end."""
     columns = ("variant", "batch", "p50 ms", "p90", "p99", "images/s", "NFE/s", "first s", "peak MB", "GFLOP/s", "of matmul")
     rows = [
         (
@@ -224,7 +252,7 @@ def _report(results: Sequence[Result], not_run: Sequence[NotRun], absent: Sequen
         same.setdefault((n.backend, n.batch, n.reason), []).append(n.precision)
     for (backend, batch, reason), precisions in same.items():
         lines.append(f"not run: {', '.join(precisions)} on {backend}{f' at batch {batch}' if batch else ''}: {reason}")
-    return "\n".join([*lines, *(f"absent: {reason}" for reason in absent)])
+    return "\n".join([*lines, *notes])
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,7 +1,7 @@
 """How fast a bundle's schedules play here: runs of all variants in turn, first images in processes of their own, and what to make of both.
 
 A variant is a backend in a precision. All variants of one batch size are open at once and take turns, so that whatever else the
-machine does hits all alike; a product of two matrices takes its turn among them and tells what the processor gives at that time.
+machine does hits all alike; products of two matrices take their turns among them and tell what the processor gives at that time.
 Batch sizes follow each other, as a large network does not fit into memory once per size.
 """
 
@@ -35,7 +35,6 @@ ROUNDS = 5  # of turns at least: fewer runs have no spread
 STARTS = 3  # processes per variant of which the median counts
 CLAIM = 1.05  # times as fast at least, to be called faster: medians of one thing measured twice differ by up to 4 %
 QUIET = 0.1  # share of the processors that other processes may take before a verdict has to mention it
-MATRIX = 1024  # rows and columns of the matrix product
 
 PROLOGUE = """
 from bcm_edge.runtime.benchmark import peak_mb, player
@@ -90,8 +89,8 @@ class Result:
 
     low_ms, high_ms: where the middle half of its turns' medians lies, which is the noise a verdict goes by. nfe_per_s counts the
     network evaluations of each image. first_image_s, peak_mb: of a process of its own; NaN where that failed. gflops:
-    convolutions and matrix products, in 10⁹ operations per second, 8-bit ones too; of_matmul: their ratio to a float32 matrix
-    product in numpy, in the same minutes and threads; None where they are not counted.
+    convolutions and matrix products, in 10⁹ operations per second, 8-bit ones too; None where they are not counted. of_matmul: their
+    share of what a matrix product of that precision reached in the same turns; None where there is none to compare with.
     """
 
     backend: str
@@ -123,13 +122,6 @@ def player(backend: Backend, schedule: Schedule, batch: int) -> Play:
     return lambda: play(schedule, backend, seeds, labels, image)
 
 
-def matrix_product() -> Play:
-    """One float32 product of MATRIX × MATRIX matrices in numpy, on all threads it takes."""
-    a, b = np.random.default_rng(0).normal(size=(2, MATRIX, MATRIX)).astype(np.float32)
-    out = np.empty_like(a)
-    return lambda: np.matmul(a, b, out=out)
-
-
 def interleave(players: Sequence[Play], seconds: float) -> list[Turns]:
     """Turn after turn of all players, ROUNDS times at least, until each had `seconds` on average."""
     turns: list[Turns] = [[] for _ in players]
@@ -151,8 +143,10 @@ def _turn(run: Play) -> list[float]:
     return times[1:] or times
 
 
-def summarise(backend: Described, batch: int, nfe: int, turns: Turns, start: Start, flop: int | None, matmul_gflops: float) -> Result:
-    """The result of a variant. flop: of one network call on one image; matmul_gflops: what matrix products reached beside it."""
+def summarise(
+    backend: Described, batch: int, nfe: int, turns: Turns, start: Start, flop: int | None, matmul_gflops: float | None
+) -> Result:
+    """The result of a variant. flop: of one network call on one image; matmul_gflops: what a matrix product reached beside it."""
     times = np.concatenate(turns)
     p50, p90, p99 = (float(p) for p in 1e3 * np.percentile(times, [50, 90, 99]))
     low, high = (float(p) for p in 1e3 * np.percentile([np.median(turn) for turn in turns], [25, 75]))
@@ -170,7 +164,7 @@ def summarise(backend: Described, batch: int, nfe: int, turns: Turns, start: Sta
         start.seconds,
         start.peak_mb,
         gflops,
-        None if gflops is None else gflops / matmul_gflops,
+        None if gflops is None or matmul_gflops is None else gflops / matmul_gflops,
     )
 
 

@@ -62,6 +62,8 @@ def test_summary_of_known_times() -> None:
 def test_summary_without_counted_operations_has_no_rate_of_them() -> None:
     summary = summarise(NOTHING, 1, 1, [[0.001]], Start(0.5, 70.0), None, 4.0)
     assert (summary.gflops, summary.of_matmul) == (None, None)
+    summary = summarise(NOTHING, 1, 1, [[0.001]], Start(0.5, 70.0), 1_000_000, None)  # no matrix product
+    assert (summary.gflops, summary.of_matmul) == (pytest.approx(1.0), None)
 
 
 def test_operations_counted_are_those_torch_counts(digits_bundle: Path) -> None:
@@ -217,9 +219,19 @@ def test_bench_measures_every_backend_and_torch(digits_bundle: Path, cli: Cli) -
         assert r["first_image_s"] > 0
         assert r["peak_mb"] > 10
         assert r["gflops"] > 0
-    assert (values["nfe"], values["flop_per_call"], values["absent"]) == (2, 30_810_112, [])
+        assert r["of_matmul"] is None or 0 < r["of_matmul"] <= 1
+        if r["of_matmul"] is None:  # on a busy machine a product may be slower than the network
+            assert f"of matmul for fp32 on {r['backend']} at batch 1: its " in ended.stderr
+        else:
+            assert r["of_matmul"] == pytest.approx(r["gflops"] / values["peaks"]["1"]["fp32"]["gflops"])
+    assert (values["nfe"], values["flop_per_call"]) == (2, 30_810_112)
+    assert all(reason.startswith("of matmul for ") for reason in values["absent"])
     assert any(sentence.startswith("fastest: ") for sentence in values["verdicts"]["1"])
-    assert values["matmul_gflops"]["1"] > 0
+    peak = values["peaks"]["1"]["fp32"]
+    assert (set(values["peaks"]["1"]), peak["precision"]) == ({"fp32"}, "fp32")
+    assert peak["library"] in {backend for backend, _, _ in measured}
+    fastest = f"for fp32 {peak['gflops']:.0f} GFLOP/s ({peak['library']}, fp32)"
+    assert f"\nfastest matrix product (1024 × 1024) beside batch 1: {fastest}" in ended.stderr
     assert {"cpu", "flags", "threads", "versions", "load_average"} <= set(values["environment"])
     assert "fp32 on torch" in ended.stderr
 
@@ -255,6 +267,7 @@ def test_bench_without_onnx_says_what_is_absent(digits_bundle: Path, cli: Cli, m
     values = json.loads(ended.stdout)
     assert values["flop_per_call"] is None
     assert values["results"][0]["gflops"] is None
+    assert values["peaks"] == {"1": {}}
     assert values["absent"] == ["GFLOP/s: counting operations needs onnx; pip install 'bcm-edge[export]'"]
 
 

@@ -60,7 +60,7 @@ class OpenVinoBackend:
             try:
                 model = self._core.read_model(self._graphs[direction])
                 model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
-                self._requests[key] = self._core.compile_model(model, "CPU", _properties()).create_infer_request()
+                self._requests[key] = self._core.compile_model(model, "CPU", _cached_properties()).create_infer_request()
             except RuntimeError as error:
                 raise BackendError(f"OpenVINO cannot open {self._graphs[direction]}: {first_line(error)}") from error
         return self._requests[key]
@@ -78,12 +78,13 @@ def open(bundle: Bundle, precision: str) -> OpenVinoBackend:
     return OpenVinoBackend(bundle, precision)
 
 
-def _properties() -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "INFERENCE_NUM_THREADS": threads(),
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+def compile_properties() -> dict[str, Any]:
+    """How networks are compiled, apart from the cache."""
+    return {"INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+def _cached_properties() -> dict[str, Any]:
+    properties = compile_properties()
     cache = cache_directory() / "openvino"
     with contextlib.suppress(OSError):  # a cache that cannot be written: compiled anew each time
         cache.mkdir(parents=True, exist_ok=True)
