@@ -122,12 +122,13 @@ class Block:
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays in pinned host memory, which is allocated now if it was not before."""
         if self._host is None:
-            self._host = LegacyPinnedMemoryResource().allocate(self._size)
-            content = memoryview((ctypes.c_byte * self._size).from_address(int(self._host.handle)))
+            host = LegacyPinnedMemoryResource().allocate(self._size)
+            content = memoryview((ctypes.c_byte * self._size).from_address(int(host.handle)))
             self._arrays = {
                 name: np.frombuffer(content, dtype, int(np.prod(shape)), self._spans[name][0]).reshape(shape)
                 for name, (shape, dtype) in self._layout.items()
             }
+            self._host = host
         return self._arrays
 
     def address(self, name: str) -> int:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,7 @@ def built_copy(built_bundle: Path, tmp_path: Path) -> Path:
 def compile_engines(record: ModuleType) -> Callable[..., list[str]]:
     """Build engines in this process (the compiling is a child's); returns what was reported."""
 
-    def run(bundle: Path, *, device: int = 0, **options: object) -> list[str]:
+    def run(bundle: Path, *, device: int = 0, **options: Any) -> list[str]:
         lines: list[str] = []
         build(plan_build(open_bundle(bundle), BuildOptions(**options), device), lines.append, lambda *_: None)
         return lines

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import bcm_edge
 from bcm_edge.errors import BackendError
 from bcm_edge.export.engines.build import build, plan_build
 from bcm_edge.runtime.backends import open_backend
+from bcm_edge.runtime.backends.tensorrt import TensorRtBackend
 from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.chain import injected_noises, start_state
 from bcm_edge.runtime.engines.gpu import Gpu, free_memory
@@ -74,6 +76,7 @@ def test_a_replay_equals_its_engines_called_one_by_one(built: Built, precision: 
     from bcm_edge.runtime.engines.device_chain import REPLAY_BOUND
 
     backend, program = open_backend("tensorrt", open_bundle(built(precision)), precision), parse_schedule(schedule)
+    assert isinstance(backend, TensorRtBackend)
     try:
         first, second = ([10, 11, 12], np.array([3, 1, 4])), ([20, 21, 22], np.array([1, 5, 9]))
         inputs = [
@@ -190,7 +193,7 @@ def test_a_closed_backend_leaves_nothing_in_the_pool(built: Built, gpu: Gpu) -> 
     bcm = bcm_edge.load(built("fp16"), "tensorrt", precision="fp16")
     bcm.generate(16, labels=3)
     bcm.close()
-    pool = getattr(Device(gpu.index), "memory_resource", None)
+    pool: Any = getattr(Device(gpu.index), "memory_resource", None)
     if not hasattr(pool, "attributes"):
         pytest.skip("this cuda-core or GPU has no memory pool")
     assert pool.attributes.used_mem_current == 0

@@ -47,7 +47,8 @@ def model(digits_bundle: Path, torch: ModuleType) -> Any:
 
 def strays(player: Any, backend: Any, recording: Recording, far: Far) -> dict[str, float]:
     """Schedule → how far the state after any of its moves is from the recording, at most, at the batch sizes 1, 2 and 5."""
-    worst = {}
+    worst: dict[str, float] = {}
+    assert recording.labels is not None
     for text, states in recording.states.items():
         program = parse_schedule(text)
         for n in (1, 2, 5):
