@@ -127,7 +127,7 @@ def measure_all(
 def measure_batch(record: Measured, budget: Budget, state: Path, request: dict[str, Any]) -> Measured:
     """One batch size in a process of its own. A variant that ends the process is left out of the next one."""
     request = {"state": str(state), "budget": asdict(budget), **request}
-    while True:
+    for _ in VARIANTS:
         record.write(state)
         limit = budget.left() + GRACE if budget.left() else 0.0
         problem = child("measure", request, limit, budget.reason)
@@ -135,19 +135,22 @@ def measure_batch(record: Measured, budget: Budget, state: Path, request: dict[s
         if problem is None:
             return record
         say(f"batch {record.batch}: {record.doing or 'start'}: {problem}")
-        if not note_end(record, problem) or problem == budget.reason:
+        if not note_end(record, problem, out_of_time=problem == budget.reason):
             break
-    unmeasured = [name for name in VARIANTS if name not in record.not_run and not record.of(name)]
-    record.not_run |= dict.fromkeys(unmeasured, problem)
     return record
 
 
-def note_end(record: Measured, problem: str) -> bool:
-    """Note what was under way when a process ended. Whether another process can do the rest without it."""
+def note_end(record: Measured, problem: str, out_of_time: bool) -> bool:
+    """Note what a process left undone when it ended. Whether another process can do the rest."""
     work, record.doing = record.doing, None
     if work is not None:
         record.not_run.setdefault(work, problem)
-    return work in VARIANTS and not set(VARIANTS) <= set(record.not_run)
+    if work in VARIANTS and not out_of_time and not set(VARIANTS) <= set(record.not_run):
+        return True
+    for name in VARIANTS:
+        if not record.of(name):
+            record.not_run.setdefault(name, problem)
+    return False
 
 
 def kept(records: Sequence[Measured], results: Results) -> list[str]:

@@ -276,16 +276,18 @@ def test_a_batch_size_without_time_is_not_started(tmp_path: Path) -> None:
 def test_figures_stay_when_the_process_is_killed_at_the_end_of_its_time() -> None:
     record = measured(1, [row(results.EAGER, "one-step", 9.0)])
     record.doing = results.COMPILED
-    gpu.note_end(record, "the time budget of 20 s was used up")
+    assert not gpu.note_end(record, "the time budget of 20 s was used up", out_of_time=True)
     assert [r.variant for r in record.rows] == [results.EAGER]
-    assert record.not_run == {results.COMPILED: "the time budget of 20 s was used up"}
+    others = ["TensorRT fp16", CUDA, "ONNX Runtime TensorRT-RTX fp16", "torch.compile fp16"]
+    assert record.not_run == dict.fromkeys(others, "the time budget of 20 s was used up")
 
 
 @pytest.mark.parametrize("work", [None, "all variants in turn, one-step"])
 def test_only_a_variant_can_be_left_out(work: str | None) -> None:
     record = measured(1, [row(results.EAGER, "one-step", 9.0)])
     record.doing = work
-    assert gpu.note_end(record, "its process was killed by SIGKILL") is False
+    assert not gpu.note_end(record, "its process was killed by SIGKILL", out_of_time=False)
+    assert results.EAGER not in record.not_run
 
 
 # The command
