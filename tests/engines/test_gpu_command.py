@@ -1,14 +1,22 @@
-"""benchmarks/gpu.py over stand-ins for the GPU: its environment, and its engine."""
+"""benchmarks/gpu.py over stand-ins for the GPU: its environment, its engine, and the whole command."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
-from gpu_figures import gpu
+from gpu_figures import BENCHMARKS, gpu, results
+
+Benchmark = Callable[..., tuple[int, str, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +57,59 @@ def test_build_that_runs_out_of_memory_says_so(
     monkeypatch.setenv("FAKE_BUILD", "memory")
     reason = gpu.child("build", {"bundle": str(bundle), "largest": 256}, 600.0, "too long")
     assert reason.startswith("the build ran out of memory")
+
+
+# The whole command
+
+
+@pytest.fixture
+def benchmark(surroundings: dict[str, str], tmp_path: Path) -> Benchmark:
+    """benchmark(*arguments, **environment): exit status, standard output, and the figures in its JSON file."""
+
+    def run(*arguments: str, **environment: str) -> tuple[int, str, dict[str, Any]]:
+        output = tmp_path / "results.json"
+        small = ["--network", "digits", "--seconds", "0.02", "--matrix", "64"]
+        command = [sys.executable, str(BENCHMARKS / "gpu.py"), *small, *arguments, "-o", str(output)]
+        variables = {**os.environ, **surroundings, "OMP_NUM_THREADS": "1", **environment}
+        ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert "Traceback" not in ended.stderr, ended.stderr
+        return ended.returncode, ended.stdout, json.loads(output.read_text())
+
+    return run
+
+
+def test_all_variants_are_measured(benchmark: Benchmark) -> None:
+    status, report, figures = benchmark("--batch", "1,2", "--schedules", "one-step,mixture-4")
+    assert status == 0
+    assert [each["batch"] for each in figures["batches"]] == [1, 2]
+    for each in map(results.Measured.from_json, figures["batches"]):
+        expected = itertools.product(results.VARIANTS, ("one-step", "mixture-4"))
+        assert {(row.variant, row.schedule) for row in each.rows} == set(expected)
+        assert all(row.in_turn and row.runs >= 5 for row in each.rows)
+        assert all(0 < row.low_ms <= row.high_ms and row.of_matmul > 0 for row in each.rows)
+        assert all(1e-6 < row.relative_l2 < 5e-3 for row in each.rows)
+        assert (each.not_run, each.doing) == ({}, None)
+        assert each.chain is not None and len(each.chain.engines_ms) == 4
+        assert min(each.chain.wall_ms, each.chain.device_ms, *each.chain.engines_ms) > 0
+    assert "| 2 | TensorRT fp16 | Fake Orin, TensorRT 10.3.0, one CUDA graph per schedule |" in report
+    assert report.count("\n| 1 | mixture-4 | ") == 5
+
+
+def test_variants_that_cannot_run_are_reported(benchmark: Benchmark) -> None:
+    broken = {"FAKE_BUILD": "memory", "FAKE_CUDA_PROVIDER": "absent", "FAKE_RTX_PLUGIN": "broken"}
+    status, report, figures = benchmark("--batch", "2", "--schedules", "one-step", **broken)
+    assert status == 0
+    (each,) = map(results.Measured.from_json, figures["batches"])
+    assert [row.variant for row in each.rows] == [results.EAGER, results.COMPILED]
+    assert list(each.not_run) == ["TensorRT fp16", "ONNX Runtime CUDA fp16", "ONNX Runtime TensorRT-RTX fp16"]
+    assert each.not_run["TensorRT fp16"].startswith("the build ran out of memory")
+    assert "fallback is disabled" in each.not_run["ONNX Runtime CUDA fp16"]
+    assert "libnvidia-ml.so.1" in each.not_run["ONNX Runtime TensorRT-RTX fp16"]
+    assert all(f"at batch 2: {reason}" in report for reason in each.not_run.values())
+
+
+def test_budget_that_is_used_up_is_reported(benchmark: Benchmark) -> None:
+    status, report, figures = benchmark("--batch", "1,2", "--budget", "1")
+    assert (status, [each["rows"] for each in figures["batches"]]) == (1, [[], []])
+    reason = "there is no bundle: the time budget of 1 s was used up"
+    assert f"- every variant at batch 1, 2: {reason}\n" in report
