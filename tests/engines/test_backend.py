@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import threading
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
 from bcm_edge.runtime.backends.base import DeviceBackend
-from bcm_edge.runtime.backends.tensorrt import batch_sizes
 from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.images import to_uint8
 from bcm_edge.runtime.parity import compare, load_recording
@@ -62,84 +60,12 @@ def test_tasks_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType
         assert np.abs(ours.trace("mixture-4", labels=3).states - theirs.trace("mixture-4", labels=3).states).max() <= 1e-4
 
 
-def test_a_projection_parts_the_schedule_where_it_comes_back_to_the_image(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
-    hole = np.eye(8)
-    seen: list[int] = []
-    for _ in range(2):  # the first records
-        record.calls.clear()
-        bcm.inpaint(np.zeros((2, 1, 8, 8), np.float32), hole, labels=3, schedule="80>0.002 +0.2 0.2>1>0.002")
-    assert record.calls.count("launch") == 2 and record.calls.count(f"download {2 * IMAGE}") == 2  # 80>0.002, and the two moves behind it
-    bcm.inpaint(np.zeros((2, 1, 8, 8), np.float32), hole, labels=3, schedule=MIXTURE, on_move=lambda index, *_: seen.append(index))
-    assert seen == [0, 1, 2, 3]
-
-
-def test_a_schedule_is_one_upload_one_graph_and_one_download(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
-    bcm.generate(4, schedule=MIXTURE, labels=3)
-    record.calls.clear()
-    bcm.generate(4, schedule=MIXTURE, labels=[1, 2, 3, 4], seed=9)
-    inputs = 4 * IMAGE + 4 * IMAGE + 4 * 8  # the start, the noise of the injection, the labels
-    assert record.calls == ["set current", f"upload {inputs}", "launch", f"download {4 * IMAGE}", "sync"]
-
-
-def test_a_graph_is_recorded_once_after_a_run_of_its_engines(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
-    bcm.generate(2, schedule="80>2.4>0.002", labels=3)
-    work = [call for call in record.calls if call.split()[0] in ("execute", "begin", "end", "launch", "sync")]
-    move = "execute forward 2"
-    assert work == [move, move, "sync", "begin recording", move, move, "end recording", "launch", "sync", "launch", "sync"]
-    bcm.generate(2, schedule="80>2.4>0.002", labels=4)
-    assert record.calls.count("begin recording") == 1
-    bcm.generate(4, schedule="80>2.4>0.002", labels=4)
-    bcm.generate(2, schedule="80>1.5>0.002", labels=4)
-    assert record.calls.count("begin recording") == 3  # one per schedule and batch size
-    assert bcm.backend.device.endswith("one CUDA graph per schedule")  # each recorded in contexts of its own
-
-
-def test_noise_before_a_move_down_is_added_on_the_device(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
-    bcm.generate(2, schedule=RENOISING, labels=3)
-    executed = [call for call in record.calls if call.startswith("execute")]
-    assert executed[:3] == ["execute forward 2", "execute add_noise 2", "execute forward 2"]
-
-
-def test_whoever_watches_sees_the_states_of_the_graph(built_bundle: Path, record: ModuleType):
-    seen: dict[str, list[np.ndarray]] = {"tensorrt": [], "onnxruntime": []}
-    for name, states in seen.items():
-        bcm_edge.load(built_bundle, name, precision="fp32").generate(
-            3, schedule=MIXTURE, labels=3, on_move=lambda _i, _m, x, s=states: s.append(x)
-        )
-    assert [len(states) for states in seen.values()] == [4, 4]
-    assert all(np.abs(ours - theirs).max() <= 1e-4 for ours, theirs in zip(*seen.values(), strict=True))
-    every_state = ["launch", f"download {3 * 4 * IMAGE}", f"download {4 * IMAGE}", "sync"]  # of four images: three and one repeated
-    assert record.calls[-4:] == every_state
-
-
 def test_whole_schedules_keep_to_the_bound_at_both_ends_of_the_profile(built_bundle: Path, record: ModuleType):
     bundle = open_bundle(built_bundle)
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
     errors = compare(bcm.backend, load_recording(bundle), [1, 7, 16], 5e-3)
     assert len(errors) == 48 and all(e.ok for e in errors)
     assert {e.batch for e in errors} == {1, 7, 16}
-
-
-def test_both_engines_compute_in_one_scratch_allocation(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
-    bcm.reconstruct(np.zeros((1, 1, 8, 8), np.float32), labels=3)
-    assert record.calls.count("allocate 4096") == 1
-
-
-def test_an_integrated_gpu_works_on_pinned_memory_and_copies_nothing(
-    built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch
-):
-    discrete = bcm_edge.load(built_bundle, "tensorrt", precision="fp16").generate(3, schedule=MIXTURE, labels=3)
-    monkeypatch.setenv("FAKE_INTEGRATED", "1")
-    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
-    assert np.array_equal(bcm.generate(3, schedule=MIXTURE, labels=3), discrete)
-    record.calls.clear()
-    assert np.array_equal(bcm.generate(3, schedule=MIXTURE, labels=3), discrete)
-    assert record.calls == ["set current", "launch", "sync"]
 
 
 def test_pixels_are_made_on_the_device(built_bundle: Path, record: ModuleType):
@@ -175,58 +101,10 @@ def test_a_batch_outside_the_profile_is_refused_with_the_way_out(built_bundle: P
         bcm.generate(20, labels=3)
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [("refused", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"), ("invalidated", "TensorRT does not run forward at batch 2")],
-)
-def test_what_cannot_be_recorded_is_played_one_by_one_and_says_so(built_bundle: Path, record: ModuleType, fault: str, reason: str):
-    expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=MIXTURE, labels=3)
-    record.faults.capture = fault
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
-    assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
-    assert f"one by one: no CUDA graph: {reason}" in bcm.backend.device
-
-
-def test_a_recording_that_cannot_be_launched_is_played_one_by_one(built_bundle: Path, record: ModuleType):
-    expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=MIXTURE, labels=3)
-    record.faults.launch = True
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
-    assert "one by one: the CUDA graph cannot be played: CUDA_ERROR_LAUNCH_FAILED" in bcm.backend.device
-
-
-def test_after_a_failed_recording_the_engines_run_in_new_contexts(built_bundle: Path, record: ModuleType):
-    record.faults.capture = "invalidated"
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    bcm.generate(2, labels=3)
-    begun = record.calls.index("begin recording")
-    assert record.calls[begun:][1:5] == ["execute forward 2", "sync", "context forward 2", "execute forward 2"]
-
-
-def test_a_recording_that_lacks_a_move_is_not_used(built_bundle: Path, record: ModuleType):
-    expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=MIXTURE, labels=3)
-    record.faults.stale_graph = True
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
-    assert "gave other images than its engines" in bcm.backend.device
-
-
 def test_an_engine_that_refuses_is_named(built_bundle: Path, record: ModuleType):
     record.faults.execute = {"inverse"}
     with pytest.raises(BackendError, match="TensorRT does not run inverse at batch 1: TensorRT gives no reason"):
         bcm_edge.load(built_bundle, "tensorrt").invert(np.zeros((1, 1, 8, 8), np.float32), labels=3)
-
-
-def test_running_out_of_memory_says_what_is_free_and_what_helps(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    record.faults.memory = record.allocated
-    with pytest.raises(
-        BackendError, match=r"playing 1 moves at batch 2 on Fake Orin: out of GPU memory \(6.00 GB free of 8.0\); play fewer"
-    ):
-        bcm.generate(2, labels=3)
-    record.faults.memory = 1 << 30
-    assert bcm.generate(2, labels=3).shape == (2, 1, 8, 8)  # what had been allocated before it failed is free again
 
 
 def test_nan_is_named_with_the_move_it_began_at(built_bundle: Path, record: ModuleType):
@@ -236,22 +114,6 @@ def test_nan_is_named_with_the_move_it_began_at(built_bundle: Path, record: Modu
     for uint8 in (False, True):
         with pytest.raises(NonFiniteError, match=r"move 1 of 2 \(80>2.4\) on backend tensorrt gave NaN or infinity \(first in sample 1\)"):
             bcm.generate(latents=latents, schedule="80>2.4>0.002", labels=3, uint8=uint8)
-
-
-def test_a_first_request_that_fails_does_not_vouch_for_a_recording(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
-    record.faults.stale_graph = True
-    with pytest.raises(NonFiniteError):
-        bcm.generate(latents=np.full((2, 1, 8, 8), 1e36, np.float32), schedule="80>2.4>0.002", labels=3)
-    assert np.isfinite(bcm.generate(2, schedule="80>2.4>0.002", labels=3)).all()
-    assert "gave other images than its engines" in bcm.backend.device
-
-
-def test_one_wrong_image_in_a_batch_is_enough(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    record.faults.wrong_pixel = True
-    bcm.generate(16, schedule="80>0.002", labels=3)
-    assert "gave other images than its engines" in bcm.backend.device
 
 
 def test_what_fails_in_the_middle_leaves_nothing_under_way(built_bundle: Path, record: ModuleType):
@@ -273,14 +135,6 @@ def test_an_error_that_is_only_recorded_is_raised(built_bundle: Path, record: Mo
         bcm.generate(2, labels=3)
 
 
-@pytest.mark.parametrize("said", ["Cuda Runtime (out of memory)", "CUDA_ERROR_OUT_OF_MEMORY"])
-def test_memory_that_tensorrt_lacks_is_told_as_that(built_bundle: Path, record: ModuleType, said: str):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    record.faults.recorded = said
-    with pytest.raises(BackendError, match=r"out of GPU memory \(6.00 GB free of 8.0\); play fewer images at once"):
-        bcm.generate(2, labels=3)
-
-
 def test_closing_twice_is_no_error(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     bcm.generate(1, labels=3)
@@ -298,78 +152,6 @@ def test_threads_take_turns(built_bundle: Path, record: ModuleType):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(found[seed], expected[seed]) for seed in range(4))
-
-
-def test_batches_are_filled_up_to_few_sizes():
-    assert batch_sizes(1, 4, 16) == [1, 2, 4, 8, 16]
-    assert batch_sizes(1, 6, 20) == [1, 2, 4, 6, 8, 16, 20]
-    assert batch_sizes(3, 5, 7) == [3, 4, 5, 7]
-    assert batch_sizes(4, 4, 4) == [4]
-    assert batch_sizes(1, 16, 256) == [1, 2, 4, 8, 16, 32, 64, 128, 256]
-
-
-def test_changing_batch_sizes_share_recordings(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
-    theirs = bcm_edge.load(built_bundle, "onnxruntime", precision="fp32")
-    for n in (*range(1, 17), *range(1, 17)):
-        labels = np.arange(n) % 10
-        images = bcm.generate(n, seed=n, labels=labels)
-        assert images.shape == (n, 1, 8, 8)
-        assert np.abs(images - theirs.generate(n, seed=n, labels=labels)).max() <= 1e-5
-    assert record.calls.count("begin recording") == 5  # at 1, 2, 4, 8 and 16
-    assert record.calls.count("close graph") == 0
-
-
-def test_old_recordings_make_room_and_closing_frees_everything(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    for level in range(1, 11):
-        bcm.generate(1, labels=3, schedule=f"80>{level}>0.002")
-    assert record.calls.count("close graph") == 2  # ten schedules, of which eight are kept
-    bcm.close()
-    assert record.calls.count("close graph") == 10
-    assert record.live == {} and record.allocated == 0
-    assert record.calls[-1] == "close pool"
-
-
-def test_host_memory_is_pinned_for_inputs_and_outputs_alone(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    bcm.generate(4, schedule=MIXTURE, labels=3)
-    pinned = [len(memory) - record.ALIGNMENT for address, memory in record.live.items() if address in record.pinned]
-    assert sorted(pinned) == [4 * IMAGE, 2 * 4 * IMAGE + 4 * 8]  # the last state; the start, one noise and the labels
-
-
-def test_results_are_not_overwritten_by_the_next(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    first = bcm.generate(2, seed=1, labels=3, uint8=True), bcm.generate(2, seed=1, labels=3)
-    copies = [images.copy() for images in first]
-    bcm.generate(2, seed=2, labels=3, uint8=True)
-    bcm.generate(2, seed=2, labels=3)
-    assert all(np.array_equal(images, copy) for images, copy in zip(first, copies, strict=True))
-
-
-@pytest.mark.parametrize("fault", ["create", "allocate", "absent"])
-def test_memory_is_allocated_plainly_where_pools_fail(built_bundle: Path, record: ModuleType, fault: str, monkeypatch: pytest.MonkeyPatch):
-    expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, labels=3)
-    record.calls.clear()
-    if fault == "absent":
-        monkeypatch.setattr(importlib.import_module("cuda.core").DeviceProperties, "memory_pools_supported", False)
-    else:
-        record.faults.pool = fault
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, labels=3), expected)
-    assert "cuMemAlloc 4096" in record.calls and "allocate 4096" not in record.calls
-    allocations = len([call for call in record.calls if call.startswith("cuMemAlloc")])
-    before = record.allocated
-    bcm.close()
-    assert record.calls.count("cuMemFree") == allocations and record.allocated < before
-
-
-def test_a_pool_that_has_worked_is_not_given_up_when_memory_runs_out(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    record.faults.memory = record.allocated
-    with pytest.raises(BackendError, match="out of GPU memory"):
-        bcm.generate(2, labels=3)
-    assert not any(call.startswith("cuMemAlloc") for call in record.calls)
 
 
 def test_a_plan_that_was_changed_is_not_given_to_tensorrt(built_copy: Path, record: ModuleType):
