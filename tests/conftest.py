@@ -20,8 +20,32 @@ settings.load_profile("bcm-edge")
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Fixtures that take more than 5 seconds of processor time, or what not every machine has. Their tests are slow.
+SLOW_FIXTURES = {"typed_bundle", "cluster", "triton", "browser"}
+
 Cli = Callable[..., Result]
 Process = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounding", action="store_true", help="results of torch differ by rounding (tests/rounding.py)")
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker("slow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rounding(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--rounding"):
+            from rounding import round_differently
+
+            round_differently(patch)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
