@@ -165,7 +165,8 @@ signal.pause()
 """
 START_WORKER = """
 import subprocess, sys
-worker = subprocess.Popen([sys.executable, "-c", {worker!r}], stdout=subprocess.PIPE, start_new_session={apart})
+command = [sys.executable, "-c", {worker!r}]
+worker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session={apart})
 print(worker.stdout.readline())
 """
 

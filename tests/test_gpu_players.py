@@ -33,7 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chain_and_inputs(program: Schedule, n: int) -> tuple[Any, np.ndarray, tuple[Any, ...]]:
-    """The digits model, the last state of the chain on torch, and the inputs of a player for the same images."""
+    """The digits model, the last state of the chain on torch, and the inputs of a player for it."""
     model = load_checkpoint(shipped_checkpoint()).model()
     inputs = work.inputs_of(program, n, model.config)
     image = inputs[0] if program.from_image else None

@@ -8,6 +8,10 @@ from gpu_figures import ENVIRONMENT, GPU, engine_beside_torch, measured, reports
 
 CUDA = "ONNX Runtime CUDA fp16"
 USED_UP = "the time budget of 300 s was used up"
+CHAIN = "a chain of 4 moves takes at most 1.03 times the sum of its engine times"
+FASTER_1 = "TensorRT fp16 is at least 1.5 times as fast as torch.compile at batch 1"
+FASTER_256 = "TensorRT fp16 is at least 1.1 times as fast as torch.compile at batch 256"
+SHARE = "TensorRT fp16 reaches at least 50% of the fp16 matrix product at batch 256"
 
 # Targets
 
@@ -15,10 +19,10 @@ USED_UP = "the time budget of 300 s was used up"
 def test_targets_that_are_met() -> None:
     figures = [engine_beside_torch(1, 2.0, 3.6), engine_beside_torch(256, 100.0, 130.0, 0.55)]
     assert reports.targets(figures) == [
-        "met: a chain of 4 moves takes at most 1.03 times the sum of its engine times: batch 1 1.025, batch 256 1.025",
-        "met: TensorRT fp16 is at least 1.5 times as fast as torch.compile at batch 1: one-step 1.80",
-        "met: TensorRT fp16 is at least 1.1 times as fast as torch.compile at batch 256: one-step 1.30",
-        "met: TensorRT fp16 reaches at least 50% of the fp16 matrix product at batch 256: one-step 55%",
+        f"met: {CHAIN}: batch 1 1.025, batch 256 1.025",
+        f"met: {FASTER_1}: one-step 1.80",
+        f"met: {FASTER_256}: one-step 1.30",
+        f"met: {SHARE}: one-step 55%",
         "met: the last state is within 5e-03 of torch in float32: TensorRT fp16 1.0e-03",
     ]
 
@@ -51,13 +55,13 @@ def test_ratio_of_variants_that_did_not_take_turns_says_so() -> None:
 
 def test_targets_without_figures_say_why() -> None:
     absent = {results.TENSORRT: "tensorrt is not installed", f"{results.COMPILED}, one-step": USED_UP}
+    no_engine = "TensorRT fp16: tensorrt is not installed"
     assert reports.targets([measured(1, [row(results.EAGER, "one-step", 9.0)], None, absent)]) == [
-        "not run: a chain of 4 moves takes at most 1.03 times the sum of its engine times: TensorRT fp16: tensorrt is not installed",
-        "not run: TensorRT fp16 is at least 1.5 times as fast as torch.compile at batch 1: "
-        f"TensorRT fp16: tensorrt is not installed; torch.compile fp16, one-step: {USED_UP}",
-        "not run: TensorRT fp16 is at least 1.1 times as fast as torch.compile at batch 256: batch 256 was not measured",
-        "not run: TensorRT fp16 reaches at least 50% of the fp16 matrix product at batch 256: batch 256 was not measured",
-        "not run: the last state is within 5e-03 of torch in float32: TensorRT fp16: tensorrt is not installed",
+        f"not run: {CHAIN}: {no_engine}",
+        f"not run: {FASTER_1}: {no_engine}; torch.compile fp16, one-step: {USED_UP}",
+        f"not run: {FASTER_256}: batch 256 was not measured",
+        f"not run: {SHARE}: batch 256 was not measured",
+        f"not run: the last state is within 5e-03 of torch in float32: {no_engine}",
     ]
 
 
@@ -76,8 +80,9 @@ def test_table_is_in_the_order_of_schedules_and_variants() -> None:
         row(results.COMPILED, "one-step", 3.0),
         row(results.EAGER, "one-step", 9.0),
     ]
+    times, rest = "p50 ms | p90 | p99 | images/s | × torch.compile", "TFLOP/s | of matmul | rel. L2"
     assert reports.table([measured(1, rows)]) == [
-        "| batch | schedule | variant | p50 ms | p90 | p99 | images/s | × torch.compile | TFLOP/s | of matmul | rel. L2 |",
+        f"| batch | schedule | variant | {times} | {rest} |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         "| 1 | one-step | torch eager fp16 | 9.00 | 10.00 | 11.00 | 111.1 | 0.33 | 300 | 40% | 1.0e-03 |",
         "| 1 | one-step | TensorRT fp16 | 2.00 | 3.00 | 4.00 | 500.0 | 1.50 | 300 | 50% | 1.0e-03 |",
@@ -105,6 +110,7 @@ def test_table_marks_what_was_not_measured_in_turn() -> None:
 
 def test_report_is_markdown_with_the_environment_first() -> None:
     lines = reports.report("imagenet64", [engine_beside_torch(1, 2.0, 3.6)], ["batch 16 again: a reason"])
+    engines = "1.000 + 1.000 + 1.000 + 1.000"
     assert lines[:8] == [
         "| environment | |",
         "|---|---|",
@@ -113,7 +119,7 @@ def test_report_is_markdown_with_the_environment_first() -> None:
         "| versions | python 3.12.3, torch 2.13.0 |",
         "| fp16 matrix product, batch 1 | 750 TFLOP/s |",
         "| noise on the host, not in the times below, batch 1 | one-step 0.5 ms |",
-        "| TensorRT fp16, 4 moves, batch 1 | 4.100 ms, without copies 4.020 ms; engines 1.000 + 1.000 + 1.000 + 1.000 ms |",
+        f"| TensorRT fp16, 4 moves, batch 1 | 4.100 ms, without copies 4.020 ms; engines {engines} ms |",
     ]
     assert "| 1 | torch eager fp16 | torch eager fp16 on cuda | 12 |" in lines
     targets, not_run = lines.index("Targets:"), lines.index("Not run:")

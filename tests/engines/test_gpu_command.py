@@ -64,7 +64,7 @@ def test_build_that_runs_out_of_memory_says_so(
 
 @pytest.fixture
 def benchmark(surroundings: dict[str, str], tmp_path: Path) -> Benchmark:
-    """benchmark(*arguments, **environment): exit status, standard output, and the figures in its JSON file."""
+    """benchmark(*arguments, **environment): exit status, standard output, and figures of the JSON file."""
 
     def run(*arguments: str, **environment: str) -> tuple[int, str, dict[str, Any]]:
         output = tmp_path / "results.json"
@@ -78,6 +78,7 @@ def benchmark(surroundings: dict[str, str], tmp_path: Path) -> Benchmark:
     return run
 
 
+@pytest.mark.slow
 def test_all_variants_are_measured(benchmark: Benchmark) -> None:
     status, report, figures = benchmark("--batch", "1,2", "--schedules", "one-step,mixture-4")
     assert status == 0
@@ -95,6 +96,7 @@ def test_all_variants_are_measured(benchmark: Benchmark) -> None:
     assert report.count("\n| 1 | mixture-4 | ") == 5
 
 
+@pytest.mark.slow
 def test_variants_that_cannot_run_are_reported(benchmark: Benchmark) -> None:
     broken = {"FAKE_BUILD": "memory", "FAKE_CUDA_PROVIDER": "absent", "FAKE_RTX_PLUGIN": "broken"}
     status, report, figures = benchmark("--batch", "2", "--schedules", "one-step", **broken)
