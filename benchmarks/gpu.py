@@ -7,7 +7,7 @@
 The command exports the network, builds an fp16 engine, and runs each batch size in a process of its own. A
 variant that cannot run here is reported with the reason. Each measurement is written to the JSON file at
 once, and a later call with the same file replaces the batch sizes that it measures. Standard output is
-Markdown for docs/performance.md.
+Markdown for docs/performance.md; `python benchmarks/gpu_report.py results.json` prints it again without a GPU.
 
 Times are wall-clock times of whole schedules, from arrays on the host to the last state on the host, copies
 and waiting included. Noise is drawn before; its time is reported. Single engines and the fp16 matrix product
@@ -81,7 +81,10 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 
 def sizes(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
+    batches = [int(word) for word in text.split(",")]
+    if any(batch < 1 or batch & (batch - 1) for batch in batches):
+        raise argparse.ArgumentTypeError("batch sizes are powers of two: an engine plays others at the next larger one")
+    return batches
 
 
 def measure_all(

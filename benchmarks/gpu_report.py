@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from gpu_results import COMPILED, SESSIONS, TENSORRT, VARIANTS, Measured, Row
+import networks  # noqa: F401 (which makes this checkout importable as bcm_edge)
+from gpu_results import COMPILED, SESSIONS, TENSORRT, VARIANTS, Measured, Results, Row
 
 BATCHES = (1, 16, 256)
 CHAINED, CHAIN = 4, 1.03  # target: most that a chain of 4 moves may take, in sums of its engine times
@@ -185,3 +188,15 @@ def _works(works: Sequence[str]) -> str:
 
 def _batches(sizes: Sequence[int]) -> str:
     return f"batch {', '.join(map(str, sizes))}"
+
+
+def main() -> None:
+    """Print the Markdown of a file of results: `python benchmarks/gpu_report.py results.json`."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python benchmarks/gpu_report.py results.json")
+    results = Results.read(Path(sys.argv[1]))
+    print("\n".join(report(results.network, list(results.batches.values()))))
+
+
+if __name__ == "__main__":
+    main()

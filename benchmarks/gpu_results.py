@@ -105,17 +105,15 @@ class Results:
         """Read the file if it exists. Raises ValueError if it holds something else."""
         self.path, self.network = path, network
         self.batches: dict[int, Measured] = {}
-        if not path.exists():
-            return
-        try:
-            values = json.loads(path.read_text())
-            measured = [Measured.from_json(each) for each in values["batches"]]
-            held = values["network"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a result of this benchmark") from error
-        if held != network:
-            raise ValueError(f"{path} holds results of {held}; choose another file for {network}")
-        self.batches = {each.batch: each for each in measured}
+        if path.exists():
+            earlier, self.batches = _read(path)
+            if earlier != network:
+                raise ValueError(f"{path} holds results of {earlier}; choose another file for {network}")
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """The results of a file. Raises OSError or ValueError."""
+        return cls(path, _read(path)[0])
 
     def put(self, measured: Measured) -> None:
         """Add or replace a batch size. Figures of an earlier call stay until there is a new one."""
@@ -126,6 +124,16 @@ class Results:
     def save(self) -> None:
         batches = [asdict(self.batches[batch]) for batch in sorted(self.batches)]
         write_json(self.path, {"network": self.network, "batches": batches})
+
+
+def _read(path: Path) -> tuple[str, dict[int, Measured]]:
+    """(network, batch size → figures) of a file. Raises OSError or ValueError."""
+    try:
+        values = json.loads(path.read_text())
+        measured = [Measured.from_json(each) for each in values["batches"]]
+        return str(values["network"]), {each.batch: each for each in measured}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a result of this benchmark") from error
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ... import errors
 from ...errors import BuildError
 from ...runtime.engines.gpu import is_out_of_memory
+from ...runtime.engines.store import workspace_limit
 from ...runtime.processes import python_command
 
 if TYPE_CHECKING:
@@ -97,10 +98,12 @@ def _death(code: int, said: str, plan: BuildPlan, free: int | None) -> BuildErro
 def _memory(plan: BuildPlan, free: int | None, said: str) -> str:
     """What to do about a build that ran out of memory. said: TensorRT's or the system's words."""
     known = "" if free is None else f": {free / 1e9:.1f} GB of {plan.gpu.memory / 1e9:.1f} were free when it began"
-    workspace = plan.options.workspace
-    if workspace is not None and "could not find any implementation" in said.lower():
-        limit = f"no kernel fits into the --workspace of {workspace >> 20}M. Leave that option out or raise it,"
-        return f"the build ran out of memory{known}; {limit} or try a smaller --batch."
-    smaller = max((workspace or free or plan.gpu.memory) >> 21, 1)
+    limit = workspace_limit(plan.options.workspace, plan.gpu, free)
     where = "; on a Jetson close the desktop and add swap" if plan.gpu.integrated else ""
-    return f"the build ran out of memory{known}. Try --workspace {smaller}M, --opt-level 1 or a smaller --batch{where}."
+    if limit is None:
+        advice = "Close other programs that use the GPU, or try --opt-level 1 or a smaller --batch"
+    elif "could not find any implementation" in said.lower():
+        advice = f"No kernel fits into the workspace of {limit >> 20}M: try a larger --workspace or a smaller --batch"
+    else:
+        advice = f"The workspace was {limit >> 20}M: try --workspace {max(limit >> 21, 1)}M, --opt-level 1 or a smaller --batch"
+    return f"the build ran out of memory{known}. {advice}{where}."

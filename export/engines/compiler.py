@@ -19,8 +19,8 @@ import tensorrt as trt
 
 from ...errors import BackendError, BcmError, BuildError
 from ...runtime.engines import adapter
-from ...runtime.engines.gpu import Gpu, free_memory, is_out_of_memory, make_current, probe
-from ...runtime.engines.store import HELPERS, WORKSPACE_SHARE, BuildOptions
+from ...runtime.engines.gpu import free_memory, is_out_of_memory, make_current, probe
+from ...runtime.engines.store import HELPERS, BuildOptions, workspace_limit
 from .plans import OnDla, OutOfMemory, PlanWriter
 from .realised import counted, realised_types, wider_types
 
@@ -108,16 +108,6 @@ def compile_graphs(request: Request, event: Event) -> Compiled:
         scratch,
         time.perf_counter() - started,
     )
-
-
-def workspace_limit(chosen: int | None, gpu: Gpu, free: int | None) -> int | None:
-    """Bytes of scratch memory that one layer may take; None leaves TensorRT's own limit, which is all memory of the GPU.
-
-    On a GPU that shares the processor's memory that limit would let the system run out, so it is WORKSPACE_SHARE of what is free.
-    """
-    if chosen is None and gpu.integrated and free is not None:
-        return int(free * WORKSPACE_SHARE)
-    return chosen
 
 
 def _report_dla(request: Request, event: Event) -> dict[str, OnDla]:

@@ -54,7 +54,7 @@ def realised_types(inspected: str, convolutions: Mapping[str, str]) -> dict[str,
 
 
 def wider_types(requested: Mapping[str, str], realised: Mapping[str, str]) -> dict[str, str]:
-    """Convolution → the type it computes in, where that has more bits than the graph asks for: as exact, and slower."""
+    """Convolution → the type it computes in, where that has more bits than the graph asks for: at least as exact, but slower."""
     return {name: realised[name] for name, kind in requested.items() if _wider(realised[name], kind)}
 
 

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ from .base import first_line
 if TYPE_CHECKING:
     from ..engines.device_chain import DeviceChain
 
-CHAINS = 8  # recorded schedules that are kept, the latest used; each holds its states and noises on the GPU
+CHAINS = 8  # recorded schedules that are kept at least, the latest used; each holds its states and noises on the GPU
 
 
 class TensorRtBackend:
@@ -40,6 +41,7 @@ class TensorRtBackend:
         self.sample_shape, self.num_classes = model.sample_shape, model.num_classes
         self._sizes = batch_sizes(*engine.facts.options.batch)
         self.max_batch = self._sizes[-1]
+        self._kept = max(CHAINS, 2 * len(self._sizes))  # two schedules at every batch size
         self.files = plan_hashes(engine.folder.name, engine.facts)
         self._gpu = gpu
         self._lock = threading.Lock()
@@ -85,10 +87,7 @@ class TensorRtBackend:
             if self._stream.is_closed:
                 return
             self._device.set_current()
-            self._stream.sync()
-            for chain in self._chains.values():
-                chain.close()
-            self._chains.clear()
+            self._close_chains()
             self._engines.close(self._stream)
             self._stream.sync()
             self._memory.close()
@@ -116,10 +115,23 @@ class TensorRtBackend:
         """A chain, in place of the least recently used one where there are as many as are kept."""
         from ..engines.device_chain import DeviceChain
 
-        if len(self._chains) == CHAINS:
+        if len(self._chains) == self._kept:
             self._chains.popitem(last=False)[1].close()
         shape = (size, *self.sample_shape)
-        return DeviceChain(self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels)
+        make = partial(DeviceChain, self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels)
+        try:
+            return make()
+        except Exception as error:
+            if not (self._chains and is_out_of_memory(first_line(error))):
+                raise
+        self._close_chains()  # their memory may suffice
+        return make()
+
+    def _close_chains(self) -> None:
+        self._stream.sync()
+        for chain in self._chains.values():
+            chain.close()
+        self._chains.clear()
 
     def _size_for(self, n: int) -> int:
         """The batch size that n images are played at. Raises BackendError for too many."""

@@ -6,8 +6,9 @@ first images that came, what the same engines gave when called one by one; other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from cuda.core import Stream
@@ -104,7 +105,7 @@ class DeviceChain:
         return {**sums, **{f"state {i}": image for i in moves[:-1]}}
 
     def _fixed_values(self) -> dict[str, float]:
-        """Array → the value that it is full of: the levels of each move, and noise of zero where a graph wants some and there is none."""
+        """Array → the value that fills it: the levels of each move, and noise of zero where a graph wants some and there is none."""
         values = {f"{level} {i}": getattr(move, level) for i, move in enumerate(self._moves) for level in "tu"}
         if any(move.graph == "inverse" and not noisy for move, noisy in zip(self._moves, self._noisy, strict=True)):
             values["no noise"] = 0.0
@@ -181,39 +182,41 @@ class DeviceChain:
         if not all(np.isfinite(array).all() for array in expected):
             return  # nothing can be compared with NaN; the next images may be better
         try:
-            graph = self._capture()
+            self._graph = self._capture()
+            self.why_eager = self._difference(expected)
         except Exception as error:  # cuda-core's errors share no base class; what cannot be recorded can still be called
             self.why_eager = f"no CUDA graph: {first_line(error)}"
-            self._start_over()
-            return
-        try:
-            self._between.erase()  # or a graph that does nothing would look right
-            self._outputs.erase()
-            graph.launch(self._stream)
-            distance = max(map(_distance, self._everything(), expected))
-        except Exception as error:
-            graph.close()
-            self.why_eager = f"the CUDA graph cannot be played: {first_line(error)}"
-            self._start_over()
-            return
-        if not distance <= REPLAY_BOUND:
-            graph.close()
-            self.why_eager = f"the CUDA graph gave other images than its engines (relative L2 {distance:.1e})"
-            return
-        self._graph, self.why_eager = graph, ""
+        finally:
+            if self.why_eager != "":
+                self._discard_recording()
 
-    def _start_over(self) -> None:
-        """After a recording that failed: wait for what is under way, and call the engines in contexts that took no part in it."""
+    def _difference(self, expected: Sequence[np.ndarray]) -> str:
+        """Replay the recording, and say how its images differ from the expected ones; "" if they do not."""
+        assert self._graph is not None
+        self._between.erase()  # or a graph that does nothing would look right
+        self._outputs.erase()
+        self._graph.launch(self._stream)
+        distance = max(map(_distance, self._everything(), expected))
+        if distance <= REPLAY_BOUND:
+            return ""
+        return f"the CUDA graph gave other images than its engines (relative L2 {distance:.1e})"
+
+    def _discard_recording(self) -> None:
+        """Wait for what is under way, and replace the contexts that took part in the recording by new ones."""
         self._stream.sync()
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
         self._contexts.close()
         self._contexts = self._engines.contexts(self._shape[0])
 
     def _capture(self) -> Graph:
         builder = self._stream.create_graph_builder()
         try:
-            builder.begin_building("thread_local")
-            self._enqueue(int(builder.stream.handle))
-            graph = builder.end_building().complete()
+            with _no_garbage_collection():
+                builder.begin_building("thread_local")
+                self._enqueue(int(builder.stream.handle))
+                graph = builder.end_building().complete()
         except BaseException:
             with suppress(Exception):  # ends the recording, and says once more that it was broken off
                 builder.close()
@@ -238,6 +241,19 @@ class DeviceChain:
         self._outputs.download(names[0], names[-1])
         self._stream.sync()
         return [self._outputs.arrays[name] for name in names]
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection during a recording could free GPU memory of dropped objects, which no recording allows."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _fill_up(target: np.ndarray, values: np.ndarray) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import re
+import sys
 from contextlib import suppress
 
 from ...errors import BackendError
 from ..jetpack import jetpack
 from .gpu import Gpu
 
+OLDEST_CUDA_CORE = (1, 2)
 OLDEST = (8, 6)  # of TensorRT: before it, no tensor is addressed by name
 
 
@@ -29,13 +32,16 @@ def missing_cuda_core(gpu: Gpu) -> str | None:
     It is imported: cuda-core and cuda-bindings are released apart, and versions that do not fit fail only then.
     """
     line = f"pip install 'bcm-edge[{_extra(gpu)}]'"
+    upgrade = line.replace("install", "install --upgrade")
     if not (_is_installed("cuda.core") and _is_installed("cuda.bindings")):
         return f"cuda-core is not installed; {line}"
+    if _numbers(version := _version("cuda-core")) < OLDEST_CUDA_CORE:
+        return f"cuda-core {version} is too old, this needs {'.'.join(map(str, OLDEST_CUDA_CORE))} or newer; {upgrade}"
     try:
         importlib.import_module("cuda.core")
     except (ImportError, OSError, RuntimeError) as error:
         versions = " and ".join(f"{name} {_version(name)}" for name in ("cuda-core", "cuda-bindings"))
-        return f"{versions} do not work together ({error}); {line.replace('install', 'install --upgrade')}"
+        return f"{versions} do not work together ({error}); {upgrade}"
     return None
 
 
@@ -46,10 +52,17 @@ def _is_installed(module: str) -> bool:
 
 
 def _version(distribution: str) -> str:
+    """As its metadata has it; "(unknown version)" where there is none, as in a source tree."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "of unknown version"
+        return "(unknown version)"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version; larger than any where it has none."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (sys.maxsize,)
 
 
 def _extra(gpu: Gpu) -> str:

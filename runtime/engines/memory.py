@@ -47,7 +47,9 @@ class PlainMemory(MemoryResource):
     def deallocate(self, ptr: DevicePointerType, size: int, *, stream: Stream | GraphBuilder) -> None:
         assert isinstance(stream, Stream)  # nothing is freed while a graph is recorded
         stream.sync()
-        driver.cuMemFree(ptr)
+        (status,) = driver.cuMemFree(ptr)
+        if status != driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(f"{status.name}: cuMemFree failed")
 
     @property
     def is_device_accessible(self) -> bool:

@@ -95,6 +95,11 @@ class EngineFacts:
             raise ValueError("invalid build options")
         if not all(str(values[name]).isprintable() for name in ("tensorrt", "gpu", "capability", "system")):
             raise ValueError("a name with unprintable characters")  # it would be shown to people
+        wider = {str(d): {str(name): str(kind) for name, kind in each.items()} for d, each in values["wider"].items()}
+        if not all(f"{name}{kind}".isprintable() for each in wider.values() for name, kind in each.items()):
+            raise ValueError("the name of a convolution with unprintable characters")
+        if not wider.keys() <= values["types"].keys():
+            raise ValueError("convolutions of a direction that has no types")
         return cls(
             str(values["tensorrt"]),
             str(values["gpu"]),
@@ -111,7 +116,7 @@ class EngineFacts:
             ),
             {name: FileFacts(int(values["files"][name]["size"]), str(values["files"][name]["sha256"])) for name in PLANS},
             {str(d): {str(kind): int(n) for kind, n in types.items()} for d, types in values["types"].items()},
-            {str(d): {str(name): str(kind) for name, kind in wider.items()} for d, wider in values["wider"].items()},
+            wider,
             int(values["scratch"]),
             float(values["seconds"]),
             str(values["built"]),
@@ -139,6 +144,17 @@ class Engine:
             return f"{self.name}: {self.problem}"
         o = self.facts.options
         return f"{self.name}: {o.precision}, batch {':'.join(map(str, o.batch))}, TensorRT {self.facts.tensorrt}, {self.facts.gpu}"
+
+
+def workspace_limit(chosen: int | None, gpu: Gpu, free: int | None) -> int | None:
+    """Bytes of scratch memory that one layer may take; None leaves TensorRT's own limit, which is all memory of the GPU.
+
+    chosen: by the user; free: bytes that are free, where that is known. On a GPU that shares the processor's memory TensorRT's limit
+    would let the system run out, so the limit is WORKSPACE_SHARE of what is free.
+    """
+    if chosen is None and gpu.integrated:
+        return int(WORKSPACE_SHARE * (gpu.memory if free is None else free))
+    return chosen
 
 
 def engine_key(bundle: Bundle, gpu: Gpu, tensorrt: str, options: BuildOptions) -> str:

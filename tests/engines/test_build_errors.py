@@ -16,6 +16,7 @@ import pytest
 from bcm_edge.commands.build import parse_bytes, parse_profile
 from bcm_edge.errors import BackendError, BuildError, InputError, ParityError
 from bcm_edge.runtime.engines.gpu import parse_device, probe
+from bcm_edge.runtime.engines.store import workspace_limit
 
 Build = Callable[..., "CompletedProcess[str]"]
 FAKES = Path(__file__).parent / "fakes"
@@ -52,9 +53,13 @@ def test_versions_of_cuda_core_and_cuda_bindings_that_do_not_work_together_are_n
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
     ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}")
+    fix = "pip install --upgrade 'bcm-edge[trt10]'. Run it on the machine"
     reason = "cuda-core 1.2.2 and cuda-bindings 12.8.0 do not work together (No module named 'cuda.bindings.cynvvm')"
     assert ended.returncode == 2
-    assert f"{reason}; pip install --upgrade 'bcm-edge[trt10]'. Run it on the machine" in ended.stderr
+    assert f"{reason}; {fix}" in ended.stderr
+    (tmp_path / "cuda_core-1.2.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: cuda-core\nVersion: 0.5.1\n")
+    ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}")
+    assert f"cuda-core 0.5.1 is too old, this needs 1.2 or newer; {fix}" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -63,9 +68,9 @@ def test_versions_of_cuda_core_and_cuda_bindings_that_do_not_work_together_are_n
         (
             "memory",
             BuildError,
-            r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 2861M, --opt-level 1 or a smaller --batch",
+            r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Close other programs that use the GPU, or try --opt-level 1",
         ),
-        ("killed", BuildError, r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Try --workspace 2861M"),
+        ("killed", BuildError, r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Close other programs that use the GPU"),
         ("driver", BackendError, r"TensorRT 10\.3\.0 cannot start on this GPU and driver: CUDA initialization failure with error: 35"),
         ("refused", BuildError, r"forward: TensorRT 10\.3\.0 cannot build it: Internal Error: no such kernel"),
     ],
@@ -84,7 +89,9 @@ def test_a_failed_build_leaves_the_bundle_as_it_was(
 def test_on_a_jetson_the_desktop_and_swap_are_named(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAKE_BUILD", "killed")
     monkeypatch.setenv("FAKE_INTEGRATED", "1")
-    with pytest.raises(BuildError, match="on a Jetson close the desktop and add swap"):
+    monkeypatch.setattr("bcm_edge.export.engines.child.workspace_limit", lambda *_: 2 << 30)
+    smaller = "The workspace was 2048M: try --workspace 1024M, --opt-level 1 or a smaller --batch"
+    with pytest.raises(BuildError, match=f"{smaller}; on a Jetson close the desktop and add swap"):
         compile_engines(typed_copy)
 
 
@@ -136,9 +143,10 @@ def test_an_engine_with_other_images_is_refused_whatever_its_types(typed_copy: P
     ],
 )
 def test_workspace_limit(record: ModuleType, integrated: bool, chosen: int | None, limit: int | None):
-    from bcm_edge.export.engines.compiler import workspace_limit
-
-    assert workspace_limit(chosen, replace(probe(), integrated=integrated), 6_000_000_000) == limit
+    gpu = replace(probe(), integrated=integrated)
+    assert workspace_limit(chosen, gpu, 6_000_000_000) == limit
+    if integrated and chosen is None:
+        assert workspace_limit(chosen, gpu, None) == 4_000_000_000  # half of all memory where nothing tells what is free
 
 
 @pytest.mark.parametrize(("integrated", "limited"), [("0", []), ("1", ["WORKSPACE"])])
@@ -153,7 +161,7 @@ def test_workspace_is_limited_where_the_gpu_shares_the_memory_of_the_processor(
 
 def test_no_kernel_within_a_small_workspace_asks_for_a_larger_one(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAKE_BUILD", "memory")
-    with pytest.raises(BuildError, match="no kernel fits into the --workspace of 64M"):
+    with pytest.raises(BuildError, match="No kernel fits into the workspace of 64M: try a larger --workspace or a smaller --batch"):
         compile_engines(typed_copy, workspace=64 << 20)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -108,7 +109,7 @@ def test_a_recording_that_cannot_be_launched_is_played_one_by_one(built_bundle: 
     record.faults.launch = True
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
-    assert "one by one: the CUDA graph cannot be played: CUDA_ERROR_LAUNCH_FAILED" in bcm.backend.device
+    assert "one by one: no CUDA graph: CUDA_ERROR_LAUNCH_FAILED" in bcm.backend.device
 
 
 def test_after_a_failed_recording_the_engines_run_in_new_contexts(built_bundle: Path, record: ModuleType):
@@ -116,7 +117,33 @@ def test_after_a_failed_recording_the_engines_run_in_new_contexts(built_bundle: 
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     bcm.generate(2, labels=3)
     begun = record.calls.index("begin recording")
-    assert record.calls[begun:][1:5] == ["execute forward 2", "sync", "context forward 2", "execute forward 2"]
+    assert record.calls[begun:][1:5] == ["execute forward 2", "sync", "context forward", "execute forward 2"]
+
+
+def test_an_interrupted_recording_is_made_again_in_new_contexts(built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    bcm = bcm_edge.load(built_bundle, "tensorrt")
+    builder = importlib.import_module("cuda.core").GraphBuilder
+
+    def interrupt(self: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "end_building", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            bcm.generate(2, labels=3)
+    assert bcm.generate(2, labels=3).shape == (2, 1, 8, 8)
+    assert record.calls.count("context forward") == 2
+    assert bcm.backend.device.endswith("one CUDA graph per schedule")
+
+
+def test_nothing_is_collected_while_a_graph_is_recorded(built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    """A collection may free GPU memory of objects that were dropped, which breaks the recording."""
+    collecting: list[bool] = []
+    core = importlib.import_module("cuda.core")
+    real = core.GraphBuilder.end_building
+    monkeypatch.setattr(core.GraphBuilder, "end_building", lambda self: (collecting.append(gc.isenabled()), real(self))[1])
+    bcm_edge.load(built_bundle, "tensorrt").generate(2, labels=3)
+    assert collecting == [False] and gc.isenabled()
 
 
 def test_a_recording_that_lacks_a_move_is_not_used(built_bundle: Path, record: ModuleType):
@@ -184,11 +211,11 @@ def test_changing_batch_sizes_share_recordings(built_bundle: Path, record: Modul
 
 def test_old_recordings_make_room_and_closing_frees_everything(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
-    for level in range(1, 11):
+    for level in range(1, 13):
         bcm.generate(1, labels=3, schedule=f"80>{level}>0.002")
-    assert record.calls.count("close graph") == 2  # ten schedules, of which eight are kept
+    assert record.calls.count("close graph") == 2  # twelve schedules, of which ten are kept: two at each of five sizes
     bcm.close()
-    assert record.calls.count("close graph") == 10
+    assert record.calls.count("close graph") == 12
     assert record.live == {} and record.allocated == 0
     assert record.calls[-1] == "close pool"
 
@@ -224,6 +251,17 @@ def test_memory_is_allocated_plainly_where_pools_fail(built_bundle: Path, record
     before = record.allocated
     bcm.close()
     assert record.calls.count("cuMemFree") == allocations and record.allocated < before
+
+
+def test_other_recordings_make_room_when_memory_runs_out(built_bundle: Path, record: ModuleType):
+    bcm = bcm_edge.load(built_bundle, "tensorrt")
+    before = record.allocated
+    expected = bcm.generate(16, seed=1, labels=3)
+    bcm.generate(16, seed=1, labels=3, schedule=MIXTURE)
+    record.faults.memory = before + 2 * (record.allocated - before) // 3  # not enough for both and the next
+    assert np.abs(bcm.generate(16, seed=1, labels=3, schedule="80>0.002 +0.1 0.1>2>0.002").mean()) < 1
+    assert record.calls.count("close graph") == 2
+    assert np.array_equal(bcm.generate(16, seed=1, labels=3), expected)
 
 
 def test_a_pool_that_has_worked_is_not_given_up_when_memory_runs_out(built_bundle: Path, record: ModuleType):

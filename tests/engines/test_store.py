@@ -84,6 +84,14 @@ def test_every_engine_that_does_not_fit_is_named_with_its_reason_and_the_command
         (lambda facts: facts["options"].update(precision="fp8"), "its engine.json cannot be used (ValueError: invalid build options)"),
         (lambda facts: facts["options"].update(batch=[4, 2, 1]), "its engine.json cannot be used (ValueError: invalid build options)"),
         (lambda facts: facts["files"].pop("to_uint8"), "its engine.json cannot be used (KeyError: 'to_uint8')"),
+        (
+            lambda facts: facts["wider"]["forward"].update({"a\x1b[2J": "fp32"}),
+            "its engine.json cannot be used (ValueError: the name of a convolution with unprintable characters)",
+        ),
+        (
+            lambda facts: facts["wider"].update(sideways={"a": "fp32"}),
+            "its engine.json cannot be used (ValueError: convolutions of a direction that has no types)",
+        ),
         (lambda facts: facts.clear(), "its engine.json cannot be used (KeyError: 'schema')"),
     ],
 )

@@ -145,6 +145,9 @@ def chain_on(gpu: Gpu, device_chain: ModuleType, stream: Any) -> Iterator[Callab
     stream.sync()
     for chain in chains:
         chain.close()
+    stream.sync()
+    if memory._pool is not None:
+        assert memory._pool.attributes.used_mem_current == 0
     memory.close()
 
 

@@ -123,7 +123,7 @@ def test_the_digits_model_builds(typed_bundle: Path, tmp_path: Path, precision: 
     (done,) = built.of("done")
     assert done.pop("seconds") > 0
     requested = {"forward": asked, "inverse": asked}
-    assert done == {"requested": requested, "types": {}, "scratch": 0}
+    assert done == {"requested": requested, "types": {}, "wider": {}, "scratch": 0}
     assert {name: types_in_plan(graph, built.plan(name)) for name, graph in graphs.items()} == {"forward": made, "inverse": made}
     for name in PLANS:
         assert [np.array([batch, 1, 8, 8]).tobytes() in built.plan(name) for batch in (3, 7, 23)] == [True] * 3, name
@@ -238,10 +238,10 @@ def test_without_a_gpu_the_process_says_so(ending: Callable[..., str]):
 
 
 def test_a_process_that_the_system_kills_ran_out_of_memory(ending: Callable[..., str]):
-    helps = "Try --workspace {}M, --opt-level 1 or a smaller --batch; on a Jetson close the desktop and add swap."
+    helps = "The workspace was {}M: try --workspace {}M, --opt-level 1 or a smaller --batch; on a Jetson close the desktop and add swap."
     killed = "import os, sys\nsys.stdin.read()\nos.kill(os.getpid(), 9)\n"
-    assert ending(killed) == f"the build ran out of memory. {helps.format(3814)}"  # half of all memory
-    helps = helps.format(2384)  # half of what is free
+    assert ending(killed) == f"the build ran out of memory. {helps.format(3814, 1907)}"  # half of all memory, and half of that
+    helps = helps.format(2384, 1192)  # half of what is free
     while_parsing = "compiler.PlanWriter.write = lambda *what: os.kill(os.getpid(), 9)\n"
     free = "5.0 GB of 8.0 were free when it began"
     assert ending(FOUND + while_parsing + CHILD) == f"the build ran out of memory: {free}. {helps}"

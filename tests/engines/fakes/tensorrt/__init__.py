@@ -16,7 +16,7 @@ from typing import Any
 
 import gpu_record as record
 import numpy as np
-from cuda.core import stream_of
+from cuda.core import refuse_while_recording, stream_of
 
 __version__ = record.environment("TENSORRT", "10.3.0")
 
@@ -282,6 +282,8 @@ class ICudaEngine:
         return next(tuple(shape) for tensor, shape, _ in (*self.plan["inputs"], *self.plan["outputs"]) if tensor == name)
 
     def create_execution_context(self, strategy: Any = ExecutionContextAllocationStrategy.STATIC) -> IExecutionContext:
+        refuse_while_recording()
+        record.calls.append(f"context {self.name}")
         return IExecutionContext(self)
 
     @property
@@ -352,9 +354,6 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         name = self._engine.name
         batch = next(iter(self._shapes.values()))[0]
-        if self._is_new:
-            record.calls.append(f"context {name} {batch}")
-            self._is_new = False
         record.calls.append(f"execute {name} {batch}")
         addresses, shapes = dict(self._addresses), dict(self._shapes)
         image = next(shape for shape in shapes.values() if len(shape) == 4)
@@ -372,8 +371,10 @@ class IExecutionContext:
 
         stream = stream_of(stream_handle)
         if stream.recording is not None:
+            assert not self._is_new, "a context's first run is recorded"
             assert self._recording in (None, stream.recording), "a context is recorded in two CUDA graphs"
             self._recording = stream.recording
+        self._is_new = False
         stream.invalidated = stream.recording is not None and record.faults.capture == "invalidated"
         if name in record.faults.execute or stream.invalidated:
             return False

@@ -6,12 +6,15 @@ import enum
 
 import gpu_record as record
 
+from cuda.core import refuse_while_recording
+
 CUresult = enum.IntEnum("CUresult", {"CUDA_SUCCESS": 0, "CUDA_ERROR_OUT_OF_MEMORY": 2})
 
 _sizes: dict[int, int] = {}
 
 
 def cuMemAlloc(bytesize: int) -> tuple[CUresult, int]:
+    refuse_while_recording()
     record.calls.append(f"cuMemAlloc {bytesize}")
     try:
         address = record.allocate(bytesize, True)
@@ -22,6 +25,7 @@ def cuMemAlloc(bytesize: int) -> tuple[CUresult, int]:
 
 
 def cuMemFree(dptr: int) -> tuple[CUresult]:
+    refuse_while_recording()
     record.calls.append("cuMemFree")
     record.free(dptr, _sizes.pop(dptr), True)
     return (CUresult.CUDA_SUCCESS,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import gpu_record as record
 
@@ -17,7 +18,7 @@ class Buffer:
     def from_handle(ptr: int, size: int, mr: object = None, owner: object = None, *, stream: object = None) -> Buffer:
         if isinstance(mr, MemoryResource):
             assert isinstance(stream, Stream), "freed in the order of the default stream"
-            return Buffer(ptr, size, True, mr)
+            return Buffer(ptr, size, mr.is_device_accessible, mr)
         assert isinstance(owner, Buffer)
         assert owner.handle <= ptr and ptr + size <= owner.handle + owner.size
         return Buffer(ptr, size, owner._on_device, owner)
@@ -52,11 +53,15 @@ class MemoryResource:
     def allocate(self, size: int, *, stream: Stream) -> Buffer: ...
     def deallocate(self, ptr: int, size: int, *, stream: Stream) -> None: ...
 
+    @property
+    def is_device_accessible(self) -> bool:
+        raise NotImplementedError  # of the class that is derived from it
+
 
 class LegacyPinnedMemoryResource:
     def allocate(self, size: int, *, stream: Stream | None = None) -> Buffer:
         record.calls.append(f"pin {size}")
-        _refuse_while_recording()
+        refuse_while_recording()
         return Buffer(record.allocate(size, False), size, False)
 
 
@@ -98,7 +103,7 @@ def all_streams() -> list[Stream]:
     return list(_streams.values())
 
 
-def _refuse_while_recording() -> None:
+def refuse_while_recording() -> None:
     if any(stream.recording is not None for stream in _streams.values()):
         raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: an allocation while a stream is captured")
 
@@ -164,18 +169,10 @@ class DeviceProperties:
     memory_pools_supported = record.environment("POOLS", "1") == "1"
 
 
-class DefaultPool:
-    """CUDA's pool of this device, from which this project takes nothing."""
-
-    class attributes:
-        reserved_mem_current = used_mem_current = 0
-
-
 class Device:
     def __init__(self, device_id: int | None = None) -> None:
         self.device_id = device_id
         self.properties = DeviceProperties()
-        self.memory_resource = DefaultPool()
 
     def set_current(self, ctx: object = None) -> None:
         record.calls.append("set current")
@@ -197,11 +194,16 @@ class DeviceMemoryResource(MemoryResource):
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
         if record.faults.pool == "allocate":
             raise RuntimeError("CUDA_ERROR_NOT_SUPPORTED: operation not supported")
-        _refuse_while_recording()
+        refuse_while_recording()
         record.calls.append(f"allocate {size}")
         buffer = Buffer(record.allocate(size, True), size, True)
         self._addresses.add(buffer.handle)
         return buffer
+
+    @property
+    def attributes(self) -> SimpleNamespace:
+        used = sum(len(record.live[address]) for address in self._addresses & record.live.keys())
+        return SimpleNamespace(used_mem_current=used)
 
     def close(self) -> None:
         assert not self._addresses & record.live.keys(), "a pool is closed before what was taken from it is freed"
