@@ -12,7 +12,10 @@ import pytest
 
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
+from bcm_edge.runtime.backends.base import DeviceBackend
 from bcm_edge.runtime.backends.tensorrt import batch_sizes
+from bcm_edge.runtime.chain import start_state
+from bcm_edge.runtime.schedule import parse_schedule
 
 IMAGE = 4 * 8 * 8  # bytes of one float32 image
 MIXTURE = "80>3>0.002 +0.12 0.12>0.4>0.002"
@@ -146,11 +149,12 @@ def test_nothing_is_collected_while_a_graph_is_recorded(built_bundle: Path, reco
     assert collecting == [False] and gc.isenabled()
 
 
-def test_a_recording_that_lacks_a_move_is_not_used(built_bundle: Path, record: ModuleType):
-    expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=MIXTURE, labels=3)
+@pytest.mark.parametrize("schedule", ["80>0.002", MIXTURE])
+def test_a_recording_that_lacks_a_move_is_not_used(built_bundle: Path, record: ModuleType, schedule: str):
+    expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=schedule, labels=3)
     record.faults.stale_graph = True
     bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
+    assert np.array_equal(bcm.generate(2, schedule=schedule, labels=3), expected)
     assert "gave other images than its engines" in bcm.backend.device
 
 
@@ -228,12 +232,20 @@ def test_host_memory_is_pinned_for_inputs_and_outputs_alone(built_bundle: Path, 
 
 
 def test_results_are_not_overwritten_by_the_next(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    first = bcm.generate(2, seed=1, labels=3, uint8=True), bcm.generate(2, seed=1, labels=3)
-    copies = [images.copy() for images in first]
-    bcm.generate(2, seed=2, labels=3, uint8=True)
-    bcm.generate(2, seed=2, labels=3)
-    assert all(np.array_equal(images, copy) for images, copy in zip(first, copies, strict=True))
+    backend = bcm_edge.load(built_bundle, "tensorrt").backend
+    assert isinstance(backend, DeviceBackend)
+    program, labels = parse_schedule("80>0.002"), np.array([3, 3])
+
+    def play(seed: int) -> list[np.ndarray]:
+        x = start_state(program, backend, [seed, seed + 1])
+        states = backend.play_moves(x, program.moves, [None], labels, every=False)
+        pixels, finite = backend.play_to_pixels(x, program.moves, [None], labels)
+        return [states, pixels, finite]
+
+    first = play(1)
+    copies = [array.copy() for array in first]
+    play(10)
+    assert all(np.array_equal(array, copy) for array, copy in zip(first, copies, strict=True))
 
 
 @pytest.mark.parametrize("fault", ["create", "allocate", "absent"])
