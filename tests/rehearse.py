@@ -71,8 +71,9 @@ def stand_ins_without(library: str) -> Path:
 
 def environment(stand_ins: Path) -> dict[str, str]:
     """In which a process finds the driver and the stand-ins."""
-    variables = {"PYTHONPATH": str(stand_ins), "LD_LIBRARY_PATH": str(WORK), "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
-    return {**os.environ, **variables}
+    places = {"PYTHONPATH": stand_ins, "LD_LIBRARY_PATH": WORK}
+    paths = {name: f"{place}:{os.environ.get(name, '')}".rstrip(":") for name, place in places.items()}
+    return {**os.environ, **paths, "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
 
 
 def run_tests(title: str, variables: dict[str, str], may_skip: bool) -> list[str]:
