@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,13 +16,21 @@ from hypothesis import settings
 
 from bcm_edge.cli import main
 
+if TYPE_CHECKING:  # they need torch, which not every Python here has
+    from bcm_edge.evaluation.classifier import Classifier
+    from bcm_edge.evaluation.quality import Judge
+
 settings.register_profile("bcm-edge", deadline=None)  # a busy machine is not a slow test
 settings.load_profile("bcm-edge")
 
+# Read when torch is imported: its threads sleep while they wait. On a busy machine, spinning makes tests five times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 ROOT = Path(__file__).resolve().parent.parent
 
-# Fixtures that take more than 5 seconds of processor time, or what not every machine has. Their tests are slow.
-SLOW_FIXTURES = {"typed_bundle", "cluster", "triton", "browser"}
+# Tests with these fixtures are slow: they take many seconds of processor time, or what not every machine has.
+SLOW_FIXTURES = {"browser", "classifier", "cluster", "triton", "typed_bundle"}
+SLOW_FOLDERS = {"tensorrt"}  # they need what tests/tensorrt/fetch.sh downloads
 
 Cli = Callable[..., Result]
 Process = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -34,7 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if isinstance(item, pytest.Function) and SLOW_FIXTURES & set(item.fixturenames):
+        fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
+        if fixtures & SLOW_FIXTURES or item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")
 
 
@@ -117,6 +127,24 @@ def typed_copy(typed_bundle: Path, tmp_path: Path) -> Path:
 def bundle_copy(digits_bundle: Path, tmp_path: Path) -> Path:
     """A bundle of the test's own, to damage."""
     return shutil.copytree(digits_bundle, tmp_path / "copy.bundle")
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Classifier:
+    """Of the digits; to train it takes two seconds."""
+    from bcm_edge.evaluation.classifier import train_classifier
+    from bcm_edge.training.data import load_digits
+
+    return train_classifier(load_digits("train"))
+
+
+@pytest.fixture(scope="session")
+def judge(classifier: Classifier) -> Judge:
+    """Of models of the digits, on the test part."""
+    from bcm_edge.evaluation.quality import Judge
+    from bcm_edge.training.data import load_digits
+
+    return Judge(classifier, load_digits("train"), load_digits("test"))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from bcm_edge.calibration.headroom import Activation, activations, overflowing
 from bcm_edge.calibration.ranges import measure_ranges, read_calibration
 from bcm_edge.calibration.trajectories import draw_samples, generate_samples, play_all
 from bcm_edge.errors import CalibrationError, ImageError, LabelError, OutputError
-from bcm_edge.evaluation.classifier import train_classifier
 from bcm_edge.evaluation.quality import Judge
 from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.int8 import choose_layers, layers, write_int8_graphs
@@ -282,12 +281,16 @@ def test_a_damaged_calibration_file_is_refused(typed_bundle: Path, tmp_path: Pat
     ("precision", "backend", "bound"),
     [("fp16", "typed", 0.05), ("bf16", "typed", 0.05), ("int8", "onnxruntime", 0.15), ("int8", "openvino", 0.15)],
 )
-def test_samples_and_reconstructions_stay_as_good(typed_bundle: Path, precision: str, backend: str, bound: float):
+def test_samples_and_reconstructions_stay_as_good(
+    typed_bundle: Path,
+    judge: Judge,
+    precision: str,
+    backend: str,
+    bound: float,
+):
     bundle = open_bundle(typed_bundle)
     if backend == "openvino":
         pytest.importorskip("openvino", reason="openvino is not installed; pip install '.[openvino]'")
-    train, test = load_digits("train"), load_digits("test")
-    judge = Judge(train_classifier(train), train, test)
     exact, lower = open_backend("onnxruntime", bundle, "fp32"), open_backend(backend, bundle, precision)
     for name in ("one-step", "mixture-4", "invert-2"):
         before, after = (judge.score(bundle.schedule(name), played, 77) for played in (exact, lower))

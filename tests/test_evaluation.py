@@ -10,18 +10,13 @@ from agreement import relative_l2
 from bcm_edge.calibration.levels import best_schedule
 from bcm_edge.errors import ScheduleError
 from bcm_edge.evaluation.classifier import train_classifier
-from bcm_edge.evaluation.quality import Judge, measure_generation, measure_inversion
+from bcm_edge.evaluation.quality import measure_generation, measure_inversion
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.images import mean_squared_error
 from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.training.data import load_digits
-
-
-@pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge(train_classifier(load_digits("train")), load_digits("train"), load_digits("test"))
 
 
 @pytest.fixture(scope="module")

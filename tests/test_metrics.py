@@ -244,14 +244,9 @@ def test_images_of_two_shapes_are_not_compared(fidelity):
 # ---- the classifier
 
 
-@pytest.fixture(scope="module")
-def fitted() -> Classifier:
-    return train_classifier(load_digits("train"))
-
-
-def test_the_classifier_says_what_its_features_are(fitted: Classifier):
-    assert fitted.name == "64 activations of a small CNN fitted to digits (train)"
-    assert fitted.features(np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 64)
+def test_the_classifier_says_what_its_features_are(classifier: Classifier):
+    assert classifier.name == "64 activations of a small CNN fitted to digits (train)"
+    assert classifier.features(np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 64)
 
 
 def rates(data: Dataset) -> Counter[float]:
@@ -286,12 +281,12 @@ def test_the_classifier_knows_larger_pictures():
     assert (found == test.labels.numpy()).mean() >= 0.95
 
 
-def test_passes_of_a_few_images_change_nothing(fitted: Classifier, monkeypatch: pytest.MonkeyPatch):
+def test_passes_of_a_few_images_change_nothing(classifier: Classifier, monkeypatch: pytest.MonkeyPatch):
     images = load_digits("validation").images.numpy()
-    whole, labels = fitted.features(images), fitted.predict(images)
+    whole, labels = classifier.features(images), classifier.predict(images)
     monkeypatch.setattr(classifiers, "PIXELS", 64 * 7)
-    np.testing.assert_allclose(fitted.features(images), whole, atol=1e-5)
-    assert np.array_equal(fitted.predict(images), labels)
+    np.testing.assert_allclose(classifier.features(images), whole, atol=1e-5)
+    assert np.array_equal(classifier.predict(images), labels)
 
 
 def test_a_classifier_needs_labels():
@@ -313,11 +308,6 @@ class Brightness:
     def features(self, images: np.ndarray) -> np.ndarray:
         self.seen.append(images)
         return np.stack([images.mean(axis=(1, 2, 3)), images.std(axis=(1, 2, 3))], axis=1)
-
-
-@pytest.fixture(scope="module")
-def judge(fitted: Classifier) -> Judge:
-    return Judge(fitted, load_digits("train"), load_digits("test"))
 
 
 def test_real_images_have_ratio_1_and_their_own_distances(judge: Judge):
@@ -345,9 +335,9 @@ def test_scores_fall_with_damage_and_with_what_is_missing(judge: Judge):
     assert few.recall < 0.5
 
 
-def test_another_extractor_gives_the_features_and_the_floor(fitted: Classifier):
+def test_another_extractor_gives_the_features_and_the_floor(classifier: Classifier):
     train, test = load_digits("train"), load_digits("test")
-    judge = Judge(fitted, train, test, Brightness())
+    judge = Judge(classifier, train, test, Brightness())
     real = Brightness().features(test.images.numpy())
     assert judge.floor == pytest.approx(frechet_distance(Brightness().features(train.images.numpy()), real))
     negative = -test.images.numpy()
@@ -361,11 +351,11 @@ def labelled(images: np.ndarray, labels: np.ndarray) -> set[tuple[bytes, int]]:
     return {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
 
 
-def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(fitted: Classifier):
+def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(classifier: Classifier):
     """And the floor is that of as many real images as are generated."""
     train, test = load_digits("train"), load_digits("test")
     extractor = Brightness()
-    judge, again = (Judge(fitted, train, test, extractor, samples=100, reconstructed=7) for _ in range(2))
+    judge, again = (Judge(classifier, train, test, extractor, samples=100, reconstructed=7) for _ in range(2))
     assert (judge.samples, len(judge.images), len(judge.originals)) == (100, len(test), 7)
     assert judge.floor == pytest.approx(again.floor)
     chosen = next(images for images in extractor.seen if len(images) == 100)
@@ -379,8 +369,8 @@ def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(fitted: C
     assert np.bincount(judge.wanted, minlength=10).min() >= 1
 
 
-def test_fewer_images_are_generated_and_inverted(fitted: Classifier):
-    judge = Judge(fitted, load_digits("train"), load_digits("test"), samples=100, reconstructed=7)
+def test_fewer_images_are_generated_and_inverted(classifier: Classifier):
+    judge = Judge(classifier, load_digits("train"), load_digits("test"), samples=100, reconstructed=7)
     backend = TorchBackend(load_checkpoint(shipped_checkpoint()).model())
     images = judge.generate(ONE_STEP, backend, 5)
     assert images.shape == (100, 1, 8, 8)
@@ -399,9 +389,9 @@ def test_fewer_images_are_generated_and_inverted(fitted: Classifier):
 
 
 @pytest.mark.parametrize(("numbers", "asked"), [({"samples": 1258}, 1258), ({"samples": 3}, 3), ({"reconstructed": 361}, 361)])
-def test_numbers_of_images_that_are_not_there_are_refused(fitted: Classifier, numbers: dict[str, int], asked: int):
+def test_numbers_of_images_that_are_not_there_are_refused(classifier: Classifier, numbers: dict[str, int], asked: int):
     with pytest.raises(ImageError, match=rf"{asked} of its \d+ images were asked for"):
-        Judge(fitted, load_digits("train"), load_digits("test"), extractor=None, **numbers)
+        Judge(classifier, load_digits("train"), load_digits("test"), extractor=None, **numbers)
 
 
 def test_data_without_labels_is_scored_and_refused_only_where_classes_are_needed():

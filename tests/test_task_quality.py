@@ -61,17 +61,6 @@ def bcm(digits_bundle: Path) -> Iterator[BCM]:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge(train_classifier(load_digits("train")), load_digits("train"), load_digits("test"))
-
-
-@pytest.fixture(scope="module")
-def classifier(judge: Judge) -> Classifier:
-    assert judge.classifier is not None
-    return judge.classifier
-
-
-@pytest.fixture(scope="module")
 def digits() -> Digits:
     """120 test digits and their labels."""
     part = load_digits("test")
