@@ -259,6 +259,7 @@ def test_extreme_levels_are_clipped(monkeypatch: pytest.MonkeyPatch):
 # ---- training
 
 
+@pytest.mark.slow
 def test_training_reduces_the_loss():
     data = two_shapes()
     run = Trainer(data, network_for(data, 8), TrainOptions(steps=60, batch=12, channels=8, learning_rate=1e-2, objective="edm"))
@@ -291,6 +292,7 @@ def test_one_objective_does_not_resume_the_other(tmp_path: Path):
         Trainer(data, network_for(data, 8), TrainOptions(steps=7, batch=4, channels=8)).restore(tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_train_writes_a_denoiser_and_its_samples(tmp_path: Path):
     data, out, seen = tmp_path / "data.npz", tmp_path / "base.safetensors", []
     np.savez(data, images=two_shapes().images.numpy(), labels=np.arange(12) % 2)
@@ -344,6 +346,7 @@ def test_training_starts_from_its_own_kind_alone():
         Trainer(data, config, EDM, init=Checkpoint("bcm", config, weights))
 
 
+@pytest.mark.slow
 def test_commands_say_what_comes_next_and_refuse_a_denoiser(cli: Cli, tmp_path: Path):
     data, base = tmp_path / "data.npz", tmp_path / "base.safetensors"
     np.savez(data, images=two_shapes().images.numpy(), labels=np.arange(12) % 2)

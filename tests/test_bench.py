@@ -166,6 +166,7 @@ def test_busy_time_is_all_but_idle_and_waiting(tmp_path: Path) -> None:
     assert busy_seconds(tmp_path / "none") is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell")
 def test_another_process_counts_as_others() -> None:
     with child([sys.executable, "-c", "while True: pass"]):
@@ -204,6 +205,7 @@ def test_other_machines_are_no_jetson(tmp_path: Path) -> None:
 # The command
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_bench_measures_every_backend_and_torch(digits_bundle: Path, cli: Cli) -> None:
     ended = cli("bench", digits_bundle, *FEW, "--schedule", "ancestral-2", "--precision", "fp32", "--vs", "torch", "--json")
@@ -236,6 +238,7 @@ def test_bench_measures_every_backend_and_torch(digits_bundle: Path, cli: Cli) -
     assert "fp32 on torch" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_bench_plays_inversions_and_speaks_in_words(digits_bundle: Path, cli: Cli) -> None:
     ended = cli("bench", digits_bundle, "--seconds", 0.01, "--batch", "2,1", "--schedule", "invert-1", "--backend", "null")
@@ -245,6 +248,7 @@ def test_bench_plays_inversions_and_speaks_in_words(digits_bundle: Path, cli: Cl
     assert ended.stderr.count("\nfp32 on null") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_bench_lists_what_cannot_run_with_the_reason(bundle_copy: Path, cli: Cli) -> None:
     manifest = json.loads((bundle_copy / "manifest.json").read_text())

@@ -31,6 +31,8 @@ from bcm_edge.runtime.parity import BOUNDS, Recording, compare, record
 LATE = "output_blocks.0.0.in_layers.2"  # a convolution with most of the network before it
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
+pytestmark = pytest.mark.slow  # exports and traces
+
 
 def exported(checkpoint: Checkpoint, folder: Path, *precisions: str) -> Bundle:
     export(ExportPlan(checkpoint, folder, verify="none", precisions=precisions, allow_inaccurate=True), "0" * 64)

@@ -92,6 +92,7 @@ def test_every_schedule_is_played_on_every_sample():
 # ---- ranges
 
 
+@pytest.mark.slow
 def test_ranges_are_the_extremes_of_what_was_played(digits_bundle: Path):
     bundle = open_bundle(digits_bundle)
     backend = open_backend("auto", bundle)
@@ -120,6 +121,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return data.images.numpy(), data.labels.numpy()
 
 
+@pytest.mark.slow
 def test_a_direction_that_is_never_played_is_refused(digits_bundle: Path):
     samples = draw_samples(*digits(), 32, "digits", (1, 8, 8), 10)
     with pytest.raises(CalibrationError, match="no schedule plays the inverse graph"):
@@ -300,6 +302,7 @@ def test_samples_and_reconstructions_stay_as_good(
 # ---- the command
 
 
+@pytest.mark.slow
 def test_calibrate_adds_int8_to_a_bundle(bundle_copy: Path, tmp_path: Path, cli: Cli):
     untouched = {p.name: p.read_bytes() for p in bundle_copy.iterdir() if p.name != "manifest.json"}
     ended = cli("calibrate", bundle_copy, "--data", "digits", "--size", 32, "--picture", tmp_path / "ranges.png", "--json")
@@ -334,6 +337,7 @@ def test_int8_beyond_the_bound_is_refused_and_kept_only_when_allowed(bundle_copy
     assert "FAILED" in cli("inspect", bundle_copy).stdout
 
 
+@pytest.mark.slow
 def test_a_bound_that_no_layer_meets_is_refused_with_the_numbers(bundle_copy: Path, cli: Cli):
     ended = cli("calibrate", bundle_copy, "--data", "digits", "--size", 32, "--bound", 1e-6)
     assert ended.exit_code == 1
@@ -398,6 +402,7 @@ def test_a_schedule_search_wants_enough_to_measure_against(bundle_copy: Path, tm
     assert (bundle_copy / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_schedule_search_leaves_its_schedule_and_score_in_the_bundle(bundle_copy: Path, tmp_path: Path, cli: Cli):
     ended = cli("calibrate", bundle_copy, "--search-schedule", 1, "--data", "digits", "--picture", tmp_path / "p.png", "--json")
     assert ended.exit_code == 0, ended.output

@@ -517,6 +517,7 @@ def test_command_without_its_extra_says_what_to_install(
 # Train and demo
 
 
+@pytest.mark.slow
 def test_train_writes_a_checkpoint_that_exports(cli: Cli, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(8) % 2)
@@ -531,6 +532,7 @@ def test_train_writes_a_checkpoint_that_exports(cli: Cli, tmp_path: Path) -> Non
     assert told["config"]["num_classes"] == 2
 
 
+@pytest.mark.slow
 def test_demo_writes_a_folder_to_look_at(cli: Cli, tmp_path: Path) -> None:
     shown = cli("demo", "-o", tmp_path / "demo", "--json")
     assert shown.exit_code == 0, shown.stderr

@@ -44,6 +44,8 @@ PLAIN = ModelFacts("plain", (1, 8, 8), None, 0, {})
 SCHEDULES = ("one-step", "ancestral-2", "zigzag-3", "mixture-4", "invert-1", "invert-2")
 QUICK = ("--samples", 60, "--reconstructed", 20)
 
+pytestmark = pytest.mark.slow  # one whole evaluation
+
 
 def line(*pairs: tuple[float, float], spread: float | None = None) -> list[Point]:
     return [Point(x, y, spread) for x, y in pairs]

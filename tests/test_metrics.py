@@ -260,6 +260,7 @@ def rates(data: Dataset) -> Counter[float]:
     return seen
 
 
+@pytest.mark.slow
 def test_digits_are_seen_15_times_and_large_sets_as_often_as_steps_allow(monkeypatch: pytest.MonkeyPatch):
     digits = load_digits("train")
     assert rates(digits) == {5e-3 * (1 - epoch / 15): 20 for epoch in range(15)}
@@ -273,6 +274,7 @@ def test_larger_pictures_are_halved_first(size: int, halvings: int):
     assert strides == [(2, 2)] * halvings + [(1, 1)] * 2
 
 
+@pytest.mark.slow
 def test_the_classifier_knows_larger_pictures():
     train, test = (load_digits(part) for part in ("train", "test"))
     larger = [replace(data, images=data.images.repeat_interleave(4, 2).repeat_interleave(4, 3)) for data in (train, test)]

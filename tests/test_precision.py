@@ -164,6 +164,7 @@ def scaled_checkpoint(factor: float):
     return type(checkpoint)(checkpoint.name, checkpoint.config, state)
 
 
+@pytest.mark.slow
 def test_an_activation_beyond_float16_is_named_and_nothing_is_published(tmp_path: Path):
     with pytest.raises(ParityError, match=r"fp16: .*move 1 of \d.* gave NaN or infinity.*Nothing was written.*export bf16") as caught:
         export(ExportPlan(scaled_checkpoint(2.0**18), tmp_path / "b", precisions=("fp32", "fp16")), "0" * 64)

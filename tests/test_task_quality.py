@@ -102,6 +102,7 @@ def test_purification_undoes_an_attack(bcm: BCM, judge: Judge, digits: Digits):
     assert attacked.purified_true_labels[0.3] >= 0.9
 
 
+@pytest.mark.slow
 def test_the_model_knows_what_a_digit_is(bcm: BCM, digits: Digits):
     assert (bcm.guess_labels(digits[0], seed=SEED) == digits[1]).mean() >= 0.9
 

@@ -197,6 +197,7 @@ def test_an_unknown_device():
         Trainer(random_data(), network_for(random_data(), 8), SMALL, device="abacus")
 
 
+@pytest.mark.slow
 def test_train_writes_a_checkpoint_and_its_samples(tmp_path):
     seen = []
     np.savez(tmp_path / "data.npz", images=random_data().images.numpy(), labels=np.arange(12) % 3)
@@ -261,6 +262,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     data, whole, broken = tmp_path / "data.npz", tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
     np.savez(data, images=random_data().images.numpy(), labels=np.arange(12) % 3)

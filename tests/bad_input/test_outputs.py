@@ -139,6 +139,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_export_on_a_full_disk_leaves_the_old_bundle(bundle_copy: Path) -> None:
     before = contents(bundle_copy.parent)
     ended = on_a_full_disk("export", "-o", bundle_copy, "--force")
@@ -173,6 +174,7 @@ def test_checkpoint_on_a_full_disk_leaves_the_old_file(tmp_path: Path, weights: 
     assert {left.name: left.read_text() for left in tmp_path.iterdir()} == {"w.safetensors": "mine"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True], ids=["new", "over-an-old-one"])
 def test_kill_in_the_middle_of_an_export(digits_bundle: Path, tmp_path: Path, cli: Cli, old: bool) -> None:
     output = tmp_path / "digits.bundle"

@@ -184,6 +184,7 @@ def test_npy_file_named_npz(refuse_invert: Callable[..., str], tmp_path: Path) -
     assert refuse_invert(tmp_path / "in.npz").startswith(f"{tmp_path}/in.npz: not a readable npz file of arrays (")
 
 
+@pytest.mark.slow
 def test_npz_damaged_anywhere_is_refused_or_harmless(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
     pictures = np.random.default_rng(0).integers(0, 3, (2, 1, 8, 8), dtype=np.uint8)
     np.savez_compressed(tmp_path / "good.npz", images=pictures)

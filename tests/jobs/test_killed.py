@@ -27,6 +27,8 @@ if not hasattr(os, "pidfd_open"):
     pytest.skip("waiting for the end of others' processes takes Linux", allow_module_level=True)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+pytestmark = pytest.mark.slow
 SHARDS, ROWS = 12, 48
 SCHEDULE = "80>0.002" + 7 * " +0.1 0.1>0.002"  # 8 network calls, so that shards take long enough to be interrupted
 PATIENCE = 120  # seconds; only a failure takes as long

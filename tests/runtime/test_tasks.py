@@ -284,6 +284,7 @@ def test_the_noise_of_a_guess_grows_with_the_side():
     assert levels == pytest.approx([0.7, 2.45, 5.6, 80])
 
 
+@pytest.mark.slow
 def test_labels_are_guessed(bcm: BCM):
     labels = np.arange(60) % 10
     images = bcm.generate(60, labels=labels, seed=300, schedule="mixture-4")
