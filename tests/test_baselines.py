@@ -35,6 +35,8 @@ S = 0.5
 EDM = TrainOptions(steps=7, batch=4, channels=8, objective="edm")
 BASELINE = {"objective": "edm"}
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture(autouse=True)
 def one_thread():

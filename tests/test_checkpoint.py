@@ -128,6 +128,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path):
         load_checkpoint(official_file(tmp_path / "x.pt", tensors), KNOWN)
 
 
+@pytest.mark.numerical
 def test_ict_becomes_a_start_that_ignores_the_second_level(tmp_path: Path):
     ict = {name: t for name, t in state_dict().items() if not name.startswith(("time_embed_end", "time_embed_align"))}
     loaded = load_checkpoint(official_file(tmp_path / "ict.pt", ict), KNOWN)

@@ -50,6 +50,7 @@ def test_the_classifier_knows_digits(judge):
     assert judge.accuracy >= 0.97
 
 
+@pytest.mark.numerical
 def test_fitting_a_classifier_depends_on_nothing_before_and_changes_nothing_after(judge):
     few = load_digits("validation")
     state = torch.get_rng_state()

@@ -27,6 +27,8 @@ from bcm_edge.runtime.parity import load_recording
 from bcm_edge.training.data import Dataset
 from bcm_edge.training.networks import network_for
 
+pytestmark = pytest.mark.numerical
+
 
 def run(folder: Path, direction: str, **feeds: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(folder / f"{direction}.onnx", providers=["CPUExecutionProvider"])

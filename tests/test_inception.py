@@ -17,7 +17,7 @@ from bcm_edge.errors import CheckpointError, ImageError
 from bcm_edge.evaluation.extractors import Inception, _network, open_inception
 from bcm_edge.runtime.images import from_uint8
 
-pytestmark = pytest.mark.slow  # a network of 96 MB
+pytestmark = [pytest.mark.numerical, pytest.mark.slow]  # a network of 96 MB
 
 
 def inception_weights() -> dict[str, torch.Tensor]:

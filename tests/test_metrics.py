@@ -283,6 +283,7 @@ def test_the_classifier_knows_larger_pictures():
     assert (found == test.labels.numpy()).mean() >= 0.95
 
 
+@pytest.mark.numerical
 def test_passes_of_a_few_images_change_nothing(classifier: Classifier, monkeypatch: pytest.MonkeyPatch):
     images = load_digits("validation").images.numpy()
     whole, labels = classifier.features(images), classifier.predict(images)
@@ -312,6 +313,7 @@ class Brightness:
         return np.stack([images.mean(axis=(1, 2, 3)), images.std(axis=(1, 2, 3))], axis=1)
 
 
+@pytest.mark.numerical
 def test_real_images_have_ratio_1_and_their_own_distances(judge: Judge):
     train = load_digits("train").images.numpy()
     again = judge.scores(train)
@@ -371,6 +373,7 @@ def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(classifie
     assert np.bincount(judge.wanted, minlength=10).min() >= 1
 
 
+@pytest.mark.numerical
 def test_fewer_images_are_generated_and_inverted(classifier: Classifier):
     judge = Judge(classifier, load_digits("train"), load_digits("test"), samples=100, reconstructed=7)
     backend = TorchBackend(load_checkpoint(shipped_checkpoint()).model())

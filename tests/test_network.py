@@ -14,6 +14,8 @@ from networks import TINY, tiny_model
 from bcm_edge.model.checkpoint import load_checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel, coefficients, warp
 
+pytestmark = pytest.mark.numerical
+
 
 def relative_l2(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))

@@ -300,6 +300,7 @@ def share_alike(actual: np.ndarray, expected: np.ndarray) -> float:
     return float((np.abs(actual - expected).max(axis=(1, 2, 3)) < 1e-5).mean())
 
 
+@pytest.mark.numerical
 def test_an_attack_depends_on_its_seed_alone(
     classifier: Classifier,
     digits: Digits,

@@ -27,6 +27,8 @@ from bcm_edge.training.trainer import Trainer, TrainOptions, train
 
 SMALL = TrainOptions(steps=7, batch=4, channels=8, intervals=20)
 
+pytestmark = pytest.mark.numerical
+
 
 def random_data(n: int = 12, size: int = 8, classes: int | None = 3) -> Dataset:
     rng = torch.Generator().manual_seed(5)

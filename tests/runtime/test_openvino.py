@@ -15,6 +15,7 @@ from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.parity import compare, load_recording
 
 pytest.importorskip("openvino", reason="openvino is not installed; pip install '.[openvino]'")
+pytestmark = pytest.mark.numerical
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("bf16", 2e-2), ("int8", 6e-2)])
