@@ -25,6 +25,9 @@ def test_the_files_are_what_the_code_writes(model: onnx.ModelProto):
     assert onnx.load(FOLDER / f"{model.graph.name}.onnx") == model
 
 
+# These graphs compute element by element, one operation after the other, which every processor rounds alike.
+
+
 def test_noise_is_added():
     x, noise = np.random.default_rng(0).normal(size=(2, 3, 3, 5, 4)).astype(np.float32)
     assert np.array_equal(run("add_noise", x=x, noise=noise)[0], x + noise)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archives import write_npz
+from processes import child
 
 import bcm_edge
 from bcm_edge import BCM
@@ -32,9 +33,16 @@ def cluster(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
     given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     given["PYTHONPATH"] = os.pathsep.join([str(packages(tmp_path_factory)), os.environ.get("PYTHONPATH", "")])
     log = tmp_path_factory.mktemp("ray") / "log"
-    with log.open("w") as errors:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors, "text": True}
-        running = subprocess.Popen([sys.executable, "-c", CLUSTER], env={**os.environ, **given}, **pipes)
+    with (
+        log.open("w") as errors,
+        child(
+            [sys.executable, "-c", CLUSTER],
+            env={**os.environ, **given},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        ) as running,
+    ):
         assert running.stdin and running.stdout
         address = running.stdout.readline().strip()
         assert address, log.read_text()

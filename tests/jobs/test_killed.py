@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = pytest.mark.slow
 SHARDS, ROWS = 12, 48
 SCHEDULE = "80>0.002" + 7 * " +0.1 0.1>0.002"  # 8 network calls, so that shards take long enough to be interrupted
-PATIENCE = 120  # seconds; only a failure takes as long
+PATIENCE = 240  # seconds; only a failure takes as long
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from asking import Client
 from server import Server
 from tritonclient.utils import InferenceServerException
@@ -23,6 +24,8 @@ CLIENTS = 16
 LEAST = 50  # requests of each client, however slow the machine is
 SECONDS = float(os.environ.get("BCM_EDGE_SOAK_SECONDS", "8"))
 SCHEDULES = ("one-step", "ancestral-2", "mixture-4")
+
+pytestmark = pytest.mark.timeout(600 + SECONDS)
 
 
 def questions(bcm: BCM, digits: np.ndarray) -> list[tuple[str, str, dict[str, Any], np.ndarray | str]]:
