@@ -6,22 +6,32 @@ BUNDLE := $(CURDIR)/build/digits.bundle
 
 # The steps of `make test`. Each runs whatever the others do; the last line says which failed.
 STEPS := lint bundle suite pythons processors rehearse
+TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
-.PHONY: demo check test $(STEPS) test-slow serve test-arm test-gpu model clean
+.PHONY: demo check test $(STEPS) quick test-slow serve test-arm test-gpu model clean
 
 demo: $(VENV)/installed
 	$(BIN)/bcm-edge demo -o demo --force
 
-# For every save: lint, types, and the tests that take no server, no training and no download. About a minute on two cores.
-check: lint
+# The fast loop: lint, types, and the tests that take no server, no training and no download.
+check: $(VENV)/installed
+	@$(MAKE) $(TOGETHER) lint quick
+
+quick: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m "not slow"
 
+# The suite has the machine to itself; the other steps run two at a time, and print their output when they end.
 test: $(VENV)/installed
-	@failed=; for step in $(STEPS); do \
-		echo "== make $$step"; $(MAKE) --no-print-directory $$step || failed="$$failed $$step"; \
-	done; \
+	@rm -rf build/passed && mkdir -p build/passed
+	-@$(MAKE) $(TOGETHER) passed-lint passed-bundle
+	-@$(MAKE) --no-print-directory passed-suite
+	-@$(MAKE) $(TOGETHER) passed-rehearse passed-pythons passed-processors
+	@failed=; for step in $(STEPS); do [ -e build/passed/$$step ] || failed="$$failed $$step"; done; \
 	if [ -n "$$failed" ]; then echo "make test: these steps failed:$$failed"; exit 1; fi; \
 	echo "make test: every step passed: $(STEPS)"
+
+passed-%: %
+	@touch build/passed/$*
 
 lint: $(VENV)/installed build/here/bcm_edge
 	$(BIN)/ruff check .

@@ -70,10 +70,11 @@ def stand_ins_without(library: str) -> Path:
 
 
 def environment(stand_ins: Path) -> dict[str, str]:
-    """In which a process finds the driver and the stand-ins."""
+    """In which a process finds the driver and the stand-ins, and `make` nothing of a make that runs the rehearsal."""
     places = {"PYTHONPATH": stand_ins, "LD_LIBRARY_PATH": WORK}
     paths = {name: f"{place}:{os.environ.get(name, '')}".rstrip(":") for name, place in places.items()}
-    return {**os.environ, **paths, "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    return {**inherited, **paths, "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
 
 
 def run_tests(title: str, variables: dict[str, str], may_skip: bool) -> list[str]:
