@@ -109,10 +109,14 @@ def test_requests_of_many_clients_share_calls_and_stay_apart(server: Server, bcm
         found = list(pool.map(one, range(1000, 1096)))
     wanted = [bcm.generate(1, schedule="mixture-4", seed=seed, labels=seed % 10)[0] for seed in range(1000, 1096)]
     assert_images_agree(found, wanted)
-    after = server.figures()
-    key = 'nv_inference_{}{{model="bcm_generate",version="1"}}'
-    requests, runs = (after[key.format(name)] - before[key.format(name)] for name in ("request_success", "exec_count"))
-    assert requests == 96
+    requests, runs = 0.0, 0.0
+    for _ in range(1000):  # Triton counts a request a moment after it has answered it
+        after = server.figures()
+        key = 'nv_inference_{}{{model="bcm_generate",version="1"}}'
+        requests, runs = (after[key.format(name)] - before[key.format(name)] for name in ("request_success", "exec_count"))
+        if requests >= 96:  # or one more: the last request of the test before may be counted here
+            break
+    assert 96 <= requests <= 97
     assert runs < 96
 
 
