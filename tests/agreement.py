@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 
 ROUNDING = 1e-4  # of images and latents, absolute; of other arrays, relative L2
+ROUNDINGS = {  # precision of the graph → of images and latents; 16 and 8 bits round a value between two numbers to either side
+    "fp32": ROUNDING,
+    "fp16": 1e-3,
+    "int8": 5e-2,
+}
 
 
 def relative_l2(actual: Any, expected: Any) -> float:
@@ -31,9 +36,9 @@ def weights_apart(actual: Iterable[Any], expected: Iterable[Any]) -> float:
     return relative_l2(a, b)
 
 
-def assert_images_agree(actual: Any, expected: Any) -> None:
-    """Images or latents of one model, whose values are about 1."""
-    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=ROUNDING)
+def assert_images_agree(actual: Any, expected: Any, precision: str = "fp32") -> None:
+    """Images or latents of one model, whose values are about 1. precision: of the graphs that made them."""
+    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=ROUNDINGS[precision])
 
 
 def assert_pixels_agree(actual: Any, expected: Any) -> None:

@@ -309,6 +309,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+@pytest.mark.slow
 def test_bundle_of_an_earlier_call_is_used_again(bundle: Path) -> None:
     before = (bundle / "manifest.json").stat().st_mtime_ns
     gpu.export_network(str(bundle.parent), "digits")

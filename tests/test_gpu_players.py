@@ -97,6 +97,7 @@ def test_rounded_network_keeps_its_sinusoids_and_its_model() -> None:
     assert half.network.out[2].weight.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.slow
 def test_compiled_network_is_one_graph_for_all_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     counter, asked, real = CompileCounter(), [], torch.compile
     torch._dynamo.reset()
@@ -114,6 +115,7 @@ def test_compiled_network_is_one_graph_for_all_moves(monkeypatch: pytest.MonkeyP
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
 def test_session_player_runs_what_the_chain_runs(bundle: Path, program: Schedule) -> None:
     _, state, inputs = chain_and_inputs(program, 3)
@@ -121,6 +123,7 @@ def test_session_player_runs_what_the_chain_runs(bundle: Path, program: Schedule
     assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 1e-5
 
 
+@pytest.mark.slow
 def test_provider_that_runs_no_node_is_refused(bundle: Path) -> None:
     import onnxruntime
 
@@ -130,6 +133,7 @@ def test_provider_that_runs_no_node_is_refused(bundle: Path) -> None:
         players.SessionPlayer(open_bundle(bundle), "fp16", "AzureExecutionProvider")
 
 
+@pytest.mark.slow
 def test_provider_without_a_device_is_refused(bundle: Path) -> None:
     with pytest.raises(RuntimeError, match="no device for NoSuchExecutionProvider here"):
         players.SessionPlayer(open_bundle(bundle), "fp16", "NoSuchExecutionProvider")

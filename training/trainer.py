@@ -1,7 +1,8 @@
-"""Training: from a data set to a checkpoint file, continuable after a kill with the same result to the last bit.
+"""Training: from a data set to a checkpoint file, continuable after a kill with the same result.
 
 Every random number of step k comes from (seed, k) alone, and the state file holds all else that a step depends on, so it does not
-matter when a run was interrupted. The promise holds on the CPU, for one machine and one number of threads.
+matter when a run was interrupted. The state is restored bit for bit; the result is the same up to rounding, since some processors add
+in an order that depends on where tensors lie. The promise holds on the CPU, for one machine and one number of threads.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from agreement import assert_images_agree, assert_pixels_show
 
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
@@ -18,7 +19,6 @@ from bcm_edge.runtime.images import to_uint8
 from bcm_edge.runtime.parity import compare, load_recording
 
 IMAGE = 4 * 8 * 8  # bytes of one float32 image
-ROUNDING = {"fp32": 1e-5, "fp16": 1e-3, "int8": 5e-2}  # ONNX Runtime at batch 8 and at 5: 16 and 8 bits round to either side
 MIXTURE = "80>3>0.002 +0.12 0.12>0.4>0.002"
 RENOISING = "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
 
@@ -33,7 +33,7 @@ def test_images_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleTyp
         for n in (1, 5, 16):
             labels = np.arange(n) % 10
             images = [each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (ours, theirs)]
-            assert np.abs(images[0] - images[1]).max() <= ROUNDING[precision]
+            assert_images_agree(*images, precision)
 
 
 def test_latents_and_reconstructions_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType):
@@ -42,8 +42,8 @@ def test_latents_and_reconstructions_equal_those_of_onnxruntime(built_bundle: Pa
         bcm_edge.load(built_bundle, "onnxruntime", precision="fp32") as theirs,
     ):
         images = theirs.generate(6, labels=3)
-        assert np.abs(ours.invert(images, labels=3) - theirs.invert(images, labels=3)).max() <= 1e-5
-        assert np.abs(ours.reconstruct(images, labels=3) - theirs.reconstruct(images, labels=3)).max() <= 1e-5
+        assert_images_agree(ours.invert(images, labels=3), theirs.invert(images, labels=3))
+        assert_images_agree(ours.reconstruct(images, labels=3), theirs.reconstruct(images, labels=3))
 
 
 def test_tasks_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType):
@@ -55,7 +55,7 @@ def test_tasks_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType
     ):
         images = theirs.generate(6, labels=3)
         assert np.abs(ours.inpaint(images, hole, labels=3) - theirs.inpaint(images, hole, labels=3)).max() <= 1e-4
-        assert np.abs(ours.restore(images, labels=3) - theirs.restore(images, labels=3)).max() <= 1e-5
+        assert_images_agree(ours.restore(images, labels=3), theirs.restore(images, labels=3))
         assert (ours.guess_labels(images) == theirs.guess_labels(images)).all()
         assert np.abs(ours.trace("mixture-4", labels=3).states - theirs.trace("mixture-4", labels=3).states).max() <= 1e-4
 
@@ -72,7 +72,7 @@ def test_pixels_are_made_on_the_device(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
     floats = bcm.generate(3, schedule=MIXTURE, labels=3)
     pixels = bcm.generate(3, schedule=MIXTURE, labels=3, uint8=True)
-    assert pixels.dtype == np.uint8 and np.array_equal(pixels, to_uint8(floats))
+    assert_pixels_show(pixels, floats)
     record.calls.clear()
     bcm.generate(3, schedule=MIXTURE, labels=3, uint8=True)
     assert record.calls[-2:] == [f"download {256 + 4 * 4}", "sync"]  # four images of 64 bytes, and four sums
@@ -92,7 +92,7 @@ def test_requests_are_split_at_the_largest_batch_and_filled_up_to_the_smallest(t
     record.calls.clear()
     images = bcm.generate(6, labels=3)
     assert {call for call in record.calls if call.startswith("execute")} == {"execute forward 4"}
-    assert np.abs(images - bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(6, labels=3)).max() <= 1e-5
+    assert_images_agree(images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(6, labels=3), "fp16")
 
 
 def test_a_batch_outside_the_profile_is_refused_with_the_way_out(built_bundle: Path, record: ModuleType):
@@ -125,7 +125,7 @@ def test_what_fails_in_the_middle_leaves_nothing_under_way(built_bundle: Path, r
     record.faults.execute = set()
     images = np.full((2, 1, 8, 8), -0.5, np.float32)
     theirs = bcm_edge.load(built_bundle, "onnxruntime", precision="fp16")
-    assert np.abs(bcm.reconstruct(images, labels=3) - theirs.reconstruct(images, labels=3)).max() <= 1e-5
+    assert_images_agree(bcm.reconstruct(images, labels=3), theirs.reconstruct(images, labels=3), "fp16")
 
 
 def test_an_error_that_is_only_recorded_is_raised(built_bundle: Path, record: ModuleType):
@@ -178,7 +178,7 @@ def test_what_tensorrt_says_of_a_plan_it_does_not_take_is_passed_on(built_copy: 
 def test_stripped_plans_take_their_weights_from_the_bundle(typed_copy: Path, compile_engines, record: ModuleType):
     compile_engines(typed_copy, precision="fp16", stripped=True)
     images = bcm_edge.load(typed_copy, "tensorrt").generate(2, labels=3)
-    assert np.abs(images - bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(2, labels=3)).max() <= 1e-5
+    assert_images_agree(images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(2, labels=3), "fp16")
 
 
 def test_labels_go_in_as_the_engine_takes_them(typed_copy: Path, compile_engines, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
@@ -186,7 +186,7 @@ def test_labels_go_in_as_the_engine_takes_them(typed_copy: Path, compile_engines
     compile_engines(typed_copy, precision="fp32")
     labels = [7, 1, 9]
     images = bcm_edge.load(typed_copy, "tensorrt").generate(3, labels=labels)
-    assert np.abs(images - bcm_edge.load(typed_copy, "onnxruntime", precision="fp32").generate(3, labels=labels)).max() <= 1e-5
+    assert_images_agree(images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp32").generate(3, labels=labels))
 
 
 def test_auto_plays_an_engine_that_was_built_here(built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch):

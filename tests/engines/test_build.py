@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
+
 from bcm_edge.runtime.bundle import open_bundle
 
 Build = Callable[..., "CompletedProcess[str]"]
@@ -132,6 +134,7 @@ def test_an_engine_of_the_same_board_with_more_multiprocessors_is_another(typed_
     assert f"{reason}; left as it is" in run("build", typed_copy, FAKE_MULTIPROCESSORS="8").stderr
 
 
+@pytest.mark.slow
 def test_engines_stay_when_8_bits_join_the_bundle(tmp_path: Path, cli, run: Build):
     bundle = tmp_path / "digits.bundle"
     assert cli("export", "-o", bundle, "--precision", "fp32,fp16").exit_code == 0

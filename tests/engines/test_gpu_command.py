@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from gpu_figures import BENCHMARKS, gpu, results
 
+pytestmark = pytest.mark.slow
+
 Benchmark = Callable[..., tuple[int, str, dict[str, Any]]]
 
 
@@ -77,7 +79,6 @@ def benchmark(surroundings: dict[str, str], tmp_path: Path) -> Benchmark:
     return run
 
 
-@pytest.mark.slow
 def test_variants_that_cannot_run_are_reported(benchmark: Benchmark) -> None:
     broken = {"FAKE_BUILD": "memory", "FAKE_CUDA_PROVIDER": "absent", "FAKE_RTX_PLUGIN": "broken"}
     status, report, figures = benchmark("--batch", "2", "--schedules", "one-step", **broken)

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from agreement import assert_images_agree
 
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
@@ -88,9 +89,9 @@ def test_an_integrated_gpu_works_on_pinned_memory_and_copies_nothing(
     discrete = bcm_edge.load(built_bundle, "tensorrt", precision="fp16").generate(3, schedule=MIXTURE, labels=3)
     monkeypatch.setenv("FAKE_INTEGRATED", "1")
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
-    assert np.array_equal(bcm.generate(3, schedule=MIXTURE, labels=3), discrete)
+    assert_images_agree(bcm.generate(3, schedule=MIXTURE, labels=3), discrete, "fp16")
     record.calls.clear()
-    assert np.array_equal(bcm.generate(3, schedule=MIXTURE, labels=3), discrete)
+    assert_images_agree(bcm.generate(3, schedule=MIXTURE, labels=3), discrete, "fp16")
     assert record.calls == ["set current", "launch", "sync"]
 
 
@@ -102,8 +103,8 @@ def test_what_cannot_be_recorded_is_played_one_by_one_and_says_so(built_bundle: 
     expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=MIXTURE, labels=3)
     record.faults.capture = fault
     bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
-    assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
+    assert_images_agree(bcm.generate(2, schedule=MIXTURE, labels=3), expected, "fp16")
+    assert_images_agree(bcm.generate(2, schedule=MIXTURE, labels=3), expected, "fp16")
     assert f"one by one: no CUDA graph: {reason}" in bcm.backend.device
 
 
@@ -111,7 +112,7 @@ def test_a_recording_that_cannot_be_launched_is_played_one_by_one(built_bundle: 
     expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=MIXTURE, labels=3)
     record.faults.launch = True
     bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, schedule=MIXTURE, labels=3), expected)
+    assert_images_agree(bcm.generate(2, schedule=MIXTURE, labels=3), expected, "fp16")
     assert "one by one: no CUDA graph: CUDA_ERROR_LAUNCH_FAILED" in bcm.backend.device
 
 
@@ -154,7 +155,7 @@ def test_a_recording_that_lacks_a_move_is_not_used(built_bundle: Path, record: M
     expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=schedule, labels=3)
     record.faults.stale_graph = True
     bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, schedule=schedule, labels=3), expected)
+    assert_images_agree(bcm.generate(2, schedule=schedule, labels=3), expected, "fp16")
     assert "gave other images than its engines" in bcm.backend.device
 
 
@@ -208,7 +209,7 @@ def test_changing_batch_sizes_share_recordings(built_bundle: Path, record: Modul
         labels = np.arange(n) % 10
         images = bcm.generate(n, seed=n, labels=labels)
         assert images.shape == (n, 1, 8, 8)
-        assert np.abs(images - theirs.generate(n, seed=n, labels=labels)).max() <= 1e-5
+        assert_images_agree(images, theirs.generate(n, seed=n, labels=labels))
     assert record.calls.count("begin recording") == 5  # at 1, 2, 4, 8 and 16
     assert record.calls.count("close graph") == 0
 
@@ -257,7 +258,7 @@ def test_memory_is_allocated_plainly_where_pools_fail(built_bundle: Path, record
     else:
         record.faults.pool = fault
     bcm = bcm_edge.load(built_bundle, "tensorrt")
-    assert np.array_equal(bcm.generate(2, labels=3), expected)
+    assert_images_agree(bcm.generate(2, labels=3), expected, "fp16")
     assert "cuMemAlloc 4096" in record.calls and "allocate 4096" not in record.calls
     allocations = len([call for call in record.calls if call.startswith("cuMemAlloc")])
     before = record.allocated
@@ -273,7 +274,7 @@ def test_other_recordings_make_room_when_memory_runs_out(built_bundle: Path, rec
     record.faults.memory = before + 2 * (record.allocated - before) // 3  # not enough for both and the next
     assert np.abs(bcm.generate(16, seed=1, labels=3, schedule="80>0.002 +0.1 0.1>2>0.002").mean()) < 1
     assert record.calls.count("close graph") == 2
-    assert np.array_equal(bcm.generate(16, seed=1, labels=3), expected)
+    assert_images_agree(bcm.generate(16, seed=1, labels=3), expected, "fp16")
 
 
 def test_a_pool_that_has_worked_is_not_given_up_when_memory_runs_out(built_bundle: Path, record: ModuleType):
