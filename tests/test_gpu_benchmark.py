@@ -317,6 +317,7 @@ def test_bundle_of_an_earlier_call_is_used_again(bundle: Path) -> None:
     assert open_bundle(bundle).precisions == ["fp32", "fp16"]
 
 
+@pytest.mark.slow
 @without_gpu
 def test_engine_that_cannot_be_built_says_why(bundle: Path) -> None:
     request = {"bundle": str(bundle), "largest": 256}
