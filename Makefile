@@ -36,7 +36,7 @@ passed-%: %
 lint: $(VENV)/installed build/here/bcm_edge
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --project pyproject.toml
 
 # The shipped model in all precisions, for the steps that play it elsewhere.
 bundle: $(VENV)/installed
