@@ -1,7 +1,7 @@
 """In which types an engine computes its convolutions, read back from TensorRT's inspector, against the types that its graph asks for.
 
 Only convolutions are looked at: they are what a precision is about, and they are what TensorRT keeps as layers of their own most often. One
-that it fused with others in a way that no longer tells its type counts as "not told".
+that it fused with others, so that its type is no longer known, counts as "not reported".
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ HELPERS = ("add_noise", "to_uint8")
 PLANS = (*DIRECTIONS, *HELPERS)
 SCHEMA = 2
 WORKSPACE_SHARE = 0.5
-UNREAD = "not told"  # the type of a convolution that TensorRT's inspector does not report
+UNREAD = "not reported"  # the type of a convolution that TensorRT's inspector does not report
 _FACTS_LIMIT = 16 << 20  # bytes; an engine.json has some thousand
 
 

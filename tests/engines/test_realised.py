@@ -45,7 +45,7 @@ def test_types_are_told_by_metadata_by_name_by_weights_or_by_formats(realised: M
         ("Thirty-two wide channel vectorized row major Int8 format", "int8"),
         ("BFloat16", "bf16"),
         ("Row major linear BF16 format", "bf16"),
-        ("N/A due to dynamic shapes", "not told"),
+        ("N/A due to dynamic shapes", "not reported"),
     ],
 )
 def test_the_words_for_types(realised: ModuleType, datatype: str, kind: str):
@@ -55,9 +55,9 @@ def test_the_words_for_types(realised: ModuleType, datatype: str, kind: str):
 def test_a_layer_of_several_convolutions_does_not_tell(realised: ModuleType):
     fused = layer("{ForeignNode}", "Float", Metadata="[ONNX Layer: a/Conv][ONNX Layer: b/Conv]")
     types = realised.realised_types(inspected(fused, layer("c/Conv", "Half")), WANTED)
-    assert types == {"a/Conv": "not told", "b/Conv": "not told", "c/Conv": "fp16"}
+    assert types == {"a/Conv": "not reported", "b/Conv": "not reported", "c/Conv": "fp16"}
     assert realised.wider_types(WANTED, types) == {}
-    assert realised.counted(types) == {"not told": 2, "fp16": 1}
+    assert realised.counted(types) == {"not reported": 2, "fp16": 1}
 
 
 def test_a_cast_that_was_fused_into_a_convolution_does_not_look_like_a_downgrade(realised: ModuleType):
@@ -68,7 +68,7 @@ def test_a_cast_that_was_fused_into_a_convolution_does_not_look_like_a_downgrade
 
 def test_a_layer_that_casts_at_all_its_ends_does_not_tell(realised: ModuleType):
     text = inspected(layer("a/Cast + a/Conv + a/Cast_2", "Float"), layer("b/Conv", "Float"))
-    assert realised.realised_types(text, {"a/Conv": "fp16", "b/Conv": "fp16"}) == {"a/Conv": "not told", "b/Conv": "fp32"}
+    assert realised.realised_types(text, {"a/Conv": "fp16", "b/Conv": "fp16"}) == {"a/Conv": "not reported", "b/Conv": "fp32"}
 
 
 def test_more_bits_than_asked_for_are_a_downgrade_and_fewer_or_as_many_are_not(realised: ModuleType):
