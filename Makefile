@@ -20,12 +20,12 @@ check: $(VENV)/installed
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m "not slow"
 
-# The suite has the machine to itself; the other steps run two at a time, and print their output when they end.
+# Two steps at a time; the bundle is there before the steps that play it.
 test: $(VENV)/installed
 	@rm -rf build/passed && mkdir -p build/passed
+	@echo "make test: two steps at a time of $(STEPS); each prints its output when it ends"
 	-@$(MAKE) $(TOGETHER) passed-lint passed-bundle
-	-@$(MAKE) --no-print-directory passed-suite
-	-@$(MAKE) $(TOGETHER) passed-rehearse passed-pythons passed-processors
+	-@$(MAKE) $(TOGETHER) passed-suite passed-rehearse passed-pythons passed-processors
 	@failed=; for step in $(STEPS); do [ -e build/passed/$$step ] || failed="$$failed $$step"; done; \
 	if [ -n "$$failed" ]; then echo "make test: these steps failed:$$failed"; exit 1; fi; \
 	echo "make test: every step passed: $(STEPS)"
