@@ -32,8 +32,8 @@ def test_images_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleTyp
     ):
         for n in (1, 5, 16):
             labels = np.arange(n) % 10
-            images = [each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (ours, theirs)]
-            assert_images_agree(*images, precision)
+            actual, expected = (each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (ours, theirs))
+            assert_images_agree(actual, expected, precision)
 
 
 def test_latents_and_reconstructions_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType):
