@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BUNDLE := $(CURDIR)/build/digits.bundle
 
 # The steps of `make test`. Each runs whatever the others do; the last line says which failed.
-STEPS := lint bundle suite pythons processors rehearse
+STEPS := suite lint bundle rehearse processors pythons
 TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
 .PHONY: demo check test $(STEPS) quick test-slow serve test-arm test-gpu model clean
@@ -20,18 +20,19 @@ check: $(VENV)/installed
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m "not slow"
 
-# Two steps at a time; the bundle is there before the steps that play it.
+# Two steps at a time: the suite, and beside it the others one after the other.
 test: $(VENV)/installed
 	@rm -rf build/passed && mkdir -p build/passed
 	@echo "make test: two steps at a time of $(STEPS); each prints its output when it ends"
-	-@$(MAKE) $(TOGETHER) passed-lint passed-bundle
-	-@$(MAKE) $(TOGETHER) passed-suite passed-rehearse passed-pythons passed-processors
+	-@$(MAKE) $(TOGETHER) $(addprefix passed-,$(STEPS))
 	@failed=; for step in $(STEPS); do [ -e build/passed/$$step ] || failed="$$failed $$step"; done; \
 	if [ -n "$$failed" ]; then echo "make test: these steps failed:$$failed"; exit 1; fi; \
 	echo "make test: every step passed: $(STEPS)"
 
 passed-%: %
 	@touch build/passed/$*
+
+passed-pythons: passed-bundle
 
 lint: $(VENV)/installed build/here/bcm_edge
 	$(BIN)/ruff check .
