@@ -1,10 +1,10 @@
-# `make demo` shows everything once, `make check` is the fast loop, `make test` proves all of it.
+# `make demo` shows everything once, `make check` is the fast loop, `make test` runs everything on the processor but test-arm and test-slow.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUNDLE := $(CURDIR)/build/digits.bundle
 
-# The steps of `make test`. Each runs whatever the others do; the last line says which failed.
+# The steps of `make test`. Each runs even if another fails; the last line names those that failed.
 STEPS := suite lint bundle rehearse processors pythons
 TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
@@ -13,7 +13,7 @@ TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 demo: $(VENV)/installed
 	$(BIN)/bcm-edge demo -o demo --force
 
-# The fast loop: lint, types, and the tests that take no server, no training and no download.
+# The fast loop: lint, types, and the tests that are not marked slow.
 check: $(VENV)/installed
 	@$(MAKE) $(TOGETHER) lint quick
 
@@ -32,7 +32,8 @@ test: $(VENV)/installed
 passed-%: %
 	@touch build/passed/$*
 
-passed-pythons: passed-bundle
+passed-pythons passed-rehearse: passed-bundle
+passed-rehearse: export BCM_EDGE_TEST_BUNDLE = $(BUNDLE)
 
 lint: $(VENV)/installed build/here/bcm_edge
 	$(BIN)/ruff check .

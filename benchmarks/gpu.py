@@ -39,6 +39,7 @@ from gpu_results import TENSORRT, VARIANTS, Measured, Results
 from networks import prepare
 
 PROGRAM = __file__
+SCHEDULES = ("one-step", "mixture-4", "invert-2")
 GRACE = 2.0  # seconds in which a process may end by itself when its time is over
 
 
@@ -57,6 +58,8 @@ def main() -> None:
             results = Results(arguments.output or Path(scratch) / "results.json", arguments.network)
         except ValueError as error:
             parser.error(str(error))
+        except OSError as error:
+            parser.error(f"{arguments.output} cannot be read ({error.strerror})")
         results.save()  # fails now if the file cannot be written
         records = measure_all(arguments, budget, results, measured_on, Path(scratch))
     print("\n".join(report(arguments.network, list(results.batches.values()), kept(records, results))))
@@ -69,22 +72,48 @@ def arguments_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     networks = ["imagenet64", "digits"]
     add("--network", choices=networks, default=networks[0], help="imagenet64 has random weights")
-    add("--batch", type=sizes, default=",".join(map(str, BATCHES)), help="batch sizes, separated by commas")
-    add("--schedules", default="one-step,mixture-4,invert-2")
-    add("--seconds", type=float, default=3, help="per variant, schedule and batch size")
-    add("--matrix", type=int, default=8192, help="rows and columns of the fp16 matrix product")
-    add("--budget", type=float, default=math.inf, help="wall-clock seconds for the whole call")
+    batches, names = ",".join(map(str, BATCHES)), ",".join(SCHEDULES)
+    add("--batch", type=sizes, default=batches, help=f"batch sizes, powers of two, separated by commas (default: {batches})")
+    add("--schedules", type=schedules, default=names, help=f"names, separated by commas (default: {names})")
+    add("--seconds", type=positive, default=3.0, help="per variant, schedule and batch size (default: 3)")
+    add("--matrix", type=count, default=8192, help="rows and columns of the fp16 matrix product (default: 8192)")
+    add("--budget", type=positive, default=math.inf, help="wall-clock seconds for the whole call (default: no limit)")
     add("--folder", type=Path, help="keeps bundle and engine for later calls; 5 GB")
-    add("-o", dest="output", type=Path, help="JSON file of the figures; an existing file is continued")
+    add("-o", dest="output", type=Path, help="JSON file that keeps the figures; an existing file is continued")
     add("--child", nargs=2, help=argparse.SUPPRESS)  # the work of a process of its own, and its arguments
     return parser
 
 
 def sizes(text: str) -> list[int]:
-    batches = [int(word) for word in text.split(",")]
-    if any(batch < 1 or batch & (batch - 1) for batch in batches):
-        raise argparse.ArgumentTypeError("batch sizes are powers of two: an engine plays others at the next larger one")
+    batches = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
+    if any(batch < 1 or batch & (batch - 1) for batch in batches) or len(set(batches)) < len(batches):
+        reason = "because an engine fills any other batch up to the next one"
+        raise argparse.ArgumentTypeError(f"batch sizes must be different powers of two (1, 2, 4, …), {reason}")
     return batches
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
+
+
+def schedules(text: str) -> str:
+    from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES
+
+    if unknown := [name for name in text.split(",") if name not in DEFAULT_SCHEDULES]:
+        raise argparse.ArgumentTypeError(f"unknown schedule {', '.join(unknown)}; there are {', '.join(DEFAULT_SCHEDULES)}")
+    return text
 
 
 def measure_all(

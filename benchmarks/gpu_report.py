@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -192,9 +192,15 @@ def _batches(sizes: Sequence[int]) -> str:
 
 def main() -> None:
     """Print the Markdown of a file of results: `python benchmarks/gpu_report.py results.json`."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python benchmarks/gpu_report.py results.json")
-    results = Results.read(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("results", type=Path, help="what benchmarks/gpu.py -o wrote")
+    file = parser.parse_args().results
+    try:
+        results = Results.read(file)
+    except OSError as error:
+        parser.error(f"{file} cannot be read ({error.strerror})")
+    except ValueError as error:
+        parser.error(str(error))
     print("\n".join(report(results.network, list(results.batches.values()))))
 
 

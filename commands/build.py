@@ -28,7 +28,9 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 @click.command(short_help="A bundle to TensorRT engines.", epilog="Example:  bcm-edge build digits.bundle --precision fp16 --batch 1:4:16")
 @bundle_argument
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Of the graphs to compile (default: fp16 if held, else the most exact).")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="Which graphs to compile (default: fp16 if the bundle has it, else the most exact)."
+)
 @click.option("--batch", default="1:4:16", show_default=True, metavar="MIN:OPT:MAX", help="Batch sizes the engines take, or one number.")
 @click.option(
     "--workspace",
@@ -61,8 +63,8 @@ def build(
 
     Whole schedules are played on the engines at both ends of the profile and between; exit code 1, and no engine, if an image is
     outside the precision's bound. The types that TensorRT computes in are read back; a convolution in more bits than the graph asks
-    for is named in a warning, or refused with --strict-types. An engine of another GPU, TensorRT or graph is named with the reason,
-    and built anew. Timings of kernels are cached.
+    for is named in a warning, or refused with --strict-types. An engine made for another GPU, TensorRT version or graph is named with
+    the reason, and a new one is built. Timings of kernels are cached.
     """
     from ..export.engines.build import plan_build, refuse_wider_types, report_dla
     from ..runtime.engines.store import BuildOptions

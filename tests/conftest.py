@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import settings
 
 from bcm_edge.cli import main
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:  # they need torch, which not every Python here has
     from bcm_edge.evaluation.classifier import Classifier
     from bcm_edge.evaluation.quality import Judge
 
-settings.register_profile("bcm-edge", deadline=None)  # a busy machine is not a slow test
-settings.load_profile("bcm-edge")
+with suppress(ImportError):  # a machine with a GPU may have pytest alone: no test in tests/gpu takes hypothesis
+    from hypothesis import settings
+
+    settings.register_profile("bcm-edge", deadline=None)  # a busy machine is not a slow test
+    settings.load_profile("bcm-edge")
 
 # Read when torch is imported: its threads sleep while they wait. On a busy machine, spinning makes tests five times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,14 +1,19 @@
-"""With this folder on PYTHONPATH, torch and onnxruntime of every Python process have a GPU that is not there."""
+"""With this folder on PYTHONPATH, torch and onnxruntime of every Python process have a GPU that is not there.
+
+FAKE_ABSENT names modules, separated by commas, that cannot be imported.
+"""
 
 from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+ABSENT = os.environ.get("FAKE_ABSENT", "").split(",")
 STAND_INS = {"torch": "torch_cuda", "onnxruntime": "onnxruntime_cuda"}  # library → the module here that changes it
 
 
@@ -30,6 +35,8 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        if fullname in ABSENT:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         if fullname not in STAND_INS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
