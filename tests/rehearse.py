@@ -39,10 +39,10 @@ def main() -> None:
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     make_driver()
-    everything, without_tensorrt = environment(FAKES), {**environment(stand_ins_without("tensorrt")), **PYTEST_ALONE}
+    everything, without_tensorrt = environment(FAKES), environment(stand_ins_without("tensorrt"))
     problems = [
         *run_tests("with TensorRT", everything, may_skip=False),
-        *run_tests("without TensorRT", without_tensorrt, may_skip=True),
+        *run_tests("without TensorRT", {**without_tensorrt, **PYTEST_ALONE}, may_skip=True),
         *run_benchmark("with TensorRT", everything, VARIANTS, "1,2", ["one-step", "mixture-4"]),
         *run_benchmark("without TensorRT", without_tensorrt, VARIANTS - {"TensorRT fp16"}, "1", ["invert-2"]),
     ]

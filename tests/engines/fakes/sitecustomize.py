@@ -1,6 +1,6 @@
 """With this folder on PYTHONPATH, torch and onnxruntime of every Python process have a GPU that is not there.
 
-FAKE_ABSENT names modules, separated by commas, that cannot be imported.
+FAKE_ABSENT names modules, separated by commas, that are not to be found.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname in ABSENT:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         if fullname not in STAND_INS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
@@ -45,4 +43,14 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
+_find_on_path = importlib.machinery.PathFinder.find_spec
+
+
+def _find_unless_absent(
+    fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+) -> importlib.machinery.ModuleSpec | None:
+    return None if fullname in ABSENT else _find_on_path(fullname, path, target)
+
+
 sys.meta_path.insert(0, _Finder())
+importlib.machinery.PathFinder.find_spec = staticmethod(_find_unless_absent)
