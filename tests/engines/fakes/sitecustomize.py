@@ -47,10 +47,10 @@ _find_on_path = importlib.machinery.PathFinder.find_spec
 
 
 def _find_unless_absent(
-    fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    cls: type, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
 ) -> importlib.machinery.ModuleSpec | None:
     return None if fullname in ABSENT else _find_on_path(fullname, path, target)
 
 
 sys.meta_path.insert(0, _Finder())
-importlib.machinery.PathFinder.find_spec = staticmethod(_find_unless_absent)
+importlib.machinery.PathFinder.find_spec = classmethod(_find_unless_absent)
