@@ -40,7 +40,7 @@ def _devices() -> list[SimpleNamespace]:
 
 
 def _session_options(original: type) -> type:
-    class SessionOptions(original):  # type: ignore[misc, valid-type]
+    class SessionOptions(original):
         def __init__(self) -> None:
             super().__init__()
             self.plugin, self.falls_back = "", True
@@ -61,7 +61,7 @@ def _session_options(original: type) -> type:
 
 
 def _session(original: type) -> type:
-    class InferenceSession(original):  # type: ignore[misc, valid-type]
+    class InferenceSession(original):
         def __init__(self, path_or_bytes: Any, sess_options: Any = None, providers: Any = None, **keywords: Any) -> None:
             asked = [entry if isinstance(entry, str) else entry[0] for entry in providers or []]
             plugin = getattr(sess_options, "plugin", "")
