@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import JobError
+from ..runtime.resources import processors
 from .job import Job, Shard
 from .player import Done, Player
 
@@ -42,7 +43,7 @@ def connected(address: str, workers: int | None, threads: int) -> Iterator[int]:
 
         try:
             with _silent_descriptor():
-                _start(address, workers or max(1, _processors() // threads), threads, folder)
+                _start(address, workers or max(1, processors() // threads), threads, folder)
             yield _workers(address, workers, threads)
         finally:
             ray.shutdown()
@@ -102,10 +103,6 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
     except OSError as error:
         raise JobError(f"--ray {address}: nothing answers there ({error.strerror or error}); start one with: ray start --head") from error
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

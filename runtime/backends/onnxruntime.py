@@ -23,6 +23,7 @@ from ...errors import BackendError, OutputError
 from ..bundle import DIRECTIONS, Bundle
 from ..cache import cache_directory, sha256
 from ..files import replacing
+from ..resources import processors
 from ..schedule import Move
 from .base import first_line, graph_inputs
 
@@ -100,7 +101,7 @@ def threads() -> int:
         if not given.isdecimal() or not int(given):
             raise BackendError(f"BCM_EDGE_THREADS is {given!r}; it is a number of threads from 1")
         return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors()
 
 
 def _options() -> onnxruntime.SessionOptions:

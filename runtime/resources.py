@@ -1,0 +1,94 @@
+"""What this process may use of the machine: processors and memory, with the limits of a container (cgroup v1 and v2)."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from ..errors import InputError
+
+ROOT = Path("/")
+_UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 for "no limit"
+
+
+def processors(root: Path = ROOT) -> int:
+    """How many threads can run at once: the processors of the affinity mask, or ceil(CPU quota) of the container if that is less."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for folder in _groups(root, "cpu") if (quota := _quota(folder)) is not None]
+    return max(1, min([allowed, *(math.ceil(quota) for quota in quotas)]))
+
+
+def available_memory(root: Path = ROOT) -> int | None:
+    """Bytes that can still be allocated without swapping: of the machine, or of the container if that is less. None if unknown."""
+    free = [room for folder in _groups(root, "memory") if (room := _room(folder)) is not None]
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free.append(int(line.split()[1]) * 1024)
+    return max(0, min(free)) if free else None
+
+
+def check_memory(needed: int, what: str, advice: str) -> None:
+    """Raise InputError if `needed` bytes are more than what is available.
+
+    what: what takes the memory, as the subject of the message; advice: what to do instead.
+    """
+    available = available_memory()
+    if available is not None and needed > available:
+        raise InputError(f"{what} would take {_size(needed)} of memory, and {_size(available)} are available; {advice}")
+
+
+def _size(count: int) -> str:
+    for unit, factor in (("EB", 10**18), ("PB", 10**15), ("TB", 10**12), ("GB", 10**9)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}" if count < 1000 * factor else f"{count / factor:.1e} {unit}"
+    return f"{count / 1e6:.3g} MB"
+
+
+def _groups(root: Path, controller: str) -> list[Path]:
+    """The cgroup folders of this process that can limit a controller, from its own group up to the top."""
+    folders: list[Path] = []
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # v2
+            top = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):  # v1
+            top = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        # in a container the path may be the host's, of which the container sees only the top
+        own = top / path.lstrip("/")
+        folders += [folder for folder in (own, *own.parents) if folder == top or top in folder.parents]
+    return folders
+
+
+def _quota(folder: Path) -> float | None:
+    """Processors, from cpu.max (v2) or cpu.cfs_quota_us (v1); None without a limit."""
+    words = " ".join(_lines(folder / "cpu.max")).split()
+    if not words:
+        words = " ".join([*_lines(folder / "cpu.cfs_quota_us"), *_lines(folder / "cpu.cfs_period_us")]).split()
+    if len(words) != 2 or not all(word.isdecimal() for word in words):  # "max 100000", or -1 in v1
+        return None
+    quota, period = map(int, words)
+    return quota / period if quota and period else None
+
+
+def _room(folder: Path) -> int | None:
+    """Bytes between the limit and what is in use; page cache that can be dropped counts as free. None without a limit."""
+    for limit_name, usage_name, cache_name in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        limit, usage = ("".join(_lines(folder / name)).strip() for name in (limit_name, usage_name))
+        if limit.isdecimal() and usage.isdecimal() and int(limit) < _UNLIMITED:
+            statistics = dict(line.split()[:2] for line in _lines(folder / "memory.stat") if len(line.split()) == 2)
+            return int(limit) - int(usage) + int(statistics.get(cache_name, 0))
+    return None
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a file of the system; none if it cannot be read."""
+    try:
+        return file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
