@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, ImageError
-from ..model.checkpoint import read_tensors
+from ..model.weights_files import read_tensors
 from ..runtime.cache import sha256
 from ..runtime.images import to_uint8
 
