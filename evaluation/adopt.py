@@ -18,7 +18,7 @@ def adopt(bundle: Path, checkpoint: Path) -> dict[str, str]:
     schedules = dict(open_bundle(bundle).manifest.schedules)
     found = load_checkpoint(checkpoint)
     found.require("bcm")
-    save_checkpoint(checkpoint, found.state_dict, found.config, schedules, found.provenance)
+    save_checkpoint(checkpoint, found.state_dict, found.config, schedules, found.provenance, classes=found.classes)
     return schedules
 
 

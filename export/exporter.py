@@ -19,7 +19,7 @@ from ..errors import CheckpointError
 from ..model.checkpoint import Checkpoint
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
-from ..runtime.bundle import GOLDEN, MANIFEST, Bundle, Manifest, ModelFacts, describe_files
+from ..runtime.bundle import GOLDEN, MANIFEST, Bundle, Manifest, describe_files
 from ..runtime.files import replacing
 from ..runtime.parity import (
     BOUNDS,
@@ -131,14 +131,12 @@ def _write_float_graphs(plan: ExportPlan, model: ConsistencyModel, folder: Path,
         graphs[precision] = write_graphs(model, folder, precision, plan.opset)
         size = sum((folder / name).stat().st_size for name in (*graphs[precision].values(), weights_name(precision))) / 1e6
         report(f"{precision}: forward and inverse, {size:.1f} MB, written and checked in {time.perf_counter() - started:.1f} s")
-    config = plan.checkpoint.config
     provenance = {
         "checkpoint": {"name": plan.checkpoint.name, "sha256": checkpoint_sha256, **plan.checkpoint.provenance},
         "opset": plan.opset,
         "versions": {"bcm-edge": __version__, **{library.__name__: library.__version__ for library in (torch, onnx, onnxruntime, np)}},
     }
-    facts = ModelFacts(Path(plan.checkpoint.name).stem, config.sample_shape, config.num_classes, plan.parameters, config.to_json())
-    return Bundle(folder, Manifest(facts, graphs, plan.schedules, describe_files(folder), provenance))
+    return Bundle(folder, Manifest(plan.checkpoint.facts, graphs, plan.schedules, describe_files(folder), provenance))
 
 
 def _add_int8(plan: ExportPlan, bundle: Bundle, report: Report) -> Bundle:

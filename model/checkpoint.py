@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..runtime.bundle import ModelFacts
+from ..runtime.classes import class_names
 from ..runtime.files import replacing
 from .config import NetworkConfig
 from .infer_config import complete_ict, infer_config, is_ict
@@ -32,6 +34,14 @@ class Checkpoint:
     untrained_inversion: bool = False  # an iCT checkpoint completed with an identity initialisation
     schedules: dict[str, str] = field(default_factory=dict)  # name → text, where the file brings its own
     provenance: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None  # their names, where the file has names
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What a bundle's manifest says of the network."""
+        parameters = sum(tensor.numel() for tensor in self.state_dict.values())
+        config = self.config
+        return ModelFacts(Path(self.name).stem, config.sample_shape, config.num_classes, parameters, config.to_json(), self.classes)
 
     @property
     def objective(self) -> str:
@@ -91,7 +101,8 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
     state_dict = {name: tensor.detach().float() for name, tensor in tensors.items()}
     _check_complete(config, state_dict, str(path))
     _check_finite(state_dict, str(path))
-    return Checkpoint(path.name, config, state_dict, untrained, metadata.get("schedules", {}), metadata.get("provenance", {}))
+    classes = _classes(metadata, config, str(path))
+    return Checkpoint(path.name, config, state_dict, untrained, metadata.get("schedules", {}), metadata.get("provenance", {}), classes)
 
 
 def save_checkpoint(
@@ -101,12 +112,28 @@ def save_checkpoint(
     schedules: Mapping[str, str],
     provenance: Mapping[str, Any],
     dtype: torch.dtype = torch.float16,
+    classes: Sequence[str] | None = None,
 ) -> None:
-    """Write safetensors with the configuration, schedules and provenance in the header; the file is whole or absent."""
+    """Write safetensors with the configuration, schedules, provenance and class names in the header; the file is whole or absent."""
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state_dict.items()}
     facts = {"config": config.to_json(), "schedules": dict(schedules), "provenance": dict(provenance), "sha256": digest(tensors)}
+    if classes is not None:
+        facts["classes"] = list(classes)
     with replacing(path, force=True) as partial:
         partial.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(facts)}))
+
+
+def _classes(metadata: Mapping[str, Any], config: NetworkConfig, where: str) -> tuple[str, ...] | None:
+    """The class names in a header. Raises CheckpointError."""
+    if metadata.get("classes") is None:
+        return None
+    try:
+        classes = class_names(metadata["classes"])
+    except ValueError as error:
+        raise CheckpointError(f"{where}: its header is damaged ({error})") from error
+    if len(classes) != config.num_classes:
+        raise CheckpointError(f"{where}: its header has {len(classes)} class names for {config.num_classes or 'no'} classes")
+    return classes
 
 
 def _check_complete(config: NetworkConfig, state_dict: Mapping[str, Tensor], where: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import BundleError, ScheduleError
 from .cache import sha256
+from .classes import class_names
 from .external_data import external_files
 from .schedule import Schedule, parse_schedule
 from .verdicts import Verdict
@@ -33,20 +34,28 @@ _MANIFEST_LIMIT = 16 << 20  # bytes; a manifest has a few thousand
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a runtime must know of the network. sample_shape: (C, H, W); num_classes: None for an unconditional model."""
+    """What a runtime must know of the network. sample_shape: (C, H, W); num_classes: None for an unconditional model.
+
+    classes: the names of the classes, where the model has names; as many as num_classes.
+    """
 
     name: str
     sample_shape: tuple[int, int, int]
     num_classes: int | None
     parameters: int
     config: dict[str, Any]
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def from_json(cls, values: Any) -> ModelFacts:
         """Raises KeyError, TypeError or ValueError for anything malformed."""
         c, h, w = (_integer(n, 1, 1 << 16) for n in values["sample_shape"])
-        classes = None if values["num_classes"] is None else _integer(values["num_classes"], 1)
-        return cls(str(values["name"]), (c, h, w), classes, _integer(values["parameters"], 0), dict(values["config"]))
+        num_classes = None if values["num_classes"] is None else _integer(values["num_classes"], 1)
+        names = values.get("classes")
+        classes = None if names is None else class_names(names)
+        if classes is not None and len(classes) != num_classes:
+            raise ValueError(f"{len(classes)} class names for {num_classes} classes")
+        return cls(str(values["name"]), (c, h, w), num_classes, _integer(values["parameters"], 0), dict(values["config"]), classes)
 
 
 @dataclass(frozen=True)
