@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import OutputError
 
+_MOUNTS = Path("/proc/self/mountinfo")
+_REPEATED = 60  # bytes: a longer name of an output stands in temporary names as a hash, so that they are not too long where it is not
+
 
 def check_free(target: Path, force: bool, marker: str | None = None) -> None:
-    """Raise OutputError if `replacing` would not put something in this place.
+    """Raise OutputError if `replacing` could not put an output here, as far as that can be known before there is one.
 
-    With `force` a file is replaced, and a folder only if it is empty or holds `marker`, the file that tells a folder this
-    package wrote from one of the user's own.
+    Call it before the work begins. With `force` a file is replaced, and a folder only if it is empty or holds `marker`, the file that
+    tells a folder this package wrote from one of the user's own. Names, permissions and free inodes are tested by a file that is created
+    beside the target and removed.
     """
     try:
-        if not target.exists():
-            return
-        if not force:
-            raise OutputError(f"{target} exists already; --force replaces it")
-        if target.is_dir() and any(target.iterdir()) and not (marker and (target / marker).exists()):
-            raise OutputError(f"{target} is a folder with other files in it, which --force does not replace; choose another name")
+        place = _place(target)
+        if os.path.lexists(place):
+            _check_replaceable(target, place, force, marker)
+        _check_writable(target, place)
     except (OSError, ValueError) as error:
         raise OutputError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
@@ -35,19 +39,20 @@ def check_free(target: Path, force: bool, marker: str | None = None) -> None:
 def replacing(target: Path, force: bool, marker: str | None = None) -> Iterator[Path]:
     """Yield a path to create (a file or a directory); it takes the target's place when the block ends without an error.
 
-    Raises OutputError if the target exists and may not be replaced (see `check_free`), or if it cannot be written. However the
-    block ends, by an error, a full disk or a kill, the old target is intact or the new one is there whole. (Where the file system
-    cannot exchange two folders, a kill in the instant between two renames leaves the old one as .NAME.replaced-PID.)
+    Where the target is a link, what it leads to is replaced and the link stays. Raises OutputError if the target exists and may not be
+    replaced (see `check_free`), or if it cannot be written. However the block ends, by an error, a full disk or a kill, the old target
+    is intact or the new one is there whole. (Where the file system cannot exchange two folders, a kill in the instant between two
+    renames leaves the old one as .NAME.replaced-MACHINE-PID.)
     """
     check_free(target, force, marker)
-    place = target.absolute()  # "." has no name of its own
-    prefix = f".{place.name}.partial-{platform.node()}-"
+    place = _place(target)
+    prefix = _prefix(place, "partial")
     partial = place.with_name(f"{prefix}{os.getpid()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _sweep(place.parent, prefix)
         yield partial
-        if place.is_dir() and not place.is_symlink():
+        if place.is_dir():
             _exchange(partial, place)
         else:
             partial.replace(place)
@@ -57,10 +62,78 @@ def replacing(target: Path, force: bool, marker: str | None = None) -> Iterator[
         _remove(partial)
 
 
+@contextmanager
+def folder_beside(place: Path) -> Iterator[Path]:
+    """Yield an empty folder beside a place, on the same file system, for parts of what will be put there; removed at the end."""
+    prefix = _prefix(place, "amending")
+    _sweep(place.parent, prefix)
+    folder = place.with_name(f"{prefix}{os.getpid()}")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
 def sweep(folder: Path) -> None:
     """Remove what `replacing` left unfinished in a folder, of any output, process and machine: for whom nobody else writes there."""
     for leftover in folder.glob(".*.partial-*"):
         _remove(leftover)
+
+
+def _place(target: Path) -> Path:
+    """Where an output will lie: the target, or what it links to. Raises OutputError for a link into a folder that is not there."""
+    place = Path(os.path.realpath(target))
+    if os.path.lexists(target) and not os.path.lexists(place.parent):
+        raise OutputError(f"{target} is a link to {place}, and that folder does not exist")
+    return place
+
+
+def _check_replaceable(target: Path, place: Path, force: bool, marker: str | None) -> None:
+    """Raise OutputError unless an output may take the place of what is there, and can."""
+    mode = target.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OutputError(f"{target} is a device, a pipe or a socket; results are written to a file or a folder")
+    if not force:
+        raise OutputError(f"{target} exists already; --force replaces it")
+    if stat.S_ISDIR(mode) and any(target.iterdir()) and not (marker and (target / marker).exists()):
+        raise OutputError(f"{target} is a folder with other files in it, which --force does not replace; choose another name")
+    if _is_mounted(place):
+        raise OutputError(f"{target} is a mount point, which cannot be replaced; choose a name inside it")
+    above = place.parent.stat()
+    if above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, above.st_uid, place.lstat().st_uid):
+        raise OutputError(f"{target} belongs to another user, and {place.parent} lets only that user replace it; choose another name")
+
+
+def _is_mounted(place: Path) -> bool:
+    """Whether a file system is mounted on a folder or file, as a container's volumes are."""
+    try:
+        points = [line.split()[4] for line in _MOUNTS.read_bytes().splitlines()]
+    except (OSError, IndexError):  # no Linux
+        return os.path.ismount(place)
+    return any(point.decode("unicode_escape").encode("latin-1") == os.fsencode(place) for point in points)
+
+
+def _check_writable(target: Path, place: Path) -> None:
+    """Raise OSError or OutputError unless a new file can be made in the nearest folder above the place that exists."""
+    base = next(folder for folder in place.parents if os.path.lexists(folder))
+    if not base.is_dir():
+        raise OutputError(f"{target}: cannot be written ({base} is not a folder)")
+    most = os.pathconf(base, "PC_NAME_MAX")
+    for name in place.relative_to(base).parts:
+        if 0 < most < (length := len(os.fsencode(name))):
+            raise OutputError(f"{target}: cannot be written (a name of {length} bytes; this file system takes up to {most})")
+    probe = base / f"{_prefix(place, 'partial')}{os.getpid()}"
+    if not os.path.lexists(probe):  # of another thread, or of a killed process that had our number
+        os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+        probe.unlink(missing_ok=True)
+
+
+def _prefix(place: Path, purpose: str) -> str:
+    """How temporary names for an output begin on this machine; a process adds its number."""
+    name = os.fsencode(place.name)
+    stem = place.name if len(name) <= _REPEATED else hashlib.sha256(name).hexdigest()[:16]
+    return f".{stem}.{purpose}-{platform.node()}-"
 
 
 def _sweep(folder: Path, prefix: str) -> None:
@@ -95,7 +168,7 @@ def _exchange(new: Path, old: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2") and libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(old), RENAME_EXCHANGE) == 0:
         return
-    aside = old.with_name(f".{old.name}.replaced-{os.getpid()}")  # a file system without exchange: two renames
+    aside = old.with_name(f"{_prefix(old, 'replaced')}{os.getpid()}")  # a file system without exchange: two renames
     old.rename(aside)
     try:
         new.rename(old)

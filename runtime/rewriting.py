@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from ..errors import OutputError
 from .bundle import MANIFEST, Bundle, Manifest, read_manifest
 from .cache import write_atomically
-from .files import replacing
+from .files import check_free, folder_beside, replacing
 
 
 def update_manifest(bundle: Bundle, change: Callable[[Manifest], Manifest]) -> Bundle:
@@ -44,11 +43,12 @@ def amending(bundle: Bundle) -> Iterator[Path]:
     exist. Raises OutputError.
     """
     place = bundle.path.resolve()  # not the link that leads there
+    check_free(bundle.path, force=True, marker=MANIFEST)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}.amending-", dir=place.parent) as folder:
-            yield Path(folder)
+        with folder_beside(place) as folder:
+            yield folder
             _unchanged(bundle)
-            _join(Path(folder), place)
+            _join(folder, place)
     except OSError as error:
         raise OutputError(f"{bundle.path}: cannot be written ({error.strerror or error})") from error
 
