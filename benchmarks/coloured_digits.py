@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bcm_edge.runtime.images import save_npz
+from bcm_edge.runtime.arrays import save_npz
 from bcm_edge.training.data import load_digits
 
 

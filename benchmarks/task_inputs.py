@@ -13,7 +13,7 @@ from coloured_digits import coloured_digits
 
 from bcm_edge.evaluation.attack import square_attack
 from bcm_edge.evaluation.classifier import train_classifier
-from bcm_edge.runtime.images import save_npz
+from bcm_edge.runtime.arrays import save_npz
 from bcm_edge.runtime.tasks.constrained import LUMA
 from bcm_edge.training.data import load_digits
 

@@ -20,6 +20,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import bcm_edge
+from bcm_edge.runtime.images import SIGNED
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.server import Window
 
@@ -38,7 +39,7 @@ def main() -> None:
     if chromium is None:
         sys.exit("no Chromium is installed")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    answers = Answers(bcm_edge.load(arguments.bundle))
+    answers = Answers(bcm_edge.load(arguments.bundle, value_range=SIGNED))
     answers.warm_up()
     with Window(answers) as window, sync_playwright() as playwright:
         threading.Thread(target=window.serve_forever, daemon=True).start()

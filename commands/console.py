@@ -19,6 +19,7 @@ from ..runtime.bundle import PRECISIONS, Bundle
 from ..runtime.doctor import missing_modules
 from ..runtime.engines.gpu import probe
 from ..runtime.engines.store import engines
+from ..runtime.images import VALUE_RANGES, parse_value_range
 from ..runtime.parity import MoveError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -34,6 +35,12 @@ precision_option = click.option(
 preset_option = click.option("--preset", help="What a checkpoint's tensors do not tell, for a released network: imagenet64.")
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="The same as a JSON file with the authors' field names."
+)
+value_range_option = click.option(
+    "--value-range",
+    type=click.Choice(list(VALUE_RANGES)),
+    callback=lambda _context, _parameter, text: text and parse_value_range(text),
+    help="Of float images in npz and npy files. Without it, images that have no value below 0 are refused.",
 )
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
 

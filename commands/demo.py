@@ -9,8 +9,9 @@ import click
 import numpy as np
 
 from ..runtime.animation import save_animation
+from ..runtime.arrays import save_npz
 from ..runtime.files import replacing
-from ..runtime.images import mean_squared_error, save_images, save_npz
+from ..runtime.images import SIGNED, mean_squared_error, save_images
 from ..runtime.pipeline import BCM, load
 from .console import force_option, json_option, progress, require_extra, result, table
 from .run import pairs
@@ -41,7 +42,7 @@ def demo(output: Path, force: bool, as_json: bool) -> None:
         plan = ExportPlan(load_checkpoint(checkpoint), folder / "digits.bundle")
         # the folder has its temporary name until it is whole; people are told the one it will have
         export(plan, sha256(checkpoint), lambda line: progress(line.replace(str(folder), str(output))))
-        with load(folder / "digits.bundle", batch=PER_CLASS * 10) as bcm:
+        with load(folder / "digits.bundle", batch=PER_CLASS * 10, value_range=SIGNED) as bcm:
             rows = [*_generate(bcm, folder), *_invert(bcm, folder)]
             _tasks(bcm, folder)
         text = table(("what", "NFE", "seconds per image", "reconstruction MSE"), rows)

@@ -16,6 +16,7 @@ from ..errors import CheckpointError, ImageError, LabelError
 from ..runtime.benchmark import QUIET
 from ..runtime.environment import Others, cpu_model, versions
 from ..runtime.files import check_free, replacing
+from ..runtime.images import SIGNED
 from ..runtime.pipeline import BCM, load
 from .console import (
     MOST_RECONSTRUCTED,
@@ -87,7 +88,7 @@ def evaluate(
     from ..evaluation.comparison import Rivals
     from ..evaluation.data import held_out
 
-    with load(bundle, backend, precision=precision) as bcm:
+    with load(bundle, backend, precision=precision, value_range=SIGNED) as bcm:
         if bcm.sample_shape[0] not in (1, 3):
             raise ImageError(f"this model's images have {bcm.sample_shape[0]} channels; a page shows pictures of 1 or 3")
         rival = _baseline(baseline, bcm) if baseline else None

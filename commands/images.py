@@ -8,7 +8,9 @@ import click
 import numpy as np
 
 from ..errors import ImageError, LabelError
-from ..runtime.images import mean_squared_error, read_npz, save_images, save_npz
+from ..runtime.arguments import check_number
+from ..runtime.arrays import read_arrays, save_npz
+from ..runtime.images import mean_squared_error, save_images
 from .console import bundle_argument, parse_labels, progress, table
 from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option
 
@@ -25,10 +27,12 @@ from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_o
 def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path | None, run: Run) -> None:
     """Generate images from noise, or from latents."""
     with run.open(bundle) as bcm:
-        latents, labels = _read_latents(latents_file) if latents_file else (None, None)
+        latents, labels, seeds = _read_latents(latents_file) if latents_file else (None, None, None)
         if latents is not None and number not in (None, len(latents)):
             raise ImageError(f"{latents_file} has {len(latents)} latents, but -n asks for {number} images")
         n = number or (1 if latents is None else len(latents))
+        check_number(n, bcm.sample_shape)
+        seed = run.seed if seeds is None or run.given_seed is not None else seeds
         if run.label == GUESS:
             raise LabelError("--label guess is for images that are given; here there are none yet")
         labels = parse_labels(run.label, n, bcm.num_classes) if run.label is not None else labels
@@ -38,9 +42,9 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
             "generating",
             program,
             n,
-            lambda on_move: bcm.generate(n, schedule=program, seed=run.seed, labels=labels, latents=latents, on_move=on_move),
+            lambda on_move: bcm.generate(n, schedule=program, seed=seed, labels=labels, latents=latents, on_move=on_move),
         )
-        save_images(images, run.output, run.force, arrays=run.per_image(n, labels))
+        save_images(images, run.output, run.force, arrays=run.per_image(n, labels, seed))
         run.report(bcm, facts)
 
 
@@ -51,7 +55,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
 @run_options("An npz file: latents, seeds, labels.", GUESSABLE)
 def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> None:
     """Invert IMAGES (files, folders, or one npz) to latents of unit variance, from which generate brings them back."""
-    if run.output.suffix != ".npz":
+    if run.output.suffix.lower() != ".npz":
         raise ImageError(f"{run.output}: latents are written as .npz")
     with run.open(bundle) as bcm:
         given, labels = run.read(bcm, images)
@@ -97,8 +101,10 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
         run.report(bcm, {**facts, "mse": float(errors.mean()), "names": given.names, "mse_per_image": errors.tolist()})
 
 
-def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    arrays = read_npz(path)
+def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Latents, and labels and seeds where the file has them."""
+    arrays = read_arrays(path, "latents")
     if "latents" not in arrays:
-        raise ImageError(f"{path}: has no array `latents` (it has {', '.join(arrays) or 'none'})")
-    return np.atleast_1d(arrays["latents"]), arrays.get("labels")  # a lone number is refused by its shape
+        raise ImageError(f"{path}: has no array `latents` (it has {', '.join(arrays) or 'no arrays'})")
+    latents = np.atleast_1d(arrays["latents"])  # a lone number is refused by its shape
+    return latents, arrays.get("labels"), arrays.get("seeds")

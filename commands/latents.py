@@ -10,7 +10,9 @@ import numpy as np
 
 from ..errors import LabelError, OutputError
 from ..runtime.animation import FORMATS, save_animation
-from ..runtime.images import heat, read_images, save_images, save_npz
+from ..runtime.arguments import check_number
+from ..runtime.arrays import save_npz
+from ..runtime.images import heat, save_images
 from ..runtime.pipeline import BCM
 from ..runtime.tasks.trace import Trace
 from .console import bundle_argument, parse_labels
@@ -34,7 +36,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
     The ends are the reconstructions of A and B. Where their labels differ, the first half is generated under A's, the rest under B's.
     """
     with run.open(bundle, tuple(FORMATS)) as bcm:
-        pairs = [read_images([path], bcm.sample_shape) for path in (a, b)]
+        pairs = [run.images([path], bcm.sample_shape) for path in (a, b)]
         labels = _pair_labels(run, bcm, [pair.images for pair in pairs], [pair.labels for pair in pairs])
         up, down, n = bcm.schedule(inversion), bcm.schedule(schedule), len(pairs[0].images)
         images, facts = run.play(
@@ -105,7 +107,7 @@ def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: fl
             ),
             calls=up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * number // bcm.batch),
         )
-        if run.output.suffix and run.output.suffix != ".npz":
+        if run.output.suffix and run.output.suffix.lower() != ".npz":
             found, columns = np.concatenate([given.images[:, None], found], axis=1), number + 1
         else:
             columns = number
@@ -141,7 +143,9 @@ def trace(bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str,
 def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
     if run.label == GUESS:
         raise LabelError("--label guess is for images that are given; here there are none yet")
-    program, seeds = bcm.schedule(schedule), list(range(run.seed, run.seed + n))
+    program = bcm.schedule(schedule)
+    check_number(n * (program.nfe + 1), bcm.sample_shape, "states")
+    seeds = list(range(run.seed, run.seed + n))
     labels = parse_labels(run.label, n, bcm.num_classes)
     found, facts = run.play(bcm, "tracing", program, n, lambda on_move: bcm.trace(program, seed=seeds, labels=labels, on_move=on_move))
     _save_trace(bcm, found, found.pictures(), run, facts)
@@ -159,14 +163,14 @@ def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: 
     )
     error = np.abs(np.clip(found.states[-1], -1, 1) - given.images).max(axis=1, keepdims=True)
     strip = None
-    if run.output.suffix != ".npz":  # which has models of other channels, too
+    if run.output.suffix.lower() != ".npz":  # which has models of other channels, too
         strip = np.concatenate([_rgb(np.concatenate([given.images[None], found.pictures()])), heat(error)[None]])
     _save_trace(bcm, found, strip, run, {**facts, "largest_error": error.max(axis=(1, 2, 3)).tolist(), "names": given.names})
 
 
 def _save_trace(bcm: BCM, found: Trace, strip: np.ndarray | None, run: Run, facts: dict[str, Any]) -> None:
     """strip: float [columns, N, C, H, W]; None where arrays are written."""
-    if strip is None or run.output.suffix == ".npz":
+    if strip is None or run.output.suffix.lower() == ".npz":
         save_npz(run.output, {"states": found.states, "levels": np.array(found.levels)}, run.force)
     else:
         save_images(strip.swapaxes(0, 1).reshape(-1, *strip.shape[2:]), run.output, run.force, len(strip))

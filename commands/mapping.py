@@ -12,6 +12,7 @@ import click
 
 from ..errors import LabelError, ShardError
 from ..runtime.arguments import check_labels
+from ..runtime.images import ValueRange
 from ..runtime.pipeline import BATCH, BCM, load
 from .console import (
     backend_option,
@@ -24,6 +25,7 @@ from .console import (
     progress,
     require_extra,
     result,
+    value_range_option,
 )
 from .run import GUESS, GUESSABLE
 
@@ -70,6 +72,7 @@ EVERY = 5.0  # seconds between lines of progress where nobody watches
     "--format", "format_", type=click.Choice(["npz", "parquet"]), help="Of the outputs (default: as the input; npz for a number)."
 )
 @click.option("--batch", type=click.IntRange(1), help=f"Most images per network call (default: {BATCH}; on an engine, what it takes).")
+@value_range_option
 @backend_option
 @precision_option
 @json_option
@@ -89,6 +92,7 @@ def map(
     rows: int,
     format_: str | None,
     batch: int | None,
+    value_range: ValueRange,
     backend: str,
     precision: str | None,
     as_json: bool,
@@ -123,6 +127,7 @@ def map(
             threads=threads,
             rows=rows,
             format=format_ or "",
+            value_range=None if value_range is None else f"{value_range[0]:g},{value_range[1]:g}",
         )
     outcome = run(job, bundle, output, sources, address, workers, Watch)
     _report(job, output, outcome, as_json)

@@ -13,8 +13,9 @@ import click
 import numpy as np
 
 from ..errors import LabelError
+from ..runtime.arguments import Seeds, check_seeds
 from ..runtime.chain import OnMove
-from ..runtime.images import ImageSet, check_output, read_images, save_images
+from ..runtime.images import SIGNED, ImageSet, ValueRange, check_output, lossy_note, read_images, save_images
 from ..runtime.pipeline import BATCH, BCM, load
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.classes import DRAWS
@@ -29,6 +30,7 @@ from .console import (
     precision_option,
     progress,
     result,
+    value_range_option,
 )
 
 GUESS = "guess"  # as --label: the model says which
@@ -48,8 +50,9 @@ images_argument = click.argument("images", nargs=-1, required=True, type=click.P
 class Run:
     """The options that all of them have, and what they do with them."""
 
-    seed: int
+    given_seed: int | None
     label: str | None
+    value_range: ValueRange
     output: Path
     backend: str
     precision: str | None
@@ -57,13 +60,27 @@ class Run:
     force: bool
     as_json: bool
 
+    @property
+    def seed(self) -> int:
+        """Of the first image."""
+        return self.given_seed or 0
+
     def open(self, bundle: Path, also: Sequence[str] = ()) -> BCM:
         """The model; checks that the output can be written. also: suffixes that the caller writes itself."""
-        bcm = load(bundle, self.backend, self.batch, self.precision)
+        bcm = load(bundle, self.backend, self.batch, self.precision, SIGNED)  # to which `read` converts
         if self.backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
         check_output(self.output, bcm.sample_shape[0], self.force, also)
+        if note := lossy_note(self.output, bcm.sample_shape[0]):
+            progress(f"note: {note}")
         return bcm
+
+    def images(self, paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> ImageSet:
+        """The images of files, folders or an array file; says what was converted or left out."""
+        images = read_images(paths, sample_shape, self.value_range)
+        if images.note:
+            progress(f"note: {images.note}")
+        return images
 
     def read(
         self, bcm: BCM, paths: Sequence[Path], sample_shape: tuple[int, int, int] | None = None, whole: bool = True
@@ -74,7 +91,7 @@ class Run:
         """
         if self.label == GUESS and not whole:
             raise LabelError("--label guess is for whole images; of these something is missing")
-        given = read_images(paths, sample_shape or bcm.sample_shape)
+        given = self.images(paths, sample_shape or bcm.sample_shape)
         if self.label == GUESS:
             return given, self.guessed(bcm, given.images)
         labels = parse_labels(self.label, len(given.images), bcm.num_classes) if self.label is not None else given.labels
@@ -108,15 +125,15 @@ class Run:
             seconds = time.perf_counter() - started
         return values, {"output": str(self.output), "images": n, "schedule": str(program), "nfe": program.nfe, "seconds": seconds}
 
-    def per_image(self, n: int, labels: Any) -> dict[str, np.ndarray | None]:
-        """What is written beside the images: uint64 seeds, int64 labels."""
-        seeds = np.array(range(self.seed, self.seed + n), np.uint64)
+    def per_image(self, n: int, labels: Any, seeds: Seeds | None = None) -> dict[str, np.ndarray | None]:
+        """What is written beside the images: uint64 seeds (by default those that count on from --seed), int64 labels."""
+        seeds = np.array(check_seeds(self.seed if seeds is None else seeds, n), np.uint64)
         return {"seeds": seeds, "labels": None if labels is None else np.asarray(labels, np.int64)}
 
     def save_beside(self, before: np.ndarray, after: np.ndarray, labels: Any, **given: np.ndarray) -> None:
         """Write results: in a picture below what they were made from, in an npz file with the arrays that were given, in a folder alone."""
         columns = min(len(after), int(np.ceil(np.sqrt(2 * len(after)))))
-        pictured = self.output.suffix and self.output.suffix != ".npz"
+        pictured = self.output.suffix and self.output.suffix.lower() != ".npz"
         shown = pairs(before, after, columns) if pictured else after
         save_images(
             shown, self.output, self.force, columns, {**(given if self.output.suffix else {}), **self.per_image(len(after), labels)}
@@ -134,8 +151,9 @@ class Run:
 def run_options(output_help: str, label_help: str = LABELS) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of `Run`, and the value itself as its argument `run`."""
     options = (
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the first image; the next ones count on."),
+        click.option("--seed", "given_seed", type=click.IntRange(0), help="Of the first image; the next ones count on (default: 0)."),
         click.option("--label", metavar="LABELS", help=label_help),
+        value_range_option,
         output_option(output_help),
         backend_option,
         precision_option,

@@ -1,4 +1,4 @@
-"""Data sets as shards: npz and Parquet files found, counted without reading them whole, read by ranges of rows, and written.
+"""Data sets as shards: npz, npy and Parquet files found, counted without reading them whole, read by ranges of rows, and written.
 
 A row is an image (`images`, or `image`), or what one is generated from: latents (`latents`) or a seed. Labels (`labels`, `label`) and
 seeds (`seeds`, `seed`) may stand beside them. In Parquet an image is a tensor, nested lists, a flat list in the order of the model, or
@@ -8,7 +8,6 @@ an encoded picture (bytes, or a struct with `bytes`).
 from __future__ import annotations
 
 import functools
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import BcmError, ImageError, InputError
+from ..runtime.arrays import array_shapes, read_arrays, save_npz
 from ..runtime.cache import sha256
 from ..runtime.files import replacing
-from ..runtime.images import images_from_array, read_npz, save_npz
+from ..runtime.images import ValueRange, images_from_array
+from ..runtime.pictures import ignored_by_systems
 from .tables import count_rows, read_rows, write_table
 
-SUFFIXES = (".npz", ".parquet")
+SUFFIXES = (".npz", ".npy", ".parquet")
 NAMES = {"images": "image", "latents": "latent", "labels": "label", "seeds": "seed"}  # array → the column that may stand for it
 
 
@@ -58,8 +59,8 @@ def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[So
         return [Source("generated.npz", "", 0, "", int(dataset))]
     if not path.exists():
         number = "; a number of images is for --task generate" if str(dataset).isdecimal() else ""
-        raise ImageError(f"{dataset}: nothing there{number}")
-    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.name[0] != ".") if path.is_dir() else [path]
+        raise ImageError(f"{dataset}: no such file or folder{number}")
+    files = _shards(path) if path.is_dir() else [path]
     if not files:
         raise ImageError(f"{dataset}: no shards in this folder (looked for {', '.join(SUFFIXES)})")
     sources = [_examine(file, task, sample_shape) for file in files]
@@ -69,15 +70,15 @@ def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[So
 
 
 def _examine(file: Path, task: str, sample_shape: tuple[int, int, int]) -> Source:
-    if file.suffix not in SUFFIXES:
+    if file.suffix.lower() not in SUFFIXES:
         raise ImageError(f"{file}: not a shard; give {' or '.join(SUFFIXES)} files")
     try:
         size, digest = file.stat().st_size, sha256(file)
     except OSError as error:
         raise ImageError(f"{file}: cannot be read ({error.strerror or error})") from error
     try:
-        shapes = _npz_shapes(file) if file.suffix == ".npz" else count_rows(file, NAMES)
-        rows = _rows(file, task, shapes)
+        shapes, others = _shapes(file, task)
+        rows = _rows(file, task, shapes, others)
     except BcmError as error:
         return Source(file.name, str(file.absolute()), size, digest, -1, problem=str(error))
     wrong = ""
@@ -88,41 +89,44 @@ def _examine(file: Path, task: str, sample_shape: tuple[int, int, int]) -> Sourc
     return Source(file.name, str(file.absolute()), size, digest, rows, tuple(shapes), wrong)
 
 
-def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _shards(folder: Path) -> list[Path]:
+    """The npz, npy and Parquet files of a folder in the order of their names. Raises ImageError if it cannot be read."""
+    try:
+        files = [file for file in folder.iterdir() if not file.is_dir() and not ignored_by_systems(file)]
+    except OSError as error:
+        raise ImageError(f"{folder}: cannot be read ({error.strerror or error})") from error
+    return sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+
+
+def _shapes(file: Path, task: str) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The shapes of the arrays that a file has of NAMES, and the names of everything that it has. Raises ImageError."""
+    if file.suffix.lower() == ".parquet":
+        return count_rows(file, NAMES)
+    shapes = array_shapes(file, "latents" if task == "generate" else "images")
+    return shapes, list(shapes)
+
+
+def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]], others: Sequence[str]) -> int:
     wanted = ("latents", "seeds") if task == "generate" else ("images",)
     found = [shapes[name] for name in wanted if name in shapes]
     if not found:
-        raise ImageError(f"{file}: has no array `{'` or `'.join(wanted)}` (it has {', '.join(shapes) or 'none'})")
+        raise ImageError(f"{file}: has no array `{'` or `'.join(wanted)}` (it has {', '.join(others) or 'no arrays'})")
     if not found[0]:
         raise ImageError(f"{file}: {wanted[0]} is a lone number")
     return found[0][0]
 
 
-def _npz_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of an npz file's arrays, from their headers. Raises ImageError."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    try:
-        with zipfile.ZipFile(file) as archive:
-            for member in archive.namelist():
-                with archive.open(member) as opened:
-                    version = np.lib.format.read_magic(opened)
-                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                    shapes[member.removesuffix(".npy")] = read(opened)[0]
-    # NotImplementedError is zipfile's, of a compression that it does not know; RuntimeError its, of an encrypted member
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise ImageError(f"{file}: not a readable npz file of arrays ({error})") from error
-    return shapes
-
-
-def read(path: str, start: int, stop: int, task: str, sample_shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+def read(
+    path: str, start: int, stop: int, task: str, sample_shape: tuple[int, int, int], value_range: ValueRange = None
+) -> dict[str, np.ndarray]:
     """Rows [start, stop) of a file: images or latents float32 [n, C, H, W], and labels and seeds [n], as far as it has them.
 
     Raises ImageError for what cannot be read, or has another shape than the model takes.
     """
     file = Path(path)
     names = [name for name in NAMES if name != ("images" if task == "generate" else "latents")]
-    if file.suffix == ".npz":
-        rows = {name: array[start:stop] for name, array in _arrays(path).items() if name in names}
+    if file.suffix.lower() != ".parquet":
+        rows = {name: array[start:stop] for name, array in _arrays(path, task).items() if name in names}
     else:
         rows = read_rows(file, start, stop, names, NAMES, sample_shape)
     n = stop - start
@@ -130,17 +134,17 @@ def read(path: str, start: int, stop: int, task: str, sample_shape: tuple[int, i
         if len(array) != n or (name in ("labels", "seeds") and (array.ndim != 1 or array.dtype.kind not in "iu")):
             raise ImageError(f"{file}: {name} must be {'integers, ' if name in ('labels', 'seeds') else ''}one per row")
     if "images" in rows:
-        rows["images"] = images_from_array(rows["images"], str(file))
-    for name in ("images", "latents"):
-        if name in rows and rows[name].shape[1:] != sample_shape:
-            expected = ", ".join(map(str, sample_shape))
-            raise ImageError(f"{file}: {name} has shape {list(rows[name].shape)}, expected [N, {expected}]")
+        rows["images"] = images_from_array(rows["images"], str(file), value_range, sample_shape)
+    if "latents" in rows and rows["latents"].shape[1:] != sample_shape:
+        expected = ", ".join(map(str, sample_shape))
+        raise ImageError(f"{file}: latents has shape {list(rows['latents'].shape)}, expected [N, {expected}]")
     return rows
 
 
 @functools.lru_cache(maxsize=1)  # ranges of one file follow one another
-def _arrays(path: str) -> dict[str, np.ndarray]:
-    return {name: np.atleast_1d(array) for name, array in read_npz(Path(path)).items() if name in NAMES}
+def _arrays(path: str, task: str) -> dict[str, np.ndarray]:
+    arrays = read_arrays(Path(path), "latents" if task == "generate" else "images")
+    return {name: np.atleast_1d(array) for name, array in arrays.items() if name in NAMES}
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray | None]) -> None:

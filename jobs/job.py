@@ -27,6 +27,7 @@ class Job:
 
     schedule, inversion: programs as text, None where the task has none. labels: taken in turn by row number, GUESS, or None for those
     of the data. bundle: file name → sha256 of what computes. rows: most rows of an output. format: of outputs, "" for that of the input.
+    value_range: of float images, as the command line writes it; None to refuse images of an unclear range.
     """
 
     task: str
@@ -42,6 +43,7 @@ class Job:
     threads: int
     rows: int
     format: str
+    value_range: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def split(sources: Sequence[Source], job: Job) -> list[Shard]:
     first = 0
     for source in sources:
         if not source.problem:
-            suffix = f".{job.format}" if job.format else Path(source.name).suffix
+            own = Path(source.name).suffix.lower()
+            suffix = f".{job.format}" if job.format else ".npz" if own == ".npy" else own
             starts = range(0, source.rows, job.rows)
             names = [f"{Path(source.name).stem}{f'-{index:05d}' if len(starts) > 1 else ''}{suffix}" for index in range(len(starts))]
             shards += [

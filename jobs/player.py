@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BcmError, BundleError, InputError
+from ..runtime.images import SIGNED, parse_value_range
 from ..runtime.pipeline import BCM, load
 from .dataset import read, write
 from .job import GUESS, TRIED, Job, Shard
@@ -77,7 +78,7 @@ def _tries(mark: Path) -> int:
 
 def open_bundle_of(job: Job, bundle: str) -> BCM:
     """The bundle, if it is the one that the job was begun with. Raises BundleError, BackendError."""
-    bcm = load(bundle, job.backend, job.batch, job.precision)
+    bcm = load(bundle, job.backend, job.batch, job.precision, SIGNED)
     if bcm.bundle.hashes(job.precision) != job.bundle:
         raise BundleError(f"{bundle}: not the bundle that the job was begun with")
     return bcm
@@ -90,7 +91,8 @@ def play(bcm: BCM, job: Job, shard: Shard) -> dict[str, np.ndarray | None]:
     change it, and batches are cut within the shard. Raises BcmError.
     """
     n = shard.stop - shard.start
-    given = read(shard.path, shard.start, shard.stop, job.task, bcm.sample_shape) if shard.path else {}
+    value_range = parse_value_range(job.value_range) if job.value_range else None
+    given = read(shard.path, shard.start, shard.stop, job.task, bcm.sample_shape, value_range) if shard.path else {}
     seeds = given["seeds"].tolist() if "seeds" in given else [job.seed + number for number in _numbers(shard, "seeds")]
     labels = _labels(bcm, job, shard, given, seeds)
     what, values = "images", given.get("images", np.empty(0))

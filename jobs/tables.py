@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError
-from ..runtime.images import read_picture
+from ..runtime.pictures import read_picture
 
 Others = Mapping[str, str]  # array → the column that may stand for it
 
 
-def count_rows(file: Path, others: Others) -> dict[str, tuple[int, ...]]:
-    """What of `others` a Parquet file holds, and how many rows of it: name → (N,), from its footer alone. Raises ImageError."""
+def count_rows(file: Path, others: Others) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """What of `others` a Parquet file holds, and how many rows of it: name → (N,); and the names of all its columns.
+
+    Read from its footer alone. Raises ImageError.
+    """
     with _opened(file) as opened:
         rows = opened.metadata.num_rows
         columns = opened.schema_arrow.names
-        return {name: (rows,) for name, other in others.items() if name in columns or other in columns}
+        return {name: (rows,) for name, other in others.items() if name in columns or other in columns}, columns
 
 
 def read_rows(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .images import from_uint8
+from .images import ValueRange, in_signed_range
+from .pictures import from_uint8
+from .resources import check_memory
+from .schedule import SIGMA_MAX
 
 Seeds = int | Sequence[int] | np.ndarray
 Labels = int | Sequence[int] | np.ndarray | None
+
+MOST_DEVIATION = 10.0  # of latents; states at the highest noise level have 80
 
 
 def check_seeds(seed: Seeds, n: int) -> list[int]:
@@ -45,18 +51,32 @@ def check_labels(labels: Labels, n: int, classes: int | None) -> np.ndarray | No
     return np.broadcast_to(array, n).astype(np.int64)
 
 
-def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "images") -> np.ndarray:
-    """float32 [N, *shape] in [-1, 1] from that or uint8. Raises ImageError."""
+def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "images", value_range: ValueRange = None) -> np.ndarray:
+    """float32 [N, *shape] in [-1, 1] from uint8, or from floats in value_range (see `in_signed_range`). Raises ImageError."""
     array = np.asarray(values)
-    images = _check_floats(from_uint8(array) if array.dtype == np.uint8 else array, shape, what)
-    if np.abs(images).max() > 1.001:
-        raise ImageError(f"{what} must lie in [-1, 1]; these reach {np.abs(images).max():.3g}")
-    return np.clip(images, -1, 1)
+    if array.dtype == np.uint8:
+        return _check_floats(from_uint8(array), shape, what)
+    return in_signed_range(_check_floats(array, shape, what), what, value_range)
 
 
 def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """float32 [N, *shape]. Raises ImageError."""
-    return _check_floats(np.asarray(values), shape, "latents")
+    """float32 [N, *shape] of about unit variance. Raises ImageError."""
+    latents = _check_floats(np.asarray(values), shape, "latents")
+    deviation = float(latents.std(dtype=np.float64))
+    if deviation > MOST_DEVIATION:
+        raise ImageError(
+            f"latents have a standard deviation of {deviation:.3g}, but unit variance is expected, as invert writes them; "
+            f"convert states at noise level {SIGMA_MAX:g} with latents / {SIGMA_MAX:g}"
+        )
+    return latents
+
+
+def check_number(n: int, sample_shape: tuple[int, int, int], what: str = "images") -> None:
+    """Raise InputError, before anything is allocated, for more images than fit in memory."""
+    if n < 1:
+        raise InputError(f"the number of {what} must be at least 1, not {n}")
+    each = 2 * 4 * math.prod(sample_shape) + 100  # the state and its noise in float32, a seed and a label
+    check_memory(n * each, f"{n} {what}", "make fewer at a time, or use bcm-edge map")
 
 
 def _check_floats(array: np.ndarray, shape: tuple[int, int, int], what: str) -> np.ndarray:

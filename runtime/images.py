@@ -1,121 +1,120 @@
-"""Pictures in and out: PNG and friends ↔ float32 [N, C, H, W] in [-1, 1], and the npz files the command line exchanges.
+"""Images as values: float32 [N, C, H, W] in [-1, 1], read from files and arrays and written as files ask for.
 
-An image of another size is cropped centrally to the model's aspect ratio and resized bicubically (antialiased); colour and
-grey convert; EXIF rotation is honoured; transparency is laid over white. x = pixel / 127.5 - 1, and back by rounding.
+x = pixel / 127.5 - 1, and back by rounding. How one file is decoded stands in pictures.py; npz and npy files in arrays.py.
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ImageError, OutputError
+from ..errors import ImageError, InputError, OutputError
+from .arrays import Arrays, is_array_file, read_arrays, save_npz
 from .files import check_free, replacing
+from .pictures import INDEX, Survey, from_uint8, image_files, read_picture
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Arrays = Mapping[str, np.ndarray | None]  # names in an npz file; None is left out
+ValueRange = tuple[float, float] | None  # of float images: (-1, 1), (0, 1), or None where it has to be found out
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-INDEX = "images.csv"  # in a folder of images that was written here: file, seed and label of each
+SIGNED, UNIT = (-1.0, 1.0), (0.0, 1.0)
+VALUE_RANGES = {"-1,1": SIGNED, "0,1": UNIT}  # as the command line and servers write them
+OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 CELL = 64  # a grid enlarges small images by a whole factor to about this many pixels, so that a person can see them
+TOLERANCE = 0.001  # by which rounding may lead out of a range
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: float32 [N, C, H, W] in [-1, 1]; names: one per image; labels: integers [N] where the source had them."""
+    """images: float32 [N, C, H, W] in [-1, 1]; names: one per image; labels: integers [N] where the source had them.
+
+    note: what was converted or left out, in a line for people, or "".
+    """
 
     images: np.ndarray
     names: list[str]
     labels: np.ndarray | None = None
+    note: str = ""
 
 
-def read_images(paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> ImageSet:
-    """Read image files, folders of them, or one npz with `images` (float32 in [-1, 1] or uint8). Raises ImageError."""
-    if len(paths) == 1 and paths[0].suffix == ".npz":
-        return _read_npz_images(paths[0], sample_shape)
-    files = [file for path in paths for file in image_files(path)]
-    images = np.stack([read_picture(file, sample_shape, str(file)) for file in files])
-    return ImageSet(images, [file.stem for file in files])
+def read_images(paths: Sequence[Path], sample_shape: tuple[int, int, int], value_range: ValueRange = None) -> ImageSet:
+    """Read image files, folders of them, or one npz or npy file with `images`, uint8 or floats (see `in_signed_range`).
 
-
-def read_picture(
-    file: Path | IO[bytes], sample_shape: tuple[int, int, int], where: str, formats: tuple[str, ...] | None = None
-) -> np.ndarray:
-    """float32 [C, H, W] in [-1, 1] from an image file, or from one in memory, of one of Pillow's formats (None: any). Raises ImageError.
-
-    where: what messages call it.
+    Raises ImageError.
     """
-    from PIL import Image, ImageOps
-
-    channels, height, width = sample_shape
-    if channels not in (1, 3):
-        raise ImageError(f"{where}: this model has {channels} channels; give its inputs as npz")
-    try:
-        with Image.open(file, formats=formats) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode == "F":
-                raise ImageError(f"{where}: holds floats, whose range nothing tells; give 8 or 16 bits, or an npz in [-1, 1]")
-            if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
-                picture = Image.fromarray(np.rint(np.asarray(picture, np.float64).clip(0, 65535) / 257).astype(np.uint8))
-            if picture.has_transparency_data:
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-            picture = picture.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        told = f" ({error})" if isinstance(file, Path) else ""  # of a file in memory Pillow tells its address there
-        raise ImageError(f"{where}: not a readable image{told}") from error
-    if picture.size != (width, height):
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
-    pixels = np.asarray(picture).reshape(height, width, channels)
-    return from_uint8(pixels.transpose(2, 0, 1))
+    arrays = [path for path in paths if is_array_file(path)]
+    if arrays and len(paths) > 1:
+        raise ImageError(f"{arrays[0]}: an npz or npy file is read alone; give it without other inputs")
+    if arrays:
+        return _read_array_images(arrays[0], sample_shape, value_range)
+    survey = Survey()
+    files = [file for path in paths for file in image_files(path, survey)]
+    images = np.stack([read_picture(file, sample_shape, str(file), survey=survey) for file in files])
+    return ImageSet(images, [file.stem for file in files], note=survey.line())
 
 
-def image_files(path: Path) -> list[Path]:
-    """The file itself, or a folder's images in the order of their names. Raises ImageError."""
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ImageError(f"{path}: no images in this folder (looked for {', '.join(SUFFIXES)})")
-    return files
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file; pickled objects are refused. Raises ImageError."""
-    if not path.exists():
-        raise ImageError(f"{path}: nothing there")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, AttributeError, TypeError) as error:
-        raise ImageError(f"{path}: not a readable npz file of arrays ({error})") from error
-
-
-def from_uint8(pixels: np.ndarray) -> np.ndarray:
-    """uint8 → float32 in [-1, 1]."""
-    return pixels.astype(np.float32) / np.float32(127.5) - 1
-
-
-def images_from_array(array: np.ndarray, where: str) -> np.ndarray:
+def images_from_array(
+    array: np.ndarray,
+    where: str,
+    value_range: ValueRange = None,
+    sample_shape: tuple[int, int, int] | None = None,
+) -> np.ndarray:
     """float32 [N, C, H, W] in [-1, 1] from what npz files hold. Raises ImageError.
 
-    array: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C = 1 or 3, or float [N, C, H, W] in [-1, 1].
+    array: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C = 1 or 3, or float [N, C, H, W] in value_range. sample_shape: the
+    (C, H, W) that is expected, None for any.
     """
     images = array[:, None] if array.ndim == 3 else array
     if images.ndim != 4 or not images.size:
         raise ImageError(f"{where}: images has shape {list(array.shape)}; expected N pictures")
+    if images.dtype == np.uint8 and images.shape[1] not in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    if sample_shape is not None and images.shape[1:] != sample_shape:
+        expected = ", ".join(map(str, sample_shape))
+        raise ImageError(f"{where}: images has shape {list(array.shape)}, expected [N, {expected}]")
     if images.dtype == np.uint8:
-        return from_uint8(images if images.shape[1] in (1, 3) else images.transpose(0, 3, 1, 2))
-    if np.issubdtype(images.dtype, np.floating) and np.abs(images).max() <= 1.001:  # false for NaN too
-        return np.clip(images, -1, 1).astype(np.float32)
-    raise ImageError(f"{where}: images must be uint8, or floats in [-1, 1]")
+        return from_uint8(images)
+    if images.dtype.kind != "f":
+        raise ImageError(
+            f"{where}: images must be uint8, or floats in [-1, 1], not {images.dtype}; "
+            "convert pixels from 0 to 255 with images.astype('uint8')"
+        )
+    return in_signed_range(images, f"{where}: images", value_range)
+
+
+def in_signed_range(images: np.ndarray, where: str, value_range: ValueRange = None) -> np.ndarray:
+    """Floats in value_range → float32 in [-1, 1], clipped. Raises ImageError for other values, NaN and infinity.
+
+    value_range: (-1, 1), or (0, 1), which is converted; None takes [-1, 1], but refuses arrays without a value below 0, which
+    most likely lie in [0, 1] and would give pale pictures.
+    """
+    if value_range not in (None, SIGNED, UNIT):
+        raise ImageError(f"value_range must be (-1, 1) or (0, 1), not {value_range!r}")
+    low, high = float(images.min()), float(images.max())
+    if not np.isfinite([low, high]).all():
+        raise ImageError(f"{where} must be finite floats, not {images.dtype} with NaN or infinity")
+    least, most = value_range or SIGNED
+    if low < least - TOLERANCE or high > most + TOLERANCE:
+        hint = "; convert pixels from 0 to 255 with images / 127.5 - 1" if low >= 0 and 1 < high <= 255 else ""
+        raise ImageError(f"{where} must lie in [{least:g}, {most:g}]; these go from {low:.3g} to {high:.3g}{hint}")
+    if value_range is None and low >= 0:
+        raise ImageError(
+            f"{where} have no value below 0, so they seem to lie in [0, 1] instead of [-1, 1]; convert them with images * 2 - 1, or "
+            "say which range is meant: value_range=(0, 1) or (-1, 1) of bcm_edge.load, --value-range 0,1 or -1,1 of the command line"
+        )
+    return np.clip(images * 2 - 1 if value_range == UNIT else images, -1, 1).astype(np.float32)
+
+
+def parse_value_range(text: str) -> ValueRange:
+    """(-1, 1) from "-1,1", (0, 1) from "0,1". Raises InputError."""
+    if text not in VALUE_RANGES:
+        raise InputError(f"value_range {text!r} is unknown; give {' or '.join(VALUE_RANGES)}")
+    return VALUE_RANGES[text]
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -134,10 +133,10 @@ def mean_squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def check_output(path: Path, channels: int, force: bool, also: Sequence[str] = ()) -> None:
     """Raise OutputError if `save_images` could not write images of so many channels here. also: suffixes that the caller writes itself."""
-    suffixes = (*SUFFIXES, *also)
-    if path.suffix != ".npz" and path.suffix.lower() not in suffixes and path.suffix and not path.is_dir():
+    suffixes, suffix = (*OUTPUT_SUFFIXES, *also), path.suffix.lower()
+    if suffix and suffix != ".npz" and suffix not in suffixes and not path.is_dir():
         raise OutputError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(suffixes)} or a folder")
-    if path.suffix != ".npz" and channels not in (1, 3):
+    if suffix != ".npz" and channels not in (1, 3):
         raise OutputError(f"{path}: images of {channels} channels cannot be written as pictures; use .npz")
     check_free(path, force, INDEX)
 
@@ -149,12 +148,12 @@ def save_images(images: np.ndarray, path: Path, force: bool = False, columns: in
     it is about square.
     """
     check_output(path, images.shape[1], force)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         save_npz(path, {"images": images, **(arrays or {})}, force)
-    elif path.suffix.lower() in SUFFIXES:
+    elif path.suffix.lower() in OUTPUT_SUFFIXES:
         with replacing(path, force) as partial:
             picture = as_picture(to_uint8(images[0])) if len(images) == 1 else as_picture(grid(images, columns))
-            picture.save(partial, format=_format(path))
+            picture.save(partial, format=_format(path), **_EXACT.get(_format(path), {}))
     else:
         with replacing(path, force, marker=INDEX) as partial:
             partial.mkdir()
@@ -164,13 +163,6 @@ def save_images(images: np.ndarray, path: Path, force: bool = False, columns: in
             given = {"file": names, **{key: values for key, values in (arrays or {}).items() if values is not None and values.ndim == 1}}
             lines = [",".join(map(str, row)) for row in (given, *zip(*given.values(), strict=True))]
             (partial / INDEX).write_text("\n".join(lines) + "\n")
-
-
-def save_npz(path: Path, arrays: Arrays, force: bool = False) -> None:
-    """Write the arrays that are given to one npz file, whole or not at all."""
-    with replacing(path, force) as partial, partial.open("wb") as file:
-        given: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
-        np.savez(file, **given)
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
@@ -205,14 +197,24 @@ def _format(path: Path) -> str:
     return Image.registered_extensions()[path.suffix.lower()]
 
 
-def _read_npz_images(path: Path, sample_shape: tuple[int, int, int]) -> ImageSet:
-    arrays = read_npz(path)
+def lossy_note(path: Path, channels: int) -> str:
+    """What a picture file of this name does to the pixels, in a line for people; "" if it keeps them."""
+    suffix = path.suffix.lower()
+    if suffix in (".jpg", ".jpeg"):
+        return f"{path}: JPEG changes pixels a little; write .png to keep them"
+    if suffix == ".gif" and channels == 3:
+        return f"{path}: GIF keeps 256 colours; write .png to keep all"
+    return ""
+
+
+_EXACT = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}  # Pillow's options for the least loss
+
+
+def _read_array_images(path: Path, sample_shape: tuple[int, int, int], value_range: ValueRange) -> ImageSet:
+    arrays = read_arrays(path, "images")
     if "images" not in arrays:
-        raise ImageError(f"{path}: has no array `images` (it has {', '.join(arrays) or 'none'})")
-    images = images_from_array(arrays["images"], str(path))
-    if images.shape[1:] != sample_shape:
-        shape = list(arrays["images"].shape)
-        raise ImageError(f"{path}: images has shape {shape}, expected [N, {', '.join(map(str, sample_shape))}]")
+        raise ImageError(f"{path}: has no array `images` (it has {', '.join(arrays) or 'no arrays'})")
+    images = images_from_array(arrays["images"], str(path), value_range, sample_shape)
     labels = arrays.get("labels")
     if labels is not None and (labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer)):
         raise ImageError(f"{path}: labels must be {len(images)} integers, one per image")

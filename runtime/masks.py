@@ -1,7 +1,7 @@
 """Which pixels are to be filled in: read from a mask, from transparency, or from an npz file.
 
-In a mask white is the hole, in a picture what is transparent. Both are cropped and resized as the picture is (runtime/images.py); a pixel
-of which a five-hundredth or more lies in the hole is in it.
+In a mask white is the hole, and transparent pixels count as black; in a picture, the transparent pixels are the hole. Both are cropped
+and resized as the picture is (runtime/pictures.py); a pixel of which a five-hundredth or more lies in the hole is in it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError
-from .images import image_files, read_npz
+from .arrays import is_array_file, read_arrays
+from .pictures import image_files, open_picture
 
 HALF = 128  # grey values, and transparencies, from which a pixel counts
 
@@ -23,14 +24,15 @@ def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[
     mask: a picture for all images, or an npz with `masks`; None takes the pictures' own transparency, or `masks` of the npz they are in.
     Raises ImageError.
     """
-    if mask is None and len(pictures) == 1 and pictures[0].suffix == ".npz":
+    in_arrays = len(pictures) == 1 and is_array_file(pictures[0])
+    if mask is None and in_arrays:
         mask = pictures[0]
-    if mask is not None and mask.suffix == ".npz":
-        arrays = read_npz(mask)
+    if mask is not None and is_array_file(mask):
+        arrays = read_arrays(mask, "masks")
         if "masks" not in arrays:
-            raise ImageError(f"{mask}: has no array `masks` (it has {', '.join(arrays) or 'none'}); give a mask with --mask")
+            raise ImageError(f"{mask}: has no array `masks` (it has {', '.join(arrays) or 'no arrays'}); give a mask with --mask")
         return arrays["masks"] != 0
-    files = [] if len(pictures) == 1 and pictures[0].suffix == ".npz" else [file for path in pictures for file in image_files(path)]
+    files = [] if in_arrays else [file for path in pictures for file in image_files(path)]
     if mask is None:
         return np.stack([_hole(file, True, sample_shape) for file in files])
     size = _size(mask)
@@ -46,16 +48,15 @@ def _hole(path: Path, transparent: bool, sample_shape: tuple[int, int, int]) -> 
     from PIL import Image, ImageOps
 
     _, height, width = sample_shape
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if transparent and not picture.has_transparency_data:
-                raise ImageError(f"{path}: nothing in it is transparent; give a mask with --mask")
-            if picture.mode.startswith("I"):  # 16-bit grey: PIL would clip it to 8 bits
-                picture = Image.fromarray((np.asarray(picture, np.float64).clip(0, 65535) / 257).astype(np.uint8))
-            values = np.asarray(picture.convert("RGBA").getchannel("A") if transparent else picture.convert("L"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({error})") from error
+    picture = open_picture(path, str(path))
+    if transparent:
+        if not picture.has_transparency_data:
+            raise ImageError(f"{path}: nothing in it is transparent; give a mask with --mask")
+        values = np.asarray(picture.convert("RGBA").getchannel("A"))
+    else:
+        if picture.has_transparency_data:  # what is not painted is not to be filled in
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture.convert("RGBA"))
+        values = np.asarray(picture.convert("L"))
     unknown = (values < HALF) if transparent else (values >= HALF)
     if not unknown.any():
         told = f"the lowest opacity is {values.min()}" if transparent else f"the brightest pixel has {values.max()}"
@@ -72,10 +73,4 @@ def _hole(path: Path, transparent: bool, sample_shape: tuple[int, int, int]) -> 
 
 
 def _size(path: Path) -> tuple[int, int]:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file).size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({error})") from error
+    return open_picture(path, str(path)).size

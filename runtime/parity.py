@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BackendError, BundleError, NonFiniteError, ScheduleError
+from .arrays import read_arrays, save_npz
 from .backends import CHECKING, backend_module, choose, open_backend
 from .backends.base import Backend, DeviceBackend
 from .bundle import GOLDEN, Bundle, ModelFacts
 from .chain import play
-from .images import read_npz, save_npz
 from .schedule import Schedule, parse_schedule
 from .verdicts import Verdict
 
@@ -142,7 +142,7 @@ def load_recording(bundle: Bundle) -> Recording:
     path = bundle.path / GOLDEN
     if GOLDEN not in bundle.manifest.files:
         raise BundleError(f"{bundle.path}: has no {GOLDEN} to verify against; export without --no-verify puts one there")
-    arrays = read_npz(path)
+    arrays = read_arrays(path, "images")
     try:
         states = {name.removeprefix(_STATES): array for name, array in arrays.items() if name.startswith(_STATES)}
         recording = Recording([int(s) for s in arrays["seeds"]], arrays.get("labels"), arrays["images"], states)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .arguments import Labels, Seeds, check_holes, check_images, check_labels, check_latents, check_seeds
+from .arguments import Labels, Seeds, check_holes, check_images, check_labels, check_latents, check_number, check_seeds
 from .backends import open_backend
 from .backends.base import Backend, DeviceBackend
 from .bundle import Bundle, open_bundle
 from .chain import OnMove, Project
+from .images import ValueRange
 from .schedule import Schedule
 from .tasks import basic, constrained, latents, restoration
 from .tasks import trace as tracing
@@ -22,18 +23,26 @@ from .tasks.classes import guess_labels
 BATCH = 16  # images per network call on a processor, unless `load` is told otherwise
 
 
-def load(path: str | Path, backend: str = "auto", batch: int | None = None, precision: str | None = None) -> BCM:
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    batch: int | None = None,
+    precision: str | None = None,
+    value_range: ValueRange = None,
+) -> BCM:
     """Open a bundle and a backend for it.
 
     backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null". batch: the most images one network call gets (None: 16, on
     an engine what that takes); larger requests are split, with the same result. precision: "fp32", "fp16", "bf16" or "int8"; None is that
-    of an engine built for this GPU, else the most exact that the bundle holds. Raises BundleError if the bundle is damaged or lacks
+    of an engine built for this GPU, else the most exact that the bundle holds. value_range: of the float images that are given to the
+    model: (-1, 1); (0, 1), which is converted; None takes [-1, 1] and refuses arrays without a value below 0, which most likely lie in
+    [0, 1]. Raises BundleError if the bundle is damaged or lacks
     the precision, BackendError if the backend cannot run here.
     """
     if batch is not None and batch < 1:
         raise InputError(f"batch must be at least 1, not {batch}")
     bundle = open_bundle(path)
-    return BCM(bundle, open_backend(backend, bundle, precision), batch)
+    return BCM(bundle, open_backend(backend, bundle, precision), batch, value_range)
 
 
 class BCM:
@@ -45,8 +54,9 @@ class BCM:
     every network call. docs/tasks.md says what the tasks beyond generate, invert and reconstruct do, and how well.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, batch: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, batch: int | None = None, value_range: ValueRange = None) -> None:
         self.bundle = bundle
+        self.value_range = value_range
         self.backend = backend
         self.batch = batch or (backend.max_batch if isinstance(backend, DeviceBackend) else BATCH)
 
@@ -89,8 +99,7 @@ class BCM:
             n = len(latents)
         elif n is None:
             n = max(_length(seed), _length(labels))
-        if n < 1:
-            raise InputError(f"the number of images must be at least 1, not {n}")
+        check_number(n, self.sample_shape)
         rows, program = self._rows(n, seed, labels), self.schedule(schedule)
         return np.concatenate(
             [
@@ -109,9 +118,7 @@ class BCM:
         on_move: OnMove | None = None,
     ) -> np.ndarray:
         """Latents of the images: float32 [N, C, H, W] near unit variance. `generate(latents=…)` brings the images back."""
-        images, program = check_images(images, self.sample_shape), self.schedule(schedule)
-        rows = self._rows(len(images), seed, labels)
-        return np.concatenate([basic.invert(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
+        return self._invert(self._images(images), schedule, seed, labels, on_move)
 
     def reconstruct(
         self,
@@ -125,7 +132,7 @@ class BCM:
         uint8: bool = False,
     ) -> np.ndarray:
         """The images after inversion and generation: float32 [N, C, H, W] in [-1, 1], or uint8 if asked for."""
-        images, up, down = check_images(images, self.sample_shape), self.schedule(inversion), self.schedule(schedule)
+        images, up, down = self._images(images), self.schedule(inversion), self.schedule(schedule)
         rows = self._rows(len(images), seed, labels)
         return np.concatenate([basic.reconstruct(self.backend, up, down, r.of(images), r.seeds, r.labels, on_move, uint8) for r in rows])
 
@@ -148,12 +155,12 @@ class BCM:
         """
         if frames < 2:
             raise InputError(f"frames must be at least 2, not {frames}")
-        a, b = (check_images(x, self.sample_shape) for x in (a, b))
+        a, b = self._images(a), self._images(b)
         if len(a) != len(b):
             raise ImageError(f"{len(a)} images cannot be paired with {len(b)}")
         labels_b = labels if labels_b is None else labels_b
         seeds, of_a, of_b = check_seeds(seed, len(a)), *(check_labels(of, len(a), self.num_classes) for of in (labels, labels_b))
-        start, end = (self.invert(x, schedule=inversion, seed=seeds, labels=of, on_move=on_move) for x, of in ((a, of_a), (b, of_b)))
+        start, end = (self._invert(x, inversion, seeds, of, on_move) for x, of in ((a, of_a), (b, of_b)))
         fractions = np.linspace(0, 1, frames)
         path = latents.slerp(start, end, fractions)
         between = None if of_a is None or of_b is None else np.where(fractions < 0.5, of_a[:, None], of_b[:, None])
@@ -175,11 +182,10 @@ class BCM:
 
         strength: how far latents are turned to fresh noise, as a share of 90°; 0 gives the reconstruction, 1 an unrelated image.
         """
-        if n < 1:
-            raise InputError(f"the number of variations must be at least 1, not {n}")
-        images = check_images(images, self.sample_shape)
+        check_number(n * len(images), self.sample_shape, "variations")
+        images = self._images(images)
         seeds, of = check_seeds(seed, len(images)), check_labels(labels, len(images), self.num_classes)
-        found = self.invert(images, schedule=inversion, seed=seeds, labels=of, on_move=on_move)
+        found = self._invert(images, inversion, seeds, of, on_move)
         around = latents.nearby(found, strength, seeds, n)
         return self._each(around, schedule, seeds, None if of is None else np.repeat(of[:, None], n, axis=1), on_move)
 
@@ -198,7 +204,7 @@ class BCM:
         holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W], or [N, 1 or C, H, W].
         schedule: from noise to images, by default eight network calls whose levels follow the size of the images.
         """
-        images, holes = check_images(images, self.sample_shape), check_holes(holes, images)
+        images, holes = self._images(images), check_holes(holes, images)
         program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
         rows = self._rows(len(images), seed, labels)
         return self._constrained(program, rows, [constrained.known_pixels(r.of(images), r.of(holes)) for r in rows], on_move)
@@ -216,7 +222,7 @@ class BCM:
         channels, height, width = self.sample_shape
         if channels != 3:
             raise ImageError(f"colours take a model of 3 channels; this one has {channels}, so it knows no colours")
-        grey, program = check_images(grey, (1, height, width), "grey images"), self.schedule(schedule)
+        grey, program = self._images(grey, (1, height, width), "grey images"), self.schedule(schedule)
         rows = self._rows(len(grey), seed, labels)
         return self._constrained(program, rows, [constrained.known_brightness(r.of(grey)) for r in rows], on_move)
 
@@ -238,7 +244,7 @@ class BCM:
         if factor < 2 or (size[0] * factor, size[1] * factor) != (height, width):
             fits = ", ".join(f"{height // k}×{width // k}" for k in range(2, min(height, width) + 1) if height % k == width % k == 0)
             raise ImageError(f"images of {'×'.join(map(str, size))} pixels cannot be enlarged to {height}×{width}; sizes that can: {fits}")
-        small, program = check_images(small, (channels, *size), "small images"), self.schedule(schedule)
+        small, program = self._images(small, (channels, *size), "small images"), self.schedule(schedule)
         rows = self._rows(len(small), seed, labels)
         return self._constrained(program, rows, [constrained.known_means(r.of(small), factor) for r in rows], on_move)
 
@@ -256,14 +262,14 @@ class BCM:
 
         strength: the noise level below which everything is taken for damage; schedule: another program from an image to an image.
         """
-        images = check_images(images, self.sample_shape)
+        images = self._images(images)
         program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
         rows = self._rows(len(images), seed, labels)
         return np.concatenate([restoration.restore(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
 
     def guess_labels(self, images: np.ndarray, *, seed: Seeds = 0, on_move: OnMove | None = None) -> np.ndarray:
         """int64 [N]: the label under which the model denoises each image best, at 5 network calls per class and image."""
-        images, classes = check_images(images, self.sample_shape), self.num_classes
+        images, classes = self._images(images), self.num_classes
         if classes is None:
             raise LabelError("this model has no classes, so there is none to guess")
         rows = self._rows(len(images), seed, 0)
@@ -284,8 +290,9 @@ class BCM:
             raise InputError(
                 f"schedule {str(program)!r} starts from {'an image: give images' if program.from_image else 'noise: leave images out'}"
             )
-        given = None if images is None else check_images(images, self.sample_shape)
+        given = None if images is None else self._images(images)
         n = max(_length(seed), _length(labels)) if given is None else len(given)
+        check_number(n * (program.nfe + 1), self.sample_shape, "states")
         rows = self._rows(n, seed, labels)
         parts = [tracing.trace(self.backend, program, r.seeds, r.labels, None if given is None else r.of(given), on_move) for r in rows]
         return tracing.Trace(parts[0].levels, np.concatenate([part.states for part in parts], axis=1))
@@ -299,6 +306,15 @@ class BCM:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _images(self, values: np.ndarray, shape: tuple[int, int, int] | None = None, what: str = "images") -> np.ndarray:
+        """float32 [N, C, H, W] in [-1, 1], checked; of the model's shape if none is given."""
+        return check_images(values, shape or self.sample_shape, what, self.value_range)
+
+    def _invert(self, images: np.ndarray, schedule: str | Schedule, seed: Seeds, labels: Labels, on_move: OnMove | None) -> np.ndarray:
+        """Latents of images that have been checked."""
+        program, rows = self.schedule(schedule), self._rows(len(images), seed, labels)
+        return np.concatenate([basic.invert(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
 
     def _rows(self, n: int, seed: Seeds, labels: Labels) -> list[Rows]:
         seeds, of = check_seeds(seed, n), check_labels(labels, n, self.num_classes)

@@ -1,84 +1,50 @@
-"""Data sets to train on and to measure with: scikit-learn's digits, a folder of images, or an npz file."""
+"""Data sets to train on and to measure with: scikit-learn's digits, a folder of images, or an npz or npy file."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from ..errors import ImageError, LabelError
-from ..runtime.images import SUFFIXES, images_from_array, read_images, read_npz
+from ..errors import ImageError, InputError, LabelError
+from ..runtime.arrays import is_array_file, read_arrays
+from ..runtime.bundle import ModelFacts
+from ..runtime.classes import class_names, listed
+from ..runtime.images import ValueRange, images_from_array
+from ..runtime.resources import check_memory
+from .dataset import Dataset, without_images
+from .folders import read_folder
+from .matching import in_order, matched
 
 SPLIT_SEED = 2024  # of the digits' split; every number reported for them depends on it
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """images: float32 [N, C, S, S] in [-1, 1]; labels: int64 [N] in [0, num_classes), or None for data without classes; classes: their
-    names, where the data has names."""
+def load_dataset(source: str, image_size: int | None = None, model: ModelFacts | None = None, value_range: ValueRange = None) -> Dataset:
+    """ "digits" (their training part), a folder of images, or an npz or npy file. Raises ImageError, LabelError or InputError.
 
-    name: str
-    images: Tensor
-    labels: Tensor | None
-    classes: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        _, _, height, width = self.images.shape
-        if height != width:
-            raise ImageError(f"{self.name}: images of {width}×{height} pixels; the network takes square ones")
-        if self.labels is None:
-            return
-        if self.labels.shape != (len(self.images),):
-            raise LabelError(f"{self.name}: {len(self.images)} images need that many labels, not {' × '.join(map(str, self.labels.shape))}")
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= len(self.images):
-            raise LabelError(f"{self.name}: labels count classes from 0, fewer than there are images; these go from {low} to {high}")
-
-    @property
-    def num_classes(self) -> int | None:
-        return None if self.labels is None else int(self.labels.max()) + 1
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the images and labels: which data a model was trained on."""
-        return digest([self.images] if self.labels is None else [self.images, self.labels])
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def digest(tensors: Iterable[Tensor]) -> str:
-    """sha256 of the values, one tensor after the other."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-def load_dataset(source: str, image_size: int | None = None, channels: int | None = None) -> Dataset:
-    """ "digits" (their training part), a folder of images, or an npz file. Raises ImageError or LabelError.
-
-    A folder's images are cropped to squares and resized to image_size, by default to the shorter side of the first one; channels: 1 for
-    grey, 3 for colour, by default as in the first one.
+    A folder's images are cropped to squares and resized to image_size, and grey or in colour as most of them are. model: what the data
+    is for; it decides size and colour of a folder's images, and labels become its numbers (see `matched`). value_range: of float
+    images in files of arrays (see `in_signed_range`).
     """
     path = Path(source)
+    if model is not None and image_size not in (None, model.sample_shape[1]):
+        raise InputError(f"the model takes images of {model.sample_shape[1]} pixels, not {image_size}")
     if source == "digits":
         dataset = load_digits("train")
     elif path.is_dir():
-        dataset = _from_folder(path, image_size, channels)
-    elif path.suffix == ".npz":
-        dataset = _from_npz(path)
+        dataset = read_folder(path, image_size, None if model is None else model.sample_shape)
+    elif is_array_file(path):
+        dataset = _from_arrays(path, model, value_range)
     else:
-        raise ImageError(f"data {source!r}: give digits, a folder of images, or an .npz file")
+        problem = "is not a folder, npz or npy file" if path.exists() else "there is no such file or folder"
+        raise ImageError(f"data {source!r}: {problem}; give digits, a folder of images, or an .npz file")
     if image_size not in (None, dataset.images.shape[2]):
         raise ImageError(f"{dataset.name}: {dataset.images.shape[2]} pixels wide, not {image_size}; only a folder's images are resized")
-    return dataset
+    if model is not None:
+        dataset = matched(dataset, model)
+    empty = without_images(dataset, None if model is None else model.num_classes)
+    return dataset.noted(f"{dataset.name}: no images of these classes: {empty}") if empty else dataset
 
 
 def load_digits(part: str) -> Dataset:
@@ -98,44 +64,57 @@ def load_digits(part: str) -> Dataset:
     return Dataset(f"digits ({part})", images, torch.from_numpy(target[chosen]).long())
 
 
-def _from_folder(folder: Path, image_size: int | None, channels: int | None) -> Dataset:
-    """Images in sub-folders have their sub-folder's rank by name as label; images in the folder itself have none."""
-    groups = {sub: files for sub in sorted(folder.iterdir()) if sub.is_dir() and (files := _image_files(sub))}
-    stray = _image_files(folder)
-    if groups and stray:
-        raise LabelError(f"{stray[0]}: lies beside sub-folders, which are classes; move it into one, or the sub-folders away")
-    files = [file for group in groups.values() for file in group] or stray
-    if not files:
-        raise ImageError(f"{folder}: no images in it or its sub-folders (looked for {', '.join(SUFFIXES)})")
-    images = torch.from_numpy(read_images(files, _sample_shape(files[0], image_size, channels)).images)
-    labels = torch.tensor([label for label, group in enumerate(groups.values()) for _ in group]) if groups else None
-    return Dataset(folder.name, images, labels, tuple(sub.name for sub in groups) or None)
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
-
-
-def _sample_shape(file: Path, image_size: int | None, channels: int | None) -> tuple[int, int, int]:
-    """(C, S, S): grey or colour as in this file, S its shorter side, unless given."""
-    try:
-        with Image.open(file) as picture:
-            size = image_size or min(picture.size)
-            return channels or (1 if picture.mode[0] in "1LI" else 3), size, size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{file}: not a readable image ({error})") from error
-
-
-def _from_npz(path: Path) -> Dataset:
-    """`images` as images_from_array takes them; `labels`: integers [N], optional."""
-    arrays = read_npz(path)
+def _from_arrays(path: Path, model: ModelFacts | None, value_range: ValueRange) -> Dataset:
+    """`images` as images_from_array takes them. Optional: `labels`, integers or names [N]; `classes`, the names of all classes."""
+    arrays = read_arrays(path, "images")
     if "images" not in arrays:
         raise ImageError(f"{path}: no array `images` in it (it has {', '.join(arrays) or 'none'})")
-    labels = arrays.get("labels")
-    if labels is not None and not np.issubdtype(labels.dtype, np.integer):
-        raise LabelError(f"{path}: labels must be integers, not {labels.dtype}")
-    return Dataset(
-        path.name,
-        torch.from_numpy(images_from_array(arrays["images"], str(path))),
-        None if labels is None else torch.from_numpy(labels.astype(np.int64)),
-    )
+    labels, classes = _labels(arrays, path)
+    if labels is not None and classes is None and labels.size and labels.shape == (len(arrays["images"]),):
+        _check_counted(labels, path, model)
+    check_memory(8 * arrays["images"].size, f"{path}: its images as float32", "give fewer images")
+    images = torch.from_numpy(images_from_array(arrays["images"], str(path), value_range))
+    return Dataset(path.name, images, None if labels is None else torch.from_numpy(labels), classes)
+
+
+def _labels(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """(labels int64, class names) of what an npz file holds, None where it has none. Raises LabelError."""
+    labels, names = arrays.get("labels"), arrays.get("classes")
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or labels is None):
+        wrong = "but no `labels`" if labels is None else f"of shape {list(names.shape)} and type {names.dtype}"
+        raise LabelError(f"{path}: has `classes` {wrong}; they must be a list of texts, the names of the classes that `labels` number")
+    if labels is None:
+        return None, None
+    try:
+        classes = None if names is None else class_names(names.tolist())
+        if labels.dtype.kind == "U":
+            return _numbered(labels, classes or tuple(in_order(class_names(np.unique(labels).tolist()))), path)
+    except ValueError as error:
+        raise LabelError(f"{path}: {error}") from error
+    if labels.dtype.kind not in "iu":
+        raise LabelError(f"{path}: labels must be integers from 0, or class names, not {labels.dtype}")
+    return labels.astype(np.int64), classes
+
+
+def _numbered(labels: np.ndarray, classes: tuple[str, ...], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Names as numbers."""
+    words, rows = np.unique(labels, return_inverse=True)
+    places = {name: label for label, name in enumerate(classes)}
+    names = class_names(words.tolist())
+    if unknown := [name for name in names if name not in places]:
+        raise LabelError(f"{path}: `labels` has {listed(unknown)}, which `classes` has not")
+    return np.array([places[name] for name in names], np.int64)[rows].reshape(labels.shape), classes
+
+
+def _check_counted(labels: np.ndarray, path: Path, model: ModelFacts | None) -> None:
+    """Raise LabelError where numbers cannot be those of classes 0, 1, …; of a model's classes they may be any."""
+    if model is not None:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(labels):
+        raise LabelError(f"{path}: labels count classes from 0, fewer than there are images; these go from {low} to {high}")
+    if low == 1 and len(np.unique(labels)) == high:
+        raise LabelError(
+            f"{path}: labels go from 1 to {high}, so class 0 would have no images; convert them with labels - 1, or name all {high + 1} "
+            "classes in an array `classes`"
+        )

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from ..runtime.images import as_picture, read_picture, to_uint8
+from ..runtime.images import as_picture, to_uint8
+from ..runtime.pictures import read_picture
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF")  # what browsers hold; Pillow's others run more code than a stranger should
 GUESS = "guess"  # as a label: the model says which
@@ -55,7 +56,7 @@ class Asked:
             data = base64.b64decode(body, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ImageError(f"{name}: not a picture as a data URL in base64") from error
-        return read_picture(io.BytesIO(data), sample_shape, name, _readable())[None]
+        return read_picture(io.BytesIO(data), sample_shape, name, FORMATS)[None]
 
     def mask(self, name: str, height: int, width: int) -> np.ndarray:
         """bool [H, W], True where unknown, from H texts of W digits, 1 where unknown. Raises ImageError."""
@@ -75,13 +76,6 @@ def data_url(image: np.ndarray) -> str:
     file = io.BytesIO()
     as_picture(to_uint8(image)).save(file, format="PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _readable() -> tuple[str, ...]:
-    from PIL import Image
-
-    Image.init()  # some are left out of some builds of Pillow
-    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _shown(value: Any) -> str:

@@ -156,7 +156,7 @@ def _models(plan: RepositoryPlan, versions: contents.Versions) -> Iterator[tuple
         return partial(versions.write_code, kind=kind, says=says)
 
     for task, signature in task_signatures(facts).items():
-        model = python_model(f"bcm_{task}", task, signature, serving, plan.backend, plan.precision, _warm_mask(signature))
+        model = python_model(f"bcm_{task}", task, signature, serving, plan.backend, plan.precision, _warm_images(signature))
         yield model, code("TaskModel", signature.says)
     if plan.stream:
         signature = stream_signature(facts)
@@ -190,9 +190,12 @@ def fused_signature(schedule: Schedule, model: ModelFacts) -> Signature:
     return Signature(f"`{schedule}` as one graph", tuple(tensors), (given,))
 
 
-def _warm_mask(signature: Signature) -> dict[str, np.ndarray]:
-    """A hole of one pixel: none at all would be refused."""
-    return {tensor.name: np.arange(prod(tensor.dims)).reshape(tensor.dims) == 0 for tensor in signature.inputs if tensor.name == "mask"}
+def _warm_images(signature: Signature) -> dict[str, np.ndarray]:
+    """Black images, and a hole of one pixel: zeros would be refused, as images of an unclear range and as no hole."""
+    samples = {"image": np.float32(-1), "image_b": np.float32(-1)}
+    black = {t.name: np.full(t.dims, samples[t.name]) for t in signature.inputs if t.name in samples}
+    holes = {t.name: np.arange(prod(t.dims)).reshape(t.dims) == 0 for t in signature.inputs if t.name == "mask"}
+    return {**black, **holes}
 
 
 def _warm_levels(direction: str) -> dict[str, np.ndarray]:

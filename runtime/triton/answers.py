@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import BcmError, ImageError, InputError, NonFiniteError, ScheduleError
 from ..arguments import check_labels
 from ..backends.base import Backend
-from ..images import to_uint8
+from ..images import in_signed_range, parse_value_range, to_uint8
 from ..pipeline import BCM
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Move
 from ..tasks.trace import picture
@@ -102,7 +102,22 @@ class Task:
     shared: tuple[str, ...] = ("schedule",)
 
     def answer(self, bcm: BCM, requests: Sequence[Values]) -> list[Values | BcmError]:
-        return answer(partial(self.play, bcm), self.shared, requests)
+        checked = [_with_signed_images(request) for request in requests]
+        answers = iter(answer(partial(self.play, bcm), self.shared, [r for r in checked if not isinstance(r, BcmError)]))
+        return [request if isinstance(request, BcmError) else next(answers) for request in checked]
+
+
+def _with_signed_images(request: Values) -> Values | BcmError:
+    """The request with its images in [-1, 1], whatever other requests it is played with; an error if its range is unclear."""
+    try:
+        ranges = {*request["value_range"].tolist()} if "value_range" in request else set()
+        if len(ranges) > 1:
+            raise InputError("samples of one request must have the same value_range")
+        value_range = parse_value_range(ranges.pop()) if ranges else None
+        images = {name: in_signed_range(request[name], "images", value_range) for name in ("image", "image_b") if name in request}
+    except BcmError as error:
+        return error
+    return {**{name: values for name, values in request.items() if name != "value_range"}, **images}
 
 
 TASKS = {

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...errors import BackendError, BcmError, InputError
 from ..backends.onnxruntime import threads
+from ..images import SIGNED
 from ..pipeline import load
 from .answers import TASKS, Values, answer_moves, stream
 from .signatures import Signature, move_signatures, stream_signature, task_signatures
@@ -34,7 +35,8 @@ class _Model(ABC):
         # together the processes of a model take every processor once; each with all of them halved the throughput
         os.environ.setdefault("BCM_EDGE_THREADS", str(max(1, threads() // config["instance_group"][0]["count"])))
         bundle = Path(args["model_repository"]) / args["model_version"] / BUNDLE
-        self.bcm = load(bundle, parameters["backend"], config["max_batch_size"], parameters["precision"])
+        # the range of images is checked per request (answers.py), before requests are merged
+        self.bcm = load(bundle, parameters["backend"], config["max_batch_size"], parameters["precision"], SIGNED)
         self.what = parameters["plays"]
         self.signature = self.find_signature()
 

@@ -36,6 +36,8 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
     seed = Tensor("seed", "UINT64", (1,), "all noise of the sample comes from it")
     labels = () if model.num_classes is None else (Tensor("label", "INT64", (1,), f"class, from 0 to {model.num_classes - 1}"),)
     given = Tensor("image", "FP32", image, "in [-1, 1]")
+    says = "of images: -1,1 or 0,1 (default: -1,1, but images without a value below 0 are refused)"
+    value_range = Tensor("value_range", "BYTES", (1,), says, optional=True)
     schedule = Tensor("schedule", "BYTES", (1,), "to the image: a name of the bundle's, or a text (default: one-step)", optional=True)
     inversion = replace(schedule, name="inversion", says="to the noise: a name of the bundle's, or a text (default: invert-2)")
     up = replace(inversion, name="schedule")
@@ -49,8 +51,16 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
             (seed, *labels, schedule, Tensor("latent", "FP32", image, "of unit variance, as bcm_invert gives it", optional=True)),
             (result, pixels),
         ),
-        "invert": Signature("latents of images", (given, seed, *labels, up), (Tensor("latent", "FP32", image, "near unit variance"),)),
-        "reconstruct": Signature("images after inversion and generation", (given, seed, *labels, inversion, schedule), (result, pixels)),
+        "invert": Signature(
+            "latents of images",
+            (given, seed, *labels, up, value_range),
+            (Tensor("latent", "FP32", image, "near unit variance"),),
+        ),
+        "reconstruct": Signature(
+            "images after inversion and generation",
+            (given, seed, *labels, inversion, schedule, value_range),
+            (result, pixels),
+        ),
         "interpolate": Signature(
             "what lies between two images",
             (
@@ -62,6 +72,7 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
                 Tensor("frames", "INT32", (1,), f"2 to {MOST_FRAMES}, one number per request (default: 9)", optional=True),
                 inversion,
                 schedule,
+                value_range,
             ),
             (
                 Tensor("result", "FP32", frames, "every frame in [-1, 1]; the ends are the reconstructions"),
@@ -70,7 +81,7 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
         ),
         "inpaint": Signature(
             "images with their holes filled in",
-            (given, Tensor("mask", "BOOL", image[1:], "true where unknown"), seed, *labels, rounds),
+            (given, Tensor("mask", "BOOL", image[1:], "true where unknown"), seed, *labels, rounds, value_range),
             (result, pixels),
         ),
     }

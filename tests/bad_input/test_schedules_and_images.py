@@ -141,7 +141,7 @@ def test_one_bad_image_among_good_ones_is_named(refuse_invert: Callable[..., str
 
 
 def test_image_that_is_not_there(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
-    assert refuse_invert(tmp_path / "no.npz") == f"{tmp_path}/no.npz: nothing there"
+    assert refuse_invert(tmp_path / "no.npz") == f"{tmp_path}/no.npz: no such file"
     assert refuse_invert(tmp_path / "no.png").startswith(f"{tmp_path}/no.png: not a readable image (")
 
 
@@ -149,7 +149,7 @@ def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "notes.txt").write_text("x")
-    assert refuse_invert(folder).startswith(f"{folder}: no images in this folder (looked for .png, .jpg, ")
+    assert refuse_invert(folder).startswith(f"{folder}: no images in this folder (looked for .png, .apng, .jpg, ")
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,15 @@ def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path
         ({"pictures": np.zeros((1, 1, 8, 8), np.float32)}, "has no array `images` (it has pictures)"),
         ({"images": np.zeros((2, 3, 8, 8), np.float32)}, "images has shape [2, 3, 8, 8], expected [N, 1, 8, 8]"),
         ({"images": np.zeros((0, 1, 8, 8), np.float32)}, "images has shape [0, 1, 8, 8]; expected N pictures"),
-        ({"images": np.full((1, 1, 8, 8), np.nan, np.float32)}, "images must be uint8, or floats in [-1, 1]"),
-        ({"images": np.full((1, 1, 8, 8), 255, np.float32)}, "images must be uint8, or floats in [-1, 1]"),
-        ({"images": np.zeros((1, 1, 8, 8), np.int64)}, "images must be uint8, or floats in [-1, 1]"),
+        ({"images": np.full((1, 1, 8, 8), np.nan, np.float32)}, "images must be finite floats, not float32 with NaN or infinity"),
+        (
+            {"images": np.full((1, 1, 8, 8), 255, np.float32)},
+            "images must lie in [-1, 1]; these go from 255 to 255; convert pixels from 0 to 255 with images / 127.5 - 1",
+        ),
+        (
+            {"images": np.zeros((1, 1, 8, 8), np.int64)},
+            "images must be uint8, or floats in [-1, 1], not int64; convert pixels from 0 to 255 with images.astype('uint8')",
+        ),
         ({"images": np.zeros((1, 1, 8, 8), np.uint8), "labels": np.zeros(2, int)}, "labels must be 1 integers, one per image"),
     ],
     ids=["no-images", "shape", "none", "nan", "range", "kind", "labels"],

@@ -104,7 +104,7 @@ def test_a_batch_outside_the_profile_is_refused_with_the_way_out(built_bundle: P
 def test_an_engine_that_refuses_is_named(built_bundle: Path, record: ModuleType):
     record.faults.execute = {"inverse"}
     with pytest.raises(BackendError, match="TensorRT does not run inverse at batch 1: TensorRT gives no reason"):
-        bcm_edge.load(built_bundle, "tensorrt").invert(np.zeros((1, 1, 8, 8), np.float32), labels=3)
+        bcm_edge.load(built_bundle, "tensorrt").invert(np.full((1, 1, 8, 8), -1, np.float32), labels=3)
 
 
 def test_nan_is_named_with_the_move_it_began_at(built_bundle: Path, record: ModuleType):
@@ -120,7 +120,7 @@ def test_what_fails_in_the_middle_leaves_nothing_under_way(built_bundle: Path, r
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     record.faults.execute = {"inverse"}
     with pytest.raises(BackendError):
-        bcm.reconstruct(np.zeros((2, 1, 8, 8), np.float32), labels=3)
+        bcm.reconstruct(np.full((2, 1, 8, 8), -1, np.float32), labels=3)
     assert record.calls[-1] == "sync"
     record.faults.execute = set()
     images = np.full((2, 1, 8, 8), -0.5, np.float32)

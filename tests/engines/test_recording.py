@@ -29,9 +29,9 @@ def test_a_projection_parts_the_schedule_where_it_comes_back_to_the_image(built_
     seen: list[int] = []
     for _ in range(2):  # the first records
         record.calls.clear()
-        bcm.inpaint(np.zeros((2, 1, 8, 8), np.float32), hole, labels=3, schedule="80>0.002 +0.2 0.2>1>0.002")
+        bcm.inpaint(np.full((2, 1, 8, 8), -1, np.float32), hole, labels=3, schedule="80>0.002 +0.2 0.2>1>0.002")
     assert record.calls.count("launch") == 2 and record.calls.count(f"download {2 * IMAGE}") == 2  # 80>0.002, and the two moves behind it
-    bcm.inpaint(np.zeros((2, 1, 8, 8), np.float32), hole, labels=3, schedule=MIXTURE, on_move=lambda index, *_: seen.append(index))
+    bcm.inpaint(np.full((2, 1, 8, 8), -1, np.float32), hole, labels=3, schedule=MIXTURE, on_move=lambda index, *_: seen.append(index))
     assert seen == [0, 1, 2, 3]
 
 
@@ -79,7 +79,7 @@ def test_whoever_watches_sees_the_states_of_the_graph(built_bundle: Path, record
 
 def test_both_engines_compute_in_one_scratch_allocation(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
-    bcm.reconstruct(np.zeros((1, 1, 8, 8), np.float32), labels=3)
+    bcm.reconstruct(np.full((1, 1, 8, 8), -1, np.float32), labels=3)
     assert record.calls.count("allocate 4096") == 1
 
 

@@ -89,8 +89,8 @@ def test_folder_in_other_hands_is_refused(begun: tuple[object, ...], cli: Cli, t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nowhere", "--task", "invert"), "nowhere: nothing there"),
-        ((".", "--task", "invert"), "no shards in this folder (looked for .npz, .parquet)"),
+        (("nowhere", "--task", "invert"), "nowhere: no such file or folder"),
+        ((".", "--task", "invert"), "no shards in this folder (looked for .npz, .npy, .parquet)"),
         (("0", "--task", "generate", "--label", "1"), "must be at least 1, not 0"),
         (("5", "--task", "generate"), "this model is class-conditional: give labels from 0 to 9"),
         (("5", "--task", "generate", "--label", "10"), "label 10 is out of range"),

@@ -89,12 +89,13 @@ def test_what_comes_out_is_as_described(bcm: bcm_edge.BCM):
         "seed": np.array([1, 2], np.uint64),
         "label": np.array([3, 4]),
         "label_b": np.array([5, 6]),
-        "image": np.zeros((2, 1, 8, 8), np.float32),
-        "image_b": np.zeros((2, 1, 8, 8), np.float32),
+        "image": np.full((2, 1, 8, 8), -0.5, np.float32),
+        "image_b": np.full((2, 1, 8, 8), -0.5, np.float32),
         "latent": np.ones((2, 1, 8, 8), np.float32),
         "mask": np.repeat((np.indices((8, 8))[0] > 3)[None], 2, axis=0),
         "frames": np.array([5, 5], np.int32),
         "inversion": np.array(["invert-1"] * 2, object),
+        "value_range": np.array(["-1,1"] * 2, object),
     }
     for name, signature in task_signatures(bcm.bundle.manifest.model).items():
         schedule = {"invert": "invert-2", "inpaint": "80>0.002 +1 1>0.002"}.get(name, "mixture-4")
@@ -108,7 +109,7 @@ def test_what_comes_out_is_as_described(bcm: bcm_edge.BCM):
 
 
 def test_frames_must_agree_within_a_request(bcm: bcm_edge.BCM):
-    image = np.zeros((2, 1, 8, 8), np.float32)
+    image = np.full((2, 1, 8, 8), -0.5, np.float32)
     asked = {"image": image, "image_b": image, "seed": np.array([1, 2]), "label": np.array([1, 2]), "frames": np.array([3, 4])}
     [found] = TASKS["interpolate"].answer(bcm, [asked])
     assert str(found) == "samples of one request must have the same number of frames"

@@ -87,7 +87,7 @@ def test_generate_refuses_with_one_line(bcm: BCM, arguments: dict, problem: str)
 
 
 def test_images_out_of_range_are_refused(bcm: BCM):
-    with pytest.raises(BcmError, match=r"must lie in \[-1, 1\]; these reach 255"):
+    with pytest.raises(BcmError, match=r"must lie in \[-1, 1\]; these go from 255 to 255"):
         bcm.invert(np.full((1, 1, 8, 8), 255, np.float32), labels=1)
     with pytest.raises(BcmError, match="finite floats, not int64"):
         bcm.invert(np.zeros((1, 1, 8, 8), np.int64), labels=1)
@@ -102,7 +102,7 @@ def test_pixels_go_in_as_they_come_out(bcm: BCM):
 
 def test_null_backend_computes_nothing(digits_bundle: Path):
     with bcm_edge.load(digits_bundle, backend="null") as bcm:
-        image = np.full((2, 1, 8, 8), 0.25, np.float32)
+        image = np.full((2, 1, 8, 8), -0.25, np.float32)
         noise_added = bcm.invert(image, schedule="+0.07 0.07>80", labels=1) * 80 - image
         assert 0.04 < noise_added.std() < 0.1
 

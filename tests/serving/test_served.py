@@ -135,7 +135,7 @@ def test_a_stream_shows_every_move(client: Client, bcm: BCM):
 
 
 ONE = {"seed": np.uint64(1), "label": 1}
-IMAGE = {"image": np.zeros((1, 1, 8, 8), np.float32), **ONE}
+IMAGE = {"image": np.full((1, 1, 8, 8), -1, np.float32), **ONE}
 LEVELS = {"x": np.zeros((1, 1, 8, 8), np.float32), "t": np.float32(80), "u": np.float32(0.002), "label": 1}
 
 
@@ -149,7 +149,12 @@ LEVELS = {"x": np.zeros((1, 1, 8, 8), np.float32), "t": np.float32(80), "u": np.
         ("bcm_generate", "result", {**ONE, "schedule": "80" + ">2>80" * 50 + ">0.002"}, "101 network calls; this server plays up to 64"),
         ("bcm_generate", "result", {**ONE, "latent": NAN}, "latents must be finite floats"),
         ("bcm_invert", "latent", {**IMAGE, "image": NAN}, "images must be finite floats"),
-        ("bcm_invert", "latent", {**IMAGE, "image": np.full((1, 1, 8, 8), 3, np.float32)}, "images must lie in [-1, 1]; these reach 3"),
+        (
+            "bcm_invert",
+            "latent",
+            {**IMAGE, "image": np.full((1, 1, 8, 8), 3, np.float32)},
+            "images must lie in [-1, 1]; these go from 3 to 3",
+        ),
         ("bcm_interpolate", "result", {**IMAGE, "image_b": NAN}, "images must be finite"),
         ("bcm_interpolate", "result", {**IMAGE, "image_b": IMAGE["image"], "frames": np.int32(65)}, "frames must lie between 2 and 64"),
         ("bcm_inpaint", "result", {**IMAGE, "mask": np.zeros((1, 8, 8), bool)}, "the mask of image 0 is empty"),
