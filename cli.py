@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -21,6 +22,10 @@ if __name__ == "__main__":  # run as a script: this checkout is the package, ins
     __package__ = "bcm_edge"
 
 from . import BcmError, __version__
+from .commands.failures import asks_for_json, print_json, report
+from .commands.streams import prepare_streams
+
+AS_JSON = "bcm_edge.as_json"  # in a context's meta: whether --json was given
 
 
 class Commands(click.Group):
@@ -61,12 +66,35 @@ class Commands(click.Group):
             return None
         return getattr(importlib.import_module(f".commands.{self.homes[cmd_name]}", __package__), cmd_name)
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.homes and not name.startswith("-"):
+            close = difflib.get_close_matches(name, self.homes, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"{ctx.command_path} --help lists them."
+            raise click.UsageError(f"No such command {name!r}; {advice}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[AS_JSON] = asks_for_json(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BcmError as error:  # deliberate: one line on stderr, and the exit code of its kind
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
+        except (BcmError, KeyboardInterrupt) as error:
+            ctx.exit(report(error, ctx.meta[AS_JSON]))
+        except click.ClickException as error:  # click prints it for people
+            if ctx.meta[AS_JSON]:
+                print_json(type(error).__name__, error.format_message(), error.exit_code)
+            raise
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a process: its streams are made usable, and what escapes from a command ends in one line, too."""
+        prepare_streams()
+        try:
+            return self.main(*args, **kwargs)
+        except Exception as error:
+            sys.exit(report(error, asks_for_json(sys.argv[1:])))
 
 
 @click.group(
@@ -78,7 +106,8 @@ class Commands(click.Group):
 def main() -> None:
     """Bidirectional Consistency Models on the device: export, generate, invert.
 
-    Exit codes: 0 fine; 1 what was checked failed; 2 usage, or an input that cannot be used.
+    Exit codes: 0 fine; 1 what was checked failed; 2 usage, or an input that cannot be used; 70 a bug in bcm-edge; 130 interrupted.
+    With --json a failure prints {"error": {"kind": …, "message": …, "exit_code": …}} on stdout, besides the line on stderr.
     """
 
 

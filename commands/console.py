@@ -16,15 +16,19 @@ from ..errors import BackendError, CheckpointError, LabelError, MissingExtraErro
 from ..runtime.backends import backend_module
 from ..runtime.backends.base import Backend
 from ..runtime.bundle import PRECISIONS, Bundle
+from ..runtime.classes import labels_of
 from ..runtime.doctor import missing_modules
 from ..runtime.engines.gpu import probe
 from ..runtime.engines.store import engines
 from ..runtime.images import VALUE_RANGES, parse_value_range
 from ..runtime.parity import MoveError
+from ..runtime.pipeline import BCM
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 MOST_SAMPLES, MOST_RECONSTRUCTED = 2000, 500  # generated and inverted images that a model is judged by, unless told otherwise
+
+PRINTED = "bcm_edge.printed"  # in a context's meta: that the result is on stdout
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
@@ -51,12 +55,14 @@ def output_option(help: str) -> Callable[[Function], Function]:
 
 def progress(line: str) -> None:
     """A line for the person watching."""
-    click.echo(line, err=True)
+    click.echo(line, file=sys.stderr)  # as the stream encodes it: click would write UTF-8 to one of ASCII
 
 
 def result(as_json: bool, values: dict[str, Any], text: str) -> None:
     """The command's answer: `values` as JSON, or `text` for people."""
-    click.echo(json.dumps(_json(values), allow_nan=False) if as_json else text)
+    if context := click.get_current_context(silent=True):
+        context.meta[PRINTED] = True
+    click.echo(json.dumps(_json(values), allow_nan=False) if as_json else text, file=sys.stdout)
 
 
 def _json(value: Any) -> Any:
@@ -112,24 +118,19 @@ def note_engines(bundle: Bundle, backend: Backend) -> None:
             progress(f"note: playing on {backend.name}, since {reason}")
 
 
-def parse_labels(text: str | None, n: int, num_classes: int | None) -> list[int] | None:
-    """The labels of n images from the option's text. Raises LabelError; range and absence are checked by the model."""
+def parse_labels(text: str | None, n: int, bcm: BCM) -> list[int] | None:
+    """The labels of n images from the option's text. Raises LabelError; absence is checked by the model."""
     if text is None:
         return None
-    cycle = label_cycle(text, num_classes)
+    cycle = label_cycle(text, bcm)
     return [cycle[i % len(cycle)] for i in range(n)]
 
 
-def label_cycle(text: str, num_classes: int | None) -> list[int]:
-    """The labels that an option's text names, to be taken in turn. Raises LabelError."""
-    if text == "all":
-        if num_classes is None:
-            raise LabelError("this model has no classes, so it takes no labels")
-        return list(range(num_classes))
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise LabelError(f"--label {text!r} is not a label, a list such as 0,1,2, or all") from None
+def label_cycle(text: str, bcm: BCM) -> list[int]:
+    """The labels that an option's text means, to be taken in turn: "3", "0,1,2", "dog,cat", or "all". Raises LabelError."""
+    if bcm.num_classes is None:
+        raise LabelError("this model has no classes, so it takes no labels")
+    return list(range(bcm.num_classes)) if text == "all" else labels_of(text, bcm.num_classes, bcm.classes)
 
 
 def parse_precisions(text: str) -> tuple[str, ...]:
