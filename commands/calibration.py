@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ParityError
-from ..runtime.bundle import MANIFEST, Bundle, describe_files, open_bundle
+from ..runtime.bundle import MANIFEST, Bundle, ModelFacts, describe_files, open_bundle
 from ..runtime.files import check_free, replacing
+from ..runtime.images import ValueRange
 from ..runtime.parity import BOUNDS, MoveError, batches_to_check, load_recording, programs_to_check
 from ..runtime.rewriting import amending
-from .console import bundle_argument, force_option, json_option, parity_table, progress, require_extra, result, table
+from .console import bundle_argument, force_option, json_option, parity_table, progress, require_extra, result, table, value_range_option
+from .paths import PATH, PATH_OR_NAME, OutputPath
 
 if TYPE_CHECKING:
     from ..calibration.headroom import Activation
@@ -27,11 +29,14 @@ SHOWN = 6  # rows of the table of activations: of 16 bits, and of those kept in 
 
 
 def calibration_options(command: Function) -> Function:
-    """Give a command the options data, size, calibration and allow_inaccurate."""
+    """Give a command the options data, size, value_range, calibration and allow_inaccurate."""
     options = (
-        click.option("--data", metavar="DATA", help="digits, a FOLDER of images (sub-folders are classes), or an npz file."),
+        click.option(
+            "--data", metavar="DATA", type=PATH_OR_NAME, help="digits, a FOLDER of images (sub-folders are classes), or an npz file."
+        ),
         click.option("--size", default=64, show_default=True, type=click.IntRange(1), help="Images of DATA to calibrate on, at least 32."),
-        click.option("--calibration", type=click.Path(path_type=Path), help="A calibration.json of this model, in place of data."),
+        value_range_option,
+        click.option("--calibration", type=PATH, help="A calibration.json of this model, in place of data."),
         click.option("--allow-inaccurate", is_flag=True, help="Keep int8 graphs that stray further than the bound."),
     )
     for option in reversed(options):
@@ -39,16 +44,18 @@ def calibration_options(command: Function) -> Function:
     return command
 
 
-def read_samples(data: str, size: int, sample_shape: tuple[int, int, int], num_classes: int | None) -> Samples:
-    """Calibration samples of a model from `--data` and `--size`. Raises ImageError or LabelError."""
+def read_samples(data: str, size: int, model: ModelFacts, value_range: ValueRange) -> Samples:
+    """Calibration samples of a model from `--data`, `--size` and `--value-range`. Raises ImageError or LabelError."""
     if data == "digits":
         require_extra("train")
     from ..calibration.trajectories import draw_samples
     from ..training.data import load_dataset
 
-    dataset = load_dataset(data, sample_shape[1] if Path(data).is_dir() else None)
+    dataset = load_dataset(data, None, model, value_range)
+    for note in dataset.notes:
+        progress(f"note: {note}")
     labels = None if dataset.labels is None else dataset.labels.numpy()
-    return draw_samples(dataset.images.numpy(), labels, size, dataset.name, sample_shape, num_classes)
+    return draw_samples(dataset.images.numpy(), labels, size, dataset.name, model.sample_shape, model.num_classes)
 
 
 @click.command(
@@ -59,13 +66,14 @@ def read_samples(data: str, size: int, sample_shape: tuple[int, int, int], num_c
 @calibration_options
 @click.option("--bound", default=BOUNDS["int8"], show_default=True, type=click.FloatRange(0, min_open=True), help="Relative L2, all moves.")
 @click.option("--search-schedule", "nfe", type=click.IntRange(1, 4), help="Instead: find the levels of schedules of so many network calls.")
-@click.option("--picture", type=click.Path(path_type=Path), help="A PNG: the activations, or the scores of the levels.")
+@click.option("--picture", type=OutputPath("file"), help="A PNG: the activations, or the scores of the levels.")
 @force_option
 @json_option
 def calibrate(
     bundle: Path,
     data: str | None,
     size: int,
+    value_range: ValueRange,
     calibration: Path | None,
     allow_inaccurate: bool,
     bound: float,
@@ -97,12 +105,13 @@ def calibrate(
         from .search import search
 
         assert data
-        search(opened, nfe, data, picture, force, as_json)
+        search(opened, nfe, data, value_range, picture, force, as_json)
         return
     from ..calibration.headroom import activations, overflowing, save_picture
 
     try:
-        found, errors = _add_int8(opened, data, size, calibration, allow_inaccurate, bound)
+        samples = read_samples(data, size, opened.manifest.model, value_range) if data else None
+        found, errors = _add_int8(opened, samples, calibration, allow_inaccurate, bound)
     except ParityError as error:
         if error.errors:
             progress(parity_table({"int8": error.errors}))
@@ -127,7 +136,7 @@ def calibrate(
 
 
 def _add_int8(
-    bundle: Bundle, data: str | None, size: int, file: Path | None, inaccurate: bool, bound: float
+    bundle: Bundle, samples: Samples | None, file: Path | None, inaccurate: bool, bound: float
 ) -> tuple[Calibration, dict[str, list[MoveError]]]:
     """Publish the bundle with int8 graphs. Raises ParityError, and changes nothing, if they stray."""
     from ..calibration.ranges import read_calibration
@@ -138,11 +147,7 @@ def _add_int8(
     model = bundle.manifest.model
     schedules = programs_to_check(bundle.manifest.schedules, model.parameters)
     recording = load_recording(bundle)
-    if file:
-        calibration = read_calibration(file)
-    else:
-        samples = read_samples(data, size, model.sample_shape, model.num_classes) if data else None
-        calibration = quantise.calibrate(bundle, samples, schedules, progress)
+    calibration = read_calibration(file) if file else quantise.calibrate(bundle, samples, schedules, progress)
     how = quantise.Quantisation(schedules, bound, quantise.seeds_for(model.parameters), inaccurate)
     with amending(bundle) as folder:
         calibration = quantise.quantise(bundle, calibration, how, folder, progress)

@@ -14,6 +14,7 @@ import click
 from ..errors import BackendError, BcmError, OutputError
 from ..runtime.backends import open_backend
 from ..runtime.bundle import Bundle, Manifest, open_bundle
+from ..runtime.classes import SHOWN, listed
 from ..runtime.engines.store import engines
 from ..runtime.parity import (
     BOUNDS,
@@ -28,6 +29,7 @@ from ..runtime.parity import (
 from ..runtime.rewriting import update_manifest
 from ..runtime.verdicts import Verdict
 from .console import backend_option, bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
+from .paths import PATH
 
 if TYPE_CHECKING:
     from ..export.bisect import Stray
@@ -172,9 +174,11 @@ def inspect(bundle: Path, as_json: bool) -> None:
     manifest = opened.manifest
     model, found = manifest.model, engines(opened)
     classes = f"{model.num_classes} classes" if model.num_classes else "no classes"
+    named = [f"{label} {name}" for label, name in enumerate(model.classes or ())]
     c, h, w = model.sample_shape
     parts = [
         f"{model.name}: {c}×{h}×{w}, {classes}, {model.parameters / 1e6:.2f} M parameters",
+        *([f"classes: {listed(named)}{' (--json lists all)' if len(named) > SHOWN + 1 else ''}"] if named else []),
         table(
             ("schedule", "NFE", "program", "quality"),
             [(name, opened.schedule(name).nfe, text, _quality(manifest.quality.get(name))) for name, text in manifest.schedules.items()],
@@ -201,7 +205,7 @@ def _quality(measured: dict[str, Any] | None) -> str:
 
 
 @click.command(short_help="What runs here, what does not, the fix.", epilog="Example:  bcm-edge doctor digits.bundle")
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.argument("bundle", required=False, type=PATH)
 @click.pass_context
 @json_option
 def doctor(context: click.Context, bundle: Path | None, as_json: bool) -> None:

@@ -14,9 +14,10 @@ from click.core import ParameterSource
 from .. import __version__
 from ..errors import CheckpointError, ImageError, LabelError
 from ..runtime.benchmark import QUIET
+from ..runtime.classes import listed
 from ..runtime.environment import Others, cpu_model, versions
 from ..runtime.files import check_free, replacing
-from ..runtime.images import SIGNED
+from ..runtime.images import SIGNED, ValueRange
 from ..runtime.pipeline import BCM, load
 from .console import (
     MOST_RECONSTRUCTED,
@@ -30,16 +31,18 @@ from .console import (
     progress,
     require_extra,
     result,
+    value_range_option,
 )
+from .paths import PATH, PATH_OR_NAME
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Rivals
     from ..evaluation.exhibits import Exhibit
     from ..evaluation.quality import Judge
     from ..model.checkpoint import Checkpoint
-    from ..training.data import Dataset
+    from ..training.dataset import Dataset
 
-DATA_HELP = "What the model learnt: digits, a FOLDER of images (sub-folders are classes), or an npz with images [and labels]."
+DATA_HELP = "What the model learnt: digits, a FOLDER of images (sub-folders are classes), or an npz with images [, labels, classes]."
 
 
 @click.command(
@@ -47,19 +50,19 @@ DATA_HELP = "What the model learnt: digits, a FOLDER of images (sub-folders are 
     epilog="Example:  bcm-edge evaluate digits.bundle --data digits --baseline digits_edm.safetensors -o report.html",
 )
 @bundle_argument
-@click.option("--data", required=True, metavar="DATA", help=DATA_HELP)
+@click.option("--data", required=True, metavar="DATA", type=PATH_OR_NAME, help=DATA_HELP)
 @click.option(
     "--test",
     metavar="DATA",
+    type=PATH_OR_NAME,
     help="Held-out images: a folder or an npz (default: a fifth of the data, which the model may have learnt; of digits, the test part).",
 )
-@output_option("The HTML page to write; it needs nothing beside it.")
-@click.option("--baseline", type=click.Path(path_type=Path), help="An EDM denoiser to compare with, made by train --objective edm.")
-@click.option(
-    "--inception", type=click.Path(path_type=Path), help="Weights of FID's Inception network, for features (default: a small classifier)."
-)
+@output_option("The HTML page to write; it needs nothing beside it.", "file")
+@click.option("--baseline", type=PATH, help="An EDM denoiser to compare with, made by train --objective edm.")
+@click.option("--inception", type=PATH, help="Weights of FID's Inception network, for features (default: a small classifier).")
 @click.option("--samples", type=click.IntRange(4), help=f"Generated images (default: as many as train, at most {MOST_SAMPLES}).")
 @click.option("--reconstructed", type=click.IntRange(2), help=f"Held-out images inverted (default: all, at most {MOST_RECONSTRUCTED}).")
+@value_range_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="First seed of all noise.")
 @backend_option
 @precision_option
@@ -76,6 +79,7 @@ def evaluate(
     inception: Path | None,
     samples: int | None,
     reconstructed: int | None,
+    value_range: ValueRange,
     seed: int,
     backend: str,
     precision: str | None,
@@ -92,11 +96,13 @@ def evaluate(
         if bcm.sample_shape[0] not in (1, 3):
             raise ImageError(f"this model's images have {bcm.sample_shape[0]} channels; a page shows pictures of 1 or 3")
         rival = _baseline(baseline, bcm) if baseline else None
-        train, real = held_out(data, bcm.bundle.manifest.model, digits="test", test=test)
+        train, real = held_out(data, bcm.bundle.manifest.model, "test", test, value_range)
+        for note in dict.fromkeys((*train.notes, *real.notes)):
+            progress(f"note: {note}")
         judge = _judge(train, real, inception, samples, reconstructed)
         rivals = Rivals(bcm, judge, rival.denoiser() if rival else None, seed, progress)
         facts = _facts(rivals, train, real, rival, _command(ctx))
-        learnt = "" if test is not None else _learnt(data, rivals, rival)
+        learnt = "" if test is not None else _learnt(data, rivals, rival, value_range)
         for heading, caution in (("Data", learnt), ("Baseline", _unequal(bcm, rival) if rival else "")):
             if caution:
                 progress(f"caution: {caution}")
@@ -118,16 +124,19 @@ def _baseline(path: Path, bcm: BCM) -> Checkpoint:
     given, wanted = _images(config.sample_shape, config.num_classes), _images(bcm.sample_shape, bcm.num_classes)
     if given != wanted:
         raise CheckpointError(f"{path}: denoises images of {given}; the bundle makes {wanted}")
+    if checkpoint.classes and bcm.classes and checkpoint.classes != bcm.classes:
+        names = f"{listed(checkpoint.classes)}; those of the bundle are {listed(bcm.classes)}"
+        raise CheckpointError(f"{path}: its classes are {names}, so that equal labels mean different classes")
     return checkpoint
 
 
-def _learnt(data: str, rivals: Rivals, rival: Checkpoint | None) -> str:
+def _learnt(data: str, rivals: Rivals, rival: Checkpoint | None, value_range: ValueRange) -> str:
     """What to say where the held-out part was learnt; "" where it was not, or nobody can tell."""
     from ..evaluation.data import trained_on_all
 
     manifest = rivals.bcm.bundle.manifest
     told = {"the model": manifest.provenance.get("checkpoint", {}), **({"the baseline": rival.provenance} if rival else {})}
-    if learnt := trained_on_all(data, manifest.model, told):
+    if learnt := trained_on_all(data, manifest.model, told, value_range):
         return f"{' and '.join(learnt)} learnt all of {data}, so the held-out images are not new to it; --test gives others"
     return ""
 
@@ -157,7 +166,7 @@ def _judge(train: Dataset, real: Dataset, inception: Path | None, samples: int |
             "network's with --inception WEIGHTS, or labels: an npz with `labels`, or one folder per class"
         )
     classes = train.num_classes or 0
-    if extractor is None and classes < 2:
+    if extractor is None and sum(count > 0 for count in train.counts()) < 2:
         raise LabelError(f"{train.name}: has one class, which no classifier can tell from others; give features with --inception WEIGHTS")
     if real.labels is not None and train.labels is not None and int(real.labels.max()) >= classes:
         raise LabelError(f"{real.name}: has a label {int(real.labels.max())} that no image of {train.name} has")

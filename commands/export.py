@@ -22,17 +22,19 @@ from .console import (
     require_extra,
     result,
 )
+from .paths import PATH
 
 if TYPE_CHECKING:
     from ..export.exporter import ExportPlan
+    from ..runtime.images import ValueRange
 
 
 @click.command(
     short_help="A checkpoint to a bundle.",
     epilog="Example:  bcm-edge export ema_0.99997_234000.pt --preset imagenet64 -o imagenet64.bundle",
 )
-@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
-@output_option("The bundle to write (a folder).")
+@click.argument("checkpoint", required=False, type=PATH)
+@output_option("The bundle to write (a folder).", "folder")
 @preset_option
 @config_option
 @click.option(
@@ -55,6 +57,7 @@ def export(
     precisions: str,
     data: str | None,
     size: int,
+    value_range: ValueRange,
     calibration: Path | None,
     allow_inaccurate: bool,
     opset: int,
@@ -77,7 +80,6 @@ def export(
     from ..export.exporter import export as run_export
     from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
     from ..runtime.bundle import MANIFEST
-    from ..runtime.cache import sha256
     from ..runtime.engines.store import engines_in
     from ..runtime.files import check_free
 
@@ -87,6 +89,8 @@ def export(
     name = str(checkpoint or SHIPPED[0])
     source = shipped_checkpoint(name) if name in SHIPPED else Path(name)
     loaded = load_checkpoint(source, known_fields(preset, config_file))
+    for note in loaded.notes:
+        progress(f"note: {note}")
     config, wanted = loaded.config, parse_precisions(precisions)
     if (data or calibration or allow_inaccurate) and "int8" not in wanted:
         raise click.UsageError("--data, --calibration and --allow-inaccurate are for int8, which --precision does not ask for")
@@ -99,20 +103,20 @@ def export(
         "none" if no_verify else verify,
         force,
         wanted,
-        read_samples(data, size, config.sample_shape, config.num_classes) if data else None,
+        read_samples(data, size, loaded.facts, value_range) if data else None,
         read_calibration(calibration) if calibration else None,
         allow_inaccurate,
     )
     classes = f", {config.num_classes} classes" if config.num_classes else ""
     shape = f"{config.in_channels}×{config.image_size}×{config.image_size}{classes}"
-    progress(f"checkpoint: {source} ({plan.parameters / 1e6:.2f} M parameters, {shape}, {source.stat().st_size / 1e6:.1f} MB)")
+    progress(f"checkpoint: {source} ({plan.parameters / 1e6:.2f} M parameters, {shape}, {loaded.size / 1e6:.1f} MB)")
     if dry_run:
         checks = "nothing" if no_verify else f"{len(plan.programs)} schedules at batch {', '.join(map(str, plan.batches))}"
         text = f"would write {output}: {', '.join(plan.files)} (weights in fp32: {4 * plan.parameters / 1e6:.1f} MB); would verify {checks}"
         result(as_json, {"dry_run": True, **_summary(plan)}, text)
         return
     try:
-        errors = run_export(plan, sha256(source), progress)
+        errors = run_export(plan, loaded.sha256(), progress)
     except ParityError as error:
         if error.errors:
             progress(parity_table({"": error.errors}))
@@ -130,6 +134,7 @@ def _summary(plan: ExportPlan) -> dict[str, Any]:
         "checkpoint": plan.checkpoint.name,
         "parameters": plan.parameters,
         "config": plan.checkpoint.config.to_json(),
+        "classes": plan.checkpoint.classes,
         "opset": plan.opset,
         "schedules": plan.schedules,
         "precisions": list(plan.precisions),

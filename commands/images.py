@@ -12,6 +12,7 @@ from ..runtime.arguments import check_number
 from ..runtime.arrays import read_arrays, save_npz
 from ..runtime.images import mean_squared_error, save_images
 from .console import bundle_argument, parse_labels, progress, table
+from .paths import PATH
 from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option
 
 
@@ -22,7 +23,7 @@ from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_o
 @bundle_argument
 @click.option("-n", "--number", type=click.IntRange(1), help="How many images (default 1, or one per latent).")
 @schedule_option
-@click.option("--latents", "latents_file", type=click.Path(path_type=Path), help="Start from the latents of an npz that invert wrote.")
+@click.option("--latents", "latents_file", type=PATH, help="Start from the latents of an npz that invert wrote.")
 @run_options("out.png (a grid if n > 1), out.npz, or a folder.")
 def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path | None, run: Run) -> None:
     """Generate images from noise, or from latents."""
@@ -35,7 +36,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         seed = run.seed if seeds is None or run.given_seed is not None else seeds
         if run.label == GUESS:
             raise LabelError("--label guess is for images that are given; here there are none yet")
-        labels = parse_labels(run.label, n, bcm.num_classes) if run.label is not None else labels
+        labels = parse_labels(run.label, n, bcm) if run.label is not None else labels
         program = bcm.bundle.schedule(schedule)
         images, facts = run.play(
             bcm,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from ..errors import LabelError, OutputError
 from ..runtime.animation import FORMATS, save_animation
 from ..runtime.arguments import check_number
 from ..runtime.arrays import save_npz
-from ..runtime.images import heat, save_images
+from ..runtime.images import ImageSet, heat, save_images
 from ..runtime.pipeline import BCM
 from ..runtime.tasks.trace import Trace
-from .console import bundle_argument, parse_labels
-from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option
+from .console import bundle_argument, label_cycle, parse_labels
+from .paths import PATH
+from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option, stored_labels
 
 
 @click.command(
@@ -24,12 +26,15 @@ from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_o
     epilog="Example:  bcm-edge interpolate digits.bundle three.png five.png --label 3,5 -o way.gif",
 )
 @bundle_argument
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @click.option("--frames", default=9, show_default=True, type=click.IntRange(2), help="Images per pair, both ends among them.")
 @inversion_option
 @schedule_option
-@run_options("way.gif or way.apng, strip.png (a row per pair), out.npz, or a folder.", "Class labels: 3 of both, 3,5 of A and B, or guess.")
+@run_options(
+    "way.gif or way.apng, strip.png (a row per pair), out.npz, or a folder.",
+    "Class labels: 3 of both, 3,5 of A and B, or guess. Names do as well.",
+)
 def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, schedule: str, run: Run) -> None:
     """Invert A and B (files, folders, or npz with as many images each), and generate from FRAMES latents on the great circle between.
 
@@ -37,7 +42,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
     """
     with run.open(bundle, tuple(FORMATS)) as bcm:
         pairs = [run.images([path], bcm.sample_shape) for path in (a, b)]
-        labels = _pair_labels(run, bcm, [pair.images for pair in pairs], [pair.labels for pair in pairs])
+        labels = _pair_labels(run, bcm, pairs)
         up, down, n = bcm.schedule(inversion), bcm.schedule(schedule), len(pairs[0].images)
         images, facts = run.play(
             bcm,
@@ -121,7 +126,7 @@ def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: fl
     epilog="Example:  bcm-edge trace digits.bundle three.png --label 3 -o strip.png",
 )
 @bundle_argument
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=PATH)
 @inversion_option
 @schedule_option
 @click.option("-n", "--number", type=click.IntRange(1), help="How many, where no images are given (default 1).")
@@ -146,7 +151,7 @@ def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
     program = bcm.schedule(schedule)
     check_number(n * (program.nfe + 1), bcm.sample_shape, "states")
     seeds = list(range(run.seed, run.seed + n))
-    labels = parse_labels(run.label, n, bcm.num_classes)
+    labels = parse_labels(run.label, n, bcm)
     found, facts = run.play(bcm, "tracing", program, n, lambda on_move: bcm.trace(program, seed=seeds, labels=labels, on_move=on_move))
     _save_trace(bcm, found, found.pictures(), run, facts)
 
@@ -182,15 +187,18 @@ def _rgb(images: np.ndarray) -> np.ndarray:
     return np.broadcast_to(images, (*images.shape[:-3], 3, *images.shape[-2:]))
 
 
-def _pair_labels(run: Run, bcm: BCM, images: list[np.ndarray], stored: list[np.ndarray | None]) -> list[np.ndarray | list[int] | None]:
+def _pair_labels(run: Run, bcm: BCM, pairs: Sequence[ImageSet]) -> Sequence[np.ndarray | list[int] | None]:
     """Labels of A and of B: from --label, else from their npz files."""
     if run.label == GUESS:
-        return [run.guessed(bcm, one) for one in images]
+        return [run.guessed(bcm, one.images) for one in pairs]
     if run.label is None:
-        if bcm.num_classes is not None and (stored[0] is None) != (stored[1] is None):
+        stored = [stored_labels(one, bcm) for one in pairs]
+        if (stored[0] is None) != (stored[1] is None):
             raise LabelError("only one of A and B has labels of its own; give --label, as in 3,5, or guess")
-        return [None if bcm.num_classes is None else labels for labels in stored]
-    words = run.label.split(",")
-    if len(words) > 2:
+        return stored
+    if run.label == "all":
+        return [parse_labels(run.label, len(one.images), bcm) for one in pairs]
+    cycle = label_cycle(run.label, bcm)
+    if len(cycle) > 2:
         raise LabelError(f"--label {run.label}: give one label for both images, or two, of A and of B")
-    return [parse_labels(word, len(one), bcm.num_classes) for word, one in zip((words[0], words[-1]), images, strict=True)]
+    return [[label] * len(one.images) for label, one in zip((cycle[0], cycle[-1]), pairs, strict=True)]

@@ -27,6 +27,7 @@ from .console import (
     result,
     value_range_option,
 )
+from .paths import PATH_OR_NAME
 from .run import GUESS, GUESSABLE
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ EVERY = 5.0  # seconds between lines of progress where nobody watches
     epilog="Example:  bcm-edge map digits.bundle shards/ -o latents --task invert --label guess --workers 4",
 )
 @bundle_argument
-@click.argument("dataset")
-@output_option("A folder: one output per shard, and job.json. Given again, the job goes on.")
+@click.argument("dataset", type=PATH_OR_NAME)
+@output_option("A folder: one output per shard, and job.json. Given again, the job goes on.", "folder")
 @click.option("--task", required=True, type=click.Choice(list(TASKS)), help="What is done to every row.")
 @click.option("--workers", type=click.IntRange(1), help="How many hold the bundle at once (default: as many as there are processors for).")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Processors of each worker.")
@@ -157,11 +158,9 @@ def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> lis
             raise LabelError("this model has no classes, so there is none to guess")
         return GUESS
     if text is not None:
-        cycle = label_cycle(text, bcm.num_classes)
-        check_labels(cycle, len(cycle), bcm.num_classes)
-        return cycle
+        return label_cycle(text, bcm)
     if "labels" not in names(sources) and bcm.num_classes is not None:
-        check_labels(None, 1, bcm.num_classes)
+        check_labels(None, 1, bcm.num_classes, bcm.classes)
     return None
 
 

@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from ..errors import LabelError
-from ..runtime.arguments import Seeds, check_seeds
+from ..runtime.arguments import Seeds, check_labels, check_seeds
 from ..runtime.chain import OnMove
 from ..runtime.images import SIGNED, ImageSet, ValueRange, check_output, lossy_note, read_images, save_images
 from ..runtime.pipeline import BATCH, BCM, load
@@ -32,10 +32,11 @@ from .console import (
     result,
     value_range_option,
 )
+from .paths import PATH
 
 GUESS = "guess"  # as --label: the model says which
-LABELS = "Class labels: 3, or 0,1,2 taken in turn, or all."
-GUESSABLE = "Class labels: 3, or 0,1,2 taken in turn, or all; or guess: the model says which."
+LABELS = "Class labels: a number, a name, a list such as 0,1,2 or dog,cat taken in turn, or all."
+GUESSABLE = "Class labels: a number, a name, a list such as 0,1,2 or dog,cat taken in turn, or all; or guess: the model says which."
 SHOWN = 16  # guessed labels in a line
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ schedule_option = click.option(
     "--schedule", default="one-step", show_default=True, help="To the image: a schedule's name or text, as in '80>2.4>0.002'."
 )
 inversion_option = click.option("--inversion", default="invert-2", show_default=True, help="To the noise: a schedule's name or text.")
-images_argument = click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+images_argument = click.argument("images", nargs=-1, required=True, type=PATH)
 
 
 @dataclass(frozen=True)
@@ -94,19 +95,17 @@ class Run:
         given = self.images(paths, sample_shape or bcm.sample_shape)
         if self.label == GUESS:
             return given, self.guessed(bcm, given.images)
-        labels = parse_labels(self.label, len(given.images), bcm.num_classes) if self.label is not None else given.labels
-        if labels is not None and bcm.num_classes is None:
-            if self.label is not None:
-                raise LabelError("this model has no classes, so it takes no labels")
-            labels = None  # an npz may carry labels that this model has no use for
-        return given, labels
+        if self.label is not None:
+            return given, parse_labels(self.label, len(given.images), bcm)
+        return given, stored_labels(given, bcm)
 
     def guessed(self, bcm: BCM, images: np.ndarray) -> np.ndarray:
         """The labels that the model itself gives the images."""
         calls = DRAWS * (bcm.num_classes or 0)
         with move_progress(calls * -(-len(images) // bcm.batch), "guessing labels") as on_move:
             labels = bcm.guess_labels(images, seed=self.seed, on_move=on_move)
-        progress(f"labels guessed with {calls} NFE each: {', '.join(map(str, labels[:SHOWN]))}{', …' if len(labels) > SHOWN else ''}")
+        words = [bcm.classes[label] if bcm.classes else str(label) for label in labels[:SHOWN]]
+        progress(f"labels guessed with {calls} NFE each: {', '.join(words)}{', …' if len(labels) > SHOWN else ''}")
         return labels
 
     def play(
@@ -175,6 +174,16 @@ def run_options(output_help: str, label_help: str = LABELS) -> Callable[[Callabl
         return command
 
     return decorate
+
+
+def stored_labels(images: ImageSet, bcm: BCM) -> np.ndarray | None:
+    """int64 [N]: the labels that came with the images, as the model numbers them; None if there are none, or the model has no classes.
+
+    Raises LabelError for a class that the model does not have.
+    """
+    if images.labels is None or bcm.num_classes is None:
+        return None
+    return check_labels(images.labels, len(images.images), bcm.num_classes, bcm.classes)
 
 
 def pairs(originals: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..runtime.bundle import Bundle
 from ..runtime.files import replacing
+from ..runtime.images import ValueRange
 from ..runtime.pipeline import load
 from ..runtime.rewriting import update_manifest
 from .console import MOST_RECONSTRUCTED, MOST_SAMPLES, progress, require_extra, result, table
@@ -24,10 +25,10 @@ LEGIBLE = 8  # lines of a panel that have names
 Rankings = dict[str, "list[Scored]"]  # family → its schedules, the best first
 
 
-def search(bundle: Bundle, nfe: int, data: str, picture: Path | None, force: bool, as_json: bool) -> None:
+def search(bundle: Bundle, nfe: int, data: str, value_range: ValueRange, picture: Path | None, force: bool, as_json: bool) -> None:
     """Score every schedule of nfe network calls; put the best, with its score, into the manifest under its family's name."""
     require_extra("train")
-    judge, source = _judge(data, bundle)
+    judge, source = _judge(data, bundle, value_range)
     rankings = _rankings(bundle, nfe, judge)
     facts = {"data": source, "images": len(judge.images), "samples": judge.samples, "seed": SEED}
     best = {name: ranking[0] for name, ranking in rankings.items()}
@@ -63,13 +64,15 @@ def _measure(scored: Scored) -> str:
     return "reconstruction_mse" if scored.schedule.from_image else "frechet_ratio"
 
 
-def _judge(data: str, bundle: Bundle) -> tuple[Judge, str]:
+def _judge(data: str, bundle: Bundle, value_range: ValueRange) -> tuple[Judge, str]:
     """A classifier fitted to most of the data; schedules are measured against the rest, of digits against their validation part."""
     from ..evaluation.classifier import train_classifier
     from ..evaluation.data import held_out
     from ..evaluation.quality import Judge
 
-    train, real = held_out(data, bundle.manifest.model, digits="validation")
+    train, real = held_out(data, bundle.manifest.model, "validation", value_range=value_range)
+    for note in dict.fromkeys((*train.notes, *real.notes)):
+        progress(f"note: {note}")
     progress(f"judge: a classifier fitted to {len(train)} images; schedules are measured against {len(real)} others")
     samples, reconstructed = min(len(train), MOST_SAMPLES), min(len(real), MOST_RECONSTRUCTED)
     return Judge(train_classifier(train), train, real, samples=samples, reconstructed=reconstructed), real.name

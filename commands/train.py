@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import config_option, force_option, json_option, known_fields, output_option, preset_option, progress, require_extra, result
+from .console import (
+    config_option,
+    force_option,
+    json_option,
+    known_fields,
+    output_option,
+    preset_option,
+    progress,
+    require_extra,
+    result,
+    value_range_option,
+)
+from .paths import PATH, PATH_OR_NAME
 
 if TYPE_CHECKING:
+    from ..runtime.images import ValueRange
     from ..training.trainer import Progress
 
 _PERIOD = 20  # steps between lines of progress where they replace one another, ×10 where they do not
@@ -20,11 +33,12 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
 @click.option(
     "--data",
     required=True,
+    type=PATH_OR_NAME,
     metavar="DATA",
-    help="digits, a FOLDER of images (sub-folders are classes), or an npz with images [and labels].",
+    help="digits, a FOLDER of images (sub-folders are classes), or an npz with images [, labels, classes].",
 )
-@output_option("The checkpoint to write, with a picture of samples beside it.")
-@click.option("--init", type=click.Path(path_type=Path), help="To fine-tune: a BCM or an iCT network, with edm a denoiser.")
+@output_option("The checkpoint to write, with a picture of samples beside it.", "file")
+@click.option("--init", type=PATH, help="To fine-tune: a BCM or an iCT network, with edm a denoiser.")
 @preset_option
 @config_option
 @click.option(
@@ -40,6 +54,7 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
 @click.option("--intervals", default=160, show_default=True, help="Of a BCM's finest noise grid; fewer suit runs under 2000 steps.")
 @click.option("--channels", default=32, show_default=True, help="Of the network at full resolution, a multiple of 8.")
 @click.option("--image-size", type=click.IntRange(1), help="Pixels; a folder's images are resized to it.")
+@value_range_option
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, or cuda.")
 @click.option("--resume", is_flag=True, help="Go on where a killed run of the same command stopped.")
@@ -58,13 +73,18 @@ def train(
     intervals: int,
     channels: int,
     image_size: int | None,
+    value_range: ValueRange,
     seed: int,
     device: str,
     resume: bool,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Train a bidirectional consistency model, class-conditional where the data has labels."""
+    """Train a bidirectional consistency model, class-conditional where the data has labels.
+
+    The names of a folder's sub-folders are the names of the classes, and are kept in the checkpoint. An npz file names its classes in
+    an array `classes`. With --init, classes of the same name are the same class.
+    """
     require_extra("train")
     from ..model.checkpoint import load_checkpoint
     from ..training.trainer import TrainOptions
@@ -72,7 +92,21 @@ def train(
 
     options = TrainOptions(steps, batch, learning_rate, intervals, channels, seed, objective)
     start = load_checkpoint(init, known_fields(preset, config_file)) if init else None
-    samples = run_training(data, output, options, _show, init=start, image_size=image_size, device=device, resume=resume, force=force)
+    for note in start.notes if start else ():
+        progress(f"note: {note}")
+    samples = run_training(
+        data,
+        output,
+        options,
+        _show,
+        init=start,
+        image_size=image_size,
+        value_range=value_range,
+        report=progress,
+        device=device,
+        resume=resume,
+        force=force,
+    )
     export = f"bcm-edge export {output} -o {output.with_suffix('.bundle')}"
     compare = f"bcm-edge evaluate BUNDLE --data DATA --baseline {output}"
     progress(f"samples: {samples}\nnext:\n  {compare if objective == 'edm' else export}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import LabelError
-from ..training.data import Dataset
+from ..training.dataset import Dataset
 
 FEATURES = 64
 EPOCHS, BATCH, RATE = 15, 64, 5e-3

@@ -18,7 +18,7 @@ from ..runtime.backends.base import Backend
 from ..runtime.chain import play
 from ..runtime.images import mean_squared_error
 from ..runtime.schedule import SIGMA_MAX, Schedule, parse_schedule
-from ..training.data import Dataset
+from ..training.dataset import Dataset
 from .classifier import Classifier
 from .distances import NEIGHBOUR, frechet_distance, kernel_distance, precision_recall, radii
 from .extractors import Extractor

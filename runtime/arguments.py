@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
+from .classes import label_of, listed
 from .images import ValueRange, in_signed_range
 from .pictures import from_uint8
 from .resources import check_memory
 from .schedule import SIGMA_MAX
 
 Seeds = int | Sequence[int] | np.ndarray
-Labels = int | Sequence[int] | np.ndarray | None
+Labels = int | str | Sequence[int | str] | np.ndarray | None
 
 MOST_DEVIATION = 10.0  # of latents; states at the highest noise level have 80
 
@@ -32,23 +33,35 @@ def check_seeds(seed: Seeds, n: int) -> list[int]:
     return seeds
 
 
-def check_labels(labels: Labels, n: int, classes: int | None) -> np.ndarray | None:
-    """int64 [N] for a model with classes, None for one without. Raises LabelError."""
+def check_labels(labels: Labels, n: int, classes: int | None, names: Sequence[str] | None = None) -> np.ndarray | None:
+    """int64 [N] for a model with classes, None for one without. names: of the classes, by which labels may call them. Raises LabelError."""
     if classes is None:
         if labels is not None:
             raise LabelError("this model has no classes, so it takes no labels")
         return None
     if labels is None:
-        raise LabelError(f"this model is class-conditional: give labels from 0 to {classes - 1} (--label on the command line)")
-    array = np.asarray(labels)
+        named = f" or one of the names {listed(names)}" if names else ""
+        raise LabelError(f"this model is class-conditional: give labels from 0 to {classes - 1}{named} (--label on the command line)")
+    array = _numbers(labels, classes, names)
     if array.dtype.kind not in "iu":
-        raise LabelError(f"labels must be integers, not {array.dtype}")
+        raise LabelError(f"labels must be integers or class names, not {array.dtype}")
     if array.ndim > 1 or (array.ndim == 1 and len(array) != n):
         raise LabelError(f"{array.size} labels were given for {n} images")
     if array.size and not (array.min() >= 0 and array.max() < classes):
         wrong = array.min() if array.min() < 0 else array.max()
         raise LabelError(f"label {wrong} is out of range; this model has classes 0 to {classes - 1}")
     return np.broadcast_to(array, n).astype(np.int64)
+
+
+def _numbers(labels: int | str | Sequence[int | str] | np.ndarray, classes: int, names: Sequence[str] | None) -> np.ndarray:
+    """The labels as an array, with numbers in place of names."""
+    if isinstance(labels, str):
+        return np.array(label_of(labels, classes, names))
+    if isinstance(labels, np.ndarray) and labels.dtype.kind == "U":
+        return np.array([label_of(word, classes, names) for word in labels.ravel().tolist()], np.int64).reshape(labels.shape)
+    if isinstance(labels, Sequence):
+        return np.asarray([label_of(label, classes, names) if isinstance(label, str) else label for label in labels])
+    return np.asarray(labels)
 
 
 def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "images", value_range: ValueRange = None) -> np.ndarray:

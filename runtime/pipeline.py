@@ -49,9 +49,10 @@ class BCM:
     """A model that generates and inverts. Arrays in and out are float32 [N, C, H, W]; images lie in [-1, 1], or are uint8.
 
     Common arguments. seed: an integer s, meaning s, s+1, … for the images in order, or one integer per image; all noise of an
-    image comes from its own seed. labels: an integer for all images or one per image, required exactly when the model has
-    classes. schedule: a name from `schedules`, or a program such as "80>2.4>0.002". on_move(index, move, state): called after
-    every network call. docs/tasks.md says what the tasks beyond generate, invert and reconstruct do, and how well.
+    image comes from its own seed. labels: a class for all images or one per image, by number or by a name of `classes`;
+    required exactly when the model has classes. schedule: a name from `schedules`, or a program such as "80>2.4>0.002".
+    on_move(index, move, state): called after every network call. docs/tasks.md says what the tasks beyond generate, invert and
+    reconstruct do, and how well.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, batch: int | None = None, value_range: ValueRange = None) -> None:
@@ -69,6 +70,11 @@ class BCM:
     def num_classes(self) -> int | None:
         """How many classes the model has; None if it takes no labels."""
         return self.bundle.manifest.model.num_classes
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes, in the order of their numbers; None where the model has no names."""
+        return self.bundle.manifest.model.classes
 
     @property
     def schedules(self) -> dict[str, str]:
@@ -159,7 +165,7 @@ class BCM:
         if len(a) != len(b):
             raise ImageError(f"{len(a)} images cannot be paired with {len(b)}")
         labels_b = labels if labels_b is None else labels_b
-        seeds, of_a, of_b = check_seeds(seed, len(a)), *(check_labels(of, len(a), self.num_classes) for of in (labels, labels_b))
+        seeds, of_a, of_b = check_seeds(seed, len(a)), *(self._labels(of, len(a)) for of in (labels, labels_b))
         start, end = (self._invert(x, inversion, seeds, of, on_move) for x, of in ((a, of_a), (b, of_b)))
         fractions = np.linspace(0, 1, frames)
         path = latents.slerp(start, end, fractions)
@@ -184,7 +190,7 @@ class BCM:
         """
         check_number(n * len(images), self.sample_shape, "variations")
         images = self._images(images)
-        seeds, of = check_seeds(seed, len(images)), check_labels(labels, len(images), self.num_classes)
+        seeds, of = check_seeds(seed, len(images)), self._labels(labels, len(images))
         found = self._invert(images, inversion, seeds, of, on_move)
         around = latents.nearby(found, strength, seeds, n)
         return self._each(around, schedule, seeds, None if of is None else np.repeat(of[:, None], n, axis=1), on_move)
@@ -316,8 +322,12 @@ class BCM:
         program, rows = self.schedule(schedule), self._rows(len(images), seed, labels)
         return np.concatenate([basic.invert(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
 
+    def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
+        """int64 [n], checked; None for a model without classes."""
+        return check_labels(labels, n, self.num_classes, self.classes)
+
     def _rows(self, n: int, seed: Seeds, labels: Labels) -> list[Rows]:
-        seeds, of = check_seeds(seed, n), check_labels(labels, n, self.num_classes)
+        seeds, of = check_seeds(seed, n), self._labels(labels, n)
         parts = [slice(start, min(start + self.batch, n)) for start in range(0, n, self.batch)]
         return [Rows(part, seeds[part], None if of is None else of[part]) for part in parts]
 

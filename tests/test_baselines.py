@@ -26,7 +26,7 @@ from bcm_edge.model.samplers import Solver, ddim, ddim_levels, ddpm_sigmas, heun
 from bcm_edge.runtime.backends.null import NullBackend
 from bcm_edge.runtime.chain import start_state
 from bcm_edge.runtime.schedule import parse_schedule
-from bcm_edge.training.data import Dataset
+from bcm_edge.training.dataset import Dataset
 from bcm_edge.training.denoising import Denoising, Noising, noised
 from bcm_edge.training.networks import network_for
 from bcm_edge.training.trainer import Trainer, TrainOptions, train

@@ -24,7 +24,7 @@ from bcm_edge.model.preconditioning import ConsistencyModel
 from bcm_edge.runtime.bundle import describe_files, open_bundle
 from bcm_edge.runtime.external_data import external_files
 from bcm_edge.runtime.parity import load_recording
-from bcm_edge.training.data import Dataset
+from bcm_edge.training.dataset import Dataset
 from bcm_edge.training.networks import network_for
 
 pytestmark = pytest.mark.numerical

@@ -37,8 +37,8 @@ def load_dataset(source: str, image_size: int | None = None, model: ModelFacts |
     elif is_array_file(path):
         dataset = _from_arrays(path, model, value_range)
     else:
-        problem = "is not a folder, npz or npy file" if path.exists() else "there is no such file or folder"
-        raise ImageError(f"data {source!r}: {problem}; give digits, a folder of images, or an .npz file")
+        problem = f"{source} is not a data set" if path.exists() else f"there is no file or folder {source}"
+        raise ImageError(f"{problem}; give digits, a folder of images, or an .npz file")
     if image_size not in (None, dataset.images.shape[2]):
         raise ImageError(f"{dataset.name}: {dataset.images.shape[2]} pixels wide, not {image_size}; only a folder's images are resized")
     if model is not None:
@@ -70,8 +70,8 @@ def _from_arrays(path: Path, model: ModelFacts | None, value_range: ValueRange) 
     if "images" not in arrays:
         raise ImageError(f"{path}: no array `images` in it (it has {', '.join(arrays) or 'none'})")
     labels, classes = _labels(arrays, path)
-    if labels is not None and classes is None and labels.size and labels.shape == (len(arrays["images"]),):
-        _check_counted(labels, path, model)
+    if model is None and labels is not None and classes is None and labels.shape == (len(arrays["images"]),):
+        _check_counted(labels, path)
     check_memory(8 * arrays["images"].size, f"{path}: its images as float32", "give fewer images")
     images = torch.from_numpy(images_from_array(arrays["images"], str(path), value_range))
     return Dataset(path.name, images, None if labels is None else torch.from_numpy(labels), classes)
@@ -106,11 +106,9 @@ def _numbered(labels: np.ndarray, classes: tuple[str, ...], path: Path) -> tuple
     return np.array([places[name] for name in names], np.int64)[rows].reshape(labels.shape), classes
 
 
-def _check_counted(labels: np.ndarray, path: Path, model: ModelFacts | None) -> None:
-    """Raise LabelError where numbers cannot be those of classes 0, 1, …; of a model's classes they may be any."""
-    if model is not None:
-        return
-    low, high = int(labels.min()), int(labels.max())
+def _check_counted(labels: np.ndarray, path: Path) -> None:
+    """Raise LabelError where numbers cannot be those of classes 0, 1, …, or most likely are those of classes 1, 2, …."""
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low < 0 or high >= len(labels):
         raise LabelError(f"{path}: labels count classes from 0, fewer than there are images; these go from {low} to {high}")
     if low == 1 and len(np.unique(labels)) == high:

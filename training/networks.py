@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import InputError
 from ..model.config import NetworkConfig
 from ..model.preconditioning import Preconditioned
-from .data import Dataset
+from .dataset import Dataset
 
 Model = TypeVar("Model", bound=Preconditioned)
 

@@ -28,10 +28,11 @@ from ..model.preconditioning import ConsistencyModel, Denoiser
 from ..model.samplers import Solver
 from ..runtime.chain import play
 from ..runtime.files import check_free, replacing
-from ..runtime.images import save_images
+from ..runtime.images import ValueRange, save_images
 from ..runtime.pipeline import BATCH
 from ..runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
-from .data import Dataset, digest, load_dataset
+from .data import load_dataset
+from .dataset import Dataset, digest
 from .denoising import Denoising, noised
 from .networks import fitting, network_for, new_model
 from .objective import Objective, draw, intervals_at
@@ -87,6 +88,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+Report = Callable[[str], None]
 
 
 def train(
@@ -97,6 +99,8 @@ def train(
     *,
     init: Checkpoint | None = None,
     image_size: int | None = None,
+    value_range: ValueRange = None,
+    report: Report = lambda line: None,
     device: str = "cpu",
     resume: bool = False,
     force: bool = False,
@@ -104,7 +108,7 @@ def train(
     """Train on `data` (see load_dataset) and write `output`, a safetensors checkpoint in fp16, with samples beside it.
 
     init: a checkpoint of the same objective to fine-tune, for "bcm" also an iCT network with its identity initialisation; it decides the
-    network and the image size.
+    network, the size and colour of images and the numbers of classes. report: gets lines about the data before the first step.
 
     The state file `output` + ".state" lets a killed run go on with resume=True (even with force) and is removed at the end. Returns the
     path of the samples. Raises InputError of some kind before the first step if anything given cannot be used, NonFiniteError if
@@ -118,11 +122,13 @@ def train(
     state = output.with_name(output.name + ".state")
     if state.exists() and not (resume or force):
         raise OutputError(f"{state} is of an unfinished run; --resume continues it, --force starts anew")
-    dataset = load_dataset(data, init.config.image_size if init else image_size)
+    dataset = load_dataset(data, image_size, init.facts if init else None, value_range)
     config = fitting(init.config, dataset) if init else network_for(dataset, options.channels)
+    for line in (*dataset.summary(config.num_classes), *(f"note: {note}" for note in dataset.notes)):
+        report(line)
     trainer = fit(dataset, config, options, state, on_progress, init=init, device=device, resume=resume)
     checkpoint = trainer.checkpoint()
-    save_checkpoint(output, trainer.average, config, checkpoint.schedules, checkpoint.provenance)
+    save_checkpoint(output, trainer.average, config, checkpoint.schedules, checkpoint.provenance, classes=checkpoint.classes)
     save_images(sample_sheet(checkpoint), pictures, force=True)
     state.unlink(missing_ok=True)
     return pictures
@@ -227,8 +233,8 @@ class Trainer:
     def checkpoint(self) -> Checkpoint:
         """The averaged weights, rounded as a file rounds them, on the CPU."""
         weights = {name: tensor.half().float().cpu() for name, tensor in self.average.items()}
-        schedules = DEFAULT_SCHEDULES if self.options.objective == "bcm" else {}
-        return Checkpoint(self.dataset.name, self.config, weights, schedules=schedules, provenance=self.provenance())
+        schedules, provenance = DEFAULT_SCHEDULES if self.options.objective == "bcm" else {}, self.provenance()
+        return Checkpoint(self.dataset.name, self.config, weights, schedules=schedules, provenance=provenance, classes=self.dataset.classes)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
