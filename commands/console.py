@@ -23,6 +23,7 @@ from ..runtime.engines.store import engines
 from ..runtime.images import VALUE_RANGES, parse_value_range
 from ..runtime.parity import MoveError
 from ..runtime.pipeline import BCM
+from .paths import PATH, OutputPath, Writes
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -37,20 +38,18 @@ precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), help="Of the graphs to play (default: of an engine built here, else the most exact held)."
 )
 preset_option = click.option("--preset", help="What a checkpoint's tensors do not tell, for a released network: imagenet64.")
-config_option = click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="The same as a JSON file with the authors' field names."
-)
+config_option = click.option("--config", "config_file", type=PATH, help="The same as a JSON file with the authors' field names.")
 value_range_option = click.option(
     "--value-range",
     type=click.Choice(list(VALUE_RANGES)),
     callback=lambda _context, _parameter, text: text and parse_value_range(text),
     help="Of float images in npz and npy files. Without it, images that have no value below 0 are refused.",
 )
-bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+bundle_argument = click.argument("bundle", type=PATH)
 
 
-def output_option(help: str) -> Callable[[Function], Function]:
-    return click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help=help)
+def output_option(help: str, writes: Writes = "either") -> Callable[[Function], Function]:
+    return click.option("-o", "--output", required=True, type=OutputPath(writes), help=help)
 
 
 def progress(line: str) -> None:

@@ -14,6 +14,7 @@ from ..runtime.files import replacing
 from ..runtime.images import SIGNED, mean_squared_error, save_images
 from ..runtime.pipeline import BCM, load
 from .console import force_option, json_option, progress, require_extra, result, table
+from .paths import OutputPath
 from .run import pairs
 
 GENERATIONS = ("one-step", "ancestral-2", "zigzag-3", "mixture-4")
@@ -24,7 +25,7 @@ QUALITY = 10  # of the JPEG compression that is undone
 
 
 @click.command(short_help="Everything once, with pictures.", epilog="Example:  bcm-edge demo -o demo")
-@click.option("-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option("-o", "--output", default="demo", show_default=True, type=OutputPath("folder"), help="The folder to write.")
 @force_option
 @json_option
 def demo(output: Path, force: bool, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from ..runtime.schedule import Schedule
 from ..runtime.tasks.constrained import COLOURING, UPSCALING, inpainting
 from ..runtime.tasks.restoration import restoration
 from .console import bundle_argument
+from .paths import PATH
 from .run import GUESS, GUESSABLE, Run, images_argument, run_options
 
 OUTPUT = "out.png (a grid if there are several), out.npz, or a folder."
@@ -37,9 +38,7 @@ def _filling_option(default: Schedule | None = None, said: str = "") -> Callable
 )
 @bundle_argument
 @images_argument
-@click.option(
-    "--mask", type=click.Path(path_type=Path), help="White where to fill: a picture, or npz with `masks` (default: transparency)."
-)
+@click.option("--mask", type=PATH, help="White where to fill: a picture, or npz with `masks` (default: transparency).")
 @_filling_option(said=" (default: 8 calls, with levels that follow the size of the images)")
 @beside_option
 @run_options(OUTPUT)

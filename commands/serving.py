@@ -19,7 +19,7 @@ PLATFORMS = ("tensorrt", "onnxruntime", "python")
     epilog="Example:  bcm-edge triton digits.bundle -o models --platform onnxruntime --schedules mixture-4",
 )
 @bundle_argument
-@output_option("The repository to write (a folder).")
+@output_option("The repository to write (a folder).", "folder")
 @click.option(
     "--platform", type=click.Choice(PLATFORMS), help="What plays single moves (default: tensorrt if engines are held, else onnxruntime)."
 )
