@@ -13,6 +13,8 @@ reports) are allowed and never read through it.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +23,7 @@ from ..errors import BundleError, ScheduleError
 from .cache import sha256
 from .classes import class_names
 from .external_data import external_files
+from .not_bundles import why_no_bundle
 from .schedule import Schedule, parse_schedule
 from .verdicts import Verdict
 
@@ -30,6 +33,7 @@ GOLDEN = "golden.npz"
 DIRECTIONS = ("forward", "inverse")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # the most exact first
 _MANIFEST_LIMIT = 16 << 20  # bytes; a manifest has a few thousand
+_POINTER_LIMIT = 1024  # bytes, by the specification of Git LFS
 
 
 @dataclass(frozen=True)
@@ -193,21 +197,29 @@ def _integer(value: Any, low: int, high: int = 1 << 62) -> int:
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest of a bundle, its files unchecked. Raises BundleError."""
-    file = path / MANIFEST
-    if not path.is_dir():
-        raise BundleError(
-            f"{path}: not a bundle ({'a file' if path.exists() else 'nothing there'}); make one with: bcm-edge export -o {path}"
-        )
-    if not file.is_file() or file.is_symlink():
-        raise BundleError(f"{path}: not a bundle, it has no {MANIFEST}")
-    if file.stat().st_size > _MANIFEST_LIMIT:
-        raise BundleError(f"{file}: too large to be a manifest")
     try:
-        return Manifest.from_json(json.loads(file.read_text()))
+        text = _manifest_text(path)
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        return Manifest.from_json(json.loads(text))
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ScheduleError, RecursionError) as error:
-        raise BundleError(f"{file}: not a valid manifest ({type(error).__name__}: {error})") from error
+        raise BundleError(f"{path / MANIFEST}: not a valid manifest ({type(error).__name__}: {error})") from error
+
+
+def _manifest_text(path: Path) -> bytes:
+    """Raises BundleError where there is no manifest that can be trusted to be this bundle's, OSError where it cannot be read."""
+    file = path / MANIFEST
+    if not path.is_dir() or not os.path.lexists(file):
+        raise BundleError(f"{path}: not a bundle {why_no_bundle(path, MANIFEST)}")
+    _check_links(path, MANIFEST)
+    if not file.is_file():
+        raise BundleError(f"{file}: not a file")
+    if file.stat().st_size > _MANIFEST_LIMIT:
+        raise BundleError(f"{file}: too large to be a manifest")
+    return file.read_bytes()
 
 
 def _inside(root: Path, name: str) -> Path:
@@ -220,14 +232,30 @@ def _inside(root: Path, name: str) -> Path:
 
 def _check_file(root: Path, name: str, facts: FileFacts) -> None:
     file = _inside(root, name)
+    _check_links(root, name)
     if not file.exists():
         raise BundleError(f"{root}: {name} is missing; export the bundle again or copy it whole")
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise BundleError(f"{root}: {name} is a link out of the bundle")
     if not file.is_file() or file.stat().st_size != facts.size:
         raise BundleError(f"{root}: {name} has {file.stat().st_size} bytes, the manifest says {facts.size}; it was changed or cut off")
     if sha256(file) != facts.sha256:
         raise BundleError(f"{root}: {name} is not the file that was exported (its sha256 differs from the manifest's)")
+
+
+def _check_links(root: Path, name: str) -> None:
+    """Raise BundleError for a file that lies outside the bundle behind a link. Links inside it are followed, as Kubernetes makes them."""
+    file = Path(os.path.realpath(root / name))
+    if not file.is_relative_to(os.path.realpath(root)):
+        copy = f"{root.resolve().name.removesuffix('.bundle')}-copy.bundle"
+        if not file.exists():
+            raise BundleError(
+                f"{root}: {name} is a link to {file}, which does not exist; copy the bundle again, with what its links lead to"
+            )
+        raise BundleError(
+            f"{root}: {name} is a link to a file outside the bundle, and such links are not followed (a Hugging Face cache is made of "
+            f"them); copy the files into a new bundle with: cp -rL {shlex.quote(str(root))} {shlex.quote(copy)}"
+        )
+    if file.is_file() and file.stat().st_size < _POINTER_LIMIT and file.read_bytes().startswith(b"version https://git-lfs"):
+        raise BundleError(f"{root}: {name} is a Git LFS pointer in place of the file; get the files with: git lfs pull")
 
 
 def _check_external_data(root: Path, graph: str, manifest: Manifest) -> None:
