@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, ImageError
-from ..model.weights_files import read_tensors
+from ..model.weights_files import read_weights
 from ..runtime.cache import sha256
 from ..runtime.images import to_uint8
 
@@ -73,7 +73,7 @@ def open_inception(weights: Path) -> Inception:
     Raises CheckpointError where the file is missing, holds more than tensors, or holds those of another network.
     """
     try:
-        tensors, _ = read_tensors(weights)
+        tensors = read_weights(weights).content
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {WANTED}") from error
     with torch.device("meta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +14,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..runtime import cache
 from ..runtime.bundle import ModelFacts
 from ..runtime.classes import class_names
 from ..runtime.files import replacing
+from ..runtime.resources import check_memory
 from .config import NetworkConfig
-from .infer_config import complete_ict, infer_config, is_ict
+from .infer_config import complete_ict, infer_config, is_ict, merged_fields
 from .preconditioning import ConsistencyModel, Denoiser
-from .weights_files import METADATA_KEY, digest, read_tensors
+from .state_dicts import check_values, find_network
+from .weights_files import METADATA_KEY, digest, read_weights
 
 Model = TypeVar("Model", ConsistencyModel, Denoiser)
 
@@ -35,13 +39,28 @@ class Checkpoint:
     schedules: dict[str, str] = field(default_factory=dict)  # name → text, where the file brings its own
     provenance: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None  # their names, where the file has names
+    files: tuple[Path, ...] = ()  # that were read: one, or an index and its shards
+    notes: tuple[str, ...] = ()  # for the user: which of a file's weights were taken
 
     @property
     def facts(self) -> ModelFacts:
         """What a bundle's manifest says of the network."""
         parameters = sum(tensor.numel() for tensor in self.state_dict.values())
         config = self.config
-        return ModelFacts(Path(self.name).stem, config.sample_shape, config.num_classes, parameters, config.to_json(), self.classes)
+        name = Path(self.name.removesuffix(".index.json")).stem
+        return ModelFacts(name, config.sample_shape, config.num_classes, parameters, config.to_json(), self.classes)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def sha256(self) -> str:
+        """Of the file, in hex; of several files, of the lines that sha256sum prints for them."""
+        if len(self.files) == 1:
+            return cache.sha256(self.files[0])
+        lines = "".join(f"{cache.sha256(file)}  {file.name}\n" for file in self.files)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     @property
     def objective(self) -> str:
@@ -90,19 +109,23 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
     known: configuration fields that the tensors cannot tell (image_size, num_head_channels) or that are to be checked against
     them; files written by this package bring their own. Raises CheckpointError.
     """
-    tensors, metadata = read_tensors(path)
-    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
-        raise CheckpointError(f"{path}: not a state dict; expected a mapping of names to tensors")
+    file = read_weights(path)
+    where, metadata = str(path), file.metadata
+    tensors, notes = find_network(file.content, where)
+    notes += check_values(tensors, where)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    config = infer_config(shapes, {**metadata.get("config", {}), **(known or {})}, str(path))
+    config = infer_config(shapes, merged_fields(metadata.get("config", {}), known or {}, where), where)
+    check_memory(config.image_memory, f"{where}: one image of {config.image_size} pixels a side", "check image_size")
     untrained = is_ict(shapes)
     if untrained:
         tensors = complete_ict(tensors)
-    state_dict = {name: tensor.detach().float() for name, tensor in tensors.items()}
-    _check_complete(config, state_dict, str(path))
-    _check_finite(state_dict, str(path))
-    classes = _classes(metadata, config, str(path))
-    return Checkpoint(path.name, config, state_dict, untrained, metadata.get("schedules", {}), metadata.get("provenance", {}), classes)
+    _check_complete(config, tensors, where)
+    state_dict = {name: tensor.detach().float().resolve_neg().contiguous() for name, tensor in tensors.items()}
+    _check_finite(state_dict, where)
+    classes = _classes(metadata, config, where)
+    schedules, provenance = metadata.get("schedules", {}), metadata.get("provenance", {})
+    name = file.files[0].name
+    return Checkpoint(name, config, state_dict, untrained, schedules, provenance, classes, file.files, tuple(notes))
 
 
 def save_checkpoint(

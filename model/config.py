@@ -85,6 +85,18 @@ class NetworkConfig:
         """Width of the conditioning vector: four times model_channels, as in ADM."""
         return 4 * self.model_channels
 
+    @property
+    def image_memory(self) -> int:
+        """Bytes that one image takes in the network at least: its activations at full resolution, or the largest attention's weights."""
+        side = self.image_size // self.patch_size
+        levels = [(2**level, mult * self.model_channels) for level, mult in enumerate(self.channel_mult)]
+        attention = [
+            4 * (channels // self.num_head_channels) * (side // factor) ** 4
+            for factor, channels in levels
+            if factor in self.attention_resolutions or factor == levels[-1][0]
+        ]
+        return max(4 * 2 * levels[0][1] * side**2, *attention)
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values; `from_json` reads them back."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -104,16 +116,19 @@ class NetworkConfig:
         for name, value in sequences.items():
             if not isinstance(value, (list, tuple)):
                 raise CheckpointError(f"{where}: {name} must be a list, not {value!r}")
-        return cls(**{**values, **{name: tuple(value) for name, value in sequences.items()}})
+        try:
+            return cls(**{**values, **{name: tuple(value) for name, value in sequences.items()}})
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: {error}") from None
 
 
 def read_fields(path: Path) -> dict[str, Any]:
     """Some or all configuration fields from a JSON file. Raises CheckpointError."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors write a byte order mark
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: not a JSON object of configuration fields")

@@ -14,28 +14,74 @@ from .config import NetworkConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# What the released ImageNet-64 tensors do not tell. Everything else, the depth of the -deep variant too, is read off them.
-PRESETS: dict[str, dict[str, Any]] = {"imagenet64": {"image_size": 64, "num_head_channels": 64}}
+# The released networks: what their tensors do not tell (image_size, num_head_channels), and what tells that a network is one of them.
+# The depth is read off the tensors, since there is a -deep variant.
+PRESETS: dict[str, dict[str, Any]] = {
+    "imagenet64": {
+        "image_size": 64,
+        "in_channels": 3,
+        "model_channels": 192,
+        "out_channels": 3,
+        "attention_resolutions": [4, 8],
+        "channel_mult": [1, 2, 3, 4],
+        "num_classes": 1000,
+        "num_head_channels": 64,
+        "resblock_updown": True,
+        "use_scale_shift_norm": False,
+        "norm_groups": 32,
+        "patch_size": 1,
+    }
+}
 
 _UP_BLOCK = re.compile(r"output_blocks\.\d+\.[12]\.(conv\.weight|in_layers\.2\.weight)$")
+
+
+def merged_fields(header: Mapping[str, Any], known: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields in a file's header and those that the user gives. Raises CheckpointError on a contradiction."""
+    for name in ("image_size", "num_head_channels", "norm_groups"):  # which no tensor tells
+        if name in header and name in known and header[name] != known[name]:
+            contradiction = f"the file says {name} = {header[name]!r}, {_source(known)} says {known[name]!r}"
+            raise CheckpointError(f"{where}: {contradiction}. The file brings its configuration; leave out --preset and --config")
+    return {**header, **known}
 
 
 def infer_config(shapes: Shapes, known: Mapping[str, Any], where: str) -> NetworkConfig:
     """The configuration that names and shapes tell, completed by `known` fields. Raises CheckpointError on a contradiction."""
     told = _told_by_tensors(shapes, where)
     for name, value in told.items():
-        given = tuple(known[name]) if isinstance(known.get(name), list) else known.get(name)
-        if name == "attention_resolutions" and isinstance(given, tuple):
-            given = tuple(sorted(given))
-        if name in known and given != value:
-            raise CheckpointError(f"{where}: the tensors say {name} = {value}, the configuration says {given}")
-    missing = [name for name in ("image_size", "num_head_channels") if name not in known]
-    if missing:
-        presets = " or ".join(f"--preset {name}" for name in PRESETS)
-        raise CheckpointError(
-            f"{where}: its tensors do not tell {' and '.join(missing)}; pass {presets}, or --config FILE.json with these fields"
-        )
+        if name in known and (given := _comparable(name, known[name])) != value:
+            message = f"{where}: the tensors say {name} = {value}, {_source(known)} says {given!r}"
+            if _preset(known):
+                message += "; a preset is for the released networks alone. Pass --config FILE.json with image_size and num_head_channels"
+            raise CheckpointError(message)
+    if missing := [name for name in ("image_size", "num_head_channels") if name not in known]:
+        fitting = [f"--preset {name}, or " for name, fields in PRESETS.items() if _fits(fields, told)]
+        advice = f"pass {''.join(fitting)}--config FILE.json with {'this field' if len(missing) == 1 else 'these fields'}"
+        raise CheckpointError(f"{where}: its tensors do not tell {' and '.join(missing)}; {advice}")
     return NetworkConfig.from_json({"resblock_updown": False, **known, **told}, where)
+
+
+def _fits(fields: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    """Whether nothing that tensors tell contradicts these fields."""
+    return all(_comparable(name, value) == told.get(name, _comparable(name, value)) for name, value in fields.items())
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """A field's value as `_told_by_tensors` has it: lists as tuples, attention_resolutions in order."""
+    if not isinstance(value, list):
+        return value
+    in_order = name == "attention_resolutions" and all(isinstance(item, int) for item in value)
+    return tuple(sorted(value)) if in_order else tuple(value)
+
+
+def _preset(known: Mapping[str, Any]) -> str | None:
+    """The preset that these fields are."""
+    return next((name for name, fields in PRESETS.items() if fields.items() <= known.items()), None)
+
+
+def _source(known: Mapping[str, Any]) -> str:
+    preset = _preset(known)
+    return f"--preset {preset}" if preset else "the configuration"
 
 
 def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:

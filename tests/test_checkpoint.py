@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,11 @@ KNOWN = {"image_size": 16, "num_head_channels": TINY.num_head_channels}
 def state_dict(config: NetworkConfig = TINY) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     return ConsistencyModel(config).network.state_dict()
+
+
+def shapes_of(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {name: tuple(t.shape) for name, t in ConsistencyModel(config).network.state_dict().items()}
 
 
 def official_file(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
@@ -60,16 +66,39 @@ def test_the_imagenet64_network_has_its_published_size():
     ids=["imagenet64", "imagenet64-deep", "tiny", "conv-resampling", "scale-shift", "one-level", "patches"],
 )
 def test_names_and_shapes_tell_the_configuration(config: NetworkConfig):
-    with torch.device("meta"):
-        shapes = {name: tuple(t.shape) for name, t in ConsistencyModel(config).network.state_dict().items()}
+    shapes = shapes_of(config)
     known = {"image_size": config.image_size, "num_head_channels": config.num_head_channels}
     if len(config.channel_mult) == 1:  # one level has nothing to resample, so nothing tells how it would
         known["resblock_updown"] = config.resblock_updown
     assert infer_config(shapes, known, "file") == config
 
 
-def test_the_preset_leaves_depth_to_the_tensors():
-    assert PRESETS["imagenet64"] == {"image_size": 64, "num_head_channels": 64}
+@pytest.mark.parametrize("depth", [3, 6])
+def test_the_preset_is_the_released_networks_of_any_depth(depth: int):
+    assert infer_config(shapes_of(replace(IMAGENET64, num_res_blocks=depth)), PRESETS["imagenet64"], "file").num_res_blocks == depth
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"in_channels": 1, "out_channels": 1},
+            "the tensors say in_channels = 1, --preset imagenet64 says 3; a preset is for the released",
+        ),
+        ({"num_classes": 10}, "the tensors say num_classes = 10, --preset imagenet64 says 1000"),
+        ({"num_classes": None}, "the tensors say num_classes = None, --preset imagenet64 says 1000"),
+        ({"channel_mult": (1, 2, 3)}, r"the tensors say channel_mult = \(1, 2, 3\), --preset imagenet64 says \(1, 2, 3, 4\)"),
+        ({"use_scale_shift_norm": True}, "the tensors say use_scale_shift_norm = True, --preset imagenet64 says False"),
+    ],
+)
+def test_the_preset_is_refused_for_other_networks(change: dict[str, Any], message: str):
+    with pytest.raises(BcmError, match=message):
+        infer_config(shapes_of(replace(IMAGENET64, **change)), PRESETS["imagenet64"], "file")
+
+
+def test_a_preset_is_proposed_where_the_tensors_fit():
+    with pytest.raises(BcmError, match=r"pass --preset imagenet64, or --config FILE\.json with these fields"):
+        infer_config(shapes_of(IMAGENET64), {}, "file")
 
 
 def test_official_files_load_as_the_tensors_they_hold(tmp_path: Path):
@@ -96,7 +125,7 @@ def test_own_files_bring_their_configuration(tmp_path: Path):
 
 def test_what_tensors_do_not_tell_is_asked_for(tmp_path: Path):
     path = official_file(tmp_path / "x.pt", state_dict())
-    with pytest.raises(BcmError, match="do not tell image_size and num_head_channels; pass --preset imagenet64, or --config"):
+    with pytest.raises(BcmError, match=r"do not tell image_size and num_head_channels; pass --config FILE\.json with these fields"):
         load_checkpoint(path)
 
 
