@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import LabelError, ShardError
+from ..errors import InputError, LabelError, ShardError
 from ..runtime.arguments import check_labels
 from ..runtime.images import ValueRange
 from ..runtime.pipeline import BATCH, BCM, load
+from ..runtime.resources import check_disk, check_memory
 from .console import (
     backend_option,
     bundle_argument,
@@ -44,6 +47,7 @@ TASKS = {  # task → the options that it takes
 }
 DEFAULTS = {"inversion": "invert-2", "schedule": "one-step", "strength": 0.2}
 NAMED = 5  # failed shards in the last line
+SHARD_BYTES = 1000  # of memory that a shard takes in lists
 EVERY = 5.0  # seconds between lines of progress where nobody watches
 
 
@@ -114,6 +118,7 @@ def map(
             note_engines(bcm.bundle, bcm.backend)
         programs = {name: str(bcm.bundle.schedule(options[name])) if options[name] else None for name in ("schedule", "inversion")}
         sources = find(dataset, task, bcm.sample_shape)
+        _check_size(sources, rows, seed, output, bcm)
         job = Job(
             task=task,
             schedule=programs["schedule"],
@@ -162,6 +167,19 @@ def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> lis
     if "labels" not in names(sources) and bcm.num_classes is not None:
         check_labels(None, 1, bcm.num_classes, bcm.classes)
     return None
+
+
+def _check_size(sources: Sequence[Source], rows: int, seed: int, output: Path, bcm: BCM) -> None:
+    """Raise InputError for a job whose outputs do not fit where they are to go, whose list of shards does not fit in memory, or whose
+    seeds grow too large."""
+    from ..jobs.job import JOB
+
+    images = sum(max(source.rows, 0) for source in sources)
+    check_memory(images // rows * SHARD_BYTES, f"the list of {images // rows} shards", "give fewer images, or more --rows")
+    if not (output / JOB).exists():  # a job that goes on has written a part already
+        check_disk(images * 4 * math.prod(bcm.sample_shape), output, f"{images} images", "give fewer, or another disk")
+    if seed + images > 2**64 and any("seeds" not in source.holds for source in sources):
+        raise InputError(f"--seed {seed} is too large for {images} images: seeds end at 2**64 - 1")
 
 
 class Watch:

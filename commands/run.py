@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -12,11 +13,12 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from ..errors import LabelError
+from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
 from ..runtime.chain import OnMove
-from ..runtime.images import SIGNED, ImageSet, ValueRange, check_output, lossy_note, read_images, save_images
+from ..runtime.images import CELL, SIGNED, ImageSet, ValueRange, check_output, lossy_note, read_images, save_images
 from ..runtime.pipeline import BATCH, BCM, load
+from ..runtime.resources import check_memory
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.classes import DRAWS
 from .console import (
@@ -72,6 +74,8 @@ class Run:
         if self.backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
         check_output(self.output, bcm.sample_shape[0], self.force, also)
+        if Path(os.path.realpath(self.output)) in {bundle.resolve() / name for name in bcm.bundle.manifest.files}:
+            raise OutputError(f"{self.output} is a file of the bundle; choose another name")
         if note := lossy_note(self.output, bcm.sample_shape[0]):
             progress(f"note: {note}")
         return bcm
@@ -117,7 +121,14 @@ class Run:
         work: Callable[[OnMove | None], T],
         calls: int | None = None,
     ) -> tuple[T, dict[str, Any]]:
-        """What `work` returns, done under a progress bar, and the facts of the run. calls: if not those of the program, once per batch."""
+        """What `work` returns, done under a progress bar, and the facts of the run. calls: if not those of the program, once per batch.
+
+        Raises InputError, before anything is done, for more images than a picture can show.
+        """
+        if self.output.suffix and self.output.suffix.lower() != ".npz":
+            channels, *sides = bcm.sample_shape
+            copies = 4 * channels * max(CELL, *sides) ** 2  # of an image's cell: enlarged, twice in the making of the grid, in Pillow
+            check_memory(n * copies, f"a picture of {n} images", "make fewer, or write them to .npz or a folder")
         with move_progress(program.nfe * -(-n // bcm.batch) if calls is None else calls, what) as on_move:
             started = time.perf_counter()
             values = work(on_move)

@@ -164,6 +164,7 @@ class BCM:
         a, b = self._images(a), self._images(b)
         if len(a) != len(b):
             raise ImageError(f"{len(a)} images cannot be paired with {len(b)}")
+        check_number(frames * len(a), self.sample_shape, "frames")
         labels_b = labels if labels_b is None else labels_b
         seeds, of_a, of_b = check_seeds(seed, len(a)), *(self._labels(of, len(a)) for of in (labels, labels_b))
         start, end = (self._invert(x, inversion, seeds, of, on_move) for x, of in ((a, of_a), (b, of_b)))

@@ -1,9 +1,10 @@
-"""What this process may use of the machine: processors and memory, with the limits of a container (cgroup v1 and v2)."""
+"""What this process may use of the machine: processors and memory, with the limits of a container (cgroup v1 and v2), and disks."""
 
 from __future__ import annotations
 
 import math
 import os
+import shutil
 from pathlib import Path
 
 from ..errors import InputError
@@ -36,6 +37,20 @@ def check_memory(needed: int, what: str, advice: str) -> None:
     available = available_memory()
     if available is not None and needed > available:
         raise InputError(f"{what} would take {_size(needed)} of memory, and {_size(available)} are available; {advice}")
+
+
+def check_disk(needed: int, folder: Path, what: str, advice: str) -> None:
+    """Raise InputError if `needed` bytes are more than what is free where a folder lies, or will lie.
+
+    what, advice: as in `check_memory`.
+    """
+    base = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    try:
+        free = shutil.disk_usage(base).free
+    except OSError:  # what is wrong with it is found where it is opened
+        return
+    if needed > free:
+        raise InputError(f"{what} would take {_size(needed)} of disk space, and {_size(free)} are free at {base}; {advice}")
 
 
 def _size(count: int) -> str:
