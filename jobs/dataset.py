@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import BcmError, ImageError, InputError
 from ..runtime.arrays import array_shapes, read_arrays, save_npz
 from ..runtime.cache import sha256
+from ..runtime.classes import labels_in
 from ..runtime.files import replacing
 from ..runtime.images import ValueRange, images_from_array
 from ..runtime.pictures import ignored_by_systems
@@ -119,7 +120,8 @@ def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]], others: 
 def read(
     path: str, start: int, stop: int, task: str, sample_shape: tuple[int, int, int], value_range: ValueRange = None
 ) -> dict[str, np.ndarray]:
-    """Rows [start, stop) of a file: images or latents float32 [n, C, H, W], and labels and seeds [n], as far as it has them.
+    """Rows [start, stop) of a file: images or latents float32 [n, C, H, W], and labels (integers or class names) and seeds [n], as far as
+    it has them.
 
     Raises ImageError for what cannot be read, or has another shape than the model takes.
     """
@@ -131,8 +133,9 @@ def read(
         rows = read_rows(file, start, stop, names, NAMES, sample_shape)
     n = stop - start
     for name, array in rows.items():
-        if len(array) != n or (name in ("labels", "seeds") and (array.ndim != 1 or array.dtype.kind not in "iu")):
-            raise ImageError(f"{file}: {name} must be {'integers, ' if name in ('labels', 'seeds') else ''}one per row")
+        kinds = {"labels": "iuU", "seeds": "iu"}.get(name)
+        if len(array) != n or (kinds and (array.ndim != 1 or array.dtype.kind not in kinds)):
+            raise ImageError(f"{file}: {name} must be {'integers, ' if kinds else ''}one per row")
     if "images" in rows:
         rows["images"] = images_from_array(rows["images"], str(file), value_range, sample_shape)
     if "latents" in rows and rows["latents"].shape[1:] != sample_shape:
@@ -144,6 +147,9 @@ def read(
 @functools.lru_cache(maxsize=1)  # ranges of one file follow one another
 def _arrays(path: str, task: str) -> dict[str, np.ndarray]:
     arrays = read_arrays(Path(path), "latents" if task == "generate" else "images")
+    labels, classes = labels_in(arrays, path)
+    if labels is not None and classes is not None:  # the model finds them by name
+        arrays["labels"] = np.array(classes)[labels]
     return {name: np.atleast_1d(array) for name, array in arrays.items() if name in NAMES}
 
 

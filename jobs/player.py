@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BcmError, BundleError, InputError
+from ..runtime.arguments import check_labels
 from ..runtime.images import SIGNED, parse_value_range
 from ..runtime.pipeline import BCM, load
 from .dataset import read, write
@@ -111,7 +112,7 @@ def _labels(bcm: BCM, job: Job, shard: Shard, given: dict[str, np.ndarray], seed
     if bcm.num_classes is None:
         return None
     if job.labels is None:
-        return given.get("labels")
+        return check_labels(given.get("labels"), shard.stop - shard.start, bcm.num_classes, bcm.classes)
     if job.labels == GUESS:
         return bcm.guess_labels(given["images"], seed=seeds)
     if len(job.labels) == 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from ..errors import LabelError
 
@@ -54,6 +56,44 @@ def labels_of(text: str, num_classes: int, names: Sequence[str] | None) -> list[
     """The classes of a list such as "3", "0,1,2" or "dog,cat". A text that is a name as a whole is not split. Raises LabelError."""
     whole = bool(names) and _normal(text) in names
     return [label_of(word, num_classes, names) for word in ([text] if whole else text.split(","))]
+
+
+def labels_in(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """(labels int64, class names) from the arrays of an npz file, None where it has none. Raises LabelError.
+
+    `labels`: integers, or names. `classes`: the names of all classes in the order of their numbers, by default those that `labels` has.
+    """
+    labels, names = arrays.get("labels"), arrays.get("classes")
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or labels is None):
+        wrong = "but no `labels`" if labels is None else f"of shape {list(names.shape)} and type {names.dtype}"
+        raise LabelError(f"{where}: has `classes` {wrong}; they must be a list of texts, the names of the classes that `labels` number")
+    if labels is None:
+        return None, None
+    if labels.dtype.kind not in "iuU":
+        raise LabelError(f"{where}: labels must be integers from 0, or class names, not {labels.dtype}")
+    try:
+        classes = None if names is None else class_names(names.tolist())
+        if labels.dtype.kind == "U":
+            words, rows = np.unique(labels, return_inverse=True)
+            used = class_names(words.tolist())
+            classes = classes or tuple(in_order(used))
+            return np.array([classes.index(name) for name in used], np.int64)[rows].reshape(labels.shape), classes
+    except ValueError as error:
+        raise LabelError(f"{where}: labels and `classes` cannot be used ({error})") from error
+    labels = labels.astype(np.int64)
+    if classes is not None and labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise LabelError(f"{where}: labels go from {labels.min()} to {labels.max()}, but `classes` names classes 0 to {len(classes) - 1}")
+    return labels, classes
+
+
+def in_order(names: Sequence[str]) -> list[str]:
+    """The names as classes are counted: in alphabetical order, or by value if all are different numbers."""
+    return sorted(names, key=int) if all_numbers(names) else sorted(names)
+
+
+def all_numbers(names: Sequence[str]) -> bool:
+    """Whether all names are numbers, and no two the same number."""
+    return all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names) and len({*map(int, names)}) == len(names)
 
 
 def listed(words: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ImageError, InputError, OutputError
 from .arrays import Arrays, is_array_file, read_arrays, save_npz
+from .classes import labels_in
 from .files import check_free, replacing
 from .pictures import INDEX, Survey, from_uint8, image_files, read_picture
 
@@ -31,7 +32,7 @@ TOLERANCE = 0.001  # by which rounding may lead out of a range
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: float32 [N, C, H, W] in [-1, 1]; names: one per image; labels: integers [N] where the source had them.
+    """images: float32 [N, C, H, W] in [-1, 1]; names: one per image; labels: integers or class names [N] where the source had them.
 
     note: what was converted or left out, in a line for people, or "".
     """
@@ -215,8 +216,10 @@ def _read_array_images(path: Path, sample_shape: tuple[int, int, int], value_ran
     if "images" not in arrays:
         raise ImageError(f"{path}: has no array `images` (it has {', '.join(arrays) or 'no arrays'})")
     images = images_from_array(arrays["images"], str(path), value_range, sample_shape)
-    labels = arrays.get("labels")
-    if labels is not None and (labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer)):
-        raise ImageError(f"{path}: labels must be {len(images)} integers, one per image")
+    labels, classes = labels_in(arrays, str(path))
+    if labels is not None and labels.shape != (len(images),):
+        raise ImageError(f"{path}: labels has shape {list(labels.shape)}, but there must be one label for each of {len(images)} images")
+    if labels is not None and classes is not None:
+        labels = np.array(classes)[labels]
     names = [f"{path.stem}[{i}]" for i in range(len(images))]
     return ImageSet(images, names, labels)

@@ -10,12 +10,12 @@ import torch
 from ..errors import ImageError, InputError, LabelError
 from ..runtime.arrays import is_array_file, read_arrays
 from ..runtime.bundle import ModelFacts
-from ..runtime.classes import class_names, listed
+from ..runtime.classes import labels_in
 from ..runtime.images import ValueRange, images_from_array
 from ..runtime.resources import check_memory
 from .dataset import Dataset, without_images
 from .folders import read_folder
-from .matching import in_order, matched
+from .matching import matched
 
 SPLIT_SEED = 2024  # of the digits' split; every number reported for them depends on it
 
@@ -69,41 +69,12 @@ def _from_arrays(path: Path, model: ModelFacts | None, value_range: ValueRange) 
     arrays = read_arrays(path, "images")
     if "images" not in arrays:
         raise ImageError(f"{path}: no array `images` in it (it has {', '.join(arrays) or 'none'})")
-    labels, classes = _labels(arrays, path)
+    labels, classes = labels_in(arrays, str(path))
     if model is None and labels is not None and classes is None and labels.shape == (len(arrays["images"]),):
         _check_counted(labels, path)
     check_memory(8 * arrays["images"].size, f"{path}: its images as float32", "give fewer images")
     images = torch.from_numpy(images_from_array(arrays["images"], str(path), value_range))
     return Dataset(path.name, images, None if labels is None else torch.from_numpy(labels), classes)
-
-
-def _labels(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """(labels int64, class names) of what an npz file holds, None where it has none. Raises LabelError."""
-    labels, names = arrays.get("labels"), arrays.get("classes")
-    if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or labels is None):
-        wrong = "but no `labels`" if labels is None else f"of shape {list(names.shape)} and type {names.dtype}"
-        raise LabelError(f"{path}: has `classes` {wrong}; they must be a list of texts, the names of the classes that `labels` number")
-    if labels is None:
-        return None, None
-    try:
-        classes = None if names is None else class_names(names.tolist())
-        if labels.dtype.kind == "U":
-            return _numbered(labels, classes or tuple(in_order(class_names(np.unique(labels).tolist()))), path)
-    except ValueError as error:
-        raise LabelError(f"{path}: {error}") from error
-    if labels.dtype.kind not in "iu":
-        raise LabelError(f"{path}: labels must be integers from 0, or class names, not {labels.dtype}")
-    return labels.astype(np.int64), classes
-
-
-def _numbered(labels: np.ndarray, classes: tuple[str, ...], path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Names as numbers."""
-    words, rows = np.unique(labels, return_inverse=True)
-    places = {name: label for label, name in enumerate(classes)}
-    names = class_names(words.tolist())
-    if unknown := [name for name in names if name not in places]:
-        raise LabelError(f"{path}: `labels` has {listed(unknown)}, which `classes` has not")
-    return np.array([places[name] for name in names], np.int64)[rows].reshape(labels.shape), classes
 
 
 def _check_counted(labels: np.ndarray, path: Path) -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from ..errors import ImageError, LabelError
-from ..runtime.classes import class_names, listed
+from ..runtime.classes import class_names, in_order, listed
 from ..runtime.pictures import SUFFIXES, Survey, folder_images, ignored_by_systems, picture_facts, read_picture
 from ..runtime.resources import check_memory
 from .dataset import Dataset
-from .matching import in_order
 
 Facts = tuple[bool, tuple[int, int]]  # of an image file: whether it is grey, (width, height)
 

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import LabelError
 from ..runtime.bundle import ModelFacts
-from ..runtime.classes import listed
+from ..runtime.classes import all_numbers, listed
 from .dataset import Dataset
 
 
@@ -26,21 +26,11 @@ def matched(dataset: Dataset, model: ModelFacts) -> Dataset:
         return _by_number(dataset, model.num_classes, model.classes)
     if model.classes is not None:
         return _by_name(dataset, dataset.classes, model.classes)
-    if in_numeric_order(dataset.classes) and all(int(name) < model.num_classes for name in dataset.classes):
+    if all_numbers(dataset.classes) and all(int(name) < model.num_classes for name in dataset.classes):
         numbers = [int(name) for name in dataset.classes]
         note = f"{dataset.name}: the model's classes have no names; names that are numbers are taken as its numbers"
         return _renumbered(dataset, numbers, None).noted(*([] if numbers == [*range(model.num_classes)] else [note]))
     return _by_position(dataset, dataset.classes, model.num_classes)
-
-
-def in_order(names: Sequence[str]) -> list[str]:
-    """The names as classes are counted: in alphabetical order, or by value if all are different numbers."""
-    return sorted(names, key=int) if in_numeric_order(names) else sorted(names)
-
-
-def in_numeric_order(names: Sequence[str]) -> bool:
-    """Whether all names are numbers, and no two the same number."""
-    return all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names) and len({*map(int, names)}) == len(names)
 
 
 def _by_number(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None) -> Dataset:

@@ -10,11 +10,13 @@ from torch import nn
 from ..errors import InputError
 from ..model.config import NetworkConfig
 from ..model.preconditioning import Preconditioned
+from ..runtime.resources import check_memory
 from .dataset import Dataset
 
 Model = TypeVar("Model", bound=Preconditioned)
 
 PATCHED = 24  # pixels; what is smaller is cheap enough as it is
+HELD = 100  # tensors of the size of the first level that a step holds at least; 200 to 290 were measured
 
 
 def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
@@ -52,6 +54,15 @@ def fitting(config: NetworkConfig, dataset: Dataset) -> NetworkConfig:
     if (dataset.num_classes is None) != (config.num_classes is None) or (dataset.num_classes or 0) > (config.num_classes or 0):
         raise InputError(f"{dataset.name}: it has {dataset.num_classes or 'no'} classes, the network {config.num_classes or 'none'}")
     return config
+
+
+def check_step(batch: int, channels: int, image_size: int, patch_size: int = 2) -> None:
+    """Raise InputError if no training step of such a network and batch fits in memory. channels: at the first level."""
+    check_memory(
+        4 * HELD * batch * channels * (image_size // patch_size) ** 2,
+        f"a training step of {batch} images of {image_size}×{image_size} pixels with {channels} channels",
+        "give a smaller --image-size, --batch or --channels",
+    )
 
 
 def new_model(kind: type[Model], config: NetworkConfig, seed: int) -> Model:

@@ -34,7 +34,7 @@ from ..runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
 from .data import load_dataset
 from .dataset import Dataset, digest
 from .denoising import Denoising, noised
-from .networks import fitting, network_for, new_model
+from .networks import check_step, fitting, network_for, new_model
 from .objective import Objective, draw, intervals_at
 
 WARM_UP = 100  # steps over which the learning rate rises from 0
@@ -122,6 +122,8 @@ def train(
     state = output.with_name(output.name + ".state")
     if state.exists() and not (resume or force):
         raise OutputError(f"{state} is of an unfinished run; --resume continues it, --force starts anew")
+    if image_size and device == "cpu":
+        check_step(options.batch, options.channels, image_size)  # before the images are read
     dataset = load_dataset(data, image_size, init.facts if init else None, value_range)
     config = fitting(init.config, dataset) if init else network_for(dataset, options.channels)
     for line in (*dataset.summary(config.num_classes), *(f"note: {note}" for note in dataset.notes)):
@@ -181,6 +183,8 @@ class Trainer:
     ) -> None:
         if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
             raise BackendError(f"device {device!r}: torch finds no such device here; use cpu")
+        if device == "cpu":
+            check_step(options.batch, config.model_channels, config.image_size, config.patch_size)
         self.dataset, self.config, self.options, self.device, self.done = dataset, config, options, device, 0
         self.model = new_model(Denoiser if options.objective == "edm" else ConsistencyModel, config, options.seed)
         self.init = init
