@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -98,7 +99,7 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
         errors = mean_squared_error(given.images, back)
         if not run.as_json:
             rows = [(name, f"{error:.5f}") for name, error in zip(given.names, errors, strict=True)]
-            click.echo(table(("image", "MSE"), [*rows, ("mean", f"{errors.mean():.5f}")]))
+            click.echo(table(("image", "MSE"), [*rows, ("mean", f"{errors.mean():.5f}")]), file=sys.stdout)
         run.report(bcm, {**facts, "mse": float(errors.mean()), "names": given.names, "mse_per_image": errors.tolist()})
 
 

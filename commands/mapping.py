@@ -198,7 +198,7 @@ class Watch:
             progress(f"{done.name} could not be done: {done.problem}")
         line = f"{self._done} of {self._shards} shards, {self._images / passed:.0f} images/s"
         if self._watched:
-            click.echo(f"\r{line}\033[K", err=True, nl=self._done == self._shards)
+            click.echo(f"\r{line}\033[K", file=sys.stderr, nl=self._done == self._shards)
         elif passed - self._said >= EVERY or self._done == self._shards:
             self._said = passed
             progress(line)

@@ -122,4 +122,4 @@ def _show(at: Progress) -> None:
     grid = [] if at.intervals is None else [f"{at.intervals} intervals"]
     losses = [f"{name} {value:.4f}" for name, value in at.losses.items()]
     line = "  ".join([f"step {at.step}/{at.steps}", *grid, *losses, f"{minutes}:{seconds:02} left"])
-    click.echo(f"\r{line}   " if terminal else line, err=True, nl=not terminal or at.step == at.steps)
+    click.echo(f"\r{line}   " if terminal else line, file=sys.stderr, nl=not terminal or at.step == at.steps)
