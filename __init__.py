@@ -5,12 +5,16 @@
     images = bcm.generate(16, schedule="mixture-4", labels=3)   # float32 [16, C, H, W] in [-1, 1]
     latents = bcm.invert(images, labels=3)                      # and back to the noise
 
-Importing this needs numpy and nothing else; a backend imports its library when a bundle is opened on it.
+Importing this needs numpy and nothing else; a backend imports its library when a bundle is opened on it. It switches off the telemetry
+of those libraries (runtime/privacy.py).
 """
 
 from .errors import BcmError
 from .runtime.pipeline import BCM, load
+from .runtime.privacy import switch_off_telemetry
 from .runtime.schedule import Schedule, parse_schedule
+
+switch_off_telemetry()
 
 __version__ = "0.1.0"
 __all__ = ["BCM", "BcmError", "Schedule", "__version__", "load", "parse_schedule"]

@@ -24,6 +24,7 @@ if __name__ == "__main__":  # run as a script: this checkout is the package, ins
 from . import BcmError, __version__
 from .commands.failures import asks_for_json, print_json, report
 from .commands.streams import prepare_streams
+from .runtime.privacy import keep_files_in_cache
 
 AS_JSON = "bcm_edge.as_json"  # in a context's meta: whether --json was given
 
@@ -91,6 +92,7 @@ class Commands(click.Group):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a process: its streams are made usable, and what escapes from a command ends in one line, too."""
         prepare_streams()
+        keep_files_in_cache()
         try:
             return self.main(*args, **kwargs)
         except Exception as error:

@@ -7,7 +7,6 @@ all that a graph with 8-bit integers needs from data, so it can be used again wi
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..errors import CalibrationError
 from ..runtime.backends.base import graph_inputs
 from ..runtime.bundle import DIRECTIONS, Bundle
 from ..runtime.schedule import Move, Schedule
+from ..runtime.temporary import temporary_folder
 from .trajectories import Samples, play_all
 
 CALIBRATION = "calibration.json"  # in a bundle
@@ -65,8 +65,8 @@ def measure_ranges(
 
     Raises CalibrationError if a direction is never played.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        backend = _WatchedBackend(bundle, Path(folder))
+    with temporary_folder() as folder:
+        backend = _WatchedBackend(bundle, folder)
         play_all(backend, schedules, samples, report)
         ranges = {direction: backend.ranges(direction) for direction in DIRECTIONS}
     texts = [str(schedule) for schedule in schedules]

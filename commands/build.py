@@ -166,7 +166,7 @@ def _summary(plan: BuildPlan) -> dict[str, Any]:
         "tensorrt": plan.tensorrt,
         "options": asdict(plan.options),
         "to_verify": plan.batches,
-        "timing_cache": str(plan.timing_cache),
+        "timing_cache": str(plan.timing_cache) if plan.timing_cache else None,
         "stale": {engine.name: reason for engine, reason in plan.stale()},
     }
 
@@ -188,7 +188,7 @@ def _dry(plan: BuildPlan) -> str:
         ("graphs", f"{', '.join(path.name for path in plan.bundle.graphs(o.precision).values())} ({weights:.1f} MB with weights)"),
         ("batch", f"{':'.join(map(str, o.batch))}, verified at {', '.join(map(str, plan.batches))}"),
         ("workspace", _workspace(plan)),
-        ("timing cache", str(plan.timing_cache)),
+        ("timing cache", str(plan.timing_cache or "none: there is no cache folder")),
         ("stale", "; ".join(f"{engine.name}: {reason}" for engine, reason in plan.stale()) or "nothing"),
     ]
     return "\n".join([f"would write {plan.folder}", *(f"  {what}: {value}" for what, value in rows)])

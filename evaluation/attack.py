@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from ..errors import InputError, MissingExtraError
+from ..runtime.privacy import home_folder
+from ..runtime.temporary import temporary_folder
 from .classifier import Classifier
 
 MISSING = "the attack needs the adversarial-robustness-toolbox; pip install 'bcm-edge[evaluate]'"
@@ -28,9 +30,10 @@ def square_attack(classifier: Classifier, images: np.ndarray, labels: np.ndarray
     """
     if budget < 0 or queries < 1:
         raise InputError(f"an attack needs a budget from 0 and at least 1 query, not {budget:g} and {queries}")
-    try:  # imported here: an optional extra, and one that takes seconds
-        from art.attacks.evasion import SquareAttack
-        from art.estimators.classification import BlackBoxClassifierNeuralNetwork
+    try:  # imported here: an optional extra, and one that takes seconds and writes into the home folder
+        with temporary_folder() as folder, home_folder(folder):
+            from art.attacks.evasion import SquareAttack
+            from art.estimators.classification import BlackBoxClassifierNeuralNetwork
     except ImportError as error:
         raise MissingExtraError(f"{MISSING} ({error})") from error
     if budget == 0:

@@ -7,19 +7,21 @@ import logging
 import os
 import secrets
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import JobError
+from ..errors import JobError, OutputError
+from ..runtime.cache import cache_directory
 from ..runtime.resources import processors
+from ..runtime.temporary import temporary_folder
 from .job import Job, Shard
 from .player import Done, Player
 
 LOCAL = "local"  # as an address: a Ray of this command's own, which ends with it
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # unless the user has set them himself
+ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # unless the user has set it himself; telemetry is off already (runtime/privacy.py)
+CLUSTER_FILE = "ray_bootstrap_config.yaml"  # in the home folder; where it lacks, Ray asks the network in which cloud it runs
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # whatever its name says: Ray then takes 127.0.0.1 for this machine's address
 STORE = 100 << 20  # bytes of a local object store: what passes through it are names and numbers
 BLOCKS = 2000  # tasks of Ray Data; of more shards than that a task has several
@@ -35,15 +37,15 @@ def connected(address: str, workers: int | None, threads: int) -> Iterator[int]:
     if address not in (LOCAL, "auto"):
         _check_answers(address)
     with (
-        tempfile.TemporaryDirectory(prefix="bcm-edge-", ignore_cleanup_errors=True) as folder,
-        _environment(address, Path(folder)),
+        temporary_folder() as folder,
+        _environment(address, folder),
         _quiet(),
     ):
         import ray
 
         try:
             with _silent_descriptor():
-                _start(address, workers or max(1, processors() // threads), threads, folder)
+                _start(address, workers or max(1, processors() // threads), threads, str(folder))
             yield _workers(address, workers, threads)
         finally:
             ray.shutdown()
@@ -80,9 +82,9 @@ def _start(address: str, workers: int, threads: int, folder: str) -> None:
         ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, **(options if address == LOCAL else {}))
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         told = str(error).strip().splitlines() or [type(error).__name__]
-        hint = (
-            "" if address == LOCAL else "; this machine must be one of its nodes, and where it asks for a token, RAY_AUTH_MODE=token be set"
-        )
+        hint = "; this machine must be one of its nodes, and where it asks for a token, RAY_AUTH_MODE=token be set"
+        if address == LOCAL:
+            hint = "; set TMPDIR to a folder with a shorter name, such as /tmp" if "AF_UNIX path length" in told[0] else ""
         raise JobError(f"--ray {address}: {told[0]}{hint}") from error
 
 
@@ -107,7 +109,8 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def _environment(address: str, folder: Path) -> Iterator[None]:
-    """The environment that Ray takes its settings from. Workers started here import this very package, installed or not."""
+    """The environment that Ray takes its settings from. Workers started here import this very package, installed or not, and have
+    the job's folder as their home."""
     values = {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()}
     if address.startswith(("127.", "localhost:", "[::1]:")):
         values |= LOOPBACK  # else it is exchanged for an address under which a cluster of loopback alone does not answer
@@ -115,6 +118,12 @@ def _environment(address: str, folder: Path) -> Iterator[None]:
         package = folder / "package" / __name__.partition(".")[0]
         package.parent.mkdir()
         package.symlink_to(Path(__file__).resolve().parent.parent)
+        home = folder / "home"
+        home.mkdir()
+        (home / CLUSTER_FILE).write_text("{}\n")
+        with contextlib.suppress(OutputError):  # there is no cache folder
+            values["BCM_EDGE_CACHE_DIR"] = str(cache_directory())
+        values["HOME"] = str(home)
         if "RAY_AUTH_MODE" not in os.environ:  # a token of this job's own; without one Ray leaves its own in the user's home
             values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         values |= {**LOOPBACK, "PYTHONPATH": os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])}

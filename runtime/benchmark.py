@@ -11,7 +11,6 @@ import importlib.util
 import math
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .chain import play
 from .noise import START_DRAW, standard_normal
 from .processes import python_command
 from .schedule import Schedule
+from .temporary import temporary_text
 
 Play = Callable[[], object]
 Turns = list[list[float]]  # seconds of every run that counts, turn by turn
@@ -181,7 +181,7 @@ def first_images(commands: Sequence[list[str]]) -> list[Start]:
 
 def _start(command: list[str]) -> Start:
     started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child:
+    with temporary_text() as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child:
         assert child.stdout
         line = child.stdout.readline()  # the images are there; what follows is the end of the process
         seconds = time.perf_counter() - started

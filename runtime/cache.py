@@ -1,6 +1,7 @@
 """The cache folder, and hashes of files that are not read again while the file stands untouched.
 
 $BCM_EDGE_CACHE_DIR, else $XDG_CACHE_HOME/bcm-edge, else ~/.cache/bcm-edge. Everything in it can be deleted while nothing runs.
+A cache that cannot be read or written costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -12,15 +13,32 @@ import os
 import time
 from pathlib import Path
 
+from ..errors import OutputError
+
+CACHE_FIX = "set BCM_EDGE_CACHE_DIR to a folder of your own"
 _SETTLED = 2.0  # seconds: a file changed more recently than this may change again within one tick of its clock
 
 
 def cache_directory() -> Path:
-    """Where this package keeps what it can make again."""
-    if chosen := os.environ.get("BCM_EDGE_CACHE_DIR"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bcm-edge"
+    """Where this package keeps what it can make again: an absolute path, of a folder that need not exist.
+
+    Raises OutputError where there is none: an unknown home folder, or a relative path in a current folder that was deleted.
+    """
+    chosen = os.environ.get("BCM_EDGE_CACHE_DIR")
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        if base.is_absolute():  # its specification has relative ones ignored
+            return base / "bcm-edge"
+        if Path(os.environ.get("HOME", "/")).is_absolute():
+            return Path.home() / ".cache" / "bcm-edge"
+        problem = f"HOME is {os.environ['HOME']!r}, which is not an absolute path"
+    except RuntimeError:
+        problem = f"BCM_EDGE_CACHE_DIR is {chosen!r}, and there is no such home folder" if chosen else "this user has no home folder"
+    except OSError:
+        problem = f"BCM_EDGE_CACHE_DIR is {chosen!r}, a relative path, and the current folder was deleted"
+    raise OutputError(f"no cache folder: {problem}; {CACHE_FIX}")
 
 
 def sha256(path: Path) -> str:
@@ -31,16 +49,20 @@ def sha256(path: Path) -> str:
     """
     stat = path.stat()
     identity = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-    memo = cache_directory() / "hashes" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(memo.read_text())
+    with contextlib.suppress(OutputError, OSError, ValueError, TypeError, KeyError):
+        known = json.loads(_memo(path).read_text())
         if known["identity"] == identity:
             return str(known["sha256"])
     digest = _read_and_hash(path)
     if time.time() - stat.st_ctime > _SETTLED:
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-            write_atomically(memo, json.dumps({"identity": identity, "sha256": digest}))
+        with contextlib.suppress(OutputError, OSError):
+            write_atomically(_memo(path), json.dumps({"identity": identity, "sha256": digest}))
     return digest
+
+
+def _memo(path: Path) -> Path:
+    """Where the hash of a file is remembered. Raises OutputError and OSError."""
+    return cache_directory() / "hashes" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BackendError, BcmError
+from ..errors import BackendError, BcmError, OutputError
 from .backends import REAL, backend_module
 from .backends.onnxruntime import threads
 from .bundle import Bundle, open_bundle
-from .cache import cache_directory
+from .cache import CACHE_FIX, cache_directory
 from .engines.gpu import Gpu, probe
 from .engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from .engines.store import Engine, engines, misfit
 from .environment import jetson
 from .jetpack import install_lines, jetpack, power_advice
+from .temporary import TEMPORARY_FIX, temporary_directory
 
 EXTRAS = {  # extra of pyproject.toml → (what it is for, the modules it brings)
     "export": ("exporting checkpoints", ("torch", "onnx", "onnxruntime", "safetensors")),
@@ -45,9 +46,9 @@ class Finding:
 
 
 def examine(bundle: Path | None = None) -> list[Finding]:
-    """Look at the machine, the backends, the extras, the cache and, if given, a bundle with its engines. TensorRT is imported where
+    """Look at the machine, the backends, the extras, the folders and, if given, a bundle with its engines. TensorRT is imported where
     there is a GPU, as nothing else tells its version on a Jetson; no other backend's library is."""
-    findings = [_machine(), *_jetson(), _gpu(), *_backends(), *_extras(), _cache()]
+    findings = [_machine(), *_jetson(), _gpu(), *_backends(), *_extras(), _cache(), _temporary()]
     if bundle is not None:
         findings += _bundle(bundle)
     return findings
@@ -120,14 +121,34 @@ def _extras() -> list[Finding]:
 
 
 def _cache() -> Finding:
-    folder = cache_directory()
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(existing).free / 1e9
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        return Finding(
-            "cache", False, f"{folder} cannot be written, so bundles open slowly", "set BCM_EDGE_CACHE_DIR to a folder of your own"
-        )
-    return Finding("cache", True, f"{folder} ({free:.1f} GB free)")
+    try:
+        folder = cache_directory()
+    except OutputError as error:
+        return Finding("cache", False, f"{str(error).removesuffix(f'; {CACHE_FIX}')}; bundles open slowly", CACHE_FIX)
+    existing = _existing(folder)
+    if not existing.is_dir():
+        return Finding("cache", False, f"{folder} cannot be made, as {existing} is not a folder; bundles open slowly", CACHE_FIX)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding("cache", False, f"{folder}: {existing} cannot be written; bundles open slowly", CACHE_FIX)
+    return Finding("cache", True, f"{folder} ({_free(existing)})")
+
+
+def _temporary() -> Finding:
+    try:
+        folder = temporary_directory()
+    except OutputError as error:
+        problem = str(error).removesuffix(f"; {TEMPORARY_FIX}")
+        return Finding("temporary files", False, f"{problem}; bench, build, calibrate and map need them", TEMPORARY_FIX)
+    return Finding("temporary files", True, f"{folder} ({_free(folder)})")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that can be seen."""
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))  # noqa: PTH110 (raises for none that cannot be read)
+
+
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free"
 
 
 def _bundle(path: Path) -> list[Finding]:

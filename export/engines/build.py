@@ -6,8 +6,8 @@ Needs TensorRT and neither torch nor onnx, so that it runs on the device.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +39,7 @@ from ...runtime.engines.store import (
 from ...runtime.files import replacing
 from ...runtime.parity import BOUNDS, MoveError, compare, load_recording, verdict_on
 from ...runtime.rewriting import update_manifest
+from ...runtime.temporary import temporary_folder
 from ...runtime.verdicts import Verdict
 from .child import Progress, Report, compile_in_child
 
@@ -66,9 +67,12 @@ class BuildPlan:
         return sorted({smallest, common if smallest < common < largest else (smallest + largest) // 2, largest})
 
     @property
-    def timing_cache(self) -> Path:
+    def timing_cache(self) -> Path | None:
+        """Where the times of kernels are kept; None without a cache folder."""
         name = "".join(letter if letter.isalnum() else "-" for letter in f"{self.gpu.name}-sm{self.gpu.capability}-trt{self.tensorrt}")
-        return cache_directory() / "tensorrt" / f"{name}.timing"
+        with suppress(OutputError):
+            return cache_directory() / "tensorrt" / f"{name}.timing"
+        return None
 
     def present(self) -> Engine | None:
         """The engine that this build would make, if it is there and whole."""
@@ -184,8 +188,8 @@ def _wider_lines(facts: EngineFacts) -> list[str]:
 
 def report_dla(plan: BuildPlan, report: Report) -> dict[str, Any]:
     """Direction → what a DLA could take of its graph (plans.OnDla). Nothing is built. Raises BackendError where there is none."""
-    with tempfile.TemporaryDirectory() as folder:
-        return compile_in_child(plan, Path(folder), report, lambda *_: None, dla=True)
+    with temporary_folder() as folder:
+        return compile_in_child(plan, folder, report, lambda *_: None, dla=True)
 
 
 def _verified(plan: BuildPlan, engine: Engine, report: Report) -> tuple[Verdict | None, list[MoveError]]:

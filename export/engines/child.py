@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from ...errors import BuildError
 from ...runtime.engines.gpu import is_out_of_memory
 from ...runtime.engines.store import workspace_limit
 from ...runtime.processes import python_command
+from ...runtime.temporary import temporary_text
 
 if TYPE_CHECKING:
     from .build import BuildPlan
@@ -38,11 +38,11 @@ def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Pr
         "sample_shape": plan.bundle.manifest.model.sample_shape,
         "options": asdict(plan.options),
         "device": plan.gpu.index,
-        "timing_cache": str(plan.timing_cache),
+        "timing_cache": str(plan.timing_cache) if plan.timing_cache else None,
         "dla": dla,
     }
     free: int | None = None
-    with tempfile.TemporaryFile("w+") as said, _child(said) as child:
+    with temporary_text() as said, _child(said) as child:
         assert child.stdin and child.stdout
         with suppress(BrokenPipeError):  # of a process that ended at once; why is known below
             child.stdin.write(json.dumps(request))

@@ -24,6 +24,7 @@ def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
         "",
         "Written by bcm-edge. A server that loads it needs " + NEEDS[platform] + ".",
         "",
+        "    export ORT_DISABLE_TELEMETRY=1     # for the server's own ONNX Runtime; the Python models set it themselves",
         "    tritonserver --model-repository=REPO --disable-auto-complete-config --exit-on-error=true",
         f"    python client.py --seed 7{'' if model.num_classes is None else ' --label 3'} -o image.png     # with Pillow",
         "",

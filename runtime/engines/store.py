@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import BackendError
+from ...errors import BackendError, OutputError
 from ..bundle import DIRECTIONS, PRECISIONS, Bundle, FileFacts
 from ..cache import cache_directory, sha256, write_atomically
 from .gpu import Gpu
@@ -238,14 +238,16 @@ def check_plans(engine: Engine) -> None:
 def remember(engine: Engine) -> None:
     """Note in the cache that this machine built these plans."""
     assert engine.facts
-    with suppress(OSError):  # a cache that cannot be written: the engine has to be asked for by name
+    with suppress(OSError, OutputError):  # a cache that cannot be written: the engine has to be asked for by name
         for known in engine.facts.files.values():
             write_atomically(_built_here(known.sha256), "")
 
 
 def is_remembered(engine: Engine) -> bool:
     """Whether this machine built these plans. A plan holds code, and its sha256 stands beside it in a folder that came from anywhere."""
-    return engine.facts is not None and all(_built_here(known.sha256).is_file() for known in engine.facts.files.values())
+    with suppress(OSError, OutputError):  # no cache, or one that cannot be read
+        return engine.facts is not None and all(_built_here(known.sha256).is_file() for known in engine.facts.files.values())
+    return False
 
 
 def _built_here(digest: str) -> Path:
