@@ -12,6 +12,8 @@ from .names import listed
 
 HEAD = 512  # bytes of a file that are looked at; a tar archive names itself at 257
 
+BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand before text: a byte order mark, spaces
+
 _OTHER_FRAMEWORK = "Give a torch state dict or safetensors: in torch, torch.save(network.state_dict(), 'weights.pt')"
 
 _BEGINNINGS = (  # (offset, bytes there, what the file is, what to do)
@@ -58,8 +60,13 @@ def describe_file(path: Path, head: bytes) -> str:
     return "not a checkpoint (neither safetensors nor a torch file)"
 
 
+def is_text(head: bytes) -> bool:
+    """Whether a file can begin so that is text, and no number in 8 bytes: lengths are small, so that their highest bytes are zero."""
+    return head.lstrip(BLANK)[:8].isascii() and b"\0" not in head[:8]
+
+
 def _describe_text(head: bytes) -> str | None:
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    text = head.lstrip(BLANK).lower()
     if text.startswith(_LFS):
         size = re.search(rb"\nsize (\d+)", text)
         megabytes = f" ({int(size[1]) / 1e6:.1f} MB)" if size else ""

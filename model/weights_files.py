@@ -25,7 +25,17 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..runtime.resources import check_memory
 from .names import listed, printable
-from .other_files import HEAD, describe_archive, describe_file, describe_folder, describe_pickle, describe_unpacked, is_unpacked
+from .other_files import (
+    BLANK,
+    HEAD,
+    describe_archive,
+    describe_file,
+    describe_folder,
+    describe_pickle,
+    describe_unpacked,
+    is_text,
+    is_unpacked,
+)
 
 METADATA_KEY = "bcm_edge"  # the one entry this package writes into a safetensors header: a JSON object
 
@@ -50,7 +60,7 @@ def read_weights(path: Path) -> WeightsFile:
     """
     path = _file_of(path)
     head = _head(path)
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and (shards := _shards(path)):
+    if is_text(head) and head.lstrip(BLANK).startswith(b"{") and (shards := _shards(path)):
         return _read_shards(path, shards)
     if (shard := _SHARD.fullmatch(path.name)) and int(shard["shards"]) > 1:
         index = path.with_name(f"{shard['name']}{shard['suffix']}.index.json")
@@ -93,8 +103,7 @@ def _head(path: Path) -> bytes:
 
 
 def _read_one(path: Path, head: bytes) -> WeightsFile:
-    is_text = head[:8].isascii() and b"\0" not in head[:8]  # safetensors begin with a length in 8 bytes, the highest ones zero
-    if head[8:9] == b"{" and not is_text:
+    if head[8:9] == b"{" and not is_text(head):  # the first 8 bytes are a length
         return _read_safetensors(path)
     if head[:2] == b"PK":
         return WeightsFile(_read_torch_archive(path), (path,))

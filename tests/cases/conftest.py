@@ -1,0 +1,30 @@
+"""What the cases share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from checkpoints import CONFIG, Weights
+from click.testing import Result
+from networks import random_model
+from refusals import refusal
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    """A network's weights as its trainer has them."""
+    return random_model().network.state_dict()
+
+
+@pytest.fixture
+def refuse_checkpoint(cli: Callable[..., Result], tmp_path: Path) -> Callable[[Path], str]:
+    """What `export` says of a path that it refuses, without the path."""
+
+    def run(path: Path) -> str:
+        message = refusal(cli("export", path, "--config", CONFIG, "--dry-run", "-o", tmp_path / "x.bundle"))
+        assert message.startswith(f"{path}: ")
+        return message.removeprefix(f"{path}: ")
+
+    return run
