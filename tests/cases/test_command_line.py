@@ -1,0 +1,309 @@
+"""The command line where something goes wrong: errors as JSON, interrupts, bugs, typing errors, paths and numbers as people write them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import Result
+from refusals import refusal
+
+from bcm_edge.cli import main
+from bcm_edge.commands.failures import explained
+from bcm_edge.commands.paths import OutputPath, UserPath
+from bcm_edge.commands.run import Run
+from bcm_edge.errors import InputError, ShardError
+
+COMMANDS = main.list_commands(click.Context(main))
+
+Cli = Callable[..., Result]
+Process = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def parameters(name: str) -> list[click.Parameter]:
+    command = main.get_command(click.Context(main), name)
+    assert command
+    return command.params
+
+
+@pytest.fixture
+def generate(cli: Cli, digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run `generate` in the test's folder, on the backend that computes nothing."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: cli("generate", digits_bundle, "--backend", "null", "--label", 3, *arguments)
+
+
+@pytest.fixture
+def patched(digits_bundle: Path, tmp_path: Path) -> Process:
+    """Run `generate` in a process in which saving the images does something else, as Python code says."""
+
+    def run(instead: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        code = (
+            "import os, signal, sys; from bcm_edge.commands import images; from bcm_edge.cli import main\n"
+            f"def save_images(*_, **__): {instead}\n"
+            "images.save_images = save_images; sys.argv[0] = 'bcm-edge'; main()"
+        )
+        words = ["generate", str(digits_bundle), "--backend", "null", "--label", "3", "-o", "out.png", *arguments]
+        return subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+# Errors as JSON
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("-o", "out.png", "--label", "99"), "LabelError", "label 99 is out of range"),
+        (("-o", "out.mp4"), "OutputError", "out.mp4: cannot write .mp4 files"),
+        (("-o", "-"), "OutputError", "-: results are not written to standard output"),
+        (("-o", "out.png", "--schedule", "80>x"), "ScheduleError", "schedule: "),
+        (("-o", "out.png", "--lable", "3"), "NoSuchOption", "No such option '--lable'"),
+        (("-o", "out.png", "-n", "many"), "BadParameter", "Invalid value for '-n' / '--number': 'many' is not a valid integer"),
+        ((), "MissingParameter", "Missing option '-o' / '--output'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_error_with_json_is_one_object_on_stdout(generate: Cli, arguments: tuple[str, ...], kind: str, message: str) -> None:
+    ended = generate(*arguments, "--json")
+    assert ended.exit_code == 2
+    (key, error), *others = json.loads(ended.stdout).items()
+    assert (key, others) == ("error", [])
+    assert (error["kind"], error["exit_code"]) == (kind, 2)
+    assert error["message"].startswith(message)
+    assert error["message"].splitlines()[0] in ended.stderr
+
+
+def test_unknown_command_with_json(cli: Cli) -> None:
+    ended = cli("generat", "digits.bundle", "--json")
+    assert json.loads(ended.stdout)["error"]["message"] == "No such command 'generat'; did you mean generate?"
+    assert ended.exit_code == 2
+
+
+def test_error_without_json_prints_nothing_on_stdout(generate: Cli) -> None:
+    assert refusal(generate("-o", "out.mp4")).startswith("out.mp4: cannot write .mp4 files")
+    assert generate("-o", "out.png", "--lable").stdout == ""
+    assert generate("-o", "out.png", "--", "--json").stdout == ""  # no option, but a bundle too many
+
+
+def test_failure_after_the_result_adds_no_second_object(generate: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = Run.report
+
+    def report(*arguments: Any) -> None:
+        printed(*arguments)
+        raise ShardError("one could not be done")
+
+    monkeypatch.setattr(Run, "report", report)
+    ended = generate("-o", "out.png", "--json")
+    assert (ended.exit_code, json.loads(ended.stdout)["output"]) == (1, "out.png")
+    assert ended.stderr.endswith("error: one could not be done\n")
+
+
+# What is no deliberate error
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_bug_says_that_it_is_one(patched: Process, tmp_path: Path, as_json: bool) -> None:
+    ended = patched("return {}['weights']", *(["--json"] if as_json else []))
+    assert ended.returncode == 70
+    message = "this is a bug in bcm-edge: KeyError: 'weights'; "
+    assert f"error: {message}" in ended.stderr and "--log-file" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    if as_json:
+        assert json.loads(ended.stdout)["error"]["kind"] == "KeyError"
+        assert json.loads(ended.stdout)["error"]["message"].startswith(message)
+    else:
+        assert ended.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("instead", "exit_code", "line"),
+    [
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted"),
+        ("raise MemoryError", 2, "error: not enough memory; give fewer images at a time, or a smaller --batch"),
+        ("open('/nowhere/file')", 2, "error: /nowhere/file: No such file or directory"),
+    ],
+    ids=["Ctrl-C", "memory", "file"],
+)
+def test_what_ends_a_command_is_one_line(patched: Process, instead: str, exit_code: int, line: str) -> None:
+    ended = patched(instead)
+    assert (ended.returncode, ended.stdout) == (exit_code, "")
+    assert ended.stderr == f"{line}\n"
+
+
+@pytest.mark.parametrize("said", ["[enforce fail at alloc_cpu.cpp:117] can't allocate memory: 8 bytes", "std::bad_alloc"])
+def test_library_without_memory_is_no_bug(said: str) -> None:
+    message, exit_code = explained(RuntimeError(f"{said}\nframe #0"))
+    assert message == f"not enough memory ({said}); give fewer images at a time, or a smaller --batch"
+    assert exit_code == 2
+
+
+def test_control_characters_of_a_name_are_escaped(cli: Cli) -> None:
+    assert refusal(cli("inspect", "a\nb\x1b[31m")).startswith("a\\nb\\x1b[31m: not a bundle (nothing there)")
+
+
+def test_interrupt_with_json(patched: Process) -> None:
+    ended = patched("os.kill(os.getpid(), signal.SIGINT)", "--json")
+    assert json.loads(ended.stdout)["error"] == {"kind": "KeyboardInterrupt", "message": "interrupted", "exit_code": 130}
+    assert ended.returncode == 128 + signal.SIGINT
+
+
+# Typing errors
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("generat", "generate"), ("inveret", "invert"), ("purfy", "purify"), ("trian", "train")])
+def test_misspelt_command(cli: Cli, typed: str, meant: str) -> None:
+    ended = cli(typed, "digits.bundle")
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.endswith(f"Error: No such command {typed!r}; did you mean {meant}?\n")
+
+
+def test_command_that_is_like_none(cli: Cli) -> None:
+    assert cli("frobnicate").stderr.endswith("Error: No such command 'frobnicate'; main --help lists them.\n")
+
+
+def test_no_command_shows_the_help(cli: Cli) -> None:
+    ended = cli()
+    assert ended.exit_code == 2
+    assert "  generate     Images from noise, or from latents." in ended.output
+
+
+# Paths
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_path_expands_the_home_folder(name: str) -> None:
+    for parameter in parameters(name):
+        assert not isinstance(parameter.type, click.Path) or isinstance(parameter.type, UserPath), parameter.name
+        if parameter.name in ("data", "dataset", "test"):
+            assert isinstance(parameter.type, UserPath)
+        if parameter.name in ("output", "picture"):
+            assert isinstance(parameter.type, OutputPath)
+
+
+def test_home_folder_behind_an_equals_sign(generate: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    ended = generate("--output=~/sub/out.png")
+    assert (ended.exit_code, ended.stdout) == (0, f"{tmp_path}/home/sub/out.png\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_home_folder_of_nobody(generate: Cli, tmp_path: Path) -> None:
+    message = refusal(generate("--output=~nobody-of-that-name/out.png"))
+    assert message.startswith("~nobody-of-that-name/out.png: there is no user 'nobody-of-that-name'; write ./~nobody")
+    (tmp_path / "~backup.npz").write_bytes(b"PK")  # as a shell's *.npz gives it
+    assert refusal(generate("--latents", "~backup.npz", "-o", "out.png")).startswith("~backup.npz: ")
+    assert generate("-o", "./~x.png").exit_code == 0 and (tmp_path / "~x.png").is_file()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if any(p.name == "output" for p in parameters(name))])
+@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_results_are_not_written_to_standard_output(cli: Cli, name: str, output: str) -> None:
+    expected = f"{output}: results are not written to standard output; give a name (./- for a file named -)"
+    assert refusal(cli(name, "-o", output)) == expected
+
+
+def test_file_named_as_standard_output(generate: Cli, tmp_path: Path) -> None:
+    assert generate("-o", "./-.png").exit_code == 0
+    assert generate("-o", "-n.png").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"-.png", "-n.png"}
+
+
+def test_empty_path(generate: Cli) -> None:
+    assert refusal(generate("-o", "")) == "the path of '-o' / '--output' is empty"
+
+
+def test_name_of_a_folder_for_a_file(generate: Cli, cli: Cli, tmp_path: Path) -> None:
+    message = "out.png/ ends in /, as a folder's name does, but a file is to be written; leave out the /"
+    assert refusal(generate("-o", "out.png/")) == message
+    assert refusal(cli("train", "--data", "digits", "-o", "weights/")).startswith("weights/ ends in /, ")
+    assert generate("-o", "pictures/").exit_code == 0
+    assert (tmp_path / "pictures" / "images.csv").is_file()
+
+
+def test_output_that_is_the_input_is_read_before_it_is_replaced(generate: Cli, cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    assert generate("-n", 2, "-o", "x.npz").exit_code == 0
+    assert refusal(cli("invert", digits_bundle, "x.npz", "-o", "x.npz")) == "x.npz exists already; --force replaces it"
+    assert cli("invert", digits_bundle, "x.npz", "-o", "x.npz", "--force").exit_code == 0
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["latents"].shape == (2, 1, 8, 8)
+
+
+def test_output_does_not_replace_what_it_is_made_from(generate: Cli, bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
+    assert generate("-n", 2, "-o", "x.npz").exit_code == 0
+    golden = bundle_copy / "golden.npz"
+    expected = f"{golden} is a file of the bundle; choose another name"
+    assert refusal(cli("invert", bundle_copy, "x.npz", "-o", golden, "--force")) == expected
+    (tmp_path / "my.safetensors").write_bytes(b"weights")
+    expected = "my.safetensors is the checkpoint itself, which the bundle would replace; choose another name"
+    assert refusal(cli("export", "my.safetensors", "-o", "my.safetensors", "--force")) == expected
+    assert (tmp_path / "my.safetensors").read_bytes() == b"weights"
+
+
+# Numbers
+
+
+def too_many(ended: Result, what: str) -> None:
+    message = refusal(ended)
+    assert message.startswith(what) and " would take " in message
+    assert " of memory, and " in message or " of disk space, and " in message
+
+
+def test_more_images_than_memory_holds(generate: Cli, cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    number = 10**20
+    too_many(generate("-n", number, "-o", "out.npz"), f"{number} images")
+    too_many(generate("-n", 10**12, "-o", "out.png"), f"{10**12} images")
+    too_many(cli("trace", digits_bundle, "--label", 3, "-n", number, "-o", "out.npz"), f"{2 * number} states")
+    assert generate("-n", 2, "-o", "x.npz").exit_code == 0
+    too_many(cli("variations", digits_bundle, "x.npz", "-n", number, "-o", "out.npz"), f"{2 * number} variations")
+    too_many(cli("interpolate", digits_bundle, "x.npz", "x.npz", "--frames", number, "-o", "out.npz"), f"{2 * number} frames")
+    too_many(cli("bench", digits_bundle, "--batch", number), f"{number} images of a batch")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_picture_of_more_images_than_memory_holds(generate: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bcm_edge.runtime.resources.available_memory", lambda: 10 << 20)
+    assert generate("-n", 1000, "-o", "out.npz").exit_code == 0
+    too_many(generate("-n", 1000, "-o", "out.png"), "a picture of 1000 images")
+
+
+@pytest.mark.parametrize(("number", "rows"), [(10**20, 1024), (10**15, 10**15), (10**12, 1)])
+def test_job_of_more_images_than_the_disk_holds(cli: Cli, digits_bundle: Path, tmp_path: Path, number: int, rows: int) -> None:
+    pytest.importorskip("ray")
+    ended = cli("map", digits_bundle, number, "--task", "generate", "--label", 3, "--rows", rows, "-o", tmp_path / "job")
+    too_many(ended, f"the list of {number // rows} shards" if rows < 10**15 else f"{number} images")
+    assert not (tmp_path / "job").exists()
+
+
+def test_seeds_end_at_64_bits(generate: Cli, cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    largest = 2**64 - 1
+    assert generate("--seed", largest, "-o", "out.npz").exit_code == 0
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert arrays["seeds"].tolist() == [largest]
+    for arguments in (("--seed", largest, "-n", 2), ("--seed", largest + 1)):
+        assert refusal(generate(*arguments, "-o", "more.npz")) == "seeds must lie in [0, 2**64)"
+    assert generate("--seed", -1, "-o", "more.npz").exit_code == 2
+    pytest.importorskip("ray")
+    ended = cli("map", digits_bundle, 10, "--task", "generate", "--label", 3, "--seed", largest, "-o", tmp_path / "job")
+    assert refusal(ended) == f"--seed {largest} is too large for 10 images: seeds end at 2**64 - 1"
+
+
+def test_batch_is_no_more_than_the_images(generate: Cli) -> None:
+    assert generate("--batch", 10**9, "-o", "out.png").exit_code == 0
+
+
+def test_number_in_python_is_refused_as_well(digits_bundle: Path) -> None:
+    from bcm_edge import load
+
+    with load(digits_bundle, "null") as bcm, pytest.raises(InputError, match=r"^100000000000000000000 images would take .* of memory"):
+        bcm.generate(10**20, labels=3)
