@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import click
 
 from ..errors import BackendError, NonFiniteError
 from ..runtime import benchmark
+from ..runtime.arguments import check_number
 from ..runtime.backends import NAMES, REAL, backend_module, open_backend
 from ..runtime.backends.base import Backend
 from ..runtime.backends.onnxruntime import threads
@@ -23,6 +23,7 @@ from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.environment import Others, environment
 from ..runtime.products import MATRIX, Peak, Product, open_products, peak_for, peaks, without_share_above_peak
 from ..runtime.schedule import Schedule
+from ..runtime.temporary import temporary_folder
 from .console import bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
 
 TORCH_FIRST_IMAGE = """
@@ -80,6 +81,7 @@ def bench(bundle: Path, schedule: str, batches: str, backend: str, precisions: s
     """
     opened = open_bundle(bundle)
     program, sizes = opened.schedule(schedule), parse_batches(batches)
+    check_number(sizes[-1], opened.manifest.model.sample_shape, "images of a batch")
     wanted = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
     surroundings = environment()  # before the measuring, whose own load would stand in it
     flop = benchmark.flop_per_call(opened.graphs(opened.precisions[0])["forward"])
@@ -134,8 +136,8 @@ def _candidates(
         yield candidates, not_run
         return
     require_extra("export")
-    with tempfile.TemporaryDirectory() as folder:
-        yield [*candidates, _of_torch(bundle, Path(folder))], not_run
+    with temporary_folder() as folder:
+        yield [*candidates, _of_torch(bundle, folder)], not_run
 
 
 def _of_bundle(bundle: Bundle, name: str, precision: str) -> Candidate:

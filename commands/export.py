@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ParityError
+from ..errors import OutputError, ParityError
 from .calibration import calibration_options, read_samples
 from .console import (
     config_option,
@@ -83,6 +84,8 @@ def export(
     from ..runtime.engines.store import engines_in
     from ..runtime.files import check_free
 
+    if checkpoint and os.path.realpath(output) == os.path.realpath(checkpoint):
+        raise OutputError(f"{output} is the checkpoint itself, which the bundle would replace; choose another name")
     check_free(output, force, marker=MANIFEST)
     if lost := [engine.name for engine in engines_in(output)]:
         progress(f"note: --force replaces {output} with {len(lost)} engines in it, which will have to be built again: {', '.join(lost)}")
@@ -109,7 +112,7 @@ def export(
     )
     classes = f", {config.num_classes} classes" if config.num_classes else ""
     shape = f"{config.in_channels}×{config.image_size}×{config.image_size}{classes}"
-    progress(f"checkpoint: {source} ({plan.parameters / 1e6:.2f} M parameters, {shape}, {loaded.size / 1e6:.1f} MB)")
+    progress(f"checkpoint: {loaded.files[0]} ({plan.parameters / 1e6:.2f} M parameters, {shape}, {loaded.size / 1e6:.1f} MB)")
     if dry_run:
         checks = "nothing" if no_verify else f"{len(plan.programs)} schedules at batch {', '.join(map(str, plan.batches))}"
         text = f"would write {output}: {', '.join(plan.files)} (weights in fp32: {4 * plan.parameters / 1e6:.1f} MB); would verify {checks}"
