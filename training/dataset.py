@@ -91,4 +91,4 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def _titled(label: int, classes: tuple[str, ...] | None) -> str:
-    return f"{label} {classes[label]}" if classes else str(label)
+    return f"{label} {classes[label]}" if classes and classes[label] != str(label) else str(label)

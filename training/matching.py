@@ -16,9 +16,9 @@ from .dataset import Dataset
 def matched(dataset: Dataset, model: ModelFacts) -> Dataset:
     """The data with the labels that the model knows its classes by; a note says what was assumed.
 
-    By name where both have names. A model without names knows its classes by number: folders whose names are numbers are those
-    classes, other names are taken in their order, which needs as many as the model has. Raises LabelError where a class of the
-    data is unknown to the model, or nothing says which one it is.
+    By name where both have names. A model without names knows its classes by number: names that are numbers are those classes,
+    other names are taken in their order, which needs as many as the model has. Raises LabelError where a class of the data is
+    unknown to the model, or nothing says which one it is.
     """
     if dataset.labels is None or model.num_classes is None:
         return dataset
@@ -26,10 +26,8 @@ def matched(dataset: Dataset, model: ModelFacts) -> Dataset:
         return _by_number(dataset, model.num_classes, model.classes)
     if model.classes is not None:
         return _by_name(dataset, dataset.classes, model.classes)
-    if all_numbers(dataset.classes) and all(int(name) < model.num_classes for name in dataset.classes):
-        numbers = [int(name) for name in dataset.classes]
-        note = f"{dataset.name}: the model's classes have no names; names that are numbers are taken as its numbers"
-        return _renumbered(dataset, numbers, None).noted(*([] if numbers == [*range(model.num_classes)] else [note]))
+    if all_numbers(dataset.classes):
+        return _by_value(dataset, [int(name) for name in dataset.classes], model.num_classes)
     return _by_position(dataset, dataset.classes, model.num_classes)
 
 
@@ -60,6 +58,16 @@ def _by_name(dataset: Dataset, names: tuple[str, ...], wanted: tuple[str, ...]) 
     return _renumbered(dataset, numbers, wanted).noted(
         *([] if same else [f"{dataset.name}: classes are numbered as in the model, by name: {listed(moved)}"])
     )
+
+
+def _by_value(dataset: Dataset, numbers: list[int], num_classes: int) -> Dataset:
+    if max(numbers) >= num_classes:
+        raise LabelError(
+            f"{dataset.name}: its classes have the names {listed(list(map(str, numbers)))}, but the model has classes 0 to "
+            f"{num_classes - 1} without names; name the folders by the model's numbers"
+        )
+    note = f"{dataset.name}: the model has no class names; names that are numbers are taken as its numbers"
+    return _renumbered(dataset, numbers, None).noted(*([] if numbers == [*range(num_classes)] else [note]))
 
 
 def _by_position(dataset: Dataset, names: tuple[str, ...], num_classes: int) -> Dataset:
