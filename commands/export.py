@@ -70,10 +70,10 @@ def export(
 ) -> None:
     """Export CHECKPOINT to a bundle: a file, or digits (the default) or mnist, the models inside this package.
 
-    Reads official ema_*.pt files and safetensors. The graphs are compared with torch over whole schedules before anything is
-    published; exit code 1, and no bundle, if they disagree by more than the bound of their precision: 1e-4 (fp32), 5e-3 (fp16),
-    2e-2 (bf16), 6e-2 (int8) relative L2 after every move. For int8 the ranges of activations are measured on --data, by default
-    on images that the model makes itself.
+    Reads official ema_*.pt files, safetensors, also in shards through their index, and what training loops save. The graphs are
+    compared with torch over whole schedules before anything is published; exit code 1, and no bundle, if they disagree by more than
+    the bound of their precision: 1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16), 6e-2 (int8) relative L2 after every move. For int8 the
+    ranges of activations are measured on --data, by default on images that the model makes itself.
     """
     require_extra("export")
     from ..calibration.ranges import read_calibration

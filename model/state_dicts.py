@@ -82,7 +82,8 @@ def _look_for_networks(content: Any) -> tuple[list[Network], list[str]]:
     """The networks, the outermost first; and the places of lists of averaged tensors, as some libraries save them."""
     networks: list[Network] = []
     unnamed: list[str] = []
-    queue, seen = deque([((), content)]), 0
+    queue: deque[tuple[tuple[Any, ...], Any]] = deque([((), content)])
+    seen = 0
     while queue and seen < _CONTAINERS:
         keys, value = queue.popleft()
         seen += 1

@@ -249,9 +249,9 @@ def _read_shards(index: Path, shards: dict[str, str]) -> WeightsFile:
     for name in names:
         path = index.parent / name
         held = _read_one(path, _head(path)).content
-        promised = {tensor for tensor, file in shards.items() if file == name}
-        if not isinstance(held, Mapping) or (wrong := sorted(map(str, promised ^ held.keys()))):
-            differing = f" in {listed(wrong, 3)}" if isinstance(held, Mapping) else ""
-            raise CheckpointError(f"{index}: the index and its shard {name} differ{differing}; download both again")
+        if not isinstance(held, Mapping):
+            raise CheckpointError(f"{path}: no shard of a state dict, but a value of type {type(held).__name__}")
+        if wrong := sorted(map(str, held.keys() ^ {tensor for tensor, file in shards.items() if file == name})):
+            raise CheckpointError(f"{index}: the index and its shard {name} differ in {listed(wrong, 3)}; download both again")
         tensors |= held
     return WeightsFile(tensors, (index, *(index.parent / name for name in names)))
