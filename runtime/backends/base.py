@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from ...errors import BackendError
 from ..schedule import Move
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 
 class Backend(Protocol):
-    """An opened model. The chain calls `play_move` once per network evaluation."""
+    """An opened model. The chain calls `play_move` once per network evaluation. Any number of threads may share it."""
 
     name: str
     precision: str  # of the graphs it plays
@@ -31,7 +36,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the backend holds. It cannot play afterwards."""
+        """Free what the backend holds. Moves that other threads have begun are played to their end; later ones raise BackendError."""
         ...
 
 
@@ -56,6 +61,33 @@ class DeviceBackend(Backend, Protocol):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The last state as pixels, uint8 [N, C, H, W], clipped and rounded on the device; and bool [N]: which were finite."""
         ...
+
+
+class Opened(Generic[Key, Value]):
+    """Values that are made at their first use: each once, however many threads ask for it at the same time."""
+
+    def __init__(self, make: Callable[[Key], Value]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._values: dict[Key, Value] | None = {}  # None: closed
+
+    def get(self, key: Key) -> Value:
+        """The value of a key. Raises BackendError after `close`, and what making the value raises."""
+        with self._lock:
+            if self._values is None:
+                raise closed_error()
+            if key not in self._values:
+                self._values[key] = self._make(key)
+            return self._values[key]
+
+    def close(self) -> None:
+        """Drop all values. One that a thread still uses lives until that thread is done with it."""
+        with self._lock:
+            self._values = None
+
+
+def closed_error() -> BackendError:
+    return BackendError("this model has been closed; load the bundle again")
 
 
 def graph_inputs(x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> dict[str, np.ndarray]:

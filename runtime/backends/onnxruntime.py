@@ -1,41 +1,32 @@
 """ONNX Runtime on the CPU: the default everywhere.
 
 A session is not opened on the bundle's graphs but on what ONNX Runtime's optimiser makes of them for this processor, kept in
-the cache: convolution weights already in blocked order, in a file that is memory-mapped and never copied. That takes loading
-the ImageNet-64 network to 0.2 processor seconds and 0.1 GB of its own memory a direction; both map one file.
+the cache (optimised.py): convolution weights already in blocked order, in a file that is memory-mapped and never copied. That takes
+loading the ImageNet-64 network to 0.2 processor seconds and 0.1 GB of its own memory a direction; both map one file.
 """
 
 from __future__ import annotations
 
-import contextlib
-import filecmp
-import hashlib
 import importlib.util
-import json
 import os
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import BackendError, OutputError
-from ..bundle import DIRECTIONS, Bundle
-from ..cache import cache_directory, sha256
-from ..files import replacing
+from ..bundle import Bundle
+from ..log import log, timed
 from ..resources import processors
 from ..schedule import Move
-from .base import first_line, graph_inputs
+from .base import Opened, first_line, graph_inputs
 
 if TYPE_CHECKING:
     import onnxruntime
 
-ENTRY = "entry.json"  # in a cache entry: the sha256 of every other file there
-LAYOUT = 1  # of a cache entry; raised when what is written there changes
-
 
 class OnnxRuntimeBackend:
-    """Sessions of both directions, each opened at its first move."""
+    """Sessions of both directions, each opened at its first move. Threads may run one session at the same time."""
 
     name = "onnxruntime"
 
@@ -45,12 +36,12 @@ class OnnxRuntimeBackend:
         self.precision = precision
         self.sample_shape = sample_shape
         self.num_classes = num_classes
-        self.device = f"CPU, {threads()} threads" + ("" if optimised else ", no cache")
+        self.device = f"CPU, {threads()} threads"
         if precision == "fp16":
             self.device += ", computed in float32"
         self._graphs = graphs
         self._optimised = optimised
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions: Opened[str, onnxruntime.InferenceSession] = Opened(self._open_direction)
 
     def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
         session = self._session(move.graph)
@@ -60,20 +51,17 @@ class OnnxRuntimeBackend:
             raise BackendError(f"ONNX Runtime cannot play {move} at batch {len(x)}: {first_line(error)}") from error
 
     def close(self) -> None:
-        self._sessions.clear()
+        self._sessions.close()
 
     def _session(self, direction: str) -> onnxruntime.InferenceSession:
-        if direction not in self._sessions:
-            self._sessions[direction] = self._open(self._graphs[direction])
-        return self._sessions[direction]
+        return self._sessions.get(direction)
+
+    def _open_direction(self, direction: str) -> onnxruntime.InferenceSession:
+        with timed(f"{self.name}: opening {self._graphs[direction]}"):
+            return self._open(self._graphs[direction])
 
     def _open(self, graph: Path) -> onnxruntime.InferenceSession:
-        import onnxruntime
-
-        options = _options()
-        if self._optimised:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return _open_session(graph, options)
+        return open_optimised(graph) if self._optimised else open_session(graph, session_options())
 
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
@@ -85,14 +73,17 @@ def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
 
 
 def open(bundle: Bundle, precision: str) -> OnnxRuntimeBackend:
-    """Open a bundle's graphs, from the cache where it can be written, as they are where it cannot."""
-    graphs, model = bundle.graphs(precision), bundle.manifest.model
+    """Open a bundle's graphs in their optimised form, or as they are where that cannot be had; `device` says why."""
+    from .optimised import optimised_graphs
+
+    model = bundle.manifest.model
     try:
-        entry = _optimised_entry(bundle, precision)
-        optimised = {d: entry / d / "model.onnx" for d in DIRECTIONS}
-        return OnnxRuntimeBackend(optimised, True, model.sample_shape, model.num_classes, precision)
-    except (OutputError, BackendError):  # a cache that is read-only or full; a graph that cannot be opened says so at its first move
-        return OnnxRuntimeBackend(graphs, False, model.sample_shape, model.num_classes, precision)
+        return OnnxRuntimeBackend(optimised_graphs(bundle, precision), True, model.sample_shape, model.num_classes, precision)
+    except (OutputError, BackendError) as error:  # a cache that cannot be written; a graph that cannot be opened says so at its first move
+        backend = OnnxRuntimeBackend(bundle.graphs(precision), False, model.sample_shape, model.num_classes, precision)
+        backend.device += f", no cache ({error})"
+        log.info("onnxruntime: the bundle's graphs are opened as they are: %s", error)
+        return backend
 
 
 def threads() -> int:
@@ -104,12 +95,12 @@ def threads() -> int:
     return processors()
 
 
-def _options() -> onnxruntime.SessionOptions:
+def session_options() -> onnxruntime.SessionOptions:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
-    options.log_severity_level = 3  # errors; it warns that an optimised file fits this processor only, which the cache key sees to
+    options.log_severity_level = 4  # fatal: every error is raised as well, and warnings say that an optimised file fits this processor only
     return options
 
 
@@ -117,12 +108,13 @@ def open_serialised(model: bytes, folder: Path) -> onnxruntime.InferenceSession:
     """A session on a model in memory whose weights lie in files of a folder. Raises what ONNX Runtime raises."""
     import onnxruntime
 
-    options = _options()
+    options = session_options()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+def open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A session on a graph. Raises BackendError."""
     import onnxruntime
 
     try:
@@ -131,59 +123,10 @@ def _open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxrunti
         raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {first_line(error)}") from error
 
 
-def _optimised_entry(bundle: Bundle, precision: str) -> Path:
-    """The cache entry of a bundle's graphs, made if it is not there or damaged. Raises OutputError where the cache cannot be written."""
+def open_optimised(graph: Path) -> onnxruntime.InferenceSession:
+    """A session on a graph that was optimised before. Raises BackendError."""
     import onnxruntime
 
-    facts = [LAYOUT, bundle.hashes(precision), onnxruntime.__version__, _processor()]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    entry = cache_directory() / "onnxruntime" / key
-    if _is_whole(entry):
-        return entry
-    with replacing(entry, force=True, marker="forward") as folder:  # over a damaged one, or one that another process just made
-        _optimise(bundle.graphs(precision), folder)
-    return entry
-
-
-def _optimise(graphs: dict[str, Path], folder: Path) -> None:
-    """Write DIRECTION/model.onnx and DIRECTION/weights.bin, the weights once where they are equal."""
-    import onnxruntime
-
-    for direction, graph in graphs.items():
-        (folder / direction).mkdir(parents=True)
-        options = _options()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.optimized_model_filepath = str(folder / direction / "model.onnx")
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        _open_session(graph, options)
-    first, second = (folder / direction / "weights.bin" for direction in graphs)
-    files = {"forward/weights.bin": sha256(first)}
-    if filecmp.cmp(first, second, shallow=False):
-        files["inverse/weights.bin"] = files["forward/weights.bin"]
-        linked = folder / "linked"
-        with contextlib.suppress(OSError):  # no hard links here: the second copy stays
-            os.link(first, linked)
-            linked.replace(second)
-    else:
-        files["inverse/weights.bin"] = sha256(second)
-    files |= {f"{direction}/model.onnx": sha256(folder / direction / "model.onnx") for direction in graphs}
-    (folder / ENTRY).write_text(json.dumps(files))
-
-
-def _is_whole(entry: Path) -> bool:
-    try:
-        files = json.loads((entry / ENTRY).read_text())
-        names = {f"{direction}/{name}" for direction in DIRECTIONS for name in ("model.onnx", "weights.bin")}
-        return set(files) == names and all(sha256(entry / name) == digest for name, digest in files.items())
-    except (OSError, ValueError, TypeError, AttributeError):
-        return False
-
-
-def _processor() -> str:
-    """What decides the layout of optimised weights: the architecture and the processor's instruction sets."""
-    flags = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next((line.split(":", 1)[1].strip() for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.machine()} {flags or platform.processor()}"
+    options = session_options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return open_session(graph, options)

@@ -5,7 +5,7 @@ embedding above all) stay exact. A whole network under OpenVINO's own bfloat16 h
 computed in float32 here without a word, so this backend does not take one.
 
 Shapes are static, one compiled network per direction and batch size: a dynamic batch costs 11 to 41 %. Compiled networks are
-kept in the cache.
+kept in the cache. A request holds the inputs and outputs of one inference, so each thread takes one of its own for a move.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import BackendError
+from ...errors import BackendError, OutputError
 from ..bundle import Bundle
 from ..cache import cache_directory
+from ..log import log
 from ..schedule import Move
-from .base import first_line, graph_inputs
+from .base import Opened, first_line, graph_inputs
 from .onnxruntime import threads
 
 if TYPE_CHECKING:
@@ -42,28 +45,48 @@ class OpenVinoBackend:
         self.device = f"CPU, {threads()} threads"
         self._graphs = bundle.graphs(precision)
         self._core = openvino.Core()
-        self._requests: dict[tuple[str, int], openvino.InferRequest] = {}
+        self._networks: Opened[tuple[str, int], _Network] = Opened(self._compile)
 
     def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
-        request = self._request(move.graph, len(x))
+        network = self._networks.get((move.graph, len(x)))
         try:
-            return np.array(request.infer(graph_inputs(x, noise, move, labels))[0])
+            return network.play(graph_inputs(x, noise, move, labels))
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot play {move} at batch {len(x)}: {first_line(error)}") from error
 
     def close(self) -> None:
-        self._requests.clear()
+        self._networks.close()
 
-    def _request(self, direction: str, batch: int) -> openvino.InferRequest:
-        key = direction, batch
-        if key not in self._requests:
-            try:
-                model = self._core.read_model(self._graphs[direction])
-                model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
-                self._requests[key] = self._core.compile_model(model, "CPU", _cached_properties()).create_infer_request()
-            except RuntimeError as error:
-                raise BackendError(f"OpenVINO cannot open {self._graphs[direction]}: {first_line(error)}") from error
-        return self._requests[key]
+    def _compile(self, key: tuple[str, int]) -> _Network:
+        direction, batch = key
+        started = time.perf_counter()
+        try:
+            model = self._core.read_model(self._graphs[direction])
+            model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
+            compiled = self._core.compile_model(model, "CPU", _cached_properties())
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot open {self._graphs[direction]}: {first_line(error)}") from error
+        source = "from the cache" if compiled.get_property("LOADED_FROM_CACHE") else "compiled"
+        log.info("openvino: %s graph at batch %d: %s in %.3f s", direction, batch, source, time.perf_counter() - started)
+        return _Network(compiled)
+
+
+class _Network:
+    """A compiled network and its idle requests: as many are made as threads play at the same time."""
+
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        self._compiled = compiled
+        self._idle: deque[openvino.InferRequest] = deque()  # its pop and append are safe between threads
+
+    def play(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """The first output, a new array. Raises RuntimeError; a request that failed is not used again."""
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        output = np.array(request.infer(inputs)[0])  # a copy: the request's own array is overwritten by its next inference
+        self._idle.append(request)
+        return output
 
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
@@ -85,8 +108,8 @@ def compile_properties() -> dict[str, Any]:
 
 def _cached_properties() -> dict[str, Any]:
     properties = compile_properties()
-    cache = cache_directory() / "openvino"
-    with contextlib.suppress(OSError):  # a cache that cannot be written: compiled anew each time
+    with contextlib.suppress(OSError, OutputError):  # a cache that cannot be written: compiled anew each time
+        cache = cache_directory() / "openvino"
         cache.mkdir(parents=True, exist_ok=True)
         if os.access(cache, os.W_OK):
             properties["CACHE_DIR"] = str(cache)

@@ -20,7 +20,7 @@ from ..engines.gpu import Gpu, free_memory, is_out_of_memory, probe
 from ..engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..engines.store import Engine, check_plans, find_engine, plan_hashes
 from ..schedule import Move
-from .base import first_line
+from .base import closed_error, first_line
 
 if TYPE_CHECKING:
     from ..engines.device_chain import DeviceChain
@@ -99,6 +99,8 @@ class TensorRtBackend:
         noisy = tuple(noise is not None for noise in noises)
         key = (tuple(moves), noisy, self._size_for(n), pixels)
         with self._lock, self._explained(f"playing {len(moves)} moves at batch {n}"):
+            if self._stream.is_closed:
+                raise closed_error()
             self._device.set_current()  # of this thread
             if key not in self._chains:
                 self._chains[key] = self._new_chain(*key)

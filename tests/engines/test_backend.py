@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from agreement import assert_images_agree, assert_pixels_show
+from shared_use import assert_closing_is_safe, assert_threads_agree
 
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
@@ -143,15 +143,11 @@ def test_closing_twice_is_no_error(built_bundle: Path, record: ModuleType):
 
 
 def test_threads_take_turns(built_bundle: Path, record: ModuleType):
-    bcm = bcm_edge.load(built_bundle, "tensorrt")
-    expected = [bcm.generate(2, seed=seed, labels=3) for seed in range(4)]
-    found: dict[int, np.ndarray] = {}
-    threads = [threading.Thread(target=lambda s=seed: found.update({s: bcm.generate(2, seed=s, labels=3)})) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(np.array_equal(found[seed], expected[seed]) for seed in range(4))
+    assert_threads_agree(built_bundle, "tensorrt", "fp32")
+
+
+def test_a_model_can_be_closed_while_others_play(built_bundle: Path, record: ModuleType):
+    assert_closing_is_safe(built_bundle, "tensorrt", "fp32")
 
 
 def test_a_plan_that_was_changed_is_not_given_to_tensorrt(built_copy: Path, record: ModuleType):

@@ -1,9 +1,12 @@
-"""The ONNX Runtime backend: threads, the cache of optimised graphs, one copy of the weights."""
+"""The ONNX Runtime backend: threads, the cache of optimised graphs, one copy of the weights, the proof of an entry."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from agreement import assert_images_agree
 
 import bcm_edge
 from bcm_edge.errors import BackendError
+from bcm_edge.runtime.backends import optimised
 from bcm_edge.runtime.backends.onnxruntime import threads
+from bcm_edge.runtime.parity import compare, load_recording
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def test_both_directions_map_one_weights_file(digits_bundle: Path, empty_cache: 
     with bcm_edge.load(digits_bundle) as bcm:
         bcm.reconstruct(bcm.generate(1, labels=3), labels=3)
         (entry,) = (empty_cache / "onnxruntime").iterdir()
-        files = [entry / direction / "weights.bin" for direction in ("forward", "inverse")]
+        files = [entry / direction / "optimised.bin" for direction in ("forward", "inverse")]
         assert files[0].stat().st_ino == files[1].stat().st_ino
         assert files[0].stat().st_size > 1_000_000
         if Path("/proc/self/maps").exists():  # mapped, not read into memory of our own
@@ -55,7 +60,7 @@ def test_an_entry_serves_the_next_start(digits_bundle: Path, empty_cache: Path):
     assert (entry / "forward" / "model.onnx").stat().st_mtime_ns == made
 
 
-@pytest.mark.parametrize("name", ["forward/weights.bin", "inverse/model.onnx", "entry.json"])
+@pytest.mark.parametrize("name", ["forward/optimised.bin", "inverse/model.onnx", "entry.json"])
 def test_a_damaged_entry_is_rebuilt(digits_bundle: Path, empty_cache: Path, name: str):
     first = picture(digits_bundle)
     (entry,) = (empty_cache / "onnxruntime").iterdir()
@@ -64,6 +69,75 @@ def test_a_damaged_entry_is_rebuilt(digits_bundle: Path, empty_cache: Path, name
     (entry / name).write_bytes(content)
     assert_images_agree(picture(digits_bundle), first)
     assert (entry / name).read_bytes() != bytes(content)
+
+
+def test_an_entry_has_played_a_move_of_each_direction(digits_bundle: Path, empty_cache: Path):
+    picture(digits_bundle)
+    (entry,) = (empty_cache / "onnxruntime").iterdir()
+    proof = json.loads((entry / "entry.json").read_text())["proof"]
+    assert set(proof) == {"forward", "inverse"} and all(0 <= distance <= 1e-4 for distance in proof.values())
+
+
+@pytest.mark.parametrize("proof", [{}, {"forward": 0.0}, {"forward": 0.0, "inverse": 0.1}, {"forward": 0.0, "inverse": float("nan")}, None])
+def test_an_entry_without_its_proof_is_not_whole(digits_bundle: Path, empty_cache: Path, proof: dict[str, float] | None):
+    first = picture(digits_bundle)
+    (entry,) = (empty_cache / "onnxruntime").iterdir()
+    facts = json.loads((entry / "entry.json").read_text())
+    (entry / "entry.json").write_text(json.dumps(facts["files"] if proof is None else {**facts, "proof": proof}))
+    assert_images_agree(picture(digits_bundle), first)
+    rebuilt = json.loads((entry / "entry.json").read_text())["proof"]
+    assert set(rebuilt) == {"forward", "inverse"} and all(0 <= distance <= 1e-4 for distance in rebuilt.values())
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> list[Path]:
+    """Change the weights of every optimised forward graph before it is opened; returns the graphs, one per entry that was made."""
+    made: list[Path] = []
+    open_optimised = optimised.open_optimised
+
+    def open_changed(graph: Path) -> Any:
+        if graph.parent.name == "forward":
+            made.append(graph)
+            weights = graph.with_name("optimised.bin")
+            weights.write_bytes(change(weights.read_bytes()))
+        return open_optimised(graph)
+
+    monkeypatch.setattr(optimised, "open_optimised", open_changed)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda weights: weights[4096:] + weights[:4096], "own optimised forward graph gives other images, relative L2 "),
+        (lambda weights: weights[:-4096], "cannot play its own optimised forward graph"),
+    ],
+    ids=["other offsets", "too short"],
+)
+def test_graphs_that_fail_the_proof_are_not_played(
+    digits_bundle: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes], reason: str
+):
+    made = spoil(monkeypatch, change)
+    for _ in range(2):  # the second time the refusal is remembered
+        with bcm_edge.load(digits_bundle, "onnxruntime", precision="fp32") as bcm:
+            assert reason in bcm.backend.device and ", no cache (ONNX Runtime 1." in bcm.backend.device
+            errors = compare(bcm.backend, load_recording(bcm.bundle), (2,), 1e-4)
+            assert errors and all(error.ok for error in errors)
+    assert len(made) == 1
+    (refused,) = (empty_cache / "onnxruntime").iterdir()
+    assert reason in refused.read_text()
+    refused.unlink()
+    monkeypatch.undo()
+    monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(empty_cache))
+    with bcm_edge.load(digits_bundle, "onnxruntime", precision="fp32") as bcm:
+        assert "no cache" not in bcm.backend.device
+
+
+def test_a_graph_that_gives_nan_has_no_entry(digits_bundle: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(optimised, "standard_normal", lambda *_: np.full((1, 1, 8, 8), np.nan, np.float32))
+    with bcm_edge.load(digits_bundle, "onnxruntime") as bcm:
+        assert "forward.onnx gives NaN or infinity, so its optimised form cannot be proved" in bcm.backend.device
+        assert np.isfinite(bcm.generate(1, labels=3)).all()
+    assert not list((empty_cache / "onnxruntime").iterdir())
 
 
 def test_a_cache_that_cannot_be_made_costs_nothing_but_time(digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

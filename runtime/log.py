@@ -1,0 +1,28 @@
+"""The log of this package: the logger `bcm_edge` of Python's logging, which says nothing until a program gives it a handler.
+
+    import logging
+    logging.basicConfig(level=logging.INFO)     # everything that is logged from here on, on stderr
+
+INFO: what a report of a problem needs (the bundle, the backend and why, cache entries, times). ERROR: why a command failed, with the
+traceback. The command line writes it with --verbose and --log-file (commands/log.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger("bcm_edge")
+log.addHandler(logging.NullHandler())  # or Python would print errors on stderr where no handler is set
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Log how long the block took, also where it ends with an error. what: the subject of the message."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        log.info("%s: %.3f s", what, time.perf_counter() - started)
