@@ -38,6 +38,9 @@ def load(
     model: (-1, 1); (0, 1), which is converted; None takes [-1, 1] and refuses arrays without a value below 0, which most likely lie in
     [0, 1]. Raises BundleError if the bundle is damaged or lacks
     the precision, BackendError if the backend cannot run here.
+
+    Threads may share the model: every method can be called from several threads at the same time, on every backend, and gives each what
+    it gives alone. On a GPU they take turns. After `close`, calls raise BackendError; those under way are finished first or refused.
     """
     if batch is not None and batch < 1:
         raise InputError(f"batch must be at least 1, not {batch}")

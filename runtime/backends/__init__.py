@@ -7,10 +7,12 @@ play that bundle on it either) and `open(bundle, precision) -> Backend`.
 from __future__ import annotations
 
 import importlib
+import logging
 from types import ModuleType
 
 from ...errors import BackendError, InputError
 from ..bundle import Bundle
+from ..log import log, timed
 from .base import Backend
 
 PREFERENCE = {  # what `auto` tries on the processor for each precision, the best first, as docs/performance.md measured it
@@ -34,6 +36,7 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
         if precision not in PREFERENCE:
             raise InputError(f"{precision!r} is no precision; there are {', '.join(PREFERENCE)}")
         bundle.graphs(precision)
+    log.info("bundle: %s (%s), precisions %s", bundle.path, bundle.manifest.model.name, ", ".join(bundle.precisions))
     if name == "auto":
         name, precision = choose(bundle, precision)
     module = backend_module(name)
@@ -41,7 +44,13 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
         precision = precision or bundle.precisions[0]
     if reason := module.unavailable(precision):
         raise BackendError(f"{name}: {reason}")
-    return module.open(bundle, precision)
+    with timed(f"backend {name}: opening"):
+        backend: Backend = module.open(bundle, precision)
+    log.info("backend %s: playing %s on %s", name, backend.precision, backend.device)
+    if log.isEnabledFor(logging.INFO):  # large graphs are read for the names of their weights files
+        for file, digest in bundle.hashes(backend.precision).items():
+            log.info("bundle: %s, sha256 %s", file, digest)
+    return backend
 
 
 def choose(bundle: Bundle, precision: str | None) -> tuple[str, str | None]:
@@ -49,13 +58,20 @@ def choose(bundle: Bundle, precision: str | None) -> tuple[str, str | None]:
 
     Raises BackendError if nothing runs that precision here.
     """
-    if backend_module("tensorrt").unavailable(precision, bundle) is None:
+    reason = backend_module("tensorrt").unavailable(precision, bundle)
+    if reason is None:
+        log.info("backend tensorrt: chosen, an engine fits this GPU")
         return "tensorrt", precision
+    log.info("backend tensorrt: not chosen, %s", reason)
     precision = precision or bundle.precisions[0]
-    reasons = []
-    for name in preference(precision):
+    names, reasons = preference(precision), []
+    for index, name in enumerate(names):
         if (reason := backend_module(name).unavailable(precision)) is None:
+            log.info("backend %s: chosen for %s", name, precision)
+            for other in names[index + 1 :]:
+                log.info("backend %s: not tried, %s comes first for %s on this processor", other, name, precision)
             return name, precision
+        log.info("backend %s: not chosen, %s", name, reason)
         reasons.append(f"{name}: {reason}")
     raise BackendError(f"no backend can run {precision} here; {'; '.join(reasons)}")
 
