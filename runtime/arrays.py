@@ -11,12 +11,13 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ImageError
-from .files import replacing
+from .files import check_regular, replacing
 from .resources import check_memory
 
 Arrays = Mapping[str, np.ndarray | None]  # names in an npz file; None is left out
 
 SUFFIXES = (".npz", ".npy")
+UNNAMED = "arr_0"  # what numpy.savez calls an array without a name
 
 
 def is_array_file(path: Path) -> bool:
@@ -25,7 +26,7 @@ def is_array_file(path: Path) -> bool:
 
 
 def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
-    """All arrays of an npz file, or the one array of an npy file under `name`. Pickled objects are refused.
+    """All arrays of an npz file, or the one array without a name of an npy or npz file under `name`. Pickled objects are refused.
 
     Raises ImageError for a file that cannot be read, InputError for arrays that do not fit in memory.
     """
@@ -34,7 +35,7 @@ def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
         if path.suffix.lower() == ".npy":
             return {name: np.load(path, allow_pickle=False)}
         with np.load(path, allow_pickle=False) as archive:
-            return {member: archive[member] for member in shapes}
+            return {member: archive[member if member in archive.files else UNNAMED] for member in shapes}
     except MemoryError:
         raise
     except Exception as error:  # whatever the readers of numpy and zipfile raise on damaged bytes
@@ -43,8 +44,7 @@ def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
 
 def array_shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
     """The shapes of what `read_arrays` would read, from headers alone. Errors as of `read_arrays`."""
-    if not path.exists():
-        raise ImageError(f"{path}: no such file")
+    check_regular(path)
     try:
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
@@ -54,6 +54,7 @@ def array_shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
             with zipfile.ZipFile(path) as archive:
                 members = [member for member in archive.infolist() if not member.is_dir()]
                 shapes = {member.filename.removesuffix(".npy"): _member_shape(archive, member) for member in members}
+                shapes = {name: shapes[UNNAMED]} if list(shapes) == [UNNAMED] else shapes
             size = sum(member.file_size for member in members)
     except MemoryError:
         raise

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent: written under a temporary name beside the target, then renamed onto it."""
+"""Inputs that are files, and outputs that are whole or absent: written under a temporary name, then renamed onto the target."""
 
 from __future__ import annotations
 
@@ -13,10 +13,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import OutputError
+from ..errors import ImageError, OutputError
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _REPEATED = 60  # bytes: a longer name of an output stands in temporary names as a hash, so that they are not too long where it is not
+
+
+def check_regular(path: Path) -> None:
+    """Raise ImageError unless an input is a file that can be opened. A pipe or a device could be waited for without end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{path}: is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise ImageError(f"{path}: is a pipe, a device or a socket; give a file")
+    if not os.access(path, os.R_OK):
+        raise ImageError(f"{path}: cannot be read (Permission denied)")
 
 
 def check_free(target: Path, force: bool, marker: str | None = None) -> None:

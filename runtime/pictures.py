@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError
+from .files import check_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +30,8 @@ FORMATS = (  # by content; Pillow knows others, of which some start programs (EP
 INDEX = "images.csv"  # in a folder of images that was written here: file, seed and label of each
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "icon\r")
 SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
-UNITS = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535}  # mode of deep grey → its white
+PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey of 16 bits
 
 
 def ignored_by_systems(path: Path) -> bool:
@@ -128,6 +130,8 @@ def open_picture(file: Path | IO[bytes], where: str, formats: tuple[str, ...] = 
     """A decoded image of 8 bits a channel, upright; grey of 16 bits is scaled, its transparency kept. Raises ImageError."""
     from PIL import Image, ImageOps
 
+    if isinstance(file, Path):
+        check_regular(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large and of slightly damaged files; what cannot be read raises
@@ -138,6 +142,8 @@ def open_picture(file: Path | IO[bytes], where: str, formats: tuple[str, ...] = 
                 opened.load()
                 kind = opened.format
                 picture = ImageOps.exif_transpose(opened)
+                if picture.mode not in (*PLAIN_MODES, *DEEP_MODES, "F"):  # such as CMYK
+                    picture = picture.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # whatever a decoder raises on damaged bytes
@@ -146,20 +152,21 @@ def open_picture(file: Path | IO[bytes], where: str, formats: tuple[str, ...] = 
         raise ImageError(f"{where}: holds floats, whose range is unknown; save it with 8 or 16 bits, or as npz in [-1, 1]")
     if picture.mode == "I" and kind not in ("PNG", "PPM"):  # which have 16 bits
         raise ImageError(f"{where}: holds 32-bit or signed integers, whose range is unknown; save it with 8 or 16 bits, unsigned")
-    return _with_8_bits(picture) if picture.mode in UNITS else picture
+    return _with_8_bits(picture) if picture.mode in DEEP_MODES else picture
 
 
 def picture_facts(file: Path) -> tuple[bool, tuple[int, int]]:
     """(whether it is grey, (width, height)) of an image file, from its header alone; upright. Raises ImageError."""
     from PIL import Image
 
+    check_regular(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(file, formats=_available(FORMATS)) as opened:
                 turned = opened.getexif().get(0x0112, 1) >= 5  # EXIF orientations with width and height exchanged
                 width, height = opened.size[::-1] if turned else opened.size
-                return opened.mode in ("1", "L", "LA", *UNITS), (width, height)
+                return opened.mode in ("1", "L", "LA", *DEEP_MODES), (width, height)
     except MemoryError:
         raise
     except Exception as error:  # as above
@@ -193,10 +200,11 @@ def _available(formats: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _unreadable(file: Path | IO[bytes], where: str, error: Exception) -> ImageError:
-    if isinstance(file, Path) and isinstance(error, OSError) and error.strerror:
-        return ImageError(f"{where}: cannot be read ({error.strerror})")
-    reason = f" ({error or type(error).__name__})" if isinstance(file, Path) else ""  # of a file in memory Pillow's text has its address
-    return ImageError(f"{where}: not a readable image{reason}; images are {', '.join(_available(FORMATS))} files")
+    reason = ""
+    if isinstance(file, Path):  # of a file in memory, Pillow's text has an address
+        text = str(error) or type(error).__name__
+        reason = " (its content is not of a format that can be read)" if "cannot identify" in text else f" ({text})"
+    return ImageError(f"{where}: not a readable image{reason}; convert it to PNG or JPEG")
 
 
 def _counted(number: int, noun: str) -> str:

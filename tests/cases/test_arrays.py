@@ -219,6 +219,12 @@ def test_npy_files_and_names_in_capitals(invert: Callable[..., Result], tmp_path
         assert np.load(tmp_path / "out.npz")["latents"].shape == (n, *SHAPE)
 
 
+def test_an_array_without_a_name_is_the_images(invert: Callable[..., Result], tmp_path: Path):
+    np.savez(tmp_path / "unnamed.npz", unit_images(2) * 2 - 1)
+    assert invert(tmp_path / "unnamed.npz", "--label", 3).exit_code == 0
+    assert np.load(tmp_path / "out.npz")["latents"].shape == (2, *SHAPE)
+
+
 def test_latents_and_masks_may_be_npy_files(cli: Cli, digits_bundle: Path, tmp_path: Path):
     np.save(tmp_path / "latents.npy", np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32))
     ended = cli("generate", digits_bundle, "--latents", tmp_path / "latents.npy", "--label", 3, "-o", tmp_path / "OUT.NPZ")

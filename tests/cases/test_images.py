@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -126,6 +127,17 @@ def test_a_deep_pgm_is_scaled_by_its_own_maximum(tmp_path: Path):
     assert read_images([tmp_path / "deep.pgm"], (1, 8, 8)).images.min() == 1
 
 
+def test_modes_that_convert_and_those_that_cannot(tmp_path: Path):
+    picture = colour(tmp_path, "rgb.png")
+    picture.convert("CMYK").save(tmp_path / "cmyk.tif")
+    picture.convert("YCbCr").save(tmp_path / "ycc.tif")
+    for name in ("cmyk.tif", "ycc.tif"):
+        assert np.abs(read_images([tmp_path / name], COLOUR).images - read_images([tmp_path / "rgb.png"], COLOUR).images).max() < 0.1
+    Image.new("LAB", (16, 16)).save(tmp_path / "lab.tif")
+    with pytest.raises(BcmError, match=r"lab.tif: not a readable image \(conversion from LAB to RGB not supported\)"):
+        read_images([tmp_path / "lab.tif"], COLOUR)
+
+
 # ---- files that are damaged
 
 
@@ -178,6 +190,16 @@ def refused_or_read(read: Callable[[], ImageSet]) -> None:
         assert np.isfinite(read().images).all()
     except BcmError as error:
         assert "\n" not in str(error)
+
+
+def test_what_is_not_a_file_is_refused_without_waiting(invert: Callable[..., Result], tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.npz")
+    for name in ("pipe.png", "pipe.npz"):
+        assert refusal(invert(tmp_path / name)) == f"{tmp_path}/{name}: is a pipe, a device or a socket; give a file"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "dangling.png").symlink_to("nowhere")
+    assert "dangling.png: cannot be read (No such file or directory)" in refusal(invert(tmp_path / "folder"))
 
 
 # ---- masks
