@@ -17,6 +17,7 @@ from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
 from ..runtime.chain import OnMove
 from ..runtime.images import CELL, SIGNED, ImageSet, ValueRange, check_output, lossy_note, read_images, save_images
+from ..runtime.pictures import counted
 from ..runtime.pipeline import BATCH, BCM, load
 from ..runtime.resources import check_memory
 from ..runtime.schedule import Schedule
@@ -152,7 +153,7 @@ class Run:
     def report(self, bcm: BCM, facts: dict[str, Any], each: str = "each") -> None:
         """The run in a line, and the result. each: what the NFE are counted per."""
         progress(
-            f"{facts['images']} images in {facts['seconds']:.2f} s ({facts['schedule']}, {facts['nfe']} NFE {each}) "
+            f"{counted(facts['images'], 'image')} in {facts['seconds']:.2f} s ({facts['schedule']}, {facts['nfe']} NFE {each}) "
             f"in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}"
         )
         result(self.as_json, {**facts, "backend": bcm.backend.name, "precision": bcm.backend.precision}, str(self.output))

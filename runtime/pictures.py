@@ -63,10 +63,10 @@ class Survey:
             (self.animations, "read as the first frame of an animation" if self.animations == 1 else "read as first frames of animations"),
         )
         words = [f"{count} {what}" for count, what in changes if count]
-        parts = [f"{_counted(self.images, 'image')}: {', '.join(words)}"] if words else []
+        parts = [f"{counted(self.images, 'image')}: {', '.join(words)}"] if words else []
         if total := self.skipped.total():
             kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in self.skipped.most_common())
-            parts.append(f"skipped {_counted(total, 'file')} that {'is not an image' if total == 1 else 'are not images'} ({kinds})")
+            parts.append(f"skipped {counted(total, 'file')} that {'is not an image' if total == 1 else 'are not images'} ({kinds})")
         return "; ".join(parts)
 
 
@@ -207,5 +207,6 @@ def _unreadable(file: Path | IO[bytes], where: str, error: Exception) -> ImageEr
     return ImageError(f"{where}: not a readable image{reason}; convert it to PNG or JPEG")
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Such as "1 image" or "2 images"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

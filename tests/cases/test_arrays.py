@@ -248,7 +248,7 @@ def test_a_missing_array_is_named_beside_those_that_are_there(tmp_path: Path):
 def test_an_array_saved_under_the_wrong_name(tmp_path: Path):
     with (tmp_path / "x.npz").open("wb") as file:
         np.save(file, unit_images())
-    with pytest.raises(ImageError, match="it is a single array; name it .npy"):
+    with pytest.raises(ImageError, match=r"it is a single array; name it \.npy"):
         read_images([tmp_path / "x.npz"], SHAPE)
     (tmp_path / "lfs.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ImageError, match="git lfs pull"):
@@ -260,9 +260,8 @@ def test_an_array_saved_under_the_wrong_name(tmp_path: Path):
 
 def test_parquet_names_its_real_columns(tmp_path: Path):
     pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"pixels": [1], "target": [2]}), tmp_path / "x.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"pixels": [1], "target": [2]}), tmp_path / "x.parquet")
     with pytest.raises(ImageError, match=r"has no array `images` \(it has pixels, target\)"):
         find(str(tmp_path / "x.parquet"), "invert", SHAPE)
 
