@@ -104,10 +104,10 @@ def shipped_checkpoint(name: str = "digits") -> Path:
 
 
 def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read and validate a weights file.
+    """Read and validate a weights file, an index of shards, or the one of them in a folder.
 
     known: configuration fields that the tensors cannot tell (image_size, num_head_channels) or that are to be checked against
-    them; files written by this package bring their own. Raises CheckpointError.
+    them; files written by this package bring their own. Raises CheckpointError, and InputError if one image would not fit into memory.
     """
     file = read_weights(path)
     where, metadata = str(path), file.metadata

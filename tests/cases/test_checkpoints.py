@@ -140,6 +140,7 @@ def test_export_and_train_print_the_notes(cli: Cli, tmp_path: Path, weights: Wei
         assert f"note: {path}: took the weights of 'module'\n" in ended.stderr
 
 
+@pytest.mark.slow  # the whole export
 def test_bundle_of_a_wrapped_network(cli: Cli, tmp_path: Path, weights: Weights) -> None:
     path = saved(tmp_path / "lightning.ckpt", {"state_dict": prefixed("model.", weights), "epoch": 1})
     ended = cli("export", path, "--config", CONFIG, "-o", tmp_path / "x.bundle")

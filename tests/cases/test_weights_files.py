@@ -210,7 +210,7 @@ TABLE_END = bytes.fromhex("57fb808b247547db")
         ("m.pt.gz", gzip.compress(bytes(999)), "a gzip archive. Unpack it with: gunzip -k "),
         ("m.h5", b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file, as Keras writes them. Give a torch state dict or safetensors"),
         ("m.ckpt", bytes(range(200)) + TABLE_END, "a part of a TensorFlow checkpoint. "),
-        ("model.ckpt.data-00000-of-00001", os.urandom(600), "a part of a TensorFlow checkpoint. "),
+        ("model.ckpt.data-00000-of-00001", bytes(range(1, 201)) * 3, "a part of a TensorFlow checkpoint. "),
         ("m.gguf", b"GGUF\3" + bytes(600), "a GGUF file. "),
         ("m.onnx", b"\x08\x07\x12\x07pytorch" + bytes(600), "an ONNX graph. Give the checkpoint that it was made of"),
         ("m.engine", b"ftrt" + bytes(600), "a TensorRT engine. "),
