@@ -162,6 +162,8 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
+    except FileExistsError as error:
+        raise OutputError(f"{folder} is not a folder; a job writes a folder, choose another name") from error
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     try:

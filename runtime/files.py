@@ -108,10 +108,10 @@ def _check_replaceable(target: Path, place: Path, force: bool, marker: str | Non
     mode = target.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OutputError(f"{target} is a device, a pipe or a socket; results are written to a file or a folder")
-    if not force:
-        raise OutputError(f"{target} exists already; --force replaces it")
     if stat.S_ISDIR(mode) and any(target.iterdir()) and not (marker and (target / marker).exists()):
         raise OutputError(f"{target} is a folder with other files in it, which --force does not replace; choose another name")
+    if not force:
+        raise OutputError(f"{target} exists already; --force replaces it")
     if _is_mounted(place):
         raise OutputError(f"{target} is a mount point, which cannot be replaced; choose a name inside it")
     above = place.parent.stat()

@@ -120,6 +120,7 @@ def train(
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: a checkpoint is written as .safetensors")
     state = output.with_name(output.name + ".state")
+    check_free(state, force=True)
     if state.exists() and not (resume or force):
         raise OutputError(f"{state} is of an unfinished run; --resume continues it, --force starts anew")
     if image_size and device == "cpu":

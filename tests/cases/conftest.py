@@ -28,3 +28,10 @@ def refuse_checkpoint(cli: Callable[..., Result], tmp_path: Path) -> Callable[[P
         return message.removeprefix(f"{path}: ")
 
     return run
+
+
+@pytest.fixture
+def generate(cli: Callable[..., Result], digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `generate` in the test's folder, on the backend that computes nothing."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: cli("generate", digits_bundle, "--backend", "null", "--label", 3, *arguments)

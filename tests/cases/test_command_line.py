@@ -1,4 +1,4 @@
-"""The command line where something goes wrong: errors as JSON, interrupts, bugs, typing errors, paths and numbers as people write them."""
+"""The command line where something goes wrong: errors as JSON, interrupts, bugs, typing errors, and paths as people write them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bcm_edge.cli import main
 from bcm_edge.commands.failures import explained
 from bcm_edge.commands.paths import OutputPath, UserPath
 from bcm_edge.commands.run import Run
-from bcm_edge.errors import InputError, ShardError
+from bcm_edge.errors import ShardError
 
 COMMANDS = main.list_commands(click.Context(main))
 
@@ -32,13 +32,6 @@ def parameters(name: str) -> list[click.Parameter]:
     command = main.get_command(click.Context(main), name)
     assert command
     return command.params
-
-
-@pytest.fixture
-def generate(cli: Cli, digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run `generate` in the test's folder, on the backend that computes nothing."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: cli("generate", digits_bundle, "--backend", "null", "--label", 3, *arguments)
 
 
 @pytest.fixture
@@ -250,60 +243,9 @@ def test_output_does_not_replace_what_it_is_made_from(generate: Cli, bundle_copy
     assert (tmp_path / "my.safetensors").read_bytes() == b"weights"
 
 
-# Numbers
-
-
-def too_many(ended: Result, what: str) -> None:
-    message = refusal(ended)
-    assert message.startswith(what) and " would take " in message
-    assert " of memory, and " in message or " of disk space, and " in message
-
-
-def test_more_images_than_memory_holds(generate: Cli, cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
-    number = 10**20
-    too_many(generate("-n", number, "-o", "out.npz"), f"{number} images")
-    too_many(generate("-n", 10**12, "-o", "out.png"), f"{10**12} images")
-    too_many(cli("trace", digits_bundle, "--label", 3, "-n", number, "-o", "out.npz"), f"{2 * number} states")
-    assert generate("-n", 2, "-o", "x.npz").exit_code == 0
-    too_many(cli("variations", digits_bundle, "x.npz", "-n", number, "-o", "out.npz"), f"{2 * number} variations")
-    too_many(cli("interpolate", digits_bundle, "x.npz", "x.npz", "--frames", number, "-o", "out.npz"), f"{2 * number} frames")
-    too_many(cli("bench", digits_bundle, "--batch", number), f"{number} images of a batch")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
-
-
-def test_picture_of_more_images_than_memory_holds(generate: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bcm_edge.runtime.resources.available_memory", lambda: 10 << 20)
-    assert generate("-n", 1000, "-o", "out.npz").exit_code == 0
-    too_many(generate("-n", 1000, "-o", "out.png"), "a picture of 1000 images")
-
-
-@pytest.mark.parametrize(("number", "rows"), [(10**20, 1024), (10**15, 10**15), (10**12, 1)])
-def test_job_of_more_images_than_the_disk_holds(cli: Cli, digits_bundle: Path, tmp_path: Path, number: int, rows: int) -> None:
-    pytest.importorskip("ray")
-    ended = cli("map", digits_bundle, number, "--task", "generate", "--label", 3, "--rows", rows, "-o", tmp_path / "job")
-    too_many(ended, f"the list of {number // rows} shards" if rows < 10**15 else f"{number} images")
-    assert not (tmp_path / "job").exists()
-
-
-def test_seeds_end_at_64_bits(generate: Cli, cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
-    largest = 2**64 - 1
-    assert generate("--seed", largest, "-o", "out.npz").exit_code == 0
-    with np.load(tmp_path / "out.npz") as arrays:
-        assert arrays["seeds"].tolist() == [largest]
-    for arguments in (("--seed", largest, "-n", 2), ("--seed", largest + 1)):
-        assert refusal(generate(*arguments, "-o", "more.npz")) == "seeds must lie in [0, 2**64)"
-    assert generate("--seed", -1, "-o", "more.npz").exit_code == 2
-    pytest.importorskip("ray")
-    ended = cli("map", digits_bundle, 10, "--task", "generate", "--label", 3, "--seed", largest, "-o", tmp_path / "job")
-    assert refusal(ended) == f"--seed {largest} is too large for 10 images: seeds end at 2**64 - 1"
-
-
-def test_batch_is_no_more_than_the_images(generate: Cli) -> None:
-    assert generate("--batch", 10**9, "-o", "out.png").exit_code == 0
-
-
-def test_number_in_python_is_refused_as_well(digits_bundle: Path) -> None:
-    from bcm_edge import load
-
-    with load(digits_bundle, "null") as bcm, pytest.raises(InputError, match=r"^100000000000000000000 images would take .* of memory"):
-        bcm.generate(10**20, labels=3)
+def test_file_that_looks_like_an_option(cli: Cli, generate: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    assert generate("-o", "-5.npz").exit_code == 0
+    ended = cli("invert", digits_bundle, "-5.npz", "-o", "z.npz")
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.endswith("For the file of that name write ./-5.npz.\n")
+    assert cli("invert", digits_bundle, "./-5.npz", "-o", "z.npz").exit_code == 0
