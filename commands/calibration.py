@@ -109,6 +109,7 @@ def calibrate(
         return
     from ..calibration.headroom import activations, overflowing, save_picture
 
+    check_free(opened.path, force=True, marker=MANIFEST)  # that graphs can be added, before they are made
     try:
         samples = read_samples(data, size, opened.manifest.model, value_range) if data else None
         found, errors = _add_int8(opened, samples, calibration, allow_inaccurate, bound)
