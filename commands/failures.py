@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -11,10 +12,12 @@ from collections.abc import Sequence
 import click
 
 from ..errors import BcmError
+from ..runtime.temporary import NO_TEMPORARY, PYTHON_SAYS
 from .console import PRINTED, progress
 
 INTERRUPTED = 130  # 128 + SIGINT
 BUG = 70  # EX_SOFTWARE of sysexits.h
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)  # of a write or a pipe, so without a file's name
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "Failed to allocate memory")
 
 
@@ -51,6 +54,10 @@ def explained(error: BaseException) -> tuple[str, int]:
         return f"not enough memory{f' ({said})' if said else ''}; give fewer images at a time, or a smaller --batch", 2
     if isinstance(error, OSError) and error.filename:
         return printable(f"{error.filename}: {error.strerror}"), 2
+    if isinstance(error, FileNotFoundError) and PYTHON_SAYS in said:
+        return NO_TEMPORARY, 2
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        return error.strerror, 2
     logging.getLogger(__name__).debug("traceback", exc_info=error)
     return (
         f"this is a bug in bcm-edge: {type(error).__name__}: {said}; run the command again with --log-file bug.log, "

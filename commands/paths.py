@@ -46,6 +46,14 @@ class OutputPath(UserPath):
         return path
 
 
+def check_current_folder() -> None:
+    """Raise InputError where the current folder was deleted: no relative path leads anywhere, and libraries of torch end the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise InputError("the current folder was deleted; change to another one (cd)") from error
+
+
 def _expanded(text: str) -> str:
     """The text with ~ or ~USER replaced, unless a file of that name is there."""
     if not text.startswith("~") or os.path.lexists(text):

@@ -38,7 +38,7 @@ def cache_directory() -> Path:
         problem = f"BCM_EDGE_CACHE_DIR is {chosen!r}, and there is no such home folder" if chosen else "this user has no home folder"
     except OSError:
         problem = f"BCM_EDGE_CACHE_DIR is {chosen!r}, a relative path, and the current folder was deleted"
-    raise OutputError(f"no cache folder: {problem}; {CACHE_FIX}")
+    raise OutputError(f"{problem}; {CACHE_FIX}")
 
 
 def sha256(path: Path) -> str:

@@ -21,7 +21,7 @@ from .engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_ver
 from .engines.store import Engine, engines, misfit
 from .environment import jetson
 from .jetpack import install_lines, jetpack, power_advice
-from .temporary import TEMPORARY_FIX, temporary_directory
+from .temporary import LEAST, TEMPORARY_FIX, temporary_directory
 
 EXTRAS = {  # extra of pyproject.toml → (what it is for, the modules it brings)
     "export": ("exporting checkpoints", ("torch", "onnx", "onnxruntime", "safetensors")),
@@ -62,8 +62,11 @@ def missing_modules(extra: str) -> list[str]:
 def _machine() -> Finding:
     board = Path("/proc/device-tree/model")  # a Jetson names itself here
     name = board.read_text().strip("\0\n ") if board.is_file() else platform.machine()
-    python = f"Python {platform.python_version()}, numpy {np.__version__}"
-    return Finding("machine", True, f"{name}, {platform.system()}, {python}, {threads()} of {os.cpu_count()} processors")
+    described = f"{name}, {platform.system()}, Python {platform.python_version()}, numpy {np.__version__}"
+    try:
+        return Finding("machine", True, f"{described}, {threads()} of {os.cpu_count()} processors")
+    except BackendError as error:
+        return Finding("machine", False, f"{described}; {error}", "unset BCM_EDGE_THREADS", blocks=True)
 
 
 def _jetson() -> list[Finding]:
@@ -130,6 +133,8 @@ def _cache() -> Finding:
         return Finding("cache", False, f"{folder} cannot be made, as {existing} is not a folder; bundles open slowly", CACHE_FIX)
     if not os.access(existing, os.W_OK | os.X_OK):
         return Finding("cache", False, f"{folder}: {existing} cannot be written; bundles open slowly", CACHE_FIX)
+    if shutil.disk_usage(existing).free < LEAST:
+        return Finding("cache", False, f"{folder}: no space left there; bundles open slowly", CACHE_FIX)
     return Finding("cache", True, f"{folder} ({_free(existing)})")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,36 +12,45 @@ from typing import IO
 
 from ..errors import OutputError
 
+LEAST = 1 << 20  # bytes that have to be free: with less, libraries fail late and unclearly
+PYTHON_SAYS = "No usable temporary directory"  # where a library makes temporary files, such as torch when it is imported
 TEMPORARY_FIX = "free some space, or set TMPDIR to a folder of your own"
+NO_TEMPORARY = f"temporary files cannot be written to any of the usual folders; {TEMPORARY_FIX}"
 
 
 def temporary_directory() -> Path:
-    """Where temporary files are made. Raises OutputError."""
+    """Where temporary files are made. Raises OutputError where none can be."""
     try:
-        return Path(tempfile.gettempdir())
-    except FileNotFoundError as error:
-        raise OutputError(f"temporary files cannot be written to any of the usual folders; {TEMPORARY_FIX}") from error
+        place = Path(tempfile.gettempdir())
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        raise OutputError(NO_TEMPORARY) from error
+    if free < LEAST:
+        raise _full(place)
+    return place
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield an empty folder, removed with what is in it at the end. Raises OutputError."""
+    """Yield an empty folder, removed with what is in it at the end. Raises OutputError, also where it fills up in the block."""
     place = temporary_directory()
     try:
-        folder = tempfile.TemporaryDirectory(prefix="bcm-edge-", ignore_cleanup_errors=True)
+        with tempfile.TemporaryDirectory(prefix="bcm-edge-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
     except OSError as error:
-        raise OutputError(f"{place}: temporary files cannot be written ({error.strerror}); {TEMPORARY_FIX}") from error
-    with folder as name:
-        yield Path(name)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _full(place) from error
 
 
-@contextmanager
-def temporary_text() -> Iterator[IO[str]]:
-    """Yield an empty text file without a name, to be written and read. Raises OutputError."""
+def temporary_text() -> IO[str]:
+    """An empty text file without a name, to be written, read and closed. Raises OutputError."""
     place = temporary_directory()
     try:
-        file = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed below)
+        return tempfile.TemporaryFile("w+")
     except OSError as error:
         raise OutputError(f"{place}: temporary files cannot be written ({error.strerror}); {TEMPORARY_FIX}") from error
-    with file:
-        yield file
+
+
+def _full(place: Path) -> OutputError:
+    return OutputError(f"{place}: no space for temporary files; {TEMPORARY_FIX}")
