@@ -206,15 +206,22 @@ def _quality(measured: dict[str, Any] | None) -> str:
 
 @click.command(short_help="What runs here, what does not, the fix.", epilog="Example:  bcm-edge doctor digits.bundle")
 @click.argument("bundle", required=False, type=PATH)
+@click.option("--report", "with_report", is_flag=True, help="Print versions and settings before it: attach both to a report of a problem.")
 @click.pass_context
 @json_option
-def doctor(context: click.Context, bundle: Path | None, as_json: bool) -> None:
+def doctor(context: click.Context, bundle: Path | None, with_report: bool, as_json: bool) -> None:
     """Say what runs here, what does not, and the one line that fixes it. Exit code 1 if nothing can run a bundle."""
     from ..runtime.doctor import examine
+    from ..runtime.environment import report
+    from ..runtime.log import without_home
 
     findings = examine(bundle)
     lines = [f"{'✓' if f.ok else '✗'} {f.subject}: {f.detail}" + (f"\n    fix: {f.fix}" if f.fix else "") for f in findings]
     ok = not any(f.blocks for f in findings)
     lines.append("bundles can run here" if ok else "bundles cannot run here yet")
-    result(as_json, {"ok": ok, "findings": [vars(f) for f in findings]}, "\n".join(lines))
+    values: dict[str, Any] = {"ok": ok, "findings": [vars(f) for f in findings]}
+    if with_report:
+        values["report"] = report()
+        lines = [*values["report"], *(without_home(line) for line in lines)]
+    result(as_json, values, "\n".join(lines))
     context.exit(0 if ok else 1)

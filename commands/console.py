@@ -21,6 +21,7 @@ from ..runtime.doctor import missing_modules
 from ..runtime.engines.gpu import probe
 from ..runtime.engines.store import engines
 from ..runtime.images import VALUE_RANGES, parse_value_range
+from ..runtime.log import log, timed
 from ..runtime.parity import MoveError
 from ..runtime.pipeline import BCM
 from .paths import PATH, OutputPath, Writes
@@ -30,6 +31,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 MOST_SAMPLES, MOST_RECONSTRUCTED = 2000, 500  # generated and inverted images that a model is judged by, unless told otherwise
 
 PRINTED = "bcm_edge.printed"  # in a context's meta: that the result is on stdout
+SHOWN = "shown"  # attribute of a log record: that its text is on stderr without --verbose
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
@@ -54,6 +56,7 @@ def output_option(help: str, writes: Writes = "either") -> Callable[[Function], 
 
 def progress(line: str) -> None:
     """A line for the person watching."""
+    log.info("%s", line, extra={SHOWN: True})
     click.echo(line, file=sys.stderr)  # as the stream encodes it: click would write UTF-8 to one of ASCII
 
 
@@ -94,6 +97,12 @@ def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
 @contextmanager
 def move_progress(total: int, what: str) -> Iterator[Callable[..., None] | None]:
     """A progress bar over network calls, on stderr; yields the on_move callback, or None where nobody watches."""
+    with timed(f"{what} ({total} NFE)"), _bar(total, what) as on_move:
+        yield on_move
+
+
+@contextmanager
+def _bar(total: int, what: str) -> Iterator[Callable[..., None] | None]:
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,5 @@
-"""What a measurement was made on: processor, threads, versions, load; on a Jetson its power mode and clocks. Reads files, runs nothing."""
+"""What a measurement was made on, and what a report of a problem needs: processor, threads, memory, versions, load; on a Jetson its power
+mode and clocks. Reads files, runs nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +8,20 @@ import os
 import platform
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..errors import BcmError
 from .backends.onnxruntime import threads
+from .cache import cache_directory
+from .log import without_home
+from .resources import available_memory, processors
 
 LIBRARIES = ("numpy", "onnxruntime", "openvino", "torch")  # modules, and the distributions that usually provide them
+OTHERS = ("pillow", "click", "rich", "onnx", "safetensors", "tensorrt", "cuda-core", "ray", "tritonclient")  # distributions
+VARIABLES = ("BCM_EDGE_", "ORT_", "OMP_NUM_THREADS")  # of the environment, those that a report shows: they begin so
 FLAGS = (  # instruction sets that decide how fast a precision is: x86, then Arm (where /proc/cpuinfo names them differently)
     *("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_fp16"),
     *("asimd", "asimdhp", "asimddp", "fphp", "bf16", "i8mm", "sve", "sve2"),
@@ -34,6 +42,41 @@ def environment() -> dict[str, Any]:
     }
     board = jetson()
     return {**values, "jetson": board} if board else values
+
+
+def report() -> list[str]:
+    """The environment in lines, for a report of a problem: no more of the user's than the variables that begin with VARIABLES."""
+    from .. import __version__
+
+    memory, board = available_memory(), jetson()
+    lines = [
+        f"bcm-edge {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}",
+        f"processor: {cpu_model()} ({' '.join(cpu_flags()) or 'none of the instruction sets that matter'})",
+        f"threads: {_told(threads)}; {processors()} of {os.cpu_count()} processors may be used",
+        f"memory available: {'unknown' if memory is None else f'{memory / 1e9:.1f} GB'}",
+        f"libraries: {', '.join(f'{name} {version}' for name, version in _installed().items())}",
+        f"cache: {_told(cache_directory)}",
+        *(f"variable: {name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)),
+        *([f"board: {board}"] if board else []),
+    ]
+    return [without_home(line) for line in lines]
+
+
+def _told(value: Callable[[], object]) -> object:
+    """A value, or why there is none."""
+    try:
+        return value()
+    except BcmError as error:
+        return error
+
+
+def _installed() -> dict[str, str]:
+    """Distribution → version, of those that may compute, read or write here and are installed."""
+    installed = {name: version for name, version in versions().items() if version and name != "python"}
+    for name in OTHERS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 class Others:

@@ -10,9 +10,11 @@ traceback. The command line writes it with --verbose and --log-file (commands/lo
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 log = logging.getLogger("bcm_edge")
 log.addHandler(logging.NullHandler())  # or Python would print errors on stderr where no handler is set
@@ -26,3 +28,12 @@ def timed(what: str) -> Iterator[None]:
         yield
     finally:
         log.info("%s: %.3f s", what, time.perf_counter() - started)
+
+
+def without_home(text: str) -> str:
+    """The text with ~ in place of the home folder, which has the user's name in it."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # a user without one
+        return text
+    return text if len(home) < 2 else re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)

@@ -605,7 +605,7 @@ def test_two_processes_with_an_empty_cache_both_succeed(digits_bundle: Path, tmp
 def test_damaged_cache_entry_is_made_again(digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path / "cache"))
     assert cli("generate", digits_bundle, "-n", 2, "--label", 3, "-o", tmp_path / "before.npz").exit_code == 0
-    (weights,) = (tmp_path / "cache" / "onnxruntime").glob("*/forward/weights.bin")
+    (weights,) = (tmp_path / "cache" / "onnxruntime").glob("*/forward/optimised.bin")
     good = weights.read_bytes()
     with weights.open("r+b") as file:
         file.seek(len(good) // 2)
