@@ -57,7 +57,7 @@ def explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, FileNotFoundError) and PYTHON_SAYS in said:
         return NO_TEMPORARY, 2
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
-        return error.strerror, 2
+        return error.strerror or said, 2
     logging.getLogger(__name__).debug("traceback", exc_info=error)
     return (
         f"this is a bug in bcm-edge: {type(error).__name__}: {said}; run the command again with --log-file bug.log, "
