@@ -46,10 +46,16 @@ def label_of(word: str, num_classes: int, names: Sequence[str] | None) -> int:
         raise LabelError(f"label {name} is out of range; this model has {classes}")
     if not names:
         raise LabelError(f"{word!r} is not a label: this model has no class names; give a number from 0 to {num_classes - 1}")
-    similar = difflib.get_close_matches(name.casefold(), [other.casefold() for other in names], 3)
-    close = [other for other in names if other.casefold() in similar][:3]
+    close = _similar(name, names)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise LabelError(f"no class of this model is named {word!r}{hint}; it has {classes}")
+
+
+def _similar(word: str, names: Sequence[str]) -> list[str]:
+    """At most three names that are spelt like the word, or begin with it."""
+    folded = word.casefold()
+    spelt = difflib.get_close_matches(folded, [name.casefold() for name in names], 3)
+    return [name for name in names if name.casefold() in spelt or (folded and name.casefold().startswith(folded))][:3]
 
 
 def labels_of(text: str, num_classes: int, names: Sequence[str] | None) -> list[int]:
@@ -74,16 +80,24 @@ def labels_in(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray 
     try:
         classes = None if names is None else class_names(names.tolist())
         if labels.dtype.kind == "U":
-            words, rows = np.unique(labels, return_inverse=True)
-            used = class_names(words.tolist())
-            classes = classes or tuple(in_order(used))
-            return np.array([classes.index(name) for name in used], np.int64)[rows].reshape(labels.shape), classes
+            return _numbered(labels, classes)
     except ValueError as error:
         raise LabelError(f"{where}: labels and `classes` cannot be used ({error})") from error
     labels = labels.astype(np.int64)
     if classes is not None and labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
         raise LabelError(f"{where}: labels go from {labels.min()} to {labels.max()}, but `classes` names classes 0 to {len(classes) - 1}")
     return labels, classes
+
+
+def _numbered(labels: np.ndarray, classes: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Names as numbers, and what they number. Raises ValueError."""
+    words, rows = np.unique(labels, return_inverse=True)
+    names = class_names(words.tolist())
+    classes = classes or tuple(in_order(names))
+    places = {name: label for label, name in enumerate(classes)}
+    if unknown := [name for name in names if name not in places]:
+        raise ValueError(f"labels has {listed(unknown)}, which `classes` has not")
+    return np.array([places[name] for name in names], np.int64)[rows].reshape(labels.shape), classes
 
 
 def in_order(names: Sequence[str]) -> list[str]:

@@ -20,7 +20,8 @@ from bcm_edge.errors import BackendError, CheckpointError, ImageError, InputErro
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel
 from bcm_edge.training import objective
-from bcm_edge.training.data import Dataset, load_dataset, load_digits
+from bcm_edge.training.data import load_dataset, load_digits
+from bcm_edge.training.dataset import Dataset
 from bcm_edge.training.networks import network_for, new_model
 from bcm_edge.training.objective import Draw, Objective, draw, grid, interval_probabilities, intervals_at, pseudo_huber
 from bcm_edge.training.trainer import Trainer, TrainOptions, train
@@ -345,10 +346,10 @@ def test_folder_with_classes(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(2 + label):
             Image.new("RGB", (10, 8), (255 * label, 0, 0)).save(tmp_path / name / f"{i}.png")
-    (tmp_path / "notes").mkdir()  # without images: not a class
+    (tmp_path / "notes").mkdir()  # without images: it keeps the number of its class
     data = load_dataset(str(tmp_path))
     assert data.labels is not None
-    assert data.labels.tolist() == [0, 0, 1, 1, 1]
+    assert (data.labels.tolist(), data.num_classes) == ([0, 0, 1, 1, 1], 3)
     assert data.images.shape == (5, 3, 8, 8)
     assert data.images[:, 0, 0, 0].tolist() == [-1, -1, 1, 1, 1]
     assert load_dataset(str(tmp_path), image_size=4).images.shape == (5, 3, 4, 4)
@@ -377,7 +378,7 @@ def test_npz_layouts(tmp_path):
         ({"images": np.zeros((0, 4, 4), np.uint8)}, ImageError, "shape"),
         ({"images": np.zeros((2, 4, 6), np.uint8)}, ImageError, "square"),
         ({"images": np.full((2, 1, 4, 4), 3.0)}, ImageError, r"\[-1, 1\]"),
-        ({"images": np.full((2, 1, 4, 4), np.nan)}, ImageError, r"\[-1, 1\]"),
+        ({"images": np.full((2, 1, 4, 4), np.nan)}, ImageError, "NaN"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(3, np.int64)}, LabelError, "2 images"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.zeros(2)}, LabelError, "integers"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.array([0, -1])}, LabelError, "-1"),
@@ -434,8 +435,11 @@ def test_fine_tuning_starts_from_the_given_weights_on_the_finest_grid(tmp_path: 
 def test_data_that_the_network_cannot_take_is_refused(tmp_path: Path):
     config = network_for(random_data(), 8)
     wide = Checkpoint("wide", replace(config, num_classes=1), {})
-    with pytest.raises(InputError, match="it has 10 classes, the network 1"):
+    with pytest.raises(LabelError, match="has labels 0 to 9; the model has classes 0 to 0"):
         train("digits", tmp_path / "out.safetensors", SMALL, init=wide)
+    without = Checkpoint("without", replace(config, num_classes=None), {})
+    with pytest.raises(InputError, match="it has 10 classes, the network none"):
+        train("digits", tmp_path / "out.safetensors", SMALL, init=without)
     colour = Checkpoint("colour", replace(config, in_channels=3, out_channels=3, num_classes=10), {})
     with pytest.raises(InputError, match="its images are 1×8×8, the network takes 3×8×8"):
         train("digits", tmp_path / "out.safetensors", SMALL, init=colour)

@@ -14,13 +14,14 @@ import numpy as np
 
 from ..errors import ImageError, LabelError
 from ..runtime.chain import start_state
-from ..runtime.images import heat, mean_squared_error
+from ..runtime.classes import label_of
+from ..runtime.images import SIGNED, heat, mean_squared_error
 from ..runtime.pipeline import BCM
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Schedule
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.tasks.constrained import inpainting
 from ..runtime.tasks.trace import picture
-from .asked import Asked, data_url
+from .asked import GUESS, Asked, data_url
 
 MOST_SEEDS = 2**64 - 1
 MOST_FRAMES = 65
@@ -35,7 +36,7 @@ class Answers:
         """Raises ImageError for a model whose images are no pictures."""
         if bcm.sample_shape[0] not in (1, 3):
             raise ImageError(f"a window shows grey or colour pictures; this model has {bcm.sample_shape[0]} channels")
-        self._bcm = bcm
+        self._bcm = BCM(bcm.bundle, bcm.backend, bcm.batch, SIGNED)  # all pictures are read to [-1, 1], white ones too
         self._lock = threading.Lock()
         self.tasks: dict[str, Callable[[Asked], Answer]] = {
             "picture": self._picture,
@@ -67,6 +68,7 @@ class Answers:
             "name": facts.name,
             **dict(zip(("channels", "height", "width"), bcm.sample_shape, strict=True)),
             "classes": bcm.num_classes,
+            "names": bcm.classes,
             "parameters": facts.parameters,
             "schedules": schedules,
             "player": f"{bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}",
@@ -152,16 +154,24 @@ class Answers:
     def _told(self, asked: Asked, name: str) -> int | None:
         """The label that was given. Raises LabelError for GUESS."""
         label = asked.label(name)
-        if isinstance(label, str):
+        if label == GUESS:
             raise LabelError("a label is guessed of a whole picture; here there is none yet, so choose one")
-        return label
+        return self._number(label)
 
     def _guessed(self, asked: Asked, name: str, image: np.ndarray, seed: int) -> tuple[int | None, int]:
         """The label that was given, or is guessed of an image [1, C, H, W]; and the network calls which that took."""
         label = asked.label(name)
-        if not isinstance(label, str):
-            return label, 0
+        if label != GUESS:
+            return self._number(label), 0
         return int(self._bcm.guess_labels(image, seed=seed)[0]), DRAWS * (self._bcm.num_classes or 0)
+
+    def _number(self, label: int | str | None) -> int | None:
+        """The number of a class that may be given by name. Raises LabelError for a name that the model does not have."""
+        if not isinstance(label, str):
+            return label
+        if self._bcm.num_classes is None:
+            raise LabelError("this model has no classes, so it takes no labels")
+        return label_of(label, self._bcm.num_classes, self._bcm.classes)
 
 
 def _seed(asked: Asked) -> int:

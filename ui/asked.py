@@ -38,11 +38,11 @@ class Asked:
         return value
 
     def label(self, name: str) -> int | str | None:
-        """A class, GUESS, or None; whether the model has that class is checked by the model. Raises LabelError."""
+        """A class by number or name, GUESS, or None; whether the model has that class is checked by the model. Raises LabelError."""
         value = self._get(name, None)
-        if value is None or value == GUESS or (isinstance(value, int) and not isinstance(value, bool)):
+        if value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
             return value
-        raise LabelError(f"{name} must be a whole number or {GUESS!r}, not {_shown(value)}")
+        raise LabelError(f"{name} must be a whole number, a class name or {GUESS!r}, not {_shown(value)}")
 
     def picture(self, name: str, sample_shape: tuple[int, int, int]) -> np.ndarray:
         """float32 [1, C, H, W] in [-1, 1] from a data URL, cropped and resized as image files are. Raises ImageError."""

@@ -53,6 +53,17 @@ def coloured(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     return Answers(bcm_edge.load(folder / "rgb.bundle"))
 
 
+@pytest.fixture(scope="session")
+def animals(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """Of a network with random weights whose classes have names."""
+    from animals import animals_checkpoint
+
+    folder = tmp_path_factory.mktemp("animals")
+    checkpoint = animals_checkpoint(folder / "animals.safetensors")
+    assert cli("export", checkpoint, "-o", folder / "animals.bundle", "--no-verify").exit_code == 0
+    return Answers(bcm_edge.load(folder / "animals.bundle"))
+
+
 @contextmanager
 def serving(answers: Answers) -> Iterator[Window]:
     """A window on a free port of the loopback, answering in a thread."""

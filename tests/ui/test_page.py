@@ -166,7 +166,9 @@ def test_a_dropped_picture_is_reconstructed(page: Any, files: dict[str, Path], t
 def test_a_chosen_file_that_is_no_picture_is_said(page: Any, files: dict[str, Path]):
     page.get_by_role("tab", name="Invert & reconstruct").click()
     page.locator("#reconstruct input[type=file]").set_input_files(files["text"])
-    api.expect(page.locator("#reconstruct [role=alert]")).to_have_text("Picture: not a readable image", timeout=PATIENCE)
+    api.expect(page.locator("#reconstruct [role=alert]")).to_have_text(
+        "Picture: not a readable image; convert it to PNG or JPEG", timeout=PATIENCE
+    )
     page.locator("#reconstruct input[type=file]").set_input_files(files["three"])
     answered(page, "reconstruct")
     assert page.locator("#reconstruct [role=alert]").text_content() == ""
@@ -312,6 +314,20 @@ def test_a_model_without_classes_has_no_labels_to_choose(browser: Any, coloured:
             answered(page, panel)
             assert page.locator(f"#{panel} [role=alert]").text_content() == ""
         assert picture(page, "#fill [data-picture=picture]").shape == (16, 16, 3)
+        page.close()
+
+
+def test_classes_that_have_names_are_offered_by_name(browser: Any, animals: Answers):
+    with serving(animals) as window:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{window.address}#reconstruct")
+        choice = page.locator("#reconstruct [data-labels]")
+        assert choice.locator("option").all_text_contents() == ["guess", "cat", "dog", "3", "tench, Tinca tinca"]
+        choice.select_option(label="dog")
+        page.locator("#reconstruct .choices").get_by_role("button", name="Make one").click()
+        answered(page, "reconstruct")
+        assert "labeldog" in page.locator("#reconstruct .facts").text_content()
         page.close()
 
 

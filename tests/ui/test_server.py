@@ -29,6 +29,8 @@ from bcm_edge.ui.server import LIMIT, Window, is_served
 
 from .conftest import Ask, answer_to, pixels, url_of
 
+UNREADABLE = "picture: not a readable image; convert it to PNG or JPEG"
+
 # ---- What is answered
 
 
@@ -181,15 +183,15 @@ def sent(window: Window, method: str, path: str, body: bytes | None = None, **he
         ("generate", {"seed": True, "label": 3}, "seed must be a whole number from 0 to 18446744073709551615, not True"),
         ("generate", {"label": 10}, "label 10 is out of range; this model has classes 0 to 9"),
         ("generate", {}, "this model is class-conditional: give labels from 0 to 9 (--label on the command line)"),
-        ("generate", {"label": "three"}, "label must be a whole number or 'guess', not 'three'"),
-        ("generate", {"label": [3]}, "label must be a whole number or 'guess', not [3]"),
+        ("generate", {"label": "three"}, "'three' is not a label: this model has no class names; give a number from 0 to 9"),
+        ("generate", {"label": [3]}, "label must be a whole number, a class name or 'guess', not [3]"),
         ("generate", {"label": "guess"}, "a label is guessed of a whole picture; here there is none yet, so choose one"),
         ("generate", {"label": 3, "schedule": 4}, "schedule must be a text, not 4"),
         ("generate", {"label": 3, "schedule": "invert-2"}, "schedule '+0.07 0.07>1.25>80' starts from an image, so it cannot generate"),
         ("reconstruct", {"label": 3}, "picture: no picture was given"),
         ("reconstruct", {"label": 3, "picture": "/etc/passwd"}, "picture: not a picture as a data URL in base64"),
         ("reconstruct", {"label": 3, "picture": "data:image/png;base64,?"}, "picture: not a picture as a data URL in base64"),
-        ("reconstruct", {"label": 3, "picture": "data:image/png;base64,aGVsbG8="}, "picture: not a readable image"),
+        ("reconstruct", {"label": 3, "picture": "data:image/png;base64,aGVsbG8="}, UNREADABLE),
         ("interpolate", {"label": 3, "a": "THREE", "b": "THREE", "frames": 1}, "frames must be a whole number from 2 to 65, not 1"),
         ("inpaint", {"label": 3, "picture": "THREE"}, "mask must be 8 texts of 8 digits each, 1 where it is to be filled in, 0 elsewhere"),
         (
@@ -223,7 +225,7 @@ def test_bodies_that_are_no_object_are_refused(ask: Ask, body: bytes, message: s
 def test_formats_that_run_programs_are_not_opened(ask: Ask):
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
     url = "data:application/postscript;base64," + base64.b64encode(postscript).decode()
-    assert ask("picture", {"picture": url}) == (400, {"error": "picture: not a readable image"})
+    assert ask("picture", {"picture": url}) == (400, {"error": UNREADABLE})
 
 
 def test_too_large_a_request_is_refused_before_it_is_understood(ask: Ask):
@@ -290,11 +292,11 @@ def test_names_that_are_served(name: str, host: str, is_open: bool, served: bool
     assert is_served(name, host, is_open) is served
 
 
-def test_a_bug_is_no_traceback_in_the_page(ask: Ask, window: Window, bcm: BCM, monkeypatch: pytest.MonkeyPatch, capfd: Any):
+def test_a_bug_is_no_traceback_in_the_page(ask: Ask, window: Window, monkeypatch: pytest.MonkeyPatch, capfd: Any):
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(bcm, "generate", broken)
+    monkeypatch.setattr(BCM, "generate", broken)
     assert ask("generate", {"label": 3}) == (500, {"error": "a bug in bcm-edge; the terminal that it runs in says more"})
     assert "ZeroDivisionError: secret" in capfd.readouterr().err
     monkeypatch.undo()

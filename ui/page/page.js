@@ -1,6 +1,6 @@
 // The four panels. Each asks the server for what its fields say, whenever one of them changes, and shows the answer.
 
-import { Drop, ask, fillSelects, labelOf, make, seedOf } from "/parts.js";
+import { Drop, ask, className, fillSelects, labelOf, make, seedOf } from "/parts.js";
 import { Mask } from "/mask.js";
 
 const FRAMES = 17; // on the way between two pictures
@@ -64,7 +64,7 @@ class Panel {
   }
 }
 
-const guessed = (labels) => (a) => labels.map((name) => a[name]).join(", ") + (a.guess_nfe ? ` (guessed in ${a.guess_nfe} calls)` : "");
+const guessed = (model, labels) => (a) => labels.map((name) => className(model, a[name])).join(", ") + (a.guess_nfe ? ` (guessed in ${a.guess_nfe} calls)` : "");
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
 
 function generate() {
@@ -76,7 +76,7 @@ function generate() {
 function reconstruct(model) {
   const panel = new Panel("reconstruct", "reconstruct",
     () => picture.picture && { picture: picture.picture, seed: seedOf(seed), label: labelOf(label), inversion: inversion.value, schedule: schedule.value },
-    { "mean squared error": (a) => a.mse.toFixed(5), ...(model.classes === null ? {} : { label: guessed(["label"]) }) });
+    { "mean squared error": (a) => a.mse.toFixed(5), ...(model.classes === null ? {} : { label: guessed(model, ["label"]) }) });
   const { seed, label, inversion, schedule } = panel.fields;
   const picture = panel.drop("picture", label, model, () => panel.run());
 }
@@ -84,7 +84,7 @@ function reconstruct(model) {
 function between(model) {
   const panel = new Panel("between", "interpolate",
     () => a.picture && b.picture && { a: a.picture, b: b.picture, seed: seedOf(seed), label: labelOf(label), label_b: labelOf(label_b), frames: FRAMES },
-    model.classes === null ? {} : { labels: guessed(["label", "label_b"]) });
+    model.classes === null ? {} : { labels: guessed(model, ["label", "label_b"]) });
   const { seed, label, label_b } = panel.fields;
   const frame = document.getElementById("frame"), slider = document.getElementById("slider");
   let frames = [];

@@ -22,13 +22,16 @@ export function make(name, properties = {}, ...children) {
   return element;
 }
 
+/** A class for people: its name, or its number if it has none. */
+export const className = (model, label) => (model.names && label !== null ? model.names[label] : label);
+
 /** Fill the label and schedule fields of the page from the model; where it has no classes, hide the former. */
 export function fillSelects(model) {
   for (const element of document.querySelectorAll("[data-classes]")) element.hidden = model.classes === null;
   for (const select of model.classes === null ? [] : document.querySelectorAll("[data-labels]")) {
     const kind = select.dataset.labels;
     if (kind) select.append(new Option(kind === "guess" ? "guess" : "choose…", kind === "guess" ? "guess" : ""));
-    for (let k = 0; k < model.classes; k++) select.append(new Option(k, k));
+    for (let k = 0; k < model.classes; k++) select.append(new Option(className(model, k), k));
     if (kind === "guess" && model.classes > 20) select.value = "0"; // a guess takes five calls per class
   }
   for (const select of document.querySelectorAll("[data-schedules]")) {
