@@ -22,13 +22,13 @@ from bcm_edge.runtime.masks import read_holes
 COLOUR = (3, 16, 16)
 
 
-def colour(folder: Path, name: str, size: int = 16, **options: object) -> Image.Image:
+def colour(folder: Path, name: str, size: int = 16, kind: str | None = None) -> Image.Image:
     """A reddish picture: its channels differ, so that grey would be seen."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(len(name)).integers(0, 100, (size, size, 3), dtype=np.uint8)
     pixels[..., 0] += 150
     picture = Image.fromarray(pixels)
-    picture.save(folder / name, **options)
+    picture.save(folder / name, format=kind)
     return picture
 
 
@@ -85,8 +85,8 @@ def test_what_is_converted_is_counted_in_one_line(tmp_path: Path):
 
 def test_the_command_prints_the_line(invert: Callable[..., Result], tmp_path: Path):
     for k in range(3):
-        colour(tmp_path / "in", f"{k}.jfif", format="JPEG")
-        colour(tmp_path / "in", f"{k}.PNG", format="PNG")
+        colour(tmp_path / "in", f"{k}.jfif", kind="JPEG")
+        colour(tmp_path / "in", f"{k}.PNG", kind="PNG")
     ended = invert(tmp_path / "in")
     assert ended.exit_code == 0
     assert "note: 6 images: 6 converted from colour to grey, 6 cropped or resized to 8×8\n" in ended.stderr
