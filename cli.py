@@ -29,6 +29,7 @@ from .commands.log import ARGUMENTS, add_log_options, listen, log_options, logge
 from .commands.paths import check_current_folder
 from .commands.streams import prepare_streams
 from .runtime.privacy import keep_files_in_cache
+from .runtime.resources import limit_threads
 
 AS_JSON = "bcm_edge.as_json"  # in a context's meta: whether --json was given
 
@@ -102,6 +103,7 @@ class Commands(click.Group):
         """Run as a process: its streams are made usable, and what escapes from a command ends in one line, too."""
         prepare_streams()
         keep_files_in_cache()
+        limit_threads()
         try:
             return self.main(*args, **kwargs)
         except Exception as error:

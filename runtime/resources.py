@@ -15,9 +15,22 @@ _UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 for "no limit"
 
 def processors(root: Path = ROOT) -> int:
     """How many threads can run at once: the processors of the affinity mask, or ceil(CPU quota) of the container if that is less."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _groups(root, "cpu") if (quota := _quota(folder)) is not None]
-    return max(1, min([allowed, *(math.ceil(quota) for quota in quotas)]))
+    return max(1, min([_allowed(), *(math.ceil(quota) for quota in quotas)]))
+
+
+def limit_threads(root: Path = ROOT) -> None:
+    """Have torch and other libraries on OpenMP begin with `processors` threads: by themselves they know the affinity mask, not the quota.
+
+    To be called before they are imported. OMP_NUM_THREADS that the user has set stays.
+    """
+    if (count := processors(root)) < _allowed():
+        os.environ.setdefault("OMP_NUM_THREADS", str(count))
+
+
+def _allowed() -> int:
+    """The processors of the affinity mask."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory(root: Path = ROOT) -> int | None:
@@ -64,16 +77,18 @@ def _groups(root: Path, controller: str) -> list[Path]:
     """The cgroup folders of this process that can limit a controller, from its own group up to the top."""
     folders: list[Path] = []
     for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if not controllers:  # v2
-            top = root / "sys/fs/cgroup"
-        elif controller in controllers.split(","):  # v1
-            top = root / "sys/fs/cgroup" / controller
+            tops = [root / "sys/fs/cgroup"]
+        elif controller in controllers.split(","):  # v1, where a folder may be named after all controllers that it is for
+            tops = [root / "sys/fs/cgroup" / name for name in dict.fromkeys((controller, controllers))]
         else:
             continue
-        # in a container the path may be the host's, of which the container sees only the top
-        own = top / path.lstrip("/")
-        folders += [folder for folder in (own, *own.parents) if folder == top or top in folder.parents]
+        for top in tops:
+            # in a container the path may be the host's, of which the container sees only the top
+            own = top / path.lstrip("/")
+            folders += [folder for folder in (own, *own.parents) if folder == top or top in folder.parents]
     return folders
 
 
