@@ -82,7 +82,7 @@ def test_reader_that_has_gone_is_no_error(digits_bundle: Path, tmp_path: Path) -
     finally:
         os.close(writing)
     assert ended.returncode == 141  # as `yes | head -1` gives yes
-    assert [line.split(" in ")[0] for line in ended.stderr.splitlines()] == ["1 images"]
+    assert ended.stderr.count("\n") == 1 and ended.stderr.startswith("1 image in ")
     assert_whole(tmp_path / "out.npz")
 
 
