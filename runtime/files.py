@@ -19,6 +19,14 @@ _MOUNTS = Path("/proc/self/mountinfo")
 _REPEATED = 60  # bytes: a longer name of an output stands in temporary names as a hash, so that they are not too long where it is not
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name; False, too, for a name that no file system takes."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def check_regular(path: Path) -> None:
     """Raise ImageError unless an input is a file that can be opened. A pipe or a device could be waited for without end."""
     try:

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import ImageError, InputError, OutputError
 from .arrays import Arrays, is_array_file, read_arrays, save_npz
 from .classes import labels_in
-from .files import check_free, replacing
+from .files import check_free, is_folder, replacing
 from .pictures import INDEX, Survey, from_uint8, image_files, read_picture
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def mean_squared_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def check_output(path: Path, channels: int, force: bool, also: Sequence[str] = ()) -> None:
     """Raise OutputError if `save_images` could not write images of so many channels here. also: suffixes that the caller writes itself."""
     suffixes, suffix = (*OUTPUT_SUFFIXES, *also), path.suffix.lower()
-    if suffix and suffix != ".npz" and suffix not in suffixes and not path.is_dir():
+    if suffix and suffix != ".npz" and suffix not in suffixes and not is_folder(path):
         raise OutputError(f"{path}: cannot write {path.suffix} files; use .npz, {', '.join(suffixes)} or a folder")
     if suffix != ".npz" and channels not in (1, 3):
         raise OutputError(f"{path}: images of {channels} channels cannot be written as pictures; use .npz")

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError
-from .files import check_regular
+from .files import check_regular, is_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,7 +72,7 @@ class Survey:
 
 def image_files(path: Path, survey: Survey | None = None) -> list[Path]:
     """The file itself, or a folder's images in the order of their names; counts in `survey` what is not an image. Raises ImageError."""
-    if not path.is_dir():
+    if not is_folder(path):
         return [path]
     files = folder_images(path, survey)
     if not files:

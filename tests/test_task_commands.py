@@ -192,7 +192,7 @@ def test_purify_does_not_trust_the_labels_of_what_it_is_given(digits_bundle: Pat
         ("inpaint three.png --label 3", "nothing in it is transparent"),
         ("inpaint both.npz", "has no array `masks`"),
         ("inpaint three.png --mask hole.png --label guess", "something is missing"),
-        ("inpaint three.png --mask three.npz --label 3", "three.npz: no such file"),
+        ("inpaint three.png --mask three.npz --label 3", "three.npz: cannot be read (No such file or directory)"),
         ("inpaint three.png --mask none.png --label 3", "none.png: cannot be read (No such file or directory)"),
         ("inpaint three.png --mask hole.png --label 3 --schedule invert-2", "does not fill in"),
         ("colorize three.png --label 3", "knows no colours"),

@@ -16,7 +16,7 @@ from PIL import Image
 from refusals import refusal
 
 from bcm_edge import BcmError
-from bcm_edge.runtime.images import ImageSet, read_images
+from bcm_edge.runtime.images import ImageSet, read_images, save_images
 from bcm_edge.runtime.masks import read_holes
 
 COLOUR = (3, 16, 16)
@@ -197,6 +197,14 @@ def test_what_is_not_a_file_is_refused_without_waiting(invert: Callable[..., Res
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "dangling.png").symlink_to("nowhere")
     assert "dangling.png: cannot be read (No such file or directory)" in refusal(invert(tmp_path / "folder"))
+
+
+def test_names_that_no_file_system_takes(tmp_path: Path):
+    for name in ("x" * 300, "x" * 300 + ".png", "a\0b.png"):
+        with pytest.raises(BcmError, match="cannot be read"):
+            read_images([tmp_path / name], COLOUR)
+        with pytest.raises(BcmError, match="cannot"):
+            save_images(np.zeros((1, 1, 8, 8)), tmp_path / f"{name}.xyz")
 
 
 # ---- masks
