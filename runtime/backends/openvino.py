@@ -10,7 +10,6 @@ kept in the cache. A request holds the inputs and outputs of one inference, so e
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import time
@@ -42,7 +41,8 @@ class OpenVinoBackend:
         self.precision = precision
         self.sample_shape = bundle.manifest.model.sample_shape
         self.num_classes = bundle.manifest.model.num_classes
-        self.device = f"CPU, {threads()} threads"
+        self._properties, problem = _cached_properties()
+        self.device = f"CPU, {threads()} threads" + (f", no cache ({problem})" if problem else "")
         self._graphs = bundle.graphs(precision)
         self._core = openvino.Core()
         self._networks: Opened[tuple[str, int], _Network] = Opened(self._compile)
@@ -63,7 +63,7 @@ class OpenVinoBackend:
         try:
             model = self._core.read_model(self._graphs[direction])
             model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
-            compiled = self._core.compile_model(model, "CPU", _cached_properties())
+            compiled = self._core.compile_model(model, "CPU", self._properties)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot open {self._graphs[direction]}: {first_line(error)}") from error
         source = "from the cache" if compiled.get_property("LOADED_FROM_CACHE") else "compiled"
@@ -106,11 +106,14 @@ def compile_properties() -> dict[str, Any]:
     return {"INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _cached_properties() -> dict[str, Any]:
+def _cached_properties() -> tuple[dict[str, Any], str]:
+    """How networks are compiled, and why they are compiled anew each time, or ""."""
     properties = compile_properties()
-    with contextlib.suppress(OSError, OutputError):  # a cache that cannot be written: compiled anew each time
+    try:
         cache = cache_directory() / "openvino"
         cache.mkdir(parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            properties["CACHE_DIR"] = str(cache)
-    return properties
+        if not os.access(cache, os.W_OK):
+            return properties, f"{cache}: cannot be written"
+    except (OSError, OutputError) as error:
+        return properties, f"{cache_directory()}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    return {**properties, "CACHE_DIR": str(cache)}, ""

@@ -18,13 +18,14 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import BackendError
+from ...errors import BackendError, OutputError
 from ..bundle import DIRECTIONS, Bundle
 from ..cache import cache_directory, sha256, write_atomically
 from ..engines.gpu import is_out_of_memory
@@ -68,6 +69,7 @@ def optimised_graphs(bundle: Bundle, precision: str) -> dict[str, Path]:
 
 
 def _make(bundle: Bundle, precision: str, entry: Path, refused: Path) -> None:
+    _check_space(bundle, precision, entry)
     try:
         with (
             timed(f"cache entry of {precision} graphs: making {entry}"),
@@ -81,6 +83,15 @@ def _make(bundle: Bundle, precision: str, entry: Path, refused: Path) -> None:
         with contextlib.suppress(OSError):  # tried again at the next start
             write_atomically(refused, str(error))
         raise
+
+
+def _check_space(bundle: Bundle, precision: str, entry: Path) -> None:
+    """Raise OutputError where both optimised graphs do not fit on the cache's file system."""
+    existing = next(folder for folder in entry.parents if os.path.exists(folder))  # noqa: PTH110 (raises where it may not look)
+    needed = 2 * sum(bundle.manifest.files[name].size for name in bundle.hashes(precision))
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise OutputError(f"{entry.parent}: {needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free")
 
 
 class _Refused(BackendError):

@@ -25,7 +25,7 @@ NO_TEMPORARY = "temporary files cannot be written to any of the usual folders; f
 UNKNOWN = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
 CRAMPED = """
 for folder in /tmp /var/tmp; do mount --bind $folder $folder && mount -o remount,bind,ro $folder || exit; done
-mount -t tmpfs none /mnt && cd /proc && exec "$@"
+mount -t tmpfs -o size=1m none /mnt && cd /proc && exec "$@"
 """
 
 Ended = subprocess.CompletedProcess[str]
@@ -50,7 +50,7 @@ def stranger() -> Stranger:
 
 @pytest.fixture(scope="module")
 def cramped() -> list[str]:
-    """The beginning of a command that can write to /mnt and to no folder of temporary files."""
+    """The beginning of a command that can write 1 MB to /mnt and nothing to the folders of temporary files."""
     prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", CRAMPED, "sh"]
     if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
         pytest.skip("a process cannot mount file systems in a namespace here (unshare --user --mount)")
@@ -108,6 +108,14 @@ def test_openvino_needs_no_cache(stranger: Stranger, tmp_path: Path, digits_bund
     pytest.importorskip("openvino")
     ended = stranger("generate", digits_bundle, "-n", "1", "--label", "3", "-o", tmp_path / "image.npz", "--backend", "openvino")
     assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.endswith(f" threads, no cache (this user has no home folder; {FIX})\n")
+
+
+def test_a_cache_without_space_is_noted_and_the_run_goes_on(cramped: list[str], digits_bundle: Path):
+    command = ("generate", digits_bundle, "-n", "1", "--label", "3", "-o", "/mnt/image.png")
+    ended = run(cramped, command, None, {"BCM_EDGE_CACHE_DIR": "/mnt/cache"})
+    assert ended.returncode == 0, ended.stderr
+    assert "no cache (/mnt/cache/onnxruntime: 6.3 MB are needed and" in ended.stderr
 
 
 @pytest.mark.parametrize(
