@@ -11,7 +11,7 @@ import torch
 
 from ..errors import ImageError, LabelError
 from ..runtime.classes import class_names, in_order, listed
-from ..runtime.pictures import SUFFIXES, Survey, folder_images, ignored_by_systems, picture_facts, read_picture
+from ..runtime.pictures import SUFFIXES, Survey, counted, folder_images, ignored_by_systems, picture_facts, read_picture
 from ..runtime.resources import check_memory
 from .dataset import Dataset
 
@@ -24,32 +24,29 @@ def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, i
     Images are cropped to squares, resized and converted to sample_shape (C, S, S). Without it they are grey or in colour as most
     of them are, and of image_size pixels, by default the shorter side that most of them have. Raises ImageError or LabelError.
     """
-    survey, notes = Survey(), []
+    survey, title = Survey(), folder.name if folder.name not in ("", "..") else folder.resolve().name
     groups = _class_folders(folder, survey)
     loose = folder_images(folder, survey)
     if any(groups.values()) and loose:
         raise LabelError(f"{loose[0]}: lies beside sub-folders, which are classes; move it into one, or the sub-folders away")
-    if loose and groups:
-        notes.append(f"{folder.name}: sub-folders without images are ignored: {listed(list(groups))}")
     names = [] if loose else list(groups)
     members = [(file, label) for label, name in enumerate(names) for file in groups[name]] or [(file, 0) for file in loose]
     if not members:
         raise ImageError(f"{folder}: no images in it or its sub-folders (looked for {', '.join(SUFFIXES)}){_deeper(folder)}")
     facts = [picture_facts(file) for file, _ in members]
     usable = [index for index, (_, size) in enumerate(facts) if min(size) > 1]
-    if len(usable) < len(facts):
-        tiny = [str(members[index][0].relative_to(folder)) for index, (_, size) in enumerate(facts) if min(size) == 1]
-        what = "1 image with a side of 1 pixel is" if len(tiny) == 1 else f"{len(tiny)} images with a side of 1 pixel are"
-        notes.append(f"{folder.name}: {what} left out: {listed(tiny)}")
     if not usable:
         raise ImageError(f"{folder}: all of its images have a side of 1 pixel")
     shape = sample_shape or _common_shape([facts[index] for index in usable], image_size, folder)
-    files = [members[index][0] for index in usable]
-    images = _read(files, shape, folder, survey)
+    images = _read([members[index][0] for index in usable], shape, folder, survey)
     labels = torch.tensor([members[index][1] for index in usable]) if names else None
-    if line := survey.line():
-        notes.append(f"{folder.name}: {line}")
-    return Dataset(folder.name, images, labels, tuple(names) or None, tuple(notes))
+    tiny = [str(file.relative_to(folder)) for (file, _), (_, size) in zip(members, facts, strict=True) if min(size) == 1]
+    notes = (
+        f"sub-folders without images are ignored: {listed(list(groups))}" if loose and groups else "",
+        f"{counted(len(tiny), 'image')} with a side of 1 pixel left out: {listed(tiny)}" if tiny else "",
+        survey.line(),
+    )
+    return Dataset(title, images, labels, tuple(names) or None, tuple(f"{title}: {note}" for note in notes if note))
 
 
 def _class_folders(folder: Path, survey: Survey) -> dict[str, list[Path]]:

@@ -173,7 +173,7 @@ def test_images_of_one_pixel_are_left_out(tmp_path: Path):
         picture(tmp_path / f"{number}.png")
     data = load_dataset(str(tmp_path))
     assert data.images.shape == (5, 3, 16, 16)
-    assert data.notes == (f"{tmp_path.name}: 2 images with a side of 1 pixel are left out: 0.png, 1.png",)
+    assert data.notes == (f"{tmp_path.name}: 2 images with a side of 1 pixel left out: 0.png, 1.png",)
 
 
 def test_images_of_one_pixel_alone_are_refused(train: Callable[..., Result], tmp_path: Path):
