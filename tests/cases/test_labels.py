@@ -222,7 +222,7 @@ def test_labels_in_a_file_are_found_by_name(cli: Cli, animals: Path, labels_with
     ],
 )
 def test_labels_and_names_that_do_not_fit(cli: Cli, animals: Path, tmp_path: Path, arrays: dict[str, np.ndarray], message: str):
-    assert message in refusal(cli("invert", animals, pictures(tmp_path / "in.npz", **arrays), "-o", tmp_path / "x.npz"))
+    assert message in refusal(cli("invert", animals, pictures(tmp_path / "in.npz", 3, **arrays), "-o", tmp_path / "x.npz"))
 
 
 def test_guessed_labels_are_shown_by_name(cli: Cli, animals: Path, tmp_path: Path):
