@@ -49,10 +49,10 @@ suite: $(VENV)/installed
 	tests/serving/fetch.sh $(BIN)/python .triton
 	$(BIN)/python -m pytest
 
-# The runtime on other Pythons.
+# The runtime on other Pythons, with the lowest versions that pyproject.toml allows and with the newest.
 pythons:
-	tests/on_python.sh 3.10 $(BUNDLE)
-	tests/on_python.sh 3.12 $(BUNDLE)
+	tests/on_python.sh 3.10 lowest $(BUNDLE)
+	tests/on_python.sh 3.12 newest $(BUNDLE)
 
 # The numerical tests with the instruction sets of older processors, and where two passes of a network differ by rounding.
 processors: $(VENV)/installed

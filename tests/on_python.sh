@@ -1,19 +1,33 @@
 #!/usr/bin/env bash
-# The runtime's tests on another Python, if one is installed here: tests/on_python.sh VERSION BUNDLE
+# The runtime's tests on another Python, if one is installed here, with the lowest versions that pyproject.toml allows of what the
+# runtime needs, or with the newest: tests/on_python.sh VERSION lowest|newest BUNDLE
 # JetPack 6 has Python 3.10, and no torch to export with, so the bundle comes from outside.
 set -euo pipefail
-version=$1 bundle=$2
+version=$1 which=$2 bundle=$3
 for candidate in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
     if "$candidate" -c 'import venv' 2>/dev/null; then python=$candidate; break; fi
 done
 if [ -z "${python:-}" ]; then
-    echo "Python $version is not installed here: the runtime was not tested on it"
+    echo "Python $version is not installed here: the runtime was not tested on it with the $which versions"
     exit 0
 fi
-venv=.venv-$version
+venv=.venv-$version-$which
 if [ ! -e "$venv/installed" ] || [ pyproject.toml -nt "$venv/installed" ]; then
-    "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet -e '.[run,test]'
+    "$python" -m venv --clear "$venv"
+    pip=("$venv/bin/python" -m pip install --quiet)
+    : > "$venv/pins.txt"
+    if [ "$which" = lowest ]; then
+        for pin in $("$venv/bin/python" tests/lowest.py); do
+            if "${pip[@]}" --only-binary=:all: "$pin" 2> "$venv/pip.txt"; then
+                echo "$pin" >> "$venv/pins.txt"
+            else
+                echo "$pin has no wheel for Python $version here: another version is tested"
+            fi
+        done
+    fi
+    "${pip[@]}" --constraint "$venv/pins.txt" -e '.[run,test]'
     touch "$venv/installed"
 fi
-BCM_EDGE_TEST_BUNDLE=$bundle "$venv/bin/python" -m pytest -q tests/runtime
+echo "Python $version with $("$venv/bin/python" -m pip freeze | grep -iE '^(numpy|click|rich|pillow|onnxruntime)==' | paste -sd ' ')"
+cases=$(printf "tests/cases/test_%s.py " arrays command_line images large_numbers linked_bundle log output_places streams) # need no torch
+BCM_EDGE_TEST_BUNDLE=$bundle "$venv/bin/python" -m pytest -q tests/runtime $cases

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from checkpoints import CONFIG, Weights
 from click.testing import Result
-from networks import random_model
 from refusals import refusal
+
+if TYPE_CHECKING:  # it needs torch, which not every Python here has
+    from checkpoints import Weights
 
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
     """A network's weights as its trainer has them."""
+    from networks import random_model
+
     return random_model().network.state_dict()
 
 
 @pytest.fixture
 def refuse_checkpoint(cli: Callable[..., Result], tmp_path: Path) -> Callable[[Path], str]:
     """What `export` says of a path that it refuses, without the path."""
+    from checkpoints import CONFIG
 
     def run(path: Path) -> str:
         message = refusal(cli("export", path, "--config", CONFIG, "--dry-run", "-o", tmp_path / "x.bundle"))
