@@ -11,6 +11,7 @@ A setting that a user made in the environment is left as it is. docs/privacy.md 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def switch_off_telemetry() -> None:
 
 def keep_files_in_cache() -> None:
     """Have libraries keep their files in the cache folder. The command line does this; a program that imports bcm_edge keeps its own."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a folder it goes on with a temporary one, and says so in three lines
     with suppress(OutputError):  # there is no cache folder
         for name, folder in FOLDERS.items():
             if not os.environ.get(name):
