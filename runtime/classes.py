@@ -76,7 +76,8 @@ def labels_in(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray 
     if labels is None:
         return None, None
     if labels.dtype.kind not in "iuU":
-        raise LabelError(f"{where}: labels must be integers from 0, or class names, not {labels.dtype}")
+        hint = "; convert them with labels.astype(int)" if labels.dtype.kind in "fb" and labels.ndim == 1 else ""
+        raise LabelError(f"{where}: labels must be integers from 0, or class names, not {labels.dtype}{hint}")
     try:
         classes = None if names is None else class_names(names.tolist())
         if labels.dtype.kind == "U":

@@ -217,7 +217,7 @@ def test_labels_in_a_file_are_found_by_name(cli: Cli, animals: Path, labels_with
         ({"labels": np.zeros(3, int), "classes": np.array([b"cat"])}, "has `classes` of shape [1] and type |S3"),
         ({"classes": np.array(["cat"])}, "has `classes` but no `labels`"),
         ({"labels": np.array(["cat", "dog", "fox"]), "classes": np.array(["cat", "dog"])}, "labels has fox, which `classes` has not"),
-        ({"labels": np.zeros(3)}, "labels must be integers from 0, or class names, not float64"),
+        ({"labels": np.zeros(3)}, "or class names, not float64; convert them with labels.astype(int)"),
         ({"labels": np.zeros((3, 4), int)}, "labels has shape [3, 4]"),
     ],
 )
