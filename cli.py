@@ -28,6 +28,7 @@ from .commands.failures import asks_for_json, print_json, report
 from .commands.log import ARGUMENTS, add_log_options, listen, log_options, logged
 from .commands.paths import check_current_folder
 from .commands.streams import prepare_streams
+from .runtime.log import log
 from .runtime.privacy import keep_files_in_cache
 from .runtime.resources import limit_threads
 
@@ -104,6 +105,7 @@ class Commands(click.Group):
         prepare_streams()
         keep_files_in_cache()
         limit_threads()
+        log.propagate = False  # handlers that a library gives to the root logger would print tracebacks on stderr
         try:
             return self.main(*args, **kwargs)
         except Exception as error:
