@@ -29,7 +29,10 @@ FORMATS = (  # by content; Pillow knows others, of which some start programs (EP
 )
 INDEX = "images.csv"  # in a folder of images that was written here: file, seed and label of each
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "icon\r")
-SYSTEM_FOLDERS = ("__macosx", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
+SYSTEM_FOLDERS = (
+    *("__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__"),
+    *("#recycle", "#snapshot", "~snapshot", "network trash folder", "temporary items"),
+)
 PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey of 16 bits
 

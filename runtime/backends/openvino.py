@@ -5,15 +5,15 @@ embedding above all) stay exact. A whole network under OpenVINO's own bfloat16 h
 computed in float32 here without a word, so this backend does not take one.
 
 Shapes are static, one compiled network per direction and batch size: a dynamic batch costs 11 to 41 %. Compiled networks are
-kept in the cache. A request holds the inputs and outputs of one inference, so each thread takes one of its own for a move.
+kept in the cache (compiled.py). A request holds the inputs and outputs of one inference, so each thread takes one of its own for a move.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +21,9 @@ import numpy as np
 from ...errors import BackendError, OutputError
 from ..bundle import Bundle
 from ..cache import cache_directory
-from ..log import log
 from ..schedule import Move
 from .base import Opened, first_line, graph_inputs
+from .compiled import Compiled, Compiler
 from .onnxruntime import threads
 
 if TYPE_CHECKING:
@@ -36,16 +36,13 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, bundle: Bundle, precision: str) -> None:
-        import openvino
-
         self.precision = precision
         self.sample_shape = bundle.manifest.model.sample_shape
         self.num_classes = bundle.manifest.model.num_classes
-        self._properties, problem = _cached_properties()
+        folder, problem = _cache_folder()
         self.device = f"CPU, {threads()} threads" + (f", no cache ({problem})" if problem else "")
-        self._graphs = bundle.graphs(precision)
-        self._core = openvino.Core()
-        self._networks: Opened[tuple[str, int], _Network] = Opened(self._compile)
+        compiler = Compiler(bundle, precision, compile_properties(), folder)
+        self._networks: Opened[tuple[str, int], _Network] = Opened(lambda key: _Network(compiler.network(*key)))
 
     def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
         network = self._networks.get((move.graph, len(x)))
@@ -57,24 +54,11 @@ class OpenVinoBackend:
     def close(self) -> None:
         self._networks.close()
 
-    def _compile(self, key: tuple[str, int]) -> _Network:
-        direction, batch = key
-        started = time.perf_counter()
-        try:
-            model = self._core.read_model(self._graphs[direction])
-            model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
-            compiled = self._core.compile_model(model, "CPU", self._properties)
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot open {self._graphs[direction]}: {first_line(error)}") from error
-        source = "from the cache" if compiled.get_property("LOADED_FROM_CACHE") else "compiled"
-        log.info("openvino: %s graph at batch %d: %s in %.3f s", direction, batch, source, time.perf_counter() - started)
-        return _Network(compiled)
-
 
 class _Network:
     """A compiled network and its idle requests: as many are made as threads play at the same time."""
 
-    def __init__(self, compiled: openvino.CompiledModel) -> None:
+    def __init__(self, compiled: Compiled) -> None:
         self._compiled = compiled
         self._idle: deque[openvino.InferRequest] = deque()  # its pop and append are safe between threads
 
@@ -83,7 +67,7 @@ class _Network:
         try:
             request = self._idle.pop()
         except IndexError:
-            request = self._compiled.create_infer_request()
+            request = self._compiled.network.create_infer_request()
         output = np.array(request.infer(inputs)[0])  # a copy: the request's own array is overwritten by its next inference
         self._idle.append(request)
         return output
@@ -102,18 +86,15 @@ def open(bundle: Bundle, precision: str) -> OpenVinoBackend:
 
 
 def compile_properties() -> dict[str, Any]:
-    """How networks are compiled, apart from the cache."""
+    """How networks are compiled."""
     return {"INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _cached_properties() -> tuple[dict[str, Any], str]:
-    """How networks are compiled, and why they are compiled anew each time, or ""."""
-    properties = compile_properties()
+def _cache_folder() -> tuple[Path | None, str]:
+    """Where compiled networks are kept, or None and why they are compiled anew each time."""
     try:
         cache = cache_directory() / "openvino"
         cache.mkdir(parents=True, exist_ok=True)
-        if not os.access(cache, os.W_OK):
-            return properties, f"{cache}: cannot be written"
     except (OSError, OutputError) as error:
-        return properties, f"{cache_directory()}: {error.strerror}" if isinstance(error, OSError) else str(error)
-    return {**properties, "CACHE_DIR": str(cache)}, ""
+        return None, f"{cache_directory()}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    return (cache, "") if os.access(cache, os.W_OK) else (None, f"{cache}: cannot be written")

@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
-import hashlib
 import json
 import os
-import platform
 import shutil
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,19 +28,15 @@ from ..cache import cache_directory, sha256, write_atomically
 from ..engines.gpu import is_out_of_memory
 from ..files import replacing
 from ..log import log, timed
-from ..noise import standard_normal
-from ..schedule import SIGMA_MAX, SIGMA_MIN, Move
-from .base import first_line, graph_inputs
+from .base import first_line
+from .cached import ENTRY, PROOF, distance, entry_key, is_proved, making, proving_inputs
 from .onnxruntime import open_optimised, open_session, session_options
 
 if TYPE_CHECKING:
     import onnxruntime
 
-ENTRY = "entry.json"
 WEIGHTS = "optimised.bin"  # no bundle's weights have this name: a graph that still points at those does not find them here
 LAYOUT = 2  # of an entry; raised when what is written there changes
-PROOF = {"forward": Move(SIGMA_MAX, SIGMA_MIN), "inverse": Move(0.07, SIGMA_MAX)}  # the move that each graph plays
-_making = threading.Lock()  # two threads of a process would write to the same temporary folder
 
 
 def optimised_graphs(bundle: Bundle, precision: str) -> dict[str, Path]:
@@ -53,11 +46,10 @@ def optimised_graphs(bundle: Bundle, precision: str) -> dict[str, Path]:
     """
     import onnxruntime
 
-    facts = [LAYOUT, bundle.hashes(precision), onnxruntime.__version__, _processor()]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    key = entry_key([LAYOUT, bundle.hashes(precision), onnxruntime.__version__])
     entry = cache_directory() / "onnxruntime" / key
     refused = entry.with_suffix(".refused")
-    with _making:
+    with making:
         if _is_whole(entry, precision):
             log.info("cache entry of %s graphs: reused, %s", precision, entry)
         elif reason := _text(refused):
@@ -120,8 +112,8 @@ def _optimise(bundle: Bundle, precision: str, folder: Path) -> dict[str, float]:
             if is_out_of_memory(str(error)):
                 raise
             raise _Refused(f"ONNX Runtime {onnxruntime.__version__} cannot play its own optimised {direction} graph") from error
-        proof[direction] = _distance(actual, expected)
-        if not proof[direction] <= _bound(precision):
+        proof[direction] = distance(actual, expected)
+        if not is_proved(proof[direction], precision):
             version, far = onnxruntime.__version__, f"relative L2 {proof[direction]:.1e}"
             raise _Refused(f"ONNX Runtime {version}'s own optimised {direction} graph gives other images, {far}")
     return proof
@@ -129,26 +121,10 @@ def _optimise(bundle: Bundle, precision: str, folder: Path) -> dict[str, float]:
 
 def _proving_move(session: onnxruntime.InferenceSession, bundle: Bundle, direction: str) -> np.ndarray:
     """What a session makes of fixed noise at the level where the move begins."""
-    model, move = bundle.manifest.model, PROOF[direction]
-    noise = standard_normal([0], model.sample_shape, 0)
-    labels = None if model.num_classes is None else np.zeros(1, np.int64)
-    x = noise * np.float32(max(move.t, 0.5))  # an image's values are near 0.5
     try:
-        return np.asarray(session.run(None, graph_inputs(x, None, move, labels))[0])
+        return np.asarray(session.run(None, proving_inputs(bundle, direction))[0])
     except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
-        raise BackendError(f"ONNX Runtime cannot play {move}: {first_line(error)}") from error
-
-
-def _distance(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Relative L2; NaN where either is not finite."""
-    norm = float(np.linalg.norm(expected))
-    return float(np.linalg.norm(actual - expected)) / max(norm, 1e-30)
-
-
-def _bound(precision: str) -> float:
-    from ..parity import BOUNDS  # which imports the backends
-
-    return BOUNDS[precision]
+        raise BackendError(f"ONNX Runtime cannot play {PROOF[direction]}: {first_line(error)}") from error
 
 
 def _share_weights(folder: Path) -> dict[str, str]:
@@ -171,7 +147,7 @@ def _is_whole(entry: Path, precision: str) -> bool:
     try:
         facts: dict[str, Any] = json.loads((entry / ENTRY).read_text())
         names = {f"{direction}/{name}" for direction in DIRECTIONS for name in ("model.onnx", WEIGHTS)}
-        proved = set(facts["proof"]) == set(DIRECTIONS) and all(0 <= far <= _bound(precision) for far in facts["proof"].values())
+        proved = set(facts["proof"]) == set(DIRECTIONS) and all(is_proved(far, precision) for far in facts["proof"].values())
         return proved and set(facts["files"]) == names and all(sha256(entry / name) == digest for name, digest in facts["files"].items())
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return False
@@ -183,12 +159,3 @@ def _text(file: Path) -> str:
         return file.read_text().strip()
     except (OSError, ValueError):
         return ""
-
-
-def _processor() -> str:
-    """What decides the layout of optimised weights: the architecture and the processor's instruction sets."""
-    flags = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next((line.split(":", 1)[1].strip() for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.machine()} {flags or platform.processor()}"

@@ -14,7 +14,7 @@ from agreement import assert_images_agree
 
 import bcm_edge
 from bcm_edge.errors import BackendError
-from bcm_edge.runtime.backends import optimised
+from bcm_edge.runtime.backends import cached, optimised
 from bcm_edge.runtime.backends.onnxruntime import threads
 from bcm_edge.runtime.parity import compare, load_recording
 
@@ -133,7 +133,7 @@ def test_graphs_that_fail_the_proof_are_not_played(
 
 
 def test_a_graph_that_gives_nan_has_no_entry(digits_bundle: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(optimised, "standard_normal", lambda *_: np.full((1, 1, 8, 8), np.nan, np.float32))
+    monkeypatch.setattr(cached, "standard_normal", lambda *_: np.full((1, 1, 8, 8), np.nan, np.float32))
     with bcm_edge.load(digits_bundle, "onnxruntime") as bcm:
         assert "forward.onnx gives NaN or infinity, so its optimised form cannot be proved" in bcm.backend.device
         assert np.isfinite(bcm.generate(1, labels=3)).all()

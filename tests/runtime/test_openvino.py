@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +50,30 @@ def test_an_image_does_not_depend_on_its_batch(typed_bundle: Path):
 
 
 def test_networks_are_kept_compiled_and_a_damaged_cache_is_no_harm(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A flipped bit in the middle of the weights would change images without an error, were it not for the sha256."""
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path))
     first = bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3)
-    blobs = list((tmp_path / "openvino").glob("*.blob"))
-    assert blobs
-    for blob in blobs:
-        blob.write_bytes(blob.read_bytes()[:1000])
+    [blob] = (tmp_path / "openvino").glob("*/network.blob")
+    whole, made = blob.read_bytes(), blob.stat().st_mtime_ns
     assert_images_agree(bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3), first)
+    assert blob.stat().st_mtime_ns == made
+    flipped = bytearray(whole)
+    flipped[len(whole) // 4 : len(whole) // 2] = bytes(value ^ 0x40 for value in flipped[len(whole) // 4 : len(whole) // 2])
+    for damaged in (whole[:1000], bytes(flipped), b""):
+        blob.write_bytes(damaged)
+        assert_images_agree(bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3), first)
+        assert blob.read_bytes() != damaged
+
+
+def test_a_network_that_was_not_proved_is_compiled_anew(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path))
+    bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3)
+    [entry] = (tmp_path / "openvino").glob("*/entry.json")
+    facts = json.loads(entry.read_text())
+    assert 0 <= facts["proof"] <= 1e-4
+    entry.write_text(json.dumps({**facts, "proof": 0.5}))
+    bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3)
+    assert json.loads(entry.read_text())["proof"] <= 1e-4
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
