@@ -121,6 +121,7 @@ class _File(logging.FileHandler):
         _check_is_log(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        assert self.stream  # it is opened at once
         self.stream.write(f"{HEADER}, {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n")
         self.stream.flush()
 
