@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -58,7 +57,6 @@ def explained(error: BaseException) -> tuple[str, int]:
         return NO_TEMPORARY, 2
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         return error.strerror or said, 2
-    logging.getLogger(__name__).debug("traceback", exc_info=error)
     return (
         f"this is a bug in bcm-edge: {type(error).__name__}: {said}; run the command again with --log-file bug.log, "
         "and report it with that file, which has the traceback",
