@@ -14,7 +14,6 @@ import click
 from ..errors import BackendError, BcmError, OutputError
 from ..runtime.backends import open_backend
 from ..runtime.bundle import Bundle, Manifest, open_bundle
-from ..runtime.classes import SHOWN, listed
 from ..runtime.engines.store import engines
 from ..runtime.parity import (
     BOUNDS,
@@ -28,6 +27,7 @@ from ..runtime.parity import (
 )
 from ..runtime.rewriting import update_manifest
 from ..runtime.verdicts import Verdict
+from ..runtime.wording import MOST, listed
 from .console import backend_option, bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
 from .paths import PATH
 
@@ -178,7 +178,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     c, h, w = model.sample_shape
     parts = [
         f"{model.name}: {c}×{h}×{w}, {classes}, {model.parameters / 1e6:.2f} M parameters",
-        *([f"classes: {listed(named)}{' (--json lists all)' if len(named) > SHOWN + 1 else ''}"] if named else []),
+        *([f"classes: {listed(named)}{' (--json lists all)' if len(named) > MOST + 1 else ''}"] if named else []),
         table(
             ("schedule", "NFE", "program", "quality"),
             [(name, opened.schedule(name).nfe, text, _quality(manifest.quality.get(name))) for name, text in manifest.schedules.items()],
@@ -222,6 +222,7 @@ def doctor(context: click.Context, bundle: Path | None, with_report: bool, as_js
     values: dict[str, Any] = {"ok": ok, "findings": [vars(f) for f in findings]}
     if with_report:
         values["report"] = report()
+        values["findings"] = [{**vars(f), "detail": without_home(f.detail), "fix": without_home(f.fix)} for f in findings]
         lines = [*values["report"], *(without_home(line) for line in lines)]
     result(as_json, values, "\n".join(lines))
     context.exit(0 if ok else 1)

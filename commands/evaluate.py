@@ -14,11 +14,11 @@ from click.core import ParameterSource
 from .. import __version__
 from ..errors import CheckpointError, ImageError, LabelError
 from ..runtime.benchmark import QUIET
-from ..runtime.classes import listed
 from ..runtime.environment import Others, cpu_model, versions
 from ..runtime.files import check_free, replacing
 from ..runtime.images import SIGNED, ValueRange
 from ..runtime.pipeline import BCM, load
+from ..runtime.wording import listed
 from .console import (
     MOST_RECONSTRUCTED,
     MOST_SAMPLES,

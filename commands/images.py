@@ -10,11 +10,12 @@ import numpy as np
 
 from ..errors import ImageError, LabelError
 from ..runtime.arguments import check_number
-from ..runtime.arrays import read_arrays, save_npz
+from ..runtime.arrays import read_arrays, required, save_npz
+from ..runtime.classes import named_labels
 from ..runtime.images import mean_squared_error, save_images
 from .console import bundle_argument, parse_labels, progress, table
 from .paths import PATH
-from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option
+from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option, stored_labels
 
 
 @click.command(
@@ -37,7 +38,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         seed = run.seed if seeds is None or run.given_seed is not None else seeds
         if run.label == GUESS:
             raise LabelError("--label guess is for images that are given; here there are none yet")
-        labels = parse_labels(run.label, n, bcm) if run.label is not None else labels
+        labels = parse_labels(run.label, n, bcm) if run.label is not None else stored_labels(labels, n, bcm)
         program = bcm.bundle.schedule(schedule)
         images, facts = run.play(
             bcm,
@@ -106,7 +107,5 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
 def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Latents, and labels and seeds where the file has them."""
     arrays = read_arrays(path, "latents")
-    if "latents" not in arrays:
-        raise ImageError(f"{path}: has no array `latents` (it has {', '.join(arrays) or 'no arrays'})")
-    latents = np.atleast_1d(arrays["latents"])  # a lone number is refused by its shape
-    return latents, arrays.get("labels"), arrays.get("seeds")
+    latents = np.atleast_1d(required(arrays, "latents", path))  # a lone number is refused by its shape
+    return latents, named_labels(arrays, str(path)), arrays.get("seeds")

@@ -41,7 +41,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
     The ends are the reconstructions of A and B. Where their labels differ, the first half is generated under A's, the rest under B's.
     """
     with run.open(bundle, tuple(FORMATS)) as bcm:
-        pairs = [run.images([path], bcm.sample_shape) for path in (a, b)]
+        pairs = [run.images(bcm, [path], bcm.sample_shape) for path in (a, b)]
         labels = _pair_labels(run, bcm, pairs)
         up, down, n = bcm.schedule(inversion), bcm.schedule(schedule), len(pairs[0].images)
         images, facts = run.play(
@@ -192,7 +192,7 @@ def _pair_labels(run: Run, bcm: BCM, pairs: Sequence[ImageSet]) -> Sequence[np.n
     if run.label == GUESS:
         return [run.guessed(bcm, one.images) for one in pairs]
     if run.label is None:
-        stored = [stored_labels(one, bcm) for one in pairs]
+        stored = [stored_labels(one.labels, len(one.images), bcm) for one in pairs]
         if (stored[0] is None) != (stored[1] is None):
             raise LabelError("only one of A and B has labels of its own; give --label, as in 3,5, or guess")
         return stored

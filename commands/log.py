@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from ..errors import OutputError
-from ..runtime.log import log, without_home
+from ..runtime.log import home_folder, log, without_home
 from .console import SHOWN, Function
 from .paths import OutputPath
 
@@ -29,7 +29,7 @@ HEADER = "log of bcm-edge"  # how a log file begins
 
 _VERBOSE: dict[str, Any] = {"is_flag": True, "help": "Say on stderr what is used and why: versions, backend, cache, times."}
 _LOG_FILE: dict[str, Any] = {
-    "type": OutputPath("file"),
+    "type": OutputPath("file", "logs"),
     "metavar": "FILE",
     "help": "Add the same to a file, with the traceback of an error: for a report of a problem.",
 }
@@ -38,8 +38,8 @@ _LOG_FILE: dict[str, Any] = {
 def listen(context: click.Context, verbose: bool, log_file: Path | None) -> None:
     """Begin to write the log, until the outermost context ends. Raises OutputError for a file that cannot be written."""
     if verbose and not any(isinstance(handler, _Terminal) for handler in log.handlers):
-        _start(context, _Terminal(logging.INFO))
-    if log_file is not None:
+        _start(context, _Terminal())
+    if log_file is not None and not any(isinstance(handler, _File) and handler.path == log_file for handler in log.handlers):
         try:
             _start(context, _File(log_file))
         except (OSError, ValueError) as error:
@@ -109,9 +109,14 @@ def _stop(handler: logging.Handler) -> None:
 class _Terminal(logging.Handler):
     """Lines on stderr with the seconds since the start. What a command prints there anyway is not repeated, and a traceback is left out."""
 
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.home = home_folder()  # for a job, Ray gets another one
+
     def emit(self, record: logging.LogRecord) -> None:
         if not hasattr(record, SHOWN):
-            click.echo(without_home(f"[{record.relativeCreated / 1000:7.3f} s] {record.getMessage()}"), file=sys.stderr)
+            line = f"[{record.relativeCreated / 1000:7.3f} s] {record.getMessage()}"
+            click.echo(without_home(line, self.home), file=sys.stderr)
 
 
 class _File(logging.FileHandler):
@@ -119,6 +124,7 @@ class _File(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         _check_is_log(path)
+        self.path, self.home = path, home_folder()
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
         assert self.stream  # it is opened at once
@@ -128,7 +134,8 @@ class _File(logging.FileHandler):
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
         traceback = f"\n{logging.Formatter().formatException(record.exc_info)}" if record.exc_info else ""
-        return without_home(f"[{record.relativeCreated / 1000:7.3f} s] {level}{record.getMessage()}{traceback}")
+        line = f"[{record.relativeCreated / 1000:7.3f} s] {level}{record.getMessage()}{traceback}"
+        return without_home(line, self.home)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Go on without the log: a full disk ends the log, not the command."""
@@ -138,6 +145,8 @@ class _File(logging.FileHandler):
 
 def _check_is_log(path: Path) -> None:
     """Raise OutputError if there is a file that is no log, so that a wrong name costs nobody a model."""
+    if path.is_fifo():  # to open it may wait for ever
+        raise OutputError(f"{path} is a pipe; a log is written to a file")
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             if not file.read(len(HEADER)) == HEADER.encode():

@@ -33,13 +33,13 @@ class UserPath(click.Path):
 class OutputPath(UserPath):
     """Where results go. Raises OutputError for standard output, and for a folder's name where a file is written."""
 
-    def __init__(self, writes: Writes) -> None:
+    def __init__(self, writes: Writes, what: str = "results") -> None:
         super().__init__()
-        self.writes = writes
+        self.writes, self.what = writes, what
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "-" or str(value).startswith(_STREAMS):
-            raise OutputError(f"{value}: results are not written to standard output; give a name (./- for a file named -)")
+            raise OutputError(f"{value}: {self.what} are not written to standard output; give a name (./- for a file named -)")
         path = super().convert(value, param, ctx)
         if str(value).endswith("/") and not path.is_dir() and (self.writes == "file" or (self.writes == "either" and path.suffix)):
             raise OutputError(f"{value} ends in /, as a folder's name does, but a file is to be written; leave out the /")

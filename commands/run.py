@@ -17,11 +17,11 @@ from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
 from ..runtime.chain import OnMove
 from ..runtime.images import CELL, SIGNED, ImageSet, ValueRange, check_output, lossy_note, read_images, save_images
-from ..runtime.pictures import counted
 from ..runtime.pipeline import BATCH, BCM, load
 from ..runtime.resources import check_memory
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.classes import DRAWS
+from ..runtime.wording import counted
 from .console import (
     backend_option,
     force_option,
@@ -75,15 +75,16 @@ class Run:
         if self.backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
         check_output(self.output, bcm.sample_shape[0], self.force, also)
-        if Path(os.path.realpath(self.output)) in {bundle.resolve() / name for name in bcm.bundle.manifest.files}:
+        if Path(os.path.realpath(self.output)) in {Path(os.path.realpath(bundle / name)) for name in bcm.bundle.manifest.files}:
             raise OutputError(f"{self.output} is a file of the bundle; choose another name")
         if note := lossy_note(self.output, bcm.sample_shape[0]):
             progress(f"note: {note}")
         return bcm
 
-    def images(self, paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> ImageSet:
-        """The images of files, folders or an array file; says what was converted or left out."""
-        images = read_images(paths, sample_shape, self.value_range)
+    def images(self, bcm: BCM, paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> ImageSet:
+        """The images of files, folders or an array file, with labels if they will be used; says what was converted or left out."""
+        with_labels = self.label is None and bcm.num_classes is not None
+        images = read_images(paths, sample_shape, self.value_range, with_labels)
         if images.note:
             progress(f"note: {images.note}")
         return images
@@ -97,12 +98,12 @@ class Run:
         """
         if self.label == GUESS and not whole:
             raise LabelError("--label guess is for whole images; of these something is missing")
-        given = self.images(paths, sample_shape or bcm.sample_shape)
+        given = self.images(bcm, paths, sample_shape or bcm.sample_shape)
         if self.label == GUESS:
             return given, self.guessed(bcm, given.images)
         if self.label is not None:
             return given, parse_labels(self.label, len(given.images), bcm)
-        return given, stored_labels(given, bcm)
+        return given, stored_labels(given.labels, len(given.images), bcm)
 
     def guessed(self, bcm: BCM, images: np.ndarray) -> np.ndarray:
         """The labels that the model itself gives the images."""
@@ -188,14 +189,14 @@ def run_options(output_help: str, label_help: str = LABELS) -> Callable[[Callabl
     return decorate
 
 
-def stored_labels(images: ImageSet, bcm: BCM) -> np.ndarray | None:
-    """int64 [N]: the labels that came with the images, as the model numbers them; None if there are none, or the model has no classes.
+def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM) -> np.ndarray | None:
+    """int64 [n]: labels that came with images or latents, as the model numbers them; None without, or if the model has no classes.
 
-    Raises LabelError for a class that the model does not have.
+    Raises LabelError for a class that the model does not have, and for another number of labels.
     """
-    if images.labels is None or bcm.num_classes is None:
+    if labels is None or bcm.num_classes is None:
         return None
-    return check_labels(images.labels, len(images.images), bcm.num_classes, bcm.classes)
+    return check_labels(np.atleast_1d(labels), n, bcm.num_classes, bcm.classes)
 
 
 def pairs(originals: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from ..runtime.images import SIGNED
 from ..runtime.pipeline import load
 from .console import backend_option, bundle_argument, note_engines, precision_option, progress
 
@@ -26,7 +25,7 @@ def ui(bundle: Path, host: str, port: int, backend: str, precision: str | None) 
     from ..ui.answers import Answers
     from ..ui.server import Window
 
-    bcm = load(bundle, backend, precision=precision, value_range=SIGNED)
+    bcm = load(bundle, backend, precision=precision)
     if backend == "auto":
         note_engines(bcm.bundle, bcm.backend)
     answers = Answers(bcm)

@@ -18,8 +18,8 @@ import numpy as np
 from ..errors import BcmError, ImageError, InputError
 from ..runtime.arrays import array_shapes, read_arrays, save_npz
 from ..runtime.cache import sha256
-from ..runtime.classes import labels_in
-from ..runtime.files import replacing
+from ..runtime.classes import named_labels
+from ..runtime.files import check_regular, replacing
 from ..runtime.images import ValueRange, images_from_array
 from ..runtime.pictures import ignored_by_systems
 from .tables import count_rows, read_rows, write_table
@@ -73,6 +73,7 @@ def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[So
 def _examine(file: Path, task: str, sample_shape: tuple[int, int, int]) -> Source:
     if file.suffix.lower() not in SUFFIXES:
         raise ImageError(f"{file}: not a shard; give {' or '.join(SUFFIXES)} files")
+    check_regular(file)
     try:
         size, digest = file.stat().st_size, sha256(file)
     except OSError as error:
@@ -114,7 +115,11 @@ def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]], others: 
         raise ImageError(f"{file}: has no array `{'` or `'.join(wanted)}` (it has {', '.join(others) or 'no arrays'})")
     if not found[0]:
         raise ImageError(f"{file}: {wanted[0]} is a lone number")
-    return found[0][0]
+    rows = found[0][0]
+    for name in ("labels", "seeds"):
+        if name in shapes and shapes[name] and shapes[name][0] != rows:
+            raise ImageError(f"{file}: has {rows} rows, but {shapes[name][0]} {name}")
+    return rows
 
 
 def read(
@@ -147,9 +152,8 @@ def read(
 @functools.lru_cache(maxsize=1)  # ranges of one file follow one another
 def _arrays(path: str, task: str) -> dict[str, np.ndarray]:
     arrays = read_arrays(Path(path), "latents" if task == "generate" else "images")
-    labels, classes = labels_in(arrays, path)
-    if labels is not None and classes is not None:  # the model finds them by name
-        arrays["labels"] = np.array(classes)[labels]
+    if (labels := named_labels(arrays, path)) is not None:
+        arrays["labels"] = labels
     return {name: np.atleast_1d(array) for name, array in arrays.items() if name in NAMES}
 
 

@@ -124,6 +124,8 @@ class NetworkConfig:
 
 def read_fields(path: Path) -> dict[str, Any]:
     """Some or all configuration fields from a JSON file. Raises CheckpointError."""
+    if path.exists() and not path.is_file():  # to open a pipe may wait for ever
+        raise CheckpointError(f"{path}: a folder, a device or a pipe; a configuration must be a regular file")
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors write a byte order mark
     except OSError as error:

@@ -8,7 +8,8 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from ..runtime.bundle import MANIFEST
-from .names import listed
+from ..runtime.files import is_lfs_pointer
+from ..runtime.wording import listed
 
 HEAD = 512  # bytes of a file that are looked at; a tar archive names itself at 257
 
@@ -34,7 +35,6 @@ _BEGINNINGS = (  # (offset, bytes there, what the file is, what to do)
     (0, b"model_checkpoint_path:", "the list of a TensorFlow checkpoint", _OTHER_FRAMEWORK),
 )
 _TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of a table, as TensorFlow writes .index files and old checkpoints
-_LFS = b"version https://git-lfs"
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
@@ -67,7 +67,7 @@ def is_text(head: bytes) -> bool:
 
 def _describe_text(head: bytes) -> str | None:
     text = head.lstrip(BLANK).lower()
-    if text.startswith(_LFS):
+    if is_lfs_pointer(text):
         size = re.search(rb"\nsize (\d+)", text)
         megabytes = f" ({int(size[1]) / 1e6:.1f} MB)" if size else ""
         return f"a Git LFS pointer, not the weights{megabytes}. Fetch them, in the folder of the repository, with: git lfs pull"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .names import listed, printable
+from ..runtime.wording import listed, printable
 
 FIRST, LAST = "input_blocks.0.0.weight", "out.2.weight"
 

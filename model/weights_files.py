@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..runtime.resources import check_memory
-from .names import listed, printable
+from ..runtime.wording import listed, printable
 from .other_files import (
     BLANK,
     HEAD,

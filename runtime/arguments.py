@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .classes import label_of, listed
+from .classes import label_of
 from .images import ValueRange, in_signed_range
 from .pictures import from_uint8
 from .resources import check_memory
 from .schedule import SIGMA_MAX
+from .wording import listed
 
 Seeds = int | Sequence[int] | np.ndarray
 Labels = int | str | Sequence[int | str] | np.ndarray | None
@@ -57,9 +58,13 @@ def _numbers(labels: int | str | Sequence[int | str] | np.ndarray, classes: int,
     """The labels as an array, with numbers in place of names."""
     if isinstance(labels, str):
         return np.array(label_of(labels, classes, names))
+    if isinstance(labels, np.ndarray) and labels.dtype.kind == "O":  # what pandas makes of texts
+        labels = labels.tolist()
     if isinstance(labels, np.ndarray) and labels.dtype.kind == "U":
         return np.array([label_of(word, classes, names) for word in labels.ravel().tolist()], np.int64).reshape(labels.shape)
     if isinstance(labels, Sequence):
+        if not labels:
+            return np.empty(0, np.int64)
         return np.asarray([label_of(label, classes, names) if isinstance(label, str) else label for label in labels])
     return np.asarray(labels)
 
@@ -67,14 +72,21 @@ def _numbers(labels: int | str | Sequence[int | str] | np.ndarray, classes: int,
 def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "images", value_range: ValueRange = None) -> np.ndarray:
     """float32 [N, *shape] in [-1, 1] from uint8, or from floats in value_range (see `in_signed_range`). Raises ImageError."""
     array = np.asarray(values)
+    _check_shape(array, shape, what)
     if array.dtype == np.uint8:
-        return _check_floats(from_uint8(array), shape, what)
-    return in_signed_range(_check_floats(array, shape, what), what, value_range)
+        return from_uint8(array)
+    _check_kind(array, what)
+    return in_signed_range(array, what, value_range)
 
 
 def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """float32 [N, *shape] of about unit variance. Raises ImageError."""
-    latents = _check_floats(np.asarray(values), shape, "latents")
+    latents = np.asarray(values)
+    _check_shape(latents, shape, "latents")
+    _check_kind(latents, "latents")
+    if not np.isfinite(latents).all():
+        raise ImageError(f"latents must be finite floats, not {latents.dtype} with NaN or infinity")
+    latents = latents.astype(np.float32)
     deviation = float(latents.std(axis=(1, 2, 3), dtype=np.float64).max())
     if deviation > MOST_DEVIATION:
         raise ImageError(
@@ -92,12 +104,14 @@ def check_number(n: int, sample_shape: tuple[int, int, int], what: str = "images
     check_memory(n * each, f"{n} {what}", "make fewer at a time, or use bcm-edge map")
 
 
-def _check_floats(array: np.ndarray, shape: tuple[int, int, int], what: str) -> np.ndarray:
+def _check_shape(array: np.ndarray, shape: tuple[int, int, int], what: str) -> None:
     if array.ndim != 4 or array.shape[1:] != shape or not len(array):
         raise ImageError(f"{what} have shape {list(array.shape)}, the model takes [N, {', '.join(map(str, shape))}]")
-    if array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ImageError(f"{what} must be finite floats, not {array.dtype}{'' if array.dtype.kind != 'f' else ' with NaN or infinity'}")
-    return array.astype(np.float32)
+
+
+def _check_kind(array: np.ndarray, what: str) -> None:
+    if array.dtype.kind != "f":
+        raise ImageError(f"{what} must be finite floats, not {array.dtype}")
 
 
 def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ImageError
-from .files import check_regular, replacing
+from .files import check_regular, is_lfs_pointer, replacing
 from .resources import check_memory
 
 Arrays = Mapping[str, np.ndarray | None]  # names in an npz file; None is left out
@@ -64,6 +64,13 @@ def array_shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def required(arrays: Mapping[str, np.ndarray], name: str, path: Path, advice: str = "") -> np.ndarray:
+    """The array of a name. Raises ImageError, which says what the file has instead."""
+    if name not in arrays:
+        raise ImageError(f"{path}: has no array `{name}` (it has {', '.join(arrays) or 'no arrays'}){advice}")
+    return arrays[name]
+
+
 def save_npz(path: Path, arrays: Arrays, force: bool = False) -> None:
     """Write the arrays that are not None to one npz file, whole or not at all."""
     with replacing(path, force) as partial, partial.open("wb") as file:
@@ -89,6 +96,8 @@ def _shape(file: IO[bytes], size: int) -> tuple[int, ...]:
     shape, _, dtype = read(file)
     if dtype.hasobject:
         raise ValueError("holds Python objects, which are not read because they can run code; save numbers")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its header has the shape {shape}")
     promised, held = math.prod(shape), size - file.tell()
     if promised * dtype.itemsize != held:
         raise ValueError(f"its header promises {promised} values of {dtype.itemsize} bytes, and {held} bytes follow")
@@ -108,6 +117,6 @@ def _kind(path: Path) -> str:
         head = file.read(32)
     if head.startswith(b"\x93NUMPY"):
         return "it is a single array; name it .npy"
-    if head.startswith(b"version https://git-lfs"):
+    if is_lfs_pointer(head):
         return "it is a Git LFS pointer; run: git lfs pull"
     return "it is empty" if not head else ""

@@ -23,6 +23,7 @@ from ..errors import BundleError, ScheduleError
 from .cache import sha256
 from .classes import class_names
 from .external_data import external_files
+from .files import is_lfs_pointer
 from .not_bundles import why_no_bundle
 from .schedule import Schedule, parse_schedule
 from .verdicts import Verdict
@@ -254,7 +255,7 @@ def _check_links(root: Path, name: str) -> None:
             f"{root}: {name} is a link to a file outside the bundle, and such links are not followed (a Hugging Face cache is made of "
             f"them); copy the files into a new bundle with: cp -rL {shlex.quote(str(root))} {shlex.quote(copy)}"
         )
-    if file.is_file() and file.stat().st_size < _POINTER_LIMIT and file.read_bytes().startswith(b"version https://git-lfs"):
+    if file.is_file() and file.stat().st_size < _POINTER_LIMIT and is_lfs_pointer(file.read_bytes()):
         raise BundleError(f"{root}: {name} is a Git LFS pointer in place of the file; get the files with: git lfs pull")
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import LabelError
+from .wording import listed
 
-SHOWN = 10  # names in a message; the rest is counted
 _UNPRINTED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, bytes that are no text, line separators
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -56,6 +56,12 @@ def _similar(word: str, names: Sequence[str]) -> list[str]:
     folded = word.casefold()
     spelt = difflib.get_close_matches(folded, [name.casefold() for name in names], 3)
     return [name for name in names if name.casefold() in spelt or (folded and name.casefold().startswith(folded))][:3]
+
+
+def named_labels(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray | None:
+    """`labels` of an npz file: names where it has `classes`, by which a model finds them; else as they are. Raises LabelError."""
+    labels, classes = labels_in(arrays, where)
+    return labels if labels is None or classes is None else np.array(classes)[labels]
 
 
 def labels_of(text: str, num_classes: int, names: Sequence[str] | None) -> list[int]:
@@ -109,12 +115,6 @@ def in_order(names: Sequence[str]) -> list[str]:
 def all_numbers(names: Sequence[str]) -> bool:
     """Whether all names are numbers, and no two the same number."""
     return all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names) and len({*map(int, names)}) == len(names)
-
-
-def listed(words: Sequence[str]) -> str:
-    """The words with commas between them, shortened where they are many."""
-    more = len(words) - SHOWN
-    return ", ".join(words) if more <= 1 else f"{', '.join(words[:SHOWN])} and {more} more"
 
 
 def _normal(name: str) -> str:

@@ -27,6 +27,11 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def is_lfs_pointer(head: bytes) -> bool:
+    """Whether these first bytes of a file say that Git LFS left a pointer in its place."""
+    return head.startswith(b"version https://git-lfs")
+
+
 def check_regular(path: Path) -> None:
     """Raise ImageError unless an input is a file that can be opened. A pipe or a device could be waited for without end."""
     try:
@@ -145,6 +150,8 @@ def _check_writable(target: Path, place: Path) -> None:
     for name in place.relative_to(base).parts:
         if 0 < most < (length := len(os.fsencode(name))):
             raise OutputError(f"{target}: cannot be written (a name of {length} bytes; this file system takes up to {most})")
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(place.with_name(f"{_prefix(place, 'partial')}{os.getpid()}"))  # raises OSError for a path that is too long as a whole
     probe = base / f"{_prefix(place, 'partial')}{os.getpid()}"
     if not os.path.lexists(probe):  # of another thread, or of a killed process that had our number
         os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
@@ -177,10 +184,10 @@ def _runs(process: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):  # what mattered has been said, or is about to be
+    with contextlib.suppress(OSError):  # what mattered has been said, or is about to be
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 

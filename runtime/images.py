@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError, InputError, OutputError
-from .arrays import Arrays, is_array_file, read_arrays, save_npz
-from .classes import labels_in
+from .arrays import Arrays, is_array_file, read_arrays, required, save_npz
+from .classes import named_labels
 from .files import check_free, is_folder, replacing
 from .pictures import INDEX, Survey, from_uint8, image_files, read_picture
 
@@ -43,16 +43,18 @@ class ImageSet:
     note: str = ""
 
 
-def read_images(paths: Sequence[Path], sample_shape: tuple[int, int, int], value_range: ValueRange = None) -> ImageSet:
+def read_images(
+    paths: Sequence[Path], sample_shape: tuple[int, int, int], value_range: ValueRange = None, with_labels: bool = True
+) -> ImageSet:
     """Read image files, folders of them, or one npz or npy file with `images`, uint8 or floats (see `in_signed_range`).
 
-    Raises ImageError.
+    with_labels: whether the labels of an array file are read, and checked. Raises ImageError, LabelError.
     """
     arrays = [path for path in paths if is_array_file(path)]
     if arrays and len(paths) > 1:
         raise ImageError(f"{arrays[0]}: an npz or npy file is read alone; give it without other inputs")
     if arrays:
-        return _read_array_images(arrays[0], sample_shape, value_range)
+        return _read_array_images(arrays[0], sample_shape, value_range, with_labels)
     survey = Survey()
     files = [file for path in paths for file in image_files(path, survey)]
     images = np.stack([read_picture(file, sample_shape, str(file), survey=survey) for file in files])
@@ -211,15 +213,11 @@ def lossy_note(path: Path, channels: int) -> str:
 _EXACT = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}  # Pillow's options for the least loss
 
 
-def _read_array_images(path: Path, sample_shape: tuple[int, int, int], value_range: ValueRange) -> ImageSet:
+def _read_array_images(path: Path, sample_shape: tuple[int, int, int], value_range: ValueRange, with_labels: bool) -> ImageSet:
     arrays = read_arrays(path, "images")
-    if "images" not in arrays:
-        raise ImageError(f"{path}: has no array `images` (it has {', '.join(arrays) or 'no arrays'})")
-    images = images_from_array(arrays["images"], str(path), value_range, sample_shape)
-    labels, classes = labels_in(arrays, str(path))
+    images = images_from_array(required(arrays, "images", path), str(path), value_range, sample_shape)
+    labels = named_labels(arrays, str(path)) if with_labels else None
     if labels is not None and labels.shape != (len(images),):
         raise ImageError(f"{path}: labels has shape {list(labels.shape)}, but there must be one label for each of {len(images)} images")
-    if labels is not None and classes is not None:
-        labels = np.array(classes)[labels]
     names = [f"{path.stem}[{i}]" for i in range(len(images))]
     return ImageSet(images, names, labels)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger("bcm_edge")
+
 log.addHandler(logging.NullHandler())  # or Python would print errors on stderr where no handler is set
 
 
@@ -30,10 +31,15 @@ def timed(what: str) -> Iterator[None]:
         log.info("%s: %.3f s", what, time.perf_counter() - started)
 
 
-def without_home(text: str) -> str:
-    """The text with ~ in place of the home folder, which has the user's name in it."""
+def home_folder() -> str:
+    """The user's home folder, "" without one."""
     try:
-        home = str(Path.home())
-    except RuntimeError:  # a user without one
-        return text
+        return str(Path.home())
+    except RuntimeError:
+        return ""
+
+
+def without_home(text: str, home: str | None = None) -> str:
+    """The text with ~ in place of the home folder, which has the user's name in it. home: by default that of now."""
+    home = home_folder() if home is None else home
     return text if len(home) < 2 else re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)

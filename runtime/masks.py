@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ImageError
-from .arrays import is_array_file, read_arrays
+from .arrays import is_array_file, read_arrays, required
 from .pictures import image_files, open_picture
 
 HALF = 128  # grey values, and transparencies, from which a pixel counts
@@ -29,9 +29,7 @@ def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[
         mask = pictures[0]
     if mask is not None and is_array_file(mask):
         arrays = read_arrays(mask, "masks")
-        if "masks" not in arrays:
-            raise ImageError(f"{mask}: has no array `masks` (it has {', '.join(arrays) or 'no arrays'}); give a mask with --mask")
-        return arrays["masks"] != 0
+        return required(arrays, "masks", mask, "; give a mask with --mask") != 0
     files = [] if in_arrays else [file for path in pictures for file in image_files(path)]
     if mask is None:
         return np.stack([_hole(file, True, sample_shape) for file in files])

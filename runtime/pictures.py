@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError
-from .files import check_regular, is_folder
+from .files import check_regular, is_folder, is_lfs_pointer
+from .wording import counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +32,8 @@ INDEX = "images.csv"  # in a folder of images that was written here: file, seed 
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "icon\r")
 SYSTEM_FOLDERS = (
     *("__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__"),
-    *("#recycle", "#snapshot", "~snapshot", "network trash folder", "temporary items"),
+    *("@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot", "~snapshot"),
+    *("network trash folder", "temporary items"),
 )
 PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey of 16 bits
@@ -39,7 +41,7 @@ DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey of 16 bits
 
 def ignored_by_systems(path: Path) -> bool:
     """Whether a file or folder is hidden or what operating systems, editors and NAS devices leave behind (@eaDir, Thumbs.db)."""
-    return path.name.startswith((".", "@", "~$")) or path.name.lower() in (*SYSTEM_FILES, *SYSTEM_FOLDERS)
+    return path.name.startswith((".", "~$")) or path.name.lower() in (*SYSTEM_FILES, *SYSTEM_FOLDERS)
 
 
 @dataclass
@@ -158,8 +160,8 @@ def open_picture(file: Path | IO[bytes], where: str, formats: tuple[str, ...] = 
     return _with_8_bits(picture) if picture.mode in DEEP_MODES else picture
 
 
-def picture_facts(file: Path) -> tuple[bool, tuple[int, int]]:
-    """(whether it is grey, (width, height)) of an image file, from its header alone; upright. Raises ImageError."""
+def picture_facts(file: Path) -> tuple[bool, int]:
+    """(whether it is grey, its shorter side in pixels) of an image file, from its header alone. Raises ImageError."""
     from PIL import Image
 
     check_regular(file)
@@ -167,9 +169,7 @@ def picture_facts(file: Path) -> tuple[bool, tuple[int, int]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(file, formats=_available(FORMATS)) as opened:
-                turned = opened.getexif().get(0x0112, 1) >= 5  # EXIF orientations with width and height exchanged
-                width, height = opened.size[::-1] if turned else opened.size
-                return opened.mode in ("1", "L", "LA", *DEEP_MODES), (width, height)
+                return opened.mode in ("1", "L", "LA", *DEEP_MODES), min(opened.size)
     except MemoryError:
         raise
     except Exception as error:  # as above
@@ -203,13 +203,18 @@ def _available(formats: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _unreadable(file: Path | IO[bytes], where: str, error: Exception) -> ImageError:
-    reason = ""
-    if isinstance(file, Path):  # of a file in memory, Pillow's text has an address
-        text = str(error) or type(error).__name__
-        reason = " (its content is not of a format that can be read)" if "cannot identify" in text else f" ({text})"
-    return ImageError(f"{where}: not a readable image{reason}; convert it to PNG or JPEG")
+    from PIL import Image
 
-
-def counted(number: int, noun: str) -> str:
-    """Such as "1 image" or "2 images"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageError(f"{where}: larger than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels; make it smaller")
+    text = str(error) or type(error).__name__
+    if "truncated" in text.lower():
+        return ImageError(f"{where}: not a readable image (it ends too early); download or copy it again")
+    if not isinstance(file, Path):  # Pillow's text would have an address
+        return ImageError(f"{where}: not a readable image; convert it to PNG or JPEG")
+    with file.open("rb") as opened:
+        head = opened.read(64)
+    if is_lfs_pointer(head):
+        return ImageError(f"{where}: a Git LFS pointer in place of the image; get the images with: git lfs pull")
+    reason = "its content is not of a format that can be read" if "cannot identify" in text else text
+    return ImageError(f"{where}: not a readable image ({'it is empty' if not head else reason}); convert it to PNG or JPEG")

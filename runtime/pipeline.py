@@ -192,8 +192,8 @@ class BCM:
 
         strength: how far latents are turned to fresh noise, as a share of 90°; 0 gives the reconstruction, 1 an unrelated image.
         """
-        check_number(n * len(images), self.sample_shape, "variations")
         images = self._images(images)
+        check_number(n * len(images), self.sample_shape, "variations")
         seeds, of = check_seeds(seed, len(images)), self._labels(labels, len(images))
         found = self._invert(images, inversion, seeds, of, on_move)
         around = latents.nearby(found, strength, seeds, n)
@@ -214,7 +214,8 @@ class BCM:
         holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W], or [N, 1 or C, H, W].
         schedule: from noise to images, by default eight network calls whose levels follow the size of the images.
         """
-        images, holes = self._images(images), check_holes(holes, images)
+        images = self._images(images)
+        holes = check_holes(holes, images)
         program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
         rows = self._rows(len(images), seed, labels)
         return self._constrained(program, rows, [constrained.known_pixels(r.of(images), r.of(holes)) for r in rows], on_move)

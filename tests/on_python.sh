@@ -20,8 +20,11 @@ if [ ! -e "$venv/installed" ] || [ pyproject.toml -nt "$venv/installed" ]; then
         for pin in $("$venv/bin/python" tests/lowest.py); do
             if "${pip[@]}" --only-binary=:all: "$pin" 2> "$venv/pip.txt"; then
                 echo "$pin" >> "$venv/pins.txt"
-            else
+            elif grep -q "No matching distribution" "$venv/pip.txt"; then
                 echo "$pin has no wheel for Python $version here: another version is tested"
+            else
+                cat "$venv/pip.txt"
+                exit 1
             fi
         done
     fi

@@ -355,14 +355,14 @@ def test_commands_say_what_comes_next_and_refuse_a_denoiser(cli: Cli, tmp_path: 
     small = ("--steps", 2, "--batch", 2, "--channels", 8, "--intervals", 10)
     trained = cli("train", "--data", data, *small, "--objective", "edm", "-o", base)
     assert trained.exit_code == 0, trained.stderr
-    first, *_, last = trained.stderr.splitlines()
-    assert first.startswith("step 2/2  denoising ")
-    assert "intervals" not in first
+    *_, step, _, _, last = trained.stderr.splitlines()
+    assert step.startswith("step 2/2  denoising ")
+    assert "intervals" not in step
     assert last == f"  bcm-edge evaluate BUNDLE --data DATA --baseline {base}"
     assert "is no BCM" in refusal(cli("export", base, "-o", tmp_path / "b.bundle"))
     assert "is no BCM" in refusal(cli("train", "--data", data, *small, "--init", base, "-o", tmp_path / "c.safetensors"))
     bcm = cli("train", "--data", data, *small, "-o", tmp_path / "bcm.safetensors")
-    assert bcm.stderr.startswith("step 2/2  10 intervals  consistency 0.")
+    assert "\nstep 2/2  10 intervals  consistency 0." in bcm.stderr
     assert "bcm-edge export" in bcm.stderr
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from ..errors import ImageError, LabelError
-from ..runtime.classes import class_names, in_order, listed
+from ..runtime.classes import class_names, in_order
 from ..runtime.pictures import SUFFIXES, Survey, counted, folder_images, ignored_by_systems, picture_facts, read_picture
 from ..runtime.resources import check_memory
+from ..runtime.wording import listed
 from .dataset import Dataset
 
-Facts = tuple[bool, tuple[int, int]]  # of an image file: whether it is grey, (width, height)
+Facts = tuple[bool, int]  # of an image file: whether it is grey, its shorter side in pixels
 
 
 def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, int, int] | None) -> Dataset:
@@ -34,13 +35,13 @@ def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, i
     if not members:
         raise ImageError(f"{folder}: no images in it or its sub-folders (looked for {', '.join(SUFFIXES)}){_deeper(folder)}")
     facts = [picture_facts(file) for file, _ in members]
-    usable = [index for index, (_, size) in enumerate(facts) if min(size) > 1]
+    usable = [index for index, (_, side) in enumerate(facts) if side > 1]
     if not usable:
         raise ImageError(f"{folder}: all of its images have a side of 1 pixel")
     shape = sample_shape or _common_shape([facts[index] for index in usable], image_size, folder)
     images = _read([members[index][0] for index in usable], shape, folder, survey)
     labels = torch.tensor([members[index][1] for index in usable]) if names else None
-    tiny = [str(file.relative_to(folder)) for (file, _), (_, size) in zip(members, facts, strict=True) if min(size) == 1]
+    tiny = [str(file.relative_to(folder)) for (file, _), (_, side) in zip(members, facts, strict=True) if side == 1]
     notes = (
         f"sub-folders without images are ignored: {listed(list(groups))}" if loose and groups else "",
         f"{counted(len(tiny), 'image')} with a side of 1 pixel left out: {listed(tiny)}" if tiny else "",
@@ -76,7 +77,7 @@ def _common_shape(facts: Sequence[Facts], image_size: int | None, folder: Path) 
     channels = 1 if 2 * sum(grey for grey, _ in facts) > len(facts) else 3
     if image_size is not None:
         return channels, image_size, image_size
-    sides = Counter(min(size) for _, size in facts)
+    sides = Counter(side for _, side in facts)
     (side, count), *others = sides.most_common(2)
     if 2 * count < len(facts) or any(other == count for _, other in others):
         raise ImageError(

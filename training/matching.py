@@ -9,7 +9,8 @@ import torch
 
 from ..errors import LabelError
 from ..runtime.bundle import ModelFacts
-from ..runtime.classes import all_numbers, listed
+from ..runtime.classes import all_numbers
+from ..runtime.wording import listed
 from .dataset import Dataset
 
 

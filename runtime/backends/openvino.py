@@ -97,4 +97,6 @@ def _cache_folder() -> tuple[Path | None, str]:
         cache.mkdir(parents=True, exist_ok=True)
     except (OSError, OutputError) as error:
         return None, f"{cache_directory()}: {error.strerror}" if isinstance(error, OSError) else str(error)
-    return (cache, "") if os.access(cache, os.W_OK) else (None, f"{cache}: cannot be written")
+    if os.access(cache, os.W_OK) or any(cache.iterdir()):  # one that was filled before is used as it is
+        return cache, ""
+    return None, f"{cache}: cannot be written"

@@ -201,7 +201,7 @@ def test_misshapen_tensor_is_named(refuse_export: Callable[..., str], save_pt: C
         (
             {"epoch": 3, "model": {f"conv{i}.weight": torch.zeros(1) for i in range(9)}},
             " (input_blocks.0.0.weight is not found); its keys are epoch, model; those of model are conv0.weight, conv1.weight, "
-            "conv2.weight, conv3.weight, conv4.weight, conv5.weight, … (9 in all)",
+            "conv2.weight, conv3.weight, conv4.weight, conv5.weight, conv6.weight, conv7.weight, conv8.weight",
         ),
         ({"a\n\x1b[31m": torch.zeros(1)}, r" (input_blocks.0.0.weight is not found); its keys are a\n\x1b[31m"),
         ({}, "; it holds an empty mapping"),

@@ -191,7 +191,8 @@ def test_a_header_that_promises_more_than_the_file_holds(invert: Callable[..., R
         (b"", "images.npy: not an npy array"),
         (b"\x93NUMPY\x01\x00\x05\x00hello", "images.npy: "),
         (npy_header("(1, 1, 8, 8)", "|O"), "holds Python objects, which are not read because they can run code"),
-        (npy_header("(-1, 8)") + bytes(64), "images.npy: "),
+        (npy_header("(-1, 8)") + bytes(64), "images.npy: its header has the shape (-1, 8)"),
+        (npy_header("(-2, 1, 8, -8)") + bytes(512), "images.npy: its header has the shape (-2, 1, 8, -8)"),
         (npy_header("(2, 1, 8, 8)") + bytes(256), "promises 128 values of 4 bytes, and 256 bytes follow"),
     ],
 )
@@ -264,6 +265,15 @@ def test_parquet_names_its_real_columns(tmp_path: Path):
     parquet.write_table(pyarrow.table({"pixels": [1], "target": [2]}), tmp_path / "x.parquet")
     with pytest.raises(ImageError, match=r"has no array `images` \(it has pixels, target\)"):
         find(str(tmp_path / "x.parquet"), "invert", SHAPE)
+
+
+@pytest.mark.parametrize("name", ["labels", "seeds"])
+def test_a_shard_with_more_labels_than_images(tmp_path: Path, name: str):
+    arrays = {"images": unit_images(2) * 2 - 1, name: np.arange(4)}
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.savez(file, **arrays)
+    with pytest.raises(ImageError, match=f"has 2 rows, but 4 {name}"):
+        find(str(tmp_path / "a.npz"), "invert", SHAPE)
 
 
 def test_shards_in_capitals_count_and_hidden_ones_do_not(tmp_path: Path):

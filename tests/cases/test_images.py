@@ -16,8 +16,10 @@ from PIL import Image
 from refusals import refusal
 
 from bcm_edge import BcmError
+from bcm_edge.jobs.dataset import find
 from bcm_edge.runtime.images import ImageSet, read_images, save_images
 from bcm_edge.runtime.masks import read_holes
+from bcm_edge.runtime.pictures import ignored_by_systems
 
 COLOUR = (3, 16, 16)
 
@@ -81,6 +83,15 @@ def test_what_is_converted_is_counted_in_one_line(tmp_path: Path):
         "2 images: 2 converted from colour to grey, 1 cropped or resized to 16×16; "
         "skipped 3 files that are not images (1 without a suffix, 1 .csv, 1 .txt)"
     )
+
+
+def test_only_known_folders_of_systems_are_left_out(tmp_path: Path):
+    """A name that begins with @ is often that of an account, whose pictures were collected."""
+    assert ignored_by_systems(tmp_path / "@eaDir") and ignored_by_systems(tmp_path / ".thumbnails")
+    assert not ignored_by_systems(tmp_path / "@nasa")
+    for name in ("@nasa.png", "a.png", "~$a.png", "thumbs.db"):
+        colour(tmp_path, name, kind="PNG")
+    assert read_images([tmp_path], COLOUR).names == ["@nasa", "a"]
 
 
 def test_the_command_prints_the_line(invert: Callable[..., Result], tmp_path: Path):
@@ -194,6 +205,8 @@ def test_what_is_not_a_file_is_refused_without_waiting(invert: Callable[..., Res
     os.mkfifo(tmp_path / "pipe.npz")
     for name in ("pipe.png", "pipe.npz"):
         assert refusal(invert(tmp_path / name)) == f"{tmp_path}/{name}: is a pipe, a device or a socket; give a file"
+    with pytest.raises(BcmError, match="is a pipe, a device or a socket"):
+        find(str(tmp_path / "pipe.npz"), "invert", (1, 8, 8))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "dangling.png").symlink_to("nowhere")
     assert "dangling.png: cannot be read (No such file or directory)" in refusal(invert(tmp_path / "folder"))
@@ -205,6 +218,27 @@ def test_names_that_no_file_system_takes(tmp_path: Path):
             read_images([tmp_path / name], COLOUR)
         with pytest.raises(BcmError, match="cannot"):
             save_images(np.zeros((1, 1, 8, 8)), tmp_path / f"{name}.xyz")
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer in place of the image; .* git lfs pull"),
+        (b"", r"not a readable image \(it is empty\)"),
+        (b"<!doctype html>", "its content is not of a format that can be read"),
+    ],
+)
+def test_what_is_not_a_picture_is_named(tmp_path: Path, content: bytes, advice: str):
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(BcmError, match=advice):
+        read_images([tmp_path / "x.png"], COLOUR)
+
+
+def test_a_picture_that_ends_too_early(tmp_path: Path):
+    colour(tmp_path, "whole.png", size=64)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
+    with pytest.raises(BcmError, match=r"it ends too early\); download or copy it again"):
+        read_images([tmp_path / "cut.png"], COLOUR)
 
 
 # ---- masks

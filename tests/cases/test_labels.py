@@ -23,8 +23,9 @@ from bcm_edge.errors import CheckpointError, LabelError
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from bcm_edge.model.weights_files import METADATA_KEY
 from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.classes import class_names, in_order, label_of, labels_of, listed
+from bcm_edge.runtime.classes import class_names, in_order, label_of, labels_of
 from bcm_edge.runtime.pipeline import BCM
+from bcm_edge.runtime.wording import listed
 from bcm_edge.ui.answers import Answers
 
 
@@ -210,6 +211,24 @@ def test_labels_in_a_file_are_found_by_name(cli: Cli, animals: Path, labels_with
     assert "no class of this model is named 'wolf'" in refusal(cli("invert", animals, unknown, "-o", tmp_path / "x.npz"))
 
 
+def test_labels_beside_latents_are_found_by_name(cli: Cli, animals: Path, tmp_path: Path):
+    latents = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    for arrays in ({"labels": np.array([0, 1]), "classes": np.array(["dog", "cat"])}, {"labels": np.array(["dog", "cat"])}):
+        np.savez(tmp_path / "latents.npz", latents=latents, **arrays)
+        ended = cli("generate", animals, "--latents", tmp_path / "latents.npz", "-o", tmp_path / "out.npz", "--force")
+        assert ended.exit_code == 0, ended.stderr
+        assert np.load(tmp_path / "out.npz")["labels"].tolist() == [1, 0]
+    np.savez(tmp_path / "latents.npz", latents=latents, labels=np.array(["wolf", "cat"]))
+    ended = cli("generate", animals, "--latents", tmp_path / "latents.npz", "-o", tmp_path / "out.npz", "--force")
+    assert "no class of this model is named 'wolf'" in refusal(ended)
+
+
+def test_labels_that_are_not_used_are_not_checked(cli: Cli, animals: Path, labels_with: Callable[..., list[int]], tmp_path: Path):
+    file = pictures(tmp_path / "in.npz", 3, labels=np.zeros(5))
+    assert labels_with("invert", file, "--label", "dog") == [1, 1, 1]
+    assert "not float64" in refusal(cli("invert", animals, file, "-o", tmp_path / "x.npz"))
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -233,6 +252,9 @@ def test_guessed_labels_are_shown_by_name(cli: Cli, animals: Path, tmp_path: Pat
 
 
 def test_labels_in_python(bcm: BCM):
+    assert bcm.generate(2, labels=np.array(["dog", "cat"], object)).shape[0] == 2  # what pandas makes of texts
+    with pytest.raises(LabelError, match="0 labels were given for 2 images"):
+        bcm.generate(2, labels=[])
     assert bcm.classes == ANIMALS
     dog = bcm.generate(2, seed=5, labels=1)
     for labels in ("dog", ["dog", "dog"], np.array(["dog", "dog"]), [1, "dog"], ("dog", 1)):

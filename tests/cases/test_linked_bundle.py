@@ -137,3 +137,9 @@ def test_git_lfs_pointer_in_place_of_a_file(bundle_copy: Path, cli: Cli, name: s
 
 def test_name_that_no_file_system_takes(cli: Cli) -> None:
     assert refusal(cli("inspect", "x" * 300)) == f"{'x' * 300}: cannot be read (File name too long)"
+
+
+def test_an_output_does_not_replace_a_file_of_a_linked_bundle(cli: Cli, kubernetes: Path) -> None:
+    ended = cli("generate", kubernetes, "--label", 3, "-o", kubernetes / "golden.npz", "--force")
+    assert refusal(ended) == f"{kubernetes}/golden.npz is a file of the bundle; choose another name"
+    assert open_bundle(kubernetes)

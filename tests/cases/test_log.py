@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import re
 from collections.abc import Callable
@@ -204,6 +205,17 @@ def test_a_number_of_threads_that_is_none_is_in_the_report(home: Path, cli: Cli,
 def test_the_home_folder_is_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch, text: str, expected: str):
     monkeypatch.setenv("HOME", "/home/mary")
     assert without_home(text) == expected
+
+
+def test_a_log_file_that_is_given_twice_is_written_once(cli: Cli, digits_bundle: Path, tmp_path: Path):
+    log = tmp_path / "a.log"
+    assert cli("--log-file", log, "inspect", digits_bundle, "--log-file", log).exit_code == 0
+    assert log.read_text().count("command: ") == 1
+
+
+def test_a_pipe_is_not_a_log_file(cli: Cli, digits_bundle: Path, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe; a log is written to a file" in refusal(cli("inspect", digits_bundle, "--log-file", tmp_path / "pipe"))
 
 
 def test_users_of_the_library_get_the_log_where_they_ask_for_it(digits_bundle: Path, caplog: pytest.LogCaptureFixture):

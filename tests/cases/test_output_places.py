@@ -45,6 +45,12 @@ def test_names_that_are_too_long(generate_to: Callable[..., Result], tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_path_that_is_too_long_as_a_whole(generate_to: Callable[..., Result], tmp_path: Path) -> None:
+    output = tmp_path.joinpath(*["d" * 200] * 25, "x.png")
+    assert refused_before_work(generate_to(output)) == f"{output}: cannot be written (File name too long)"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bundle_with_a_long_name_can_be_changed(bundle_copy: Path, tmp_path: Path) -> None:
     bundle = open_bundle(bundle_copy.rename(tmp_path / ("x" * 255)))
     with amending(bundle) as folder:
