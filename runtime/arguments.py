@@ -69,6 +69,11 @@ def _numbers(labels: int | str | Sequence[int | str] | np.ndarray, classes: int,
     return np.asarray(labels)
 
 
+def length(values: Seeds | Labels) -> int:
+    """How many images seeds or labels are for: 1 for a lone number or name."""
+    return len(values) if isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) else 1
+
+
 def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "images", value_range: ValueRange = None) -> np.ndarray:
     """float32 [N, *shape] in [-1, 1] from uint8, or from floats in value_range (see `in_signed_range`). Raises ImageError."""
     array = np.asarray(values)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .arguments import Labels, Seeds, check_holes, check_images, check_labels, check_latents, check_number, check_seeds
+from .arguments import (
+    Labels,
+    Seeds,
+    check_holes,
+    check_images,
+    check_labels,
+    check_latents,
+    check_number,
+    check_seeds,
+    length,
+)
 from .backends import open_backend
 from .backends.base import Backend, DeviceBackend
+from .batches import Batch, batches
 from .bundle import Bundle, open_bundle
 from .chain import OnMove, Project
 from .images import ValueRange
@@ -107,7 +117,7 @@ class BCM:
             latents = check_latents(latents, self.sample_shape)
             n = len(latents)
         elif n is None:
-            n = max(_length(seed), _length(labels))
+            n = max(length(seed), length(labels))
         check_number(n, self.sample_shape)
         rows, program = self._rows(n, seed, labels), self.schedule(schedule)
         return np.concatenate(
@@ -302,7 +312,7 @@ class BCM:
                 f"schedule {str(program)!r} starts from {'an image: give images' if program.from_image else 'noise: leave images out'}"
             )
         given = None if images is None else self._images(images)
-        n = max(_length(seed), _length(labels)) if given is None else len(given)
+        n = max(length(seed), length(labels)) if given is None else len(given)
         check_number(n * (program.nfe + 1), self.sample_shape, "states")
         rows = self._rows(n, seed, labels)
         parts = [tracing.trace(self.backend, program, r.seeds, r.labels, None if given is None else r.of(given), on_move) for r in rows]
@@ -331,10 +341,8 @@ class BCM:
         """int64 [n], checked; None for a model without classes."""
         return check_labels(labels, n, self.num_classes, self.classes)
 
-    def _rows(self, n: int, seed: Seeds, labels: Labels) -> list[Rows]:
-        seeds, of = check_seeds(seed, n), self._labels(labels, n)
-        parts = [slice(start, min(start + self.batch, n)) for start in range(0, n, self.batch)]
-        return [Rows(part, seeds[part], None if of is None else of[part]) for part in parts]
+    def _rows(self, n: int, seed: Seeds, labels: Labels) -> list[Batch]:
+        return batches(check_seeds(seed, n), self._labels(labels, n), self.batch)
 
     def _each(
         self, around: np.ndarray, schedule: str | Schedule, seeds: Sequence[int], labels: np.ndarray | None, on_move: OnMove | None
@@ -350,22 +358,6 @@ class BCM:
         )
         return images.reshape(around.shape)
 
-    def _constrained(self, program: Schedule, rows: list[Rows], known: list[Project], on_move: OnMove | None) -> np.ndarray:
+    def _constrained(self, program: Schedule, rows: list[Batch], known: list[Project], on_move: OnMove | None) -> np.ndarray:
         pairs = zip(rows, known, strict=True)
         return np.concatenate([constrained.constrained(self.backend, program, k, r.seeds, r.labels, on_move) for r, k in pairs])
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What one network call gets: some rows of the arrays, with their seeds and labels."""
-
-    where: slice
-    seeds: list[int]
-    labels: np.ndarray | None
-
-    def of(self, array: np.ndarray) -> np.ndarray:
-        return array[self.where]
-
-
-def _length(values: Seeds | Labels) -> int:
-    return len(values) if isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) else 1
