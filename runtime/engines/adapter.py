@@ -8,7 +8,7 @@ Tests hold every name used in this project against the real bindings of each ver
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,8 +36,8 @@ class Messages:
             raise BackendError(f"{what}: {self.explain()}")
 
     def explain(self) -> str:
-        """The errors since the last call as one text, the first one first."""
-        return "; ".join(self.take()) or "TensorRT gives no reason"
+        """The errors since the last call in a line, the first one first."""
+        return _line(self.take())
 
     def take(self) -> list[str]:
         """The errors since the last call, each once."""
@@ -45,6 +45,10 @@ class Messages:
         self._errors.clear()
         self.recorder.clear()
         return errors
+
+
+def _line(errors: Sequence[str]) -> str:
+    return "; ".join(" ".join(error.splitlines()) for error in errors) or "TensorRT gives no reason"
 
 
 class _Logger(trt.ILogger):
@@ -153,12 +157,12 @@ def parser_error(error: trt.ParserError) -> str:
 
 
 def parser_errors(parser: trt.OnnxParser | trt.OnnxParserRefitter, messages: Messages) -> str:
-    """All that a parser says of a graph it refuses: its errors, and what it only logs, such as the name of a file that is missing."""
+    """All that a parser says of a graph it refuses, in a line: its errors, and what it only logs, such as the name of a missing file."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     told = [error.desc() for error in errors]
     logged = [text for text in messages.take() if not any(desc and (text in desc or desc in text) for desc in told)]
     logged = [text for text in logged if not text.startswith("ModelImporter.cpp")]  # where in the graph it is: the errors have that
-    return "; ".join([*map(parser_error, errors), *logged]) or "TensorRT gives no reason"
+    return _line([*map(parser_error, errors), *logged])
 
 
 def can_strip() -> bool:

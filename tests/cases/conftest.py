@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from click.testing import Result
 from refusals import refusal
+
+import bcm_edge
 
 if TYPE_CHECKING:  # it needs torch, which not every Python here has
     from checkpoints import Weights
@@ -20,6 +23,16 @@ def weights() -> Weights:
     from networks import random_model
 
     return random_model().network.state_dict()
+
+
+@pytest.fixture(scope="module")
+def images(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An npz file of two digits with their labels."""
+    with bcm_edge.load(digits_bundle) as bcm:
+        made = bcm.generate(2, labels=3)
+    file = tmp_path_factory.mktemp("images") / "digits.npz"
+    np.savez(file, images=made, labels=np.array([3, 3]))
+    return file
 
 
 @pytest.fixture

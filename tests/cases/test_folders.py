@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import bcm_edge
 from bcm_edge.errors import OutputError
 from bcm_edge.runtime.cache import cache_directory
 
@@ -55,16 +54,6 @@ def cramped() -> list[str]:
     if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
         pytest.skip("a process cannot mount file systems in a namespace here (unshare --user --mount)")
     return prefix
-
-
-@pytest.fixture(scope="module")
-def images(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An npz file of two digits with their labels."""
-    with bcm_edge.load(digits_bundle) as bcm:
-        made = bcm.generate(2, labels=3)
-    file = tmp_path_factory.mktemp("images") / "digits.npz"
-    np.savez(file, images=made, labels=np.array([3, 3]))
-    return file
 
 
 @pytest.fixture

@@ -17,13 +17,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import ROOT
 from guard import look_ups_and_connections, traced, written
 from processes import child
-
-import bcm_edge
 
 ORT_SENDS = tuple(map(int, version("onnxruntime").split(".")[:2])) >= (1, 32)  # the first version with telemetry on Linux
 
@@ -105,16 +102,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
         found.home.mkdir()
         found.cwd.mkdir()
         yield found
-
-
-@pytest.fixture(scope="module")
-def images(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An npz file of two digits with their labels."""
-    with bcm_edge.load(digits_bundle) as bcm:
-        made = bcm.generate(2, labels=3)
-    file = tmp_path_factory.mktemp("images") / "digits.npz"
-    np.savez(file, images=made, labels=np.array([3, 3]))
-    return file
 
 
 def test_telemetry_is_off_here_and_in_child_processes_unless_the_user_wants_it():

@@ -177,7 +177,7 @@ BROKEN = {  # in the parser's words, with the node where it tells
         "(node middle.frobnicate, Frobnicate)",
     ],
     "mixed types": [
-        ": Invalid Node - middle.add\nITensor::getDimensions: Error Code 4: API Usage Error (middle.add: ElementWiseOperation SUM ",
+        ": Invalid Node - middle.add ITensor::getDimensions: Error Code 4: API Usage Error (middle.add: ElementWiseOperation SUM ",
         "must have same input types. But they are of types Float and Half.",
         "(node middle.add, Add)",
     ],
