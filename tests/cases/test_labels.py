@@ -213,7 +213,11 @@ def test_labels_in_a_file_are_found_by_name(cli: Cli, animals: Path, labels_with
 
 def test_labels_beside_latents_are_found_by_name(cli: Cli, animals: Path, tmp_path: Path):
     latents = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
-    for arrays in ({"labels": np.array([0, 1]), "classes": np.array(["dog", "cat"])}, {"labels": np.array(["dog", "cat"])}):
+    choices: list[dict[str, Any]] = [
+        {"labels": np.array([0, 1]), "classes": np.array(["dog", "cat"])},
+        {"labels": np.array(["dog", "cat"])},
+    ]
+    for arrays in choices:
         np.savez(tmp_path / "latents.npz", latents=latents, **arrays)
         ended = cli("generate", animals, "--latents", tmp_path / "latents.npz", "-o", tmp_path / "out.npz", "--force")
         assert ended.exit_code == 0, ended.stderr
