@@ -53,3 +53,10 @@ def generate(cli: Callable[..., Result], digits_bundle: Path, tmp_path: Path, mo
     """Run `generate` in the test's folder, on the backend that computes nothing."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: cli("generate", digits_bundle, "--backend", "null", "--label", 3, *arguments)
+
+
+@pytest.fixture
+def train(cli: Callable[..., Result], tmp_path: Path) -> Callable[..., Result]:
+    """Run `train` for one step on a small network."""
+    quick = ("--steps", "1", "--batch", "2", "--channels", "8", "-o", tmp_path / "out.safetensors", "--force")
+    return lambda *arguments: cli("train", "--data", *arguments, *quick)

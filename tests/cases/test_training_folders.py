@@ -1,57 +1,26 @@
-"""Data sets as people bring them: which folders are classes, which size and colour images get, and labels that fit a model."""
+"""Folders of images as people bring them: which are classes, and which size and colour their images get."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from animals import ANIMALS, animals_checkpoint
+from animals import ANIMALS, classes, picture
 from click.testing import Result
-from conftest import Cli
-from networks import TINY
-from PIL import Image
 from refusals import refusal
 
-from bcm_edge.errors import CheckpointError, ImageError, InputError, LabelError
-from bcm_edge.evaluation.data import held_out
-from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
+from bcm_edge.errors import ImageError, InputError
+from bcm_edge.model.checkpoint import load_checkpoint
 from bcm_edge.runtime.bundle import ModelFacts
 from bcm_edge.runtime.pictures import SUFFIXES
 from bcm_edge.training.data import load_dataset
 
 ANIMAL = ModelFacts("animals", (3, 16, 16), 4, 0, {}, ANIMALS)
 NAMELESS = replace(ANIMAL, classes=None)
-QUICK = ("--steps", "1", "--batch", "2", "--channels", "8")
-
-
-def picture(file: Path, size: tuple[int, int] = (16, 16), mode: str = "RGB") -> Path:
-    """A noisy picture, mostly red."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(sum(file.name.encode())).integers(0, 100, (size[1], size[0], 3), dtype=np.uint8)
-    pixels[..., 0] += 150
-    Image.fromarray(pixels).convert(mode).save(file)
-    return file
-
-
-def classes(folder: Path, names: Sequence[str], n: int = 2, **options: Any) -> str:
-    """A folder with n pictures of every class."""
-    for name in names:
-        for index in range(n):
-            picture(folder / name / f"{name}{index}.png", **options)
-    return str(folder)
-
-
-@pytest.fixture
-def train(cli: Cli, tmp_path: Path) -> Callable[..., Result]:
-    def run(*arguments: object) -> Result:
-        return cli("train", "--data", *arguments, *QUICK, "-o", tmp_path / "out.safetensors", "--force")
-
-    return run
 
 
 # ---- which folders are classes
@@ -244,205 +213,3 @@ def test_a_step_that_does_not_fit_in_memory(train: Callable[..., Result], tmp_pa
     message = refusal(train(data, "--image-size", "100000"))
     assert message.startswith("a training step of 2 images of 100000×100000 pixels with 8 channels would take 16 TB of memory, and ")
     assert message.endswith(" are available; give a smaller --image-size, --batch or --channels")
-
-
-# ---- files of arrays
-
-
-def arrays(file: Path, n: int = 6, **more: Any) -> str:
-    pixels = np.random.default_rng(0).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
-    np.savez(file, **{"images": pixels, **more})
-    return str(file)
-
-
-def test_names_in_an_npz_file(tmp_path: Path):
-    labels = np.array([0, 2, 2, 0, 0, 2])
-    data = load_dataset(arrays(tmp_path / "d.npz", labels=labels, classes=np.array(["cat", "dog", "fox"])))
-    assert (data.classes, data.num_classes) == (("cat", "dog", "fox"), 3)
-    assert data.notes == ("d.npz: no images of these classes: 1 dog",)
-    named = load_dataset(arrays(tmp_path / "n.npz", labels=np.array(["b", "a", "c", "a", "a", "b"])))
-    assert named.classes == ("a", "b", "c")
-    assert named.labels is not None and named.labels.tolist() == [1, 0, 2, 0, 0, 1]
-
-
-def test_labels_that_count_from_1_are_refused_unless_classes_are_named(train: Callable[..., Result], tmp_path: Path):
-    labels = np.array([1, 2, 3, 1, 2, 3])
-    message = refusal(train(arrays(tmp_path / "d.npz", labels=labels)))
-    assert message.endswith(
-        "labels go from 1 to 3, so class 0 would have no images; convert them with labels - 1, or name all 4 classes in an array `classes`"
-    )
-    names = np.array(["nothing", "cat", "dog", "fox"])
-    data = load_dataset(arrays(tmp_path / "d.npz", labels=labels, classes=names))
-    assert data.notes == ("d.npz: no images of these classes: 0 nothing",)
-
-
-def test_classes_without_images_are_named(tmp_path: Path):
-    assert load_dataset(arrays(tmp_path / "d.npz", labels=np.array([0, 3, 3, 0, 1, 1]))).notes == ("d.npz: no images of these classes: 2",)
-
-
-def test_floats_from_0_to_1(train: Callable[..., Result], tmp_path: Path):
-    data = arrays(tmp_path / "unit.npz", images=np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32))
-    assert "images * 2 - 1" in refusal(train(data))
-    assert train(data, "--value-range", "0,1").exit_code == 0
-    converted = load_dataset(data, value_range=(0.0, 1.0)).images
-    assert (converted.min() < -0.9) and (converted.max() > 0.9)
-    assert load_dataset(data, value_range=(-1.0, 1.0)).images.min() >= 0
-
-
-def test_data_of_another_kind(train: Callable[..., Result], tmp_path: Path):
-    file = picture(tmp_path / "a.png")
-    assert refusal(train(file)) == f"{file} is not a data set; give digits, a folder of images, or an .npz file"
-    assert refusal(train(tmp_path / "gone")).startswith(f"there is no file or folder {tmp_path}/gone; give digits")
-    np.save(tmp_path / "d.npy", np.zeros((3, 8, 8), np.uint8))
-    assert len(load_dataset(str(tmp_path / "d.npy"))) == 3
-    Path(arrays(tmp_path / "d.npz")).rename(tmp_path / "d.NPZ")
-    assert len(load_dataset(str(tmp_path / "d.NPZ"))) == 6
-
-
-# ---- data for a model
-
-
-def test_classes_of_a_model_are_found_by_name(tmp_path: Path):
-    data = load_dataset(classes(tmp_path / "data", ["3", "cat"]), model=ANIMAL)
-    assert data.labels is not None and data.labels.tolist() == [2, 2, 0, 0]
-    assert data.classes == ANIMALS
-    assert data.notes == (
-        "data: classes are numbered as in the model, by name: 3 is 2, cat is 0",
-        "data: no images of these classes: 1 dog, 3 tench, Tinca tinca",
-    )
-
-
-def test_a_class_that_the_model_does_not_have(train: Callable[..., Result], tmp_path: Path):
-    data = classes(tmp_path / "data", ["dog", "wolf"])
-    message = refusal(train(data, "--init", animals_checkpoint(tmp_path / "init.safetensors")))
-    assert message == ("data: the model has no class wolf; its classes are cat, dog, 3, tench, Tinca tinca, those of the data dog, wolf")
-    for file in (tmp_path / "data" / "wolf").iterdir():
-        file.unlink()
-    assert load_dataset(data, model=ANIMAL).classes == ANIMALS  # an empty folder of another name does no harm
-
-
-def test_fine_tuning_keeps_what_a_class_is(train: Callable[..., Result], tmp_path: Path):
-    init = animals_checkpoint(tmp_path / "init.safetensors")
-    ended = train(classes(tmp_path / "data", ["3", "dog"], mode="L"), "--init", init)
-    assert ended.exit_code == 0
-    assert "\nclasses: 0 cat (0), 1 dog (2), 2 3 (2), 3 tench, Tinca tinca (0)\n" in ended.stderr
-    assert "note: data: 4 images: 4 converted from grey to colour\n" in ended.stderr
-    tuned = load_checkpoint(tmp_path / "out.safetensors")
-    assert tuned.classes == ANIMALS and tuned.config == TINY
-    before, after = load_checkpoint(init).state_dict["label_emb.weight"], tuned.state_dict["label_emb.weight"]
-    moved = (after - before).abs().amax(dim=1)
-    assert moved[0] < 1e-3 and moved[3] < 1e-3  # float16 rounds; the rows of classes without images are as they were
-
-
-@pytest.mark.parametrize(
-    ("names", "labels", "note"),
-    [
-        (["a", "b", "c", "d"], [0, 1, 2, 3], "the model has no class names; its classes 0 to 3 are taken as a, b, c, d"),
-        (["3", "1"], [1, 3], "the model has no class names; names that are numbers are taken as its numbers"),
-        (["00", "01", "02", "03"], [0, 1, 2, 3], None),
-    ],
-)
-def test_names_for_a_model_without_names(tmp_path: Path, names: list[str], labels: list[int], note: str | None):
-    data = load_dataset(classes(tmp_path / "data", names, 1), model=NAMELESS)
-    assert data.labels is not None and data.labels.tolist() == labels
-    assert data.notes[:1] == (() if note is None else (f"data: {note}",))
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["dog", "fox"], "has 2 classes (dog, fox), and the model has 4 without names, so it is unknown which is which"),
-        (list("abcde"), "has 5 classes (a, b, c, d, e), and the model has 4 without names"),
-        (["1", "2", "3", "4"], "its classes have the names 1, 2, 3, 4, but the model has classes 0 to 3 without names"),
-    ],
-)
-def test_names_that_tell_a_model_without_names_nothing(tmp_path: Path, names: list[str], message: str):
-    with pytest.raises(LabelError) as caught:
-        load_dataset(classes(tmp_path / "data", names, 1), model=NAMELESS)
-    assert message in str(caught.value)
-
-
-def test_numbers_for_a_model_with_names(tmp_path: Path):
-    data = load_dataset(arrays(tmp_path / "d.npz", labels=np.array([0, 1, 1, 0, 2, 3])), model=ANIMAL)
-    assert data.classes == ANIMALS
-    assert data.notes == (
-        "d.npz: has no class names; its labels are taken as the model's numbers: 0 cat, 1 dog, 2 3, 3 tench, Tinca tinca",
-    )
-    for labels, message in (
-        ([1, 2, 3, 4, 1, 1], "has labels 1 to 4; the model has classes 0 to 3; labels count from 0: subtract 1 (labels - 1)"),
-        ([0, 7, 0, 0, 0, 0], "has labels 0 to 7; the model has classes 0 to 3"),
-    ):
-        with pytest.raises(LabelError) as caught:
-            load_dataset(arrays(tmp_path / "d.npz", labels=np.array(labels)), model=ANIMAL)
-        assert str(caught.value) == f"d.npz: {message}"
-
-
-def test_digits_fit_the_shipped_model_without_a_note():
-    model = load_checkpoint(shipped_checkpoint()).facts
-    assert load_dataset("digits", model=model).notes == ()
-
-
-def test_another_size_than_the_models_is_refused(train: Callable[..., Result], tmp_path: Path):
-    data = classes(tmp_path / "data", ["cat"])
-    message = refusal(train(data, "--image-size", "32", "--init", animals_checkpoint(tmp_path / "init.safetensors")))
-    assert message == "the model takes images of 16 pixels, not 32"
-
-
-def test_both_parts_have_the_labels_of_the_model(tmp_path: Path):
-    data, test = classes(tmp_path / "data", ["dog", "3"], 3), classes(tmp_path / "test", ["3"], 40)
-    train, real = held_out(data, ANIMAL, "test", test)
-    assert train.labels is not None and sorted(train.labels.tolist()) == [1, 1, 1, 2, 2, 2]
-    assert real.labels is not None and set(real.labels.tolist()) == {2}
-    assert train.classes == real.classes == ANIMALS
-
-
-def test_a_part_may_lack_classes_and_have_fewer_images_than_there_are_classes(tmp_path: Path):
-    labels = np.arange(160) % 4
-    many = replace(ANIMAL, num_classes=200, classes=tuple(f"c{number}" for number in range(200)))
-    _, real = held_out(arrays(tmp_path / "d.npz", 160, labels=labels + 190), many, "test")
-    assert len(real) == 32 and real.labels is not None and int(real.labels.max()) == 193
-
-
-@pytest.mark.slow
-def test_int8_calibrates_on_the_classes_of_that_name(cli: Cli, tmp_path: Path):
-    checkpoint = animals_checkpoint(tmp_path / "animals.safetensors")
-    data = classes(tmp_path / "data", ["dog", "3"], 16, mode="L", size=(20, 18))
-    options = ("--precision", "int8", "--size", "32", "--allow-inaccurate", "--force", "-o", tmp_path / "q.bundle")
-    ended = cli("export", checkpoint, "--data", data, *options)
-    assert ended.exit_code == 0, ended.output
-    assert "note: data: 32 images: 32 converted from grey to colour, 32 cropped or resized to 16×16\n" in ended.stderr
-    assert "note: data: classes are numbered as in the model, by name: 3 is 2, dog is 1\n" in ended.stderr
-    other = classes(tmp_path / "other", ["dog", "wolf"], 16)
-    for command in (("export", checkpoint, *options), ("calibrate", tmp_path / "q.bundle")):
-        assert "the model has no class wolf" in refusal(cli(*command, "--data", other))
-
-
-def test_a_baseline_with_classes_in_another_order_is_refused(cli: Cli, tmp_path: Path):
-    from bcm_edge.model.preconditioning import Denoiser
-
-    torch.manual_seed(0)
-    animals = animals_checkpoint(tmp_path / "animals.safetensors")
-    assert cli("export", animals, "-o", tmp_path / "a.bundle", "--no-verify").exit_code == 0
-    weights, told = Denoiser(TINY).network.state_dict(), {"objective": "edm"}
-    save_checkpoint(tmp_path / "edm.safetensors", weights, TINY, {}, told, classes=ANIMALS[::-1])
-    options = ("--data", "digits", "--baseline", tmp_path / "edm.safetensors", "-o", tmp_path / "r.html")
-    message = refusal(cli("evaluate", tmp_path / "a.bundle", *options))
-    assert "its classes are tench, Tinca tinca, 3, dog, cat; those of the bundle are cat, dog, 3, tench, Tinca tinca" in message
-
-
-def test_a_run_that_was_killed_goes_on_when_a_folder_was_renamed_but_not_with_other_labels(tmp_path: Path):
-    from bcm_edge.training.networks import network_for
-    from bcm_edge.training.trainer import Trainer, TrainOptions
-
-    options = TrainOptions(steps=4, batch=2, channels=8, intervals=20)
-    first = load_dataset(classes(tmp_path / "data", ["cat", "dog"]))
-    Trainer(first, network_for(first, 8), options).save(tmp_path / "state")
-    (tmp_path / "data" / "dog").rename(tmp_path / "data" / "hound")
-    renamed = load_dataset(str(tmp_path / "data"))
-    run = Trainer(renamed, network_for(renamed, 8), options)
-    run.restore(tmp_path / "state")
-    assert run.checkpoint().classes == ("cat", "hound")
-    (tmp_path / "data" / "hound").rename(tmp_path / "data" / "beagle")
-    moved = load_dataset(str(tmp_path / "data"))
-    with pytest.raises(CheckpointError, match="other data"):
-        Trainer(moved, network_for(moved, 8), options).restore(tmp_path / "state")
