@@ -12,6 +12,7 @@ reports) are allowed and never read through it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -179,7 +180,8 @@ def open_bundle(path: Path | str) -> Bundle:
         try:
             _check_file(path, name, facts)
         except (OSError, ValueError) as error:  # a name no file system takes, a file that cannot be read
-            raise BundleError(f"{path}: {name!r} cannot be read ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise BundleError(f"{path}: {name!r} cannot be read ({reason})") from error
     for graph in {name for pair in manifest.graphs.values() for name in pair.values()}:
         _check_external_data(path, graph, manifest)
     return Bundle(path, manifest)
@@ -213,6 +215,8 @@ def read_manifest(path: Path) -> Manifest:
 def _manifest_text(path: Path) -> bytes:
     """Raises BundleError where there is no manifest that can be trusted to be this bundle's, OSError where it cannot be read."""
     file = path / MANIFEST
+    if path.is_dir() and not os.access(path, os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     if not path.is_dir() or not os.path.lexists(file):
         raise BundleError(f"{path}: not a bundle {why_no_bundle(path, MANIFEST)}")
     _check_links(path, MANIFEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..bundle import ModelFacts
+from ..wording import listed
 
 MOST_FRAMES = 64  # of an interpolation
 MOST_NFE = 64  # network calls of a schedule that a client writes
@@ -34,7 +35,7 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
     """Task → what its model takes and gives."""
     image = model.sample_shape
     seed = Tensor("seed", "UINT64", (1,), "all noise of the sample comes from it")
-    labels = () if model.num_classes is None else (Tensor("label", "INT64", (1,), f"class, from 0 to {model.num_classes - 1}"),)
+    labels = () if model.num_classes is None else (Tensor("label", "INT64", (1,), _classes(model)),)
     given = Tensor("image", "FP32", image, "in [-1, 1]")
     says = "of images: -1,1 or 0,1 (default: -1,1, but images without a value below 0 are refused)"
     value_range = Tensor("value_range", "BYTES", (1,), says, optional=True)
@@ -87,6 +88,11 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
     }
 
 
+def _classes(model: ModelFacts) -> str:
+    names = f": {listed(model.classes)}" if model.classes else ""
+    return f"class, from 0 to {(model.num_classes or 1) - 1}{names}"
+
+
 def stream_signature(model: ModelFacts) -> Signature:
     """Of the model that answers a generation once per network call."""
     generate = task_signatures(model)["generate"]
@@ -102,7 +108,7 @@ def move_signatures(model: ModelFacts) -> dict[str, Signature]:
     x = Tensor("x", "FP32", image, "the state at level t")
     noise = Tensor("noise", "FP32", image, "is added to x first")
     levels = (Tensor("t", "FP32", (1,), "level of x, from 0.002 to 80"), Tensor("u", "FP32", (1,), "level to move to, from 0.002 to 80"))
-    labels = () if model.num_classes is None else (Tensor("label", "INT64", (1,), f"class, from 0 to {model.num_classes - 1}"),)
+    labels = () if model.num_classes is None else (Tensor("label", "INT64", (1,), _classes(model)),)
     moved = (Tensor("x_u", "FP32", image, "the state at level u"),)
     return {
         "forward": Signature("one move towards the image", (x, *levels, *labels), moved),
