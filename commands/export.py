@@ -23,7 +23,7 @@ from .console import (
     require_extra,
     result,
 )
-from .paths import PATH
+from .paths import PATH, check_utf8
 
 if TYPE_CHECKING:
     from ..export.exporter import ExportPlan
@@ -86,6 +86,7 @@ def export(
 
     if checkpoint and os.path.realpath(output) == os.path.realpath(checkpoint):
         raise OutputError(f"{output} is the checkpoint itself, which the bundle would replace; choose another name")
+    check_utf8(output, checkpoint or "")
     check_free(output, force, marker=MANIFEST)
     if lost := [engine.name for engine in engines_in(output)]:
         progress(f"note: --force replaces {output} with {len(lost)} engines in it, which will have to be built again: {', '.join(lost)}")

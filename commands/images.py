@@ -13,6 +13,7 @@ from ..runtime.arguments import check_number
 from ..runtime.arrays import read_arrays, required, save_npz
 from ..runtime.classes import named_labels
 from ..runtime.images import mean_squared_error, save_images
+from ..runtime.wording import printable
 from .console import bundle_argument, parse_labels, progress, table
 from .paths import PATH
 from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option, stored_labels
@@ -99,7 +100,7 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
         run.save_beside(given.images, back, labels, originals=given.images)
         errors = mean_squared_error(given.images, back)
         if not run.as_json:
-            rows = [(name, f"{error:.5f}") for name, error in zip(given.names, errors, strict=True)]
+            rows = [(printable(name), f"{error:.5f}") for name, error in zip(given.names, errors, strict=True)]
             click.echo(table(("image", "MSE"), [*rows, ("mean", f"{errors.mean():.5f}")]), file=sys.stdout)
         run.report(bcm, {**facts, "mse": float(errors.mean()), "names": given.names, "mse_per_image": errors.tolist()})
 
@@ -108,4 +109,8 @@ def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray
     """Latents, and labels and seeds where the file has them."""
     arrays = read_arrays(path, "latents")
     latents = np.atleast_1d(required(arrays, "latents", path))  # a lone number is refused by its shape
-    return latents, named_labels(arrays, str(path)), arrays.get("seeds")
+    labels, seeds = named_labels(arrays, str(path)), arrays.get("seeds")
+    for name, values in (("labels", labels), ("seeds", seeds)):
+        if values is not None and values.shape != (len(latents),):
+            raise ImageError(f"{path}: {name} has shape {list(values.shape)}, but there are {len(latents)} latents")
+    return latents, labels, seeds

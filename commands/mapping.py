@@ -30,7 +30,7 @@ from .console import (
     result,
     value_range_option,
 )
-from .paths import PATH_OR_NAME
+from .paths import PATH_OR_NAME, check_utf8
 from .run import GUESS, GUESSABLE
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def map(
     from ..jobs.job import Job
     from ..jobs.running import run
 
+    check_utf8(bundle, dataset, output)
     options = _options(task, schedule, inversion, strength)
     with load(bundle, backend, batch, precision) as bcm:
         if backend == "auto":

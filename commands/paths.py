@@ -46,6 +46,15 @@ class OutputPath(UserPath):
         return path
 
 
+def check_utf8(*paths: Path | str) -> None:
+    """Raise InputError for a path that is not UTF-8, which some libraries cannot open."""
+    for path in paths:
+        try:
+            str(Path(path).absolute()).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{path}: the path is not UTF-8; rename the file, or its folder, for this command") from error
+
+
 def check_current_folder() -> None:
     """Raise InputError where the current folder was deleted: no relative path leads anywhere, and libraries of torch end the process."""
     try:

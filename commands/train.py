@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import InputError
 from .console import (
     config_option,
     force_option,
@@ -52,7 +53,7 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images per step.")
 @click.option("--learning-rate", default=2e-3, show_default=True, help="Peak of the schedule.")
 @click.option("--intervals", default=160, show_default=True, help="Of a BCM's finest noise grid; fewer suit runs under 2000 steps.")
-@click.option("--channels", default=32, show_default=True, help="Of the network at full resolution, a multiple of 8.")
+@click.option("--channels", type=click.IntRange(1), help="Of the network at full resolution, a multiple of 8 (default: 32).")
 @click.option("--image-size", type=click.IntRange(1), help="Pixels; a folder's images are resized to it.")
 @value_range_option
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
@@ -71,7 +72,7 @@ def train(
     batch: int,
     learning_rate: float,
     intervals: int,
-    channels: int,
+    channels: int | None,
     image_size: int | None,
     value_range: ValueRange,
     seed: int,
@@ -90,8 +91,10 @@ def train(
     from ..training.trainer import TrainOptions
     from ..training.trainer import train as run_training
 
-    options = TrainOptions(steps, batch, learning_rate, intervals, channels, seed, objective)
+    options = TrainOptions(steps, batch, learning_rate, intervals, channels or TrainOptions.channels, seed, objective)
     start = load_checkpoint(init, known_fields(preset, config_file)) if init else None
+    if start and channels not in (None, start.config.model_channels):
+        raise InputError(f"{init} has {start.config.model_channels} channels, so --channels {channels} cannot be; leave it out")
     for note in start.notes if start else ():
         progress(f"note: {note}")
     samples = run_training(

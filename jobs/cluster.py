@@ -25,6 +25,7 @@ CLUSTER_FILE = "ray_bootstrap_config.yaml"  # in the home folder; where it lacks
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # whatever its name says: Ray then takes 127.0.0.1 for this machine's address
 STORE = 100 << 20  # bytes of a local object store: what passes through it are names and numbers
 BLOCKS = 2000  # tasks of Ray Data; of more shards than that a task has several
+MOST_TIMES = 32  # as many processors as there are may be asked for; Ray starts a process for each, and with too many never ends
 PATIENCE = 5.0  # seconds for an address to answer
 
 
@@ -36,6 +37,9 @@ def connected(address: str, workers: int | None, threads: int) -> Iterator[int]:
     """
     if address not in (LOCAL, "auto"):
         _check_answers(address)
+    asked, there = (workers or 1) * threads, processors()
+    if address == LOCAL and asked > MOST_TIMES * there:
+        raise JobError(f"{asked} threads are asked for, and this machine has {there} processors; give fewer --workers or --threads")
     with (
         temporary_folder() as folder,
         _environment(address, folder),

@@ -9,8 +9,7 @@ import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
 from .classes import label_of
-from .images import ValueRange, in_signed_range
-from .pictures import from_uint8
+from .images import ValueRange, from_pixels, in_signed_range
 from .resources import check_memory
 from .schedule import SIGMA_MAX
 from .wording import listed
@@ -79,7 +78,7 @@ def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "i
     array = np.asarray(values)
     _check_shape(array, shape, what)
     if array.dtype == np.uint8:
-        return from_uint8(array)
+        return from_pixels(array, what, value_range)
     _check_kind(array, what)
     return in_signed_range(array, what, value_range)
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import ImageError
-from .files import check_regular, is_lfs_pointer, replacing
+from .files import check_regular, is_html, is_lfs_pointer, replacing
 from .resources import check_memory
 
 Arrays = Mapping[str, np.ndarray | None]  # names in an npz file; None is left out
@@ -51,6 +51,9 @@ def array_shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
                 shapes = {name: _shape(file, path.stat().st_size)}
             size = path.stat().st_size
         else:
+            with path.open("rb") as file:
+                if file.read(2) != b"PK":  # zipfile looks from the end, numpy from the beginning
+                    raise zipfile.BadZipFile("it is not a zip archive")
             with zipfile.ZipFile(path) as archive:
                 members = [member for member in archive.infolist() if not member.is_dir()]
                 shapes = {member.filename.removesuffix(".npy"): _member_shape(archive, member) for member in members}
@@ -105,18 +108,21 @@ def _shape(file: IO[bytes], size: int) -> tuple[int, ...]:
 
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
-    if isinstance(error, zipfile.BadZipFile):
-        kind = _kind(path)
-        return ImageError(f"{path}: not a readable npz file of arrays ({kind or error})")
+    if kind := _kind(path):
+        return ImageError(f"{path}: not a readable {path.suffix.lower()[1:]} file of arrays ({kind})")
     return ImageError(f"{path}: not a readable {path.suffix.lower()[1:] or 'npz'} file of arrays ({error or type(error).__name__})")
 
 
 def _kind(path: Path) -> str:
-    """What a file is that is not a zip archive, where its first bytes tell."""
+    """What a file is that is not one of arrays, where its first bytes tell."""
     with path.open("rb") as file:
         head = file.read(32)
-    if head.startswith(b"\x93NUMPY"):
+    if head.startswith(b"\x93NUMPY") and path.suffix.lower() == ".npz":
         return "it is a single array; name it .npy"
+    if head.startswith(b"PK") and path.suffix.lower() == ".npy":
+        return "it is an npz file; name it .npz"
     if is_lfs_pointer(head):
         return "it is a Git LFS pointer; run: git lfs pull"
+    if is_html(head):
+        return "it is an HTML page; download the file again"
     return "it is empty" if not head else ""

@@ -32,6 +32,11 @@ def is_lfs_pointer(head: bytes) -> bool:
     return head.startswith(b"version https://git-lfs")
 
 
+def is_html(head: bytes) -> bool:
+    """Whether these first bytes of a file are those of a web page, as a download leaves where one has to log in."""
+    return head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
 def check_regular(path: Path) -> None:
     """Raise ImageError unless an input is a file that can be opened. A pipe or a device could be waited for without end."""
     try:

@@ -81,13 +81,26 @@ def images_from_array(
         expected = ", ".join(map(str, sample_shape))
         raise ImageError(f"{where}: images has shape {list(array.shape)}, expected [N, {expected}]")
     if images.dtype == np.uint8:
-        return from_uint8(images)
+        return from_pixels(images, f"{where}: images", value_range)
     if images.dtype.kind != "f":
-        raise ImageError(
-            f"{where}: images must be uint8, or floats in [-1, 1], not {images.dtype}; "
-            "convert pixels from 0 to 255 with images.astype('uint8')"
-        )
+        raise ImageError(f"{where}: images must be uint8, or floats in [-1, 1], not {images.dtype}{_conversion(images)}")
     return in_signed_range(images, f"{where}: images", value_range)
+
+
+def from_pixels(pixels: np.ndarray, where: str, value_range: ValueRange = None) -> np.ndarray:
+    """uint8 → float32 in [-1, 1]. Raises ImageError where the pixels are 0 and 1 alone, unless a value_range says that all is meant."""
+    if value_range is None and pixels.max() == 1:
+        raise ImageError(f"{where} have no value above 1, so they would be black; convert 0 and 1 to pixels with images * 255")
+    return from_uint8(pixels)
+
+
+def _conversion(images: np.ndarray) -> str:
+    """What makes pixels of booleans or integers, for the end of a message; "" where that is unclear."""
+    if images.dtype.kind not in "biu" or images.min() < 0 or images.max() > 255:
+        return ""
+    if images.max() <= 1:
+        return "; convert 0 and 1 to pixels with (images * 255).astype('uint8')"
+    return "; convert pixels from 0 to 255 with images.astype('uint8')"
 
 
 def in_signed_range(images: np.ndarray, where: str, value_range: ValueRange = None) -> np.ndarray:
@@ -96,8 +109,6 @@ def in_signed_range(images: np.ndarray, where: str, value_range: ValueRange = No
     value_range: (-1, 1), or (0, 1), which is converted; None takes [-1, 1], but refuses arrays without a value below 0, which
     most likely lie in [0, 1] and would give pale pictures.
     """
-    if value_range not in (None, SIGNED, UNIT):
-        raise ImageError(f"value_range must be (-1, 1) or (0, 1), not {value_range!r}")
     low, high = float(images.min()), float(images.max())
     if not np.isfinite([low, high]).all():
         raise ImageError(f"{where} must be finite floats, not {images.dtype} with NaN or infinity")
@@ -105,12 +116,22 @@ def in_signed_range(images: np.ndarray, where: str, value_range: ValueRange = No
     if low < least - TOLERANCE or high > most + TOLERANCE:
         hint = "; convert pixels from 0 to 255 with images / 127.5 - 1" if low >= 0 and 1 < high <= 255 else ""
         raise ImageError(f"{where} must lie in [{least:g}, {most:g}]; these go from {low:.3g} to {high:.3g}{hint}")
-    if value_range is None and low >= 0:
+    if value_range is None and low >= -TOLERANCE:
         raise ImageError(
             f"{where} have no value below 0, so they seem to lie in [0, 1] instead of [-1, 1]; convert them with images * 2 - 1, or "
             "say which range is meant: value_range=(0, 1) or (-1, 1) of bcm_edge.load, --value-range 0,1 or -1,1 of the command line"
         )
     return np.clip(images * 2 - 1 if value_range == UNIT else images, -1, 1).astype(np.float32)
+
+
+def check_value_range(value_range: Sequence[float] | None) -> ValueRange:
+    """The range as a pair of floats. Raises InputError for another one than (-1, 1) and (0, 1)."""
+    if value_range is None:
+        return None
+    pair = tuple(map(float, value_range)) if np.shape(value_range) == (2,) else ()
+    if pair not in (SIGNED, UNIT):
+        raise InputError(f"value_range must be (-1, 1) or (0, 1), not {value_range!r}")
+    return SIGNED if pair == SIGNED else UNIT
 
 
 def parse_value_range(text: str) -> ValueRange:
@@ -206,7 +227,7 @@ def lossy_note(path: Path, channels: int) -> str:
     if suffix in (".jpg", ".jpeg"):
         return f"{path}: JPEG changes pixels a little; write .png to keep them"
     if suffix == ".gif" and channels == 3:
-        return f"{path}: GIF keeps 256 colours; write .png to keep all"
+        return f"{path}: GIF keeps 256 colours; PNG and APNG keep all"
     return ""
 
 

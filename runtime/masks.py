@@ -29,7 +29,7 @@ def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[
         mask = pictures[0]
     if mask is not None and is_array_file(mask):
         arrays = read_arrays(mask, "masks")
-        return required(arrays, "masks", mask, "; give a mask with --mask") != 0
+        return _checked(required(arrays, "masks", mask, "; a mask is given as an array `masks`, or as a picture with --mask"), mask)
     files = [] if in_arrays else [file for path in pictures for file in image_files(path)]
     if mask is None:
         return np.stack([_hole(file, True, sample_shape) for file in files])
@@ -39,6 +39,13 @@ def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[
             theirs, ours = ("×".join(map(str, of)) for of in (size, _size(file)))
             raise ImageError(f"{mask}: a mask of {theirs} pixels does not fit {file}, which has {ours}")
     return _hole(mask, False, sample_shape)[None]
+
+
+def _checked(masks: np.ndarray, path: Path) -> np.ndarray:
+    """bool, True where a number is not 0. Raises ImageError for what is no mask."""
+    if masks.dtype.kind not in "biuf" or not np.isfinite(masks).all():
+        raise ImageError(f"{path}: masks must be booleans or finite numbers, not {masks.dtype}; what is not 0 is filled in")
+    return masks != 0
 
 
 def _hole(path: Path, transparent: bool, sample_shape: tuple[int, int, int]) -> np.ndarray:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ImageError
-from .files import check_regular, is_folder, is_lfs_pointer
+from .files import check_regular, is_folder, is_html, is_lfs_pointer
 from .wording import counted
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SYSTEM_FOLDERS = (
     *("network trash folder", "temporary items"),
 )
 PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # grey of 16 bits
 
 
@@ -145,7 +147,7 @@ def open_picture(file: Path | IO[bytes], where: str, formats: tuple[str, ...] = 
                     survey.animations += bool(getattr(opened, "is_animated", False))
                 opened.seek(0)
                 opened.load()
-                kind = opened.format
+                kind, tags = opened.format, getattr(opened, "tag_v2", {})  # tags: of TIFF
                 picture = ImageOps.exif_transpose(opened)
                 if picture.mode not in (*PLAIN_MODES, *DEEP_MODES, "F"):  # such as CMYK
                     picture = picture.convert("RGB")
@@ -155,9 +157,13 @@ def open_picture(file: Path | IO[bytes], where: str, formats: tuple[str, ...] = 
         raise _unreadable(file, where, error) from error
     if picture.mode == "F":
         raise ImageError(f"{where}: holds floats, whose range is unknown; save it with 8 or 16 bits, or as npz in [-1, 1]")
-    if picture.mode == "I" and kind not in ("PNG", "PPM"):  # which have 16 bits
+    signed = kind == "TIFF" and 2 in _values(tags, _SAMPLE_FORMAT)
+    if signed or (picture.mode == "I" and kind not in ("PNG", "PPM")):  # which have 16 bits
         raise ImageError(f"{where}: holds 32-bit or signed integers, whose range is unknown; save it with 8 or 16 bits, unsigned")
-    return _with_8_bits(picture) if picture.mode in DEEP_MODES else picture
+    if picture.mode not in DEEP_MODES:
+        return picture
+    bits = max(_values(tags, _BITS_PER_SAMPLE), default=16) if kind == "TIFF" else 16
+    return _with_8_bits(picture, 2**bits - 1, kind == "TIFF" and 0 in _values(tags, _PHOTOMETRIC))
 
 
 def picture_facts(file: Path) -> tuple[bool, int]:
@@ -181,12 +187,19 @@ def from_uint8(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(127.5) - 1
 
 
-def _with_8_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 bits as grey of 8, with an alpha channel if one value stands for transparent."""
+def _values(tags: Mapping[int, Any], number: int) -> tuple[int, ...]:
+    """The values of a TIFF tag, none if the file has none."""
+    value = tags.get(number, ())
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _with_8_bits(picture: Image.Image, most: int, white_is_zero: bool) -> Image.Image:
+    """Grey of 9 to 16 bits as grey of 8, with an alpha channel if one value stands for transparent. most: the largest value."""
     from PIL import Image
 
     values = np.asarray(picture)
-    grey = Image.fromarray(np.rint(values.astype(np.float64).clip(0, 65535) / 257).astype(np.uint8))
+    levels = np.rint(values.astype(np.float64).clip(0, most) * (255 / most)).astype(np.uint8)
+    grey = Image.fromarray(255 - levels if white_is_zero else levels)
     transparent = picture.info.get("transparency")
     if not isinstance(transparent, int):
         return grey
@@ -216,5 +229,7 @@ def _unreadable(file: Path | IO[bytes], where: str, error: Exception) -> ImageEr
         head = opened.read(64)
     if is_lfs_pointer(head):
         return ImageError(f"{where}: a Git LFS pointer in place of the image; get the images with: git lfs pull")
+    if is_html(head):
+        return ImageError(f"{where}: an HTML page in place of the image; download the image again")
     reason = "its content is not of a format that can be read" if "cannot identify" in text else text
     return ImageError(f"{where}: not a readable image ({'it is empty' if not head else reason}); convert it to PNG or JPEG")

@@ -24,7 +24,7 @@ from .backends.base import Backend, DeviceBackend
 from .batches import Batch, batches
 from .bundle import Bundle, open_bundle
 from .chain import OnMove, Project
-from .images import ValueRange
+from .images import ValueRange, check_value_range
 from .schedule import Schedule
 from .tasks import basic, constrained, latents, restoration
 from .tasks import trace as tracing
@@ -70,7 +70,7 @@ class BCM:
 
     def __init__(self, bundle: Bundle, backend: Backend, batch: int | None = None, value_range: ValueRange = None) -> None:
         self.bundle = bundle
-        self.value_range = value_range
+        self.value_range = check_value_range(value_range)
         self.backend = backend
         self.batch = batch or (backend.max_batch if isinstance(backend, DeviceBackend) else BATCH)
 
@@ -115,6 +115,8 @@ class BCM:
         """
         if latents is not None:
             latents = check_latents(latents, self.sample_shape)
+            if n not in (None, len(latents)):
+                raise InputError(f"n is {n}, but there are {len(latents)} latents, each of which gives an image")
             n = len(latents)
         elif n is None:
             n = max(length(seed), length(labels))

@@ -131,6 +131,8 @@ def train(
         report(line)
     trainer = fit(dataset, config, options, state, on_progress, init=init, device=device, resume=resume)
     checkpoint = trainer.checkpoint()
+    if not all(tensor.isfinite().all() for tensor in checkpoint.state_dict.values()):
+        raise NonFiniteError("training diverged: NaN or infinity in the weights after the last step; use a lower learning rate")
     save_checkpoint(output, trainer.average, config, checkpoint.schedules, checkpoint.provenance, classes=checkpoint.classes)
     save_images(sample_sheet(checkpoint), pictures, force=True)
     state.unlink(missing_ok=True)

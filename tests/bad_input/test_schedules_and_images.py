@@ -165,7 +165,7 @@ def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path
         ),
         (
             {"images": np.zeros((1, 1, 8, 8), np.int64)},
-            "images must be uint8, or floats in [-1, 1], not int64; convert pixels from 0 to 255 with images.astype('uint8')",
+            "images must be uint8, or floats in [-1, 1], not int64; convert 0 and 1 to pixels with (images * 255).astype('uint8')",
         ),
     ],
     ids=["no-images", "shape", "none", "nan", "range", "kind"],

@@ -58,5 +58,10 @@ def generate(cli: Callable[..., Result], digits_bundle: Path, tmp_path: Path, mo
 @pytest.fixture
 def train(cli: Callable[..., Result], tmp_path: Path) -> Callable[..., Result]:
     """Run `train` for one step on a small network."""
-    quick = ("--steps", "1", "--batch", "2", "--channels", "8", "-o", tmp_path / "out.safetensors", "--force")
-    return lambda *arguments: cli("train", "--data", *arguments, *quick)
+    quick = ("--steps", "1", "--batch", "2", "-o", tmp_path / "out.safetensors", "--force")
+
+    def run(*arguments: object) -> Result:
+        network = () if "--init" in arguments else ("--channels", "8")
+        return cli("train", "--data", *arguments, *network, *quick)
+
+    return run

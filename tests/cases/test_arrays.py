@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +139,28 @@ def test_other_arrays_are_refused_with_the_line_that_converts(images: np.ndarray
         images_from_array(images, "in.npz")
 
 
+def test_a_range_that_rounding_leaves_by_a_hair_is_unclear_too():
+    with pytest.raises(ImageError, match="no value below 0"):
+        images_from_array(unit_images() - np.float32(1e-4), "in.npz")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.int64])
+def test_pixels_of_0_and_1_would_be_black(dtype: type):
+    ones = (unit_images() > 0.5).astype(dtype)
+    with pytest.raises(ImageError, match=r"convert 0 and 1 to pixels with \(?images \* 255"):
+        images_from_array(ones, "in.npz")
+    assert images_from_array(np.zeros((1, *SHAPE), np.uint8), "in.npz").max() == -1
+    if dtype is np.uint8:
+        assert images_from_array(ones, "in.npz", (-1, 1)).max() < -0.99
+
+
+@pytest.mark.parametrize("value_range", [(0, 255), [1], "0,1", 3, np.array([0, 1, 2])])
+def test_load_refuses_other_ranges_at_once(digits_bundle: Path, value_range: Any):
+    with pytest.raises(BcmError, match=r"value_range must be \(-1, 1\) or \(0, 1\)"):
+        bcm_edge.load(digits_bundle, value_range=value_range)
+    assert bcm_edge.load(digits_bundle, value_range=np.array([0, 1])).value_range == (0, 1)  # pyright: ignore[reportArgumentType]
+
+
 # ---- latents and seeds
 
 
@@ -146,6 +169,16 @@ def test_states_at_the_highest_level_are_not_latents(cli: Cli, digits_bundle: Pa
     np.savez(tmp_path / "states.npz", latents=states)
     ended = cli("generate", digits_bundle, "--latents", tmp_path / "states.npz", "--label", 3, "-o", tmp_path / "x.png")
     assert "unit variance is expected" in refusal(ended) and "latents / 80" in refusal(ended)
+
+
+def test_labels_and_seeds_of_a_latents_file_are_one_each(cli: Cli, digits_bundle: Path, tmp_path: Path):
+    latents = np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32)
+    for name in ("labels", "seeds"):
+        np.savez(tmp_path / "x.npz", latents=latents, **{name: np.arange(3)})  # pyright: ignore[reportArgumentType]
+        ended = cli("generate", digits_bundle, "--latents", tmp_path / "x.npz", "-o", tmp_path / "x.png")
+        assert refusal(ended) == f"{tmp_path}/x.npz: {name} has shape [3], but there are 2 latents"
+    with bcm_edge.load(digits_bundle) as bcm, pytest.raises(BcmError, match="n is 3, but there are 2 latents"):
+        bcm.generate(3, latents=latents, labels=0)
 
 
 def test_generate_takes_the_seeds_of_a_latents_file(cli: Cli, digits_bundle: Path, tmp_path: Path):
@@ -236,6 +269,20 @@ def test_latents_and_masks_may_be_npy_files(cli: Cli, digits_bundle: Path, tmp_p
     assert json.loads(ended.stdout)["filled"] == 0.125  # 8 of 64 pixels
 
 
+def test_bytes_before_an_archive(invert: Callable[..., Result], unit_npz: Path):
+    """zipfile finds the archive from its end, numpy does not, and would say that pickle can be allowed."""
+    unit_npz.write_bytes(b"junk" + unit_npz.read_bytes())
+    assert refusal(invert(unit_npz, "--label", 3)).endswith("not a readable npz file of arrays (it is not a zip archive)")
+
+
+@pytest.mark.parametrize("masks", [np.full((8, 8), np.nan), np.full((8, 8), "x"), np.eye(8) * 1j])
+def test_masks_that_are_not_numbers(cli: Cli, digits_bundle: Path, tmp_path: Path, masks: np.ndarray):
+    np.savez(tmp_path / "m.npz", masks=masks)
+    np.savez(tmp_path / "x.npz", images=unit_images(1) * 2 - 1)
+    options = ("--mask", tmp_path / "m.npz", "--label", 3, "-o", tmp_path / "out.npz")
+    assert "masks must be booleans or finite numbers" in refusal(cli("inpaint", digits_bundle, tmp_path / "x.npz", *options))
+
+
 def test_an_npz_beside_other_inputs_is_refused(invert: Callable[..., Result], unit_npz: Path):
     assert "an npz or npy file is read alone" in refusal(invert(unit_npz, unit_npz, "--label", 3))
 
@@ -251,6 +298,10 @@ def test_an_array_saved_under_the_wrong_name(tmp_path: Path):
         np.save(file, unit_images())
     with pytest.raises(ImageError, match=r"it is a single array; name it \.npy"):
         read_images([tmp_path / "x.npz"], SHAPE)
+    for name in ("page.npy", "page.npz"):
+        (tmp_path / name).write_text("<html>login</html>")
+        with pytest.raises(ImageError, match="it is an HTML page; download the file again"):
+            read_images([tmp_path / name], SHAPE)
     (tmp_path / "lfs.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ImageError, match="git lfs pull"):
         read_images([tmp_path / "lfs.npz"], SHAPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -250,3 +251,11 @@ def test_file_that_looks_like_an_option(cli: Cli, generate: Cli, digits_bundle: 
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr.endswith("For the file of that name write ./-5.npz.\n")
     assert cli("invert", digits_bundle, "./-5.npz", "-o", "z.npz").exit_code == 0
+
+
+def test_paths_that_are_not_utf_8_where_a_library_needs_that(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    assert "the path is not UTF-8; rename the file, or its folder" in refusal(cli("export", "-o", folder / "x.bundle"))
+    assert list(folder.iterdir()) == []

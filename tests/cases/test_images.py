@@ -133,6 +133,34 @@ def test_16_bit_grey_with_a_transparent_value(tmp_path: Path, transparent: int |
     assert pixels[8:].tolist() == list(range(8, 64))
 
 
+def write_tiff(file: Path, data: bytes, bits: int, photometric: int = 1, sample_format: int = 1) -> None:
+    """8×8 pixels of one channel; photometric 0: white is zero; sample_format 2: signed."""
+    entries = [(256, 8), (257, 8), (258, bits), (259, 1), (262, photometric), (273, 134), (277, 1), (278, 8)]
+    entries += [(279, len(data)), (339, sample_format)]
+    table = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4)
+    assert len(head) == 134
+    file.write_bytes(head + data)
+
+
+def packed_12_bits(values: np.ndarray) -> bytes:
+    pairs = values.reshape(-1, 2).astype(int)
+    return b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs)
+
+
+def test_tiff_of_other_depths_and_directions(tmp_path: Path):
+    levels = np.arange(64)
+    write_tiff(tmp_path / "12.tif", packed_12_bits(levels * 65), 12)
+    write_tiff(tmp_path / "16.tif", (levels * 1040).astype("<u2").tobytes(), 16)
+    write_tiff(tmp_path / "white_is_zero.tif", (65535 - levels * 1040).astype("<u2").tobytes(), 16, photometric=0)
+    for name in ("12.tif", "16.tif", "white_is_zero.tif"):
+        images = read_images([tmp_path / name], (1, 8, 8)).images.ravel()
+        np.testing.assert_allclose(images, levels * 65 / 4095 * 2 - 1, atol=0.005)
+    write_tiff(tmp_path / "signed.tif", levels.astype(np.int8).tobytes(), 8, sample_format=2)
+    with pytest.raises(BcmError, match="signed integers, whose range is unknown"):
+        read_images([tmp_path / "signed.tif"], (1, 8, 8))
+
+
 def test_a_deep_pgm_is_scaled_by_its_own_maximum(tmp_path: Path):
     (tmp_path / "deep.pgm").write_bytes(b"P5 8 8 1023\n" + np.full((8, 8), 1023, ">u2").tobytes())
     assert read_images([tmp_path / "deep.pgm"], (1, 8, 8)).images.min() == 1
@@ -225,7 +253,8 @@ def test_names_that_no_file_system_takes(tmp_path: Path):
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer in place of the image; .* git lfs pull"),
         (b"", r"not a readable image \(it is empty\)"),
-        (b"<!doctype html>", "its content is not of a format that can be read"),
+        (b"\n<!DOCTYPE html><html>login", "an HTML page in place of the image; download the image again"),
+        (b"some text", "its content is not of a format that can be read"),
     ],
 )
 def test_what_is_not_a_picture_is_named(tmp_path: Path, content: bytes, advice: str):

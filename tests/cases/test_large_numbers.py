@@ -68,3 +68,10 @@ def test_batch_is_no_more_than_the_images(generate: Cli) -> None:
 def test_number_in_python_is_refused_as_well(digits_bundle: Path) -> None:
     with load(digits_bundle, "null") as bcm, pytest.raises(InputError, match=r"^100000000000000000000 images would take .* of memory"):
         bcm.generate(10**20, labels=3)
+
+
+def test_map_asks_for_no_more_threads_than_a_machine_can_start(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    """Ray starts a process for each, and with thousands it never begins."""
+    pytest.importorskip("ray")
+    options = ("--task", "generate", "--label", 3, "-o", tmp_path / "out", "--threads", 10**6)
+    assert "1000000 threads are asked for, and this machine has " in refusal(cli("map", digits_bundle, 4, *options))

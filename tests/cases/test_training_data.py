@@ -226,3 +226,16 @@ def test_a_run_that_was_killed_goes_on_when_a_folder_was_renamed_but_not_with_ot
     moved = load_dataset(str(tmp_path / "data"))
     with pytest.raises(CheckpointError, match="other data"):
         Trainer(moved, network_for(moved, 8), options).restore(tmp_path / "state")
+
+
+def test_channels_of_a_network_to_fine_tune_are_its_own(train: Callable[..., Result], tmp_path: Path):
+    init = animals_checkpoint(tmp_path / "animals.safetensors")
+    data = classes(tmp_path / "data", ["cat", "dog"])
+    assert refusal(train(data, "--init", init, "--channels", "8")) == f"{init} has 32 channels, so --channels 8 cannot be; leave it out"
+
+
+def test_a_run_that_diverges_at_its_last_step_leaves_no_checkpoint(train: Callable[..., Result], tmp_path: Path):
+    ended = train(classes(tmp_path / "data", ["cat", "dog"]), "--learning-rate", "1e30")
+    assert ended.exit_code == 1
+    assert "training diverged: NaN or infinity in the weights after the last step" in ended.stderr
+    assert not (tmp_path / "out.safetensors").exists()
