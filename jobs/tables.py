@@ -46,7 +46,10 @@ def read_rows(
             table = opened.read_row_groups(groups, columns=list(columns.values()), use_threads=False).slice(start - first, stop - start)
         except (pyarrow.ArrowException, OSError) as error:
             raise ImageError(f"{file}: rows {start} to {stop} cannot be read ({error})") from error
-    return {name: _array(table.column(column).combine_chunks(), f"{file}: {column}", sample_shape) for name, column in columns.items()}
+    return {
+        name: _array(table.column(column).combine_chunks(), f"{file}: {column}", sample_shape, name == "labels")
+        for name, column in columns.items()
+    }
 
 
 def write_table(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -72,8 +75,8 @@ def _opened(file: Path) -> Any:
         raise ImageError(f"{file}: not a readable Parquet file ({error})") from error
 
 
-def _array(column: Any, where: str, sample_shape: tuple[int, int, int]) -> np.ndarray:
-    """A column as an array [N, …]: numbers, tensors, lists that are all as long, or pictures decoded to the model's shape."""
+def _array(column: Any, where: str, sample_shape: tuple[int, int, int], with_texts: bool) -> np.ndarray:
+    """A column as an array [N, …]: numbers, tensors, lists that are all as long, pictures decoded to the model's shape, or texts."""
     import pyarrow
     from pyarrow import types
 
@@ -85,6 +88,10 @@ def _array(column: Any, where: str, sample_shape: tuple[int, int, int]) -> np.nd
         column = column.storage
     if column.null_count:
         raise ImageError(f"{where} has {column.null_count} rows without a value")
+    if types.is_dictionary(column.type):  # what pandas makes of categories
+        column = column.dictionary_decode()
+    if with_texts and (types.is_string(column.type) or types.is_large_string(column.type)):
+        return np.array(column.to_pylist())
     if types.is_struct(column.type) and "bytes" in {column.type.field(i).name for i in range(column.type.num_fields)}:
         column = column.field("bytes")
     if types.is_binary(column.type) or types.is_large_binary(column.type):

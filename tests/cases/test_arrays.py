@@ -318,6 +318,17 @@ def test_parquet_names_its_real_columns(tmp_path: Path):
         find(str(tmp_path / "x.parquet"), "invert", SHAPE)
 
 
+def test_labels_in_parquet_may_be_names(tmp_path: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    words = pyarrow.array(["cat", "dog"])
+    for column in (words, words.dictionary_encode(), pyarrow.array([0, 1])):
+        images = [(unit_images(1) * 2 - 1).ravel().tolist()] * 2
+        parquet.write_table(pyarrow.table({"image": images, "label": column}), tmp_path / "x.parquet")
+        labels = read(str(tmp_path / "x.parquet"), 0, 2, "invert", SHAPE)["labels"]
+        assert labels.tolist() == ([0, 1] if column.type == pyarrow.int64() else ["cat", "dog"])
+
+
 @pytest.mark.parametrize("name", ["labels", "seeds"])
 def test_a_shard_with_more_labels_than_images(tmp_path: Path, name: str):
     arrays = {"images": unit_images(2) * 2 - 1, name: np.arange(4)}
