@@ -221,7 +221,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 def _shards(path: Path) -> dict[str, str] | None:
-    """Tensor name → file name, of an index as Hugging Face's libraries write it. None if a JSON file is none."""
+    """Tensor name → file name, of an index as Hugging Face's libraries write it. None if the JSON file is not an index."""
     try:
         index = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -22,7 +22,7 @@ _SETTLED = 2.0  # seconds: a file changed more recently than this may change aga
 def cache_directory() -> Path:
     """Where this package keeps what it can make again: an absolute path, of a folder that need not exist.
 
-    Raises OutputError where there is none: an unknown home folder, or a relative path in a current folder that was deleted.
+    Raises OutputError if no such folder can be named: an unknown home folder, or a relative path in a current folder that was deleted.
     """
     chosen = os.environ.get("BCM_EDGE_CACHE_DIR")
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))

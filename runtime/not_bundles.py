@@ -11,7 +11,7 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z")
 
 
 def why_no_bundle(path: Path, manifest: str) -> str:
-    """What a path is that is no bundle, in words that end a message. manifest: the file that each bundle has. Raises OSError."""
+    """What a path is if it is not a bundle, in words that end a message. manifest: the file that each bundle has. Raises OSError."""
     if path.is_dir():
         inside = sorted(file.parent for pattern in ("*", "snapshots/*") for file in path.glob(f"{pattern}/{manifest}"))
         return f"(a folder without {manifest}){f'; bundles in it: {_listed(inside)}' if inside else ''}"
