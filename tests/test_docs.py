@@ -1,9 +1,10 @@
-"""What the documents point at exists, and what they say to type is understood."""
+"""The documents link to files and headings that exist, and show commands that the command line accepts."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,27 +13,70 @@ import pytest
 from bcm_edge.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy" / "README.md"])
+SOURCE_FOLDERS = {
+    folder.name for folder in ROOT.iterdir() if folder.is_dir() and folder.name not in {"build", "demo"} and not folder.name.startswith(".")
+}
+PYTHON_FILES = {file.name for file in ROOT.glob("*.py")} | {
+    file.name for folder in SOURCE_FOLDERS for file in (ROOT / folder).rglob("*.py")
+}
+FENCED_BLOCK = re.compile(r"^( *)```[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_and_pictures_exist(page: Path):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+def code_lines(text: str) -> Iterator[str]:
+    """Yield the lines of all code blocks, fenced or indented by four spaces.
+
+    A line that ends in a backslash is joined with the next one.
+    """
+    indented = "\n".join(re.findall(r"^    (.*)$", FENCED_BLOCK.sub("", text), re.MULTILINE))
+    for block in [indented, *(block for _, block in FENCED_BLOCK.findall(text))]:
+        yield from block.replace("\\\n", " ").splitlines()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_are_ones_the_command_line_takes(page: Path):
-    for line in re.findall(r"^    bcm-edge (.*)$", page.read_text(), re.MULTILINE):
-        name, *arguments = shlex.split(line, comments=True)
+def anchors(text: str) -> set[str]:
+    """Return the anchors of all headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", FENCED_BLOCK.sub("", text), re.MULTILINE)
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+@every_page
+def test_links_and_images_exist(page: Path):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file.read_text()), f"{target}#{anchor}"
+
+
+@every_page
+def test_source_paths_exist(page: Path):
+    """Check the paths in back quotes that begin with a folder of the repository, and names of Python files."""
+    text = FENCED_BLOCK.sub("", page.read_text())
+    for name in re.findall(r"`([\w.-]+(?:/[\w.-]+)*/?)`", text):
+        folder, slash, _ = name.partition("/")
+        if slash and folder in SOURCE_FOLDERS:
+            assert (ROOT / name).exists(), name
+        elif not slash and name.endswith(".py"):
+            assert name in PYTHON_FILES, name
+
+
+@every_page
+def test_command_line_accepts_the_commands(page: Path):
+    for line in code_lines(page.read_text()):
+        if not line.startswith("bcm-edge "):
+            continue
+        _, name, *arguments = shlex.split(line, comments=True)
         command = main.get_command(click.Context(main), name)
         assert command is not None, line
         command.make_context(name, arguments)
 
 
 def test_every_folder_of_the_package_is_installed():
-    """An editable install has them all; `pip install .` has those that are listed."""
+    """An editable install finds every folder; `pip install .` installs only the folders listed in pyproject.toml."""
     listed = set(re.findall(r'^    "(bcm_edge[\w.]*)",$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
     rooms = {"calibration", "commands", "evaluation", "export", "jobs", "model", "runtime", "training", "ui"}
     folders = {file.parent.relative_to(ROOT) for room in rooms for file in (ROOT / room).rglob("*.py")}
