@@ -1,0 +1,90 @@
+"""MkDocs hooks: pages of the site that are made from files outside docs/.
+
+A link in a page is a path from that page's own file, so it works on GitHub and in an editor. Where it leads out of docs/, the site needs
+a page for it: the README, the files in PAGES, and a page with the source text for every other file that a page links to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A Markdown file outside docs/ → its page in the site.
+PAGES = {
+    "README.md": "index.md",
+    "deploy/README.md": "deploy.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+}
+LANGUAGES = {".py": "python", ".sh": "sh", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+_LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages of files outside docs/: those of PAGES, and the source text of each file that a page links to."""
+    for path, page in PAGES.items():
+        if (ROOT / path).is_file():
+            files.append(File.generated(config, page, content=(ROOT / path).read_text(encoding="utf-8")))
+    linked = {target for file in files.documentation_pages() for target in _outside(file)}
+    for path in sorted(linked - set(PAGES)):
+        page = File.generated(config, _page(path), content=_source(path), inclusion=InclusionLevel.NOT_IN_NAV)
+        files.append(page)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links to files of the repository into links to their pages."""
+    return _LINK.sub(lambda link: link[1] + _in_site(link[2], page.file.src_uri) + link[3], markdown)
+
+
+def _home(src_uri: str) -> Path:
+    """The folder of the file that a page is made from: links in it begin there."""
+    path = next((path for path, page in PAGES.items() if page == src_uri), f"docs/{src_uri}")
+    return (ROOT / path).parent
+
+
+def _repository_path(link: str, src_uri: str) -> str | None:
+    """The file that a link leads to, as a path from the repository's root; None for an address, and for a file that does not exist."""
+    if "://" in link or link.startswith(("mailto:", "/")):
+        return None
+    target = Path(os.path.normpath(_home(src_uri) / link))
+    if target.is_dir() and (target / "README.md").is_file():
+        target /= "README.md"
+    return target.relative_to(ROOT).as_posix() if target.is_file() and target.is_relative_to(ROOT) else None
+
+
+def _outside(file: File) -> Iterator[str]:
+    for link in _LINK.finditer(file.content_string):
+        path = _repository_path(link[2], file.src_uri)
+        if path and not path.startswith("docs/"):
+            yield path
+
+
+def _page(path: str) -> str:
+    """The page of a file of the repository, as a path from docs/."""
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    return PAGES.get(path, f"source/{path}.md")
+
+
+def _in_site(link: str, src_uri: str) -> str:
+    path = _repository_path(link, src_uri)
+    return os.path.relpath(_page(path), Path(src_uri).parent) if path else link
+
+
+def _source(path: str) -> str:
+    """The page that shows a file's text. The search leaves it out: the pages are what explains the code."""
+    text = (ROOT / path).read_text(encoding="utf-8").rstrip("\n")
+    language = LANGUAGES.get(Path(path).suffix, "make" if path == "Makefile" else "text")
+    fence = "`" * 6
+    title = path.replace("_", r"\_")
+    return f"---\nsearch:\n  exclude: true\n---\n\n# {title}\n\n{fence}{language}\n{text}\n{fence}\n"
