@@ -258,13 +258,14 @@ def missing() -> str | None:
     from bcm_edge.errors import BackendError
     from bcm_edge.runtime.doctor import missing_modules
     from bcm_edge.runtime.engines.gpu import probe
+    from bcm_edge.runtime.install_hints import install_line
 
     try:
         probe()
     except BackendError as error:
         return f"an NVIDIA GPU: {error}"
     if modules := missing_modules("export"):
-        return f"{', '.join(modules)}: pip install 'bcm-edge[export]'"
+        return f"{', '.join(modules)}: {install_line('export')}"
     import torch
 
     if torch.cuda.is_available():

@@ -21,6 +21,7 @@ from ..runtime.backends.onnxruntime import threads
 from ..runtime.benchmark import Result
 from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.environment import Others, environment
+from ..runtime.install_hints import install_line
 from ..runtime.products import MATRIX, Peak, Product, open_products, peak_for, peaks, without_share_above_peak
 from ..runtime.schedule import Schedule
 from ..runtime.temporary import temporary_folder
@@ -96,7 +97,7 @@ def bench(bundle: Path, schedule: str, batches: str, backend: str, precisions: s
     said = {str(each.batch): benchmark.verdicts(each.results, each.others) for each in measured if each.results}
     absent = [*failed, *(problem for each in measured for problem in each.absent)]
     if flop is None:
-        absent.append("GFLOP/s: counting operations needs onnx; pip install 'bcm-edge[export]'")
+        absent.append(f"GFLOP/s: counting operations needs onnx; {install_line('export')}")
     notes = [*_peak_lines(measured), *(f"absent: {reason}" for reason in absent)]
     progress(_report(results, not_run, notes, surroundings))
     values = {"bundle": str(bundle), "model": opened.manifest.model.name, "schedule": str(program), "nfe": program.nfe}

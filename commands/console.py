@@ -21,6 +21,7 @@ from ..runtime.doctor import missing_modules
 from ..runtime.engines.gpu import probe
 from ..runtime.engines.store import engines
 from ..runtime.images import VALUE_RANGES, parse_value_range
+from ..runtime.install_hints import Extra, install_line
 from ..runtime.log import log, timed
 from ..runtime.parity import MoveError
 from ..runtime.pipeline import BCM
@@ -149,10 +150,10 @@ def parse_precisions(text: str) -> tuple[str, ...]:
     return tuple(precision for precision in PRECISIONS if precision in words)
 
 
-def require_extra(extra: str) -> None:
+def require_extra(extra: Extra) -> None:
     """Stop with the pip line if a command's packages are not installed."""
     if missing := missing_modules(extra):
-        raise MissingExtraError(f"this command needs {', '.join(missing)}; pip install 'bcm-edge[{extra}]'")
+        raise MissingExtraError(f"this command needs {', '.join(missing)}; {install_line(extra)}")
 
 
 def known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from ..errors import InputError, MissingExtraError
+from ..runtime.install_hints import install_line
 from ..runtime.privacy import home_folder
 from ..runtime.temporary import temporary_folder
 from .classifier import Classifier
-
-MISSING = "the attack needs the adversarial-robustness-toolbox; pip install 'bcm-edge[evaluate]'"
 
 
 def square_attack(classifier: Classifier, images: np.ndarray, labels: np.ndarray, budget: float, queries: int, seed: int) -> np.ndarray:
@@ -35,7 +34,8 @@ def square_attack(classifier: Classifier, images: np.ndarray, labels: np.ndarray
             from art.attacks.evasion import SquareAttack
             from art.estimators.classification import BlackBoxClassifierNeuralNetwork
     except ImportError as error:
-        raise MissingExtraError(f"{MISSING} ({error})") from error
+        line = install_line("evaluate")
+        raise MissingExtraError(f"the attack needs the adversarial-robustness-toolbox; {line} ({error})") from error
     if budget == 0:
         return images.astype(np.float32)
 

@@ -34,6 +34,7 @@ from ..runtime.backends.onnxruntime import open_serialised
 from ..runtime.backends.typed import spelled_out
 from ..runtime.bundle import Bundle
 from ..runtime.doctor import missing_modules
+from ..runtime.install_hints import install_line
 
 if TYPE_CHECKING:
     from ..model.preconditioning import ConsistencyModel
@@ -196,7 +197,7 @@ class _TorchRunner(BaseRunner):
 def _restored(bundle: Bundle, direction: str) -> ConsistencyModel:
     """The torch model with the weights of the other direction's graph: those of one graph agree with it even where they are wrong."""
     if missing := missing_modules("export"):
-        raise MissingExtraError(f"bisecting fp32 compares with torch and needs {', '.join(missing)}; pip install 'bcm-edge[export]'")
+        raise MissingExtraError(f"bisecting fp32 compares with torch and needs {', '.join(missing)}; {install_line('export')}")
     from .restore import restored_model
 
     pair = bundle.manifest.graphs["fp32"]

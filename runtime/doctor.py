@@ -20,10 +20,11 @@ from .engines.gpu import Gpu, probe
 from .engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from .engines.store import Engine, engines, misfit
 from .environment import jetson
+from .install_hints import Extra, install_line
 from .jetpack import install_lines, jetpack, power_advice
 from .temporary import LEAST, TEMPORARY_FIX, temporary_directory
 
-EXTRAS = {  # extra of pyproject.toml → (what it is for, the modules it brings)
+EXTRAS: dict[Extra, tuple[str, tuple[str, ...]]] = {  # extra of pyproject.toml → (what it is for, the modules it brings)
     "export": ("exporting checkpoints", ("torch", "onnx", "onnxruntime", "safetensors")),
     "quantize": ("calibrating and int8 graphs", ("torch", "onnx", "onnxruntime", "sklearn", "matplotlib")),
     "debug": ("bisecting", ("polygraphy", "onnx", "onnxruntime")),
@@ -54,7 +55,7 @@ def examine(bundle: Path | None = None) -> list[Finding]:
     return findings
 
 
-def missing_modules(extra: str) -> list[str]:
+def missing_modules(extra: Extra) -> list[str]:
     """Modules of an extra that are not installed."""
     return [name for name in EXTRAS[extra][1] if importlib.util.find_spec(name) is None]
 
@@ -119,7 +120,7 @@ def _extras() -> list[Finding]:
     for extra, (purpose, _) in EXTRAS.items():
         missing = missing_modules(extra)
         detail = f"{', '.join(missing)} not installed; not needed to run bundles" if missing else "installed"
-        findings.append(Finding(purpose, not missing, detail, f"pip install 'bcm-edge[{extra}]'" if missing else ""))
+        findings.append(Finding(purpose, not missing, detail, install_line(extra) if missing else ""))
     return findings
 
 

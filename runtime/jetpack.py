@@ -9,7 +9,9 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from .install_hints import Extra, requirements
 
 Version = tuple[int, int, int]
 
@@ -29,7 +31,7 @@ class JetPack:
     runs: str
     ok: bool = True
     fix: str = ""
-    extra: str = ""
+    extra: Extra | Literal[""] = ""
     l4t: str = ""
 
     def __str__(self) -> str:
@@ -90,9 +92,9 @@ def release(version: Version) -> JetPack:
 
 
 def install_lines(found: JetPack) -> str:
-    """What to type in a clone of this project, line by line; "" for a release that this package cannot run on or does not know.
+    """Return the commands that install this package and its libraries, one per line, or "" for an unsupported or unknown release.
 
-    TensorRT for Python is the system's package there, not pip's, so the virtual environment has to see the system's.
+    On a Jetson, TensorRT for Python is a system package, so the virtual environment must see the system's packages.
     """
     if not found.extra:
         return ""
@@ -100,7 +102,7 @@ def install_lines(found: JetPack) -> str:
         (
             "sudo apt install python3-venv python3-libnvinfer libnvinfer-bin",
             "python3 -m venv --system-site-packages .venv",
-            f".venv/bin/pip install '.[{found.extra}]'",
+            f".venv/bin/pip install {requirements(found.extra)}",
         )
     )
 

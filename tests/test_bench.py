@@ -272,7 +272,7 @@ def test_bench_without_onnx_says_what_is_absent(digits_bundle: Path, cli: Cli, m
     assert values["flop_per_call"] is None
     assert values["results"][0]["gflops"] is None
     assert values["peaks"] == {"1": {}}
-    assert values["absent"] == ["GFLOP/s: counting operations needs onnx; pip install 'bcm-edge[export]'"]
+    assert values["absent"] == ["GFLOP/s: counting operations needs onnx; pip install '.[export]'"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import BackendError, OutputError
 from ..bundle import Bundle
+from ..install_hints import install_line
 from ..log import log, timed
 from ..resources import processors
 from ..schedule import Move
@@ -66,7 +67,7 @@ class OnnxRuntimeBackend:
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     if importlib.util.find_spec("onnxruntime") is None:
-        return "onnxruntime is not installed; pip install 'bcm-edge[run]'"
+        return f"onnxruntime is not installed; {install_line('run')}"
     if precision == "bf16":
         return "ONNX Runtime has no bfloat16 convolutions on a CPU; take --backend openvino"
     return None

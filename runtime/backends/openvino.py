@@ -21,6 +21,7 @@ import numpy as np
 from ...errors import BackendError, OutputError
 from ..bundle import Bundle
 from ..cache import cache_directory
+from ..install_hints import install_line
 from ..schedule import Move
 from .base import Opened, first_line, graph_inputs
 from .compiled import Compiled, Compiler
@@ -75,7 +76,7 @@ class _Network:
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     if importlib.util.find_spec("openvino") is None:
-        return "openvino is not installed; pip install 'bcm-edge[openvino]'"
+        return f"openvino is not installed; {install_line('openvino')}"
     if precision == "fp16":
         return "OpenVINO computes a half-precision graph in float32 on a CPU; take --backend onnxruntime, or --precision fp32"
     return None

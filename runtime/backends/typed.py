@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import BackendError
 from ..bundle import Bundle
+from ..install_hints import install_line
 from .base import first_line
 from .onnxruntime import OnnxRuntimeBackend, open_serialised, threads
 
@@ -43,7 +44,7 @@ class TypedBackend(OnnxRuntimeBackend):
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
-        return f"{' and '.join(missing)} not installed; pip install 'bcm-edge[export]'"
+        return f"{' and '.join(missing)} not installed; {install_line('export')}"
     if precision not in ("fp16", "bf16"):
         return f"{precision} graphs have no 16-bit types to spell out; take --backend onnxruntime"
     return None

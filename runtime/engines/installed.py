@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 
 from ...errors import BackendError
+from ..install_hints import Extra, install_line
 from ..jetpack import jetpack
 from .gpu import Gpu
 
@@ -21,7 +22,7 @@ def missing_tensorrt(gpu: Gpu) -> str | None:
     """Why TensorRT is not there, and the line that fixes it for this GPU's driver; None if it is."""
     found = importlib.util.find_spec("tensorrt")
     if found is None or found.origin is None:  # a folder that happens to have the name is no TensorRT
-        line = "sudo apt install python3-libnvinfer" if jetpack() else f"pip install 'bcm-edge[{_extra(gpu)}]'"
+        line = "sudo apt install python3-libnvinfer" if jetpack() else install_line(_extra(gpu))
         return f"tensorrt is not installed; {line}"
     return None
 
@@ -31,17 +32,17 @@ def missing_cuda_core(gpu: Gpu) -> str | None:
 
     It is imported: cuda-core and cuda-bindings are released apart, and versions that do not fit fail only then.
     """
-    line = f"pip install 'bcm-edge[{_extra(gpu)}]'"
-    upgrade = line.replace("install", "install --upgrade")
+    extra = _extra(gpu)
     if not (_is_installed("cuda.core") and _is_installed("cuda.bindings")):
-        return f"cuda-core is not installed; {line}"
+        return f"cuda-core is not installed; {install_line(extra)}"
     if _numbers(version := _version("cuda-core")) < OLDEST_CUDA_CORE:
-        return f"cuda-core {version} is too old, this needs {'.'.join(map(str, OLDEST_CUDA_CORE))} or newer; {upgrade}"
+        oldest = ".".join(map(str, OLDEST_CUDA_CORE))
+        return f"cuda-core {version} is too old, {oldest} or newer is needed; {install_line(extra, upgrade=True)}"
     try:
         importlib.import_module("cuda.core")
     except (ImportError, OSError, RuntimeError) as error:
         versions = " and ".join(f"{name} {_version(name)}" for name in ("cuda-core", "cuda-bindings"))
-        return f"{versions} do not work together ({error}); {upgrade}"
+        return f"{versions} do not work together ({error}); {install_line(extra, upgrade=True)}"
     return None
 
 
@@ -65,7 +66,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return (int(match[1]), int(match[2])) if match else (sys.maxsize,)
 
 
-def _extra(gpu: Gpu) -> str:
+def _extra(gpu: Gpu) -> Extra:
     """Of pyproject.toml: that of the JetPack here, or of the CUDA that the driver knows."""
     found = jetpack()
     if found and found.extra:

@@ -20,6 +20,7 @@ from bcm_edge.runtime.engines.store import workspace_limit
 
 Build = Callable[..., "CompletedProcess[str]"]
 FAKES = Path(__file__).parent / "fakes"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -28,14 +29,14 @@ FAKES = Path(__file__).parent / "fakes"
         ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver here (libcuda.so.1 cannot be loaded)"),
         ({"FAKE_INIT": "100"}, "no NVIDIA GPU can be used here: the driver says CUDA_ERROR_NO_DEVICE"),
         ({"FAKE_GPUS": "0"}, "no GPU cuda:0 here; there is none"),
-        ({"PYTHONPATH": ""}, "tensorrt is not installed; pip install 'bcm-edge[trt10]'"),
+        ({"PYTHONPATH": ""}, "tensorrt is not installed; pip install '.[trt10]'"),
         ({"FAKE_TENSORRT": "8.5.2"}, "TensorRT 8.5.2 is too old; this needs 8.6 (JetPack 6.0) or newer"),
     ],
 )
 def test_without_a_gpu_one_line_says_what_is_needed_and_what_still_works(
     typed_copy: Path, run: Build, environment: dict[str, str], message: str
 ):
-    ended = run("build", typed_copy, **environment)
+    ended = run("build", typed_copy, cwd=ROOT, **environment)
     assert ended.returncode == 2 and ended.stdout == ""
     needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
     works = "Run it on the machine that will play the engines. Here this bundle plays with --backend onnxruntime or openvino"
@@ -52,14 +53,14 @@ def test_versions_of_cuda_core_and_cuda_bindings_that_do_not_work_together_are_n
         folder = tmp_path / f"{name}-{version}.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
-    ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}")
-    fix = "pip install --upgrade 'bcm-edge[trt10]'. Run it on the machine"
+    ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}", cwd=ROOT)
+    fix = "pip install --upgrade '.[trt10]'. Run it on the machine"
     reason = "cuda-core 1.2.2 and cuda-bindings 12.8.0 do not work together (No module named 'cuda.bindings.cynvvm')"
     assert ended.returncode == 2
     assert f"{reason}; {fix}" in ended.stderr
     (tmp_path / "cuda_core-1.2.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: cuda-core\nVersion: 0.5.1\n")
-    ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}")
-    assert f"cuda-core 0.5.1 is too old, this needs 1.2 or newer; {fix}" in ended.stderr
+    ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}", cwd=ROOT)
+    assert f"cuda-core 0.5.1 is too old, 1.2 or newer is needed; {fix}" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from processes import child
 from bcm_edge import BCM
 
 if importlib.util.find_spec("ray") is None:
-    pytest.skip("Ray is not installed: pip install 'bcm-edge[scale]'", allow_module_level=True)
+    pytest.skip("Ray is not installed: pip install '.[scale]'", allow_module_level=True)
 if not hasattr(os, "pidfd_open"):
     pytest.skip("waiting for the end of others' processes takes Linux", allow_module_level=True)
 

@@ -16,7 +16,7 @@ from archives import write_npz
 from bcm_edge import BCM
 
 if importlib.util.find_spec("ray") is None:
-    pytest.skip("Ray is not installed: pip install 'bcm-edge[scale]'", allow_module_level=True)
+    pytest.skip("Ray is not installed: pip install '.[scale]'", allow_module_level=True)
 pq = pytest.importorskip("pyarrow.parquet")
 import pyarrow as pa  # noqa: E402
 

@@ -22,7 +22,7 @@ from bcm_edge.jobs.job import Job, Shard, opened
 from bcm_edge.jobs.player import Player
 
 if importlib.util.find_spec("ray") is None:
-    pytest.skip("Ray is not installed: pip install 'bcm-edge[scale]'", allow_module_level=True)
+    pytest.skip("Ray is not installed: pip install '.[scale]'", allow_module_level=True)
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_used_is_refused(
 
 def test_command_without_ray_says_what_to_install(digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bcm_edge.commands.console.missing_modules", lambda extra: ["ray"] if extra == "scale" else [])
-    refused(cli("map", digits_bundle, 3, "-o", tmp_path / "o", "--task", "generate"), "needs ray; pip install 'bcm-edge[scale]'")
+    refused(cli("map", digits_bundle, 3, "-o", tmp_path / "o", "--task", "generate"), "needs ray; pip install '.[scale]'")
 
 
 def test_shard_that_kills_its_workers_is_given_up(

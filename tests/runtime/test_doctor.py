@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ def test_slow_clocks_come_with_the_line_that_raises_them(monkeypatch: pytest.Mon
 
 
 def test_what_is_missing_comes_with_the_lines_of_that_release(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
     found = on_jetson(monkeypatch, (39, 2, 0), board(2201.6), missing="tensorrt is not installed; …")
     apt, venv, pip = found["JetPack"].fix.split(" && ")
     assert apt == "sudo apt install python3-venv python3-libnvinfer libnvinfer-bin"

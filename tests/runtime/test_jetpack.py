@@ -116,7 +116,8 @@ def test_a_revision_may_have_one_number_and_the_file_bytes_that_are_no_text(tmp_
     assert l4t(tmp_path) == (36, 4, 3)
 
 
-def test_installation_sees_the_tensorrt_of_the_system(tmp_path: Path) -> None:
+def test_installation_sees_the_tensorrt_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
     found = jetpack(device(tmp_path, 36, "4.3"))
     assert found is not None
     assert install_lines(found) == (

@@ -245,7 +245,7 @@ def write_stubs(version: str, folder: Path) -> None:
     shutil.copytree(PACKAGE / "typings" / "cuda" / "bindings", folder / "cuda" / "bindings")
     core = importlib.util.find_spec("cuda.core")
     if core is None or core.origin is None:
-        pytest.skip("cuda-core is not installed: pip install 'bcm-edge[test]'")
+        pytest.skip("cuda-core is not installed: pip install '.[test]'")
     wheel = Path(core.origin).parent  # has its modules in cu12/ and cu13/, and imports them as cuda.core's own
     shutil.copytree(wheel / "cu13", folder / "cuda" / "core", ignore=_all_but_python)
     for module in wheel.glob("*.py*"):

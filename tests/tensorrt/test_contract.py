@@ -293,7 +293,7 @@ def type_errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple
     folder = tmp_path_factory.mktemp("typed")
     roots = {version: version for version in VERSIONS if is_fetched(version)}
     if not roots or not PYRIGHT.is_file():
-        pytest.skip("no TensorRT in .tensorrt, or no pyright: pip install 'bcm-edge[dev]'")
+        pytest.skip("no TensorRT in .tensorrt, or no pyright: pip install '.[dev]'")
     roots |= {"mistaken": "10.16"} if "10.16" in roots else {}
     rooms = [file.parent for file in PACKAGE.glob("*/__init__.py")]
     files = [*PACKAGE.glob("*.py"), *(file for room in rooms for file in room.rglob("*.py"))]
