@@ -116,15 +116,16 @@ def _model_lines(path: Path, checkpoint: Checkpoint) -> list[str]:
     parameters = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
     config = checkpoint.config
     return [
-        "# The model that ships",
+        "# The digits model",
         "",
         "*This page is written by `make model`.*",
         "",
-        f"`model/{path.name}` generates and inverts handwritten digits: 8×8 pixels, grey, {config.num_classes} classes, from",
-        "scikit-learn's `load_digits`. It is here so that every command can be tried at once, and so that tests have a trained network.",
+        f"`model/{path.name}` generates and inverts handwritten digits: greyscale images of 8×8 pixels in",
+        f"{config.num_classes} classes, from scikit-learn's `load_digits`. It ships with the package, so that every command",
+        "can be tried at once and the tests have a trained network.",
         "",
-        f"- {parameters:,} parameters, {path.stat().st_size / 1e6:.2f} MB (float16 on disk, computed in float32)",
-        f"- U-Net of {config.model_channels} and {config.channel_mult[1] * config.model_channels} channels, attention in the middle",
+        f"- {parameters:,} parameters, {path.stat().st_size / 1e6:.2f} MB (stored in float16, computed in float32)",
+        f"- U-Net with {config.model_channels} and {config.channel_mult[1] * config.model_channels} channels, attention in the middle",
         "",
         "![ten samples of each class, one network call each](digits.png)",
         "",
@@ -136,9 +137,16 @@ def _cost_lines(cost: Cost) -> list[str]:
     return [
         "## Training",
         "",
-        f"{o.steps} steps of batch {o.batch}, learning rate {o.learning_rate}, up to {o.intervals} intervals, seed {o.seed}:",
-        f"**{cost.wall:.1f} minutes**, {cost.processor:.1f} processor minutes, {cost.threads} threads.",
-        "Same seed, machine and torch: same weights.",
+        "| setting | value |",
+        "|---|---|",
+        f"| steps | {o.steps} |",
+        f"| batch size | {o.batch} |",
+        f"| learning rate | {o.learning_rate} |",
+        f"| intervals | up to {o.intervals} |",
+        "| seed | 0 |",
+        f"| duration | **{cost.wall:.1f} minutes**, {cost.processor:.1f} CPU minutes, {cost.threads} threads |",
+        "",
+        "The same seed, machine and torch version give the same weights.",
         "",
     ]
 
@@ -152,25 +160,32 @@ def _generation_lines(rows: Sequence[Generation]) -> list[str]:
 def _inversion_lines(rows: Sequence[Inversion]) -> list[str]:
     table = [f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.error:.4f} | {r.latent_mean:.2f} | {r.latent_std:.2f} |" for r in rows]
     head = ["| schedule | levels | network calls | reconstruction MSE | latent mean | latent std |", "|---|---|---|---|---|---|"]
-    note = "Latents are divided by 80; white noise would have mean 0, standard deviation 1, and no trace of the digit. That is not claimed."
-    return ["## Inversion and one-step reconstruction", "", *head, *table, "", note, ""]
+    note = [
+        "Latents are divided by 80. White noise would have mean 0, standard deviation 1 and no trace of the",
+        "digit. It is not claimed that the latents are white noise.",
+    ]
+    return ["## Inversion and one-step reconstruction", "", *head, *table, "", *note, ""]
 
 
 def _protocol_lines(judge: Judge) -> list[str]:
     n, m = judge.samples, len(judge.images)
     return [
-        "## How it was measured",
+        "## Evaluation protocol",
         "",
-        f"- The 1797 digits are split once, stratified, seed {SPLIT_SEED}: {n} to train, 180 to pick schedules, {m} to report.",
-        "- The levels were picked on the validation digits, but the recipe and the grids they come from were settled with test figures",
-        "  in sight: see [recipe.md](recipe.md). Read these figures as a little optimistic.",
-        f"- Fréchet ratio: distance of {n} generated digits (the training labels) to the {m} test digits, divided by that of the",
-        f"  {n} training digits to the same (which is {judge.floor:.2f}), so that real digits score 1. Mean ± standard deviation over",
-        f"  {len(TEST_SEEDS)} sets of seeds.",
-        f"- Features and labels: a small CNN fitted to the training digits, {judge.accuracy:.1%} right on the test digits.",
-        f"- Reconstruction MSE: in [0, 1] after rounding to uint8, over the {m} test digits with their labels.",
-        "- The weights are the file's: averaged, rounded to float16.",
-        "- The classifier has seen the training digits, which may make their distance to others, the unit of the ratio, somewhat larger.",
+        f"- **Data.** The 1797 digits are split once, stratified, seed {SPLIT_SEED}: {n} for training, 180 for the",
+        f"  choice of schedules, {m} for the results.",
+        "- **Levels.** The levels were chosen on the validation digits. The training recipe and the grids of",
+        "  levels were chosen while test results were visible ([recipe.md](recipe.md)). The results are therefore",
+        "  slightly optimistic.",
+        f"- **Fréchet ratio.** The distance of {n} generated digits (with the training labels) to the {m} test",
+        f"  digits, divided by the distance of the {n} training digits to the test digits, which is {judge.floor:.2f}. Real",
+        f"  digits have a ratio of 1. The table shows the mean ± standard deviation over {len(TEST_SEEDS)} sets of seeds.",
+        "- **Features and labels.** They come from a small CNN that was trained on the training digits. It",
+        f"  classifies {judge.accuracy:.1%} of the test digits correctly.",
+        f"- **Reconstruction MSE.** In [0, 1], after rounding to uint8, over the {m} test digits with their labels.",
+        "- **Weights.** The averaged weights of the file, rounded to float16.",
+        "- **Bias.** The classifier has seen the training digits. This may increase their distance to other",
+        "  digits, which is the unit of the ratio.",
     ]
 
 
