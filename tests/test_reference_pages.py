@@ -1,0 +1,119 @@
+"""The reference pages list what the code has: fields of files, errors, schedules and environment variables."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bcm_edge import errors
+from bcm_edge.runtime.engines.store import BuildOptions, EngineFacts
+from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES
+
+ROOT = Path(__file__).resolve().parent.parent
+CHOSEN = {"files", "schedules", "graphs", "quality", "versions"}  # objects of a manifest whose keys are names: `*` on the page
+WHOLE = {"provenance.checkpoint.network"}  # described by reference to other fields
+OLD = {"provenance.checkpoint.objective"}  # the model that ships was trained before this field existed
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """The text under a heading of the second level."""
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def first_cells(text: str) -> set[str]:
+    """The first cell of every row that begins with one word of code."""
+    return set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+
+
+def paths(value: Any, path: str = "") -> Iterator[str]:
+    """The fields of a JSON value: `model.name`, `files.*.size`, `verdicts[].ok`."""
+    if isinstance(value, dict) and path not in WHOLE:
+        chosen = path.rpartition(".")[2] in CHOSEN
+        for key, inner in value.items():
+            yield from paths(inner, f"{path}.{'*' if chosen else key}".removeprefix("."))
+    elif isinstance(value, list) and any(isinstance(element, dict) for element in value):
+        for element in value:
+            yield from paths(element, f"{path}[]")
+    else:
+        yield path
+
+
+def test_bundle_page_lists_the_fields_of_an_exported_manifest(bundle: Path):
+    written = set(paths(json.loads((bundle / "manifest.json").read_text())))
+    listed = first_cells(section(page("bundle.md"), "manifest.json"))
+    assert {field for field in listed - OLD if not field.startswith("quality.")} == written - {"quality"}
+
+
+def test_bundle_page_shows_a_manifest_with_all_fields(bundle: Path):
+    shown = re.findall(r"```json\n(.*?)```", section(page("bundle.md"), "manifest.json"), re.DOTALL)
+    written = json.loads((bundle / "manifest.json").read_text())
+    assert [set(paths(json.loads(text))) for text in shown] == [set(paths(written))]
+
+
+def test_bundle_page_lists_the_facts_of_a_training_run():
+    from networks import TINY
+
+    from bcm_edge.training.dataset import Dataset
+    from bcm_edge.training.trainer import Trainer, TrainOptions
+
+    torch = pytest.importorskip("torch")
+    dataset = Dataset(torch.zeros(4, *TINY.sample_shape), torch.zeros(4, dtype=torch.int64), "zeros")
+    trainer = Trainer(dataset, TINY, TrainOptions())
+    listed = first_cells(section(page("bundle.md"), "manifest.json"))
+    facts = {f"provenance.checkpoint.{name}" for name in (*trainer.provenance(), "name", "sha256", "processor_minutes")}
+    assert {field for field in listed if field.startswith("provenance.checkpoint.")} == facts
+
+
+def test_bundle_page_lists_the_keys_of_a_calibration():
+    from bcm_edge.calibration.ranges import Calibration
+
+    listed = first_cells(section(page("bundle.md"), "calibration.json"))
+    assert listed == {"schema", *(field.name for field in fields(Calibration))}
+
+
+def test_bundle_page_lists_the_keys_of_an_engine():
+    text = section(page("bundle.md"), "engine.json")
+    assert first_cells(text) == {field.name for field in fields(EngineFacts)}
+    options = next(line for line in text.splitlines() if line.startswith("| `options`"))
+    assert {field.name for field in fields(BuildOptions)} <= set(re.findall(r"`(\w+)`", options))
+
+
+def test_error_page_lists_every_error_with_its_exit_code():
+    classes = {name: c for name, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, errors.BcmError)}
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", page("errors.md"), re.MULTILINE))
+    assert rows == {name: str(c.exit_code) for name, c in classes.items()}
+
+
+def test_error_page_draws_the_tree_of_classes():
+    tree = next(text for text in re.findall(r"```text\n(.*?)```", page("errors.md"), re.DOTALL) if text.startswith("BcmError"))
+    parents: dict[int, str] = {}
+    drawn = {}
+    for line in tree.splitlines():
+        depth, name = len(re.match(r"[│├└─ ]*", line)[0]) // 4, line.strip("│├└─ ")  # type: ignore[index]
+        parents[depth] = name
+        drawn[name] = parents.get(depth - 1, "Exception")
+    actual = {c.__name__: c.__base__.__name__ for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.BcmError)}
+    assert drawn == actual
+
+
+def test_schedule_page_lists_the_named_schedules():
+    rows = re.findall(r"^\| `([\w-]+)` \| \d \| `([^`]+)` \|", page("schedules.md"), re.MULTILINE)
+    assert dict(rows) == DEFAULT_SCHEDULES
+
+
+def test_environment_page_lists_every_variable_of_this_project():
+    sources = [file for file in ROOT.rglob("*.py") if not file.relative_to(ROOT).parts[0].startswith((".", "build"))]
+    texts = [file.read_text(encoding="utf-8") for file in [*sources, ROOT / "Makefile"]]
+    used = {name for text in texts for name in re.findall(r"BCM_EDGE_[A-Z_]*[A-Z]", text)}
+    assert used == set(re.findall(r"BCM_EDGE_[A-Z_]*[A-Z]", page("environment.md")))
