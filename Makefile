@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BUNDLE := $(CURDIR)/build/digits.bundle
 
 # The steps of `make test`. Each runs even if another fails; the last line names those that failed.
-STEPS := suite lint bundle rehearse processors pythons
+STEPS := suite lint docs bundle rehearse processors pythons
 TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
 .PHONY: demo check test $(STEPS) quick test-slow serve test-arm test-gpu model clean
@@ -39,6 +39,10 @@ lint: $(VENV)/installed build/here/bcm_edge
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --project pyproject.toml
+
+# The documentation site, in build/site. A warning is an error, such as a link to a page or heading that does not exist.
+docs: $(VENV)/installed build/here/bcm_edge
+	$(BIN)/mkdocs build --strict --quiet
 
 # The shipped model in all precisions, for the steps that play it elsewhere.
 bundle: $(VENV)/installed
@@ -95,7 +99,7 @@ build/here/bcm_edge:
 
 $(VENV)/installed: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[export,quantize,openvino,debug,serve,scale,train,evaluate,test,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[export,quantize,openvino,debug,serve,scale,train,evaluate,test,dev,docs]'
 	touch $@
 
 clean:

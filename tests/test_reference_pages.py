@@ -49,15 +49,15 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def test_bundle_page_lists_the_fields_of_an_exported_manifest(bundle: Path):
-    written = set(paths(json.loads((bundle / "manifest.json").read_text())))
+def test_bundle_page_lists_the_fields_of_an_exported_manifest(digits_bundle: Path):
+    written = set(paths(json.loads((digits_bundle / "manifest.json").read_text())))
     listed = first_cells(section(page("bundle.md"), "manifest.json"))
     assert {field for field in listed - OLD if not field.startswith("quality.")} == written - {"quality"}
 
 
-def test_bundle_page_shows_a_manifest_with_all_fields(bundle: Path):
+def test_bundle_page_shows_a_manifest_with_all_fields(digits_bundle: Path):
     shown = re.findall(r"```json\n(.*?)```", section(page("bundle.md"), "manifest.json"), re.DOTALL)
-    written = json.loads((bundle / "manifest.json").read_text())
+    written = json.loads((digits_bundle / "manifest.json").read_text())
     assert [set(paths(json.loads(text))) for text in shown] == [set(paths(written))]
 
 
@@ -68,7 +68,7 @@ def test_bundle_page_lists_the_facts_of_a_training_run():
     from bcm_edge.training.trainer import Trainer, TrainOptions
 
     torch = pytest.importorskip("torch")
-    dataset = Dataset(torch.zeros(4, *TINY.sample_shape), torch.zeros(4, dtype=torch.int64), "zeros")
+    dataset = Dataset("zeros", torch.zeros(4, *TINY.sample_shape), torch.zeros(4, dtype=torch.int64))
     trainer = Trainer(dataset, TINY, TrainOptions())
     listed = first_cells(section(page("bundle.md"), "manifest.json"))
     facts = {f"provenance.checkpoint.{name}" for name in (*trainer.provenance(), "name", "sha256", "processor_minutes")}
