@@ -6,12 +6,12 @@
     latents = bcm.invert(images, labels=3)                      # and back to the noise
 
 Importing this needs numpy and nothing else; a backend imports its library when a bundle is opened on it. It switches off the telemetry
-of those libraries (runtime/privacy.py).
+of those libraries (runtime/machine/privacy.py).
 """
 
 from .errors import BcmError
+from .runtime.machine.privacy import switch_off_telemetry
 from .runtime.pipeline import BCM, load
-from .runtime.privacy import switch_off_telemetry
 from .runtime.schedule import Schedule, parse_schedule
 
 switch_off_telemetry()

@@ -15,8 +15,12 @@ import click
 
 if __name__ == "__main__":  # run as a script: this checkout is the package, installed or not
     root = Path(__file__).resolve().parent
-    sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != root]  # its folders are not top-level packages
-    spec = importlib.util.spec_from_file_location("bcm_edge", root / "__init__.py", submodule_search_locations=[str(root)])
+    sys.path = [
+        entry for entry in sys.path if Path(entry or ".").resolve() != root
+    ]  # its folders are not top-level packages
+    spec = importlib.util.spec_from_file_location(
+        "bcm_edge", root / "__init__.py", submodule_search_locations=[str(root)]
+    )
     assert spec and spec.loader
     package = importlib.util.module_from_spec(spec)
     sys.modules["bcm_edge"] = package
@@ -29,8 +33,8 @@ from .commands.log import ARGUMENTS, add_log_options, listen, log_options, logge
 from .commands.paths import check_current_folder
 from .commands.streams import prepare_streams
 from .runtime.log import log
-from .runtime.privacy import keep_files_in_cache
-from .runtime.resources import limit_threads
+from .runtime.machine.privacy import keep_files_in_cache
+from .runtime.machine.resources import limit_threads
 
 AS_JSON = "bcm_edge.as_json"  # in a context's meta: whether --json was given
 
@@ -71,9 +75,13 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.homes:
             return None
-        return add_log_options(getattr(importlib.import_module(f".commands.{self.homes[cmd_name]}", __package__), cmd_name))
+        return add_log_options(
+            getattr(importlib.import_module(f".commands.{self.homes[cmd_name]}", __package__), cmd_name)
+        )
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self.homes and not name.startswith("-"):
             close = difflib.get_close_matches(name, self.homes, n=1)
@@ -94,8 +102,12 @@ class Commands(click.Group):
         except (BcmError, KeyboardInterrupt) as error:
             ctx.exit(report(error, ctx.meta[AS_JSON]))
         except click.ClickException as error:  # click prints it for people
-            if isinstance(error, click.NoSuchOption) and (file := _named_like(error.option_name, ctx.meta[ARGUMENTS])):
-                error = click.UsageError(f"{error.format_message()} For the file of that name write ./{file}.", error.ctx)
+            if isinstance(error, click.NoSuchOption) and (
+                file := _named_like(error.option_name, ctx.meta[ARGUMENTS])
+            ):
+                error = click.UsageError(
+                    f"{error.format_message()} For the file of that name write ./{file}.", error.ctx
+                )
             if ctx.meta[AS_JSON]:
                 print_json(type(error).__name__, error.format_message(), error.exit_code)
             raise error
@@ -105,7 +117,9 @@ class Commands(click.Group):
         prepare_streams()
         keep_files_in_cache()
         limit_threads()
-        log.propagate = False  # handlers that a library gives to the root logger would print tracebacks on stderr
+        log.propagate = (
+            False  # handlers that a library gives to the root logger would print tracebacks on stderr
+        )
         try:
             return self.main(*args, **kwargs)
         except Exception as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bcm_edge.runtime.arrays import save_npz
+from bcm_edge.runtime.storage.arrays import save_npz
 from bcm_edge.training.data import load_digits
 
 
@@ -29,14 +29,18 @@ def coloured_digits(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--part", choices=("train", "validation", "test"), default="train")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     arguments = parser.parse_args()
     images, labels = coloured_digits(arguments.part)
     save_npz(arguments.output, {"images": images, "labels": labels}, arguments.force)
-    print(f"{arguments.output}: {len(images)} images, {images.dtype} {list(images.shape)}, labels {labels.min()} to {labels.max()}")
+    print(
+        f"{arguments.output}: {len(images)} images, {images.dtype} {list(images.shape)}, labels {labels.min()} to {labels.max()}"
+    )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ assert bcm_edge.load(sys.argv[1]).generate(1, labels=0).shape[0] == 1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--imagenet64", action="store_true")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
@@ -63,7 +65,9 @@ def main() -> None:
 def measure(command: list[str]) -> tuple[float, float, float]:
     """(wall seconds, processor seconds, peak resident MB) of one run on one processor."""
     started = time.perf_counter()
-    child = subprocess.Popen(command, preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
+    child = subprocess.Popen(
+        command, preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    )
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.perf_counter() - started
     if status:
@@ -71,9 +75,13 @@ def measure(command: list[str]) -> tuple[float, float, float]:
     return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
 
 
-def report(name: str, first: tuple[float, ...], pairs: list[tuple[tuple[float, ...], tuple[float, ...]]]) -> None:
+def report(
+    name: str, first: tuple[float, ...], pairs: list[tuple[tuple[float, ...], tuple[float, ...]]]
+) -> None:
     columns = ("wall s", "processor s", "peak MB")
-    print(f"{name}, medians of {len(pairs)} runs each\n{'':14}{'torch':>10}{'bcm-edge':>10}{'ratio':>8}   first start")
+    print(
+        f"{name}, medians of {len(pairs)} runs each\n{'':14}{'torch':>10}{'bcm-edge':>10}{'ratio':>8}   first start"
+    )
     values = {}
     for i, column in enumerate(columns):
         ours, theirs = statistics.median(b[i] for _, b in pairs), statistics.median(a[i] for a, _ in pairs)

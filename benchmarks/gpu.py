@@ -73,13 +73,30 @@ def arguments_parser() -> argparse.ArgumentParser:
     networks = ["imagenet64", "digits"]
     add("--network", choices=networks, default=networks[0], help="imagenet64 has random weights")
     batches, names = ",".join(map(str, BATCHES)), ",".join(SCHEDULES)
-    add("--batch", type=sizes, default=batches, help=f"batch sizes, powers of two, separated by commas (default: {batches})")
+    add(
+        "--batch",
+        type=sizes,
+        default=batches,
+        help=f"batch sizes, powers of two, separated by commas (default: {batches})",
+    )
     add("--schedules", type=schedules, default=names, help=f"names, separated by commas (default: {names})")
     add("--seconds", type=positive, default=3.0, help="per variant, schedule and batch size (default: 3)")
-    add("--matrix", type=count, default=8192, help="rows and columns of the fp16 matrix product (default: 8192)")
-    add("--budget", type=positive, default=math.inf, help="wall-clock seconds for the whole call (default: no limit)")
+    add(
+        "--matrix",
+        type=count,
+        default=8192,
+        help="rows and columns of the fp16 matrix product (default: 8192)",
+    )
+    add(
+        "--budget",
+        type=positive,
+        default=math.inf,
+        help="wall-clock seconds for the whole call (default: no limit)",
+    )
     add("--folder", type=Path, help="keeps bundle and engine for later calls; 5 GB")
-    add("-o", dest="output", type=Path, help="JSON file that keeps the figures; an existing file is continued")
+    add(
+        "-o", dest="output", type=Path, help="JSON file that keeps the figures; an existing file is continued"
+    )
     add("--child", nargs=2, help=argparse.SUPPRESS)  # the work of a process of its own, and its arguments
     return parser
 
@@ -88,7 +105,9 @@ def sizes(text: str) -> list[int]:
     batches = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
     if any(batch < 1 or batch & (batch - 1) for batch in batches) or len(set(batches)) < len(batches):
         reason = "because an engine fills any other batch up to the next one"
-        raise argparse.ArgumentTypeError(f"batch sizes must be different powers of two (1, 2, 4, …), {reason}")
+        raise argparse.ArgumentTypeError(
+            f"batch sizes must be different powers of two (1, 2, 4, …), {reason}"
+        )
     return batches
 
 
@@ -112,7 +131,9 @@ def schedules(text: str) -> str:
     from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES
 
     if unknown := [name for name in text.split(",") if name not in DEFAULT_SCHEDULES]:
-        raise argparse.ArgumentTypeError(f"unknown schedule {', '.join(unknown)}; there are {', '.join(DEFAULT_SCHEDULES)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown schedule {', '.join(unknown)}; there are {', '.join(DEFAULT_SCHEDULES)}"
+        )
     return text
 
 
@@ -239,8 +260,8 @@ def export_network(folder: str, network: str) -> None:
 def build_engine(bundle: str, largest: int) -> None:
     """Build the fp16 engine, unless an earlier call has. Raises BcmError."""
     from bcm_edge.export.engines.build import build, plan_build
-    from bcm_edge.runtime.bundle import open_bundle
     from bcm_edge.runtime.engines.store import BuildOptions
+    from bcm_edge.runtime.storage.bundle import open_bundle
 
     plan = plan_build(open_bundle(Path(bundle)), BuildOptions("fp16", (1, 16, largest)))
     if plan.present() is None:
@@ -256,9 +277,9 @@ def measure(bundle: str, state: str, output: str, network: str, budget: dict[str
 def missing() -> str | None:
     """What this machine lacks, in one line."""
     from bcm_edge.errors import BackendError
-    from bcm_edge.runtime.doctor import missing_modules
-    from bcm_edge.runtime.engines.gpu import probe
-    from bcm_edge.runtime.install_hints import install_line
+    from bcm_edge.runtime.checks.doctor import missing_modules
+    from bcm_edge.runtime.machine.gpu import probe
+    from bcm_edge.runtime.machine.install_hints import install_line
 
     try:
         probe()
@@ -278,9 +299,9 @@ def environment() -> dict[str, Any]:
     import torch
 
     from bcm_edge.errors import BackendError
-    from bcm_edge.runtime.engines.gpu import probe
-    from bcm_edge.runtime.engines.installed import missing_tensorrt, tensorrt_version
-    from bcm_edge.runtime.environment import versions
+    from bcm_edge.runtime.machine.environment import versions
+    from bcm_edge.runtime.machine.gpu import probe
+    from bcm_edge.runtime.machine.installed import missing_tensorrt, tensorrt_version
 
     gpu = probe()
     tensorrt = None

@@ -46,8 +46,8 @@ class BatchMeasurement:
         matrix: int,
     ) -> None:
         from bcm_edge.export.restore import restored_model
-        from bcm_edge.runtime.benchmark import flop_per_call
-        from bcm_edge.runtime.bundle import open_bundle
+        from bcm_edge.runtime.checks.benchmark import flop_per_call
+        from bcm_edge.runtime.storage.bundle import open_bundle
 
         self._state, self._results, self._budget, self._seconds = state, results, budget, seconds
         self._record = Measured.read(state)
@@ -105,7 +105,7 @@ class BatchMeasurement:
         import torch
 
         from bcm_edge.errors import BcmError
-        from bcm_edge.runtime.backends.base import first_line
+        from bcm_edge.runtime.wording import first_line
 
         try:
             yield
@@ -152,7 +152,7 @@ class BatchMeasurement:
 
     def _duration(self, run_s: Sequence[float]) -> float:
         """Seconds that benchmark.interleave takes for runs of these durations and the matrix product."""
-        from bcm_edge.runtime.benchmark import ROUNDS, TURN
+        from bcm_edge.runtime.checks.benchmark import ROUNDS, TURN
 
         run_s = [*run_s, 0.0]
         return max(self._seconds * len(run_s), ROUNDS * sum(TURN + each for each in run_s))
@@ -191,7 +191,7 @@ class BatchMeasurement:
 
     def _measure(self, schedule: str, variants: dict[str, Prepared], launches: Sequence[Any]) -> None:
         """One schedule on these variants, the matrix product and TensorRT's launches, in turn."""
-        from bcm_edge.runtime.benchmark import interleave
+        from bcm_edge.runtime.checks.benchmark import interleave
 
         batch, nfe = self._record.batch, self._programs[schedule].nfe
         inputs, players = self._inputs[schedule], [each.player for each in variants.values()]
@@ -227,7 +227,7 @@ def row_of(
     turns: seconds of each run, turn by turn. flop: operations of one network call on one image.
     """
     from bcm_edge.runtime.backends.null import NullBackend
-    from bcm_edge.runtime.benchmark import Start, summarise
+    from bcm_edge.runtime.checks.benchmark import Start, summarise
 
     result = summarise(NullBackend((1, 1, 1)), batch, nfe, turns, Start(0, 0), flop, matmul_tflops * 1e3)
     assert result.gflops is not None and result.of_matmul is not None

@@ -56,7 +56,7 @@ def environments(network: str, measured: Sequence[Measured]) -> list[str]:
 
 def table(measured: Sequence[Measured]) -> list[str]:
     """All times. A legend follows if one is needed."""
-    from bcm_edge.runtime.benchmark import differ
+    from bcm_edge.runtime.checks.benchmark import differ
 
     columns = ["batch", "schedule", "variant", "p50 ms", "p90", "p99", "images/s"]
     columns += ["× torch.compile", "TFLOP/s", "of matmul", "rel. L2"]
@@ -99,7 +99,7 @@ def preparations(measured: Sequence[Measured]) -> list[str]:
 
 def targets(measured: Sequence[Measured]) -> list[str]:
     """One line per target: met, missed or not run. A target has to hold for all measured schedules."""
-    from bcm_edge.runtime.parity import BOUNDS
+    from bcm_edge.runtime.accuracy import BOUNDS
 
     at = {m.batch: m for m in measured}
     chains = {f"batch {m.batch}": m.chain.ratio for m in measured if m.chain}

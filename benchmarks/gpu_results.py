@@ -18,7 +18,7 @@ IN_TURN = "all variants in turn"
 
 @dataclass(frozen=True)
 class Row:
-    """One variant on one schedule. The times are those of a Result in runtime/benchmark.py.
+    """One variant on one schedule. The times are those of a Result in runtime/checks/benchmark.py.
 
     of_matmul: share of the fp16 matrix product that ran in the same turns. relative_l2: distance of the
     last state from torch in float32. in_turn: whether all variants took turns in the measurement; otherwise
@@ -137,6 +137,6 @@ def _read(path: Path) -> tuple[str, dict[int, Measured]]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    from bcm_edge.runtime.cache import write_atomically
+    from bcm_edge.runtime.storage.files import write_atomically
 
     write_atomically(path, json.dumps(values))

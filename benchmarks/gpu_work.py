@@ -15,7 +15,7 @@ Inputs = tuple[Any, Any, Any, Any]  # x, moves, noises, labels: the arguments of
 
 
 def inputs_of(program: Any, batch: int, config: Any) -> Inputs:
-    """What the chain gives a device for a schedule, on the images that runtime/benchmark.py plays."""
+    """What the chain gives a device for a schedule, on the images that runtime/checks/benchmark.py plays."""
     import numpy as np
 
     from bcm_edge.runtime import chain

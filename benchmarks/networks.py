@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtValue
 
     from bcm_edge.model.preconditioning import ConsistencyModel
-    from bcm_edge.runtime.bundle import Bundle
     from bcm_edge.runtime.schedule import Move
+    from bcm_edge.runtime.storage.bundle import Bundle
 
     Array = np.ndarray
 

@@ -26,7 +26,9 @@ SCHEDULE = "80>2.4>0.002"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--imagenet64", action="store_true")
     parser.add_argument("--runs", type=int, default=15)
     arguments = parser.parse_args()
@@ -39,9 +41,22 @@ def main() -> None:
     overhead = statistics.median(c / b for c, b in zip(chain, bare, strict=True)) - 1
     numpy_s, ours = (statistics.median(times) for times in zip(*imports, strict=True))
     name = "imagenet64" if arguments.imagenet64 else "digits"
-    print(f"{name}, {SCHEDULE}, one image: bare {statistics.median(bare) * 1e3:.2f} ms, chain {statistics.median(chain) * 1e3:.2f} ms")
-    print(f"chain over bare: {overhead:+.1%}    python -c 'import numpy': {numpy_s:.3f} s    'import bcm_edge': {ours:.3f} s")
-    print(json.dumps({"network": name, "chain_overhead": overhead, "import_numpy_s": numpy_s, "import_bcm_edge_s": ours}))
+    print(
+        f"{name}, {SCHEDULE}, one image: bare {statistics.median(bare) * 1e3:.2f} ms, chain {statistics.median(chain) * 1e3:.2f} ms"
+    )
+    print(
+        f"chain over bare: {overhead:+.1%}    python -c 'import numpy': {numpy_s:.3f} s    'import bcm_edge': {ours:.3f} s"
+    )
+    print(
+        json.dumps(
+            {
+                "network": name,
+                "chain_overhead": overhead,
+                "import_numpy_s": numpy_s,
+                "import_bcm_edge_s": ours,
+            }
+        )
+    )
 
 
 def chain_and_bare(bundle: Path, runs: int) -> tuple[list[float], list[float]]:
@@ -63,7 +78,9 @@ def chain_and_bare(bundle: Path, runs: int) -> tuple[list[float], list[float]]:
         for feed in feeds:
             state = session.run(None, {"x": state, **feed})[0]
 
-    times = [(seconds(lambda: bcm.generate(1, schedule=program, labels=0)), seconds(by_hand)) for _ in range(runs)]
+    times = [
+        (seconds(lambda: bcm.generate(1, schedule=program, labels=0)), seconds(by_hand)) for _ in range(runs)
+    ]
     return [c for c, _ in times], [b for _, b in times]
 
 

@@ -29,20 +29,34 @@ from networks import prepare
 
 if TYPE_CHECKING:
     from bcm_edge.model.preconditioning import ConsistencyModel
-    from bcm_edge.runtime.bundle import Bundle
+    from bcm_edge.runtime.storage.bundle import Bundle
 
 EAGER = "PyTorch eager, as the authors run it"
-OURS = (("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
+OURS = (
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "int8"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+)
 PROGRAM = "80>0.002"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", choices=["digits", "imagenet64"], default="digits")
-    parser.add_argument("--bundle", type=Path, help="of that network, with the precisions to measure; made where not given")
+    parser.add_argument(
+        "--bundle", type=Path, help="of that network, with the precisions to measure; made where not given"
+    )
     parser.add_argument("--batch", default="1,8")
-    parser.add_argument("--seconds", type=float, default=5, help="per side, batch size and number of processors")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # the process of one number of processors
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="per side, batch size and number of processors"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help=argparse.SUPPRESS
+    )  # the process of one number of processors
     arguments = parser.parse_args()
     batches = [int(word) for word in arguments.batch.split(",")]
     if arguments.measure:
@@ -50,9 +64,14 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         bundle = arguments.bundle or make(Path(folder), arguments.network)
-        os.environ |= {"BCM_EDGE_CACHE_DIR": f"{folder}/cache", "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}  # empty ones
+        os.environ |= {
+            "BCM_EDGE_CACHE_DIR": f"{folder}/cache",
+            "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
+        }  # empty ones
         counts = sorted({1, len(os.sched_getaffinity(0))})
-        measured = {cores: on_processors(cores, bundle, arguments.batch, arguments.seconds) for cores in counts}
+        measured = {
+            cores: on_processors(cores, bundle, arguments.batch, arguments.seconds) for cores in counts
+        }
     report(arguments.network, measured)
 
 
@@ -64,9 +83,25 @@ def make(folder: Path, network: str) -> Path:
 def on_processors(cores: int, bundle: Path, batch: str, seconds: float) -> list[dict]:
     """What `measure` says in a process of its own on so many processors, per batch size."""
     processors = sorted(os.sched_getaffinity(0))[:cores]
-    command = [sys.executable, __file__, "--measure", "--bundle", str(bundle), "--batch", batch, "--seconds", str(seconds)]
+    command = [
+        sys.executable,
+        __file__,
+        "--measure",
+        "--bundle",
+        str(bundle),
+        "--batch",
+        batch,
+        "--seconds",
+        str(seconds),
+    ]
     print(f"on {cores} of the processors …", file=sys.stderr)
-    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, processors))
+    ended = subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, processors),
+    )
     return json.loads(ended.stdout.splitlines()[-1])
 
 
@@ -75,11 +110,11 @@ def measure(path: Path, batch: int, seconds: float) -> dict:
     import torch
 
     from bcm_edge.export.restore import restored_model
-    from bcm_edge.runtime.backends.base import first_line
-    from bcm_edge.runtime.backends.onnxruntime import threads
-    from bcm_edge.runtime.benchmark import Start, differ, interleave, summarise
-    from bcm_edge.runtime.bundle import open_bundle
-    from bcm_edge.runtime.environment import Others
+    from bcm_edge.runtime.checks.benchmark import Start, differ, interleave, summarise
+    from bcm_edge.runtime.machine.load import Others
+    from bcm_edge.runtime.machine.resources import threads
+    from bcm_edge.runtime.storage.bundle import open_bundle
+    from bcm_edge.runtime.wording import first_line
 
     torch.set_num_threads(threads())
     bundle = open_bundle(path)
@@ -102,9 +137,15 @@ def measure(path: Path, batch: int, seconds: float) -> dict:
     for (name, (_, images, ready)), own in zip(sides.items(), turns, strict=True):
         played = summarise(Side(name), batch, 1, own, Start(0, 0), None, 1)
         error = float(((images - eager) ** 2).sum() ** 0.5 / (eager**2).sum() ** 0.5)
-        values[name] = (played, {"ms": played.p50_ms, "runs": played.runs, "ready_s": ready, "relative_l2": error})
+        values[name] = (
+            played,
+            {"ms": played.p50_ms, "runs": played.runs, "ready_s": ready, "relative_l2": error},
+        )
     base = values[EAGER][0]
-    rows = {name: {**row, "ratio": base.p50_ms / r.p50_ms, "beyond_noise": differ(r, base)} for name, (r, row) in values.items()}
+    rows = {
+        name: {**row, "ratio": base.p50_ms / r.p50_ms, "beyond_noise": differ(r, base)}
+        for name, (r, row) in values.items()
+    }
     return {"batch": batch, "taken_by_others": taken, "sides": rows, "skipped": skipped}
 
 
@@ -121,7 +162,7 @@ def side_makers(bundle: Bundle, model: ConsistencyModel, batch: int) -> dict[str
     """Name → what prepares that side and returns its play: images [N, C, H, W] in [-1, 1] or a little beyond."""
     from bcm_edge.model.player import TorchBackend
     from bcm_edge.runtime.backends import open_backend
-    from bcm_edge.runtime.benchmark import player
+    from bcm_edge.runtime.checks.benchmark import player
     from bcm_edge.runtime.schedule import parse_schedule
 
     program = parse_schedule(PROGRAM)
@@ -138,7 +179,9 @@ def side_makers(bundle: Bundle, model: ConsistencyModel, batch: int) -> dict[str
         EAGER: lambda: player(TorchBackend(model), program, batch),
         "torch.compile(fullgraph)": compiled,
         "diffusers ConsistencyModelPipeline": lambda: diffusers_pipeline(model, batch),
-        **{f"bcm-edge {name} {precision}": lambda n=name, p=precision: ours(n, p) for name, precision in OURS},
+        **{
+            f"bcm-edge {name} {precision}": lambda n=name, p=precision: ours(n, p) for name, precision in OURS
+        },
     }
 
 
@@ -197,14 +240,20 @@ def report(network: str, measured: dict[int, list[dict]]) -> None:
             skipped |= each["skipped"]
             for name, row in each["sides"].items():
                 times = f"{row['ratio']:.1f}×" if row["beyond_noise"] else "="
-                cells.setdefault(name, []).append(f"{row['ms']:.2f}" + (f" ({times})" if name != EAGER else ""))
+                cells.setdefault(name, []).append(
+                    f"{row['ms']:.2f}" + (f" ({times})" if name != EAGER else "")
+                )
     first = next(iter(measured.values()))[0]["sides"]
     print(f"| {network}, `{PROGRAM}` | {' | '.join(columns)} | relative L2 to eager | s until ready |")
     print(f"|---|{'---:|' * (len(columns) + 2)}")
     for name, row in cells.items():
-        print(f"| {name} | {' | '.join(row)} | {first[name]['relative_l2']:.1e} | {first[name]['ready_s']:.1f} |")
+        print(
+            f"| {name} | {' | '.join(row)} | {first[name]['relative_l2']:.1e} | {first[name]['ready_s']:.1f} |"
+        )
     taken = [each["taken_by_others"] or 0 for batches in measured.values() for each in batches]
-    print(f"\nOther processes took {', '.join(f'{share:.0%}' for share in taken)} of all processors meanwhile, column by column.")
+    print(
+        f"\nOther processes took {', '.join(f'{share:.0%}' for share in taken)} of all processors meanwhile, column by column."
+    )
     for name, reason in skipped.items():
         print(f"\nskipped: {name}: {reason}")
     print(json.dumps({"network": network, "program": PROGRAM, "processors": measured}))

@@ -40,15 +40,25 @@ IMAGENET64 = 199e9  # FLOP of a network call at 64×64: 65 GFLOP/s for 3.061 s (
 DEVICES = (
     Device("one x86-64 core, int8 on ONNX Runtime", 0.973, "measured", 0.04),
     Device("one x86-64 core, float32 on ONNX Runtime", 2.698, "measured", 0.04),
-    Device("Jetson AGX Orin, float16", IMAGENET64 / (42.5e12 * 0.3), "calculated: 42.5 TFLOP/s dense, 30 % of it", 0.10),
+    Device(
+        "Jetson AGX Orin, float16",
+        IMAGENET64 / (42.5e12 * 0.3),
+        "calculated: 42.5 TFLOP/s dense, 30 % of it",
+        0.10,
+    ),
     Device("H200, float16", IMAGENET64 / (990e12 * 0.3), "calculated: 990 TFLOP/s dense, 30 % of it", 3.50),
 )
-WORK = (Work("generate, mixture-4 (4 calls)", 4, 64 * 64 * 3), Work("invert and back (3 calls)", 3, 2 * 64 * 64 * 3))
+WORK = (
+    Work("generate, mixture-4 (4 calls)", 4, 64 * 64 * 3),
+    Work("invert and back (3 calls)", 3, 2 * 64 * 64 * 3),
+)
 
 
 def main() -> None:
     for work in WORK:
-        print(f"| {work.name} | a network call, ms | images/s | hours per million | cost per million, $ | pixels, MB/s |")
+        print(
+            f"| {work.name} | a network call, ms | images/s | hours per million | cost per million, $ | pixels, MB/s |"
+        )
         print("|---|---|---|---|---|---|")
         for device in DEVICES:
             rate = 1 / (work.nfe * device.call)

@@ -30,8 +30,8 @@ import bcm_edge
 from bcm_edge import BCM
 from bcm_edge.export.triton.configs import Serving
 from bcm_edge.export.triton.repository import plan_repository, write_repository
-from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.chain import injected_noises, start_state
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 Ask = Callable[[int], object]  # is given a seed
 SCHEDULE = "mixture-4"
@@ -39,7 +39,9 @@ ROUNDS = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=5.0, help="per way and round")
@@ -47,7 +49,11 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         serving = Serving(instances=given.instances)
-        write_repository(plan_repository(open_bundle(given.bundle), Path(folder) / "models", "python", None, serving, (), False, False))
+        write_repository(
+            plan_repository(
+                open_bundle(given.bundle), Path(folder) / "models", "python", None, serving, (), False, False
+            )
+        )
         with running(Path(folder) / "models", Path(folder) / "log") as server:
             os.environ["BCM_EDGE_THREADS"] = "1"  # from here on: the server has its own
             with bcm_edge.load(given.bundle, "onnxruntime") as bcm:
@@ -102,7 +108,9 @@ def load(makers: list[Callable[[], Ask]], seconds: float) -> list[float]:
 
 def whole(client: Client, label: int | None) -> Ask:
     labels = {} if label is None else {"label": label}
-    return lambda seed: client.ask("bcm_generate", ["result"], {"seed": np.uint64(seed), **labels, "schedule": SCHEDULE})
+    return lambda seed: client.ask(
+        "bcm_generate", ["result"], {"seed": np.uint64(seed), **labels, "schedule": SCHEDULE}
+    )
 
 
 def per_move(client: Client, bcm: BCM, label: int | None) -> Ask:

@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import bcm_edge
-from bcm_edge.runtime.images import SIGNED
+from bcm_edge.runtime.pixels import SIGNED
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.server import Window
 
@@ -30,9 +30,13 @@ SCHEMES: dict[str, Scheme] = {"generate": "light", "reconstruct": "light", "betw
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder; pictures there are replaced")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="a folder; pictures there are replaced"
+    )
     parser.add_argument("--width", type=int, default=1000, help="of the screen")
     arguments = parser.parse_args()
     chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
@@ -61,7 +65,9 @@ def main() -> None:
 
 
 def generate(page: Any) -> None:
-    page.locator("#generate [name=schedule]").select_option(index=page.locator("#generate [name=schedule] option").count() - 1)
+    page.locator("#generate [name=schedule]").select_option(
+        index=page.locator("#generate [name=schedule] option").count() - 1
+    )
     page.locator("#generate [name=seed]").fill("7")
     if page.locator("#generate [name=label]").is_visible():
         page.locator("#generate [name=label]").select_option(index=5)
@@ -75,7 +81,9 @@ def reconstruct(page: Any) -> None:
 
 def between(page: Any) -> None:
     for side in ("a", "b"):
-        page.locator(f"#between figure:has([data-drop={side}])").get_by_role("button", name="Make one").click()
+        page.locator(f"#between figure:has([data-drop={side}])").get_by_role(
+            "button", name="Make one"
+        ).click()
         page.locator(f"[data-drop={side}] img[src]").wait_for()
     page.locator("#frame[src]").wait_for()
 

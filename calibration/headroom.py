@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from ..runtime.bundle import DIRECTIONS, Bundle
+from ..runtime.storage.bundle import DIRECTIONS, Bundle
 from .ranges import FP16_MAX, Calibration
 
 _CONDITIONING = "hangs on t, u and label alone: 250 log t needs 24 bits"
@@ -43,7 +43,10 @@ def activations(bundle: Bundle, calibration: Calibration) -> list[Activation]:
     reasons = _float32_tensors(bundle)
     if reasons is None:
         return [Activation(name, value, None, "") for name, value in largest.items()]
-    return [Activation(name, value, 32 if name in reasons else 16, reasons.get(name, "")) for name, value in largest.items()]
+    return [
+        Activation(name, value, 32 if name in reasons else 16, reasons.get(name, ""))
+        for name, value in largest.items()
+    ]
 
 
 def overflowing(measured: Sequence[Activation]) -> list[Activation]:
@@ -59,11 +62,19 @@ def save_picture(measured: Sequence[Activation], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    kinds = {16: ("16 bits", "tab:blue"), 32: ("float32 in every graph", "tab:orange"), None: ("activations", "tab:blue")}
+    kinds = {
+        16: ("16 bits", "tab:blue"),
+        32: ("float32 in every graph", "tab:orange"),
+        None: ("activations", "tab:blue"),
+    }
     for bits, (label, color) in kinds.items():
-        points = [(position, a.largest) for position, a in enumerate(measured) if a.bits == bits and a.largest]
+        points = [
+            (position, a.largest) for position, a in enumerate(measured) if a.bits == bits and a.largest
+        ]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=8, color=color, label=f"{label} ({len(points)} tensors)")
+            axes.scatter(
+                *zip(*points, strict=True), s=8, color=color, label=f"{label} ({len(points)} tensors)"
+            )
     axes.axhline(FP16_MAX, color="tab:red", linewidth=1, label="float16 ends at 65504")
     axes.set(yscale="log", xlabel="tensor, from input to output", ylabel="largest |activation|")
     figure.legend(loc="outside upper center", ncols=3)
@@ -79,7 +90,10 @@ def _float32_tensors(bundle: Bundle) -> dict[str, str] | None:
     reasons: dict[str, str] = {}
     for path in bundle.graphs(precision).values():
         graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
-        types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+        types = {
+            value.name: value.type.tensor_type.elem_type
+            for value in (*graph.input, *graph.value_info, *graph.output)
+        }
         attention = {node.name.split("/")[0] for node in graph.node if node.op_type == "Softmax"}
         on_image = {"x", "noise"}
         for value in graph.input:

@@ -38,7 +38,10 @@ _RISING = (0.5, 0.7, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 5.0, 10.0, 15.0)
 GENERATION = {
     "ancestral-2": Search("80>{0}>0.002", tuple(product(_MIDDLE))),
     "zigzag-3": Search("80>0.002 +{0} {0}>{1}>0.002", tuple(product(_NOISE, _AMPLIFIED))),
-    "mixture-4": Search("80>{0}>0.002 +{1} {1}>{2}>0.002", tuple(product(_COARSE, (0.1, 0.15, 0.2, 0.3), (0.4, 0.6, 0.8, 1.2)))),
+    "mixture-4": Search(
+        "80>{0}>0.002 +{1} {1}>{2}>0.002",
+        tuple(product(_COARSE, (0.1, 0.15, 0.2, 0.3), (0.4, 0.6, 0.8, 1.2))),
+    ),
 }
 INVERSION = {
     "invert-1": Search("+{0} {0}>80", tuple(product((0.03, 0.05, 0.07, 0.1, 0.14)))),
@@ -46,15 +49,21 @@ INVERSION = {
 }
 
 
-def ranked(search: Search, score: Callable[[Schedule], float], report: Callable[[Scored], None] = lambda scored: None) -> list[Scored]:
+def ranked(
+    search: Search, score: Callable[[Schedule], float], report: Callable[[Scored], None] = lambda scored: None
+) -> list[Scored]:
     """All schedules of a family with their scores, the best (lowest) first. Raises ScheduleError before anything is scored."""
     found = []
-    for schedule, levels in [(parse_schedule(search.template.format(*levels)), levels) for levels in search.levels]:
+    for schedule, levels in [
+        (parse_schedule(search.template.format(*levels)), levels) for levels in search.levels
+    ]:
         found.append(Scored(schedule, score(schedule), levels))
         report(found[-1])
     return sorted(found, key=lambda scored: scored.score)
 
 
-def best_schedule(template: str, levels: Iterable[tuple[float, ...]], score: Callable[[Schedule], float]) -> Scored:
+def best_schedule(
+    template: str, levels: Iterable[tuple[float, ...]], score: Callable[[Schedule], float]
+) -> Scored:
     """The schedule of lowest score among the template with each tuple of levels filled in."""
     return ranked(Search(template, tuple(levels)), score)[0]

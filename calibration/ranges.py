@@ -18,9 +18,9 @@ from onnxruntime.quantization.calibrate import MinMaxCalibrater
 
 from ..errors import CalibrationError
 from ..runtime.backends.base import graph_inputs
-from ..runtime.bundle import DIRECTIONS, Bundle
+from ..runtime.machine.temporary import temporary_folder
 from ..runtime.schedule import Move, Schedule
-from ..runtime.temporary import temporary_folder
+from ..runtime.storage.bundle import DIRECTIONS, Bundle
 from .trajectories import Samples, play_all
 
 CALIBRATION = "calibration.json"  # in a bundle
@@ -47,7 +47,9 @@ class Calibration:
     def check_fits(self, bundle: Bundle) -> None:
         """Raises CalibrationError if this was measured on other graphs than the bundle's."""
         if self.graphs != bundle.hashes("fp32"):
-            raise CalibrationError(f"this calibration ({self.source}) was measured on another model's graphs; calibrate this one")
+            raise CalibrationError(
+                f"this calibration ({self.source}) was measured on another model's graphs; calibrate this one"
+            )
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -59,7 +61,10 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def measure_ranges(
-    bundle: Bundle, schedules: Sequence[Schedule], samples: Samples, report: Callable[[int, int], None] = lambda done, total: None
+    bundle: Bundle,
+    schedules: Sequence[Schedule],
+    samples: Samples,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Calibration:
     """Play the schedules on the samples with every tensor of the float32 graphs watched. report(network calls done, calls in all).
 
@@ -70,7 +75,9 @@ def measure_ranges(
         play_all(backend, schedules, samples, report)
         ranges = {direction: backend.ranges(direction) for direction in DIRECTIONS}
     texts = [str(schedule) for schedule in schedules]
-    return Calibration(bundle.hashes("fp32"), samples.digest, samples.source, len(samples.images), texts, ranges)
+    return Calibration(
+        bundle.hashes("fp32"), samples.digest, samples.source, len(samples.images), texts, ranges
+    )
 
 
 class _WatchedBackend:
@@ -79,12 +86,17 @@ class _WatchedBackend:
     name, device, precision = "onnxruntime", "CPU", "fp32"
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
-        self.sample_shape, self.num_classes = bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes
+        self.sample_shape, self.num_classes = (
+            bundle.manifest.model.sample_shape,
+            bundle.manifest.model.num_classes,
+        )
         self._graphs = bundle.graphs("fp32")
         self._folder = folder  # for the watched graphs, which take their weights along
         self._calibrators: dict[str, MinMaxCalibrater] = {}
 
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         calibrator = self._calibrator(move.graph)
         assert calibrator.infer_session
         outputs = calibrator.infer_session.run(None, graph_inputs(x, noise, move, labels))
@@ -94,7 +106,9 @@ class _WatchedBackend:
     def ranges(self, direction: str) -> dict[str, tuple[float, float]]:
         """Tensor → (smallest, largest value) so far, in the graph's order."""
         if direction not in self._calibrators:
-            raise CalibrationError(f"no schedule plays the {direction} graph; calibrate with one that generates and one that inverts")
+            raise CalibrationError(
+                f"no schedule plays the {direction} graph; calibrate with one that generates and one that inverts"
+            )
         found = self._calibrators[direction].compute_data().data
         graph = onnx.load(self._graphs[direction], load_external_data=False).graph
         order = [value.name for value in graph.input] + [name for node in graph.node for name in node.output]
@@ -106,7 +120,9 @@ class _WatchedBackend:
     def _calibrator(self, direction: str) -> MinMaxCalibrater:
         if direction not in self._calibrators:
             watched = self._folder / f"{direction}.onnx"
-            calibrator = MinMaxCalibrater(self._graphs[direction], augmented_model_path=str(watched), use_external_data_format=True)
+            calibrator = MinMaxCalibrater(
+                self._graphs[direction], augmented_model_path=str(watched), use_external_data_format=True
+            )
             calibrator.augment_graph()
             calibrator.create_inference_session()
             self._calibrators[direction] = calibrator
@@ -121,8 +137,15 @@ def _pair(values: Any) -> tuple[float, float]:
 def _from_json(values: Any) -> Calibration:
     if values["schema"] != SCHEMA:
         raise ValueError(f"schema {values['schema']}, this package reads {SCHEMA}")
-    ranges = {d: {str(name): (float(low), float(high)) for name, (low, high) in values["ranges"][d].items()} for d in DIRECTIONS}
-    if not all(np.isfinite(pair).all() and pair[0] <= pair[1] for tensors in ranges.values() for pair in tensors.values()):
+    ranges = {
+        d: {str(name): (float(low), float(high)) for name, (low, high) in values["ranges"][d].items()}
+        for d in DIRECTIONS
+    }
+    if not all(
+        np.isfinite(pair).all() and pair[0] <= pair[1]
+        for tensors in ranges.values()
+        for pair in tensors.values()
+    ):
         raise ValueError("a range is not finite, or upside down")
     kept = values["kept"]
     return Calibration(

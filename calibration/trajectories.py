@@ -19,7 +19,9 @@ from ..runtime.chain import play
 from ..runtime.schedule import Schedule, parse_schedule
 
 MINIMUM = 32  # images; fewer leave the largest activations of rare inputs unseen
-BATCH_VALUES = 8 * 3 * 32 * 32  # of the images of a network call; watching a network holds all of its activations in memory
+BATCH_VALUES = (
+    8 * 3 * 32 * 32
+)  # of the images of a network call; watching a network holds all of its activations in memory
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,12 @@ class Samples:
 
 
 def draw_samples(
-    images: np.ndarray, labels: np.ndarray | None, n: int, source: str, sample_shape: tuple[int, int, int], num_classes: int | None
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    n: int,
+    source: str,
+    sample_shape: tuple[int, int, int],
+    num_classes: int | None,
 ) -> Samples:
     """n of the given images, spread evenly over their classes.
 
@@ -56,7 +63,9 @@ def draw_samples(
     if num_classes is None:
         return Samples(images[order[:n]].astype(np.float32), None, source)
     assert labels is not None
-    ranks = np.empty(len(order), np.int64)  # of an image within its class: first one image of every class, then the second ones
+    ranks = np.empty(
+        len(order), np.int64
+    )  # of an image within its class: first one image of every class, then the second ones
     for label in np.unique(labels):
         members = order[labels[order] == label]
         ranks[members] = np.arange(len(members))
@@ -65,7 +74,11 @@ def draw_samples(
 
 
 def check_images(
-    images: np.ndarray, labels: np.ndarray | None, source: str, sample_shape: tuple[int, int, int], num_classes: int | None
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    source: str,
+    sample_shape: tuple[int, int, int],
+    num_classes: int | None,
 ) -> None:
     """Raises ImageError or LabelError unless these are images, and labels where it needs them, of a model."""
     if images.shape[1:] != sample_shape:
@@ -76,9 +89,13 @@ def check_images(
     if num_classes is None:
         return
     if labels is None:
-        raise LabelError(f"{source}: has no labels, and the model has {num_classes} classes; use sub-folders or an npz")
+        raise LabelError(
+            f"{source}: has no labels, and the model has {num_classes} classes; use sub-folders or an npz"
+        )
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise LabelError(f"{source}: has labels {labels.min()} to {labels.max()}; the model has classes 0 to {num_classes - 1}")
+        raise LabelError(
+            f"{source}: has labels {labels.min()} to {labels.max()}; the model has classes 0 to {num_classes - 1}"
+        )
 
 
 def generate_samples(backend: Backend, n: int) -> Samples:
@@ -93,7 +110,10 @@ def generate_samples(backend: Backend, n: int) -> Samples:
 
 
 def play_all(
-    backend: Backend, schedules: Sequence[Schedule], samples: Samples, report: Callable[[int, int], None] = lambda done, total: None
+    backend: Backend,
+    schedules: Sequence[Schedule],
+    samples: Samples,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Play every schedule on every sample: generations from noise, inversions from the images. report(calls done, calls in all)."""
     n = len(samples.images)

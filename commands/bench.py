@@ -13,18 +13,27 @@ from typing import Any
 import click
 
 from ..errors import BackendError, NonFiniteError
-from ..runtime import benchmark
 from ..runtime.arguments import check_number
 from ..runtime.backends import NAMES, REAL, backend_module, open_backend
 from ..runtime.backends.base import Backend
-from ..runtime.backends.onnxruntime import threads
-from ..runtime.benchmark import Result
-from ..runtime.bundle import Bundle, open_bundle
-from ..runtime.environment import Others, environment
-from ..runtime.install_hints import install_line
-from ..runtime.products import MATRIX, Peak, Product, open_products, peak_for, peaks, without_share_above_peak
+from ..runtime.checks import benchmark
+from ..runtime.checks.benchmark import Result
+from ..runtime.checks.products import (
+    MATRIX,
+    Peak,
+    Product,
+    open_products,
+    peak_for,
+    peaks,
+    without_share_above_peak,
+)
+from ..runtime.machine.environment import environment
+from ..runtime.machine.install_hints import install_line
+from ..runtime.machine.load import Others
+from ..runtime.machine.resources import threads
+from ..runtime.machine.temporary import temporary_folder
 from ..runtime.schedule import Schedule
-from ..runtime.temporary import temporary_folder
+from ..runtime.storage.bundle import Bundle, open_bundle
 from .console import bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
 
 TORCH_FIRST_IMAGE = """
@@ -61,18 +70,58 @@ class NotRun:
     reason: str
 
 
-@click.command(short_help="How fast a bundle plays here.", epilog="Example:  bcm-edge bench digits.bundle --schedule mixture-4 --batch 1,8")
-@bundle_argument
-@click.option("--schedule", default="one-step", show_default=True, help="A schedule's name or text, as in '80>2.4>0.002'.")
-@click.option("--batch", "batches", default="1,8", show_default=True, metavar="LIST", help="Images per network call.")
-@click.option(
-    "--backend", default="all", show_default=True, type=click.Choice(["all", *NAMES]), help="Where to play; all: whatever computes."
+@click.command(
+    short_help="How fast a bundle plays here.",
+    epilog="Example:  bcm-edge bench digits.bundle --schedule mixture-4 --batch 1,8",
 )
-@click.option("--precision", "precisions", default="all", show_default=True, metavar="LIST", help="Of fp32,fp16,bf16,int8; all: as held.")
-@click.option("--vs", type=click.Choice(["torch"]), help="Measure the torch network beside them: eager, fp32, the same weights.")
-@click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Per variant and batch size.")
+@bundle_argument
+@click.option(
+    "--schedule",
+    default="one-step",
+    show_default=True,
+    help="A schedule's name or text, as in '80>2.4>0.002'.",
+)
+@click.option(
+    "--batch", "batches", default="1,8", show_default=True, metavar="LIST", help="Images per network call."
+)
+@click.option(
+    "--backend",
+    default="all",
+    show_default=True,
+    type=click.Choice(["all", *NAMES]),
+    help="Where to play; all: whatever computes.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    default="all",
+    show_default=True,
+    metavar="LIST",
+    help="Of fp32,fp16,bf16,int8; all: as held.",
+)
+@click.option(
+    "--vs",
+    type=click.Choice(["torch"]),
+    help="Measure the torch network beside them: eager, fp32, the same weights.",
+)
+@click.option(
+    "--seconds",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Per variant and batch size.",
+)
 @json_option
-def bench(bundle: Path, schedule: str, batches: str, backend: str, precisions: str, vs: str | None, seconds: float, as_json: bool) -> None:
+def bench(
+    bundle: Path,
+    schedule: str,
+    batches: str,
+    backend: str,
+    precisions: str,
+    vs: str | None,
+    seconds: float,
+    as_json: bool,
+) -> None:
     """Time whole schedules in every precision on every backend, in turn, and say in words what is faster and what is noise.
 
     First image and peak memory are those of fresh processes, median of three, with everything already in the page cache. PyTorch
@@ -93,20 +142,38 @@ def bench(bundle: Path, schedule: str, batches: str, backend: str, precisions: s
     results = [r for each in measured for r in each.results]
     not_run += [n for each in measured for n in each.not_run]
     if not results:
-        raise BackendError(f"nothing of this can run here; {'; '.join(f'{n.precision} on {n.backend}: {n.reason}' for n in not_run)}")
-    said = {str(each.batch): benchmark.verdicts(each.results, each.others) for each in measured if each.results}
+        raise BackendError(
+            f"nothing of this can run here; {'; '.join(f'{n.precision} on {n.backend}: {n.reason}' for n in not_run)}"
+        )
+    said = {
+        str(each.batch): benchmark.verdicts(each.results, each.others) for each in measured if each.results
+    }
     absent = [*failed, *(problem for each in measured for problem in each.absent)]
     if flop is None:
         absent.append(f"GFLOP/s: counting operations needs onnx; {install_line('export')}")
     notes = [*_peak_lines(measured), *(f"absent: {reason}" for reason in absent)]
     progress(_report(results, not_run, notes, surroundings))
-    values = {"bundle": str(bundle), "model": opened.manifest.model.name, "schedule": str(program), "nfe": program.nfe}
-    values |= {"flop_per_call": flop, "results": [vars(r) for r in results], "verdicts": said, "absent": absent}
+    values = {
+        "bundle": str(bundle),
+        "model": opened.manifest.model.name,
+        "schedule": str(program),
+        "nfe": program.nfe,
+    }
+    values |= {
+        "flop_per_call": flop,
+        "results": [vars(r) for r in results],
+        "verdicts": said,
+        "absent": absent,
+    }
     reached = {str(each.batch): {name: vars(peak) for name, peak in each.peaks.items()} for each in measured}
     values |= {"peaks": reached, "environment": surroundings}
     values |= {"taken_by_others": {str(each.batch): each.others for each in measured}}
     values |= {"not_run": [vars(n) for n in not_run]}
-    result(as_json, values, "\n".join(f"batch {size}: {sentence}" for size, sentences in said.items() for sentence in sentences))
+    result(
+        as_json,
+        values,
+        "\n".join(f"batch {size}: {sentence}" for size, sentences in said.items() for sentence in sentences),
+    )
 
 
 def parse_batches(text: str) -> list[int]:
@@ -114,7 +181,9 @@ def parse_batches(text: str) -> list[int]:
     try:
         sizes = sorted({int(word) for word in text.split(",")})
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of numbers such as 1,8", param_hint="--batch") from None
+        raise click.BadParameter(
+            f"{text!r} is no list of numbers such as 1,8", param_hint="--batch"
+        ) from None
     if sizes[0] < 1:
         raise click.BadParameter(f"a batch has at least 1 image, not {sizes[0]}", param_hint="--batch")
     return sizes
@@ -234,19 +303,49 @@ def _peak_lines(measured: Sequence[_Measured]) -> list[str]:
     ]
 
 
-def _report(results: Sequence[Result], not_run: Sequence[NotRun], notes: Sequence[str], surroundings: dict[str, Any]) -> str:
+def _report(
+    results: Sequence[Result], not_run: Sequence[NotRun], notes: Sequence[str], surroundings: dict[str, Any]
+) -> str:
     """The table and what stands around it, for people. notes: lines at the end."""
-    columns = ("variant", "batch", "p50 ms", "p90", "p99", "images/s", "NFE/s", "first s", "peak MB", "GFLOP/s", "of matmul")
+    columns = (
+        "variant",
+        "batch",
+        "p50 ms",
+        "p90",
+        "p99",
+        "images/s",
+        "NFE/s",
+        "first s",
+        "peak MB",
+        "GFLOP/s",
+        "of matmul",
+    )
     rows = [
         (
-            *(r, r.batch, f"{r.p50_ms:.2f}", f"{r.p90_ms:.2f}", f"{r.p99_ms:.2f}", f"{r.images_per_s:.1f}", f"{r.nfe_per_s:.1f}"),
-            *(_number(r.first_image_s, ".2f"), _number(r.peak_mb, ".0f"), _number(r.gflops, ".1f"), _number(r.of_matmul, ".0%")),
+            *(
+                r,
+                r.batch,
+                f"{r.p50_ms:.2f}",
+                f"{r.p90_ms:.2f}",
+                f"{r.p99_ms:.2f}",
+                f"{r.images_per_s:.1f}",
+                f"{r.nfe_per_s:.1f}",
+            ),
+            *(
+                _number(r.first_image_s, ".2f"),
+                _number(r.peak_mb, ".0f"),
+                _number(r.gflops, ".1f"),
+                _number(r.of_matmul, ".0%"),
+            ),
         )
         for r in results
     ]
     versions = ", ".join(f"{name} {version}" for name, version in surroundings["versions"].items() if version)
     load = _number(surroundings["load_average"], ".1f")
-    lines = [f"{surroundings['cpu']} ({', '.join(surroundings['flags'])}), {surroundings['threads']} threads, load {load}", versions]
+    lines = [
+        f"{surroundings['cpu']} ({', '.join(surroundings['flags'])}), {surroundings['threads']} threads, load {load}",
+        versions,
+    ]
     if board := surroundings.get("jetson"):
         lines.append(f"{board['board']}, power mode {board['power_mode']}")
     lines += [table(columns, rows)]
@@ -254,7 +353,9 @@ def _report(results: Sequence[Result], not_run: Sequence[NotRun], notes: Sequenc
     for n in not_run:
         same.setdefault((n.backend, n.batch, n.reason), []).append(n.precision)
     for (backend, batch, reason), precisions in same.items():
-        lines.append(f"not run: {', '.join(precisions)} on {backend}{f' at batch {batch}' if batch else ''}: {reason}")
+        lines.append(
+            f"not run: {', '.join(precisions)} on {backend}{f' at batch {batch}' if batch else ''}: {reason}"
+        )
     return "\n".join([*lines, *notes])
 
 

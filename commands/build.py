@@ -15,9 +15,9 @@ import click
 
 from ..errors import BackendError
 from ..runtime.backends import REAL, backend_module
-from ..runtime.bundle import PRECISIONS, Bundle, open_bundle
-from ..runtime.engines.gpu import parse_device
 from ..runtime.engines.store import WORKSPACE_SHARE
+from ..runtime.machine.gpu import parse_device
+from ..runtime.storage.bundle import PRECISIONS, Bundle, open_bundle
 from .console import bundle_argument, json_option, progress, result
 
 if TYPE_CHECKING:
@@ -26,22 +26,51 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-@click.command(short_help="A bundle to TensorRT engines.", epilog="Example:  bcm-edge build digits.bundle --precision fp16 --batch 1:4:16")
+@click.command(
+    short_help="A bundle to TensorRT engines.",
+    epilog="Example:  bcm-edge build digits.bundle --precision fp16 --batch 1:4:16",
+)
 @bundle_argument
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="Which graphs to compile (default: fp16 if the bundle has it, else the most exact)."
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Which graphs to compile (default: fp16 if the bundle has it, else the most exact).",
 )
-@click.option("--batch", default="1:4:16", show_default=True, metavar="MIN:OPT:MAX", help="Batch sizes the engines take, or one number.")
+@click.option(
+    "--batch",
+    default="1:4:16",
+    show_default=True,
+    metavar="MIN:OPT:MAX",
+    help="Batch sizes the engines take, or one number.",
+)
 @click.option(
     "--workspace",
     metavar="SIZE",
     help="Scratch memory that one layer may take, as in 512M (default: TensorRT's limit; on a Jetson half of what is free).",
 )
-@click.option("--opt-level", default=3, show_default=True, type=click.IntRange(0, 5), help="How long to look for fast kernels.")
+@click.option(
+    "--opt-level",
+    default=3,
+    show_default=True,
+    type=click.IntRange(0, 5),
+    help="How long to look for fast kernels.",
+)
 @click.option("--device", default="cuda:0", show_default=True, metavar="cuda:N", help="The GPU to build for.")
-@click.option("--dla", type=click.Choice(["report"]), help="Say what a Jetson's DLA could take of it, and stop (on the Jetson).")
-@click.option("--strip", is_flag=True, help="Plans without weights, which are taken from the bundle when they are loaded.")
-@click.option("--strict-types", is_flag=True, help="Fail if a convolution computes in more bits than the graph asks for.")
+@click.option(
+    "--dla",
+    type=click.Choice(["report"]),
+    help="Say what a Jetson's DLA could take of it, and stop (on the Jetson).",
+)
+@click.option(
+    "--strip",
+    is_flag=True,
+    help="Plans without weights, which are taken from the bundle when they are loaded.",
+)
+@click.option(
+    "--strict-types",
+    is_flag=True,
+    help="Fail if a convolution computes in more bits than the graph asks for.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be built here, and stop (on the GPU).")
 @click.option("--force", is_flag=True, help="Build again what is there already.")
 @json_option
@@ -77,13 +106,19 @@ def build(
         plan = plan_build(opened, options, index, strict_types)
     except BackendError as error:
         needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
-        raise BackendError(f"{needs}: {error}. Run it on the machine that will play the engines. {_still_works(opened)}") from error
+        raise BackendError(
+            f"{needs}: {error}. Run it on the machine that will play the engines. {_still_works(opened)}"
+        ) from error
     if dry_run:
         result(as_json, {"dry_run": True, **_summary(plan)}, _dry(plan))
         return
     if dla:
         layers = report_dla(plan, progress)
-        result(as_json, {**_summary(plan), "dla": layers}, "\n".join(_dla_line(direction, of) for direction, of in layers.items()))
+        result(
+            as_json,
+            {**_summary(plan), "dla": layers},
+            "\n".join(_dla_line(direction, of) for direction, of in layers.items()),
+        )
         return
     if (present := plan.present()) and present.facts and not force:
         if strict_types:
@@ -101,7 +136,9 @@ def parse_profile(text: str) -> tuple[int, int, int]:
         smallest, common, largest = (int(word) for word in (words * 3 if len(words) == 1 else words))
         if 1 <= smallest <= common <= largest:
             return smallest, common, largest
-    raise click.BadParameter(f"{text!r} is no MIN:OPT:MAX with 1 ≤ MIN ≤ OPT ≤ MAX ≤ 99999, such as 1:4:16", param_hint="--batch")
+    raise click.BadParameter(
+        f"{text!r} is no MIN:OPT:MAX with 1 ≤ MIN ≤ OPT ≤ MAX ≤ 99999, such as 1:4:16", param_hint="--batch"
+    )
 
 
 def parse_bytes(text: str) -> int:
@@ -109,7 +146,9 @@ def parse_bytes(text: str) -> int:
     found = re.fullmatch(r"([0-9]{1,12})([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
     amount = int(found[1]) * _UNITS[found[2].upper()] if found else 0
     if not 1 << 20 <= amount < 1 << 50:
-        raise click.BadParameter(f"{text!r} is no whole amount of memory from 1M on, such as 512M or 2G", param_hint="--workspace")
+        raise click.BadParameter(
+            f"{text!r} is no whole amount of memory from 1M on, such as 512M or 2G", param_hint="--workspace"
+        )
     return amount
 
 
@@ -121,7 +160,9 @@ def _run(plan: BuildPlan, as_json: bool) -> None:
     with _builder_progress() as on_progress:
         facts, measured = build(plan, progress, on_progress)
     size = sum(file.size for file in facts.files.values()) / 1e6
-    progress(f"{plan.folder} ({size:.1f} MB, {facts.scratch / 1e6:.1f} MB of scratch, {time.perf_counter() - started:.1f} s)")
+    progress(
+        f"{plan.folder} ({size:.1f} MB, {facts.scratch / 1e6:.1f} MB of scratch, {time.perf_counter() - started:.1f} s)"
+    )
     values = {**_summary(plan), "built": True, "engine": asdict(facts)}
     result(as_json, {**values, "verification": [vars(error) for error in measured]}, str(plan.folder))
 
@@ -143,20 +184,36 @@ def _builder_progress() -> Iterator[Callable[[str, str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
         task = bar.add_task("starting", total=None)
-        yield lambda plan, phase, done, steps: bar.update(task, description=f"{plan}: {phase}", completed=done, total=max(steps, 1))
+        yield lambda plan, phase, done, steps: bar.update(
+            task, description=f"{plan}: {phase}", completed=done, total=max(steps, 1)
+        )
 
 
 def _dla_line(direction: str, of: dict[str, Any]) -> str:
     refused = ", ".join(f"{kind.lower()} {n}" for kind, n in of["refused"].items())
-    return f"{direction}: a DLA could take {of['able']} of {of['layers']} layers" + (f"; not {refused}" if refused else "")
+    return f"{direction}: a DLA could take {of['able']} of {of['layers']} layers" + (
+        f"; not {refused}" if refused else ""
+    )
 
 
 def _still_works(bundle: Bundle) -> str:
     others = [name for name in REAL if name != "tensorrt"]
-    able = [name for name in others if any(backend_module(name).unavailable(p) is None for p in bundle.precisions)]
-    return f"Here this bundle plays with --backend {' or '.join(able)}" if able else "Nothing else plays it here: see bcm-edge doctor"
+    able = [
+        name for name in others if any(backend_module(name).unavailable(p) is None for p in bundle.precisions)
+    ]
+    return (
+        f"Here this bundle plays with --backend {' or '.join(able)}"
+        if able
+        else "Nothing else plays it here: see bcm-edge doctor"
+    )
 
 
 def _summary(plan: BuildPlan) -> dict[str, Any]:
@@ -181,11 +238,21 @@ def _workspace(plan: BuildPlan) -> str:
 
 def _dry(plan: BuildPlan) -> str:
     o = plan.options
-    weights = sum(facts.size for name, facts in plan.bundle.manifest.files.items() if name in plan.bundle.hashes(o.precision)) / 1e6
+    weights = (
+        sum(
+            facts.size
+            for name, facts in plan.bundle.manifest.files.items()
+            if name in plan.bundle.hashes(o.precision)
+        )
+        / 1e6
+    )
     rows = [
         ("GPU", str(plan.gpu)),
         ("TensorRT", plan.tensorrt),
-        ("graphs", f"{', '.join(path.name for path in plan.bundle.graphs(o.precision).values())} ({weights:.1f} MB with weights)"),
+        (
+            "graphs",
+            f"{', '.join(path.name for path in plan.bundle.graphs(o.precision).values())} ({weights:.1f} MB with weights)",
+        ),
         ("batch", f"{':'.join(map(str, o.batch))}, verified at {', '.join(map(str, plan.batches))}"),
         ("workspace", _workspace(plan)),
         ("timing cache", str(plan.timing_cache or "none: there is no cache folder")),

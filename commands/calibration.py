@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ParityError
-from ..runtime.bundle import MANIFEST, Bundle, ModelFacts, describe_files, open_bundle
-from ..runtime.files import check_free, replacing
-from ..runtime.images import ValueRange
-from ..runtime.parity import BOUNDS, MoveError, batches_to_check, load_recording, programs_to_check
-from ..runtime.rewriting import amending
-from .console import bundle_argument, force_option, json_option, parity_table, progress, require_extra, result, table, value_range_option
+from ..runtime.accuracy import BOUNDS
+from ..runtime.checks.parity import MoveError, batches_to_check, load_recording, programs_to_check
+from ..runtime.pixels import ValueRange
+from ..runtime.storage.bundle import MANIFEST, Bundle, ModelFacts, describe_files, open_bundle
+from ..runtime.storage.files import check_free, replacing
+from ..runtime.storage.rewriting import amending
+from .console import (
+    bundle_argument,
+    force_option,
+    json_option,
+    parity_table,
+    progress,
+    require_extra,
+    result,
+    table,
+    value_range_option,
+)
 from .paths import PATH, PATH_OR_NAME, OutputPath
 
 if TYPE_CHECKING:
@@ -32,12 +43,23 @@ def calibration_options(command: Function) -> Function:
     """Give a command the options data, size, value_range, calibration and allow_inaccurate."""
     options = (
         click.option(
-            "--data", metavar="DATA", type=PATH_OR_NAME, help="digits, a FOLDER of images (sub-folders are classes), or an npz file."
+            "--data",
+            metavar="DATA",
+            type=PATH_OR_NAME,
+            help="digits, a FOLDER of images (sub-folders are classes), or an npz file.",
         ),
-        click.option("--size", default=64, show_default=True, type=click.IntRange(1), help="Images of DATA to calibrate on, at least 32."),
+        click.option(
+            "--size",
+            default=64,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Images of DATA to calibrate on, at least 32.",
+        ),
         value_range_option,
         click.option("--calibration", type=PATH, help="A calibration.json of this model, in place of data."),
-        click.option("--allow-inaccurate", is_flag=True, help="Keep int8 graphs that stray further than the bound."),
+        click.option(
+            "--allow-inaccurate", is_flag=True, help="Keep int8 graphs that stray further than the bound."
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -55,7 +77,9 @@ def read_samples(data: str, size: int, model: ModelFacts, value_range: ValueRang
     for note in dataset.notes:
         progress(f"note: {note}")
     labels = None if dataset.labels is None else dataset.labels.numpy()
-    return draw_samples(dataset.images.numpy(), labels, size, dataset.name, model.sample_shape, model.num_classes)
+    return draw_samples(
+        dataset.images.numpy(), labels, size, dataset.name, model.sample_shape, model.num_classes
+    )
 
 
 @click.command(
@@ -64,9 +88,22 @@ def read_samples(data: str, size: int, model: ModelFacts, value_range: ValueRang
 )
 @bundle_argument
 @calibration_options
-@click.option("--bound", default=BOUNDS["int8"], show_default=True, type=click.FloatRange(0, min_open=True), help="Relative L2, all moves.")
-@click.option("--search-schedule", "nfe", type=click.IntRange(1, 4), help="Instead: find the levels of schedules of so many network calls.")
-@click.option("--picture", type=OutputPath("file"), help="A PNG: the activations, or the scores of the levels.")
+@click.option(
+    "--bound",
+    default=BOUNDS["int8"],
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Relative L2, all moves.",
+)
+@click.option(
+    "--search-schedule",
+    "nfe",
+    type=click.IntRange(1, 4),
+    help="Instead: find the levels of schedules of so many network calls.",
+)
+@click.option(
+    "--picture", type=OutputPath("file"), help="A PNG: the activations, or the scores of the levels."
+)
 @force_option
 @json_option
 def calibrate(
@@ -123,7 +160,9 @@ def calibrate(
         with replacing(picture, force) as partial:
             save_picture(measured, partial)
     for activation in overflowing(measured):
-        progress(f"float16 cannot hold {activation.tensor}: it reaches {activation.largest:.3g}; export bf16 instead of fp16")
+        progress(
+            f"float16 cannot hold {activation.tensor}: it reaches {activation.largest:.3g}; export bf16 instead of fp16"
+        )
     kept = found.kept or []
     values = {
         "bundle": str(bundle),
@@ -133,7 +172,11 @@ def calibrate(
         "activations": [{**vars(a), "headroom": a.headroom} for a in measured],
         "verification": [vars(e) for e in errors["int8"]],
     }
-    result(as_json, values, f"{_activation_table(measured)}\n\n{bundle} has int8 graphs; in float32: {', '.join(kept) or 'no layer'}")
+    result(
+        as_json,
+        values,
+        f"{_activation_table(measured)}\n\n{bundle} has int8 graphs; in float32: {', '.join(kept) or 'no layer'}",
+    )
 
 
 def _add_int8(
@@ -153,7 +196,12 @@ def _add_int8(
     with amending(bundle) as folder:
         calibration = quantise.quantise(bundle, calibration, how, folder, progress)
         graphs = {**bundle.manifest.graphs, "int8": graph_names("int8")}
-        amended = Bundle(folder, replace(bundle.manifest, graphs=graphs, files={**bundle.manifest.files, **describe_files(folder)}))
+        amended = Bundle(
+            folder,
+            replace(
+                bundle.manifest, graphs=graphs, files={**bundle.manifest.files, **describe_files(folder)}
+            ),
+        )
         batches = batches_to_check(model.parameters)
         manifest, errors = verified(amended, "int8", recording, batches, bound, inaccurate, progress)
         (folder / MANIFEST).write_text(manifest.to_json())
@@ -163,8 +211,16 @@ def _add_int8(
 def _activation_table(measured: Sequence[Activation]) -> str:
     """The largest activations and, where the bundle's 16-bit graphs tell, their type there and the reason for float32."""
     rows = [
-        (a.tensor, f"{a.largest:.3g}", f"{a.headroom:.3g}×", "–" if a.bits is None else f"{a.bits} bits", a.why)
+        (
+            a.tensor,
+            f"{a.largest:.3g}",
+            f"{a.headroom:.3g}×",
+            "–" if a.bits is None else f"{a.bits} bits",
+            a.why,
+        )
         for kept in (False, True)
         for a in sorted((a for a in measured if (a.bits == 32) is kept), key=lambda a: -a.largest)[:SHOWN]
     ]
-    return table((f"largest of {len(measured)} activations", "max |x|", "float16 headroom", "type", "why"), rows)
+    return table(
+        (f"largest of {len(measured)} activations", "max |x|", "float16 headroom", "type", "why"), rows
+    )

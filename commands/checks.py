@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BackendError, BcmError, OutputError
+from ..runtime.accuracy import BOUNDS
 from ..runtime.backends import open_backend
-from ..runtime.bundle import Bundle, Manifest, open_bundle
-from ..runtime.engines.store import engines
-from ..runtime.parity import (
-    BOUNDS,
+from ..runtime.checks.parity import (
     MoveError,
     Recording,
     batches_to_check,
@@ -25,19 +23,39 @@ from ..runtime.parity import (
     programs_to_check,
     record,
 )
-from ..runtime.rewriting import update_manifest
-from ..runtime.verdicts import Verdict
+from ..runtime.engines.store import engines
+from ..runtime.storage.bundle import Bundle, Manifest, open_bundle
+from ..runtime.storage.rewriting import update_manifest
+from ..runtime.storage.verdicts import Verdict
 from ..runtime.wording import MOST, listed
-from .console import backend_option, bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
+from .console import (
+    backend_option,
+    bundle_argument,
+    json_option,
+    parse_precisions,
+    progress,
+    require_extra,
+    result,
+    table,
+)
 from .paths import PATH
 
 if TYPE_CHECKING:
     from ..export.bisect import Stray
 
 
-@click.command(short_help="Play a bundle and compare.", epilog="Example:  bcm-edge verify digits.bundle --precision all")
+@click.command(
+    short_help="Play a bundle and compare.", epilog="Example:  bcm-edge verify digits.bundle --precision all"
+)
 @bundle_argument
-@click.option("--precision", "precisions", default="all", show_default=True, metavar="LIST", help="Of fp32,fp16,bf16,int8; all: as held.")
+@click.option(
+    "--precision",
+    "precisions",
+    default="all",
+    show_default=True,
+    metavar="LIST",
+    help="Of fp32,fp16,bf16,int8; all: as held.",
+)
 @backend_option
 @click.option(
     "--against",
@@ -46,12 +64,27 @@ if TYPE_CHECKING:
     type=click.Choice(["golden", "fp32", "torch"]),
     help="The truth: what torch made at export, the fp32 graphs on onnxruntime, or torch here, with the bundle's weights.",
 )
-@click.option("--bound", type=click.FloatRange(0, min_open=True), help="Relative L2 each move may stray (default: by precision).")
-@click.option("--bisect", is_flag=True, help="Of a precision that strays, name the first layer that does (needs polygraphy).")
+@click.option(
+    "--bound",
+    type=click.FloatRange(0, min_open=True),
+    help="Relative L2 each move may stray (default: by precision).",
+)
+@click.option(
+    "--bisect",
+    is_flag=True,
+    help="Of a precision that strays, name the first layer that does (needs polygraphy).",
+)
 @click.pass_context
 @json_option
 def verify(
-    context: click.Context, bundle: Path, precisions: str, backend: str, against: str, bound: float | None, bisect: bool, as_json: bool
+    context: click.Context,
+    bundle: Path,
+    precisions: str,
+    backend: str,
+    against: str,
+    bound: float | None,
+    bisect: bool,
+    as_json: bool,
 ) -> None:
     """Play whole schedules on the bundle's graphs and compare every state with the truth; exit code 1 if a precision strays.
 
@@ -67,7 +100,11 @@ def verify(
     wanted = opened.precisions if precisions == "all" else list(parse_precisions(precisions))
     if against == "fp32" and len(wanted) > 1:
         wanted.remove("fp32")  # against itself it says nothing
-    reports = [r for precision in wanted for r in _verify(opened, recording, precision, backend, against, bound, precisions == "all")]
+    reports = [
+        r
+        for precision in wanted
+        for r in _verify(opened, recording, precision, backend, against, bound, precisions == "all")
+    ]
     if not reports:
         raise BackendError(f"{bundle}: no precision of it could be played here")
     _store(opened, [report.verdict for report in reports if report.verdict.backend != "null"])
@@ -75,8 +112,13 @@ def verify(
     values = {"bundle": str(bundle), "ok": ok, "precisions": [report.to_json() for report in reports]}
     parts = [report.text() for report in reports]
     if bisect:
-        strays = {r.verdict.precision: _stray(opened, recording, r.verdict) for r in reports if not r.verdict.ok}
-        values["strays"] = {precision: stray.to_json() if not isinstance(stray, str) else stray for precision, stray in strays.items()}
+        strays = {
+            r.verdict.precision: _stray(opened, recording, r.verdict) for r in reports if not r.verdict.ok
+        }
+        values["strays"] = {
+            precision: stray.to_json() if not isinstance(stray, str) else stray
+            for precision, stray in strays.items()
+        }
         parts += [str(stray) for stray in strays.values()]
     result(as_json, values, "\n\n".join(parts))
     context.exit(0 if ok else 1)
@@ -92,14 +134,20 @@ class _Report:
 
     def text(self) -> str:
         rows = [
-            (e.schedule, e.batch, e.move, f"{e.max_abs:.1e}", f"{e.relative_l2:.1e}", f"{e.psnr:.0f} dB", "✓" if e.ok else "✗")
+            (
+                e.schedule,
+                e.batch,
+                e.move,
+                f"{e.max_abs:.1e}",
+                f"{e.relative_l2:.1e}",
+                f"{e.psnr:.0f} dB",
+                "✓" if e.ok else "✗",
+            )
             for e in self.errors
             if e.batch == self.verdict.batches[-1] or not e.ok
         ]
         shown = table(("schedule", "batch", "move", "max |Δ|", "rel. L2", "PSNR", ""), rows)
-        agreed = (
-            f"{sum(e.ok for e in self.errors)} of {len(self.errors)} moves within it, at batch {', '.join(map(str, self.verdict.batches))}"
-        )
+        agreed = f"{sum(e.ok for e in self.errors)} of {len(self.errors)} moves within it, at batch {', '.join(map(str, self.verdict.batches))}"
         return f"{shown}\n{self.verdict} ({agreed}; {self.device})"
 
     def to_json(self) -> dict[str, Any]:
@@ -125,15 +173,25 @@ def _truth(bundle: Bundle, against: str) -> Recording:
 
 
 def _verify(
-    bundle: Bundle, recording: Recording, precision: str, backend: str, against: str, bound: float | None, skip: bool
+    bundle: Bundle,
+    recording: Recording,
+    precision: str,
+    backend: str,
+    against: str,
+    bound: float | None,
+    skip: bool,
 ) -> Iterator[_Report]:
     """One report per backend that the precision is checked on. skip: whether one that cannot run here is passed over, and that reported."""
     bound = bound or BOUNDS[precision]
-    sizes = {n for n in batches_to_check(bundle.manifest.model.parameters) if n < len(recording.seeds)} | {len(recording.seeds)}
+    sizes = {n for n in batches_to_check(bundle.manifest.model.parameters) if n < len(recording.seeds)} | {
+        len(recording.seeds)
+    }
     truth = "fp32" if against == "fp32" else "torch"
     progress(f"playing {precision}")
     try:
-        for verdict, errors, candidate in check_precision(bundle, precision, recording, sorted(sizes), bound, truth, backend):
+        for verdict, errors, candidate in check_precision(
+            bundle, precision, recording, sorted(sizes), bound, truth, backend
+        ):
             yield _Report(verdict, errors, candidate.device)
     except BackendError as error:
         if not skip:
@@ -150,7 +208,10 @@ def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> Stray | st
         stray = first_stray_layer(bundle, verdict.precision, recording, verdict.bound)
     except BcmError as error:
         return f"{verdict.precision}: no layer can be named: {error}"
-    return stray or f"{verdict.precision}: on ONNX Runtime every schedule keeps to the bound; what strays is {verdict.backend}"
+    return (
+        stray
+        or f"{verdict.precision}: on ONNX Runtime every schedule keeps to the bound; what strays is {verdict.backend}"
+    )
 
 
 def _store(bundle: Bundle, verdicts: list[Verdict]) -> None:
@@ -178,20 +239,49 @@ def inspect(bundle: Path, as_json: bool) -> None:
     c, h, w = model.sample_shape
     parts = [
         f"{model.name}: {c}×{h}×{w}, {classes}, {model.parameters / 1e6:.2f} M parameters",
-        *([f"classes: {listed(named)}{' (--json lists all)' if len(named) > MOST + 1 else ''}"] if named else []),
+        *(
+            [f"classes: {listed(named)}{' (--json lists all)' if len(named) > MOST + 1 else ''}"]
+            if named
+            else []
+        ),
         table(
             ("schedule", "NFE", "program", "quality"),
-            [(name, opened.schedule(name).nfe, text, _quality(manifest.quality.get(name))) for name, text in manifest.schedules.items()],
+            [
+                (name, opened.schedule(name).nfe, text, _quality(manifest.quality.get(name)))
+                for name, text in manifest.schedules.items()
+            ],
         ),
-        table(("file", "bytes", "sha256"), [(name, f.size, f.sha256[:12]) for name, f in manifest.files.items()]),
-        "\n".join([f"precisions: {', '.join(opened.precisions)}", *(f"  {verdict}" for verdict in opened.verdicts())]),
+        table(
+            ("file", "bytes", "sha256"), [(name, f.size, f.sha256[:12]) for name, f in manifest.files.items()]
+        ),
+        "\n".join(
+            [
+                f"precisions: {', '.join(opened.precisions)}",
+                *(f"  {verdict}" for verdict in opened.verdicts()),
+            ]
+        ),
         "\n".join([f"engines: {len(found) or 'none'}", *(f"  {engine}" for engine in found)]),
         "\n".join(f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()),
     ]
-    values: dict[str, Any] = {"bundle": str(bundle), "model": vars(model), "schedules": manifest.schedules, "graphs": manifest.graphs}
-    values |= {"files": {name: vars(f) for name, f in manifest.files.items()}, "provenance": manifest.provenance, "schema": manifest.schema}
-    values["engines"] = {engine.name: asdict(engine.facts) if engine.facts else {"problem": engine.problem} for engine in found}
-    values |= {"precisions": opened.precisions, "quality": manifest.quality, "verdicts": [v.to_json() for v in opened.verdicts()]}
+    values: dict[str, Any] = {
+        "bundle": str(bundle),
+        "model": vars(model),
+        "schedules": manifest.schedules,
+        "graphs": manifest.graphs,
+    }
+    values |= {
+        "files": {name: vars(f) for name, f in manifest.files.items()},
+        "provenance": manifest.provenance,
+        "schema": manifest.schema,
+    }
+    values["engines"] = {
+        engine.name: asdict(engine.facts) if engine.facts else {"problem": engine.problem} for engine in found
+    }
+    values |= {
+        "precisions": opened.precisions,
+        "quality": manifest.quality,
+        "verdicts": [v.to_json() for v in opened.verdicts()],
+    }
     result(as_json, values, "\n\n".join(parts))
 
 
@@ -204,25 +294,37 @@ def _quality(measured: dict[str, Any] | None) -> str:
     return f"{shown} on {measured.get('data')}"
 
 
-@click.command(short_help="What runs here, what does not, the fix.", epilog="Example:  bcm-edge doctor digits.bundle")
+@click.command(
+    short_help="What runs here, what does not, the fix.", epilog="Example:  bcm-edge doctor digits.bundle"
+)
 @click.argument("bundle", required=False, type=PATH)
-@click.option("--report", "with_report", is_flag=True, help="Print versions and settings before it: attach both to a report of a problem.")
+@click.option(
+    "--report",
+    "with_report",
+    is_flag=True,
+    help="Print versions and settings before it: attach both to a report of a problem.",
+)
 @click.pass_context
 @json_option
 def doctor(context: click.Context, bundle: Path | None, with_report: bool, as_json: bool) -> None:
     """Say what runs here, what does not, and the one line that fixes it. Exit code 1 if nothing can run a bundle."""
-    from ..runtime.doctor import examine
-    from ..runtime.environment import report
+    from ..runtime.checks.doctor import examine
+    from ..runtime.checks.report import report
     from ..runtime.log import without_home
 
     findings = examine(bundle)
-    lines = [f"{'✓' if f.ok else '✗'} {f.subject}: {f.detail}" + (f"\n    fix: {f.fix}" if f.fix else "") for f in findings]
+    lines = [
+        f"{'✓' if f.ok else '✗'} {f.subject}: {f.detail}" + (f"\n    fix: {f.fix}" if f.fix else "")
+        for f in findings
+    ]
     ok = not any(f.blocks for f in findings)
     lines.append("bundles can run here" if ok else "bundles cannot run here yet")
     values: dict[str, Any] = {"ok": ok, "findings": [vars(f) for f in findings]}
     if with_report:
         values["report"] = report()
-        values["findings"] = [{**vars(f), "detail": without_home(f.detail), "fix": without_home(f.fix)} for f in findings]
+        values["findings"] = [
+            {**vars(f), "detail": without_home(f.detail), "fix": without_home(f.fix)} for f in findings
+        ]
         lines = [*values["report"], *(without_home(line) for line in lines)]
     result(as_json, values, "\n".join(lines))
     context.exit(0 if ok else 1)

@@ -15,33 +15,47 @@ import click
 from ..errors import BackendError, CheckpointError, LabelError, MissingExtraError
 from ..runtime.backends import backend_module
 from ..runtime.backends.base import Backend
-from ..runtime.bundle import PRECISIONS, Bundle
+from ..runtime.checks.doctor import missing_modules
+from ..runtime.checks.parity import MoveError
 from ..runtime.classes import labels_of
-from ..runtime.doctor import missing_modules
-from ..runtime.engines.gpu import probe
 from ..runtime.engines.store import engines
-from ..runtime.images import VALUE_RANGES, parse_value_range
-from ..runtime.install_hints import Extra, install_line
 from ..runtime.log import log, timed
-from ..runtime.parity import MoveError
+from ..runtime.machine.gpu import probe
+from ..runtime.machine.install_hints import Extra, install_line
 from ..runtime.pipeline import BCM
+from ..runtime.pixels import VALUE_RANGES, parse_value_range
+from ..runtime.storage.bundle import PRECISIONS, Bundle
 from .paths import PATH, OutputPath, Writes
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-MOST_SAMPLES, MOST_RECONSTRUCTED = 2000, 500  # generated and inverted images that a model is judged by, unless told otherwise
+MOST_SAMPLES, MOST_RECONSTRUCTED = (
+    2000,
+    500,
+)  # generated and inverted images that a model is judged by, unless told otherwise
 
 PRINTED = "bcm_edge.printed"  # in a context's meta: that the result is on stdout
 SHOWN = "shown"  # attribute of a log record: that its text is on stderr without --verbose
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
-backend_option = click.option("--backend", default="auto", show_default=True, help="auto, tensorrt, onnxruntime, openvino, typed or null.")
-precision_option = click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="Of the graphs to play (default: of an engine built here, else the most exact held)."
+backend_option = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    help="auto, tensorrt, onnxruntime, openvino, typed or null.",
 )
-preset_option = click.option("--preset", help="What a checkpoint's tensors do not tell, for a released network: imagenet64.")
-config_option = click.option("--config", "config_file", type=PATH, help="The same as a JSON file with the authors' field names.")
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of the graphs to play (default: of an engine built here, else the most exact held).",
+)
+preset_option = click.option(
+    "--preset", help="What a checkpoint's tensors do not tell, for a released network: imagenet64."
+)
+config_option = click.option(
+    "--config", "config_file", type=PATH, help="The same as a JSON file with the authors' field names."
+)
 value_range_option = click.option(
     "--value-range",
     type=click.Choice(list(VALUE_RANGES)),
@@ -83,15 +97,25 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A plain-text table: the first column left-aligned, the others right-aligned."""
     cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells]
-    return "\n".join([lines[0].rstrip(), "  ".join("─" * w for w in widths), *(line.rstrip() for line in lines[1:])])
+    lines = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join(
+        [lines[0].rstrip(), "  ".join("─" * w for w in widths), *(line.rstrip() for line in lines[1:])]
+    )
 
 
 def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
     """One row per move at the largest batch, one column per precision with the relative L2 error."""
     largest = max(e.batch for e in next(iter(errors.values())))
     shown = [[e for e in measured if e.batch == largest] for measured in errors.values()]
-    rows = [(e[0].schedule, e[0].move, *(f"{one.relative_l2:.1e}{'' if one.ok else ' ✗'}" for one in e)) for e in zip(*shown, strict=True)]
+    rows = [
+        (e[0].schedule, e[0].move, *(f"{one.relative_l2:.1e}{'' if one.ok else ' ✗'}" for one in e))
+        for e in zip(*shown, strict=True)
+    ]
     return table(("schedule", "move", *(f"{precision} rel. L2".strip() for precision in errors)), rows)
 
 
@@ -110,7 +134,13 @@ def _bar(total: int, what: str) -> Iterator[Callable[..., None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("network calls"), TimeRemainingColumn())
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("network calls"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda *_: bar.advance(task)
@@ -146,7 +176,9 @@ def parse_precisions(text: str) -> tuple[str, ...]:
     """Precisions from a list such as fp32,int8, the most exact first; "all" is all."""
     words = {*PRECISIONS} if text == "all" else {word.strip() for word in text.split(",")}
     if unknown := words - set(PRECISIONS):
-        raise click.BadParameter(f"{min(unknown)!r} is no precision; there are {', '.join(PRECISIONS)}", param_hint="--precision")
+        raise click.BadParameter(
+            f"{min(unknown)!r} is no precision; there are {', '.join(PRECISIONS)}", param_hint="--precision"
+        )
     return tuple(precision for precision in PRECISIONS if precision in words)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ..runtime.animation import save_animation
-from ..runtime.arrays import save_npz
-from ..runtime.files import replacing
-from ..runtime.images import SIGNED, mean_squared_error, save_images
+from ..runtime.pictures.animation import save_animation
+from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM, load
+from ..runtime.pixels import SIGNED, mean_squared_error
+from ..runtime.storage.arrays import save_npz
+from ..runtime.storage.files import replacing
 from .console import force_option, json_option, progress, require_extra, result, table
 from .paths import OutputPath
 from .run import pairs
@@ -25,7 +26,14 @@ QUALITY = 10  # of the JPEG compression that is undone
 
 
 @click.command(short_help="Everything once, with pictures.", epilog="Example:  bcm-edge demo -o demo")
-@click.option("-o", "--output", default="demo", show_default=True, type=OutputPath("folder"), help="The folder to write.")
+@click.option(
+    "-o",
+    "--output",
+    default="demo",
+    show_default=True,
+    type=OutputPath("folder"),
+    help="The folder to write.",
+)
 @force_option
 @json_option
 def demo(output: Path, force: bool, as_json: bool) -> None:
@@ -35,7 +43,7 @@ def demo(output: Path, force: bool, as_json: bool) -> None:
     require_extra("train")
     from ..export.exporter import ExportPlan, export
     from ..model.checkpoint import load_checkpoint, shipped_checkpoint
-    from ..runtime.cache import sha256
+    from ..runtime.storage.hashes import sha256
 
     with replacing(output, force, marker="digits.bundle") as folder:
         folder.mkdir()
@@ -48,8 +56,13 @@ def demo(output: Path, force: bool, as_json: bool) -> None:
             _tasks(bcm, folder)
         text = table(("what", "NFE", "seconds per image", "reconstruction MSE"), rows)
         (folder / "table.txt").write_text(text + "\n")
-    files = {name: str(output / name) for name in ("digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt")}
-    pictures = [output / f"{name}.png" for name in (*GENERATIONS, "filled", "restored")] + [output / "way.gif"]
+    files = {
+        name: str(output / name)
+        for name in ("digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt")
+    }
+    pictures = [output / f"{name}.png" for name in (*GENERATIONS, "filled", "restored")] + [
+        output / "way.gif"
+    ]
     listing = "\n".join(f"  {path}" for path in [*files.values(), *pictures])
     result(as_json, {"output": str(output), **files, "rows": rows}, f"{text}\n\nlook at:\n{listing}")
 
@@ -111,7 +124,11 @@ def _tasks(bcm: BCM, folder: Path) -> None:
     damaged = jpeg(images, QUALITY)
     hole = np.zeros((8, 8), bool)
     hole[4:] = True
-    for name, values in (("digits", images), ("damaged", damaged), ("small", images.reshape(10, 1, 4, 2, 4, 2).mean(axis=(3, 5)))):
+    for name, values in (
+        ("digits", images),
+        ("damaged", damaged),
+        ("small", images.reshape(10, 1, 4, 2, 4, 2).mean(axis=(3, 5))),
+    ):
         save_npz(folder / f"{name}.npz", {"images": values, "labels": labels})
     for name, picture in (("three", images[3]), ("five", images[5]), ("hole", np.where(hole, 1, -1)[None])):
         save_images(picture[None], folder / f"{name}.png")

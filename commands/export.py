@@ -27,7 +27,7 @@ from .paths import PATH, check_utf8
 
 if TYPE_CHECKING:
     from ..export.exporter import ExportPlan
-    from ..runtime.images import ValueRange
+    from ..runtime.pixels import ValueRange
 
 
 @click.command(
@@ -39,15 +39,32 @@ if TYPE_CHECKING:
 @preset_option
 @config_option
 @click.option(
-    "--precision", "precisions", default="fp32", show_default=True, metavar="LIST", help="Graphs to write: of fp32,fp16,bf16,int8."
+    "--precision",
+    "precisions",
+    default="fp32",
+    show_default=True,
+    metavar="LIST",
+    help="Graphs to write: of fp32,fp16,bf16,int8.",
 )
 @calibration_options
-@click.option("--opset", default=18, show_default=True, type=click.IntRange(18, 23), help="ONNX opset of the graphs.")
 @click.option(
-    "--verify", default="auto", show_default=True, type=click.Choice(["auto", "full"]), help="full: every schedule at batch 1, 2 and 5."
+    "--opset", default=18, show_default=True, type=click.IntRange(18, 23), help="ONNX opset of the graphs."
 )
-@click.option("--no-verify", is_flag=True, help="Publish without comparing the graphs with torch (and without golden.npz).")
-@click.option("--dry-run", is_flag=True, help="Read and check the checkpoint, say what would be written, and stop.")
+@click.option(
+    "--verify",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "full"]),
+    help="full: every schedule at batch 1, 2 and 5.",
+)
+@click.option(
+    "--no-verify",
+    is_flag=True,
+    help="Publish without comparing the graphs with torch (and without golden.npz).",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Read and check the checkpoint, say what would be written, and stop."
+)
 @force_option
 @json_option
 def export(
@@ -80,16 +97,20 @@ def export(
     from ..export.exporter import ExportPlan
     from ..export.exporter import export as run_export
     from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
-    from ..runtime.bundle import MANIFEST
     from ..runtime.engines.store import engines_in
-    from ..runtime.files import check_free
+    from ..runtime.storage.bundle import MANIFEST
+    from ..runtime.storage.files import check_free
 
     if checkpoint and os.path.realpath(output) == os.path.realpath(checkpoint):
-        raise OutputError(f"{output} is the checkpoint itself, which the bundle would replace; choose another name")
+        raise OutputError(
+            f"{output} is the checkpoint itself, which the bundle would replace; choose another name"
+        )
     check_utf8(output, checkpoint or "")
     check_free(output, force, marker=MANIFEST)
     if lost := [engine.name for engine in engines_in(output)]:
-        progress(f"note: --force replaces {output} with {len(lost)} engines in it, which will have to be built again: {', '.join(lost)}")
+        progress(
+            f"note: --force replaces {output} with {len(lost)} engines in it, which will have to be built again: {', '.join(lost)}"
+        )
     name = str(checkpoint or SHIPPED[0])
     source = shipped_checkpoint(name) if name in SHIPPED else Path(name)
     loaded = load_checkpoint(source, known_fields(preset, config_file))
@@ -97,7 +118,9 @@ def export(
         progress(f"note: {note}")
     config, wanted = loaded.config, parse_precisions(precisions)
     if (data or calibration or allow_inaccurate) and "int8" not in wanted:
-        raise click.UsageError("--data, --calibration and --allow-inaccurate are for int8, which --precision does not ask for")
+        raise click.UsageError(
+            "--data, --calibration and --allow-inaccurate are for int8, which --precision does not ask for"
+        )
     if data and calibration:
         raise click.UsageError("give --data or --calibration, not both")
     plan = ExportPlan(
@@ -113,9 +136,15 @@ def export(
     )
     classes = f", {config.num_classes} classes" if config.num_classes else ""
     shape = f"{config.in_channels}×{config.image_size}×{config.image_size}{classes}"
-    progress(f"checkpoint: {loaded.files[0]} ({plan.parameters / 1e6:.2f} M parameters, {shape}, {loaded.size / 1e6:.1f} MB)")
+    progress(
+        f"checkpoint: {loaded.files[0]} ({plan.parameters / 1e6:.2f} M parameters, {shape}, {loaded.size / 1e6:.1f} MB)"
+    )
     if dry_run:
-        checks = "nothing" if no_verify else f"{len(plan.programs)} schedules at batch {', '.join(map(str, plan.batches))}"
+        checks = (
+            "nothing"
+            if no_verify
+            else f"{len(plan.programs)} schedules at batch {', '.join(map(str, plan.batches))}"
+        )
         text = f"would write {output}: {', '.join(plan.files)} (weights in fp32: {4 * plan.parameters / 1e6:.1f} MB); would verify {checks}"
         result(as_json, {"dry_run": True, **_summary(plan)}, text)
         return

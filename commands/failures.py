@@ -11,13 +11,25 @@ from collections.abc import Sequence
 import click
 
 from ..errors import BcmError
-from ..runtime.temporary import NO_TEMPORARY, PYTHON_SAYS
+from ..runtime.machine.temporary import NO_TEMPORARY, PYTHON_SAYS
 from .console import PRINTED, progress
 
 INTERRUPTED = 130  # 128 + SIGINT
 BUG = 70  # EX_SOFTWARE of sysexits.h
-_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)  # of a write or a pipe, so without a file's name
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation", "Failed to allocate memory")
+_OF_THE_MACHINE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+)  # of a write or a pipe, so without a file's name
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "Failed to allocate memory",
+)
 
 
 def asks_for_json(arguments: Sequence[str]) -> bool:
@@ -30,7 +42,9 @@ def print_json(kind: str, message: str, exit_code: int) -> None:
     context = click.get_current_context(silent=True)
     if context and context.meta.get(PRINTED):
         return
-    click.echo(json.dumps({"error": {"kind": kind, "message": message, "exit_code": exit_code}}), file=sys.stdout)
+    click.echo(
+        json.dumps({"error": {"kind": kind, "message": message, "exit_code": exit_code}}), file=sys.stdout
+    )
 
 
 def report(error: BaseException, as_json: bool) -> int:
@@ -50,7 +64,10 @@ def explained(error: BaseException) -> tuple[str, int]:
         return "interrupted", INTERRUPTED
     said = printable(" ".join(str(error).split("\n")[0].split()))
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
-        return f"not enough memory{f' ({said})' if said else ''}; give fewer images at a time, or a smaller --batch", 2
+        return (
+            f"not enough memory{f' ({said})' if said else ''}; give fewer images at a time, or a smaller --batch",
+            2,
+        )
     if isinstance(error, OSError) and error.filename:
         return printable(f"{error.filename}: {error.strerror}"), 2
     if isinstance(error, FileNotFoundError) and PYTHON_SAYS in said:

@@ -10,13 +10,23 @@ import numpy as np
 
 from ..errors import ImageError, LabelError
 from ..runtime.arguments import check_number
-from ..runtime.arrays import read_arrays, required, save_npz
 from ..runtime.classes import named_labels
-from ..runtime.images import mean_squared_error, save_images
+from ..runtime.pictures.writing import save_images
+from ..runtime.pixels import mean_squared_error
+from ..runtime.storage.arrays import read_arrays, required, save_npz
 from ..runtime.wording import printable
 from .console import bundle_argument, parse_labels, progress, table
 from .paths import PATH
-from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option, stored_labels
+from .run import (
+    GUESS,
+    GUESSABLE,
+    Run,
+    images_argument,
+    inversion_option,
+    run_options,
+    schedule_option,
+    stored_labels,
+)
 
 
 @click.command(
@@ -24,9 +34,13 @@ from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_o
     epilog="Example:  bcm-edge generate digits.bundle -n 16 --schedule mixture-4 --seed 0 --label 3 -o out.png",
 )
 @bundle_argument
-@click.option("-n", "--number", type=click.IntRange(1), help="How many images (default 1, or one per latent).")
+@click.option(
+    "-n", "--number", type=click.IntRange(1), help="How many images (default 1, or one per latent)."
+)
 @schedule_option
-@click.option("--latents", "latents_file", type=PATH, help="Start from the latents of an npz that invert wrote.")
+@click.option(
+    "--latents", "latents_file", type=PATH, help="Start from the latents of an npz that invert wrote."
+)
 @run_options("out.png (a grid if n > 1), out.npz, or a folder.")
 def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path | None, run: Run) -> None:
     """Generate images from noise, or from latents."""
@@ -46,16 +60,26 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
             "generating",
             program,
             n,
-            lambda on_move: bcm.generate(n, schedule=program, seed=seed, labels=labels, latents=latents, on_move=on_move),
+            lambda on_move: bcm.generate(
+                n, schedule=program, seed=seed, labels=labels, latents=latents, on_move=on_move
+            ),
         )
         save_images(images, run.output, run.force, arrays=run.per_image(n, labels, seed))
         run.report(bcm, facts)
 
 
-@click.command(short_help="Images to latents.", epilog="Example:  bcm-edge invert digits.bundle photos/ --label 3 -o latents.npz")
+@click.command(
+    short_help="Images to latents.",
+    epilog="Example:  bcm-edge invert digits.bundle photos/ --label 3 -o latents.npz",
+)
 @bundle_argument
 @images_argument
-@click.option("--schedule", default="invert-2", show_default=True, help="An inversion's name or text, as in '+0.07 0.07>15>80'.")
+@click.option(
+    "--schedule",
+    default="invert-2",
+    show_default=True,
+    help="An inversion's name or text, as in '+0.07 0.07>15>80'.",
+)
 @run_options("An npz file: latents, seeds, labels.", GUESSABLE)
 def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> None:
     """Invert IMAGES (files, folders, or one npz) to latents of unit variance, from which generate brings them back."""
@@ -69,10 +93,14 @@ def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> N
             "inverting",
             program,
             n,
-            lambda on_move: bcm.invert(given.images, schedule=program, seed=run.seed, labels=labels, on_move=on_move),
+            lambda on_move: bcm.invert(
+                given.images, schedule=program, seed=run.seed, labels=labels, on_move=on_move
+            ),
         )
         save_npz(run.output, {"latents": latents, **run.per_image(n, labels)}, run.force)
-        progress(f"latents: standard deviation {latents.std():.3f}, mean {latents.mean():+.3f} (white noise has 1 and 0)")
+        progress(
+            f"latents: standard deviation {latents.std():.3f}, mean {latents.mean():+.3f} (white noise has 1 and 0)"
+        )
         run.report(bcm, facts)
 
 
@@ -84,7 +112,9 @@ def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> N
 @images_argument
 @inversion_option
 @schedule_option
-@run_options("pairs.png (originals above reconstructions), out.npz, or a folder of reconstructions.", GUESSABLE)
+@run_options(
+    "pairs.png (originals above reconstructions), out.npz, or a folder of reconstructions.", GUESSABLE
+)
 def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str, run: Run) -> None:
     """Invert IMAGES and generate them again; shows pairs and the mean squared error (of uint8 pixels, in [0, 1])."""
     with run.open(bundle) as bcm:
@@ -95,14 +125,21 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
             "reconstructing",
             up + down,
             n,
-            lambda on_move: bcm.reconstruct(given.images, inversion=up, schedule=down, seed=run.seed, labels=labels, on_move=on_move),
+            lambda on_move: bcm.reconstruct(
+                given.images, inversion=up, schedule=down, seed=run.seed, labels=labels, on_move=on_move
+            ),
         )
         run.save_beside(given.images, back, labels, originals=given.images)
         errors = mean_squared_error(given.images, back)
         if not run.as_json:
-            rows = [(printable(name), f"{error:.5f}") for name, error in zip(given.names, errors, strict=True)]
+            rows = [
+                (printable(name), f"{error:.5f}") for name, error in zip(given.names, errors, strict=True)
+            ]
             click.echo(table(("image", "MSE"), [*rows, ("mean", f"{errors.mean():.5f}")]), file=sys.stdout)
-        run.report(bcm, {**facts, "mse": float(errors.mean()), "names": given.names, "mse_per_image": errors.tolist()})
+        run.report(
+            bcm,
+            {**facts, "mse": float(errors.mean()), "names": given.names, "mse_per_image": errors.tolist()},
+        )
 
 
 def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -112,5 +149,7 @@ def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray
     labels, seeds = named_labels(arrays, str(path)), arrays.get("seeds")
     for name, values in (("labels", labels), ("seeds", seeds)):
         if values is not None and values.shape != (len(latents),):
-            raise ImageError(f"{path}: {name} has shape {list(values.shape)}, but there are {len(latents)} latents")
+            raise ImageError(
+                f"{path}: {name} has shape {list(values.shape)}, but there are {len(latents)} latents"
+            )
     return latents, labels, seeds

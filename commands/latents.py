@@ -10,15 +10,25 @@ import click
 import numpy as np
 
 from ..errors import LabelError, OutputError
-from ..runtime.animation import FORMATS, save_animation
 from ..runtime.arguments import check_number
-from ..runtime.arrays import save_npz
-from ..runtime.images import ImageSet, heat, save_images
+from ..runtime.pictures.animation import FORMATS, save_animation
+from ..runtime.pictures.images import ImageSet
+from ..runtime.pictures.writing import heat, save_images
 from ..runtime.pipeline import BCM
+from ..runtime.storage.arrays import save_npz
 from ..runtime.tasks.trace import Trace
 from .console import bundle_argument, label_cycle, parse_labels
 from .paths import PATH
-from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_options, schedule_option, stored_labels
+from .run import (
+    GUESS,
+    GUESSABLE,
+    Run,
+    images_argument,
+    inversion_option,
+    run_options,
+    schedule_option,
+    stored_labels,
+)
 
 
 @click.command(
@@ -28,7 +38,13 @@ from .run import GUESS, GUESSABLE, Run, images_argument, inversion_option, run_o
 @bundle_argument
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
-@click.option("--frames", default=9, show_default=True, type=click.IntRange(2), help="Images per pair, both ends among them.")
+@click.option(
+    "--frames",
+    default=9,
+    show_default=True,
+    type=click.IntRange(2),
+    help="Images per pair, both ends among them.",
+)
 @inversion_option
 @schedule_option
 @run_options(
@@ -68,18 +84,25 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
             shown = (
                 None
                 if labels[0] is None
-                else np.where(np.linspace(0, 1, frames) < 0.5, *(np.asarray(of)[:, None] for of in labels)).ravel()
+                else np.where(
+                    np.linspace(0, 1, frames) < 0.5, *(np.asarray(of)[:, None] for of in labels)
+                ).ravel()
             )
-            save_images(images.reshape(-1, *bcm.sample_shape), run.output, run.force, frames, {"labels": shown})
+            save_images(
+                images.reshape(-1, *bcm.sample_shape), run.output, run.force, frames, {"labels": shown}
+            )
         run.report(bcm, {**facts, "pairs": n, "nfe": 2 * up.nfe + frames * down.nfe}, "per pair")
 
 
 @click.command(
-    short_help="Images near a given one.", epilog="Example:  bcm-edge variations digits.bundle three.png --label 3 -n 8 -o near.png"
+    short_help="Images near a given one.",
+    epilog="Example:  bcm-edge variations digits.bundle three.png --label 3 -n 8 -o near.png",
 )
 @bundle_argument
 @images_argument
-@click.option("-n", "--number", default=4, show_default=True, type=click.IntRange(1), help="How many per image.")
+@click.option(
+    "-n", "--number", default=4, show_default=True, type=click.IntRange(1), help="How many per image."
+)
 @click.option(
     "--strength",
     default=0.3,
@@ -89,8 +112,18 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
 )
 @inversion_option
 @schedule_option
-@run_options("near.png (a row per image, which comes first), out.npz, or a folder of the variations.", GUESSABLE)
-def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: float, inversion: str, schedule: str, run: Run) -> None:
+@run_options(
+    "near.png (a row per image, which comes first), out.npz, or a folder of the variations.", GUESSABLE
+)
+def variations(
+    bundle: Path,
+    images: tuple[Path, ...],
+    number: int,
+    strength: float,
+    inversion: str,
+    schedule: str,
+    run: Run,
+) -> None:
     """Invert IMAGES (files, folders, or one npz), step away from their latents, and generate."""
     with run.open(bundle) as bcm:
         given, labels = run.read(bcm, images)
@@ -117,7 +150,9 @@ def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: fl
         else:
             columns = number
         repeated = None if labels is None else np.repeat(np.asarray(labels, np.int64), columns)
-        save_images(found.reshape(-1, *bcm.sample_shape), run.output, run.force, columns, {"labels": repeated})
+        save_images(
+            found.reshape(-1, *bcm.sample_shape), run.output, run.force, columns, {"labels": repeated}
+        )
         run.report(bcm, {**facts, "strength": strength, "nfe": up.nfe + number * down.nfe}, "per given image")
 
 
@@ -129,9 +164,13 @@ def variations(bundle: Path, images: tuple[Path, ...], number: int, strength: fl
 @click.argument("images", nargs=-1, type=PATH)
 @inversion_option
 @schedule_option
-@click.option("-n", "--number", type=click.IntRange(1), help="How many, where no images are given (default 1).")
+@click.option(
+    "-n", "--number", type=click.IntRange(1), help="How many, where no images are given (default 1)."
+)
 @run_options("strip.png, or out.npz with states and levels.", GUESSABLE)
-def trace(bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str, number: int | None, run: Run) -> None:
+def trace(
+    bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str, number: int | None, run: Run
+) -> None:
     """Show every state of a schedule, a row per image: of a generation, or, given IMAGES, of their inversion and reconstruction.
 
     The states are scaled to the contrast of an image. Behind those of given images stands where the reconstruction errs: from black
@@ -142,7 +181,9 @@ def trace(bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str,
     if not run.output.suffix:
         raise OutputError(f"{run.output}: a trace is written as a picture, or .npz")
     with run.open(bundle) as bcm:
-        _trace_images(bcm, images, inversion, schedule, run) if images else _trace_noise(bcm, schedule, number or 1, run)
+        _trace_images(bcm, images, inversion, schedule, run) if images else _trace_noise(
+            bcm, schedule, number or 1, run
+        )
 
 
 def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
@@ -152,7 +193,13 @@ def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
     check_number(n * (program.nfe + 1), bcm.sample_shape, "states")
     seeds = list(range(run.seed, run.seed + n))
     labels = parse_labels(run.label, n, bcm)
-    found, facts = run.play(bcm, "tracing", program, n, lambda on_move: bcm.trace(program, seed=seeds, labels=labels, on_move=on_move))
+    found, facts = run.play(
+        bcm,
+        "tracing",
+        program,
+        n,
+        lambda on_move: bcm.trace(program, seed=seeds, labels=labels, on_move=on_move),
+    )
     _save_trace(bcm, found, found.pictures(), run, facts)
 
 
@@ -164,13 +211,23 @@ def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: 
         "tracing",
         program,
         len(given.images),
-        lambda on_move: bcm.trace(program, images=given.images, seed=run.seed, labels=labels, on_move=on_move),
+        lambda on_move: bcm.trace(
+            program, images=given.images, seed=run.seed, labels=labels, on_move=on_move
+        ),
     )
     error = np.abs(np.clip(found.states[-1], -1, 1) - given.images).max(axis=1, keepdims=True)
     strip = None
     if run.output.suffix.lower() != ".npz":  # which has models of other channels, too
-        strip = np.concatenate([_rgb(np.concatenate([given.images[None], found.pictures()])), heat(error)[None]])
-    _save_trace(bcm, found, strip, run, {**facts, "largest_error": error.max(axis=(1, 2, 3)).tolist(), "names": given.names})
+        strip = np.concatenate(
+            [_rgb(np.concatenate([given.images[None], found.pictures()])), heat(error)[None]]
+        )
+    _save_trace(
+        bcm,
+        found,
+        strip,
+        run,
+        {**facts, "largest_error": error.max(axis=(1, 2, 3)).tolist(), "names": given.names},
+    )
 
 
 def _save_trace(bcm: BCM, found: Trace, strip: np.ndarray | None, run: Run, facts: dict[str, Any]) -> None:

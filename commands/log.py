@@ -27,7 +27,10 @@ ARGUMENTS = "bcm_edge.arguments"  # in a context's meta: the command line after 
 HEADER = "log of bcm-edge"  # how a log file begins
 
 
-_VERBOSE: dict[str, Any] = {"is_flag": True, "help": "Say on stderr what is used and why: versions, backend, cache, times."}
+_VERBOSE: dict[str, Any] = {
+    "is_flag": True,
+    "help": "Say on stderr what is used and why: versions, backend, cache, times.",
+}
 _LOG_FILE: dict[str, Any] = {
     "type": OutputPath("file", "logs"),
     "metavar": "FILE",
@@ -39,11 +42,15 @@ def listen(context: click.Context, verbose: bool, log_file: Path | None) -> None
     """Begin to write the log, until the outermost context ends. Raises OutputError for a file that cannot be written."""
     if verbose and not any(isinstance(handler, _Terminal) for handler in log.handlers):
         _start(context, _Terminal())
-    if log_file is not None and not any(isinstance(handler, _File) and handler.path == log_file for handler in log.handlers):
+    if log_file is not None and not any(
+        isinstance(handler, _File) and handler.path == log_file for handler in log.handlers
+    ):
         try:
             _start(context, _File(log_file))
         except (OSError, ValueError) as error:
-            raise OutputError(f"{log_file}: the log file cannot be written ({getattr(error, 'strerror', None) or error})") from error
+            raise OutputError(
+                f"{log_file}: the log file cannot be written ({getattr(error, 'strerror', None) or error})"
+            ) from error
 
 
 def log_options(group: Function) -> Function:
@@ -60,7 +67,11 @@ _OF_COMMANDS = (  # eager: before the other options, so that the log has what is
         **_VERBOSE,
     ),
     click.Option(
-        ["--log-file"], is_eager=True, expose_value=False, callback=lambda context, _, file: listen(context, False, file), **_LOG_FILE
+        ["--log-file"],
+        is_eager=True,
+        expose_value=False,
+        callback=lambda context, _, file: listen(context, False, file),
+        **_LOG_FILE,
     ),
 )
 
@@ -83,13 +94,19 @@ def logged() -> Iterator[None]:
         log.info("ended with exit code %d after %.3f s", ended.exit_code, time.perf_counter() - started)
         raise
     except BaseException as error:
-        log.error("ended with %s after %.3f s: %s", type(error).__name__, time.perf_counter() - started, error, exc_info=True)
+        log.error(
+            "ended with %s after %.3f s: %s",
+            type(error).__name__,
+            time.perf_counter() - started,
+            error,
+            exc_info=True,
+        )
         raise
 
 
 def _start(context: click.Context, handler: logging.Handler) -> None:
     """Have a handler take what is logged, from the environment on, until the command ends."""
-    from ..runtime.environment import report
+    from ..runtime.checks.report import report
 
     arguments: Sequence[str] = context.meta.get(ARGUMENTS, [])
     for line in [*report(), f"command: {shlex.join(['bcm-edge', *arguments])}"]:
@@ -140,7 +157,10 @@ class _File(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Go on without the log: a full disk ends the log, not the command."""
         log.removeHandler(self)
-        click.echo(f"note: {self.baseFilename}: the log ends here, it cannot be written any more ({sys.exc_info()[1]})", file=sys.stderr)
+        click.echo(
+            f"note: {self.baseFilename}: the log ends here, it cannot be written any more ({sys.exc_info()[1]})",
+            file=sys.stderr,
+        )
 
 
 def _check_is_log(path: Path) -> None:
@@ -150,4 +170,6 @@ def _check_is_log(path: Path) -> None:
     if path.is_file() and path.stat().st_size:
         with path.open("rb") as file:
             if not file.read(len(HEADER)) == HEADER.encode():
-                raise OutputError(f"{path} exists already and is not a log file of bcm-edge; give another name for the log file")
+                raise OutputError(
+                    f"{path} exists already and is not a log file of bcm-edge; give another name for the log file"
+                )

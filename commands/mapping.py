@@ -14,9 +14,9 @@ import click
 
 from ..errors import InputError, LabelError, ShardError
 from ..runtime.arguments import check_labels
-from ..runtime.images import ValueRange
+from ..runtime.machine.resources import check_disk, check_memory
 from ..runtime.pipeline import BATCH, BCM, load
-from ..runtime.resources import check_disk, check_memory
+from ..runtime.pixels import ValueRange
 from .console import (
     backend_option,
     bundle_argument,
@@ -59,24 +59,56 @@ EVERY = 5.0  # seconds between lines of progress where nobody watches
 @click.argument("dataset", type=PATH_OR_NAME)
 @output_option("A folder: one output per shard, and job.json. Given again, the job goes on.", "folder")
 @click.option("--task", required=True, type=click.Choice(list(TASKS)), help="What is done to every row.")
-@click.option("--workers", type=click.IntRange(1), help="How many hold the bundle at once (default: as many as there are processors for).")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Processors of each worker.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="How many hold the bundle at once (default: as many as there are processors for).",
+)
+@click.option(
+    "--threads", default=1, show_default=True, type=click.IntRange(1), help="Processors of each worker."
+)
 @click.option(
     "--ray", "address", is_flag=False, flag_value="local", default="local", metavar="[ADDRESS]",
     help="HOST:PORT of a cluster, or auto for the one on this machine (default: a Ray of the command's own, here).",
 )  # fmt: skip
-@click.option("--schedule", help="To the image, for generate, reconstruct and restore: a name or text (default one-step).")
-@click.option("--inversion", help="To the noise, for invert and reconstruct: a name or text (default invert-2).")
-@click.option("--strength", type=click.FloatRange(0, min_open=True), help="For restore: the noise level below which all is damage (0.2).")
 @click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of row 0, where the data has no seeds; others count on."
+    "--schedule",
+    help="To the image, for generate, reconstruct and restore: a name or text (default one-step).",
+)
+@click.option(
+    "--inversion", help="To the noise, for invert and reconstruct: a name or text (default invert-2)."
+)
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, min_open=True),
+    help="For restore: the noise level below which all is damage (0.2).",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Of row 0, where the data has no seeds; others count on.",
 )
 @click.option("--label", metavar="LABELS", help=f"{GUESSABLE} Default: those of the data.")
-@click.option("--rows", default=1024, show_default=True, type=click.IntRange(1), help="Most rows of an output; longer files are cut.")
 @click.option(
-    "--format", "format_", type=click.Choice(["npz", "parquet"]), help="Of the outputs (default: as the input; npz for a number)."
+    "--rows",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most rows of an output; longer files are cut.",
 )
-@click.option("--batch", type=click.IntRange(1), help=f"Most images per network call (default: {BATCH}; on an engine, what it takes).")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["npz", "parquet"]),
+    help="Of the outputs (default: as the input; npz for a number).",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    help=f"Most images per network call (default: {BATCH}; on an engine, what it takes).",
+)
 @value_range_option
 @backend_option
 @precision_option
@@ -117,7 +149,10 @@ def map(
     with load(bundle, backend, batch, precision) as bcm:
         if backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
-        programs = {name: str(bcm.bundle.schedule(options[name])) if options[name] else None for name in ("schedule", "inversion")}
+        programs = {
+            name: str(bcm.bundle.schedule(options[name])) if options[name] else None
+            for name in ("schedule", "inversion")
+        }
         sources = find(dataset, task, bcm.sample_shape)
         _check_size(sources, rows, seed, output, bcm)
         job = Job(
@@ -140,7 +175,9 @@ def map(
     _report(job, output, outcome, as_json)
 
 
-def _options(task: str, schedule: str | None, inversion: str | None, strength: float | None) -> dict[str, Any]:
+def _options(
+    task: str, schedule: str | None, inversion: str | None, strength: float | None
+) -> dict[str, Any]:
     """The options of a task with their defaults, None for those of other tasks. Raises click.UsageError for one given in vain."""
     given = {"schedule": schedule, "inversion": inversion, "strength": strength}
     for name, value in given.items():
@@ -149,8 +186,14 @@ def _options(task: str, schedule: str | None, inversion: str | None, strength: f
     if task == "restore":
         if schedule is not None and strength is not None:
             raise click.UsageError("give --strength or --schedule, not both")
-        return {**given, "strength": DEFAULTS["strength"] if schedule is None and strength is None else strength}
-    return {name: DEFAULTS[name] if value is None and name in TASKS[task] else value for name, value in given.items()}
+        return {
+            **given,
+            "strength": DEFAULTS["strength"] if schedule is None and strength is None else strength,
+        }
+    return {
+        name: DEFAULTS[name] if value is None and name in TASKS[task] else value
+        for name, value in given.items()
+    }
 
 
 def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> list[int] | str | None:
@@ -176,9 +219,18 @@ def _check_size(sources: Sequence[Source], rows: int, seed: int, output: Path, b
     from ..jobs.job import JOB
 
     images = sum(max(source.rows, 0) for source in sources)
-    check_memory(images // rows * SHARD_BYTES, f"the list of {images // rows} shards", "give fewer images, or more --rows")
+    check_memory(
+        images // rows * SHARD_BYTES,
+        f"the list of {images // rows} shards",
+        "give fewer images, or more --rows",
+    )
     if not (output / JOB).exists():  # a job that goes on has written a part already
-        check_disk(images * 4 * math.prod(bcm.sample_shape), output, f"{images} images", "give fewer, or another disk")
+        check_disk(
+            images * 4 * math.prod(bcm.sample_shape),
+            output,
+            f"{images} images",
+            "give fewer, or another disk",
+        )
     if seed + images > 2**64 and any("seeds" not in source.holds for source in sources):
         raise InputError(f"--seed {seed} is too large for {images} images: seeds end at 2**64 - 1")
 
@@ -190,7 +242,9 @@ class Watch:
         self._shards, self._done, self._images = shards, before, 0
         self._started, self._said = time.perf_counter(), -EVERY
         self._watched = sys.stderr.isatty()
-        progress(f"{shards} shards{f', {before} of them done before' if before else ''}; {workers} worker{'s' * (workers > 1)}")
+        progress(
+            f"{shards} shards{f', {before} of them done before' if before else ''}; {workers} worker{'s' * (workers > 1)}"
+        )
 
     def __call__(self, done: Done) -> None:
         self._done, self._images = self._done + 1, self._images + done.images
@@ -215,10 +269,18 @@ def _report(job: Job, output: Path, outcome: Outcome, as_json: bool) -> None:
         progress(f"all {outcome.shards} shards were done before")
     result(
         as_json,
-        {"output": str(output), "task": job.task, **asdict(outcome), "backend": job.backend, "precision": job.precision},
+        {
+            "output": str(output),
+            "task": job.task,
+            **asdict(outcome),
+            "backend": job.backend,
+            "precision": job.precision,
+        },
         str(output),
     )
     if outcome.failed:
         named = "; ".join(f"{name}: {problem}" for name, problem in list(outcome.failed.items())[:NAMED])
         more = len(outcome.failed) - NAMED
-        raise ShardError(f"{len(outcome.failed)} could not be done, all others are: {named}{f'; and {more} more' if more > 0 else ''}")
+        raise ShardError(
+            f"{len(outcome.failed)} could not be done, all others are: {named}{f'; and {more} more' if more > 0 else ''}"
+        )

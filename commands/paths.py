@@ -39,10 +39,18 @@ class OutputPath(UserPath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "-" or str(value).startswith(_STREAMS):
-            raise OutputError(f"{value}: {self.what} are not written to standard output; give a name (./- for a file named -)")
+            raise OutputError(
+                f"{value}: {self.what} are not written to standard output; give a name (./- for a file named -)"
+            )
         path = super().convert(value, param, ctx)
-        if str(value).endswith("/") and not path.is_dir() and (self.writes == "file" or (self.writes == "either" and path.suffix)):
-            raise OutputError(f"{value} ends in /, as a folder's name does, but a file is to be written; leave out the /")
+        if (
+            str(value).endswith("/")
+            and not path.is_dir()
+            and (self.writes == "file" or (self.writes == "either" and path.suffix))
+        ):
+            raise OutputError(
+                f"{value} ends in /, as a folder's name does, but a file is to be written; leave out the /"
+            )
         return path
 
 
@@ -52,7 +60,9 @@ def check_utf8(*paths: Path | str) -> None:
         try:
             str(Path(path).absolute()).encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{path}: the path is not UTF-8; rename the file, or its folder, for this command") from error
+            raise InputError(
+                f"{path}: the path is not UTF-8; rename the file, or its folder, for this command"
+            ) from error
 
 
 def check_current_folder() -> None:
@@ -71,7 +81,9 @@ def _expanded(text: str) -> str:
         return str(Path(text).expanduser()) + "/" * text.endswith("/")
     except RuntimeError:
         user = Path(text).parts[0][1:]
-        reason = f"there is no user {user!r}" if user else "the home folder is not known, since HOME is not set"
+        reason = (
+            f"there is no user {user!r}" if user else "the home folder is not known, since HOME is not set"
+        )
         raise InputError(f"{text}: {reason}; write ./{text} for a file of that name") from None
 
 

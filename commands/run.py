@@ -16,9 +16,11 @@ import numpy as np
 from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
 from ..runtime.chain import OnMove
-from ..runtime.images import CELL, SIGNED, ImageSet, ValueRange, check_output, lossy_note, read_images, save_images
+from ..runtime.machine.resources import check_memory
+from ..runtime.pictures.images import ImageSet, read_images
+from ..runtime.pictures.writing import CELL, check_output, lossy_note, save_images
 from ..runtime.pipeline import BATCH, BCM, load
-from ..runtime.resources import check_memory
+from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.wording import counted
@@ -44,9 +46,14 @@ SHOWN = 16  # guessed labels in a line
 T = TypeVar("T")
 
 schedule_option = click.option(
-    "--schedule", default="one-step", show_default=True, help="To the image: a schedule's name or text, as in '80>2.4>0.002'."
+    "--schedule",
+    default="one-step",
+    show_default=True,
+    help="To the image: a schedule's name or text, as in '80>2.4>0.002'.",
 )
-inversion_option = click.option("--inversion", default="invert-2", show_default=True, help="To the noise: a schedule's name or text.")
+inversion_option = click.option(
+    "--inversion", default="invert-2", show_default=True, help="To the noise: a schedule's name or text."
+)
 images_argument = click.argument("images", nargs=-1, required=True, type=PATH)
 
 
@@ -75,7 +82,9 @@ class Run:
         if self.backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
         check_output(self.output, bcm.sample_shape[0], self.force, also)
-        if Path(os.path.realpath(self.output)) in {Path(os.path.realpath(bundle / name)) for name in bcm.bundle.manifest.files}:
+        if Path(os.path.realpath(self.output)) in {
+            Path(os.path.realpath(bundle / name)) for name in bcm.bundle.manifest.files
+        }:
             raise OutputError(f"{self.output} is a file of the bundle; choose another name")
         if note := lossy_note(self.output, bcm.sample_shape[0]):
             progress(f"note: {note}")
@@ -90,7 +99,11 @@ class Run:
         return images
 
     def read(
-        self, bcm: BCM, paths: Sequence[Path], sample_shape: tuple[int, int, int] | None = None, whole: bool = True
+        self,
+        bcm: BCM,
+        paths: Sequence[Path],
+        sample_shape: tuple[int, int, int] | None = None,
+        whole: bool = True,
     ) -> tuple[ImageSet, Any]:
         """The images, of the model's shape unless told another, and their labels: from --label, else from the npz.
 
@@ -111,7 +124,9 @@ class Run:
         with move_progress(calls * -(-len(images) // bcm.batch), "guessing labels") as on_move:
             labels = bcm.guess_labels(images, seed=self.seed, on_move=on_move)
         words = [bcm.classes[label] if bcm.classes else str(label) for label in labels[:SHOWN]]
-        progress(f"labels guessed with {calls} NFE each: {', '.join(words)}{', …' if len(labels) > SHOWN else ''}")
+        progress(
+            f"labels guessed with {calls} NFE each: {', '.join(words)}{', …' if len(labels) > SHOWN else ''}"
+        )
         return labels
 
     def play(
@@ -129,13 +144,23 @@ class Run:
         """
         if self.output.suffix and self.output.suffix.lower() != ".npz":
             channels, *sides = bcm.sample_shape
-            copies = 4 * channels * max(CELL, *sides) ** 2  # of an image's cell: enlarged, twice in the making of the grid, in Pillow
-            check_memory(n * copies, f"a picture of {n} images", "make fewer, or write them to .npz or a folder")
+            copies = (
+                4 * channels * max(CELL, *sides) ** 2
+            )  # of an image's cell: enlarged, twice in the making of the grid, in Pillow
+            check_memory(
+                n * copies, f"a picture of {n} images", "make fewer, or write them to .npz or a folder"
+            )
         with move_progress(program.nfe * -(-n // bcm.batch) if calls is None else calls, what) as on_move:
             started = time.perf_counter()
             values = work(on_move)
             seconds = time.perf_counter() - started
-        return values, {"output": str(self.output), "images": n, "schedule": str(program), "nfe": program.nfe, "seconds": seconds}
+        return values, {
+            "output": str(self.output),
+            "images": n,
+            "schedule": str(program),
+            "nfe": program.nfe,
+            "seconds": seconds,
+        }
 
     def per_image(self, n: int, labels: Any, seeds: Seeds | None = None) -> dict[str, np.ndarray | None]:
         """What is written beside the images: uint64 seeds (by default those that count on from --seed), int64 labels."""
@@ -148,7 +173,11 @@ class Run:
         pictured = self.output.suffix and self.output.suffix.lower() != ".npz"
         shown = pairs(before, after, columns) if pictured else after
         save_images(
-            shown, self.output, self.force, columns, {**(given if self.output.suffix else {}), **self.per_image(len(after), labels)}
+            shown,
+            self.output,
+            self.force,
+            columns,
+            {**(given if self.output.suffix else {}), **self.per_image(len(after), labels)},
         )
 
     def report(self, bcm: BCM, facts: dict[str, Any], each: str = "each") -> None:
@@ -157,20 +186,33 @@ class Run:
             f"{counted(facts['images'], 'image')} in {facts['seconds']:.2f} s ({facts['schedule']}, {facts['nfe']} NFE {each}) "
             f"in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}"
         )
-        result(self.as_json, {**facts, "backend": bcm.backend.name, "precision": bcm.backend.precision}, str(self.output))
+        result(
+            self.as_json,
+            {**facts, "backend": bcm.backend.name, "precision": bcm.backend.precision},
+            str(self.output),
+        )
 
 
-def run_options(output_help: str, label_help: str = LABELS) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def run_options(
+    output_help: str, label_help: str = LABELS
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of `Run`, and the value itself as its argument `run`."""
     options = (
-        click.option("--seed", "given_seed", type=click.IntRange(0), help="Of the first image; the next ones count on (default: 0)."),
+        click.option(
+            "--seed",
+            "given_seed",
+            type=click.IntRange(0),
+            help="Of the first image; the next ones count on (default: 0).",
+        ),
         click.option("--label", metavar="LABELS", help=label_help),
         value_range_option,
         output_option(output_help),
         backend_option,
         precision_option,
         click.option(
-            "--batch", type=click.IntRange(1), help=f"Most images per network call (default: {BATCH}; on an engine, what it takes)."
+            "--batch",
+            type=click.IntRange(1),
+            help=f"Most images per network call (default: {BATCH}; on an engine, what it takes).",
         ),
         force_option,
         json_option,

@@ -7,9 +7,17 @@ from pathlib import Path
 import click
 
 from ..errors import OutputError
-from ..runtime.bundle import PRECISIONS, open_bundle
-from ..runtime.files import check_free
-from .console import bundle_argument, force_option, json_option, output_option, progress, require_extra, result
+from ..runtime.storage.bundle import PRECISIONS, open_bundle
+from ..runtime.storage.files import check_free
+from .console import (
+    bundle_argument,
+    force_option,
+    json_option,
+    output_option,
+    progress,
+    require_extra,
+    result,
+)
 
 PLATFORMS = ("tensorrt", "onnxruntime", "python")
 
@@ -21,15 +29,33 @@ PLATFORMS = ("tensorrt", "onnxruntime", "python")
 @bundle_argument
 @output_option("The repository to write (a folder).", "folder")
 @click.option(
-    "--platform", type=click.Choice(PLATFORMS), help="What plays single moves (default: tensorrt if engines are held, else onnxruntime)."
+    "--platform",
+    type=click.Choice(PLATFORMS),
+    help="What plays single moves (default: tensorrt if engines are held, else onnxruntime).",
 )
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="Of what is served (default: that of the newest engine, else the most exact)."
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Of what is served (default: that of the newest engine, else the most exact).",
 )
-@click.option("--max-batch", default=16, show_default=True, type=click.IntRange(1), help="Most samples of a request.")
-@click.option("--instances", default=2, show_default=True, type=click.IntRange(1), help="Of every model; with 1, requests are not merged.")
-@click.option("--schedules", metavar="LIST", help="Schedules that become one graph each, for servers without Python: one-step,mixture-4.")
-@click.option("--stream", is_flag=True, help="Add bcm_generate_stream, which answers after every network call (gRPC).")
+@click.option(
+    "--max-batch", default=16, show_default=True, type=click.IntRange(1), help="Most samples of a request."
+)
+@click.option(
+    "--instances",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Of every model; with 1, requests are not merged.",
+)
+@click.option(
+    "--schedules",
+    metavar="LIST",
+    help="Schedules that become one graph each, for servers without Python: one-step,mixture-4.",
+)
+@click.option(
+    "--stream", is_flag=True, help="Add bcm_generate_stream, which answers after every network call (gRPC)."
+)
 @click.option(
     "--trt-cache",
     metavar="FOLDER",
@@ -59,14 +85,32 @@ def triton(
     from ..export.triton.repository import MARKER, plan_repository, write_repository
 
     if trt_cache and (platform == "python" or not trt_cache.startswith("/")):
-        raise click.UsageError("--trt-cache is a whole path on the server, /var/cache/bcm, for graphs that Triton's ONNX Runtime plays")
+        raise click.UsageError(
+            "--trt-cache is a whole path on the server, /var/cache/bcm, for graphs that Triton's ONNX Runtime plays"
+        )
     if output.resolve().is_relative_to(bundle.resolve()):
         raise OutputError(f"{output}: lies in the bundle that it is made from; choose another place")
     check_free(output, force, MARKER)
     names = [name.strip() for name in schedules.split(",")] if schedules else []
-    plan = plan_repository(open_bundle(bundle), output, platform, precision, Serving(max_batch, instances, trt_cache), names, stream, force)
+    plan = plan_repository(
+        open_bundle(bundle),
+        output,
+        platform,
+        precision,
+        Serving(max_batch, instances, trt_cache),
+        names,
+        stream,
+        force,
+    )
     models = write_repository(plan)
     progress(f"{len(models)} models of {bundle} in {plan.precision}, single moves by {plan.platform}")
-    progress(f"next:\n  tritonserver --model-repository={output} --disable-auto-complete-config --exit-on-error=true")
-    told = {"repository": str(output), "platform": plan.platform, "precision": plan.precision, "models": [model.name for model in models]}
+    progress(
+        f"next:\n  tritonserver --model-repository={output} --disable-auto-complete-config --exit-on-error=true"
+    )
+    told = {
+        "repository": str(output),
+        "platform": plan.platform,
+        "precision": plan.precision,
+        "models": [model.name for model in models],
+    }
     result(as_json, told, str(output))

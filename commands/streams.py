@@ -30,11 +30,15 @@ def prepare_streams() -> None:
     /dev/null. Results that cannot be printed raise OutputError; messages that cannot be printed are dropped. Characters that the
     encoding lacks are spelled in ASCII; a path that is not UTF-8 keeps its bytes.
     """
-    for number, access in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):  # writing to a closed standard output stays an error
+    for number, access in enumerate(
+        (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
+    ):  # writing to a closed standard output stays an error
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, access), True)  # takes the lowest free number, which is this one
+            os.set_inheritable(
+                os.open(os.devnull, access), True
+            )  # takes the lowest free number, which is this one
     codecs.register_error(_SPELLED, _spelled)
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
     sys.stdout = _Results(_buffer(sys.stdout, 1), _encoding(sys.stdout), _SPELLED)

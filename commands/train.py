@@ -24,13 +24,16 @@ from .console import (
 from .paths import PATH, PATH_OR_NAME
 
 if TYPE_CHECKING:
-    from ..runtime.images import ValueRange
+    from ..runtime.pixels import ValueRange
     from ..training.trainer import Progress
 
 _PERIOD = 20  # steps between lines of progress where they replace one another, ×10 where they do not
 
 
-@click.command(short_help="Images to a checkpoint.", epilog="Example:  bcm-edge train --data photos/ --steps 20000 -o photos.safetensors")
+@click.command(
+    short_help="Images to a checkpoint.",
+    epilog="Example:  bcm-edge train --data photos/ --steps 20000 -o photos.safetensors",
+)
 @click.option(
     "--data",
     required=True,
@@ -52,8 +55,17 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
 @click.option("--steps", default=3000, show_default=True, type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images per step.")
 @click.option("--learning-rate", default=2e-3, show_default=True, help="Peak of the schedule.")
-@click.option("--intervals", default=160, show_default=True, help="Of a BCM's finest noise grid; fewer suit runs under 2000 steps.")
-@click.option("--channels", type=click.IntRange(1), help="Of the network at full resolution, a multiple of 8 (default: 32).")
+@click.option(
+    "--intervals",
+    default=160,
+    show_default=True,
+    help="Of a BCM's finest noise grid; fewer suit runs under 2000 steps.",
+)
+@click.option(
+    "--channels",
+    type=click.IntRange(1),
+    help="Of the network at full resolution, a multiple of 8 (default: 32).",
+)
 @click.option("--image-size", type=click.IntRange(1), help="Pixels; a folder's images are resized to it.")
 @value_range_option
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
@@ -91,10 +103,14 @@ def train(
     from ..training.trainer import TrainOptions
     from ..training.trainer import train as run_training
 
-    options = TrainOptions(steps, batch, learning_rate, intervals, channels or TrainOptions.channels, seed, objective)
+    options = TrainOptions(
+        steps, batch, learning_rate, intervals, channels or TrainOptions.channels, seed, objective
+    )
     start = load_checkpoint(init, known_fields(preset, config_file)) if init else None
     if start and channels not in (None, start.config.model_channels):
-        raise InputError(f"{init} has {start.config.model_channels} channels, so --channels {channels} cannot be; leave it out")
+        raise InputError(
+            f"{init} has {start.config.model_channels} channels, so --channels {channels} cannot be; leave it out"
+        )
     for note in start.notes if start else ():
         progress(f"note: {note}")
     samples = run_training(

@@ -10,10 +10,19 @@ from ..runtime.pipeline import load
 from .console import backend_option, bundle_argument, note_engines, precision_option, progress
 
 
-@click.command(short_help="A page in the browser to try a bundle on.", epilog="Example:  bcm-edge ui digits.bundle")
+@click.command(
+    short_help="A page in the browser to try a bundle on.", epilog="Example:  bcm-edge ui digits.bundle"
+)
 @bundle_argument
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 lets the whole network in.")
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen; 0.0.0.0 lets the whole network in.",
+)
+@click.option(
+    "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
 @backend_option
 @precision_option
 def ui(bundle: Path, host: str, port: int, backend: str, precision: str | None) -> None:
@@ -31,9 +40,13 @@ def ui(bundle: Path, host: str, port: int, backend: str, precision: str | None) 
     answers = Answers(bcm)
     answers.warm_up()
     with Window(answers, host, port) as window:
-        progress(f"{bcm.bundle.manifest.model.name} in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}; Ctrl-C ends it")
+        progress(
+            f"{bcm.bundle.manifest.model.name} in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}; Ctrl-C ends it"
+        )
         if window.is_open:
-            progress("note: other machines can reach it, and there is no password; leave --host out to keep it to this one")
+            progress(
+                "note: other machines can reach it, and there is no password; leave --host out to keep it to this one"
+            )
         click.echo(window.address)
         try:
             window.serve_forever()

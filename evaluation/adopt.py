@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from ..model.checkpoint import load_checkpoint, save_checkpoint
-from ..runtime.bundle import open_bundle
+from ..runtime.storage.bundle import open_bundle
 
 
 def adopt(bundle: Path, checkpoint: Path) -> dict[str, str]:
@@ -18,7 +18,9 @@ def adopt(bundle: Path, checkpoint: Path) -> dict[str, str]:
     schedules = dict(open_bundle(bundle).manifest.schedules)
     found = load_checkpoint(checkpoint)
     found.require("bcm")
-    save_checkpoint(checkpoint, found.state_dict, found.config, schedules, found.provenance, classes=found.classes)
+    save_checkpoint(
+        checkpoint, found.state_dict, found.config, schedules, found.provenance, classes=found.classes
+    )
     return schedules
 
 

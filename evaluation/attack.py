@@ -13,13 +13,15 @@ import numpy as np
 import torch
 
 from ..errors import InputError, MissingExtraError
-from ..runtime.install_hints import install_line
-from ..runtime.privacy import home_folder
-from ..runtime.temporary import temporary_folder
+from ..runtime.machine.install_hints import install_line
+from ..runtime.machine.privacy import home_folder
+from ..runtime.machine.temporary import temporary_folder
 from .classifier import Classifier
 
 
-def square_attack(classifier: Classifier, images: np.ndarray, labels: np.ndarray, budget: float, queries: int, seed: int) -> np.ndarray:
+def square_attack(
+    classifier: Classifier, images: np.ndarray, labels: np.ndarray, budget: float, queries: int, seed: int
+) -> np.ndarray:
     """Images float32 [N, C, H, W] in [-1, 1], no pixel further than `budget` (L∞, in these units) from its own, that mislead the
     classifier where the attack succeeds.
 
@@ -28,14 +30,18 @@ def square_attack(classifier: Classifier, images: np.ndarray, labels: np.ndarray
     Raises MissingExtraError without the toolbox, InputError for a budget below 0 or no queries.
     """
     if budget < 0 or queries < 1:
-        raise InputError(f"an attack needs a budget from 0 and at least 1 query, not {budget:g} and {queries}")
+        raise InputError(
+            f"an attack needs a budget from 0 and at least 1 query, not {budget:g} and {queries}"
+        )
     try:  # imported here: an optional extra, and one that takes seconds and writes into the home folder
         with temporary_folder() as folder, home_folder(folder):
             from art.attacks.evasion import SquareAttack
             from art.estimators.classification import BlackBoxClassifierNeuralNetwork
     except ImportError as error:
         line = install_line("evaluate")
-        raise MissingExtraError(f"the attack needs the adversarial-robustness-toolbox; {line} ({error})") from error
+        raise MissingExtraError(
+            f"the attack needs the adversarial-robustness-toolbox; {line} ({error})"
+        ) from error
     if budget == 0:
         return images.astype(np.float32)
 
@@ -45,7 +51,11 @@ def square_attack(classifier: Classifier, images: np.ndarray, labels: np.ndarray
 
     # the toolbox's wrapper of torch modules takes a third longer, and knows gradients, which the attack must not
     estimator = BlackBoxClassifierNeuralNetwork(
-        logits, input_shape=images.shape[1:], nb_classes=classifier.head.out_features, channels_first=True, clip_values=(-1, 1)
+        logits,
+        input_shape=images.shape[1:],
+        nb_classes=classifier.head.out_features,
+        channels_first=True,
+        clip_values=(-1, 1),
     )
     attack = SquareAttack(
         estimator,  # pyright: ignore[reportArgumentType]  # which their alias of classifiers leaves out, and the attack takes
@@ -57,7 +67,9 @@ def square_attack(classifier: Classifier, images: np.ndarray, labels: np.ndarray
     )
     with _numpy_seed(seed), _one_thread():
         found = attack.generate(images.astype(np.float32), labels)
-    near = np.clip(found, images - np.float32(budget), images + np.float32(budget))  # eps itself is added in float64
+    near = np.clip(
+        found, images - np.float32(budget), images + np.float32(budget)
+    )  # eps itself is added in float64
     return np.clip(near, -1, 1).astype(np.float32)
 
 

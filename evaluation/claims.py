@@ -57,12 +57,18 @@ def generation_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
     few = [p for p in best_per_call(bcm) if p.x <= FEW]
     yardstick = next((p for p in baselines.get("Heun", ()) if p.x == YARDSTICK), None)
     if yardstick is None or not few:
-        return Claim(title, NOT_MEASURED, (NO_BASELINE if yardstick is None else f"no generation in up to {FEW} calls",))
+        return Claim(
+            title,
+            NOT_MEASURED,
+            (NO_BASELINE if yardstick is None else f"no generation in up to {FEW} calls",),
+        )
     edm = f"EDM {_value(yardstick, '.2f')} with {YARDSTICK}"
     reached = first_as_good(few, yardstick)
     shown = reached or min(few, key=lambda p: p.y)
     first = f"{_value(shown, '.2f')} with {_calls(shown)}, {edm}{_within(shown, yardstick)}"
-    return Claim(title, REACHED if reached else NOT_REACHED, (first, *(_needed(p, baselines, ".2f") for p in few)))
+    return Claim(
+        title, REACHED if reached else NOT_REACHED, (first, *(_needed(p, baselines, ".2f") for p in few))
+    )
 
 
 def inversion_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
@@ -70,18 +76,26 @@ def inversion_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
 
     Where a baseline cannot take as few calls as BCM did, it is given the next number that it can.
     """
-    title = "Inversion: BCM in few network calls against EDM (Heun) and DDIM in as many, up to the noise and back"
+    title = (
+        "Inversion: BCM in few network calls against EDM (Heun) and DDIM in as many, up to the noise and back"
+    )
     few = best_per_call(bcm)
     if not any(baselines.values()) or not few:
         return Claim(title, NOT_MEASURED, (NO_BASELINE if few else "no inversion",))
-    pairs = [(p, name, rival) for p in few for name, line in baselines.items() if (rival := _at_least(line, p.x))]
+    pairs = [
+        (p, name, rival) for p in few for name, line in baselines.items() if (rival := _at_least(line, p.x))
+    ]
     if not pairs:
         return Claim(title, NOT_MEASURED, ("no baseline was measured at as many calls, or more",))
     won = [as_good(p, rival) for p, _, rival in pairs]
     verdict = REACHED if all(won) else PARTLY if any(won) else NOT_REACHED
     sentences = []
     for p in few:
-        rivals = [f"{name} {_value(r, '#.2g')}{f' (with {r.x:g})' if r.x != p.x else ''}{_within(p, r)}" for q, name, r in pairs if q is p]
+        rivals = [
+            f"{name} {_value(r, '#.2g')}{f' (with {r.x:g})' if r.x != p.x else ''}{_within(p, r)}"
+            for q, name, r in pairs
+            if q is p
+        ]
         sentences.append(f"with {_calls(p)}: BCM {_value(p, '#.2g')}, {', '.join(rivals)}")
     return Claim(title, verdict, (*sentences, _needed(min(few, key=lambda p: p.y), baselines, "#.2g")))
 
@@ -93,8 +107,16 @@ def rising_claim(points: Sequence[Point], what: str, form: str) -> Claim:
     if len(line) < 2:
         return Claim(title, NOT_MEASURED, ("fewer than two numbers of calls",))
     steps = list(pairwise(line))
-    worse = [f"worse from {a.x:g} to {_calls(b)}: {_value(a, form)} to {_value(b, form)}" for a, b in steps if not as_good(b, a)]
-    equal = [f"no difference beyond the spread from {a.x:g} to {_calls(b)}" for a, b in steps if as_good(b, a) and as_good(a, b)]
+    worse = [
+        f"worse from {a.x:g} to {_calls(b)}: {_value(a, form)} to {_value(b, form)}"
+        for a, b in steps
+        if not as_good(b, a)
+    ]
+    equal = [
+        f"no difference beyond the spread from {a.x:g} to {_calls(b)}"
+        for a, b in steps
+        if as_good(b, a) and as_good(a, b)
+    ]
     course = ", ".join(f"{format(p.y, form)} with {p.x:g}" for p in line)
     gained = not as_good(line[0], line[-1])
     verdict = NOT_REACHED if worse or not gained else PARTLY if equal else REACHED
@@ -108,7 +130,9 @@ def _at_least(line: Sequence[Point], calls: float) -> Point | None:
 def _needed(target: Point, baselines: Lines, form: str) -> str:
     """How many calls each baseline takes to be as good."""
     found = {name: first_as_good(line, target) for name, line in baselines.items() if line}
-    said = [f"{name} from {_calls(p)}" if p else f"{name} with no measured number" for name, p in found.items()]
+    said = [
+        f"{name} from {_calls(p)}" if p else f"{name} with no measured number" for name, p in found.items()
+    ]
     return f"as good as BCM with {_calls(target)} ({format(target.y, form)}): {', '.join(said)}"
 
 

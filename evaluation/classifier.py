@@ -84,7 +84,9 @@ def _fitted(data: Dataset) -> Classifier:
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
     steps = min(EPOCHS * -(-len(data) // BATCH), MAX_STEPS)
     for step, chosen in enumerate(islice(_batches(len(data)), steps)):
-        optimizer.param_groups[0]["lr"] = RATE * (1 - EPOCHS * step // steps / EPOCHS)  # falls EPOCHS times, however many there are
+        optimizer.param_groups[0]["lr"] = RATE * (
+            1 - EPOCHS * step // steps / EPOCHS
+        )  # falls EPOCHS times, however many there are
         loss = F.cross_entropy(model(data.images[chosen]), data.labels[chosen], label_smoothing=SMOOTHING)
         optimizer.zero_grad()
         loss.backward()

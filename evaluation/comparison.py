@@ -16,20 +16,29 @@ import numpy as np
 
 from ..model.preconditioning import Denoiser
 from ..model.samplers import Solver
-from ..runtime.benchmark import interleave, player
-from ..runtime.images import heat, mean_squared_error, to_uint8
+from ..runtime.checks.benchmark import interleave, player
+from ..runtime.pictures.writing import heat
 from ..runtime.pipeline import BCM
+from ..runtime.pixels import mean_squared_error, to_uint8
 from ..runtime.schedule import DEFAULT_SCHEDULES, SIGMA_MAX, Schedule, parse_schedule
 from .exhibits import Gallery
 from .fidelity import psnr, ssim
 from .quality import ONE_STEP, Judge, Scores
 
-SOLVERS = (*(Solver("heun", n) for n in (2, 3, 5, 9, 18, 40)), *(Solver("ddim", n) for n in (1, 2, 3, 5, 10, 20, 35)))
+SOLVERS = (
+    *(Solver("heun", n) for n in (2, 3, 5, 9, 18, 40)),
+    *(Solver("ddim", n) for n in (1, 2, 3, 5, 10, 20, 35)),
+)
 TITLES = {"heun": "Heun", "ddim": "DDIM"}
 SETS, APART = 3, 1_000_000  # sets of seeds, and the distance of their first ones
 FEW = 10  # calls up to which baselines get all sets; above, one, as the time goes there
 YARDSTICK = Solver("heun", 18)  # the claims rest on its spread, so it gets all sets too
-SHOWN_BACK = Solver("heun", 2), Solver("heun", 3), Solver("ddim", 2), Solver("ddim", 10)  # reconstructions in the picture
+SHOWN_BACK = (
+    Solver("heun", 2),
+    Solver("heun", 3),
+    Solver("ddim", 2),
+    Solver("ddim", 10),
+)  # reconstructions in the picture
 MOST_MOVES = 4  # of an inversion
 MOST_CALLS = 100  # of a baseline up and down: more would take long and tell nothing of few
 LATENCY_BATCH, LATENCY_SECONDS = 16, 0.6
@@ -115,7 +124,9 @@ class Rivals:
     def generations(self) -> dict[str, Schedule]:
         """The bundle's schedules from noise to an image, by network calls."""
         found = {name: parse_schedule(text) for name, text in self.bcm.schedules.items()}
-        return dict(sorted(((n, s) for n, s in found.items() if not s.from_image), key=lambda item: item[1].nfe))
+        return dict(
+            sorted(((n, s) for n, s in found.items() if not s.from_image), key=lambda item: item[1].nfe)
+        )
 
     @property
     def inversions(self) -> dict[str, Schedule]:
@@ -149,7 +160,9 @@ def sampled(rivals: Rivals) -> list[Sampled]:
     """Every generation schedule of the bundle, then every solver where there is a denoiser."""
     bcm, n, firsts = rivals.bcm, rivals.judge.samples, [rivals.seed + i * APART for i in range(SETS)]
     labels = rivals.judge.wanted if bcm.num_classes is not None else None
-    bcm.generate(1, labels=None if labels is None else 0)  # opening the session is not part of the time per image
+    bcm.generate(
+        1, labels=None if labels is None else 0
+    )  # opening the session is not part of the time per image
     rows = []
     for name, schedule in rivals.generations.items():
         make = partial(_by_schedule, bcm, schedule, n, labels)
@@ -157,7 +170,9 @@ def sampled(rivals: Rivals) -> list[Sampled]:
     for solver, denoiser in rivals.baselines:
         sets = firsts if solver.nfe <= FEW or solver == YARDSTICK else firsts[:1]
         make = partial(_by_solver, solver, denoiser, n, labels)
-        rows.append(_sampled(rivals, make, sets, TITLES[solver.name], _title(solver), _steps(solver), solver.nfe))
+        rows.append(
+            _sampled(rivals, make, sets, TITLES[solver.name], _title(solver), _steps(solver), solver.nfe)
+        )
     return rows
 
 
@@ -165,12 +180,20 @@ def _by_schedule(bcm: BCM, schedule: Schedule, n: int, labels: np.ndarray | None
     return bcm.generate(n, schedule=schedule, seed=first, labels=labels)
 
 
-def _by_solver(solver: Solver, denoiser: Denoiser, n: int, labels: np.ndarray | None, first: int) -> np.ndarray:
+def _by_solver(
+    solver: Solver, denoiser: Denoiser, n: int, labels: np.ndarray | None, first: int
+) -> np.ndarray:
     return solver.generate(denoiser, range(first, first + n), labels)
 
 
 def _sampled(
-    rivals: Rivals, make: Callable[[int], np.ndarray], firsts: Sequence[int], family: str, name: str, program: str, nfe: int
+    rivals: Rivals,
+    make: Callable[[int], np.ndarray],
+    firsts: Sequence[int],
+    family: str,
+    name: str,
+    program: str,
+    nfe: int,
 ) -> Sampled:
     judge, labelled = rivals.judge, rivals.bcm.num_classes is not None
     rivals.say(f"generation: {judge.samples} images × {len(firsts)}, {name} ({_calls(nfe)})")
@@ -182,24 +205,47 @@ def _sampled(
         scores.append(judge.scores(images))
         if labelled:
             agreements.append(judge.agreement(images))
-    return Sampled(family, name, program, nfe, tuple(scores), float(np.mean(agreements)) if labelled else None, float(np.median(seconds)))
+    return Sampled(
+        family,
+        name,
+        program,
+        nfe,
+        tuple(scores),
+        float(np.mean(agreements)) if labelled else None,
+        float(np.median(seconds)),
+    )
 
 
 def inverted(rivals: Rivals) -> list[Inverted]:
     """Every inversion with every way back, then every solver of up to MOST_CALLS both ways where there is a denoiser."""
     bcm, judge = rivals.bcm, rivals.judge
     labels = judge.original_labels if bcm.num_classes is not None else None
-    bcm.invert(judge.originals[:1], labels=None if labels is None else labels[:1])  # opening the session is not part of the time per image
+    bcm.invert(
+        judge.originals[:1], labels=None if labels is None else labels[:1]
+    )  # opening the session is not part of the time per image
     rows = []
     for name, up in rivals.inversions.items():
         for back, down in rivals.returns.items():
-            rivals.say(f"inversion: {len(judge.originals)} held-out images, {name} and {back} ({_calls(up.nfe + down.nfe)})")
+            rivals.say(
+                f"inversion: {len(judge.originals)} held-out images, {name} and {back} ({_calls(up.nfe + down.nfe)})"
+            )
             started = time.perf_counter()
             latents = bcm.invert(judge.originals, schedule=up, seed=rivals.seed, labels=labels)
             images = bcm.generate(latents=latents, schedule=down, seed=rivals.seed, labels=labels)
             seconds = time.perf_counter() - started
             nfe, line = up.nfe + down.nfe, f"BCM, {back} back"
-            rows.append(_inverted(judge.originals, line, f"{name}, {back}", f"{up} then {down}", nfe, latents, images, seconds))
+            rows.append(
+                _inverted(
+                    judge.originals,
+                    line,
+                    f"{name}, {back}",
+                    f"{up} then {down}",
+                    nfe,
+                    latents,
+                    images,
+                    seconds,
+                )
+            )
     for solver, denoiser in rivals.baselines:
         nfe = solver.inversion_nfe + solver.nfe
         if nfe > MOST_CALLS:
@@ -210,29 +256,67 @@ def inverted(rivals: Rivals) -> list[Inverted]:
         images = solver.regenerate(denoiser, states, labels)
         seconds, latents = time.perf_counter() - started, states / np.float32(SIGMA_MAX)
         title = TITLES[solver.name]
-        rows.append(_inverted(judge.originals, title, _title(solver), f"{_steps(solver)} each way", nfe, latents, images, seconds))
+        rows.append(
+            _inverted(
+                judge.originals,
+                title,
+                _title(solver),
+                f"{_steps(solver)} each way",
+                nfe,
+                latents,
+                images,
+                seconds,
+            )
+        )
     return rows
 
 
 def _inverted(
-    originals: np.ndarray, line: str, name: str, program: str, nfe: int, latents: np.ndarray, images: np.ndarray, seconds: float
+    originals: np.ndarray,
+    line: str,
+    name: str,
+    program: str,
+    nfe: int,
+    latents: np.ndarray,
+    images: np.ndarray,
+    seconds: float,
 ) -> Inverted:
     errors, n = mean_squared_error(images, originals), len(originals)
     fidelity = float(np.median(psnr(images, originals))), float(ssim(images, originals).mean())
     moments = float(latents.mean()), float(latents.std())
-    return Inverted(line, name, program, nfe, float(errors.mean()), float(errors.std() / math.sqrt(n)), *fidelity, *moments, seconds / n)
+    return Inverted(
+        line,
+        name,
+        program,
+        nfe,
+        float(errors.mean()),
+        float(errors.std() / math.sqrt(n)),
+        *fidelity,
+        *moments,
+        seconds / n,
+    )
 
 
 def latencies(rivals: Rivals) -> list[Latency]:
     """Of every named schedule of the bundle, on one image and on LATENCY_BATCH or what the backend takes; all take turns."""
     named = {name: parse_schedule(text) for name, text in rivals.bcm.schedules.items()}
     batches = sorted({1, min(LATENCY_BATCH, rivals.bcm.batch)})
-    what = [(name, batch, player(rivals.bcm.backend, schedule, batch)) for name, schedule in named.items() for batch in batches]
+    what = [
+        (name, batch, player(rivals.bcm.backend, schedule, batch))
+        for name, schedule in named.items()
+        for batch in batches
+    ]
     rivals.say(f"latency: {len(named)} schedules in turn, at batch {' and '.join(map(str, batches))}")
     for _, _, run in what:
         run()
-    times = [np.percentile(np.concatenate(turns), [50, 25, 75]) for turns in interleave([run for _, _, run in what], LATENCY_SECONDS)]
-    return [Latency(name, batch, *map(float, found / batch)) for (name, batch, _), found in zip(what, times, strict=True)]
+    times = [
+        np.percentile(np.concatenate(turns), [50, 25, 75])
+        for turns in interleave([run for _, _, run in what], LATENCY_SECONDS)
+    ]
+    return [
+        Latency(name, batch, *map(float, found / batch))
+        for (name, batch, _), found in zip(what, times, strict=True)
+    ]
 
 
 def sample_gallery(rivals: Rivals) -> Gallery:
@@ -240,7 +324,9 @@ def sample_gallery(rivals: Rivals) -> Gallery:
     bcm, seeds = rivals.bcm, range(rivals.seed, rivals.seed + COLUMNS)
     labels = None if bcm.num_classes is None else np.arange(COLUMNS) % bcm.num_classes
     rows = {
-        f"BCM {name}, {_calls(schedule.nfe)}": bcm.generate(COLUMNS, schedule=schedule, seed=seeds, labels=labels)
+        f"BCM {name}, {_calls(schedule.nfe)}": bcm.generate(
+            COLUMNS, schedule=schedule, seed=seeds, labels=labels
+        )
         for name, schedule in rivals.generations.items()
     }
     for solver, denoiser in rivals.baselines:
@@ -256,7 +342,9 @@ def reconstruction_gallery(rivals: Rivals) -> Gallery:
     given = rivals.judge.original_labels
     labels = None if bcm.num_classes is None or given is None else given[: len(originals)]
     back = {
-        f"BCM {name}, one-step, {_calls(up.nfe + 1)}": bcm.reconstruct(originals, inversion=up, seed=rivals.seed, labels=labels)
+        f"BCM {name}, one-step, {_calls(up.nfe + 1)}": bcm.reconstruct(
+            originals, inversion=up, seed=rivals.seed, labels=labels
+        )
         for name, up in rivals.inversions.items()
         if name in bcm.schedules
     }
@@ -264,7 +352,10 @@ def reconstruction_gallery(rivals: Rivals) -> Gallery:
         if solver in SHOWN_BACK:
             images = solver.regenerate(denoiser, solver.invert(denoiser, originals, labels), labels)
             back[f"{_title(solver)}, {_calls(solver.nfe + solver.inversion_nfe)}"] = images
-    differences = {name: np.abs(to_uint8(images) / 255 - to_uint8(originals) / 255).max(axis=1) for name, images in back.items()}
+    differences = {
+        name: np.abs(to_uint8(images) / 255 - to_uint8(originals) / 255).max(axis=1)
+        for name, images in back.items()
+    }
     ours = [difference for name, difference in differences.items() if name.startswith("BCM")]
     scale = max(float(np.max(ours)), 1 / 255)
     rows = {"held-out images": originals}

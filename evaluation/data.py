@@ -10,8 +10,8 @@ import torch
 
 from ..calibration.trajectories import MINIMUM, check_images
 from ..errors import CalibrationError, ImageError, LabelError
-from ..runtime.bundle import ModelFacts
-from ..runtime.images import ValueRange
+from ..runtime.pixels import ValueRange
+from ..runtime.storage.bundle import ModelFacts
 from ..training.data import load_dataset, load_digits
 from ..training.dataset import Dataset, digest
 from ..training.matching import matched
@@ -20,7 +20,9 @@ SPLIT = 4, 5  # four of five images train
 SPLIT_SEED = 0
 
 
-def held_out(data: str, model: ModelFacts, digits: str, test: str | None = None, value_range: ValueRange = None) -> tuple[Dataset, Dataset]:
+def held_out(
+    data: str, model: ModelFacts, digits: str, test: str | None = None, value_range: ValueRange = None
+) -> tuple[Dataset, Dataset]:
     """(training part, held-out part) of "digits", a folder or a file of arrays, both fit for the model and with its labels.
 
     digits: the part of the digits that is held out, "validation" or "test". test: "digits", a folder or a file of held-out images;
@@ -29,7 +31,11 @@ def held_out(data: str, model: ModelFacts, digits: str, test: str | None = None,
     data are not the model's, CalibrationError for too few.
     """
     if test is not None:
-        real = matched(load_digits(digits), model) if test == "digits" else _shuffled(load_dataset(test, None, model, value_range))
+        real = (
+            matched(load_digits(digits), model)
+            if test == "digits"
+            else _shuffled(load_dataset(test, None, model, value_range))
+        )
         train = load_dataset(data, None, model, value_range)
         _check_apart(train, real)
     elif data == "digits":
@@ -41,7 +47,9 @@ def held_out(data: str, model: ModelFacts, digits: str, test: str | None = None,
         check_images(part.images.numpy(), labels, part.name, model.sample_shape, model.num_classes)
     if len(real) < MINIMUM:
         source = test or data
-        raise CalibrationError(f"{source}: {len(real)} images are held out to measure schedules against; the least is {MINIMUM}")
+        raise CalibrationError(
+            f"{source}: {len(real)} images are held out to measure schedules against; the least is {MINIMUM}"
+        )
     return train, real
 
 
@@ -54,10 +62,14 @@ def _check_apart(train: Dataset, real: Dataset) -> None:
     seen = {digest([image]) for image in train.images}
     known = sum(digest([image]) in seen for image in real.images)
     if 2 * known > len(real):
-        raise ImageError(f"{real.name}: {known} of its {len(real)} images are among those of {train.name}, so they are not held out")
+        raise ImageError(
+            f"{real.name}: {known} of its {len(real)} images are among those of {train.name}, so they are not held out"
+        )
 
 
-def trained_on_all(data: str, model: ModelFacts, provenances: Mapping[str, Mapping[str, Any]], value_range: ValueRange = None) -> list[str]:
+def trained_on_all(
+    data: str, model: ModelFacts, provenances: Mapping[str, Mapping[str, Any]], value_range: ValueRange = None
+) -> list[str]:
     """Which of these, by what is told of their making, were trained on all of the data, so that no part of it is held out from them."""
     if data == "digits" or not any("data" in told for told in provenances.values()):
         return []

@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..errors import ImageError
-from ..runtime.images import from_uint8, to_uint8
 from ..runtime.noise import standard_normal
+from ..runtime.pixels import from_uint8, to_uint8
 
 NOISE_DRAW = 2**35  # of a seed, so that the damage is no noise that a task draws from the same seed
 
@@ -43,15 +43,23 @@ class Degradation:
 
 
 DEGRADATIONS = (
-    *(Degradation(f"JPEG {quality}", lambda images, _, q=quality: jpeg(images, q)) for quality in (10, 20, 30)),
+    *(
+        Degradation(f"JPEG {quality}", lambda images, _, q=quality: jpeg(images, q))
+        for quality in (10, 20, 30)
+    ),
     Degradation("blur 0.7", lambda images, _: blur(images, 0.7)),
-    *(Degradation(f"noise {sigma}", lambda images, seeds, s=sigma: noise(images, s, seeds)) for sigma in (0.3, 0.6)),
+    *(
+        Degradation(f"noise {sigma}", lambda images, seeds, s=sigma: noise(images, s, seeds))
+        for sigma in (0.3, 0.6)
+    ),
 )
 
 
 def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     """uint8 [C, H, W] → the same."""
     file = io.BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(
+        file, "JPEG", quality=quality, subsampling="4:2:0"
+    )
     decoded = np.asarray(Image.open(file))
     return decoded[None] if len(pixels) == 1 else decoded.transpose(2, 0, 1)

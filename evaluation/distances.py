@@ -69,7 +69,9 @@ def _covered(points: np.ndarray, centres: np.ndarray, reach: np.ndarray) -> floa
     """Share of points in some centre's ball."""
     from sklearn.metrics import DistanceMetric
 
-    metric = DistanceMetric.get_metric("euclidean")  # by differences, so that a copy of a centre lies at 0, inside a ball of radius 0
+    metric = DistanceMetric.get_metric(
+        "euclidean"
+    )  # by differences, so that a copy of a centre lies at 0, inside a ball of radius 0
     rows = (metric.pairwise(points[i : i + BLOCK], centres) for i in range(0, len(points), BLOCK))
     return float(np.concatenate([(row <= reach).any(axis=1) for row in rows]).mean())
 
@@ -91,5 +93,7 @@ def _kernel(products: np.ndarray, dimensions: int) -> np.ndarray:
 def _checked(a: np.ndarray, b: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64. Raises ImageError."""
     if min(len(a), len(b)) < least:
-        raise ImageError(f"sets of {len(a)} and {len(b)} images cannot be compared this way; the least is {least} of each")
+        raise ImageError(
+            f"sets of {len(a)} and {len(b)} images cannot be compared this way; the least is {least} of each"
+        )
     return np.asarray(a, np.float64), np.asarray(b, np.float64)

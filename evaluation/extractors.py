@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from ..errors import CheckpointError, ImageError
 from ..model.weights_files import read_weights
-from ..runtime.cache import sha256
-from ..runtime.images import to_uint8
+from ..runtime.pixels import to_uint8
+from ..runtime.storage.hashes import sha256
 
 SIZE = 299  # pixels, height and width that the network sees
 BATCH = 32  # images at a time: about 0.5 GB of activations
@@ -62,7 +62,9 @@ class Inception:
     def features(self, images: np.ndarray) -> np.ndarray:
         """float32 [N, 1 or 3, H, W] in [-1, 1], clipped → float32 [N, 2048]. Raises ImageError for other numbers of channels."""
         if images.shape[1] not in (1, 3):
-            raise ImageError(f"images of {images.shape[1]} channels: the Inception network takes grey ones or RGB")
+            raise ImageError(
+                f"images of {images.shape[1]} channels: the Inception network takes grey ones or RGB"
+            )
         parts = torch.from_numpy(to_uint8(images)).split(BATCH)
         return torch.cat([self._layers((_resized(part.float()) - 128) / 128) for part in parts]).numpy()
 
@@ -78,15 +80,25 @@ def open_inception(weights: Path) -> Inception:
         raise CheckpointError(f"{error}; {WANTED}") from error
     with torch.device("meta"):
         network = _network()
-    counters = {name for name in network.state_dict() if name.endswith("num_batches_tracked")}  # of training: old files lack them
+    counters = {
+        name for name in network.state_dict() if name.endswith("num_batches_tracked")
+    }  # of training: old files lack them
     expected = {name: tensor.shape for name, tensor in network.state_dict().items() if name not in counters}
     found = tensors if isinstance(tensors, Mapping) else {}
-    usable = {name for name, t in found.items() if isinstance(t, Tensor) and t.shape == expected.get(name) and bool(t.isfinite().all())}
+    usable = {
+        name
+        for name, t in found.items()
+        if isinstance(t, Tensor) and t.shape == expected.get(name) and bool(t.isfinite().all())
+    }
     if wrong := sorted((expected.keys() | found.keys()) - usable - counters, key=str):
         names = ", ".join(map(str, wrong[:3])) + (", …" if len(wrong) > 3 else "")
-        raise CheckpointError(f"{weights}: {len(wrong)} tensors are missing, extra, misshapen or not finite ({names}); {WANTED}")
+        raise CheckpointError(
+            f"{weights}: {len(wrong)} tensors are missing, extra, misshapen or not finite ({names}); {WANTED}"
+        )
     network.load_state_dict({name: found[name].float() for name in expected}, assign=True)
-    name = f"2048 pool3 activations of the FID Inception network ({weights.name}, sha256 {sha256(weights)[:8]})"
+    name = (
+        f"2048 pool3 activations of the FID Inception network ({weights.name}, sha256 {sha256(weights)[:8]})"
+    )
     return Inception(network.eval().requires_grad_(False), name)
 
 
@@ -105,7 +117,9 @@ def _resized(pixels: Tensor) -> Tensor:
 class _Unit(nn.Sequential):
     """Convolution, batch normalisation, ReLU. Units of stride 2 are not padded, others are unless told."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padded: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padded: bool = True
+    ) -> None:
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (height // 2, width // 2) if padded and stride == 1 else 0
         convolution = nn.Conv2d(inputs, outputs, (height, width), stride, padding, bias=False)
@@ -156,16 +170,33 @@ class _Mixed(nn.Module):
 def _network() -> nn.Sequential:
     """The whole network; its last layer, which features do without, tells these weights from torchvision's, which has 1000 classes."""
     average = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
-    maximum = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)  # as in the published network, perhaps by mistake
+    maximum = partial(
+        F.max_pool2d, kernel_size=3, stride=1, padding=1
+    )  # as in the published network, perhaps by mistake
     halve = partial(F.max_pool2d, kernel_size=3, stride=2)
-    fine: dict[str, Shapes] = {"branch1x1": [(64, 1)], "branch5x5": [(48, 1), (64, 5)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}
-    coarse: dict[str, Shapes] = {"branch1x1": [(320, 1)], "branch3x3": [(384, 1)], "branch3x3dbl": [(448, 1), (384, 3)]}
+    fine: dict[str, Shapes] = {
+        "branch1x1": [(64, 1)],
+        "branch5x5": [(48, 1), (64, 5)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
+    }
+    coarse: dict[str, Shapes] = {
+        "branch1x1": [(320, 1)],
+        "branch3x3": [(384, 1)],
+        "branch3x3dbl": [(448, 1), (384, 3)],
+    }
     crossed = ("branch3x3", "branch3x3dbl")
 
     def middle(c: int) -> _Mixed:
         double: Shapes = [(c, 1), (c, (7, 1)), (c, (1, 7)), (c, (7, 1)), (192, (1, 7))]
         return _Mixed(
-            768, {"branch1x1": [(192, 1)], "branch7x7": [(c, 1), (c, (1, 7)), (192, (7, 1))], "branch7x7dbl": double}, average, 192
+            768,
+            {
+                "branch1x1": [(192, 1)],
+                "branch7x7": [(c, 1), (c, (1, 7)), (192, (7, 1))],
+                "branch7x7dbl": double,
+            },
+            average,
+            192,
         )
 
     return nn.Sequential(
@@ -180,14 +211,19 @@ def _network() -> nn.Sequential:
             Mixed_5b=_Mixed(192, fine, average, 32),
             Mixed_5c=_Mixed(256, fine, average, 64),
             Mixed_5d=_Mixed(288, fine, average, 64),
-            Mixed_6a=_Mixed(288, {"branch3x3": [(384, 3, 2)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)]}, halve),
+            Mixed_6a=_Mixed(
+                288, {"branch3x3": [(384, 3, 2)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)]}, halve
+            ),
             Mixed_6b=middle(128),
             Mixed_6c=middle(160),
             Mixed_6d=middle(160),
             Mixed_6e=middle(192),
             Mixed_7a=_Mixed(
                 768,
-                {"branch3x3": [(192, 1), (320, 3, 2)], "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2)]},
+                {
+                    "branch3x3": [(192, 1), (320, 3, 2)],
+                    "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2)],
+                },
                 halve,
             ),
             Mixed_7b=_Mixed(1280, coarse, average, 192, crossed),

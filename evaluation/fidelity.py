@@ -10,7 +10,7 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 from ..errors import ImageError
-from ..runtime.images import mean_squared_error, to_uint8
+from ..runtime.pixels import mean_squared_error, to_uint8
 
 SIGMA = 1.5  # pixels, of the Gaussian window
 GAUSSIAN_WINDOW = 11  # pixels it reaches over
@@ -33,11 +33,22 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     _check_shapes(a, b)
     side = min(a.shape[2:])
-    window = {"gaussian_weights": True, "sigma": SIGMA} if side >= GAUSSIAN_WINDOW else {"win_size": side - 1 + side % 2}
+    window = (
+        {"gaussian_weights": True, "sigma": SIGMA}
+        if side >= GAUSSIAN_WINDOW
+        else {"win_size": side - 1 + side % 2}
+    )
     pairs = zip(to_uint8(a) / 255, to_uint8(b) / 255, strict=True)
-    return np.array([structural_similarity(x, y, data_range=1.0, channel_axis=0, use_sample_covariance=False, **window) for x, y in pairs])
+    return np.array(
+        [
+            structural_similarity(x, y, data_range=1.0, channel_axis=0, use_sample_covariance=False, **window)
+            for x, y in pairs
+        ]
+    )
 
 
 def _check_shapes(a: np.ndarray, b: np.ndarray) -> None:
     if a.shape != b.shape:
-        raise ImageError(f"images of shape {list(a.shape)} cannot be compared with those of shape {list(b.shape)}, pixel by pixel")
+        raise ImageError(
+            f"images of shape {list(a.shape)} cannot be compared with those of shape {list(b.shape)}, pixel by pixel"
+        )

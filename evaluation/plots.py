@@ -26,13 +26,23 @@ TICKS = (1, 2, 5)
 def svg(curves: Curves) -> str:
     """An <svg> element, its ids distinct from those of other curves with other titles."""
     salt = hashlib.sha256(curves.title.encode()).hexdigest()[:8]
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": FONT}
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.family": "sans-serif",
+        "font.size": FONT,
+    }
     with mpl.rc_context(style):
         figure = Figure(figsize=SIZE, layout="constrained")
         _draw(figure.subplots(), curves)
         written = io.StringIO()
         # without metadata: a date would differ from run to run
-        figure.savefig(written, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), transparent=True)
+        figure.savefig(
+            written,
+            format="svg",
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+            transparent=True,
+        )
     return _for_a_page(written.getvalue(), salt)
 
 

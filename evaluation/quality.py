@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import ImageError, LabelError
 from ..runtime.backends.base import Backend
 from ..runtime.chain import play
-from ..runtime.images import mean_squared_error
+from ..runtime.pixels import mean_squared_error
 from ..runtime.schedule import SIGMA_MAX, Schedule, parse_schedule
 from ..training.dataset import Dataset
 from .classifier import Classifier
@@ -61,7 +61,9 @@ class Judge:
     ) -> None:
         if extractor is None:
             if classifier is None:
-                raise LabelError(f"{train.name}: features need an extractor where there is no classifier, as without labels")
+                raise LabelError(
+                    f"{train.name}: features need an extractor where there is no classifier, as without labels"
+                )
             extractor = classifier
         self.classifier, self.extractor = classifier, extractor
         self.images, self.labels = real.images.numpy(), _labels(real)
@@ -134,11 +136,15 @@ class Judge:
     def _scores(self, features: np.ndarray) -> Scores:
         frechet = frechet_distance(features, self.features)
         precision, recall = precision_recall(self.features, features, real_radii=self._radii)
-        return Scores(frechet, frechet / self.floor, kernel_distance(features, self.features), precision, recall)
+        return Scores(
+            frechet, frechet / self.floor, kernel_distance(features, self.features), precision, recall
+        )
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
         if self.classifier is None:
-            raise LabelError(f"{self._data}: no classifier was fitted to it, which label agreement and accuracy need")
+            raise LabelError(
+                f"{self._data}: no classifier was fitted to it, which label agreement and accuracy need"
+            )
         return self.classifier.predict(images)
 
     def _asked(self, backend: Backend, labels: np.ndarray | None) -> np.ndarray | None:
@@ -150,7 +156,9 @@ class Judge:
         return labels
 
     def _unlabelled(self, what: str) -> LabelError:
-        return LabelError(f"{self._data}: {what} cannot be measured without labels; give an npz with `labels`, or one folder per class")
+        return LabelError(
+            f"{self._data}: {what} cannot be measured without labels; give an npz with `labels`, or one folder per class"
+        )
 
 
 def _choice(data: Dataset, n: int | None, least: int) -> np.ndarray:
@@ -158,7 +166,9 @@ def _choice(data: Dataset, n: int | None, least: int) -> np.ndarray:
     if n is None or n == len(data):
         return np.arange(len(data))
     if not least <= n <= len(data):
-        raise ImageError(f"{data.name}: {n} of its {len(data)} images were asked for; give a number from {least} to {len(data)}")
+        raise ImageError(
+            f"{data.name}: {n} of its {len(data)} images were asked for; give a number from {least} to {len(data)}"
+        )
     return np.random.default_rng(CHOICE_SEED).permutation(len(data))[:n]
 
 
@@ -170,12 +180,20 @@ def _labels(data: Dataset, chosen: np.ndarray | None = None) -> np.ndarray | Non
 
 
 def _play(
-    schedule: Schedule, backend: Backend, first_seed: int, n: int, labels: np.ndarray | None, x: np.ndarray | None = None
+    schedule: Schedule,
+    backend: Backend,
+    first_seed: int,
+    n: int,
+    labels: np.ndarray | None,
+    x: np.ndarray | None = None,
 ) -> np.ndarray:
     """`play` on n samples, BATCH at a time."""
     parts = [slice(i, min(i + BATCH, n)) for i in range(0, n, BATCH)]
     seeds = range(first_seed, first_seed + n)
-    states = [play(schedule, backend, seeds[p], None if labels is None else labels[p], None if x is None else x[p]) for p in parts]
+    states = [
+        play(schedule, backend, seeds[p], None if labels is None else labels[p], None if x is None else x[p])
+        for p in parts
+    ]
     return np.concatenate(states)
 
 
@@ -202,7 +220,9 @@ class Inversion:
     latent_std: float
 
 
-def measure_generation(judge: Judge, backend: Backend, name: str, schedule: Schedule, first_seeds: Sequence[int]) -> Generation:
+def measure_generation(
+    judge: Judge, backend: Backend, name: str, schedule: Schedule, first_seeds: Sequence[int]
+) -> Generation:
     """Generate one set of samples per first seed and score each."""
     ratios, agreements = [], []
     for first in first_seeds:
@@ -214,8 +234,12 @@ def measure_generation(judge: Judge, backend: Backend, name: str, schedule: Sche
     return Generation(name, schedule, float(np.mean(ratios)), float(np.std(ratios)), agreement)
 
 
-def measure_inversion(judge: Judge, backend: Backend, name: str, schedule: Schedule, first_seed: int) -> Inversion:
+def measure_inversion(
+    judge: Judge, backend: Backend, name: str, schedule: Schedule, first_seed: int
+) -> Inversion:
     """Invert the held-out images and generate them again in one step."""
     latents = judge.invert(schedule, backend, first_seed)
     error = judge._error(latents, backend)
-    return Inversion(name, schedule, error, float(latents.mean() / SIGMA_MAX), float(latents.std() / SIGMA_MAX))
+    return Inversion(
+        name, schedule, error, float(latents.mean() / SIGMA_MAX), float(latents.std() / SIGMA_MAX)
+    )

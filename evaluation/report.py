@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from ..runtime.images import to_uint8
+from ..runtime.pixels import to_uint8
 from .claims import Claim, generation_claim, inversion_claim, rising_claim
 from .comparison import Inverted, Latency, Sampled
 from .exhibits import Curves, Exhibit, Gallery, Point, Table
@@ -30,9 +30,7 @@ GENERATION_NOTE = (
     "score 1; the lower the better. Mean ± its standard error over sets of seeds, where there was more than one."
 )
 KID_NOTE = "KID may be negative, more so where both sets have the same share of every class."
-SECONDS_NOTE = (
-    "The BCM is played by its backend, the baselines by torch, and not in turns, so their seconds do not compare; network calls do."
-)
+SECONDS_NOTE = "The BCM is played by its backend, the baselines by torch, and not in turns, so their seconds do not compare; network calls do."
 INVERSION_NOTE = (
     "MSE: mean squared difference in [0, 1] of pixels rounded to uint8 ± its standard error over the images; PSNR: the median, in dB; "
     "SSIM: the mean. Network calls count both ways. Latents are in units of σ_max: white noise would have mean 0, standard deviation 1. "
@@ -76,10 +74,32 @@ def generation_exhibits(samples: Sequence[Sampled], real: Scores) -> list[Exhibi
     ends = [point.x for line in lines.values() for point in line]
     level = {LEVEL: [Point(min(ends), 1.0), Point(max(ends), 1.0)]}
     curves = Curves(
-        "Fréchet ratio over network calls", "network calls (NFE)", "Fréchet ratio", {**lines, **level}, True, True, GENERATION_NOTE
+        "Fréchet ratio over network calls",
+        "network calls (NFE)",
+        "Fréchet ratio",
+        {**lines, **level},
+        True,
+        True,
+        GENERATION_NOTE,
     )
-    columns = ("sampler", "levels", "NFE", "Fréchet distance", "ratio", "KID ×1000", "precision", "recall", "label agreement", "s/image")
-    first = ("training images", NOTHING, NOTHING, *_scores(real.frechet, real.ratio, None, real.kid, real.precision, real.recall))
+    columns = (
+        "sampler",
+        "levels",
+        "NFE",
+        "Fréchet distance",
+        "ratio",
+        "KID ×1000",
+        "precision",
+        "recall",
+        "label agreement",
+        "s/image",
+    )
+    first = (
+        "training images",
+        NOTHING,
+        NOTHING,
+        *_scores(real.frechet, real.ratio, None, real.kid, real.precision, real.recall),
+    )
     rows: list[Sequence[object]] = [(*first, NOTHING, NOTHING)]
     for s in samples:
         figures = (s.mean(name) for name in ("kid", "precision", "recall"))
@@ -92,28 +112,66 @@ def generation_exhibits(samples: Sequence[Sampled], real: Scores) -> list[Exhibi
 
 def inversion_exhibits(inversions: Sequence[Inverted]) -> list[Exhibit]:
     curves = Curves(
-        "Reconstruction error over network calls", "network calls up and down", "MSE", _errors(inversions), True, True, INVERSION_NOTE
+        "Reconstruction error over network calls",
+        "network calls up and down",
+        "MSE",
+        _errors(inversions),
+        True,
+        True,
+        INVERSION_NOTE,
     )
     columns = ("sampler", "levels", "NFE", "MSE", "PSNR dB", "SSIM", "latent mean", "latent std", "s/image")
     rows = [
         (
-            *(f"BCM {i.name}" if i.line.startswith("BCM") else i.name, i.program, i.nfe, f"{i.mse:#.3g} ± {i.error:#.2g}"),
-            *(f"{i.psnr:.1f}", f"{i.ssim:.3f}", f"{i.latent_mean:.3f}", f"{i.latent_std:.3f}", f"{i.seconds:#.2g}"),
+            *(
+                f"BCM {i.name}" if i.line.startswith("BCM") else i.name,
+                i.program,
+                i.nfe,
+                f"{i.mse:#.3g} ± {i.error:#.2g}",
+            ),
+            *(
+                f"{i.psnr:.1f}",
+                f"{i.ssim:.3f}",
+                f"{i.latent_mean:.3f}",
+                f"{i.latent_std:.3f}",
+                f"{i.seconds:#.2g}",
+            ),
         )
         for i in inversions
     ]
     return [curves, Table("Inversion and reconstruction", columns, rows, SECONDS_NOTE)]
 
 
-def latency_exhibit(times: Sequence[Latency], samples: Sequence[Sampled], inversions: Sequence[Inverted], nfe: Mapping[str, int]) -> Table:
+def latency_exhibit(
+    times: Sequence[Latency],
+    samples: Sequence[Sampled],
+    inversions: Sequence[Inverted],
+    nfe: Mapping[str, int],
+) -> Table:
     """nfe: schedule → network calls."""
     batches = sorted({t.batch for t in times})
     seconds = {(t.name, t.batch): f"{t.seconds:#.2g} ({t.low:#.2g} – {t.high:#.2g})" for t in times}
     ratios = {s.name: f"{s.mean('ratio'):.2f}" for s in samples if s.family == "BCM"}
-    errors = {i.name.removesuffix(", one-step"): f"{i.mse:#.2g}" for i in inversions if i.name.endswith(", one-step")}
-    columns = ("schedule", "NFE", "Fréchet ratio", "one-step reconstruction MSE", *(f"s/image, batch {batch}" for batch in batches))
+    errors = {
+        i.name.removesuffix(", one-step"): f"{i.mse:#.2g}"
+        for i in inversions
+        if i.name.endswith(", one-step")
+    }
+    columns = (
+        "schedule",
+        "NFE",
+        "Fréchet ratio",
+        "one-step reconstruction MSE",
+        *(f"s/image, batch {batch}" for batch in batches),
+    )
     rows = [
-        (name, calls, ratios.get(name, NOTHING), errors.get(name, NOTHING), *(seconds[name, batch] for batch in batches))
+        (
+            name,
+            calls,
+            ratios.get(name, NOTHING),
+            errors.get(name, NOTHING),
+            *(seconds[name, batch] for batch in batches),
+        )
         for name, calls in nfe.items()
     ]
     return Table("Seconds per image on this machine", columns, rows, LATENCY_NOTE)
@@ -122,19 +180,41 @@ def latency_exhibit(times: Sequence[Latency], samples: Sequence[Sampled], invers
 def values(exhibit: Exhibit) -> dict[str, Any]:
     """What JSON tells of an exhibit: all but the pixels."""
     if isinstance(exhibit, Gallery):
-        return {"title": exhibit.title, "images": len(exhibit.images), "rows": list(exhibit.rows), "note": exhibit.note}
+        return {
+            "title": exhibit.title,
+            "images": len(exhibit.images),
+            "rows": list(exhibit.rows),
+            "note": exhibit.note,
+        }
     if isinstance(exhibit, Table):
-        rows = [[cell.item() if isinstance(cell, np.generic) else cell for cell in row] for row in exhibit.rows]
+        rows = [
+            [cell.item() if isinstance(cell, np.generic) else cell for cell in row] for row in exhibit.rows
+        ]
         return {"title": exhibit.title, "columns": list(exhibit.columns), "rows": rows, "note": exhibit.note}
     lines = {name: [asdict(point) for point in line] for name, line in exhibit.lines.items()}
-    return {"title": exhibit.title, "x": exhibit.x_label, "y": exhibit.y_label, "lines": lines, "note": exhibit.note}
+    return {
+        "title": exhibit.title,
+        "x": exhibit.x_label,
+        "y": exhibit.y_label,
+        "lines": lines,
+        "note": exhibit.note,
+    }
 
 
 def render(page: Page) -> str:
     """The page as HTML, everything in it escaped but the drawings made here."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
     return environment.get_template("report.html.j2").render(
-        page=page, kind=lambda exhibit: type(exhibit).__name__, svg=lambda curves: Markup(svg(curves)), strips=strips, number=_is_number
+        page=page,
+        kind=lambda exhibit: type(exhibit).__name__,
+        svg=lambda curves: Markup(svg(curves)),
+        strips=strips,
+        number=_is_number,
     )
 
 
@@ -197,6 +277,8 @@ def _sampler(sample: Sampled) -> str:
     return f"BCM {sample.name}" if sample.family == "BCM" else sample.name
 
 
-def _scores(frechet: float, ratio: float, spread: float | None, kid: float, precision: float, recall: float) -> tuple[str, ...]:
+def _scores(
+    frechet: float, ratio: float, spread: float | None, kid: float, precision: float, recall: float
+) -> tuple[str, ...]:
     ratios = f"{ratio:.2f}" + (f" ± {spread:.2f}" if spread else "")
     return f"{frechet:.3g}", ratios, f"{1000 * kid:.2f}", f"{precision:.3f}", f"{recall:.3f}"

@@ -19,7 +19,7 @@ from ..calibration.levels import Scored, best_schedule
 from ..model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, shipped_checkpoint
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
-from ..runtime.images import save_images
+from ..runtime.pictures.writing import save_images
 from ..runtime.schedule import Schedule, parse_schedule
 from ..training.data import SPLIT_SEED, load_digits
 from ..training.networks import network_for
@@ -54,7 +54,9 @@ def main() -> None:
     trainer, cost = _train(path)
     schedules = pick_schedules(trainer.checkpoint().model(), classifier)
     provenance = {**trainer.provenance(), "processor_minutes": round(cost.processor, 1)}
-    save_checkpoint(path, trainer.average, trainer.config, {n: str(s) for n, s in schedules.items()}, provenance)
+    save_checkpoint(
+        path, trainer.average, trainer.config, {n: str(s) for n, s in schedules.items()}, provenance
+    )
     path.with_name(path.name + ".state").unlink()
     save_images(sample_sheet(trainer.checkpoint()), root / "docs" / "digits.png", force=True)
     report(path, classifier, cost, root / "docs" / "model.md")
@@ -63,14 +65,22 @@ def main() -> None:
 def _train(path: Path) -> tuple[Trainer, Cost]:
     wall, processor = time.perf_counter(), time.process_time()
     digits = load_digits("train")
-    trainer = fit(digits, network_for(digits, OPTIONS.channels), OPTIONS, path.with_name(path.name + ".state"), _print)
-    return trainer, Cost((time.perf_counter() - wall) / 60, (time.process_time() - processor) / 60, torch.get_num_threads())
+    trainer = fit(
+        digits, network_for(digits, OPTIONS.channels), OPTIONS, path.with_name(path.name + ".state"), _print
+    )
+    return trainer, Cost(
+        (time.perf_counter() - wall) / 60, (time.process_time() - processor) / 60, torch.get_num_threads()
+    )
 
 
 def _print(p: Progress) -> None:
     if p.step % 100 == 0:
         losses = "".join(f"{name} {value:.4f}  " for name, value in p.losses.items())
-        print(f"step {p.step}/{p.steps}  {losses}{p.intervals} intervals  {p.seconds_left / 60:.1f} min left", file=sys.stderr, flush=True)
+        print(
+            f"step {p.step}/{p.steps}  {losses}{p.intervals} intervals  {p.seconds_left / 60:.1f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def pick_schedules(model: ConsistencyModel, classifier: Classifier) -> dict[str, Schedule]:
@@ -84,16 +94,25 @@ def pick_schedules(model: ConsistencyModel, classifier: Classifier) -> dict[str,
     zigzag = generation("80>0.002 +{0} {0}>{1}>0.002", ZIGZAG_LEVELS)
     mixture = generation("80>{0}>0.002 +{1} {1}>{2}>0.002", MIXTURE_LEVELS)
     invert = best_schedule(
-        "+0.07 0.07>{0}>80", [(level,) for level in INVERSION_LEVELS], lambda s: judge.reconstruction_error(s, backend, PICK_SEED)
+        "+0.07 0.07>{0}>80",
+        [(level,) for level in INVERSION_LEVELS],
+        lambda s: judge.reconstruction_error(s, backend, PICK_SEED),
     )
     picked = {"ancestral-2": ancestral, "zigzag-3": zigzag, "mixture-4": mixture, "invert-2": invert}
-    return {"one-step": ONE_STEP, "invert-1": parse_schedule("+0.07 0.07>80"), **{name: s.schedule for name, s in picked.items()}}
+    return {
+        "one-step": ONE_STEP,
+        "invert-1": parse_schedule("+0.07 0.07>80"),
+        **{name: s.schedule for name, s in picked.items()},
+    }
 
 
 def report(path: Path, classifier: Classifier, cost: Cost, page: Path) -> None:
     """Measure the file on the test digits and write what came out."""
     checkpoint = load_checkpoint(path)
-    judge, backend = Judge(classifier, load_digits("train"), load_digits("test")), TorchBackend(checkpoint.model())
+    judge, backend = (
+        Judge(classifier, load_digits("train"), load_digits("test")),
+        TorchBackend(checkpoint.model()),
+    )
     generations, inversions = [], []
     for name, text in checkpoint.schedules.items():
         schedule = parse_schedule(text)
@@ -152,14 +171,26 @@ def _cost_lines(cost: Cost) -> list[str]:
 
 
 def _generation_lines(rows: Sequence[Generation]) -> list[str]:
-    table = [f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.ratio:.2f} ± {r.spread:.2f} | {_percent(r.agreement)} |" for r in rows]
-    head = ["| schedule | levels | network calls | Fréchet ratio | label agreement |", "|---|---|---|---|---|"]
+    table = [
+        f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.ratio:.2f} ± {r.spread:.2f} | {_percent(r.agreement)} |"
+        for r in rows
+    ]
+    head = [
+        "| schedule | levels | network calls | Fréchet ratio | label agreement |",
+        "|---|---|---|---|---|",
+    ]
     return ["## Generation", "", *head, *table, ""]
 
 
 def _inversion_lines(rows: Sequence[Inversion]) -> list[str]:
-    table = [f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.error:.4f} | {r.latent_mean:.2f} | {r.latent_std:.2f} |" for r in rows]
-    head = ["| schedule | levels | network calls | reconstruction MSE | latent mean | latent std |", "|---|---|---|---|---|---|"]
+    table = [
+        f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.error:.4f} | {r.latent_mean:.2f} | {r.latent_std:.2f} |"
+        for r in rows
+    ]
+    head = [
+        "| schedule | levels | network calls | reconstruction MSE | latent mean | latent std |",
+        "|---|---|---|---|---|---|",
+    ]
     note = [
         "Latents are divided by 80. White noise would have mean 0, standard deviation 1 and no trace of the",
         "digit. It is not claimed that the latents are white noise.",

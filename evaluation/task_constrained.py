@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..runtime.images import mean_squared_error
 from ..runtime.pipeline import BCM
+from ..runtime.pixels import mean_squared_error
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Schedule, parse_schedule
 from ..runtime.tasks.constrained import COLOURING, LUMA, UPSCALING, inpainting
 from ..runtime.tasks.size import relative_side
@@ -25,7 +25,10 @@ from .task_measures import Report, asked, frechet, say
 TUNED_INPAINTING = (1.2, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2)
 TUNED_UPSCALING = (0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)
 TUNED_COLOURING = (0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05)
-CHROMA, HUE = 0.2, 0.05  # where an original counts as coloured (max - min of R, G, B in [0, 1]); how far a hue may be off, in turns
+CHROMA, HUE = (
+    0.2,
+    0.05,
+)  # where an original counts as coloured (max - min of R, G, B in [0, 1]); how far a hue may be off, in turns
 
 
 def loop(levels: Sequence[float]) -> Schedule:
@@ -74,7 +77,12 @@ class Filling:
 def holes(height: int, width: int) -> dict[str, np.ndarray]:
     """bool [H, W] by name, True where unknown."""
     rows, columns = np.indices((height, width))
-    inner = (rows >= height // 4) & (rows < height - height // 4) & (columns >= width // 4) & (columns < width - width // 4)
+    inner = (
+        (rows >= height // 4)
+        & (rows < height - height // 4)
+        & (columns >= width // 4)
+        & (columns < width - width // 4)
+    )
     return {"bottom half": rows >= height // 2, "middle": inner, "left half": columns < width // 2}
 
 
@@ -130,7 +138,9 @@ def enlarge(small: np.ndarray, factor: int, resampling: Image.Resampling) -> np.
     """Pillow's resizing in float32, clipped to [-1, 1]."""
     n, c, h, w = small.shape
     size = (w * factor, h * factor)
-    planes = [np.asarray(Image.fromarray(plane).resize(size, resampling)) for plane in small.reshape(n * c, h, w)]
+    planes = [
+        np.asarray(Image.fromarray(plane).resize(size, resampling)) for plane in small.reshape(n * c, h, w)
+    ]
     return np.clip(np.stack(planes), -1, 1).reshape(n, c, h * factor, w * factor)
 
 
@@ -146,9 +156,13 @@ def measure_upscaling(
     """Nearest neighbours, bicubic enlargement, and every schedule, by default those of `methods`."""
     small = shrink(images, factor)
     kinds = {"nearest neighbour": Image.Resampling.NEAREST, "bicubic": Image.Resampling.BICUBIC}
-    results: list[tuple[str, Schedule | None, np.ndarray]] = [(name, None, enlarge(small, factor, kind)) for name, kind in kinds.items()]
+    results: list[tuple[str, Schedule | None, np.ndarray]] = [
+        (name, None, enlarge(small, factor, kind)) for name, kind in kinds.items()
+    ]
     for name, schedule in (schedules or methods(UPSCALING, TUNED_UPSCALING)).items():
-        results.append((name, schedule, bcm.upscale(small, schedule=schedule, seed=seed, labels=asked(bcm, labels))))
+        results.append(
+            (name, schedule, bcm.upscale(small, schedule=schedule, seed=seed, labels=asked(bcm, labels)))
+        )
     return [
         Enlarged(
             name,
@@ -193,7 +207,9 @@ def measure_colouring(
     grey = to_grey(images)
     results: list[tuple[str, Schedule | None, np.ndarray]] = [("left grey", None, np.repeat(grey, 3, axis=1))]
     for name, schedule in (schedules or methods(COLOURING, TUNED_COLOURING)).items():
-        results.append((name, schedule, bcm.colorize(grey, schedule=schedule, seed=seed, labels=asked(bcm, labels))))
+        results.append(
+            (name, schedule, bcm.colorize(grey, schedule=schedule, seed=seed, labels=asked(bcm, labels)))
+        )
     return [
         Coloured(
             name,

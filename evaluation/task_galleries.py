@@ -40,7 +40,9 @@ def restoration(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: i
     return _gallery("Restoration", rows, "At the default strength, whatever the damage.")
 
 
-def purification(bcm: BCM, classifier: Classifier, images: np.ndarray, labels: np.ndarray, seed: int) -> Gallery:
+def purification(
+    bcm: BCM, classifier: Classifier, images: np.ndarray, labels: np.ndarray, seed: int
+) -> Gallery:
     """Raises MissingExtraError without the toolbox that attacks."""
     few, of = images[:PICTURES], labels[:PICTURES]
     attacked = square_attack(classifier, few, of, SHOWN_BUDGET, QUERIES, seed)
@@ -75,14 +77,21 @@ def _pairs(labels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     same = [(m[0], m[1]) for m in members if len(m) > 1][:PAIRS]
     other = [(m[0], n[0]) for m, n in pairwise(members)][:PAIRS]
     named = {"Interpolation within a class": same, "Interpolation between classes": other}
-    return {title: (np.array([a for a, _ in pairs], int), np.array([b for _, b in pairs], int)) for title, pairs in named.items()}
+    return {
+        title: (np.array([a for a, _ in pairs], int), np.array([b for _, b in pairs], int))
+        for title, pairs in named.items()
+    }
 
 
 def variations(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
     few, of = _few(bcm, images, labels)
     rows = {"original": few}
-    rows |= {f"strength {s:g}": bcm.variations(few, 1, strength=s, seed=seed, labels=of)[:, 0] for s in VARYING}
-    return _gallery("Variations", rows, "One variation of each image, turned towards the same noise at every strength.")
+    rows |= {
+        f"strength {s:g}": bcm.variations(few, 1, strength=s, seed=seed, labels=of)[:, 0] for s in VARYING
+    }
+    return _gallery(
+        "Variations", rows, "One variation of each image, turned towards the same noise at every strength."
+    )
 
 
 def upscaling(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int, factor: int) -> Gallery:
@@ -100,7 +109,11 @@ def upscaling(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int
 def colouring(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
     few, of = _few(bcm, images, labels)
     grey = to_grey(few)
-    rows = {"original": few, "grey": np.repeat(grey, 3, axis=1), "coloured": bcm.colorize(grey, seed=seed, labels=of)}
+    rows = {
+        "original": few,
+        "grey": np.repeat(grey, 3, axis=1),
+        "coloured": bcm.colorize(grey, seed=seed, labels=of),
+    }
     return _gallery("Colourisation", rows)
 
 
@@ -122,4 +135,10 @@ def _few(bcm: BCM, images: np.ndarray, labels: np.ndarray | None) -> tuple[np.nd
 
 def _gallery(title: str, rows: dict[str, np.ndarray], note: str = "") -> Gallery:
     """Rows of equally many images, each with its name."""
-    return Gallery(title, np.concatenate(list(rows.values())).astype(np.float32), len(next(iter(rows.values()))), list(rows), note)
+    return Gallery(
+        title,
+        np.concatenate(list(rows.values())).astype(np.float32),
+        len(next(iter(rows.values()))),
+        list(rows),
+        note,
+    )

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import LabelError
-from ..runtime.images import mean_squared_error
 from ..runtime.pipeline import BCM
+from ..runtime.pixels import mean_squared_error
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Schedule, parse_schedule
 from ..runtime.tasks.restoration import LEVEL
 from .attack import square_attack
@@ -94,7 +94,9 @@ def measure_restoration(
             for strength in strengths:
                 schedule = parse_schedule(program.format(strength))
                 restored = bcm.restore(degraded, schedule=schedule, seed=seed, labels=asked(bcm, labels))
-                found.append(Restored(degradation.name, strength, schedule, *_likeness(judge, images, restored)))
+                found.append(
+                    Restored(degradation.name, strength, schedule, *_likeness(judge, images, restored))
+                )
     return found
 
 
@@ -134,14 +136,18 @@ def measure_purification(
     LabelError without a classifier."""
     classifier, found = judge.classifier, []
     if classifier is None:
-        raise LabelError("an attack needs a classifier to mislead, and this judge has none: its data has no labels")
+        raise LabelError(
+            "an attack needs a classifier to mislead, and this judge has none: its data has no labels"
+        )
     for budget in budgets:
         say(report, f"purification: budget {budget:g}")
         attacked = square_attack(classifier, images, labels, budget, queries, seed)
         guessed = None if bcm.num_classes is None else bcm.guess_labels(attacked, seed=seed)
 
         def right(strength: float, given: np.ndarray | None, x: np.ndarray = attacked) -> float:
-            return _right(classifier.predict(bcm.restore(x, strength=strength, seed=seed, labels=given)), labels)
+            return _right(
+                classifier.predict(bcm.restore(x, strength=strength, seed=seed, labels=given)), labels
+            )
 
         found.append(
             Purified(
@@ -173,14 +179,27 @@ class Varied:
 
 
 def measure_variations(
-    bcm: BCM, judge: Judge, images: np.ndarray, labels: np.ndarray | None, seed: int, strengths: Sequence[float] = VARYING
+    bcm: BCM,
+    judge: Judge,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    seed: int,
+    strengths: Sequence[float] = VARYING,
 ) -> list[Varied]:
     """One variation of every image at every strength."""
     found = []
     for strength in strengths:
         varied = bcm.variations(images, 1, strength=strength, seed=seed, labels=asked(bcm, labels))[:, 0]
-        agreement = None if labels is None or judge.classifier is None else _right(judge.classifier.predict(varied), labels)
-        found.append(Varied(strength, float(mean_squared_error(varied, images).mean()), frechet(judge, varied), agreement))
+        agreement = (
+            None
+            if labels is None or judge.classifier is None
+            else _right(judge.classifier.predict(varied), labels)
+        )
+        found.append(
+            Varied(
+                strength, float(mean_squared_error(varied, images).mean()), frechet(judge, varied), agreement
+            )
+        )
     return found
 
 
@@ -197,7 +216,9 @@ class Reconstruction:
     by_pixel: np.ndarray
 
 
-def measure_reconstruction(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> list[Reconstruction]:
+def measure_reconstruction(
+    bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int
+) -> list[Reconstruction]:
     """Every inversion among the model's schedules, and one step back; fewest network calls first."""
     programs = {name: bcm.schedule(name) for name in bcm.schedules}
     found = []

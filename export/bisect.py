@@ -19,10 +19,10 @@ from ..calibration.ranges import FP16_MAX
 from ..errors import ParityError
 from ..runtime.backends import CHECKING, open_backend
 from ..runtime.backends.base import Backend, graph_inputs
-from ..runtime.bundle import Bundle
 from ..runtime.chain import play
-from ..runtime.parity import Recording, compare
+from ..runtime.checks.parity import Recording, compare
 from ..runtime.schedule import Move, parse_schedule
+from ..runtime.storage.bundle import Bundle
 from .layer_errors import QUANTISERS, LayerError, compare_layers, relative_l2
 
 GROWING = 3  # layers named for what they add to the error
@@ -99,13 +99,21 @@ def first_stray_layer(bundle: Bundle, precision: str, recording: Recording, boun
         return None
     alone = call.error > bound
     path = bundle.graphs(precision)[call.move.graph]
-    for rows in (slice(call.row, call.row + 1), slice(None)):  # one sample is enough, unless what is wrong needs several
-        layers, output = compare_layers(bundle, precision, call.move.graph, {name: values[rows] for name, values in call.feed.items()})
+    for rows in (
+        slice(call.row, call.row + 1),
+        slice(None),
+    ):  # one sample is enough, unless what is wrong needs several
+        layers, output = compare_layers(
+            bundle, precision, call.move.graph, {name: values[rows] for name, values in call.feed.items()}
+        )
         tolerance = bound if alone else min(bound, layers[-1].error)
         strays = [one for one in layers if one.error >= tolerance > 0]
         if strays:
             first = next((one for one in strays if math.isinf(one.error)), strays[0])
-            growing = sorted((one for one in layers if one.before < one.error < math.inf), key=lambda one: one.before - one.error)
+            growing = sorted(
+                (one for one in layers if one.before < one.error < math.inf),
+                key=lambda one: one.before - one.error,
+            )
             hint = _hint(precision, first, growing)
             where = (precision, path.name, call.schedule, str(call.move), alone)
             return Stray(*where, call.error, tolerance, first, growing[:GROWING], hint)
@@ -122,7 +130,9 @@ class _Recorded:
         self.calls: list[_Call] = []
         self._candidate, self._schedule, self._states = candidate, schedule, states
 
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         truth = self._states[len(self.calls)]
         state = self._candidate.play_move(x, noise, move, labels)
         row = int(np.argmax([relative_l2(one, other) for one, other in zip(state, truth, strict=True)]))
@@ -139,7 +149,13 @@ def _first_stray_call(candidate: Backend, recording: Recording, bound: float) ->
     calls: list[_Call] = []
     for text, states in recording.states.items():
         schedule, recorded = parse_schedule(text), _Recorded(candidate, text, states)
-        play(schedule, recorded, recording.seeds, recording.labels, recording.images if schedule.from_image else None)
+        play(
+            schedule,
+            recorded,
+            recording.seeds,
+            recording.labels,
+            recording.images if schedule.from_image else None,
+        )
         calls += recorded.calls
         if stray := next((call for call in recorded.calls if call.error > bound), None):
             return stray
@@ -156,7 +172,9 @@ def _hint(precision: str, first: LayerError, growing: Sequence[LayerError]) -> s
     if precision == "fp32":
         return "what this layer computes is not what torch does: see its function in export/network_graph.py, and its weights in the graph"
     if precision == "int8":
-        layer = next((one.layer for one in (first, *growing) if one.operator in ("Conv", *QUANTISERS)), first.layer)
+        layer = next(
+            (one.layer for one in (first, *growing) if one.operator in ("Conv", *QUANTISERS)), first.layer
+        )
         return f'keep {layer} in float32: add it to "kept" in a copy of calibration.json, and calibrate with --calibration COPY'
     return f"keep {first.layer} in float32, or export fp32; if nothing but this layer strays, look at its weights"
 
@@ -164,5 +182,11 @@ def _hint(precision: str, first: LayerError, growing: Sequence[LayerError]) -> s
 def _nothing_to_blame(path: Path, call: _Call, vanished: bool) -> ParityError:
     what = f"{path}: {call.move} of {call.schedule!r} strays by a relative L2 of {call.error:.1e}, but no layer does. "
     if vanished:
-        return ParityError(f"{what}With every tensor visible the error is gone, so it comes from an optimisation that joins layers", [])
-    return ParityError(f"{what}The reference strays from the recording as well: the weights are not those that were recorded", [])
+        return ParityError(
+            f"{what}With every tensor visible the error is gone, so it comes from an optimisation that joins layers",
+            [],
+        )
+    return ParityError(
+        f"{what}The reference strays from the recording as well: the weights are not those that were recorded",
+        [],
+    )

@@ -19,17 +19,11 @@ from ..errors import CheckpointError
 from ..model.checkpoint import Checkpoint
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
-from ..runtime.bundle import GOLDEN, MANIFEST, Bundle, Manifest, describe_files
-from ..runtime.files import replacing
-from ..runtime.parity import (
-    BOUNDS,
-    MoveError,
-    batches_to_check,
-    programs_to_check,
-    record,
-    save_recording,
-)
+from ..runtime.accuracy import BOUNDS
+from ..runtime.checks.parity import MoveError, batches_to_check, programs_to_check, record, save_recording
 from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule
+from ..runtime.storage.bundle import GOLDEN, MANIFEST, Bundle, Manifest, describe_files
+from ..runtime.storage.files import replacing
 from .graphs import TYPES, graph_names, weights_name, write_graphs
 from .quantise import FILES, Quantisation, calibrate, quantise, seeds_for
 from .verification import verified
@@ -89,7 +83,9 @@ class ExportPlan:
         return [*names, CALIBRATION] if "int8" in self.precisions else names
 
 
-def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda line: None) -> dict[str, list[MoveError]]:
+def export(
+    plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda line: None
+) -> dict[str, list[MoveError]]:
     """Write the bundle; returns precision → what verification measured (without those that nothing here can compute).
 
     Raises ParityError, and publishes nothing, if graphs stray further than the bound of their precision.
@@ -110,7 +106,9 @@ def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda lin
             for precision in plan.precisions:
                 bundle = Bundle(folder, manifest)
                 allowed = precision == "int8" and plan.allow_inaccurate
-                manifest, errors[precision] = verified(bundle, precision, recording, plan.batches, BOUNDS[precision], allowed, report)
+                manifest, errors[precision] = verified(
+                    bundle, precision, recording, plan.batches, BOUNDS[precision], allowed, report
+                )
         if "fp32" not in plan.precisions:  # it was there to calibrate on
             for name in (*graph_names("fp32").values(), weights_name("fp32")):
                 (folder / name).unlink(missing_ok=True)
@@ -123,20 +121,39 @@ def export(plan: ExportPlan, checkpoint_sha256: str, report: Report = lambda lin
     return {precision: measured for precision, measured in errors.items() if measured}
 
 
-def _write_float_graphs(plan: ExportPlan, model: ConsistencyModel, folder: Path, checkpoint_sha256: str, report: Report) -> Bundle:
+def _write_float_graphs(
+    plan: ExportPlan, model: ConsistencyModel, folder: Path, checkpoint_sha256: str, report: Report
+) -> Bundle:
     wanted = [p for p in TYPES if p in plan.precisions or (p == "fp32" and "int8" in plan.precisions)]
     graphs = {}
     for precision in wanted:
         started = time.perf_counter()
         graphs[precision] = write_graphs(model, folder, precision, plan.opset)
-        size = sum((folder / name).stat().st_size for name in (*graphs[precision].values(), weights_name(precision))) / 1e6
-        report(f"{precision}: forward and inverse, {size:.1f} MB, written and checked in {time.perf_counter() - started:.1f} s")
+        size = (
+            sum(
+                (folder / name).stat().st_size
+                for name in (*graphs[precision].values(), weights_name(precision))
+            )
+            / 1e6
+        )
+        report(
+            f"{precision}: forward and inverse, {size:.1f} MB, written and checked in {time.perf_counter() - started:.1f} s"
+        )
     provenance = {
-        "checkpoint": {"name": plan.checkpoint.name, "sha256": checkpoint_sha256, **plan.checkpoint.provenance},
+        "checkpoint": {
+            "name": plan.checkpoint.name,
+            "sha256": checkpoint_sha256,
+            **plan.checkpoint.provenance,
+        },
         "opset": plan.opset,
-        "versions": {"bcm-edge": __version__, **{library.__name__: library.__version__ for library in (torch, onnx, onnxruntime, np)}},
+        "versions": {
+            "bcm-edge": __version__,
+            **{library.__name__: library.__version__ for library in (torch, onnx, onnxruntime, np)},
+        },
     }
-    return Bundle(folder, Manifest(plan.checkpoint.facts, graphs, plan.schedules, describe_files(folder), provenance))
+    return Bundle(
+        folder, Manifest(plan.checkpoint.facts, graphs, plan.schedules, describe_files(folder), provenance)
+    )
 
 
 def _add_int8(plan: ExportPlan, bundle: Bundle, report: Report) -> Bundle:

@@ -18,13 +18,17 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ..errors import ParityError, ScheduleError
-from ..runtime.bundle import Bundle
 from ..runtime.chain import play
 from ..runtime.noise import INVERSION_DRAW, START_DRAW, standard_normal
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Inject, Move, Schedule, parse_schedule
+from ..runtime.storage.bundle import Bundle
 
 MOST_MOVES = 8
-FUSED_BOUNDS = {"fp32": 1e-5, "fp16": 1e-3, "int8": 1e-3}  # relative L2: the same operations, which ONNX Runtime may fuse differently
+FUSED_BOUNDS = {
+    "fp32": 1e-5,
+    "fp16": 1e-3,
+    "int8": 1e-3,
+}  # relative L2: the same operations, which ONNX Runtime may fuse differently
 ONE_STEP = parse_schedule("80>0.002")
 
 
@@ -34,17 +38,25 @@ def fused_graph(bundle: Bundle, precision: str, schedule: Schedule) -> ModelProt
     Raises ScheduleError for more than 8 moves, or a schedule that neither generates nor inverts.
     """
     check_fuses(schedule)
-    graphs = {direction: onnx.load(path, load_external_data=False) for direction, path in bundle.graphs(precision).items()}
+    graphs = {
+        direction: onnx.load(path, load_external_data=False)
+        for direction, path in bundle.graphs(precision).items()
+    }
     fusing = _Fusing(graphs)
     fusing.play(schedule)
     model = bundle.manifest.model
     image = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", *model.sample_shape])
     label = helper.make_tensor_type_proto(TensorProto.INT64, ["N"])
-    inputs = [helper.make_value_info(name, label if name == "label" else image) for name in fused_inputs(schedule, model.num_classes)]
+    inputs = [
+        helper.make_value_info(name, label if name == "label" else image)
+        for name in fused_inputs(schedule, model.num_classes)
+    ]
     result = helper.make_value_info(fused_output(schedule), image)
     graph = helper.make_graph(fusing.nodes, "schedule", inputs, [result], list(fusing.initializers.values()))
     first = graphs["forward"]
-    fused = helper.make_model(graph, producer_name="bcm_edge", opset_imports=first.opset_import, ir_version=first.ir_version)
+    fused = helper.make_model(
+        graph, producer_name="bcm_edge", opset_imports=first.opset_import, ir_version=first.ir_version
+    )
     helper.set_model_props(fused, {"bcm_edge.schedule": str(schedule)})
     return fused
 
@@ -52,10 +64,14 @@ def fused_graph(bundle: Bundle, precision: str, schedule: Schedule) -> ModelProt
 def check_fuses(schedule: Schedule) -> None:
     """Raise ScheduleError for a schedule that does not fit into one graph."""
     if schedule.nfe > MOST_MOVES:
-        raise ScheduleError(f"schedule {str(schedule)!r} has {schedule.nfe} moves; one graph takes up to {MOST_MOVES}")
+        raise ScheduleError(
+            f"schedule {str(schedule)!r} has {schedule.nfe} moves; one graph takes up to {MOST_MOVES}"
+        )
     generates = not schedule.from_image and (schedule.start, schedule.end) == (SIGMA_MAX, SIGMA_MIN)
     if not generates and not (schedule.from_image and schedule.end == SIGMA_MAX):
-        raise ScheduleError(f"schedule {str(schedule)!r} neither generates (from 80 to 0.002) nor inverts (from an image to 80)")
+        raise ScheduleError(
+            f"schedule {str(schedule)!r} neither generates (from 80 to 0.002) nor inverts (from an image to 80)"
+        )
 
 
 def fused_inputs(schedule: Schedule, num_classes: int | None) -> list[str]:
@@ -72,10 +88,14 @@ def fused_output(schedule: Schedule) -> str:
     return "latent" if schedule.from_image else "image"
 
 
-def fused_noises(schedule: Schedule, seeds: Sequence[int], sample_shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+def fused_noises(
+    schedule: Schedule, seeds: Sequence[int], sample_shape: tuple[int, int, int]
+) -> dict[str, np.ndarray]:
     """The noises with which the graph makes what the chain makes of these seeds: name → float32 [N, C, H, W]."""
     draws = [INVERSION_DRAW if schedule.from_image else START_DRAW]
-    draws += [START_DRAW + i for i in range(1, sum(isinstance(step, Inject) for step in schedule.steps[1:]) + 1)]
+    draws += [
+        START_DRAW + i for i in range(1, sum(isinstance(step, Inject) for step in schedule.steps[1:]) + 1)
+    ]
     return {f"noise_{i}": standard_normal(seeds, sample_shape, draw) for i, draw in enumerate(draws)}
 
 
@@ -83,6 +103,7 @@ def check_fused(file: Path, bundle: Bundle, precision: str, schedule: Schedule) 
     """Raise ParityError unless ONNX Runtime makes of the graph what the chain makes of the bundle, for a few seeds. Precisions that it does
     not compute on a processor are not compared."""
     from ..runtime.backends import onnxruntime as ort
+    from ..runtime.backends.sessions import open_serialised
 
     if ort.unavailable(precision) is not None:
         return
@@ -93,12 +114,16 @@ def check_fused(file: Path, bundle: Bundle, precision: str, schedule: Schedule) 
     wanted = play(schedule, backend, seeds, labels, image)
     wanted = wanted / np.float32(SIGMA_MAX) if schedule.from_image else np.clip(wanted, -1, 1)
     given = {**fused_noises(schedule, seeds, model.sample_shape), "image": image, "label": labels}
-    session = ort.open_serialised(file.read_bytes(), file.parent)
-    found = np.asarray(session.run(None, {name: given[name] for name in fused_inputs(schedule, model.num_classes)})[0])
+    session = open_serialised(file.read_bytes(), file.parent)
+    found = np.asarray(
+        session.run(None, {name: given[name] for name in fused_inputs(schedule, model.num_classes)})[0]
+    )
     error = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
     if not error <= FUSED_BOUNDS[precision]:
         bound = f"bound {FUSED_BOUNDS[precision]:g}"
-        raise ParityError(f"{file}: the graph of {str(schedule)!r} differs from the chain by {error:.1e} ({bound})", [])
+        raise ParityError(
+            f"{file}: the graph of {str(schedule)!r} differs from the chain by {error:.1e} ({bound})", []
+        )
 
 
 class _Fusing:
@@ -112,7 +137,9 @@ class _Fusing:
     def play(self, schedule: Schedule) -> None:
         first = "image" if schedule.from_image else "noise_0"
         self._rows = self._op("Shape", first, at="rows", start=0, end=1)
-        state = first if schedule.from_image else self._op("Mul", first, self._number(schedule.start), at="start")
+        state = (
+            first if schedule.from_image else self._op("Mul", first, self._number(schedule.start), at="start")
+        )
         noises = iter(fused_inputs(schedule, None)[1:])
         added, moves = None, 0
         for step in schedule.steps:
@@ -136,13 +163,17 @@ class _Fusing:
             values |= {"x": state, "noise": added or self._zeros(state, at)}
         else:
             values["x"] = state if added is None else self._op("Add", state, added, at=f"{at}/add")
-        values |= {initializer.name: self._shared(initializer, move.graph) for initializer in graph.initializer}
+        values |= {
+            initializer.name: self._shared(initializer, move.graph) for initializer in graph.initializer
+        }
         outside = {"label", ""}
         for node in graph.node:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.name = f"{at}/{node.name}"
-            copy.input[:] = [values.get(name, name if name in outside else f"{at}/{name}") for name in node.input]
+            copy.input[:] = [
+                values.get(name, name if name in outside else f"{at}/{name}") for name in node.input
+            ]
             copy.output[:] = [name and f"{at}/{name}" for name in node.output]
             self.nodes.append(copy)
         return f"{at}/{graph.output[0].name}"

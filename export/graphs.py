@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..model.preconditioning import SIGMA_DATA, ConsistencyModel
-from ..runtime.bundle import DIRECTIONS
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
+from ..runtime.storage.bundle import DIRECTIONS
 from .network_graph import consistency_model
 from .weights import WeightsFile
 from .writer import BF16, FP16, FP32, GraphBuilder, Number
@@ -26,7 +26,9 @@ TYPES = {"fp32": FP32, "fp16": FP16, "bf16": BF16}
 BF16_OPSET = 22  # the first with bfloat16 convolutions
 
 
-def write_graphs(model: ConsistencyModel, folder: Path, precision: str = "fp32", opset: int = 18) -> dict[str, str]:
+def write_graphs(
+    model: ConsistencyModel, folder: Path, precision: str = "fp32", opset: int = 18
+) -> dict[str, str]:
     """Write the two graphs of a floating-point precision and their weights file; returns direction → file name.
 
     The types are in the graph: what computes in 16 bits and what stays float32 is in network_graph.py. Inputs and outputs are float32.
@@ -56,7 +58,9 @@ def _infix(precision: str) -> str:
     return "" if precision == "fp32" else f".{precision}"
 
 
-def _model_proto(model: ConsistencyModel, direction: str, weights: WeightsFile, compute: Number, opset: int) -> onnx.ModelProto:
+def _model_proto(
+    model: ConsistencyModel, direction: str, weights: WeightsFile, compute: Number, opset: int
+) -> onnx.ModelProto:
     image = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", *model.config.sample_shape])
     level = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N"])
     builder = GraphBuilder(weights, compute)
@@ -69,7 +73,14 @@ def _model_proto(model: ConsistencyModel, direction: str, weights: WeightsFile, 
         inputs["label"] = helper.make_tensor_type_proto(TensorProto.INT64, ["N"])
     result = consistency_model(builder, model, x, "t", "u", "label" if "label" in inputs else None)
     graph = builder.build(direction, inputs, {"x_u": image}, result)
-    proto = helper.make_model(graph, producer_name="bcm_edge", opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    facts = {"direction": direction, "levels": [SIGMA_MIN, SIGMA_MAX], "sigma_data": SIGMA_DATA, "config": model.config.to_json()}
+    proto = helper.make_model(
+        graph, producer_name="bcm_edge", opset_imports=[helper.make_opsetid("", opset)], ir_version=10
+    )
+    facts = {
+        "direction": direction,
+        "levels": [SIGMA_MIN, SIGMA_MAX],
+        "sigma_data": SIGMA_DATA,
+        "config": model.config.to_json(),
+    }
     helper.set_model_props(proto, {f"bcm_edge.{key}": json.dumps(value) for key, value in facts.items()})
     return proto

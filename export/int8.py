@@ -21,17 +21,24 @@ from onnxruntime.quantization.quant_utils import add_infer_metadata
 
 from ..calibration.ranges import Calibration
 from ..errors import CalibrationError
-from ..runtime.bundle import Bundle
+from ..runtime.storage.bundle import Bundle
 from .graphs import graph_names, weights_name
 from .weights import WeightsFile
 
-OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "DedicatedQDQPair": True}
+OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "DedicatedQDQPair": True,
+}
 Error = Callable[[Collection[str]], float]
 
 _INLINE = 1024  # bytes: smaller tensors (constants, scalar scales, which differ between the directions) stay in the graph
 
 
-def write_int8_graphs(bundle: Bundle, calibration: Calibration, kept: Collection[str], folder: Path) -> dict[str, str]:
+def write_int8_graphs(
+    bundle: Bundle, calibration: Calibration, kept: Collection[str], folder: Path
+) -> dict[str, str]:
     """Write the pair of int8 graphs and their weights file; returns direction → file name.
 
     kept: layers (as `layers` names them) that stay float32. Raises CalibrationError if the calibration is of another model, or
@@ -39,9 +46,13 @@ def write_int8_graphs(bundle: Bundle, calibration: Calibration, kept: Collection
     """
     convolutions = layers(bundle)
     if unknown := sorted(set(kept) - set(convolutions)):
-        raise CalibrationError(f"{unknown[0]} is to be kept in float32, but is no convolution of this network")
+        raise CalibrationError(
+            f"{unknown[0]} is to be kept in float32, but is no convolution of this network"
+        )
     if set(kept) == set(convolutions):
-        raise CalibrationError("every convolution is to be kept in float32, which would be an int8 graph in name only")
+        raise CalibrationError(
+            "every convolution is to be kept in float32, which would be an int8 graph in name only"
+        )
     names = graph_names("int8")
     with WeightsFile(folder / weights_name("int8")) as weights:
         for direction, graph in bundle.graphs("fp32").items():
@@ -53,12 +64,16 @@ def write_int8_graphs(bundle: Bundle, calibration: Calibration, kept: Collection
     return names
 
 
-def quantised(bundle: Bundle, calibration: Calibration, kept: Collection[str], direction: str) -> onnx.ModelProto:
+def quantised(
+    bundle: Bundle, calibration: Calibration, kept: Collection[str], direction: str
+) -> onnx.ModelProto:
     """One int8 graph. 8-bit weights are inside; all others are where they were, in the bundle's float32 weights file."""
     calibration.check_fits(bundle)
     graph, ranges = bundle.graphs("fp32")[direction], calibration.ranges[direction]
     proto = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
-    add_infer_metadata(proto)  # says that shapes are there; the quantizer would write everything to disk to infer them
+    add_infer_metadata(
+        proto
+    )  # says that shapes are there; the quantizer would write everything to disk to infer them
     chosen = [node for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in kept]
     if missing := {name for node in chosen for name in (node.input[0], node.output[0])} - set(ranges):
         raise CalibrationError(f"this calibration has no range for {min(missing)} of the {direction} graph")
@@ -66,10 +81,17 @@ def quantised(bundle: Bundle, calibration: Calibration, kept: Collection[str], d
     for tensor in proto.graph.initializer:
         if tensor.name in weights:
             _fetch(tensor, graph.parent)
-    known = TensorsData(CalibrationMethod.MinMax, {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()})
+    known = TensorsData(
+        CalibrationMethod.MinMax,
+        {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
+    )
     names = [node.name for node in chosen]
-    quantizer = QDQQuantizer(proto, True, False, QuantType.QInt8, QuantType.QInt8, known, names, [], ["Conv"], dict(OPTIONS))
-    logging.disable(logging.WARNING)  # it warns once per bias that the bias is not quantised, which is what the options ask for
+    quantizer = QDQQuantizer(
+        proto, True, False, QuantType.QInt8, QuantType.QInt8, known, names, [], ["Conv"], dict(OPTIONS)
+    )
+    logging.disable(
+        logging.WARNING
+    )  # it warns once per bias that the bias is not quantised, which is what the options ask for
     try:
         quantizer.quantize_model()
     finally:
@@ -145,9 +167,15 @@ def _move_weights(proto: onnx.ModelProto, folder: Path, weights: WeightsFile) ->
     """Put large tensors into the file that both directions share; equal names hold equal values there."""
     for index, tensor in enumerate(proto.graph.initializer):
         _fetch(tensor, folder)
-        raw = np.frombuffer(tensor.raw_data, np.uint8) if tensor.HasField("raw_data") else onnx.numpy_helper.to_array(tensor)
+        raw = (
+            np.frombuffer(tensor.raw_data, np.uint8)
+            if tensor.HasField("raw_data")
+            else onnx.numpy_helper.to_array(tensor)
+        )
         if raw.nbytes >= _INLINE:
-            proto.graph.initializer[index].CopyFrom(weights.add(tensor.name, raw, tensor.dims, tensor.data_type))
+            proto.graph.initializer[index].CopyFrom(
+                weights.add(tensor.name, raw, tensor.dims, tensor.data_type)
+            )
 
 
 def _fetch(tensor: onnx.TensorProto, folder: Path) -> None:

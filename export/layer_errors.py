@@ -29,12 +29,12 @@ from polygraphy.logger import G_LOGGER
 
 from ..errors import BackendError, BcmError, MissingExtraError
 from ..runtime.backends import CHECKING
-from ..runtime.backends.base import first_line
-from ..runtime.backends.onnxruntime import open_serialised
+from ..runtime.backends.sessions import open_serialised
 from ..runtime.backends.typed import spelled_out
-from ..runtime.bundle import Bundle
-from ..runtime.doctor import missing_modules
-from ..runtime.install_hints import install_line
+from ..runtime.checks.doctor import missing_modules
+from ..runtime.machine.install_hints import install_line
+from ..runtime.storage.bundle import Bundle
+from ..runtime.wording import first_line
 
 if TYPE_CHECKING:
     from ..model.preconditioning import ConsistencyModel
@@ -57,7 +57,9 @@ class LayerError:
     largest: float
 
 
-def compare_layers(bundle: Bundle, precision: str, direction: str, feed: dict[str, np.ndarray]) -> tuple[list[LayerError], np.ndarray]:
+def compare_layers(
+    bundle: Bundle, precision: str, direction: str, feed: dict[str, np.ndarray]
+) -> tuple[list[LayerError], np.ndarray]:
     """(what every node of the candidate's graph adds to the error, in the graph's order, the output last; the candidate's output)."""
     path = bundle.graphs(precision)[direction]
     graph, measure = _Graph(onnx.load(path, load_external_data=False).graph), _Measure()
@@ -81,7 +83,7 @@ def compare_layers(bundle: Bundle, precision: str, direction: str, feed: dict[st
 
 
 def relative_l2(values: np.ndarray, truth: np.ndarray) -> float:
-    """As in runtime/parity.py; infinite where a value is not finite."""
+    """As in runtime/checks/parity.py; infinite where a value is not finite."""
     if not np.isfinite(values).all():
         return math.inf
     norm = float(np.linalg.norm(truth.astype(np.float64)))
@@ -115,7 +117,9 @@ class _Graph:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         output = graph.output[0].name
-        self._nodes = sorted(graph.node, key=lambda node: output in node.output)  # stable: the graph's order, with the output last
+        self._nodes = sorted(
+            graph.node, key=lambda node: output in node.output
+        )  # stable: the graph's order, with the output last
         self._maker = {name: node for node in self._nodes for name in node.output}
         self._users = {name: node for node in reversed(self._nodes) for name in node.input}
 
@@ -139,11 +143,15 @@ class _Graph:
 
     def modules(self, chunk: Iterable[str]) -> dict[str, str]:
         """Tensor → path of the torch module that gives it ("" is the model). Blocks end with the last addition at their path."""
-        last_add = {node.name.rpartition("/")[0]: node.output[0] for node in self._nodes if node.op_type == "Add"}
+        last_add = {
+            node.name.rpartition("/")[0]: node.output[0] for node in self._nodes if node.op_type == "Add"
+        }
         found = {}
         for name in chunk:
             path, _, operator = self._maker[name].name.rpartition("/")
-            ends = operator in ("Conv", "Gemm") or last_add.get(path) == name  # of a GroupNorm the one addition there is
+            ends = (
+                operator in ("Conv", "Gemm") or last_add.get(path) == name
+            )  # of a GroupNorm the one addition there is
             if ends and path not in ("preconditioning", "noise", "label_emb"):
                 found[name] = path
         return {**found, "x_u": ""}
@@ -170,7 +178,9 @@ class _Graph:
 class _TorchRunner(BaseRunner):
     """The torch model, whose modules' outputs are watched by forward hooks. pairs: name of an output → module path."""
 
-    def __init__(self, bundle: Bundle, direction: str, pairs: dict[str, str], feed: dict[str, np.ndarray]) -> None:
+    def __init__(
+        self, bundle: Bundle, direction: str, pairs: dict[str, str], feed: dict[str, np.ndarray]
+    ) -> None:
         super().__init__(name="torch", prefix="torch")
         self._bundle, self._direction, self._feed = bundle, direction, feed
         self._paths = set(pairs.values())
@@ -185,7 +195,9 @@ class _TorchRunner(BaseRunner):
         outputs: dict[str, np.ndarray] = {}
         for path, module in model.network.named_modules():
             if path in self._paths and path:
-                module.register_forward_hook(lambda _m, _i, output, path=path: outputs.__setitem__(path + _SHOWN, output.numpy()))
+                module.register_forward_hook(
+                    lambda _m, _i, output, path=path: outputs.__setitem__(path + _SHOWN, output.numpy())
+                )
         inputs = {name: torch.from_numpy(values) for name, values in feed_dict.items()}
         state = inputs["x"] + inputs["noise"] if "noise" in inputs else inputs["x"]
         with torch.inference_mode():
@@ -197,7 +209,9 @@ class _TorchRunner(BaseRunner):
 def _restored(bundle: Bundle, direction: str) -> ConsistencyModel:
     """The torch model with the weights of the other direction's graph: those of one graph agree with it even where they are wrong."""
     if missing := missing_modules("export"):
-        raise MissingExtraError(f"bisecting fp32 compares with torch and needs {', '.join(missing)}; {install_line('export')}")
+        raise MissingExtraError(
+            f"bisecting fp32 compares with torch and needs {', '.join(missing)}; {install_line('export')}"
+        )
     from .restore import restored_model
 
     pair = bundle.manifest.graphs["fp32"]
@@ -212,7 +226,10 @@ def _session(path: Path, precision: str, names: Iterable[str]) -> Callable[[], o
         proto = onnx.load(path, load_external_data=False)
         if precision in CHECKING:
             proto = spelled_out(proto)
-        shown = [helper.make_node("Cast", [name], [name + _SHOWN], to=TensorProto.FLOAT) for name in dict.fromkeys(names)]
+        shown = [
+            helper.make_node("Cast", [name], [name + _SHOWN], to=TensorProto.FLOAT)
+            for name in dict.fromkeys(names)
+        ]
         proto.graph.node.extend(shown)
         marked = cast(onnx.ModelProto, ModifyOutputs(proto, outputs=[node.output[0] for node in shown])())
         return open_serialised(marked.SerializeToString(), path.parent)

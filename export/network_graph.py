@@ -33,7 +33,9 @@ class Feature:
     size: int
 
 
-def consistency_model(g: GraphBuilder, model: ConsistencyModel, x: str, t: str, u: str, label: str | None) -> str:
+def consistency_model(
+    g: GraphBuilder, model: ConsistencyModel, x: str, t: str, u: str, label: str | None
+) -> str:
     """f = c_skip x + c_out F(c_in x, τ(t), τ(u), label); the equations of model/preconditioning.py, in their order of rounding."""
     at = "preconditioning"
     sigma_d2 = g.constant(SIGMA_DATA**2)
@@ -52,7 +54,9 @@ def consistency_model(g: GraphBuilder, model: ConsistencyModel, x: str, t: str, 
 
 def unet(g: GraphBuilder, net: UNet, x: str, tau_t: str, tau_u: str, label: str | None) -> str:
     """F(x, τ(t), τ(u), label)."""
-    emb = silu(g, condition(g, net, tau_t, tau_u, label), "condition")  # every block begins with SiLU(emb): computed once
+    emb = silu(
+        g, condition(g, net, tau_t, tau_u, label), "condition"
+    )  # every block begins with SiLU(emb): computed once
     feature = Feature(x, net.config.in_channels, net.config.image_size)
     skips = []
     for index, stage_ in enumerate(net.input_blocks):
@@ -62,7 +66,13 @@ def unet(g: GraphBuilder, net: UNet, x: str, tau_t: str, tau_u: str, label: str 
     for index, stage_ in enumerate(net.output_blocks):
         skip = skips.pop()
         joined = g.op("Concat", feature.name, skip.name, at=f"output_blocks.{index}", axis=1)
-        feature = stage(g, stage_, Feature(joined, feature.channels + skip.channels, feature.size), emb, f"output_blocks.{index}")
+        feature = stage(
+            g,
+            stage_,
+            Feature(joined, feature.channels + skip.channels, feature.size),
+            emb,
+            f"output_blocks.{index}",
+        )
     norm, _, last = net.out
     patches = conv(g, last, norm_silu(g, norm, feature, "out.0"), "out.2").name
     p = net.config.patch_size
@@ -71,18 +81,33 @@ def unet(g: GraphBuilder, net: UNet, x: str, tau_t: str, tau_u: str, label: str 
 
 def condition(g: GraphBuilder, net: UNet, tau_t: str, tau_u: str, label: str | None) -> str:
     halves = []
-    for mlp, tau, at in ((net.time_embed, tau_t, "time_embed"), (net.time_embed_end, tau_u, "time_embed_end")):
+    for mlp, tau, at in (
+        (net.time_embed, tau_t, "time_embed"),
+        (net.time_embed_end, tau_u, "time_embed_end"),
+    ):
         hidden = linear(g, mlp[0], time_embedding(g, net.embedding, tau, at), f"{at}.0")
         halves.append(linear(g, mlp[2], silu(g, hidden, f"{at}.1"), f"{at}.2"))
-    emb = linear(g, net.time_embed_align, g.op("Concat", *halves, at="time_embed_align", axis=1), "time_embed_align")
+    emb = linear(
+        g, net.time_embed_align, g.op("Concat", *halves, at="time_embed_align", axis=1), "time_embed_align"
+    )
     if label is None:
         return emb
-    return g.op("Add", emb, g.op("Gather", g.weight("label_emb.weight", net.label_emb.weight), label, at="label_emb"), at="label_emb")
+    return g.op(
+        "Add",
+        emb,
+        g.op("Gather", g.weight("label_emb.weight", net.label_emb.weight), label, at="label_emb"),
+        at="label_emb",
+    )
 
 
 def time_embedding(g: GraphBuilder, module: TimeEmbedding, tau: str, at: str) -> str:
     column = g.op("Reshape", tau, g.constant([-1, 1], np.int64), at=at)
-    angles = g.op("Mul", column, g.weight("embedding.frequencies", module.frequencies, (1, len(module.frequencies))), at=at)
+    angles = g.op(
+        "Mul",
+        column,
+        g.weight("embedding.frequencies", module.frequencies, (1, len(module.frequencies))),
+        at=at,
+    )
     return g.op("Concat", g.op("Cos", angles, at=at), g.op("Sin", angles, at=at), at=at, axis=1)
 
 
@@ -139,7 +164,9 @@ def attention_block(g: GraphBuilder, block: AttentionBlock, x: Feature, at: str)
     q = g.op("Split", g.low(g.op("Div", qkv, divisor, at=at), at), at=at, outputs=3, axis=1, num_outputs=3)
     k, v = f"{q}:1", f"{q}:2"  # [N, heads, d, pixels] each
     logits = g.full(g.op("MatMul", g.op("Transpose", q, at=at, perm=[0, 1, 3, 2]), k, at=at), at)
-    weights = g.low(g.op("Softmax", g.op("Mul", logits, g.constant(1 / math.sqrt(d)), at=at), at=at, axis=3), at)
+    weights = g.low(
+        g.op("Softmax", g.op("Mul", logits, g.constant(1 / math.sqrt(d)), at=at), at=at, axis=3), at
+    )
     h = g.op("MatMul", v, g.op("Transpose", weights, at=at, perm=[0, 1, 3, 2]), at=at)
     h = g.op("Reshape", h, g.constant([0, x.channels, x.size, x.size], np.int64), at=at)
     projected = conv(g, block.proj_out, Feature(h, x.channels, x.size), f"{at}.proj_out")
@@ -150,10 +177,21 @@ def resample(g: GraphBuilder, x: Feature, direction: str | None, at: str) -> Fea
     """Nearest-neighbour ×2 ("up"), mean of 2×2 ("down"), or nothing."""
     if direction == "up":
         twice = g.constant([1, 1, 2, 2])
-        name = g.op("Resize", x.name, "", twice, at=at, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        name = g.op(
+            "Resize",
+            x.name,
+            "",
+            twice,
+            at=at,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
         return Feature(name, x.channels, 2 * x.size)
     if direction == "down":
-        return Feature(g.op("AveragePool", x.name, at=at, kernel_shape=[2, 2], strides=[2, 2]), x.channels, x.size // 2)
+        return Feature(
+            g.op("AveragePool", x.name, at=at, kernel_shape=[2, 2], strides=[2, 2]), x.channels, x.size // 2
+        )
     return x
 
 

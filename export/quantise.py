@@ -12,10 +12,11 @@ from ..calibration.ranges import CALIBRATION, Calibration, measure_ranges
 from ..calibration.trajectories import MINIMUM, Samples, generate_samples
 from ..errors import ParityError
 from ..runtime.backends import open_backend
-from ..runtime.backends.onnxruntime import OnnxRuntimeBackend, open_serialised
-from ..runtime.bundle import Bundle
-from ..runtime.parity import LARGE, Recording, compare, record
+from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ..runtime.backends.sessions import open_serialised
+from ..runtime.checks.parity import LARGE, Recording, compare, record
 from ..runtime.schedule import Schedule
+from ..runtime.storage.bundle import Bundle
 from .graphs import graph_names, weights_name
 from .int8 import choose_layers, layers, quantised, write_int8_graphs
 
@@ -41,7 +42,9 @@ def seeds_for(parameters: int) -> int:
     return 2 if parameters > LARGE else 8
 
 
-def calibrate(bundle: Bundle, samples: Samples | None, schedules: list[Schedule], report: Report) -> Calibration:
+def calibrate(
+    bundle: Bundle, samples: Samples | None, schedules: list[Schedule], report: Report
+) -> Calibration:
     """Ranges of every activation of the float32 graphs while the schedules play on samples, by default on images of the model's own."""
     if samples is None:
         backend = open_backend("auto", bundle, "fp32")
@@ -53,7 +56,9 @@ def calibrate(bundle: Bundle, samples: Samples | None, schedules: list[Schedule]
     return calibration
 
 
-def quantise(bundle: Bundle, calibration: Calibration, how: Quantisation, folder: Path, report: Report) -> Calibration:
+def quantise(
+    bundle: Bundle, calibration: Calibration, how: Quantisation, folder: Path, report: Report
+) -> Calibration:
     """Write the int8 pair, its weights and calibration.json to a folder; returns the calibration with the layers it keeps in float32.
 
     Layers are chosen where the calibration does not name them. Raises ParityError with the numbers if no choice meets the bound.
@@ -69,7 +74,9 @@ def _choose(bundle: Bundle, calibration: Calibration, how: Quantisation, report:
     reference = open_backend("onnxruntime", bundle, "fp32")
     recording = record(reference, how.schedules, how.seeds)
     # a large network has over a hundred layers to rank: one sample, and the reconstruction, which plays both directions
-    ranking = record(reference, how.schedules[-1:], 1) if bundle.manifest.model.parameters > LARGE else recording
+    ranking = (
+        record(reference, how.schedules[-1:], 1) if bundle.manifest.model.parameters > LARGE else recording
+    )
     reference.close()
     names = layers(bundle)
 

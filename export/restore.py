@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from ..errors import BundleError
 from ..model.config import NetworkConfig
 from ..model.preconditioning import ConsistencyModel
-from ..runtime.bundle import Bundle
+from ..runtime.storage.bundle import Bundle
 
 
 def restored_model(bundle: Bundle) -> ConsistencyModel:
@@ -19,7 +19,12 @@ def restored_model(bundle: Bundle) -> ConsistencyModel:
     model = ConsistencyModel(NetworkConfig.from_json(bundle.manifest.model.config))
     state = model.network.state_dict()
     if missing := sorted(set(state) - set(stored)):
-        raise BundleError(f"{bundle.path}: the fp32 graphs lack the weight {missing[0]}, so the torch model cannot be rebuilt")
-    values = {name: torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).reshape(state[name].shape) for name in state}
+        raise BundleError(
+            f"{bundle.path}: the fp32 graphs lack the weight {missing[0]}, so the torch model cannot be rebuilt"
+        )
+    values = {
+        name: torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).reshape(state[name].shape)
+        for name in state
+    }
     model.network.load_state_dict(values)
     return model.eval()

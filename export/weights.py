@@ -23,7 +23,9 @@ class WeightsFile:
     def __enter__(self) -> WeightsFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def add(self, name: str, values: np.ndarray, shape: Sequence[int], data_type: int) -> TensorProto:

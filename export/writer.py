@@ -76,11 +76,16 @@ class GraphBuilder:
         """A value of the type of computation in float32."""
         return value if self._compute is FP32 else self.op("Cast", value, at=at, to=TensorProto.FLOAT)
 
-    def build(self, name: str, inputs: dict[str, onnx.TypeProto], outputs: dict[str, onnx.TypeProto], result: str) -> onnx.GraphProto:
+    def build(
+        self, name: str, inputs: dict[str, onnx.TypeProto], outputs: dict[str, onnx.TypeProto], result: str
+    ) -> onnx.GraphProto:
         """The finished graph; the value `result`, computed by the last node, becomes its one output."""
         assert self._nodes[-1].output[0] == result
         (self._nodes[-1].output[0],) = outputs
-        ends = [[onnx.ValueInfoProto(name=value, type=kind) for value, kind in values.items()] for values in (inputs, outputs)]
+        ends = [
+            [onnx.ValueInfoProto(name=value, type=kind) for value, kind in values.items()]
+            for values in (inputs, outputs)
+        ]
         return helper.make_graph(self._nodes, name, ends[0], ends[1], list(self._initializers.values()))
 
     def _stored(self, name: str, tensor: Tensor, shape: tuple[int, ...], number: Number) -> str:
@@ -89,7 +94,9 @@ class GraphBuilder:
             if not torch.isfinite(rounded).all():
                 largest, limit = tensor.abs().max().item(), torch.finfo(number.torch).max
                 kind = str(number.torch).removeprefix("torch.")
-                raise CheckpointError(f"weight {name} reaches {largest:.3g}, but {kind} ends at {limit:.3g}; export another precision")
+                raise CheckpointError(
+                    f"weight {name} reaches {largest:.3g}, but {kind} ends at {limit:.3g}; export another precision"
+                )
             raw = rounded.contiguous().view(torch.uint8).numpy()
             self._initializers[name] = self._weights.add(name, raw, shape, number.onnx)
         return name

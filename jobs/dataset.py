@@ -16,16 +16,22 @@ from typing import Any
 import numpy as np
 
 from ..errors import BcmError, ImageError, InputError
-from ..runtime.arrays import array_shapes, read_arrays, save_npz
-from ..runtime.cache import sha256
 from ..runtime.classes import named_labels
-from ..runtime.files import check_regular, replacing
-from ..runtime.images import ValueRange, images_from_array
-from ..runtime.pictures import ignored_by_systems
+from ..runtime.pictures.formats import ignored_by_systems
+from ..runtime.pictures.images import images_from_array
+from ..runtime.pixels import ValueRange
+from ..runtime.storage.arrays import array_shapes, read_arrays, save_npz
+from ..runtime.storage.files import check_regular, replacing
+from ..runtime.storage.hashes import sha256
 from .tables import count_rows, read_rows, write_table
 
 SUFFIXES = (".npz", ".npy", ".parquet")
-NAMES = {"images": "image", "latents": "latent", "labels": "label", "seeds": "seed"}  # array → the column that may stand for it
+NAMES = {
+    "images": "image",
+    "latents": "latent",
+    "labels": "label",
+    "seeds": "seed",
+}  # array → the column that may stand for it
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[So
         raise ImageError(f"{dataset}: no shards in this folder (looked for {', '.join(SUFFIXES)})")
     sources = [_examine(file, task, sample_shape) for file in files]
     if all(source.problem for source in sources):
-        raise ImageError(sources[0].problem + (f" (and {len(files) - 1} other files cannot be used)" if files[1:] else ""))
+        raise ImageError(
+            sources[0].problem + (f" (and {len(files) - 1} other files cannot be used)" if files[1:] else "")
+        )
     return sources
 
 
@@ -86,7 +94,9 @@ def _examine(file: Path, task: str, sample_shape: tuple[int, int, int]) -> Sourc
     wrong = ""
     if not rows:
         wrong = f"{file}: has no rows"
-    elif task == "generate" and len(shapes.get("latents") or ()) > 1 and shapes["latents"][1:] != sample_shape:
+    elif (
+        task == "generate" and len(shapes.get("latents") or ()) > 1 and shapes["latents"][1:] != sample_shape
+    ):
         wrong = f"{file}: latents have shape {list(shapes['latents'])}, expected [N, {', '.join(map(str, sample_shape))}]"
     return Source(file.name, str(file.absolute()), size, digest, rows, tuple(shapes), wrong)
 
@@ -112,7 +122,9 @@ def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]], others: 
     wanted = ("latents", "seeds") if task == "generate" else ("images",)
     found = [shapes[name] for name in wanted if name in shapes]
     if not found:
-        raise ImageError(f"{file}: has no array `{'` or `'.join(wanted)}` (it has {', '.join(others) or 'no arrays'})")
+        raise ImageError(
+            f"{file}: has no array `{'` or `'.join(wanted)}` (it has {', '.join(others) or 'no arrays'})"
+        )
     if not found[0]:
         raise ImageError(f"{file}: {wanted[0]} is a lone number")
     rows = found[0][0]
@@ -123,7 +135,12 @@ def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]], others: 
 
 
 def read(
-    path: str, start: int, stop: int, task: str, sample_shape: tuple[int, int, int], value_range: ValueRange = None
+    path: str,
+    start: int,
+    stop: int,
+    task: str,
+    sample_shape: tuple[int, int, int],
+    value_range: ValueRange = None,
 ) -> dict[str, np.ndarray]:
     """Rows [start, stop) of a file: images or latents float32 [n, C, H, W], and labels (integers or class names) and seeds [n], as far as
     it has them.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import JobError, OutputError
-from ..runtime.files import replacing, sweep
+from ..runtime.storage.files import replacing, sweep
 from .dataset import Source
 
 JOB = "job.json"
@@ -73,9 +73,18 @@ def split(sources: Sequence[Source], job: Job) -> list[Shard]:
             own = Path(source.name).suffix.lower()
             suffix = f".{job.format}" if job.format else ".npz" if own == ".npy" else own
             starts = range(0, source.rows, job.rows)
-            names = [f"{Path(source.name).stem}{f'-{index:05d}' if len(starts) > 1 else ''}{suffix}" for index in range(len(starts))]
+            names = [
+                f"{Path(source.name).stem}{f'-{index:05d}' if len(starts) > 1 else ''}{suffix}"
+                for index in range(len(starts))
+            ]
             shards += [
-                Shard(name, source.path, start, min(start + job.rows, source.rows), first + start if first >= 0 else -1)
+                Shard(
+                    name,
+                    source.path,
+                    start,
+                    min(start + job.rows, source.rows),
+                    first + start if first >= 0 else -1,
+                )
                 for name, start in zip(names, starts, strict=True)
             ]
         first = first + source.rows if first >= 0 and source.rows >= 0 else -1
@@ -120,9 +129,15 @@ def _check_begun(output: Path, job: Job, sources: Sequence[Source], shards: Sequ
         return
     try:
         begun = json.loads(file.read_text())
-        schema, fields, files = begun["schema"], dict(begun["job"]), {facts["name"]: dict(facts) for facts in begun["files"]}
+        schema, fields, files = (
+            begun["schema"],
+            dict(begun["job"]),
+            {facts["name"]: dict(facts) for facts in begun["files"]},
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{file}: not a job's record ({type(error).__name__}: {error}); choose another folder") from error
+        raise JobError(
+            f"{file}: not a job's record ({type(error).__name__}: {error}); choose another folder"
+        ) from error
     if schema != SCHEMA:
         raise JobError(
             f"{output} holds a job of another version of bcm-edge (schema {schema}, this one has {SCHEMA}); choose another folder"
@@ -148,7 +163,9 @@ def _check_file(output: Path, begun: dict[str, Any], source: Source, shards: Seq
         return
     made = any((output / shard.name).exists() for shard in shards if shard.path == source.path)
     if made or begun.get("rows") not in (-1, source.rows):
-        raise JobError(f"{source.name} has changed since the job in {output} was begun; choose another folder for a new one")
+        raise JobError(
+            f"{source.name} has changed since the job in {output} was begun; choose another folder for a new one"
+        )
 
 
 def _short(value: Any) -> str:

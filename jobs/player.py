@@ -13,8 +13,8 @@ import numpy as np
 
 from ..errors import BcmError, BundleError, InputError
 from ..runtime.arguments import check_labels
-from ..runtime.images import SIGNED, parse_value_range
 from ..runtime.pipeline import BCM, load
+from ..runtime.pixels import SIGNED, parse_value_range
 from .dataset import read, write
 from .job import GUESS, TRIED, Job, Shard
 
@@ -44,10 +44,16 @@ class Player:
             self._problem = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard = Shard(**{name: type(default)(row[name]) for name, default in asdict(Shard("", "", 0, 0, 0)).items()})
+        shard = Shard(
+            **{name: type(default)(row[name]) for name, default in asdict(Shard("", "", 0, 0, 0)).items()}
+        )
         started = time.perf_counter()
         problem = self._problem or self._played(shard)
-        return asdict(Done(shard.name, 0 if problem else shard.stop - shard.start, time.perf_counter() - started, problem))
+        return asdict(
+            Done(
+                shard.name, 0 if problem else shard.stop - shard.start, time.perf_counter() - started, problem
+            )
+        )
 
     def _played(self, shard: Shard) -> str:
         """Write the shard's output if it is not there; returns why that cannot be, or ""."""
@@ -93,22 +99,42 @@ def play(bcm: BCM, job: Job, shard: Shard) -> dict[str, np.ndarray | None]:
     """
     n = shard.stop - shard.start
     value_range = parse_value_range(job.value_range) if job.value_range else None
-    given = read(shard.path, shard.start, shard.stop, job.task, bcm.sample_shape, value_range) if shard.path else {}
-    seeds = given["seeds"].tolist() if "seeds" in given else [job.seed + number for number in _numbers(shard, "seeds")]
+    given = (
+        read(shard.path, shard.start, shard.stop, job.task, bcm.sample_shape, value_range)
+        if shard.path
+        else {}
+    )
+    seeds = (
+        given["seeds"].tolist()
+        if "seeds" in given
+        else [job.seed + number for number in _numbers(shard, "seeds")]
+    )
     labels = _labels(bcm, job, shard, given, seeds)
     what, values = "images", given.get("images", np.empty(0))
     if job.task == "generate":
-        values = bcm.generate(n, schedule=job.schedule or "", seed=seeds, labels=labels, latents=given.get("latents"))
+        values = bcm.generate(
+            n, schedule=job.schedule or "", seed=seeds, labels=labels, latents=given.get("latents")
+        )
     elif job.task == "invert":
         what, values = "latents", bcm.invert(values, schedule=job.inversion or "", seed=seeds, labels=labels)
     elif job.task == "reconstruct":
-        values = bcm.reconstruct(values, inversion=job.inversion or "", schedule=job.schedule or "", seed=seeds, labels=labels)
+        values = bcm.reconstruct(
+            values, inversion=job.inversion or "", schedule=job.schedule or "", seed=seeds, labels=labels
+        )
     else:
-        values = bcm.restore(values, strength=job.strength or 0.0, schedule=job.schedule, seed=seeds, labels=labels)
-    return {what: values, "seeds": np.array(seeds, np.uint64), "labels": None if labels is None else np.asarray(labels, np.int64)}
+        values = bcm.restore(
+            values, strength=job.strength or 0.0, schedule=job.schedule, seed=seeds, labels=labels
+        )
+    return {
+        what: values,
+        "seeds": np.array(seeds, np.uint64),
+        "labels": None if labels is None else np.asarray(labels, np.int64),
+    }
 
 
-def _labels(bcm: BCM, job: Job, shard: Shard, given: dict[str, np.ndarray], seeds: list[int]) -> np.ndarray | list[int] | None:
+def _labels(
+    bcm: BCM, job: Job, shard: Shard, given: dict[str, np.ndarray], seeds: list[int]
+) -> np.ndarray | list[int] | None:
     if bcm.num_classes is None:
         return None
     if job.labels is None:
@@ -123,5 +149,7 @@ def _labels(bcm: BCM, job: Job, shard: Shard, given: dict[str, np.ndarray], seed
 def _numbers(shard: Shard, what: str) -> range:
     """The numbers of the shard's rows in the whole data set. Raises InputError."""
     if shard.first < 0:
-        raise InputError(f"{shard.path}: the numbers of its rows, and with them their {what}, are unknown: a file before it cannot be read")
+        raise InputError(
+            f"{shard.path}: the numbers of its rows, and with them their {what}, are unknown: a file before it cannot be read"
+        )
     return range(shard.first, shard.first + shard.stop - shard.start)

@@ -14,11 +14,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..runtime import cache
-from ..runtime.bundle import ModelFacts
 from ..runtime.classes import class_names
-from ..runtime.files import replacing
-from ..runtime.resources import check_memory
+from ..runtime.machine.resources import check_memory
+from ..runtime.storage import hashes as cache
+from ..runtime.storage.bundle import ModelFacts
+from ..runtime.storage.files import replacing
 from .config import NetworkConfig
 from .infer_config import complete_ict, infer_config, is_ict, merged_fields
 from .preconditioning import ConsistencyModel, Denoiser
@@ -48,7 +48,9 @@ class Checkpoint:
         parameters = sum(tensor.numel() for tensor in self.state_dict.values())
         config = self.config
         name = Path(self.name.removesuffix(".index.json")).stem
-        return ModelFacts(name, config.sample_shape, config.num_classes, parameters, config.to_json(), self.classes)
+        return ModelFacts(
+            name, config.sample_shape, config.num_classes, parameters, config.to_json(), self.classes
+        )
 
     @property
     def size(self) -> int:
@@ -95,7 +97,10 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
-SHIPPED = ("digits", "mnist")  # inside this package: handwritten digits of 8×8 and of 28×28 pixels, both class-conditional
+SHIPPED = (
+    "digits",
+    "mnist",
+)  # inside this package: handwritten digits of 8×8 and of 28×28 pixels, both class-conditional
 
 
 def shipped_checkpoint(name: str = "digits") -> Path:
@@ -115,17 +120,23 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
     notes += check_values(tensors, where)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     config = infer_config(shapes, merged_fields(metadata.get("config", {}), known or {}, where), where)
-    check_memory(config.image_memory, f"{where}: one image of {config.image_size} pixels a side", "check image_size")
+    check_memory(
+        config.image_memory, f"{where}: one image of {config.image_size} pixels a side", "check image_size"
+    )
     untrained = is_ict(shapes)
     if untrained:
         tensors = complete_ict(tensors)
     _check_complete(config, tensors, where)
-    state_dict = {name: tensor.detach().float().resolve_neg().contiguous() for name, tensor in tensors.items()}
+    state_dict = {
+        name: tensor.detach().float().resolve_neg().contiguous() for name, tensor in tensors.items()
+    }
     _check_finite(state_dict, where)
     classes = _classes(metadata, config, where)
     schedules, provenance = metadata.get("schedules", {}), metadata.get("provenance", {})
     name = file.files[0].name
-    return Checkpoint(name, config, state_dict, untrained, schedules, provenance, classes, file.files, tuple(notes))
+    return Checkpoint(
+        name, config, state_dict, untrained, schedules, provenance, classes, file.files, tuple(notes)
+    )
 
 
 def save_checkpoint(
@@ -139,7 +150,12 @@ def save_checkpoint(
 ) -> None:
     """Write safetensors with the configuration, schedules, provenance and class names in the header; the file is whole or absent."""
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state_dict.items()}
-    facts = {"config": config.to_json(), "schedules": dict(schedules), "provenance": dict(provenance), "sha256": digest(tensors)}
+    facts = {
+        "config": config.to_json(),
+        "schedules": dict(schedules),
+        "provenance": dict(provenance),
+        "sha256": digest(tensors),
+    }
     if classes is not None:
         facts["classes"] = list(classes)
     with replacing(path, force=True) as partial:
@@ -155,7 +171,9 @@ def _classes(metadata: Mapping[str, Any], config: NetworkConfig, where: str) -> 
     except ValueError as error:
         raise CheckpointError(f"{where}: its header is damaged ({error})") from error
     if len(classes) != config.num_classes:
-        raise CheckpointError(f"{where}: its header has {len(classes)} class names for {config.num_classes or 'no'} classes")
+        raise CheckpointError(
+            f"{where}: its header has {len(classes)} class names for {config.num_classes or 'no'} classes"
+        )
     return classes
 
 
@@ -167,9 +185,17 @@ def _check_complete(config: NetworkConfig, state_dict: Mapping[str, Tensor], whe
     problems = {
         "missing": sorted(set(expected) - set(found)),
         "unexpected": sorted(set(found) - set(expected)),
-        "misshapen": [f"{n} {list(found[n])} instead of {list(expected[n])}" for n in expected if n in found and found[n] != expected[n]],
+        "misshapen": [
+            f"{n} {list(found[n])} instead of {list(expected[n])}"
+            for n in expected
+            if n in found and found[n] != expected[n]
+        ],
     }
-    parts = [f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for kind, names in problems.items() if names]
+    parts = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
     if parts:
         raise CheckpointError(f"{where}: the tensors do not fit the network: {'; '.join(parts)}")
 
@@ -177,4 +203,6 @@ def _check_complete(config: NetworkConfig, state_dict: Mapping[str, Tensor], whe
 def _check_finite(state_dict: Mapping[str, Tensor], where: str) -> None:
     bad = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
     if bad:
-        raise CheckpointError(f"{where}: NaN or infinity in {len(bad)} tensors ({', '.join(bad[:3])}{', …' if len(bad) > 3 else ''})")
+        raise CheckpointError(
+            f"{where}: NaN or infinity in {len(bad)} tensors ({', '.join(bad[:3])}{', …' if len(bad) > 3 else ''})"
+        )

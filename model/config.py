@@ -71,7 +71,9 @@ class NetworkConfig:
             channels = mult * self.model_channels
             if channels % self.norm_groups:
                 return f"{channels} channels at level {level} do not divide into {self.norm_groups} groups"
-            if channels % self.num_head_channels and (2**level in self.attention_resolutions or level == len(self.channel_mult) - 1):
+            if channels % self.num_head_channels and (
+                2**level in self.attention_resolutions or level == len(self.channel_mult) - 1
+            ):
                 return f"{channels} channels at level {level} do not divide into heads of {self.num_head_channels}"
         return None
 
@@ -109,7 +111,9 @@ class NetworkConfig:
         if not isinstance(values, dict):
             raise CheckpointError(f"{where}: expected a JSON object with {', '.join(sorted(required))}")
         if unknown := sorted(set(values) - known):
-            raise CheckpointError(f"{where}: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}")
+            raise CheckpointError(
+                f"{where}: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}"
+            )
         if missing := sorted(required - set(values)):
             raise CheckpointError(f"{where}: field {missing[0]!r} is missing")
         sequences = {name: values[name] for name in ("attention_resolutions", "channel_mult")}

@@ -41,7 +41,9 @@ def merged_fields(header: Mapping[str, Any], known: Mapping[str, Any], where: st
     for name in ("image_size", "num_head_channels", "norm_groups"):  # which no tensor tells
         if name in header and name in known and header[name] != known[name]:
             contradiction = f"the file says {name} = {header[name]!r}, {_source(known)} says {known[name]!r}"
-            raise CheckpointError(f"{where}: {contradiction}. The file brings its configuration; leave out --preset and --config")
+            raise CheckpointError(
+                f"{where}: {contradiction}. The file brings its configuration; leave out --preset and --config"
+            )
     return {**header, **known}
 
 
@@ -63,7 +65,9 @@ def infer_config(shapes: Shapes, known: Mapping[str, Any], where: str) -> Networ
 
 def _fits(fields: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
     """Whether nothing that tensors tell contradicts these fields."""
-    return all(_comparable(name, value) == told.get(name, _comparable(name, value)) for name, value in fields.items())
+    return all(
+        _comparable(name, value) == told.get(name, _comparable(name, value)) for name, value in fields.items()
+    )
 
 
 def _comparable(name: str, value: Any) -> Any:
@@ -88,17 +92,25 @@ def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
     try:
         model_channels, in_channels, stem_size, _ = shapes["input_blocks.0.0.weight"]
         patch_size = stem_size // 3
-        depth = 1 + sum(bool(_UP_BLOCK.match(name)) for name in shapes)  # every level but the first has one block that goes up
+        depth = 1 + sum(
+            bool(_UP_BLOCK.match(name)) for name in shapes
+        )  # every level but the first has one block that goes up
         stages = len({name.split(".")[1] for name in shapes if name.startswith("output_blocks.")})
-        per_level = stages // depth  # num_res_blocks + 1 in the decoder; in the encoder num_res_blocks and one that goes down
+        per_level = (
+            stages // depth
+        )  # num_res_blocks + 1 in the decoder; in the encoder num_res_blocks and one that goes down
         firsts = [1 + level * per_level for level in range(depth)]
         told: dict[str, Any] = {
             "model_channels": model_channels,
             "in_channels": in_channels,
             "out_channels": shapes["out.2.weight"][0] // patch_size**2,
             "num_res_blocks": per_level - 1,
-            "channel_mult": tuple(shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] // model_channels for i in firsts),
-            "attention_resolutions": tuple(2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in shapes),
+            "channel_mult": tuple(
+                shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] // model_channels for i in firsts
+            ),
+            "attention_resolutions": tuple(
+                2**level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in shapes
+            ),
             "num_classes": shapes["label_emb.weight"][0] if "label_emb.weight" in shapes else None,
             "use_scale_shift_norm": shapes["input_blocks.1.0.emb_layers.1.weight"][0]
             == 2 * shapes["input_blocks.1.0.out_layers.3.weight"][0],
@@ -109,17 +121,25 @@ def _told_by_tensors(shapes: Shapes, where: str) -> dict[str, Any]:
         return told
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         first = ", ".join(list(shapes)[:3])
-        raise CheckpointError(f"{where}: not the state dict of a BCM ({error} not found or misshapen; it begins with {first})") from error
+        raise CheckpointError(
+            f"{where}: not the state dict of a BCM ({error} not found or misshapen; it begins with {first})"
+        ) from error
 
 
 def is_ict(shapes: Shapes) -> bool:
     """Whether this is an iCT network: a consistency model with one time embedding, f(x, t)."""
-    return "time_embed.0.weight" in shapes and not any(name.startswith(("time_embed_end.", "time_embed_align.")) for name in shapes)
+    return "time_embed.0.weight" in shapes and not any(
+        name.startswith(("time_embed_end.", "time_embed_align.")) for name in shapes
+    )
 
 
 def complete_ict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Add the second embedding so that the network's output stays what it was for every u: W_align = [I | 0]."""
-    added = {name.replace("time_embed.", "time_embed_end."): t.clone() for name, t in state_dict.items() if name.startswith("time_embed.")}
+    added = {
+        name.replace("time_embed.", "time_embed_end."): t.clone()
+        for name, t in state_dict.items()
+        if name.startswith("time_embed.")
+    }
     width = state_dict["time_embed.2.weight"].shape[0]
     added["time_embed_align.weight"] = torch.cat([torch.eye(width), torch.zeros(width, width)], dim=1)
     return {**state_dict, **added}

@@ -7,15 +7,17 @@ import shlex
 from pathlib import Path
 from zipfile import ZipFile
 
-from ..runtime.bundle import MANIFEST
-from ..runtime.files import is_lfs_pointer
+from ..runtime.storage.bundle import MANIFEST
+from ..runtime.storage.files import is_lfs_pointer
 from ..runtime.wording import listed
 
 HEAD = 512  # bytes of a file that are looked at; a tar archive names itself at 257
 
 BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand before text: a byte order mark, spaces
 
-_OTHER_FRAMEWORK = "Give a torch state dict or safetensors: in torch, torch.save(network.state_dict(), 'weights.pt')"
+_OTHER_FRAMEWORK = (
+    "Give a torch state dict or safetensors: in torch, torch.save(network.state_dict(), 'weights.pt')"
+)
 
 _BEGINNINGS = (  # (offset, bytes there, what the file is, what to do)
     (0, b"\x1f\x8b", "a gzip archive", "Unpack it with: {unpack_gzip}"),
@@ -45,7 +47,9 @@ def describe_file(path: Path, head: bytes) -> str:
     for offset, begin, kind, advice in _BEGINNINGS:
         if head.startswith(begin, offset):
             file = shlex.quote(str(path))
-            unpack_gzip = f"tar -xzf {file}" if path.name.endswith((".tar.gz", ".tgz")) else f"gunzip -k {file}"
+            unpack_gzip = (
+                f"tar -xzf {file}" if path.name.endswith((".tar.gz", ".tgz")) else f"gunzip -k {file}"
+            )
             return f"{kind}. {advice.format(file=file, unpack_gzip=unpack_gzip)}"
     if text := _describe_text(head):
         return text
@@ -96,7 +100,9 @@ def describe_pickle() -> str:
 
 def describe_archive(archive: ZipFile) -> str | None:
     """What a zip archive is if torch.save did not write it; None if it did."""
-    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    names = [
+        name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")
+    ]
     tops = {name.partition("/")[0] for name in names if name.count("/") == 1 and name.endswith("/data.pkl")}
     if any(f"{top}/constants.pkl" in names for top in tops):
         return "a TorchScript archive, which holds code. Save the state dict alone: torch.save(network.state_dict(), 'weights.pt')"

@@ -22,7 +22,9 @@ class TorchBackend:
         self.num_classes = model.config.num_classes
 
     @torch.inference_mode()
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         state = torch.from_numpy(x if noise is None else x + noise)
         t, u = (torch.full((len(x),), level, dtype=torch.float32) for level in (move.t, move.u))
         return self.model(state, t, u, None if labels is None else torch.from_numpy(labels)).numpy()

@@ -70,4 +70,6 @@ class Denoiser(Preconditioned):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         c_skip, c_out, c_in = (c[:, None, None, None] for c in coefficients(t, torch.zeros_like(t)))
-        return c_skip * x + c_out * self.network(c_in * x, warp(t), warp(torch.full_like(t, SIGMA_MIN)), label)
+        return c_skip * x + c_out * self.network(
+            c_in * x, warp(t), warp(torch.full_like(t, SIGMA_MIN)), label
+        )

@@ -127,7 +127,9 @@ class Solver:
         levels = self.levels[::-1]
         return heun(denoise, x, levels[1:]) if self.name == "heun" else ddim(denoise, x, levels)
 
-    def generate(self, denoiser: Denoiser, seeds: Sequence[int], labels: np.ndarray | None = None) -> np.ndarray:
+    def generate(
+        self, denoiser: Denoiser, seeds: Sequence[int], labels: np.ndarray | None = None
+    ) -> np.ndarray:
         """Images, float32 [N, C, H, W], not clipped, from the noise that a BCM's generation starts from with these seeds.
 
         labels: int64 [N], exactly when the network has classes. Raises NonFiniteError.
@@ -135,7 +137,9 @@ class Solver:
         starts = np.float32(SIGMA_MAX) * standard_normal(seeds, denoiser.config.sample_shape, START_DRAW)
         return self.regenerate(denoiser, starts, labels)
 
-    def regenerate(self, denoiser: Denoiser, states: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    def regenerate(
+        self, denoiser: Denoiser, states: np.ndarray, labels: np.ndarray | None = None
+    ) -> np.ndarray:
         """The images of states at level 80, both float32 [N, C, H, W]; otherwise as `generate`."""
         return _in_batches(self.descend, denoiser, states, labels)
 
@@ -150,7 +154,10 @@ def _nothing(x: Tensor, t: float) -> Tensor:
 
 @torch.inference_mode()
 def _in_batches(
-    play: Callable[[Denoise, Tensor], tuple[Tensor, int]], denoiser: Denoiser, x: np.ndarray, labels: np.ndarray | None
+    play: Callable[[Denoise, Tensor], tuple[Tensor, int]],
+    denoiser: Denoiser,
+    x: np.ndarray,
+    labels: np.ndarray | None,
 ) -> np.ndarray:
     states = []
     for start in range(0, len(x), BATCH):
@@ -164,5 +171,7 @@ def _in_batches(
     state = np.concatenate(states)
     finite = np.isfinite(state).reshape(len(state), -1).all(axis=1)
     if not finite.all():
-        raise NonFiniteError(f"the denoiser gave NaN or infinity (first in sample {int(np.argmin(finite))}); no image was made")
+        raise NonFiniteError(
+            f"the denoiser gave NaN or infinity (first in sample {int(np.argmin(finite))}); no image was made"
+        )
     return state

@@ -20,11 +20,20 @@ from ..runtime.wording import listed, printable
 
 FIRST, LAST = "input_blocks.0.0.weight", "out.2.weight"
 
-_WRAPPERS = re.compile(r"\.(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")  # inside the network's names
+_WRAPPERS = re.compile(
+    r"\.(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)"
+)  # inside the network's names
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # of a key, also in camel case: net_ema, netEMA
 _AVERAGED = {"ema", "emas", "average", "averaged", "averages", "avg", "swa", "polyak", "shadow"}
 _RAW = {"online", "raw", "student"}  # in an averaging wrapper's state dict, the weights it averages
-_OPTIMIZER = {"optimizer", "optimizers", "optim", "opt", "grad", "grads"}  # their moments have the names of the weights
+_OPTIMIZER = {
+    "optimizer",
+    "optimizers",
+    "optim",
+    "opt",
+    "grad",
+    "grads",
+}  # their moments have the names of the weights
 _DEPTH, _CONTAINERS = 8, 10_000  # how far into a file to look
 
 
@@ -70,11 +79,15 @@ def find_network(content: Any, where: str) -> tuple[dict[str, Tensor], list[str]
     if others:
         places = listed([other.place for other in others])
         advice = f"To take the weights of {others[0].place}, save them alone: {_line(others[0], where)}"
-        return network.tensors, [f"{where}: took the averaged weights (EMA) of {network.place}, not those of {places}. {advice}"]
+        return network.tensors, [
+            f"{where}: took the averaged weights (EMA) of {network.place}, not those of {places}. {advice}"
+        ]
     notes = [f"{where}: took the weights of {network.place}"] if network.keys or network.prefix else []
     if unnamed and not network.averaged:
         advice = "images are usually better with averaged weights. Save a state dict of them, with names"
-        notes.append(f"{where}: the averaged weights in '{unnamed[0]}' have no names and are not used; {advice}")
+        notes.append(
+            f"{where}: the averaged weights in '{unnamed[0]}' have no names and are not used; {advice}"
+        )
     return network.tensors, notes
 
 
@@ -107,15 +120,26 @@ def _look_for_networks(content: Any) -> tuple[list[Network], list[str]]:
 
 def _networks_of(entries: Mapping[Any, Any], keys: tuple[Any, ...]) -> Iterator[Network]:
     """The networks whose tensors stand directly in this mapping."""
-    tensors = {name: entry for name, entry in entries.items() if isinstance(name, str) and isinstance(entry, Tensor)}
+    tensors = {
+        name: entry for name, entry in entries.items() if isinstance(name, str) and isinstance(entry, Tensor)
+    }
     for first in tensors:
         start = first.rfind("input_blocks.")
         prefix = first[:start]
-        if start < 0 or (prefix and not prefix.endswith(".")) or _unwrapped(first, prefix) != FIRST or _words((prefix,)) & _OPTIMIZER:
+        if (
+            start < 0
+            or (prefix and not prefix.endswith("."))
+            or _unwrapped(first, prefix) != FIRST
+            or _words((prefix,)) & _OPTIMIZER
+        ):
             continue
-        names = [name for name, tensor in tensors.items() if name.startswith(prefix) and not _is_scalar(tensor)]
+        names = [
+            name for name, tensor in tensors.items() if name.startswith(prefix) and not _is_scalar(tensor)
+        ]
         network = Network({_unwrapped(name, prefix): tensors[name] for name in names}, keys, prefix)
-        if len(network.tensors) < len(names):  # wrapped and not wrapped at once: the names are compared as they are
+        if len(network.tensors) < len(
+            names
+        ):  # wrapped and not wrapped at once: the names are compared as they are
             network = Network({name.removeprefix(prefix): tensors[name] for name in names}, keys, prefix)
         yield network
         yield from _averages_without_dots(tensors, network)
@@ -154,10 +178,20 @@ def _is_averaged(keys: tuple[Any, ...]) -> bool:
 
 def _line(network: Network, where: str) -> str:
     """Python that saves a network of a file alone."""
-    load = "safetensors.torch.load_file({})" if where.endswith((".safetensors", ".json")) else "torch.load({}, weights_only=True)"
-    value = load.format("shard" if where.endswith(".json") else repr(where)) + "".join(f"[{key!r}]" for key in network.keys)
+    load = (
+        "safetensors.torch.load_file({})"
+        if where.endswith((".safetensors", ".json"))
+        else "torch.load({}, weights_only=True)"
+    )
+    value = load.format("shard" if where.endswith(".json") else repr(where)) + "".join(
+        f"[{key!r}]" for key in network.keys
+    )
     if network.prefix:
-        shards = f"for shard in glob.glob({where.rpartition('/')[0] + '/*.safetensors'!r}) " if where.endswith(".json") else ""
+        shards = (
+            f"for shard in glob.glob({where.rpartition('/')[0] + '/*.safetensors'!r}) "
+            if where.endswith(".json")
+            else ""
+        )
         value = f"{{k: v {shards}for k, v in {value}.items() if k.startswith({network.prefix!r})}}"
     return f"torch.save({value}, 'weights.pt')"
 
@@ -181,7 +215,14 @@ def _what_is_there(content: Any) -> str:
 # Values
 
 
-_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2}
+_FLOATS = {
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+}
 _FLOATS |= {torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
 
 
@@ -193,22 +234,36 @@ def check_values(tensors: Mapping[str, Tensor], where: str) -> list[str]:
             problems.setdefault(problem, []).append(name)
     for (problem, advice), names in problems.items():
         raise CheckpointError(f"{where}: {problem} in {listed(names, 3)}. {advice}")
-    coarse = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values() if tensor.dtype.itemsize == 1}
-    return [f"{where}: weights in {kind} have 2 or 3 bits of precision; images may show it" for kind in sorted(coarse)]
+    coarse = {
+        str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values() if tensor.dtype.itemsize == 1
+    }
+    return [
+        f"{where}: weights in {kind} have 2 or 3 bits of precision; images may show it"
+        for kind in sorted(coarse)
+    ]
 
 
 def _problem(tensor: Tensor) -> tuple[str, str] | None:
     """Why these are no weights, and what to do."""
     kind = str(tensor.dtype).removeprefix("torch.")
     if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_nested:
-        return "weights must be plain tensors; found a nested tensor or another class of tensor", "Save plain tensors"
+        return (
+            "weights must be plain tensors; found a nested tensor or another class of tensor",
+            "Save plain tensors",
+        )
     if tensor.is_quantized:
-        return f"weights must be floating point; found quantized values ({kind})", "Give the network as it was before quantization"
+        return (
+            f"weights must be floating point; found quantized values ({kind})",
+            "Give the network as it was before quantization",
+        )
     if tensor.layout != torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
         return f"weights must be dense; found {layout}", "Save tensor.to_dense()"
     if tensor.is_meta:
-        return "found shapes without values (tensors on the device meta)", "Save the network after its weights are loaded"
+        return (
+            "found shapes without values (tensors on the device meta)",
+            "Save the network after its weights are loaded",
+        )
     if tensor.dtype not in _FLOATS:
         return f"weights must be floating point; found {kind}", "Give the network as it was trained"
     if tensor.numel() == 0:

@@ -61,11 +61,16 @@ class ResBlock(nn.Module):
         self.scale_shift = config.use_scale_shift_norm
         self.resample = resample
         emb_out = 2 * c_out if self.scale_shift else c_out
-        self.in_layers = nn.Sequential(nn.GroupNorm(config.norm_groups, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(config.norm_groups, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.embedding_channels, emb_out))
         # index 2 is the authors' dropout, which has no tensors; it keeps the convolution's key at out_layers.3
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(config.norm_groups, c_out), nn.SiLU(), nn.Identity(), nn.Conv2d(c_out, c_out, 3, padding=1)
+            nn.GroupNorm(config.norm_groups, c_out),
+            nn.SiLU(),
+            nn.Identity(),
+            nn.Conv2d(c_out, c_out, 3, padding=1),
         )
         self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
@@ -157,10 +162,18 @@ class UNet(nn.Module):
             self.label_emb = nn.Embedding(config.num_classes, emb)
         self.input_blocks, skip_channels = _encoder(config)
         bottom = skip_channels[-1]
-        self.middle_block = Stage([ResBlock(config, bottom, bottom), AttentionBlock(config, bottom), ResBlock(config, bottom, bottom)])
+        self.middle_block = Stage(
+            [
+                ResBlock(config, bottom, bottom),
+                AttentionBlock(config, bottom),
+                ResBlock(config, bottom, bottom),
+            ]
+        )
         self.output_blocks = _decoder(config, skip_channels)
         patch = config.out_channels * config.patch_size**2
-        self.out = nn.Sequential(nn.GroupNorm(config.norm_groups, base), nn.SiLU(), nn.Conv2d(base, patch, 3, padding=1))
+        self.out = nn.Sequential(
+            nn.GroupNorm(config.norm_groups, base), nn.SiLU(), nn.Conv2d(base, patch, 3, padding=1)
+        )
 
     def condition(self, tau_t: Tensor, tau_u: Tensor, label: Tensor | None) -> Tensor:
         """The conditioning vector [N, embedding_channels]: align([MLP_t ; MLP_u]) plus the label's embedding."""
@@ -193,7 +206,9 @@ def _encoder(config: NetworkConfig) -> tuple[nn.ModuleList, list[int]]:
                 stages[-1].append(AttentionBlock(config, c))
             skips.append(c)
         if level != len(config.channel_mult) - 1:
-            stages.append(Stage([ResBlock(config, c, c, "down") if config.resblock_updown else Downsample(c)]))
+            stages.append(
+                Stage([ResBlock(config, c, c, "down") if config.resblock_updown else Downsample(c)])
+            )
             skips.append(c)
     return nn.ModuleList(stages), skips
 

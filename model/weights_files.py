@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..runtime.resources import check_memory
+from ..runtime.machine.resources import check_memory
 from ..runtime.wording import listed, printable
 from .other_files import (
     BLANK,
@@ -40,7 +40,9 @@ from .other_files import (
 METADATA_KEY = "bcm_edge"  # the one entry this package writes into a safetensors header: a JSON object
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")  # of weights files, in a folder
-_SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<shards>\d{5})(?P<suffix>\.\w+)")  # model-00001-of-00002.safetensors
+_SHARD = re.compile(
+    r"(?P<name>.+)-\d{5}-of-(?P<shards>\d{5})(?P<suffix>\.\w+)"
+)  # model-00001-of-00002.safetensors
 _TORCH_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19."  # the end of the first record that torch wrote before 1.6
 
 
@@ -64,8 +66,14 @@ def read_weights(path: Path) -> WeightsFile:
         return _read_shards(path, shards)
     if (shard := _SHARD.fullmatch(path.name)) and int(shard["shards"]) > 1:
         index = path.with_name(f"{shard['name']}{shard['suffix']}.index.json")
-        advice = f"give their index: {index}" if index.is_file() else f"download all of them and their index, {index.name}"
-        raise CheckpointError(f"{path}: one of {int(shard['shards'])} shards, each with a part of the weights; {advice}")
+        advice = (
+            f"give their index: {index}"
+            if index.is_file()
+            else f"download all of them and their index, {index.name}"
+        )
+        raise CheckpointError(
+            f"{path}: one of {int(shard['shards'])} shards, each with a part of the weights; {advice}"
+        )
     return _read_one(path, head)
 
 
@@ -76,23 +84,35 @@ def _file_of(path: Path) -> Path:
             return path
         if description := describe_folder(path):
             raise CheckpointError(f"{path}: {description}")
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir() if not entry.name.startswith("."))
+        names = sorted(
+            entry.name + "/" * entry.is_dir() for entry in path.iterdir() if not entry.name.startswith(".")
+        )
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    weights = [name for name in names if name.endswith((*_SUFFIXES, ".index.json")) and not _SHARD.fullmatch(name)]
+    weights = [
+        name for name in names if name.endswith((*_SUFFIXES, ".index.json")) and not _SHARD.fullmatch(name)
+    ]
     if len(weights) == 1:
         return path / weights[0]
     if weights:
-        raise CheckpointError(f"{path}: a folder with {len(weights)} weights files ({listed(weights)}); give one of them")
+        raise CheckpointError(
+            f"{path}: a folder with {len(weights)} weights files ({listed(weights)}); give one of them"
+        )
     if any(_SHARD.fullmatch(name) for name in names):
-        raise CheckpointError(f"{path}: shards of weights without their index; download the file that ends in .index.json as well")
-    raise CheckpointError(f"{path}: a folder without a weights file; {f'it holds {listed(names)}' if names else 'it is empty'}")
+        raise CheckpointError(
+            f"{path}: shards of weights without their index; download the file that ends in .index.json as well"
+        )
+    raise CheckpointError(
+        f"{path}: a folder without a weights file; {f'it holds {listed(names)}' if names else 'it is empty'}"
+    )
 
 
 def _head(path: Path) -> bytes:
     """The first bytes of a file. Raises CheckpointError."""
     if str(path).startswith(("http:/", "https:/")):
-        raise CheckpointError(f"{path}: an address, not a file. Nothing is downloaded; download the file, and give its path")
+        raise CheckpointError(
+            f"{path}: an address, not a file. Nothing is downloaded; download the file, and give its path"
+        )
     try:
         if path.exists() and not path.is_file():  # to open a pipe may wait for ever
             raise CheckpointError(f"{path}: a device or a pipe; a checkpoint must be a regular file")
@@ -129,13 +149,17 @@ def _read_safetensors(path: Path) -> WeightsFile:
     except (SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged or truncated safetensors ({error})") from error
     if "sha256" in metadata and metadata["sha256"] != digest(tensors):
-        raise CheckpointError(f"{path}: the weights are not those that were saved (their hash differs); fetch the file again")
+        raise CheckpointError(
+            f"{path}: the weights are not those that were saved (their hash differs); fetch the file again"
+        )
     return WeightsFile(tensors, (path,), metadata)
 
 
 def _is_ours(metadata: Any) -> bool:
     """Whether the parts of a header have the types that `save_checkpoint` writes."""
-    if not isinstance(metadata, dict) or not all(isinstance(metadata.get(key, {}), dict) for key in ("config", "schedules", "provenance")):
+    if not isinstance(metadata, dict) or not all(
+        isinstance(metadata.get(key, {}), dict) for key in ("config", "schedules", "provenance")
+    ):
         return False
     return all(isinstance(text, str) for text in metadata.get("schedules", {}).values())
 
@@ -158,12 +182,20 @@ def _read_torch_archive(path: Path) -> Any:
             if description := describe_archive(archive):
                 raise CheckpointError(f"{path}: {description}")
             records = archive.infolist()
-            mmap = all(record.compress_type == zipfile.ZIP_STORED for record in records)  # torch never compresses; who zips again may
+            mmap = all(
+                record.compress_type == zipfile.ZIP_STORED for record in records
+            )  # torch never compresses; who zips again may
             if not mmap:
                 size = sum(record.file_size for record in records)
-                check_memory(size, f"{path}, which is compressed,", "save it again with torch.save, which does not compress")
+                check_memory(
+                    size,
+                    f"{path}, which is compressed,",
+                    "save it again with torch.save, which does not compress",
+                )
             if damaged := archive.testzip():  # torch checks no checksum, so a flipped bit would pass unseen
-                raise CheckpointError(f"{path}: damaged, the checksum of {printable(damaged)} is wrong; fetch the file again")
+                raise CheckpointError(
+                    f"{path}: damaged, the checksum of {printable(damaged)} is wrong; fetch the file again"
+                )
     except _BROKEN as error:
         raise _damaged(path, error) from error
     return _load_torch(path, mmap)
@@ -229,8 +261,14 @@ def _shards(path: Path) -> dict[str, str] | None:
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if shards is None:
         return None
-    if not isinstance(shards, dict) or not shards or not all(isinstance(file, str) for file in shards.values()):
-        raise CheckpointError(f"{path}: not an index of shards: weight_map must map names of tensors to names of files")
+    if (
+        not isinstance(shards, dict)
+        or not shards
+        or not all(isinstance(file, str) for file in shards.values())
+    ):
+        raise CheckpointError(
+            f"{path}: not an index of shards: weight_map must map names of tensors to names of files"
+        )
     return shards
 
 
@@ -238,20 +276,30 @@ def _read_shards(index: Path, shards: dict[str, str]) -> WeightsFile:
     names = sorted(set(shards.values()))
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or not name.strip("./"):
-            raise CheckpointError(f"{index}: refused, because the shard {printable(name)} lies outside the folder of the index")
+            raise CheckpointError(
+                f"{index}: refused, because the shard {printable(name)} lies outside the folder of the index"
+            )
     try:
         missing = [name for name in names if not (index.parent / name).is_file()]
     except OSError as error:
         raise CheckpointError(f"{index}: a shard cannot be read ({error.strerror})") from error
     if missing:
-        raise CheckpointError(f"{index}: {len(missing)} of {len(names)} shards are missing ({listed(missing)}); download them as well")
+        raise CheckpointError(
+            f"{index}: {len(missing)} of {len(names)} shards are missing ({listed(missing)}); download them as well"
+        )
     tensors: dict[str, Any] = {}
     for name in names:
         path = index.parent / name
         held = _read_one(path, _head(path)).content
         if not isinstance(held, Mapping):
-            raise CheckpointError(f"{path}: no shard of a state dict, but a value of type {type(held).__name__}")
-        if wrong := sorted(map(str, held.keys() ^ {tensor for tensor, file in shards.items() if file == name})):
-            raise CheckpointError(f"{index}: the index and its shard {name} differ in {listed(wrong, 3)}; download both again")
+            raise CheckpointError(
+                f"{path}: no shard of a state dict, but a value of type {type(held).__name__}"
+            )
+        if wrong := sorted(
+            map(str, held.keys() ^ {tensor for tensor, file in shards.items() if file == name})
+        ):
+            raise CheckpointError(
+                f"{index}: the index and its shard {name} differ in {listed(wrong, 3)}; download both again"
+            )
         tensors |= held
     return WeightsFile(tensors, (index, *(index.parent / name for name in names)))

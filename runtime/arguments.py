@@ -9,8 +9,8 @@ import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
 from .classes import label_of
-from .images import ValueRange, from_pixels, in_signed_range
-from .resources import check_memory
+from .machine.resources import check_memory
+from .pixels import ValueRange, from_pixels, in_signed_range
 from .schedule import SIGMA_MAX
 from .wording import listed
 
@@ -33,7 +33,9 @@ def check_seeds(seed: Seeds, n: int) -> list[int]:
     return seeds
 
 
-def check_labels(labels: Labels, n: int, classes: int | None, names: Sequence[str] | None = None) -> np.ndarray | None:
+def check_labels(
+    labels: Labels, n: int, classes: int | None, names: Sequence[str] | None = None
+) -> np.ndarray | None:
     """int64 [N] for a model with classes, None for one without. names: of the classes, by which labels may call them. Raises LabelError."""
     if classes is None:
         if labels is not None:
@@ -41,7 +43,9 @@ def check_labels(labels: Labels, n: int, classes: int | None, names: Sequence[st
         return None
     if labels is None:
         named = f" or one of the names {listed(names)}" if names else ""
-        raise LabelError(f"this model is class-conditional: give labels from 0 to {classes - 1}{named} (--label on the command line)")
+        raise LabelError(
+            f"this model is class-conditional: give labels from 0 to {classes - 1}{named} (--label on the command line)"
+        )
     array = _numbers(labels, classes, names)
     if array.dtype.kind not in "iu":
         raise LabelError(f"labels must be integers or class names, not {array.dtype}")
@@ -53,18 +57,24 @@ def check_labels(labels: Labels, n: int, classes: int | None, names: Sequence[st
     return np.broadcast_to(array, n).astype(np.int64)
 
 
-def _numbers(labels: int | str | Sequence[int | str] | np.ndarray, classes: int, names: Sequence[str] | None) -> np.ndarray:
+def _numbers(
+    labels: int | str | Sequence[int | str] | np.ndarray, classes: int, names: Sequence[str] | None
+) -> np.ndarray:
     """The labels as an array, with numbers in place of names."""
     if isinstance(labels, str):
         return np.array(label_of(labels, classes, names))
     if isinstance(labels, np.ndarray) and labels.dtype.kind == "O":  # what pandas makes of texts
         labels = labels.tolist()
     if isinstance(labels, np.ndarray) and labels.dtype.kind == "U":
-        return np.array([label_of(word, classes, names) for word in labels.ravel().tolist()], np.int64).reshape(labels.shape)
+        return np.array(
+            [label_of(word, classes, names) for word in labels.ravel().tolist()], np.int64
+        ).reshape(labels.shape)
     if isinstance(labels, Sequence):
         if not labels:
             return np.empty(0, np.int64)
-        return np.asarray([label_of(label, classes, names) if isinstance(label, str) else label for label in labels])
+        return np.asarray(
+            [label_of(label, classes, names) if isinstance(label, str) else label for label in labels]
+        )
     return np.asarray(labels)
 
 
@@ -73,7 +83,9 @@ def length(values: Seeds | Labels) -> int:
     return len(values) if isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) else 1
 
 
-def check_images(values: np.ndarray, shape: tuple[int, int, int], what: str = "images", value_range: ValueRange = None) -> np.ndarray:
+def check_images(
+    values: np.ndarray, shape: tuple[int, int, int], what: str = "images", value_range: ValueRange = None
+) -> np.ndarray:
     """float32 [N, *shape] in [-1, 1] from uint8, or from floats in value_range (see `in_signed_range`). Raises ImageError."""
     array = np.asarray(values)
     _check_shape(array, shape, what)
@@ -110,7 +122,9 @@ def check_number(n: int, sample_shape: tuple[int, int, int], what: str = "images
 
 def _check_shape(array: np.ndarray, shape: tuple[int, int, int], what: str) -> None:
     if array.ndim != 4 or array.shape[1:] != shape or not len(array):
-        raise ImageError(f"{what} have shape {list(array.shape)}, the model takes [N, {', '.join(map(str, shape))}]")
+        raise ImageError(
+            f"{what} have shape {list(array.shape)}, the model takes [N, {', '.join(map(str, shape))}]"
+        )
 
 
 def _check_kind(array: np.ndarray, what: str) -> None:
@@ -126,7 +140,12 @@ def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:
     array = np.asarray(holes) != 0
     n, _, height, width = images.shape
     grown = array[None, None] if array.ndim == 2 else array[:, None] if array.ndim == 3 else array
-    if grown.ndim != 4 or grown.shape[2:] != (height, width) or len(grown) not in (1, n) or grown.shape[1] not in (1, images.shape[1]):
+    if (
+        grown.ndim != 4
+        or grown.shape[2:] != (height, width)
+        or len(grown) not in (1, n)
+        or grown.shape[1] not in (1, images.shape[1])
+    ):
         raise ImageError(
             f"a mask of shape {list(array.shape)} does not fit images of shape {list(images.shape)}; give [H, W], [N, H, W] or [N, C, H, W]"
         )
@@ -135,5 +154,7 @@ def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:
         if not hole.any():
             raise ImageError(f"the mask of image {index} is empty: nothing of it is to be filled in")
         if hole.all():
-            raise ImageError(f"the mask of image {index} covers all of it: nothing is known, so generate it instead")
+            raise ImageError(
+                f"the mask of image {index} covers all of it: nothing is known, so generate it instead"
+            )
     return full

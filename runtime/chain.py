@@ -8,12 +8,16 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from .backends.base import Backend, DeviceBackend
-from .images import to_uint8
 from .noise import INVERSION_DRAW, START_DRAW, standard_normal
+from .pixels import to_uint8
 from .schedule import SIGMA_MIN, Inject, Move, Schedule
 
-OnMove = Callable[[int, Move, np.ndarray], None]  # (index of the move, the move, the state after it [N, C, H, W])
-Project = Callable[[np.ndarray], np.ndarray]  # an image [N, C, H, W] → one near it that agrees with what is known
+OnMove = Callable[
+    [int, Move, np.ndarray], None
+]  # (index of the move, the move, the state after it [N, C, H, W])
+Project = Callable[
+    [np.ndarray], np.ndarray
+]  # an image [N, C, H, W] → one near it that agrees with what is known
 Noises = list[np.ndarray | None]  # per move: what is added to its input, float32 [N, C, H, W]
 
 
@@ -62,7 +66,9 @@ def play_to_pixels(
     noises = injected_noises(schedule, backend, seeds)
     pixels, finite = backend.play_to_pixels(x, schedule.moves, noises, labels)
     if not finite.all():
-        return to_uint8(_play_part(schedule, range(schedule.nfe), backend, x, noises, labels, None))  # which says where
+        return to_uint8(
+            _play_part(schedule, range(schedule.nfe), backend, x, noises, labels, None)
+        )  # which says where
     return pixels
 
 

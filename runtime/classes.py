@@ -12,7 +12,12 @@ import numpy as np
 from ..errors import LabelError
 from .wording import listed
 
-_UNPRINTED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control characters, bytes that are no text, line separators
+_UNPRINTED = {
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+}  # Unicode categories: control characters, bytes that are no text, line separators
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -27,7 +32,9 @@ def class_names(names: object) -> tuple[str, ...]:
     for name in names:
         text = _normal(name)
         if not text or any(unicodedata.category(letter) in _UNPRINTED for letter in text):
-            raise ValueError(f"{name!r} cannot be a class name: it is empty, or has characters that cannot be printed in a line")
+            raise ValueError(
+                f"{name!r} cannot be a class name: it is empty, or has characters that cannot be printed in a line"
+            )
         if text in found:
             raise ValueError(f"two classes have the name {text!r}")
         found[text] = None
@@ -45,7 +52,9 @@ def label_of(word: str, num_classes: int, names: Sequence[str] | None) -> int:
             return int(name)
         raise LabelError(f"label {name} is out of range; this model has {classes}")
     if not names:
-        raise LabelError(f"{word!r} is not a label: this model has no class names; give a number from 0 to {num_classes - 1}")
+        raise LabelError(
+            f"{word!r} is not a label: this model has no class names; give a number from 0 to {num_classes - 1}"
+        )
     close = _similar(name, names)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise LabelError(f"no class of this model is named {word!r}{hint}; it has {classes}")
@@ -55,7 +64,9 @@ def _similar(word: str, names: Sequence[str]) -> list[str]:
     """At most three names that are spelt like the word, or begin with it."""
     folded = word.casefold()
     spelt = difflib.get_close_matches(folded, [name.casefold() for name in names], 3)
-    return [name for name in names if name.casefold() in spelt or (folded and name.casefold().startswith(folded))][:3]
+    return [
+        name for name in names if name.casefold() in spelt or (folded and name.casefold().startswith(folded))
+    ][:3]
 
 
 def named_labels(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray | None:
@@ -70,19 +81,27 @@ def labels_of(text: str, num_classes: int, names: Sequence[str] | None) -> list[
     return [label_of(word, num_classes, names) for word in ([text] if whole else text.split(","))]
 
 
-def labels_in(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+def labels_in(
+    arrays: Mapping[str, np.ndarray], where: str
+) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
     """(labels int64, class names) from the arrays of an npz file, None where it has none. Raises LabelError.
 
     `labels`: integers, or names. `classes`: the names of all classes in the order of their numbers, by default those that `labels` has.
     """
     labels, names = arrays.get("labels"), arrays.get("classes")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or labels is None):
-        wrong = "but no `labels`" if labels is None else f"of shape {list(names.shape)} and type {names.dtype}"
-        raise LabelError(f"{where}: has `classes` {wrong}; they must be a list of texts, the names of the classes that `labels` number")
+        wrong = (
+            "but no `labels`" if labels is None else f"of shape {list(names.shape)} and type {names.dtype}"
+        )
+        raise LabelError(
+            f"{where}: has `classes` {wrong}; they must be a list of texts, the names of the classes that `labels` number"
+        )
     if labels is None:
         return None, None
     if labels.dtype.kind not in "iuU":
-        hint = "; convert them with labels.astype(int)" if labels.dtype.kind in "fb" and labels.ndim == 1 else ""
+        hint = (
+            "; convert them with labels.astype(int)" if labels.dtype.kind in "fb" and labels.ndim == 1 else ""
+        )
         raise LabelError(f"{where}: labels must be integers from 0, or class names, not {labels.dtype}{hint}")
     try:
         classes = None if names is None else class_names(names.tolist())
@@ -92,7 +111,9 @@ def labels_in(arrays: Mapping[str, np.ndarray], where: str) -> tuple[np.ndarray 
         raise LabelError(f"{where}: labels and `classes` cannot be used ({error})") from error
     labels = labels.astype(np.int64)
     if classes is not None and labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise LabelError(f"{where}: labels go from {labels.min()} to {labels.max()}, but `classes` names classes 0 to {len(classes) - 1}")
+        raise LabelError(
+            f"{where}: labels go from {labels.min()} to {labels.max()}, but `classes` names classes 0 to {len(classes) - 1}"
+        )
     return labels, classes
 
 
@@ -114,7 +135,9 @@ def in_order(names: Sequence[str]) -> list[str]:
 
 def all_numbers(names: Sequence[str]) -> bool:
     """Whether all names are numbers, and no two the same number."""
-    return all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names) and len({*map(int, names)}) == len(names)
+    return all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names) and len(
+        {*map(int, names)}
+    ) == len(names)
 
 
 def _normal(name: str) -> str:

@@ -27,7 +27,9 @@ def _one(seed: int, shape: tuple[int, ...], draw: int) -> np.ndarray:
     count = int(np.prod(shape))
     half = (count + 1) // 2
     bits = np.random.Philox(key=np.array([seed, draw], np.uint64)).random_raw(2 * half).reshape(2, half)
-    radius, angle = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # uniform in (0, 1), never 0
+    radius, angle = (
+        (bits >> np.uint64(11)).astype(np.float64) + 0.5
+    ) * 2.0**-53  # uniform in (0, 1), never 0
     radius = np.sqrt(-2 * np.log(radius))
     z = np.concatenate([radius * np.cos(2 * np.pi * angle), radius * np.sin(2 * np.pi * angle)])
     return z[:count].astype(np.float32).reshape(shape)

@@ -22,10 +22,10 @@ from .arguments import (
 from .backends import open_backend
 from .backends.base import Backend, DeviceBackend
 from .batches import Batch, batches
-from .bundle import Bundle, open_bundle
 from .chain import OnMove, Project
-from .images import ValueRange, check_value_range
+from .pixels import ValueRange, check_value_range
 from .schedule import Schedule
+from .storage.bundle import Bundle, open_bundle
 from .tasks import basic, constrained, latents, restoration
 from .tasks import trace as tracing
 from .tasks.classes import guess_labels
@@ -68,7 +68,9 @@ class BCM:
     reconstruct do, and how well.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, batch: int | None = None, value_range: ValueRange = None) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, batch: int | None = None, value_range: ValueRange = None
+    ) -> None:
         self.bundle = bundle
         self.value_range = check_value_range(value_range)
         self.backend = backend
@@ -116,7 +118,9 @@ class BCM:
         if latents is not None:
             latents = check_latents(latents, self.sample_shape)
             if n not in (None, len(latents)):
-                raise InputError(f"n is {n}, but there are {len(latents)} latents, each of which gives an image")
+                raise InputError(
+                    f"n is {n}, but there are {len(latents)} latents, each of which gives an image"
+                )
             n = len(latents)
         elif n is None:
             n = max(length(seed), length(labels))
@@ -124,7 +128,15 @@ class BCM:
         rows, program = self._rows(n, seed, labels), self.schedule(schedule)
         return np.concatenate(
             [
-                basic.generate(self.backend, program, r.seeds, r.labels, None if latents is None else r.of(latents), on_move, uint8)
+                basic.generate(
+                    self.backend,
+                    program,
+                    r.seeds,
+                    r.labels,
+                    None if latents is None else r.of(latents),
+                    on_move,
+                    uint8,
+                )
                 for r in rows
             ]
         )
@@ -155,7 +167,12 @@ class BCM:
         """The images after inversion and generation: float32 [N, C, H, W] in [-1, 1], or uint8 if asked for."""
         images, up, down = self._images(images), self.schedule(inversion), self.schedule(schedule)
         rows = self._rows(len(images), seed, labels)
-        return np.concatenate([basic.reconstruct(self.backend, up, down, r.of(images), r.seeds, r.labels, on_move, uint8) for r in rows])
+        return np.concatenate(
+            [
+                basic.reconstruct(self.backend, up, down, r.of(images), r.seeds, r.labels, on_move, uint8)
+                for r in rows
+            ]
+        )
 
     def interpolate(
         self,
@@ -181,11 +198,16 @@ class BCM:
             raise ImageError(f"{len(a)} images cannot be paired with {len(b)}")
         check_number(frames * len(a), self.sample_shape, "frames")
         labels_b = labels if labels_b is None else labels_b
-        seeds, of_a, of_b = check_seeds(seed, len(a)), *(self._labels(of, len(a)) for of in (labels, labels_b))
+        seeds, of_a, of_b = (
+            check_seeds(seed, len(a)),
+            *(self._labels(of, len(a)) for of in (labels, labels_b)),
+        )
         start, end = (self._invert(x, inversion, seeds, of, on_move) for x, of in ((a, of_a), (b, of_b)))
         fractions = np.linspace(0, 1, frames)
         path = latents.slerp(start, end, fractions)
-        between = None if of_a is None or of_b is None else np.where(fractions < 0.5, of_a[:, None], of_b[:, None])
+        between = (
+            None if of_a is None or of_b is None else np.where(fractions < 0.5, of_a[:, None], of_b[:, None])
+        )
         return self._each(path, schedule, seeds, between, on_move)
 
     def variations(
@@ -209,7 +231,9 @@ class BCM:
         seeds, of = check_seeds(seed, len(images)), self._labels(labels, len(images))
         found = self._invert(images, inversion, seeds, of, on_move)
         around = latents.nearby(found, strength, seeds, n)
-        return self._each(around, schedule, seeds, None if of is None else np.repeat(of[:, None], n, axis=1), on_move)
+        return self._each(
+            around, schedule, seeds, None if of is None else np.repeat(of[:, None], n, axis=1), on_move
+        )
 
     def inpaint(
         self,
@@ -230,7 +254,9 @@ class BCM:
         holes = check_holes(holes, images)
         program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
         rows = self._rows(len(images), seed, labels)
-        return self._constrained(program, rows, [constrained.known_pixels(r.of(images), r.of(holes)) for r in rows], on_move)
+        return self._constrained(
+            program, rows, [constrained.known_pixels(r.of(images), r.of(holes)) for r in rows], on_move
+        )
 
     def colorize(
         self,
@@ -244,10 +270,14 @@ class BCM:
         """Colour images float32 [N, 3, H, W] whose brightness (ITU-R BT.601) is that of grey [N, 1, H, W]."""
         channels, height, width = self.sample_shape
         if channels != 3:
-            raise ImageError(f"colours take a model of 3 channels; this one has {channels}, so it knows no colours")
+            raise ImageError(
+                f"colours take a model of 3 channels; this one has {channels}, so it knows no colours"
+            )
         grey, program = self._images(grey, (1, height, width), "grey images"), self.schedule(schedule)
         rows = self._rows(len(grey), seed, labels)
-        return self._constrained(program, rows, [constrained.known_brightness(r.of(grey)) for r in rows], on_move)
+        return self._constrained(
+            program, rows, [constrained.known_brightness(r.of(grey)) for r in rows], on_move
+        )
 
     def upscale(
         self,
@@ -261,15 +291,25 @@ class BCM:
         """Images float32 [N, C, H, W] whose means over squares are the pixels of small [N, C, H / k, W / k], k a whole number."""
         channels, height, width = self.sample_shape
         if np.ndim(small) != 4:
-            raise ImageError(f"small images have shape {list(np.shape(small))}, expected [N, {channels}, H / k, W / k]")
+            raise ImageError(
+                f"small images have shape {list(np.shape(small))}, expected [N, {channels}, H / k, W / k]"
+            )
         size = np.shape(small)[2:]
         factor = height // size[0] if size[0] else 0
         if factor < 2 or (size[0] * factor, size[1] * factor) != (height, width):
-            fits = ", ".join(f"{height // k}×{width // k}" for k in range(2, min(height, width) + 1) if height % k == width % k == 0)
-            raise ImageError(f"images of {'×'.join(map(str, size))} pixels cannot be enlarged to {height}×{width}; sizes that can: {fits}")
+            fits = ", ".join(
+                f"{height // k}×{width // k}"
+                for k in range(2, min(height, width) + 1)
+                if height % k == width % k == 0
+            )
+            raise ImageError(
+                f"images of {'×'.join(map(str, size))} pixels cannot be enlarged to {height}×{width}; sizes that can: {fits}"
+            )
         small, program = self._images(small, (channels, *size), "small images"), self.schedule(schedule)
         rows = self._rows(len(small), seed, labels)
-        return self._constrained(program, rows, [constrained.known_means(r.of(small), factor) for r in rows], on_move)
+        return self._constrained(
+            program, rows, [constrained.known_means(r.of(small), factor) for r in rows], on_move
+        )
 
     def restore(
         self,
@@ -288,15 +328,24 @@ class BCM:
         images = self._images(images)
         program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
         rows = self._rows(len(images), seed, labels)
-        return np.concatenate([restoration.restore(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
+        return np.concatenate(
+            [
+                restoration.restore(self.backend, program, r.of(images), r.seeds, r.labels, on_move)
+                for r in rows
+            ]
+        )
 
-    def guess_labels(self, images: np.ndarray, *, seed: Seeds = 0, on_move: OnMove | None = None) -> np.ndarray:
+    def guess_labels(
+        self, images: np.ndarray, *, seed: Seeds = 0, on_move: OnMove | None = None
+    ) -> np.ndarray:
         """int64 [N]: the label under which the model denoises each image best, at 5 network calls per class and image."""
         images, classes = self._images(images), self.num_classes
         if classes is None:
             raise LabelError("this model has no classes, so there is none to guess")
         rows = self._rows(len(images), seed, 0)
-        return np.concatenate([guess_labels(self.backend, r.of(images), r.seeds, classes, on_move) for r in rows])
+        return np.concatenate(
+            [guess_labels(self.backend, r.of(images), r.seeds, classes, on_move) for r in rows]
+        )
 
     def trace(
         self,
@@ -317,7 +366,12 @@ class BCM:
         n = max(length(seed), length(labels)) if given is None else len(given)
         check_number(n * (program.nfe + 1), self.sample_shape, "states")
         rows = self._rows(n, seed, labels)
-        parts = [tracing.trace(self.backend, program, r.seeds, r.labels, None if given is None else r.of(given), on_move) for r in rows]
+        parts = [
+            tracing.trace(
+                self.backend, program, r.seeds, r.labels, None if given is None else r.of(given), on_move
+            )
+            for r in rows
+        ]
         return tracing.Trace(parts[0].levels, np.concatenate([part.states for part in parts], axis=1))
 
     def close(self) -> None:
@@ -330,14 +384,25 @@ class BCM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _images(self, values: np.ndarray, shape: tuple[int, int, int] | None = None, what: str = "images") -> np.ndarray:
+    def _images(
+        self, values: np.ndarray, shape: tuple[int, int, int] | None = None, what: str = "images"
+    ) -> np.ndarray:
         """float32 [N, C, H, W] in [-1, 1], checked; of the model's shape if none is given."""
         return check_images(values, shape or self.sample_shape, what, self.value_range)
 
-    def _invert(self, images: np.ndarray, schedule: str | Schedule, seed: Seeds, labels: Labels, on_move: OnMove | None) -> np.ndarray:
+    def _invert(
+        self,
+        images: np.ndarray,
+        schedule: str | Schedule,
+        seed: Seeds,
+        labels: Labels,
+        on_move: OnMove | None,
+    ) -> np.ndarray:
         """Latents of images that have been checked."""
         program, rows = self.schedule(schedule), self._rows(len(images), seed, labels)
-        return np.concatenate([basic.invert(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows])
+        return np.concatenate(
+            [basic.invert(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows]
+        )
 
     def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
         """int64 [n], checked; None for a model without classes."""
@@ -347,7 +412,12 @@ class BCM:
         return batches(check_seeds(seed, n), self._labels(labels, n), self.batch)
 
     def _each(
-        self, around: np.ndarray, schedule: str | Schedule, seeds: Sequence[int], labels: np.ndarray | None, on_move: OnMove | None
+        self,
+        around: np.ndarray,
+        schedule: str | Schedule,
+        seeds: Sequence[int],
+        labels: np.ndarray | None,
+        on_move: OnMove | None,
     ) -> np.ndarray:
         """Images of several latents per seed: [N, K, C, H, W] → the same; labels [N, K]."""
         n, k = around.shape[:2]
@@ -360,6 +430,10 @@ class BCM:
         )
         return images.reshape(around.shape)
 
-    def _constrained(self, program: Schedule, rows: list[Batch], known: list[Project], on_move: OnMove | None) -> np.ndarray:
+    def _constrained(
+        self, program: Schedule, rows: list[Batch], known: list[Project], on_move: OnMove | None
+    ) -> np.ndarray:
         pairs = zip(rows, known, strict=True)
-        return np.concatenate([constrained.constrained(self.backend, program, k, r.seeds, r.labels, on_move) for r, k in pairs])
+        return np.concatenate(
+            [constrained.constrained(self.backend, program, k, r.seeds, r.labels, on_move) for r, k in pairs]
+        )

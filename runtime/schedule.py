@@ -121,7 +121,11 @@ def parse_schedule(text: str) -> Schedule:
         if len(values) < 2:
             raise _at(text, columns[0], "a move needs two levels, as in 80>0.002")
         if level is not None and values[0] != level:
-            raise _at(text, columns[0], f"the program stands at level {_text(level)} here, so the next move starts there")
+            raise _at(
+                text,
+                columns[0],
+                f"the program stands at level {_text(level)} here, so the next move starts there",
+            )
         for t, u, u_column in zip(values, values[1:], columns[1:], strict=False):
             if t == u:
                 raise _at(text, u_column, f"a move from {_text(t)} to itself does nothing")

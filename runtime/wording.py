@@ -27,3 +27,8 @@ def printable(name: Any) -> str:
     """A name out of a file, which may hold anything: control characters escaped, and cut if it is long."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name)[: LONGEST + 1])
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says first; the rest is its call stack."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -32,7 +32,9 @@ def relative_l2(actual: Any, expected: Any) -> float:
 
 def weights_apart(actual: Iterable[Any], expected: Iterable[Any]) -> float:
     """The relative L2 distance of two networks' weights, all tensors as one vector."""
-    a, b = (np.concatenate([np.asarray(tensor).ravel() for tensor in tensors]) for tensors in (actual, expected))
+    a, b = (
+        np.concatenate([np.asarray(tensor).ravel() for tensor in tensors]) for tensors in (actual, expected)
+    )
     return relative_l2(a, b)
 
 

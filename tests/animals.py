@@ -24,7 +24,9 @@ def animals_checkpoint(path: Path, classes: tuple[str, ...] | None = ANIMALS) ->
 def picture(file: Path, size: tuple[int, int] = (16, 16), mode: str = "RGB") -> Path:
     """A noisy picture, mostly red."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(sum(file.name.encode())).integers(0, 100, (size[1], size[0], 3), dtype=np.uint8)
+    pixels = np.random.default_rng(sum(file.name.encode())).integers(
+        0, 100, (size[1], size[0], 3), dtype=np.uint8
+    )
     pixels[..., 0] += 150
     Image.fromarray(pixels).convert(mode).save(file)
     return file

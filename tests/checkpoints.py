@@ -28,4 +28,6 @@ def loaded(path: Path) -> Checkpoint:
 def holds(checkpoint: Checkpoint, expected: Weights) -> bool:
     """Whether a checkpoint has exactly these tensors."""
     held = checkpoint.state_dict
-    return held.keys() == expected.keys() and all(torch.equal(held[name], tensor) for name, tensor in expected.items())
+    return held.keys() == expected.keys() and all(
+        torch.equal(held[name], tensor) for name, tensor in expected.items()
+    )

@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # they need torch, which not every Python here has
     from bcm_edge.evaluation.classifier import Classifier
     from bcm_edge.evaluation.quality import Judge
 
-with suppress(ImportError):  # a machine with a GPU may have pytest alone: no test in tests/gpu takes hypothesis
+with suppress(
+    ImportError
+):  # a machine with a GPU may have pytest alone: no test in tests/gpu takes hypothesis
     from hypothesis import settings
 
     settings.register_profile("bcm-edge", deadline=None)  # a busy machine is not a slow test
@@ -40,7 +42,9 @@ Process = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rounding", action="store_true", help="results of torch differ by rounding (tests/rounding.py)")
+    parser.addoption(
+        "--rounding", action="store_true", help="results of torch differ by rounding (tests/rounding.py)"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
@@ -80,15 +84,27 @@ def cli() -> Cli:
 def process() -> Process:
     """Run `python cli.py …` as a process of its own."""
 
-    def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     return run
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, process: Process) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def exported(
+    tmp_path_factory: pytest.TempPathFactory, process: Process
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The shipped model's bundle, and what `python cli.py export` said when it made it."""
     folder = tmp_path_factory.mktemp("exported")
     ended = process("export", "-o", "digits.bundle", cwd=folder)

@@ -32,7 +32,9 @@ class GaussianBackend:
         self.calls: list[tuple[Move, bool]] = []
         self.poison = poison  # a level u at which one pixel of sample 1 becomes NaN
 
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         self.calls.append((move, noise is not None))
         result = (x if noise is None else x + noise) * np.float32(scale(move.t, move.u))
         if move.u == self.poison:

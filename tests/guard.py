@@ -25,7 +25,9 @@ def strace() -> str:
     program = shutil.which("strace")
     if program is None:
         pytest.skip("strace is not installed")
-    if subprocess.run([program, "-f", "--seccomp-bpf", "-o", os.devnull, "true"], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        [program, "-f", "--seccomp-bpf", "-o", os.devnull, "true"], capture_output=True, check=False
+    ).returncode:
         pytest.skip("strace cannot trace a process here")
     return program
 
@@ -33,13 +35,30 @@ def strace() -> str:
 def traced(command: Sequence[object], traces: Path) -> list[str]:
     """The command, under strace; `traces` is a folder for what it writes, a file per thread."""
     traces.mkdir(parents=True)
-    options = ["-f", "-ff", "-qq", "-y", "--seccomp-bpf", "-e", "signal=none", "-e", f"trace={CALLS}", "-o", str(traces / "thread")]
+    options = [
+        "-f",
+        "-ff",
+        "-qq",
+        "-y",
+        "--seccomp-bpf",
+        "-e",
+        "signal=none",
+        "-e",
+        f"trace={CALLS}",
+        "-o",
+        str(traces / "thread"),
+    ]
     return [strace(), *options, *map(str, command)]
 
 
 def look_ups_and_connections(traces: Path) -> list[str]:
     """Calls that ask a name server, or that reach for an address beyond the loopback."""
-    return [line for line in _lines(traces) for port, host in _ADDRESS.findall(line) if int(port) == DNS or not _is_loopback(host)]
+    return [
+        line
+        for line in _lines(traces)
+        for port, host in _ADDRESS.findall(line)
+        if int(port) == DNS or not _is_loopback(host)
+    ]
 
 
 def written(traces: Path, cwd: Path) -> list[Path]:
@@ -47,7 +66,11 @@ def written(traces: Path, cwd: Path) -> list[Path]:
     paths: dict[Path, None] = {}
     for line in _lines(traces):
         if opened := _OPENED.match(line):
-            found = [opened[2]] if re.search(r"O_WRONLY|O_RDWR|O_CREAT", opened[1]) or line.startswith("creat") else []
+            found = (
+                [opened[2]]
+                if re.search(r"O_WRONLY|O_RDWR|O_CREAT", opened[1]) or line.startswith("creat")
+                else []
+            )
         elif re.match(r"(mkdir|rename|link|symlink)\w*\(.* = 0$", line):
             folder, name = _NAMED.findall(line)[-1]  # the new one
             found = [os.path.join(folder or cwd, name)]  # noqa: PTH118
@@ -64,4 +87,6 @@ def _lines(traces: Path) -> Iterator[str]:
 
 def _is_loopback(host: str) -> bool:
     address = ipaddress.ip_address(host)
-    return address.is_loopback or bool(getattr(address, "ipv4_mapped", None) and address.ipv4_mapped.is_loopback)  # type: ignore[union-attr]
+    return address.is_loopback or bool(
+        getattr(address, "ipv4_mapped", None) and address.ipv4_mapped.is_loopback
+    )  # type: ignore[union-attr]

@@ -27,5 +27,7 @@ def lowest(project: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "pyproject.toml"
+    file = (
+        Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "pyproject.toml"
+    )
     print("\n".join(lowest(tomllib.loads(file.read_text())["project"])))

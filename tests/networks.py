@@ -29,7 +29,12 @@ def tiny_model() -> tuple[ConsistencyModel, dict[str, np.ndarray]]:
             values = 1 + 0.1 * normal if key.endswith("weight") else 0.05 * normal
         weights[key] = torch.from_numpy(values.astype(np.float32))
     recorded = dict(np.load(DATA / "tiny.npz"))
-    recorded["x"] = np.stack([(stream.standard_normal((2, 3, 16, 16)) * max(t, 0.5)).astype(np.float32) for t, _ in recorded["pairs"]])
+    recorded["x"] = np.stack(
+        [
+            (stream.standard_normal((2, 3, 16, 16)) * max(t, 0.5)).astype(np.float32)
+            for t, _ in recorded["pairs"]
+        ]
+    )
     model = ConsistencyModel(TINY)
     model.network.load_state_dict(weights)
     return model.eval().requires_grad_(False), recorded

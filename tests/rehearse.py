@@ -74,7 +74,9 @@ def environment(stand_ins: Path) -> dict[str, str]:
     """In which a process finds the driver and the stand-ins, and `make` nothing of a make that runs the rehearsal."""
     places = {"PYTHONPATH": stand_ins, "LD_LIBRARY_PATH": WORK}
     paths = {name: f"{place}:{os.environ.get(name, '')}".rstrip(":") for name, place in places.items()}
-    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    }
     return {**inherited, **paths, "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
 
 
@@ -82,7 +84,9 @@ def run_tests(title: str, variables: dict[str, str], may_skip: bool) -> list[str
     """Run `make test-gpu`, list its tests, and return what is wrong."""
     report = WORK / f"{title.replace(' ', '-')}.xml"
     command = ["make", "--no-print-directory", "test-gpu", f"PYTHON={sys.executable}"]
-    ended = subprocess.run(command, cwd=ROOT, env={**variables, "PYTEST_ADDOPTS": f"--junitxml={report}"}, check=False)
+    ended = subprocess.run(
+        command, cwd=ROOT, env={**variables, "PYTEST_ADDOPTS": f"--junitxml={report}"}, check=False
+    )
     if not report.is_file():
         return [f"make test-gpu {title} ended with {ended.returncode} before its tests"]
     problems = [f"make test-gpu {title} ended with {ended.returncode}"] if ended.returncode else []
@@ -100,12 +104,16 @@ def run_tests(title: str, variables: dict[str, str], may_skip: bool) -> list[str
     return problems or ([] if executed else [f"no test was executed {title}"])
 
 
-def run_benchmark(title: str, variables: dict[str, str], variants: set[str], sizes: str, schedules: list[str]) -> list[str]:
+def run_benchmark(
+    title: str, variables: dict[str, str], variants: set[str], sizes: str, schedules: list[str]
+) -> list[str]:
     """Run benchmarks/gpu.py and return what is wrong: every variant is to be measured on every schedule at every batch size."""
     results = WORK / f"benchmark-{title.replace(' ', '-')}.json"
     work = ["--batch", sizes, "--schedules", ",".join(schedules), "-o", str(results)]
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *BENCHMARK, *work]
-    ended = subprocess.run(command, env={**variables, "OMP_NUM_THREADS": "1"}, check=False)  # fp16 in torch is slow on a busy CPU
+    ended = subprocess.run(
+        command, env={**variables, "OMP_NUM_THREADS": "1"}, check=False
+    )  # fp16 in torch is slow on a busy CPU
     if ended.returncode or not results.is_file():
         return [f"benchmarks/gpu.py {title} ended with {ended.returncode}"]
     batches = json.loads(results.read_text())["batches"]
@@ -123,7 +131,9 @@ def check_batch(batch: dict[str, Any], variants: set[str], schedules: list[str])
         missing = variants - {row["variant"] for row in rows}
         problems += [f"{schedule}: {name} was not measured: {batch['not_run'].get(name)}" for name in missing]
         for row in rows:
-            if not (row["in_turn"] and 0 < row["low_ms"] <= row["high_ms"] and 1e-6 < row["relative_l2"] < 5e-3):
+            if not (
+                row["in_turn"] and 0 < row["low_ms"] <= row["high_ms"] and 1e-6 < row["relative_l2"] < 5e-3
+            ):
                 problems.append(f"{schedule}: {row['variant']} has wrong figures: {row}")
     if CHAINED in schedules and len((batch["chain"] or {}).get("engines_ms", [])) != 4:
         problems.append(f"the four engines of {CHAINED} were not timed: {batch['chain']}")

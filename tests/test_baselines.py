@@ -82,7 +82,9 @@ def two_shapes(n: int = 12) -> Dataset:
 
 
 def test_levels_of_heun():
-    assert karras_levels(5) == pytest.approx([80, 17.52783196464411, 2.515218976147159, 0.16975275626876413, 0.002, 0], rel=1e-12)
+    assert karras_levels(5) == pytest.approx(
+        [80, 17.52783196464411, 2.515218976147159, 0.16975275626876413, 0.002, 0], rel=1e-12
+    )
     levels = karras_levels(18)
     assert (len(levels), levels[0], levels[-2], levels[-1]) == (19, 80, 0.002, 0)
 
@@ -90,13 +92,20 @@ def test_levels_of_heun():
 def test_noise_of_the_linear_schedule():
     sigmas = ddpm_sigmas()
     assert len(sigmas) == 1000
-    wanted = {1: 0.010000500037503125, 10: 0.04357054370523511, 500: 3.424136619044041, 1000: 157.4072808104075}
+    wanted = {
+        1: 0.010000500037503125,
+        10: 0.04357054370523511,
+        500: 3.424136619044041,
+        1000: 157.4072808104075,
+    }
     assert [sigmas[n - 1] for n in wanted] == pytest.approx(list(wanted.values()), rel=1e-9)
 
 
 def test_levels_of_ddim():
     assert ddim_levels(1).tolist() == [80, 0]
-    assert ddim_levels(4) == pytest.approx([80, 11.771016274043387, 2.836572188692807, 0.8642423383922206, 0], rel=1e-9)
+    assert ddim_levels(4) == pytest.approx(
+        [80, 11.771016274043387, 2.836572188692807, 0.8642423383922206, 0], rel=1e-9
+    )
     everything = ddim_levels(930)
     assert everything[1] < 79.6
     assert (np.diff(everything) < 0).all()
@@ -105,7 +114,12 @@ def test_levels_of_ddim():
 
 @pytest.mark.parametrize(
     ("name", "steps", "message"),
-    [("euler", 3, "heun or ddim, not 'euler'"), ("heun", 1, "at least 2"), ("ddim", 0, "at least 1"), ("ddim", 931, "930 levels up to 80")],
+    [
+        ("euler", 3, "heun or ddim, not 'euler'"),
+        ("heun", 1, "at least 2"),
+        ("ddim", 0, "at least 1"),
+        ("ddim", 931, "930 levels up to 80"),
+    ],
 )
 def test_solvers_that_do_not_exist(name: str, steps: int, message: str):
     with pytest.raises(InputError, match=message):
@@ -115,7 +129,12 @@ def test_solvers_that_do_not_exist(name: str, steps: int, message: str):
 # ---- samplers
 
 
-CALLS = [(Solver("heun", 18), (35, 34)), (Solver("heun", 2), (3, 2)), (Solver("ddim", 10), (10, 10)), (Solver("ddim", 1), (1, 1))]
+CALLS = [
+    (Solver("heun", 18), (35, 34)),
+    (Solver("heun", 2), (3, 2)),
+    (Solver("ddim", 10), (10, 10)),
+    (Solver("ddim", 1), (1, 1)),
+]
 
 
 @pytest.mark.parametrize(("solver", "calls"), CALLS)
@@ -148,27 +167,40 @@ def test_where_slopes_are_taken():
     assert asked[2:] == [4, 2, 2]
     constant = lambda x, t: torch.ones_like(x)  # noqa: E731 (a denoiser in a line)
     assert heun(constant, 3 * one, [2, 1])[0].item() == 2  # on a straight line both slopes are 1
-    assert heun(lambda x, t: t * one, 3 * one, [2, 1])[0].item() == pytest.approx(3 - (0.5 + 1.5) / 2)  # slopes (3-2)/2, (2.5-1)/1
+    assert heun(lambda x, t: t * one, 3 * one, [2, 1])[0].item() == pytest.approx(
+        3 - (0.5 + 1.5) / 2
+    )  # slopes (3-2)/2, (2.5-1)/1
 
 
-@pytest.mark.parametrize(("name", "steps", "ratio"), [("heun", 40, 4), ("heun", 80, 4), ("ddim", 155, 2), ("ddim", 465, 2)])
+@pytest.mark.parametrize(
+    ("name", "steps", "ratio"), [("heun", 40, 4), ("heun", 80, 4), ("ddim", 155, 2), ("ddim", 465, 2)]
+)
 def test_samplers_converge_to_the_ode_at_their_order(name: str, steps: int, ratio: float):
     noise = torch.tensor([80.0, -40.0], dtype=torch.float64)
     image = torch.tensor([0.7, -0.2], dtype=torch.float64)
     start = 0.002 if name == "heun" else 0.0
     for play, x, t, u in ((Solver.descend, noise, 80.0, 0.0), (Solver.ascend, image, start, 80.0)):
-        errors = [(play(Solver(name, n), gaussian, x)[0] / (x * exact(t, u)) - 1).abs().max().item() for n in (steps, 2 * steps)]
+        errors = [
+            (play(Solver(name, n), gaussian, x)[0] / (x * exact(t, u)) - 1).abs().max().item()
+            for n in (steps, 2 * steps)
+        ]
         assert errors[0] < 0.02
         assert errors[0] / errors[1] == pytest.approx(ratio, rel=0.15)
 
 
 @pytest.mark.parametrize(
     ("solver", "state_error", "image_error"),
-    [(Solver("heun", 18), 0.05, 0.02), (Solver("heun", 200), 5e-4, 1e-4), (Solver("ddim", 900), 0.004, 0.008)],
+    [
+        (Solver("heun", 18), 0.05, 0.02),
+        (Solver("heun", 200), 5e-4, 1e-4),
+        (Solver("ddim", 900), 0.004, 0.008),
+    ],
 )
 def test_inversion_and_generation_return_the_image(solver: Solver, state_error: float, image_error: float):
     denoiser = GaussianDenoiser(TINY)
-    images = np.random.default_rng(0).uniform(-1, 1, (20, 3, 16, 16)).astype(np.float32)  # more than one batch
+    images = (
+        np.random.default_rng(0).uniform(-1, 1, (20, 3, 16, 16)).astype(np.float32)
+    )  # more than one batch
     states = solver.invert(denoiser, images)
     assert states.dtype == np.float32
     np.testing.assert_allclose(states, images * exact(0, 80), rtol=state_error)
@@ -189,7 +221,9 @@ def test_labels_reach_their_images():
     solver, denoiser, labels = Solver("ddim", 2), tiny_denoiser(), np.arange(18) % 3
     together = solver.generate(denoiser, range(18), labels)
     for i in (3, 17):
-        np.testing.assert_allclose(together[i], solver.generate(denoiser, [i], labels[i : i + 1])[0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            together[i], solver.generate(denoiser, [i], labels[i : i + 1])[0], rtol=1e-3, atol=1e-4
+        )
     assert not np.allclose(together[0], solver.generate(denoiser, [0], labels[1:2])[0], atol=1e-3)
 
 
@@ -212,7 +246,10 @@ def test_denoiser_by_hand():
     x, label = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 3])
     got = model(x, t, label)
     for i, (level, c_skip, c_out, c_in) in enumerate(
-        [(0.5, 0.5, 0.5 / math.sqrt(2), math.sqrt(2)), (80.0, 0.25 / 6400.25, 40 / math.sqrt(6400.25), 1 / math.sqrt(6400.25))]
+        [
+            (0.5, 0.5, 0.5 / math.sqrt(2), math.sqrt(2)),
+            (80.0, 0.25 / 6400.25, 40 / math.sqrt(6400.25), 1 / math.sqrt(6400.25)),
+        ]
     ):
         tau = 250 * torch.tensor([level, 0.002]).log()
         raw = model.network(c_in * x[i : i + 1], tau[:1], tau[1:], label[i : i + 1])
@@ -222,7 +259,9 @@ def test_denoiser_by_hand():
 def test_loss_by_hand():
     class Zero(Denoiser):
         def forward(self, x, t, label=None):
-            torch.testing.assert_close(x, torch.stack([torch.full((3, 16, 16), 1.5), torch.full((3, 16, 16), 1.0 + 2 * 3)]))
+            torch.testing.assert_close(
+                x, torch.stack([torch.full((3, 16, 16), 1.5), torch.full((3, 16, 16), 1.0 + 2 * 3)])
+            )
             return torch.zeros_like(x)
 
     at = Noising(torch.tensor([0.5, 2.0]), torch.stack([torch.ones(3, 16, 16), torch.full((3, 16, 16), 3.0)]))
@@ -238,7 +277,10 @@ def test_a_perfect_denoiser_has_no_loss():
         def forward(self, x, t, label=None):
             return images
 
-    assert Denoising(Perfect(TINY))(images, None, noised(images.shape, torch.Generator()))["denoising"].item() == 0
+    assert (
+        Denoising(Perfect(TINY))(images, None, noised(images.shape, torch.Generator()))["denoising"].item()
+        == 0
+    )
 
 
 def test_levels_are_lognormal_and_clipped():
@@ -264,7 +306,11 @@ def test_extreme_levels_are_clipped(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.slow
 def test_training_reduces_the_loss():
     data = two_shapes()
-    run = Trainer(data, network_for(data, 8), TrainOptions(steps=60, batch=12, channels=8, learning_rate=1e-2, objective="edm"))
+    run = Trainer(
+        data,
+        network_for(data, 8),
+        TrainOptions(steps=60, batch=12, channels=8, learning_rate=1e-2, objective="edm"),
+    )
     losses = [run.step()["denoising"] for _ in range(60)]
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
 
@@ -291,7 +337,9 @@ def test_one_objective_does_not_resume_the_other(tmp_path: Path):
     data = two_shapes()
     Trainer(data, network_for(data, 8), EDM).save(tmp_path / "s")
     with pytest.raises(CheckpointError, match="other objective"):
-        Trainer(data, network_for(data, 8), TrainOptions(steps=7, batch=4, channels=8)).restore(tmp_path / "s")
+        Trainer(data, network_for(data, 8), TrainOptions(steps=7, batch=4, channels=8)).restore(
+            tmp_path / "s"
+        )
 
 
 @pytest.mark.slow
@@ -343,7 +391,12 @@ def test_training_starts_from_its_own_kind_alone():
     config = network_for(data, 8)
     weights = Trainer(data, config, EDM).model.network.state_dict()
     with pytest.raises(CheckpointError, match="no BCM"):
-        Trainer(data, config, TrainOptions(channels=8), init=Checkpoint("base", config, weights, provenance=BASELINE))
+        Trainer(
+            data,
+            config,
+            TrainOptions(channels=8),
+            init=Checkpoint("base", config, weights, provenance=BASELINE),
+        )
     with pytest.raises(CheckpointError, match="no denoiser"):
         Trainer(data, config, EDM, init=Checkpoint("bcm", config, weights))
 
@@ -360,15 +413,21 @@ def test_commands_say_what_comes_next_and_refuse_a_denoiser(cli: Cli, tmp_path: 
     assert "intervals" not in step
     assert last == f"  bcm-edge evaluate BUNDLE --data DATA --baseline {base}"
     assert "is no BCM" in refusal(cli("export", base, "-o", tmp_path / "b.bundle"))
-    assert "is no BCM" in refusal(cli("train", "--data", data, *small, "--init", base, "-o", tmp_path / "c.safetensors"))
+    assert "is no BCM" in refusal(
+        cli("train", "--data", data, *small, "--init", base, "-o", tmp_path / "c.safetensors")
+    )
     bcm = cli("train", "--data", data, *small, "-o", tmp_path / "bcm.safetensors")
     assert "\nstep 2/2  10 intervals  consistency 0." in bcm.stderr
     assert "bcm-edge export" in bcm.stderr
 
 
 def test_a_denoiser_survives_its_file(tmp_path: Path):
-    save_checkpoint(tmp_path / "d.safetensors", random_model().network.state_dict(), TINY, {}, BASELINE, torch.float32)
+    save_checkpoint(
+        tmp_path / "d.safetensors", random_model().network.state_dict(), TINY, {}, BASELINE, torch.float32
+    )
     x, t, label = torch.ones(1, 3, 16, 16), torch.tensor([2.0]), torch.tensor([0])
     read = load_checkpoint(tmp_path / "d.safetensors").denoiser()
-    assert all(torch.equal(read.state_dict()[name], tensor) for name, tensor in tiny_denoiser().state_dict().items())
+    assert all(
+        torch.equal(read.state_dict()[name], tensor) for name, tensor in tiny_denoiser().state_dict().items()
+    )
     assert relative_l2(read(x, t, label), tiny_denoiser()(x, t, label)) < ROUNDING

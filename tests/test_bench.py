@@ -19,10 +19,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel
-from bcm_edge.runtime import benchmark
 from bcm_edge.runtime.backends.null import NullBackend
-from bcm_edge.runtime.benchmark import Result, Start, differ, first_images, flop_per_call, interleave, start_command, summarise, verdicts
-from bcm_edge.runtime.environment import Others, busy_seconds, cpu_flags, cpu_model, jetson
+from bcm_edge.runtime.checks import benchmark
+from bcm_edge.runtime.checks.benchmark import (
+    Result,
+    Start,
+    differ,
+    first_images,
+    flop_per_call,
+    interleave,
+    start_command,
+    summarise,
+    verdicts,
+)
+from bcm_edge.runtime.machine.jetson import jetson
+from bcm_edge.runtime.machine.load import Others, busy_seconds
+from bcm_edge.runtime.machine.processor import cpu_flags, cpu_model
 
 Cli = Callable[..., Ended]
 
@@ -40,7 +52,23 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 def result(backend: str, precision: str, p50: float, spread: float = 0.1) -> Result:
     """A variant whose turns spread by ± `spread` ms around their median."""
     rates = (1e3 / p50, 1e3 / p50)
-    return Result(backend, precision, 1, "CPU", 9, p50 - spread, p50 + spread, p50, p50 + 1, p50 + 2, *rates, 1.0, 50.0, None, None)
+    return Result(
+        backend,
+        precision,
+        1,
+        "CPU",
+        9,
+        p50 - spread,
+        p50 + spread,
+        p50,
+        p50 + 1,
+        p50 + 2,
+        *rates,
+        1.0,
+        50.0,
+        None,
+        None,
+    )
 
 
 # Numbers
@@ -51,7 +79,10 @@ def test_summary_of_known_times() -> None:
     summary = summarise(NOTHING, 8, 2, turns, Start(0.5, 70.0), 1_000_000, 4.0)
     assert (summary.runs, summary.p50_ms, summary.p90_ms) == (12, pytest.approx(6.5), pytest.approx(10.9))
     assert summary.p99_ms == pytest.approx(11.0)
-    assert (summary.low_ms, summary.high_ms) == (pytest.approx(5.0), pytest.approx(10.5))  # of the medians 2, 5, 8, 10.5, 11
+    assert (summary.low_ms, summary.high_ms) == (
+        pytest.approx(5.0),
+        pytest.approx(10.5),
+    )  # of the medians 2, 5, 8, 10.5, 11
     assert summary.images_per_s == pytest.approx(8 / 0.0065)
     assert summary.nfe_per_s == pytest.approx(16 / 0.0065)
     assert summary.gflops == pytest.approx(16e6 / 0.0065 / 1e9)
@@ -105,7 +136,11 @@ def test_difference_of_a_few_percent_is_not_claimed_however_small_the_spread() -
 def test_verdicts_on_fixed_numbers() -> None:
     measured = [
         *(result("onnxruntime", "fp32", 21.0), result("onnxruntime", "int8", 27.3)),
-        *(result("openvino", "fp32", 20.95), result("openvino", "bf16", 10.0), result("openvino", "int8", 10.1)),
+        *(
+            result("openvino", "fp32", 20.95),
+            result("openvino", "bf16", 10.0),
+            result("openvino", "int8", 10.1),
+        ),
         result("torch", "fp32", 52.5),
     ]
     assert verdicts(measured) == [
@@ -120,7 +155,10 @@ def test_verdicts_on_fixed_numbers() -> None:
 
 def test_verdict_where_torch_is_faster_says_so() -> None:
     said = verdicts([result("onnxruntime", "fp32", 30.0), result("torch", "fp32", 20.0)])
-    assert said == ["fp32 on onnxruntime is slower here than fp32 on torch (1.5×): use torch", "fastest: fp32 on torch"]
+    assert said == [
+        "fp32 on onnxruntime is slower here than fp32 on torch (1.5×): use torch",
+        "fastest: fp32 on torch",
+    ]
 
 
 def test_verdict_on_a_busy_machine_is_cautious() -> None:
@@ -154,14 +192,18 @@ def test_peak_memory_is_the_processes_own() -> None:
 
 def test_processor_is_read_from_cpuinfo(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Fast 9000\nflags\t\t: fpu avx2 avx512_vnni amx_int8 sse2\n")
+    (tmp_path / "proc" / "cpuinfo").write_text(
+        "processor\t: 0\nmodel name\t: Fast 9000\nflags\t\t: fpu avx2 avx512_vnni amx_int8 sse2\n"
+    )
     assert cpu_model(tmp_path) == "Fast 9000"
     assert cpu_flags(tmp_path) == ["avx2", "avx512_vnni", "amx_int8"]
 
 
 def test_busy_time_is_all_but_idle_and_waiting(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "stat").write_text("cpu  100 200 300 9000 5000 10 20 70 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n")
+    (tmp_path / "proc" / "stat").write_text(
+        "cpu  100 200 300 9000 5000 10 20 70 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n"
+    )
     assert busy_seconds(tmp_path) == 700 / os.sysconf("SC_CLK_TCK")
     assert busy_seconds(tmp_path / "none") is None
 
@@ -208,7 +250,18 @@ def test_other_machines_are_no_jetson(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_bench_measures_every_backend_and_torch(digits_bundle: Path, cli: Cli) -> None:
-    ended = cli("bench", digits_bundle, *FEW, "--schedule", "ancestral-2", "--precision", "fp32", "--vs", "torch", "--json")
+    ended = cli(
+        "bench",
+        digits_bundle,
+        *FEW,
+        "--schedule",
+        "ancestral-2",
+        "--precision",
+        "fp32",
+        "--vs",
+        "torch",
+        "--json",
+    )
     assert ended.exit_code == 0, ended.stderr
     values = json.loads(ended.stdout)
     measured = {(r["backend"], r["precision"], r["batch"]): r for r in values["results"]}
@@ -241,9 +294,22 @@ def test_bench_measures_every_backend_and_torch(digits_bundle: Path, cli: Cli) -
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_bench_plays_inversions_and_speaks_in_words(digits_bundle: Path, cli: Cli) -> None:
-    ended = cli("bench", digits_bundle, "--seconds", 0.01, "--batch", "2,1", "--schedule", "invert-1", "--backend", "null")
+    ended = cli(
+        "bench",
+        digits_bundle,
+        "--seconds",
+        0.01,
+        "--batch",
+        "2,1",
+        "--schedule",
+        "invert-1",
+        "--backend",
+        "null",
+    )
     assert ended.exit_code == 0, ended.stderr
-    said = [line for line in ended.stdout.splitlines() if "caution" not in line]  # where something else runs beside the tests
+    said = [
+        line for line in ended.stdout.splitlines() if "caution" not in line
+    ]  # where something else runs beside the tests
     assert said == ["batch 1: fastest: fp32 on null", "batch 2: fastest: fp32 on null"]
     assert ended.stderr.count("\nfp32 on null") == 2
 
@@ -252,7 +318,9 @@ def test_bench_plays_inversions_and_speaks_in_words(digits_bundle: Path, cli: Cl
 @pytest.mark.usefixtures("brief")
 def test_bench_lists_what_cannot_run_with_the_reason(bundle_copy: Path, cli: Cli) -> None:
     manifest = json.loads((bundle_copy / "manifest.json").read_text())
-    manifest["graphs"]["bf16"] = manifest["graphs"]["fp32"]  # ONNX Runtime refuses the precision before it looks at a graph
+    manifest["graphs"]["bf16"] = manifest["graphs"][
+        "fp32"
+    ]  # ONNX Runtime refuses the precision before it looks at a graph
     (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
     ended = cli("bench", bundle_copy, *FEW, "--backend", "onnxruntime", "--json")
     assert ended.exit_code == 0, ended.stderr
@@ -264,9 +332,15 @@ def test_bench_lists_what_cannot_run_with_the_reason(bundle_copy: Path, cli: Cli
 
 
 @pytest.mark.usefixtures("brief")
-def test_bench_without_onnx_says_what_is_absent(digits_bundle: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_without_onnx_says_what_is_absent(
+    digits_bundle: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = benchmark.importlib.util.find_spec
-    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name, *rest: None if name == "onnx" else found(name, *rest))
+    monkeypatch.setattr(
+        benchmark.importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "onnx" else found(name, *rest),
+    )
     ended = cli("bench", digits_bundle, *FEW, "--backend", "null", "--json")
     values = json.loads(ended.stdout)
     assert values["flop_per_call"] is None
@@ -301,4 +375,7 @@ def test_bench_of_nothing_that_runs_is_refused_with_the_reason(bundle_copy: Path
     (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
     ended = cli("bench", bundle_copy, "--backend", "onnxruntime")
     assert ended.exit_code == 2
-    assert "error: nothing of this can run here; bf16 on onnxruntime: ONNX Runtime has no bfloat16" in ended.stderr
+    assert (
+        "error: nothing of this can run here; bf16 on onnxruntime: ONNX Runtime has no bfloat16"
+        in ended.stderr
+    )

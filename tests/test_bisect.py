@@ -24,9 +24,10 @@ from bcm_edge.export.int8 import layers
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
 from bcm_edge.model.preconditioning import ConsistencyModel
+from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.backends import open_backend
-from bcm_edge.runtime.bundle import Bundle, describe_files, open_bundle
-from bcm_edge.runtime.parity import BOUNDS, Recording, compare, record
+from bcm_edge.runtime.checks.parity import Recording, compare, record
+from bcm_edge.runtime.storage.bundle import Bundle, describe_files, open_bundle
 
 LATE = "output_blocks.0.0.in_layers.2"  # a convolution with most of the network before it
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -35,7 +36,9 @@ pytestmark = pytest.mark.slow  # exports and traces
 
 
 def exported(checkpoint: Checkpoint, folder: Path, *precisions: str) -> Bundle:
-    export(ExportPlan(checkpoint, folder, verify="none", precisions=precisions, allow_inaccurate=True), "0" * 64)
+    export(
+        ExportPlan(checkpoint, folder, verify="none", precisions=precisions, allow_inaccurate=True), "0" * 64
+    )
     return open_bundle(folder)
 
 
@@ -50,7 +53,9 @@ def recorded(model: ConsistencyModel, bundle: Bundle) -> Recording:
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The shipped model in every precision, every convolution in 8 bits."""
-    return exported(load_checkpoint(shipped_checkpoint()), tmp_path_factory.mktemp("healthy") / "b", *PRECISIONS)
+    return exported(
+        load_checkpoint(shipped_checkpoint()), tmp_path_factory.mktemp("healthy") / "b", *PRECISIONS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +111,9 @@ def test_a_healthy_graph_has_no_stray_layer(healthy: Bundle, truth: Recording, p
     assert first_stray_layer(healthy, precision, truth, BOUNDS[precision]) is None
 
 
-def test_the_convolution_with_a_wrong_weight_is_named(damaged: Callable[..., Bundle], truth: Recording, monkeypatch: pytest.MonkeyPatch):
+def test_the_convolution_with_a_wrong_weight_is_named(
+    damaged: Callable[..., Bundle], truth: Recording, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(layer_errors, "CHUNK", 50)  # the layer is in a later chunk
     bundle = damaged("forward.fp16.onnx", negate_on_disk(f"{LATE}.weight"))
     stray = first_stray_layer(bundle, "fp16", truth, BOUNDS["fp16"])
@@ -143,18 +150,24 @@ def test_errors_that_add_up_are_traced_in_the_worst_move(healthy: Bundle, truth:
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_a_float32_graph_with_a_wrong_weight(damaged: Callable[..., Bundle], truth: Recording, direction: str):
+def test_a_float32_graph_with_a_wrong_weight(
+    damaged: Callable[..., Bundle], truth: Recording, direction: str
+):
     bundle = damaged(f"{direction}.onnx", negate_in_graph(f"{LATE}.weight"))
     stray = first_stray_layer(bundle, "fp32", truth, BOUNDS["fp32"])
     assert stray and (stray.graph, stray.node) == (f"{direction}.onnx", f"{LATE}/Conv")
 
 
 @pytest.mark.parametrize("scale_shift", [False, True])
-def test_a_float32_graph_that_was_written_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale_shift: bool):
+def test_a_float32_graph_that_was_written_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale_shift: bool
+):
     true_silu, config = network_graph.silu, replace(TINY, use_scale_shift_norm=scale_shift)
 
     def wrong_in_one_place(g, x: str, at: str) -> str:
-        return true_silu(g, g.op("Mul", x, g.constant(1.01), at=at) if at == LATE.replace("2", "0") else x, at)
+        return true_silu(
+            g, g.op("Mul", x, g.constant(1.01), at=at) if at == LATE.replace("2", "0") else x, at
+        )
 
     monkeypatch.setattr(network_graph, "silu", wrong_in_one_place)
     bundle = exported(tiny(random_model(config)), tmp_path / "b", "fp32")
@@ -162,17 +175,34 @@ def test_a_float32_graph_that_was_written_wrong(tmp_path: Path, monkeypatch: pyt
     assert stray and stray.node == f"{LATE}/Conv"  # the first output after the SiLU that torch has too
 
 
-def test_weights_that_were_not_recorded_are_no_layer_s_fault(damaged: Callable[..., Bundle], truth: Recording):
+def test_weights_that_were_not_recorded_are_no_layer_s_fault(
+    damaged: Callable[..., Bundle], truth: Recording
+):
     bundle = damaged("forward.onnx", negate_on_disk(f"{LATE}.weight"))
-    with pytest.raises(BcmError, match=r"no layer does.*the weights are not those that were recorded") as caught:
+    with pytest.raises(
+        BcmError, match=r"no layer does.*the weights are not those that were recorded"
+    ) as caught:
         first_stray_layer(bundle, "fp32", truth, BOUNDS["fp32"])
     assert caught.value.exit_code == 1
 
 
 def test_verify_names_the_layer_beside_its_report(typed_copy: Path, cli: Callable[..., Result]):
-    ended = cli("verify", typed_copy, "--precision", "fp32,int8", "--backend", "onnxruntime", "--bound", 0.01, "--bisect", "--json")
+    ended = cli(
+        "verify",
+        typed_copy,
+        "--precision",
+        "fp32,int8",
+        "--backend",
+        "onnxruntime",
+        "--bound",
+        0.01,
+        "--bisect",
+        "--json",
+    )
     assert ended.exit_code == 1
     told = json.loads(ended.stdout)
     assert [(p["precision"], p["ok"]) for p in told["precisions"]] == [("fp32", True), ("int8", False)]
     assert list(told["strays"]) == ["int8"]
-    assert told["strays"]["int8"]["first"]["layer"].startswith(("input_blocks", "middle_block", "output_blocks", "out"))
+    assert told["strays"]["int8"]["first"]["layer"].startswith(
+        ("input_blocks", "middle_block", "output_blocks", "out")
+    )

@@ -19,7 +19,9 @@ from bcm_edge.model.infer_config import PRESETS, infer_config
 from bcm_edge.model.preconditioning import ConsistencyModel
 
 TINY = NetworkConfig.from_json(read_fields(Path(__file__).parent / "data" / "tiny.json"))
-IMAGENET64 = NetworkConfig(64, 3, 192, 3, 3, (4, 8), (1, 2, 3, 4), 1000, 64, resblock_updown=True, use_scale_shift_norm=False)
+IMAGENET64 = NetworkConfig(
+    64, 3, 192, 3, 3, (4, 8), (1, 2, 3, 4), 1000, 64, resblock_updown=True, use_scale_shift_norm=False
+)
 KNOWN = {"image_size": 16, "num_head_channels": TINY.num_head_channels}
 
 
@@ -35,7 +37,10 @@ def shapes_of(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
 
 def official_file(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
     """A file as the authors' trainer writes it: views into two shared storages, requires_grad on."""
-    flat = {many: torch.cat([t.reshape(-1) for t in tensors.values() if (t.ndim > 1) == many]) for many in (True, False)}
+    flat = {
+        many: torch.cat([t.reshape(-1) for t in tensors.values() if (t.ndim > 1) == many])
+        for many in (True, False)
+    }
     offsets = {True: 0, False: 0}
     views = OrderedDict()
     for name, t in tensors.items():
@@ -59,7 +64,13 @@ def test_the_imagenet64_network_has_its_published_size():
         replace(IMAGENET64, num_res_blocks=6),
         TINY,
         replace(TINY, resblock_updown=False, attention_resolutions=()),
-        replace(TINY, use_scale_shift_norm=True, num_classes=None, channel_mult=(1, 2, 2), attention_resolutions=(1, 4)),
+        replace(
+            TINY,
+            use_scale_shift_norm=True,
+            num_classes=None,
+            channel_mult=(1, 2, 2),
+            attention_resolutions=(1, 4),
+        ),
         replace(TINY, channel_mult=(2,), attention_resolutions=(1,), in_channels=1, out_channels=1),
         replace(TINY, patch_size=4, channel_mult=(1, 2)),
     ],
@@ -75,7 +86,12 @@ def test_names_and_shapes_tell_the_configuration(config: NetworkConfig):
 
 @pytest.mark.parametrize("depth", [3, 6])
 def test_the_preset_is_the_released_networks_of_any_depth(depth: int):
-    assert infer_config(shapes_of(replace(IMAGENET64, num_res_blocks=depth)), PRESETS["imagenet64"], "file").num_res_blocks == depth
+    assert (
+        infer_config(
+            shapes_of(replace(IMAGENET64, num_res_blocks=depth)), PRESETS["imagenet64"], "file"
+        ).num_res_blocks
+        == depth
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,8 +103,14 @@ def test_the_preset_is_the_released_networks_of_any_depth(depth: int):
         ),
         ({"num_classes": 10}, "the tensors say num_classes = 10, --preset imagenet64 says 1000"),
         ({"num_classes": None}, "the tensors say num_classes = None, --preset imagenet64 says 1000"),
-        ({"channel_mult": (1, 2, 3)}, r"the tensors say channel_mult = \(1, 2, 3\), --preset imagenet64 says \(1, 2, 3, 4\)"),
-        ({"use_scale_shift_norm": True}, "the tensors say use_scale_shift_norm = True, --preset imagenet64 says False"),
+        (
+            {"channel_mult": (1, 2, 3)},
+            r"the tensors say channel_mult = \(1, 2, 3\), --preset imagenet64 says \(1, 2, 3, 4\)",
+        ),
+        (
+            {"use_scale_shift_norm": True},
+            "the tensors say use_scale_shift_norm = True, --preset imagenet64 says False",
+        ),
     ],
 )
 def test_the_preset_is_refused_for_other_networks(change: dict[str, Any], message: str):
@@ -105,7 +127,10 @@ def test_official_files_load_as_the_tensors_they_hold(tmp_path: Path):
     tensors = state_dict()
     loaded = load_checkpoint(official_file(tmp_path / "ema_0.99997_234000.pt", tensors), KNOWN)
     assert loaded.config == TINY and set(loaded.state_dict) == set(tensors)
-    assert all(torch.equal(loaded.state_dict[name], t) and not loaded.state_dict[name].requires_grad for name, t in tensors.items())
+    assert all(
+        torch.equal(loaded.state_dict[name], t) and not loaded.state_dict[name].requires_grad
+        for name, t in tensors.items()
+    )
 
 
 def test_half_precision_files_load_as_float32(tmp_path: Path):
@@ -117,15 +142,24 @@ def test_half_precision_files_load_as_float32(tmp_path: Path):
 
 def test_own_files_bring_their_configuration(tmp_path: Path):
     path = tmp_path / "own.safetensors"
-    save_checkpoint(path, state_dict(), TINY, {"one-step": "80>0.002"}, {"trained_on": "nothing"}, torch.float32)
+    save_checkpoint(
+        path, state_dict(), TINY, {"one-step": "80>0.002"}, {"trained_on": "nothing"}, torch.float32
+    )
     loaded = load_checkpoint(path)
-    assert (loaded.config, loaded.schedules, loaded.provenance) == (TINY, {"one-step": "80>0.002"}, {"trained_on": "nothing"})
+    assert (loaded.config, loaded.schedules, loaded.provenance) == (
+        TINY,
+        {"one-step": "80>0.002"},
+        {"trained_on": "nothing"},
+    )
     assert all(torch.equal(loaded.state_dict[name], t) for name, t in state_dict().items())
 
 
 def test_what_tensors_do_not_tell_is_asked_for(tmp_path: Path):
     path = official_file(tmp_path / "x.pt", state_dict())
-    with pytest.raises(BcmError, match=r"do not tell image_size and num_head_channels; pass --config FILE\.json with these fields"):
+    with pytest.raises(
+        BcmError,
+        match=r"do not tell image_size and num_head_channels; pass --config FILE\.json with these fields",
+    ):
         load_checkpoint(path)
 
 
@@ -140,7 +174,10 @@ def test_a_contradiction_is_named(tmp_path: Path):
     [
         (lambda d: d.pop("out.0.bias"), r"1 missing \(out.0.bias\)"),
         (lambda d: d.update({"surplus": torch.zeros(1)}), r"1 unexpected \(surplus\)"),
-        (lambda d: d.update({"out.0.bias": torch.zeros(7)}), r"1 misshapen \(out.0.bias \[7\] instead of \[32\]\)"),
+        (
+            lambda d: d.update({"out.0.bias": torch.zeros(7)}),
+            r"1 misshapen \(out.0.bias \[7\] instead of \[32\]\)",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change, message: str):
@@ -159,7 +196,11 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path):
 
 @pytest.mark.numerical
 def test_ict_becomes_a_start_that_ignores_the_second_level(tmp_path: Path):
-    ict = {name: t for name, t in state_dict().items() if not name.startswith(("time_embed_end", "time_embed_align"))}
+    ict = {
+        name: t
+        for name, t in state_dict().items()
+        if not name.startswith(("time_embed_end", "time_embed_align"))
+    }
     loaded = load_checkpoint(official_file(tmp_path / "ict.pt", ict), KNOWN)
     assert loaded.untrained_inversion
     network = loaded.model().network

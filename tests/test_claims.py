@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from bcm_edge.evaluation.claims import Claim, as_good, best_per_call, first_as_good, generation_claim, inversion_claim, rising_claim
+from bcm_edge.evaluation.claims import (
+    Claim,
+    as_good,
+    best_per_call,
+    first_as_good,
+    generation_claim,
+    inversion_claim,
+    rising_claim,
+)
 from bcm_edge.evaluation.exhibits import Point
 
 
@@ -53,7 +61,10 @@ def test_generation_that_falls_short_says_by_what_and_how_many_calls_that_is_wor
 
 def test_generation_is_reached_by_the_fewest_calls_that_do():
     better = generation_claim([*BCM[:2], Point(3, 1.1, 0.01), Point(4, 1.0, 0.01)], {"Heun": HEUN})
-    assert (better.verdict, better.sentences[0]) == ("reached", "1.10 ± 0.01 with 3 calls, EDM 1.17 ± 0.04 with 35")
+    assert (better.verdict, better.sentences[0]) == (
+        "reached",
+        "1.10 ± 0.01 with 3 calls, EDM 1.17 ± 0.04 with 35",
+    )
     equal = generation_claim([*BCM[:3], Point(4, 1.20, 0.03)], {"Heun": HEUN})
     assert equal.verdict == "reached"
     assert equal.sentences[0] == "1.20 ± 0.03 with 4 calls, EDM 1.17 ± 0.04 with 35: equal within the spread"
@@ -72,7 +83,10 @@ def test_without_a_baseline_nothing_is_claimed(claim: Any):
 
 def test_inversion_is_held_against_as_many_calls_or_the_next_number():
     ours = line((2, 0.0040), (3, 0.0030), (3, 0.0035), (4, 0.0020))
-    rivals = {"Heun": line((5, 0.3), (17, 0.003), (33, 0.0001)), "DDIM": line((2, 0.9), (4, 0.1), (20, 0.0015))}
+    rivals = {
+        "Heun": line((5, 0.3), (17, 0.003), (33, 0.0001)),
+        "DDIM": line((2, 0.9), (4, 0.1), (20, 0.0015)),
+    }
     made = inversion_claim(ours, rivals)
     assert made.verdict == "reached"
     assert made.sentences == (
@@ -99,7 +113,11 @@ def test_inversion_is_partly_reached_or_not_at_all():
             "partly reached",
             ("no difference beyond the spread from 2 to 3 calls",),
         ),
-        (line((1, 1.40), (2, 1.41), spread=0.1), "not reached", ("no difference beyond the spread from 1 to 2 calls",)),
+        (
+            line((1, 1.40), (2, 1.41), spread=0.1),
+            "not reached",
+            ("no difference beyond the spread from 1 to 2 calls",),
+        ),
         (line((1, 1.4)), "not measured", None),
     ],
 )

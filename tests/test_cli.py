@@ -28,7 +28,19 @@ from bcm_edge.cli import main
 
 COMMANDS = (
     *("export", "calibrate", "build", "triton"),
-    *("generate", "invert", "reconstruct", "interpolate", "variations", "trace", "inpaint", "colorize", "upscale", "restore", "purify"),
+    *(
+        "generate",
+        "invert",
+        "reconstruct",
+        "interpolate",
+        "variations",
+        "trace",
+        "inpaint",
+        "colorize",
+        "upscale",
+        "restore",
+        "purify",
+    ),
     *("verify", "bench", "inspect", "doctor", "train", "evaluate", "map", "demo", "ui"),
 )
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +106,9 @@ def test_help_ends_with_an_example_that_parses(cli: Cli, name: str) -> None:
     assert example
     command = main.get_command(click.Context(main), name)
     assert command
-    command.make_context(name, shlex.split(example[1]))  # a click.UsageError if an option is gone or a value not allowed
+    command.make_context(
+        name, shlex.split(example[1])
+    )  # a click.UsageError if an option is gone or a value not allowed
 
 
 def test_help_lists_every_command_with_its_line(cli: Cli) -> None:
@@ -114,7 +128,13 @@ def test_version_is_the_packages(cli: Cli) -> None:
 def test_export_in_a_checkout_writes_a_whole_bundle(exported: Exported) -> None:
     bundle, ended = exported
     assert ended.returncode == 0
-    assert sorted(file.name for file in bundle.iterdir()) == ["forward.onnx", "golden.npz", "inverse.onnx", "manifest.json", "weights.bin"]
+    assert sorted(file.name for file in bundle.iterdir()) == [
+        "forward.onnx",
+        "golden.npz",
+        "inverse.onnx",
+        "manifest.json",
+        "weights.bin",
+    ]
     assert [file.name for file in bundle.parent.iterdir() if file.name.startswith(".")] == []
 
 
@@ -125,7 +145,9 @@ def test_export_prints_the_bundle_on_stdout_and_progress_on_stderr(exported: Exp
     assert re.search(r"fp32 on onnxruntime against torch: \S+, bound 1e-04: ok \(48 moves in ", ended.stderr)
 
 
-def test_export_prints_next_commands_that_work(exported: Exported, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_prints_next_commands_that_work(
+    exported: Exported, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle, ended = exported
     (tmp_path / "digits.bundle").symlink_to(bundle)
     monkeypatch.chdir(tmp_path)
@@ -139,7 +161,9 @@ def test_export_prints_next_commands_that_work(exported: Exported, cli: Cli, tmp
 def test_export_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     told = cli("export", "-o", tmp_path / "sub" / "a.bundle", "--dry-run")
     assert told.exit_code == 0
-    assert told.stdout.startswith(f"would write {tmp_path}/sub/a.bundle: forward.onnx, inverse.onnx, weights.bin (weights in fp32: 3.0 MB)")
+    assert told.stdout.startswith(
+        f"would write {tmp_path}/sub/a.bundle: forward.onnx, inverse.onnx, weights.bin (weights in fp32: 3.0 MB)"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -188,7 +212,12 @@ def test_generate_png_of_one_image_has_its_pixels(digits_bundle: Path, cli: Cli,
 
 
 def test_generate_npz_holds_images_seeds_labels(digits_bundle: Path, cli: Cli, tmp_path: Path) -> None:
-    assert cli("generate", digits_bundle, "-n", 5, "--seed", 7, "--label", "2,4", "-o", tmp_path / "out.npz").exit_code == 0
+    assert (
+        cli(
+            "generate", digits_bundle, "-n", 5, "--seed", 7, "--label", "2,4", "-o", tmp_path / "out.npz"
+        ).exit_code
+        == 0
+    )
     arrays = arrays_of(tmp_path / "out.npz")
     assert set(arrays) == {"images", "seeds", "labels"}
     assert arrays["images"].dtype == np.float32
@@ -201,7 +230,10 @@ def test_generate_npz_holds_images_seeds_labels(digits_bundle: Path, cli: Cli, t
 
 def test_generate_folder_holds_one_picture_per_image(digits_bundle: Path, cli: Cli, tmp_path: Path) -> None:
     for name in ("folder/", "out.npz"):
-        assert cli("generate", digits_bundle, "-n", 3, "--label", "all", "-o", f"{tmp_path}/{name}").exit_code == 0
+        assert (
+            cli("generate", digits_bundle, "-n", 3, "--label", "all", "-o", f"{tmp_path}/{name}").exit_code
+            == 0
+        )
     *files, index = sorted((tmp_path / "folder").iterdir())
     assert [file.name for file in files] == ["000000.png", "000001.png", "000002.png"]
     assert index.read_text() == "file,seeds,labels\n000000.png,0,0\n000001.png,1,1\n000002.png,2,2\n"
@@ -211,9 +243,22 @@ def test_generate_folder_holds_one_picture_per_image(digits_bundle: Path, cli: C
             assert_pixels_show(picture, image[0])
 
 
-def test_generate_with_the_same_seed_gives_the_same_images(digits_bundle: Path, cli: Cli, tmp_path: Path) -> None:
+def test_generate_with_the_same_seed_gives_the_same_images(
+    digits_bundle: Path, cli: Cli, tmp_path: Path
+) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        arguments = ("-n", 3, "--seed", seed, "--label", 3, "--schedule", "zigzag-3", "-o", tmp_path / f"{name}.npz")
+        arguments = (
+            "-n",
+            3,
+            "--seed",
+            seed,
+            "--label",
+            3,
+            "--schedule",
+            "zigzag-3",
+            "-o",
+            tmp_path / f"{name}.npz",
+        )
         assert cli("generate", digits_bundle, *arguments).exit_code == 0
     a, b, c = (arrays_of(tmp_path / f"{name}.npz") for name in "abc")
     assert_same_results(a, b)
@@ -222,24 +267,49 @@ def test_generate_with_the_same_seed_gives_the_same_images(digits_bundle: Path, 
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_generate_does_not_depend_on_the_batch(digits_bundle: Path, cli: Cli, tmp_path: Path, batch: int) -> None:
+def test_generate_does_not_depend_on_the_batch(
+    digits_bundle: Path, cli: Cli, tmp_path: Path, batch: int
+) -> None:
     images = []
     for size in (5, batch):
-        arguments = ("-n", 5, "--label", "all", "--schedule", "mixture-4", "--batch", size, "-o", tmp_path / f"{size}.npz")
+        arguments = (
+            "-n",
+            5,
+            "--label",
+            "all",
+            "--schedule",
+            "mixture-4",
+            "--batch",
+            size,
+            "-o",
+            tmp_path / f"{size}.npz",
+        )
         assert cli("generate", digits_bundle, *arguments).exit_code == 0
         images.append(arrays_of(tmp_path / f"{size}.npz")["images"])
     assert_images_agree(images[0], images[1])
 
 
 def test_generate_takes_a_schedule_as_text(digits_bundle: Path, cli: Cli, tmp_path: Path) -> None:
-    made = cli("generate", digits_bundle, "--label", 3, "--schedule", "80>5>0.5>0.002", "-o", tmp_path / "a.npz", "--json")
+    made = cli(
+        "generate",
+        digits_bundle,
+        "--label",
+        3,
+        "--schedule",
+        "80>5>0.5>0.002",
+        "-o",
+        tmp_path / "a.npz",
+        "--json",
+    )
     assert only_json(made.stdout)["nfe"] == 3
 
 
 # Invert and reconstruct
 
 
-def test_invert_npz_holds_latents_of_unit_variance(digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path) -> None:
+def test_invert_npz_holds_latents_of_unit_variance(
+    digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path
+) -> None:
     assert cli("invert", digits_bundle, images_file, "--seed", 9, "-o", tmp_path / "z.npz").exit_code == 0
     arrays = arrays_of(tmp_path / "z.npz")
     assert set(arrays) == {"latents", "seeds", "labels"}
@@ -250,7 +320,9 @@ def test_invert_npz_holds_latents_of_unit_variance(digits_bundle: Path, images_f
     assert arrays["labels"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_invert_then_generate_is_reconstruct(digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path) -> None:
+def test_invert_then_generate_is_reconstruct(
+    digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path
+) -> None:
     latents, back, at_once = (tmp_path / name for name in ("z.npz", "back.npz", "reconstructed.npz"))
     assert cli("invert", digits_bundle, images_file, "--seed", 3, "-o", latents).exit_code == 0
     assert cli("generate", digits_bundle, "--latents", latents, "-o", back).exit_code == 0
@@ -259,18 +331,26 @@ def test_invert_then_generate_is_reconstruct(digits_bundle: Path, images_file: P
     assert arrays_of(back)["labels"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_reconstruct_reports_the_error_of_its_npz(digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path) -> None:
-    told = only_json(cli("reconstruct", digits_bundle, images_file, "-o", tmp_path / "r.npz", "--json").stdout)
+def test_reconstruct_reports_the_error_of_its_npz(
+    digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path
+) -> None:
+    told = only_json(
+        cli("reconstruct", digits_bundle, images_file, "-o", tmp_path / "r.npz", "--json").stdout
+    )
     arrays = arrays_of(tmp_path / "r.npz")
     np.testing.assert_array_equal(arrays["originals"], arrays_of(images_file)["images"])
-    pixels = [np.rint((arrays[name].astype(np.float64) + 1) * 127.5) / 255 for name in ("images", "originals")]
+    pixels = [
+        np.rint((arrays[name].astype(np.float64) + 1) * 127.5) / 255 for name in ("images", "originals")
+    ]
     expected = np.square(pixels[0] - pixels[1]).mean(axis=(1, 2, 3))
     assert told["mse"] == pytest.approx(expected.mean(), rel=1e-6)
     assert told["mse_per_image"] == pytest.approx(expected.tolist(), rel=1e-6)
     assert 0 < told["mse"] < 0.05  # digits in [0, 1]; an unrelated digit is about 0.15 away
 
 
-def test_reconstruct_shows_pairs_and_a_table(digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path) -> None:
+def test_reconstruct_shows_pairs_and_a_table(
+    digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path
+) -> None:
     shown = cli("reconstruct", digits_bundle, images_file, "-o", tmp_path / "pairs.png")
     assert shown.exit_code == 0
     assert shown.stdout.splitlines()[0].split() == ["image", "MSE"]
@@ -292,19 +372,34 @@ def test_reconstruct_shows_pairs_and_a_table(digits_bundle: Path, images_file: P
 def converted(cli: Cli, bundle: Path, picture: Image.Image, folder: Path, suffix: str = ".png") -> np.ndarray:
     """What the network would get for a picture: float32 [C, H, W]."""
     picture.save(folder / f"in{suffix}")
-    made = cli("reconstruct", bundle, folder / f"in{suffix}", "--label", 3, "--backend", "null", "-o", folder / "r.npz", "--force")
+    made = cli(
+        "reconstruct",
+        bundle,
+        folder / f"in{suffix}",
+        "--label",
+        3,
+        "--backend",
+        "null",
+        "-o",
+        folder / "r.npz",
+        "--force",
+    )
     assert made.exit_code == 0, made.stderr
     return arrays_of(folder / "r.npz")["originals"][0]
 
 
-def test_image_of_another_shape_is_cropped_to_its_middle(digits_bundle: Path, cli: Cli, tmp_path: Path) -> None:
+def test_image_of_another_shape_is_cropped_to_its_middle(
+    digits_bundle: Path, cli: Cli, tmp_path: Path
+) -> None:
     pixels = np.full((8, 20), 255, np.uint8)
     pixels[:, 6:14] = np.arange(64).reshape(8, 8)
     image = converted(cli, digits_bundle, Image.fromarray(pixels), tmp_path)
     np.testing.assert_allclose(image[0], np.arange(64).reshape(8, 8) / 127.5 - 1, atol=1e-6)
 
 
-def test_image_of_another_size_is_resized_with_antialiasing(digits_bundle: Path, cli: Cli, tmp_path: Path) -> None:
+def test_image_of_another_size_is_resized_with_antialiasing(
+    digits_bundle: Path, cli: Cli, tmp_path: Path
+) -> None:
     checkerboard = np.indices((64, 64)).sum(axis=0) % 2 * 255
     image = converted(cli, digits_bundle, Image.fromarray(checkerboard.astype(np.uint8)), tmp_path)
     assert image.shape == (1, 8, 8)
@@ -341,7 +436,17 @@ def test_folder_of_images_is_read_in_order_of_names(digits_bundle: Path, cli: Cl
     for name, grey in (("b.png", 255), ("a.jpg", 0), ("c.bmp", 51)):
         Image.new("L", (8, 8), grey).save(folder / name)
     (folder / "notes.txt").write_text("not an image")
-    made = cli("reconstruct", digits_bundle, folder, "--label", "1,2,3", "--backend", "null", "-o", tmp_path / "r.npz")
+    made = cli(
+        "reconstruct",
+        digits_bundle,
+        folder,
+        "--label",
+        "1,2,3",
+        "--backend",
+        "null",
+        "-o",
+        tmp_path / "r.npz",
+    )
     assert made.exit_code == 0
     originals = arrays_of(tmp_path / "r.npz")["originals"]
     np.testing.assert_allclose(originals[:, 0, 0, 0], [-1, 1, -0.6], atol=1e-6)
@@ -354,7 +459,12 @@ def test_verify_passes_on_an_exported_bundle(bundle_copy: Path, cli: Cli) -> Non
     told = only_json(cli("verify", bundle_copy, "--json").stdout)
     assert told["ok"] is True
     (fp32,) = told["precisions"]
-    assert (fp32["precision"], fp32["backend"], fp32["against"], fp32["bound"]) == ("fp32", "onnxruntime", "torch", 1e-4)
+    assert (fp32["precision"], fp32["backend"], fp32["against"], fp32["bound"]) == (
+        "fp32",
+        "onnxruntime",
+        "torch",
+        1e-4,
+    )
     assert len(fp32["moves"]) == 48
     assert max(move["relative_l2"] for move in fp32["moves"]) == fp32["needed"] < 1e-4
 
@@ -370,10 +480,14 @@ def test_verify_fails_on_a_recording_that_disagrees(bundle_copy: Path, cli: Cli,
     told = only_json(ended.stdout)
     assert told["ok"] is False
     moves = told["precisions"][0]["moves"]
-    assert {(move["schedule"], move["move"]) for move in moves if not move["ok"]} == {("80>0.002", "80>0.002")}
+    assert {(move["schedule"], move["move"]) for move in moves if not move["ok"]} == {
+        ("80>0.002", "80>0.002")
+    }
     shown = cli("verify", bundle_copy)
     assert shown.exit_code == 1
-    assert re.search(r"fp32 on onnxruntime against torch: \S+, bound 1e-04: FAILED \(45 of 48 moves", shown.stdout)
+    assert re.search(
+        r"fp32 on onnxruntime against torch: \S+, bound 1e-04: FAILED \(45 of 48 moves", shown.stdout
+    )
     assert "FAILED" in cli("inspect", bundle_copy).stdout
 
 
@@ -386,7 +500,9 @@ def test_verify_fails_on_a_backend_that_computes_nothing(bundle_copy: Path, cli:
 
 
 @pytest.mark.parametrize(("truth", "against"), [("fp32", "fp32"), ("torch", "torch")])
-def test_verify_against_another_truth_needs_no_recording(bundle_copy: Path, cli: Cli, truth: str, against: str) -> None:
+def test_verify_against_another_truth_needs_no_recording(
+    bundle_copy: Path, cli: Cli, truth: str, against: str
+) -> None:
     manifest = json.loads((bundle_copy / "manifest.json").read_text())
     del manifest["files"]["golden.npz"]
     (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
@@ -410,14 +526,19 @@ def test_a_verdict_holds_for_the_files_it_is_about_and_no_others(bundle_copy: Pa
     assert "fp32 on onnxruntime against torch" not in cli("inspect", bundle_copy).stdout
 
 
-def test_verify_of_a_bundle_that_cannot_be_written_keeps_no_verdict(bundle_copy: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_of_a_bundle_that_cannot_be_written_keeps_no_verdict(
+    bundle_copy: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path, text: str) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("bcm_edge.runtime.rewriting.write_atomically", refuse)
+    monkeypatch.setattr("bcm_edge.runtime.storage.rewriting.write_atomically", refuse)
     ended = cli("verify", bundle_copy)
     assert ended.exit_code == 0
-    assert "the verdicts are not kept: " in ended.stderr and "manifest.json: cannot be written (Permission denied)" in ended.stderr
+    assert (
+        "the verdicts are not kept: " in ended.stderr
+        and "manifest.json: cannot be written (Permission denied)" in ended.stderr
+    )
 
 
 def test_verify_names_a_precision_that_the_bundle_lacks(bundle_copy: Path, cli: Cli) -> None:
@@ -464,13 +585,17 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subpr
         for top in {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}:
             if not (site / top).exists():
                 (site / top).symlink_to(Path(str(distribution.locate_file(top))))
-        needed = [re.split(r"[ ;<>=!~(]", line)[0] for line in distribution.requires or () if "extra ==" not in line]
+        needed = [
+            re.split(r"[ ;<>=!~(]", line)[0] for line in distribution.requires or () if "extra ==" not in line
+        ]
         waiting += [other for other in needed if other not in waiting and _installed(other)]
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-S", str(ROOT / "cli.py"), *map(str, arguments)]  # -S: no site-packages
         environment = {**os.environ, "PYTHONPATH": str(site)}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
 
     return run
 
@@ -486,13 +611,17 @@ def _installed(name: str) -> bool:
 def test_doctor_gives_the_fixing_line_where_nothing_runs(bare_python: Process) -> None:
     ended = bare_python("doctor")
     assert ended.returncode == 1, ended.stderr
-    assert "✗ backend onnxruntime: onnxruntime is not installed\n    fix: pip install '.[run]'\n" in ended.stdout
+    assert (
+        "✗ backend onnxruntime: onnxruntime is not installed\n    fix: pip install '.[run]'\n" in ended.stdout
+    )
     assert "    fix: pip install '.[export]'\n" in ended.stdout
     assert ended.stdout.endswith("bundles cannot run here yet\n")
 
 
 def test_generate_runs_without_any_extra(bare_python: Process, digits_bundle: Path, tmp_path: Path) -> None:
-    ended = bare_python("generate", digits_bundle, "--label", 3, "--backend", "null", "-o", tmp_path / "a.png")
+    ended = bare_python(
+        "generate", digits_bundle, "--label", 3, "--backend", "null", "-o", tmp_path / "a.png"
+    )
     assert ended.returncode == 0, ended.stderr
     refused = bare_python("generate", digits_bundle, "--label", 3, "-o", tmp_path / "b.png")
     assert refused.returncode == 2
@@ -502,7 +631,9 @@ def test_generate_runs_without_any_extra(bare_python: Process, digits_bundle: Pa
     )
 
 
-@pytest.mark.parametrize(("arguments", "extra"), [(("export",), "export"), (("train", "--data", "digits"), "train")])
+@pytest.mark.parametrize(
+    ("arguments", "extra"), [(("export",), "export"), (("train", "--data", "digits"), "train")]
+)
 def test_command_without_its_extra_says_what_to_install(
     bare_python: Process, tmp_path: Path, arguments: tuple[str, ...], extra: str
 ) -> None:
@@ -521,10 +652,16 @@ def test_train_writes_a_checkpoint_that_exports(cli: Cli, tmp_path: Path) -> Non
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(8) % 2)
     arguments = ("--steps", 2, "--batch", 2, "--channels", 8, "--intervals", 10)
-    trained = cli("train", "--data", tmp_path / "data.npz", *arguments, "-o", tmp_path / "two.safetensors", "--json")
+    trained = cli(
+        "train", "--data", tmp_path / "data.npz", *arguments, "-o", tmp_path / "two.safetensors", "--json"
+    )
     assert trained.exit_code == 0, trained.stderr
     checkpoint = str(tmp_path / "two.safetensors")
-    assert only_json(trained.stdout) == {"checkpoint": checkpoint, "samples": str(tmp_path / "two.png"), "steps": 2}
+    assert only_json(trained.stdout) == {
+        "checkpoint": checkpoint,
+        "samples": str(tmp_path / "two.png"),
+        "steps": 2,
+    }
     with Image.open(tmp_path / "two.png") as picture:
         assert picture.format == "PNG"
     told = only_json(cli("export", checkpoint, "-o", tmp_path / "two.bundle", "--dry-run", "--json").stdout)
@@ -537,7 +674,16 @@ def test_demo_writes_a_folder_to_look_at(cli: Cli, tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.stderr
     told = only_json(shown.stdout)
     assert told["output"] == str(tmp_path / "demo")
-    names = {"digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt", "filled.png", "restored.png", "way.gif"}
+    names = {
+        "digits.bundle",
+        "generated.png",
+        "reconstructed.png",
+        "latents.npz",
+        "table.txt",
+        "filled.png",
+        "restored.png",
+        "way.gif",
+    }
     names |= {"digits.npz", "damaged.npz", "small.npz", "three.png", "five.png", "hole.png"}
     assert names <= {path.name for path in (tmp_path / "demo").iterdir()}
     assert (tmp_path / "demo" / "table.txt").read_text().splitlines()[0].split() == [
@@ -552,11 +698,16 @@ def test_demo_writes_a_folder_to_look_at(cli: Cli, tmp_path: Path) -> None:
 def test_generate_splits_result_and_progress(digits_bundle: Path, process: Process, tmp_path: Path) -> None:
     ended = process("generate", digits_bundle, "-n", 2, "--label", 3, "-o", "out.npz", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, "out.npz\n")
-    assert re.fullmatch(r"2 images in \d+\.\d\d s \(80>0\.002, 1 NFE each\) in fp32 on onnxruntime: CPU, \d+ threads\n", ended.stderr)
+    assert re.fullmatch(
+        r"2 images in \d+\.\d\d s \(80>0\.002, 1 NFE each\) in fp32 on onnxruntime: CPU, \d+ threads\n",
+        ended.stderr,
+    )
 
 
 @pytest.mark.parametrize("command", ["generate", "invert", "reconstruct"])
-def test_json_is_the_only_thing_on_stdout(digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path, command: str) -> None:
+def test_json_is_the_only_thing_on_stdout(
+    digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path, command: str
+) -> None:
     inputs = ("-n", 2, "--label", 3) if command == "generate" else (images_file,)
     ended = cli(command, digits_bundle, *inputs, "-o", tmp_path / "out.npz", "--json")
     assert ended.exit_code == 0
@@ -569,7 +720,13 @@ def test_json_is_the_only_thing_on_stdout(digits_bundle: Path, images_file: Path
 
 @pytest.mark.parametrize(
     "arguments",
-    [("no-such-command",), ("generate",), ("generate", "x", "-n", "0", "-o", "y"), ("invert", "x", "-o", "y"), ("export", "--opset", "17")],
+    [
+        ("no-such-command",),
+        ("generate",),
+        ("generate", "x", "-n", "0", "-o", "y"),
+        ("invert", "x", "-o", "y"),
+        ("export", "--opset", "17"),
+    ],
     ids=lambda arguments: " ".join(arguments),
 )
 def test_usage_error_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
@@ -582,7 +739,10 @@ def test_usage_error_exits_with_2(cli: Cli, arguments: tuple[str, ...]) -> None:
 def test_unusable_input_exits_with_2_and_one_line(process: Process, tmp_path: Path) -> None:
     ended = process("generate", "nowhere.bundle", "-o", "a.png", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "error: nowhere.bundle: not a bundle (nothing there); make one with: bcm-edge export -o nowhere.bundle\n"
+    assert (
+        ended.stderr
+        == "error: nowhere.bundle: not a bundle (nothing there); make one with: bcm-edge export -o nowhere.bundle\n"
+    )
 
 
 # The cache
@@ -592,7 +752,10 @@ def test_two_processes_with_an_empty_cache_both_succeed(digits_bundle: Path, tmp
     environment = {**os.environ, "BCM_EDGE_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, str(ROOT / "cli.py"), "generate", str(digits_bundle), "--label", "3", "-o"]
     running = [
-        subprocess.Popen([*command, str(tmp_path / f"{i}.npz")], env=environment, stderr=subprocess.PIPE, text=True) for i in range(2)
+        subprocess.Popen(
+            [*command, str(tmp_path / f"{i}.npz")], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(2)
     ]
     for one in running:
         _, errors = one.communicate(timeout=120)
@@ -601,7 +764,9 @@ def test_two_processes_with_an_empty_cache_both_succeed(digits_bundle: Path, tmp
     assert len(list((tmp_path / "cache" / "onnxruntime").iterdir())) == 1  # one entry, nothing left over
 
 
-def test_damaged_cache_entry_is_made_again(digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_cache_entry_is_made_again(
+    digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path / "cache"))
     assert cli("generate", digits_bundle, "-n", 2, "--label", 3, "-o", tmp_path / "before.npz").exit_code == 0
     (weights,) = (tmp_path / "cache" / "onnxruntime").glob("*/forward/optimised.bin")

@@ -15,7 +15,9 @@ from bcm_edge.cli import main
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy" / "README.md"])
 SOURCE_FOLDERS = {
-    folder.name for folder in ROOT.iterdir() if folder.is_dir() and folder.name not in {"build", "demo"} and not folder.name.startswith(".")
+    folder.name
+    for folder in ROOT.iterdir()
+    if folder.is_dir() and folder.name not in {"build", "demo"} and not folder.name.startswith(".")
 }
 PYTHON_FILES = {file.name for file in ROOT.glob("*.py")} | {
     file.name for folder in SOURCE_FOLDERS for file in (ROOT / folder).rglob("*.py")
@@ -77,7 +79,20 @@ def test_command_line_accepts_the_commands(page: Path):
 
 def test_every_folder_of_the_package_is_installed():
     """An editable install finds every folder; `pip install .` installs only the folders listed in pyproject.toml."""
-    listed = set(re.findall(r'^    "(bcm_edge[\w.]*)",$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
-    rooms = {"calibration", "commands", "evaluation", "export", "jobs", "model", "runtime", "training", "ui"}
+    listed = set(
+        re.findall(r'^    "(bcm_edge[\w.]*)",$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    )
+    rooms = {
+        "calibration",
+        "commands",
+        "evaluation",
+        "export",
+        "jobs",
+        "model",
+        "runtime",
+        "serving",
+        "training",
+        "ui",
+    }
     folders = {file.parent.relative_to(ROOT) for room in rooms for file in (ROOT / room).rglob("*.py")}
     assert listed == {"bcm_edge", *(".".join(("bcm_edge", *folder.parts)) for folder in folders)}

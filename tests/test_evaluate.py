@@ -32,10 +32,10 @@ from bcm_edge.evaluation.plots import KNOWN, svg
 from bcm_edge.evaluation.report import Page, Section, render, strips, values
 from bcm_edge.model.checkpoint import save_checkpoint, shipped_checkpoint
 from bcm_edge.model.preconditioning import Denoiser
-from bcm_edge.runtime import benchmark
-from bcm_edge.runtime.bundle import ModelFacts
-from bcm_edge.runtime.images import heat
+from bcm_edge.runtime.checks import benchmark
+from bcm_edge.runtime.pictures.writing import heat
 from bcm_edge.runtime.schedule import parse_schedule
+from bcm_edge.runtime.storage.bundle import ModelFacts
 from bcm_edge.training.data import load_digits
 from bcm_edge.training.networks import network_for
 
@@ -69,7 +69,12 @@ def test_heat_goes_from_black_over_red_and_yellow_to_white():
 
 
 def test_curves_are_svg_with_every_name():
-    lines = {"BCM": line((1, 2), (4, 1), spread=0.1), "Heun <2nd>": line((3, 9)), "real images": line((1, 1), (4, 1)), "_$a$": line((2, 2))}
+    lines = {
+        "BCM": line((1, 2), (4, 1), spread=0.1),
+        "Heun <2nd>": line((3, 9)),
+        "real images": line((1, 1), (4, 1)),
+        "_$a$": line((2, 2)),
+    }
     drawn = svg(Curves("a & b", "network calls", "cost in $", lines, log_x=True, log_y=True))
     root = ElementTree.fromstring(drawn)
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -77,7 +82,10 @@ def test_curves_are_svg_with_every_name():
     assert any("_$a$" in str(word) for word in words)
     assert "width" not in root.attrib and root.attrib["viewBox"]
     assert svg(Curves("a & b", "network calls", "cost in $", lines, log_x=True, log_y=True)) == drawn
-    ids, references = set(re.findall(r'\bid="([^"]+)"', drawn)), set(re.findall(r'(?:href="|url\()#([^")]+)', drawn))
+    ids, references = (
+        set(re.findall(r'\bid="([^"]+)"', drawn)),
+        set(re.findall(r'(?:href="|url\()#([^")]+)', drawn)),
+    )
     assert references and references <= ids
     assert not ids & set(re.findall(r'\bid="([^"]+)"', svg(Curves("c", "x", "y", lines))))
 
@@ -124,7 +132,11 @@ class Reader(HTMLParser):
 def test_every_kind_of_exhibit_is_shown_with_its_note():
     images = np.linspace(-1, 1, 5 * 3 * 4 * 4, dtype=np.float32).reshape(5, 3, 4, 4)
     gallery = Gallery("Pictures <1>", images, 3, ["first & row"], "gallery's note")
-    shown = [Table("Rows", ["a<b"], [["<i>"], [np.float32(0.5)]], "table's note"), gallery, Curves("C", "x", "y", {}, note="curves' note")]
+    shown = [
+        Table("Rows", ["a<b"], [["<i>"], [np.float32(0.5)]], "table's note"),
+        gallery,
+        Curves("C", "x", "y", {}, note="curves' note"),
+    ]
     page = Reader(render(Page("<T>", {}, [], [Section("S & S", shown)], ["x > y"])))
     assert page.open == []
     for word in (
@@ -141,8 +153,13 @@ def test_every_kind_of_exhibit_is_shown_with_its_note():
         "x > y",
     ):
         assert word in page.text
-    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["first & row", "Pictures <1>"]
-    assert [strip.width for strip in strips(gallery)] == [14 * 14] * 2  # 3 images of 4 pixels with 2 between, 14 times as large
+    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == [
+        "first & row",
+        "Pictures <1>",
+    ]
+    assert [strip.width for strip in strips(gallery)] == [
+        14 * 14
+    ] * 2  # 3 images of 4 pixels with 2 between, 14 times as large
     assert json.loads(json.dumps(values(shown[0])))["rows"] == [["<i>"], [0.5]]
 
 
@@ -151,7 +168,13 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("baseline") / "edm.safetensors"
     torch.manual_seed(0)
     config = network_for(load_digits("train"), 8)
-    save_checkpoint(file, Denoiser(config).network.state_dict(), config, {}, {"objective": "edm", "steps": 7, "init": None})
+    save_checkpoint(
+        file,
+        Denoiser(config).network.state_dict(),
+        config,
+        {},
+        {"objective": "edm", "steps": 7, "init": None},
+    )
     return file
 
 
@@ -159,7 +182,9 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stand_in() -> Iterator[None]:
     """Tasks that take no time, and latencies measured in passing."""
 
-    def task_exhibits(bcm: Any, judge: Any, originals: np.ndarray, labels: np.ndarray, seed: int, report: Any) -> list[Any]:
+    def task_exhibits(
+        bcm: Any, judge: Any, originals: np.ndarray, labels: np.ndarray, seed: int, report: Any
+    ) -> list[Any]:
         report("holes")
         assert len(originals) == len(labels) == 20
         return [Table("Holes", ("hole", "error"), [("half", np.float64(0.25))], f"from seed {seed}")]
@@ -180,11 +205,26 @@ def quick(
     """(page, JSON, progress) of a quick run on a bundle with a difficult name."""
     folder = tmp_path_factory.mktemp("evaluate")
     bundle = shutil.copytree(digits_bundle, folder / "<b>d & d.bundle")
-    options = ("--data", "digits", "--baseline", baseline, *QUICK, "--seed", 5, "-o", folder / "page.html", "--json")
+    options = (
+        "--data",
+        "digits",
+        "--baseline",
+        baseline,
+        *QUICK,
+        "--seed",
+        5,
+        "-o",
+        folder / "page.html",
+        "--json",
+    )
     ended = cli("evaluate", bundle, *options)
     assert ended.exit_code == 0, ended.output
     assert ended.stdout.count("\n") == 1
-    return (folder / "page.html").read_text(encoding="utf-8"), json.loads(ended.stdout, parse_constant=pytest.fail), ended.stderr
+    return (
+        (folder / "page.html").read_text(encoding="utf-8"),
+        json.loads(ended.stdout, parse_constant=pytest.fail),
+        ended.stderr,
+    )
 
 
 def test_the_page_needs_nothing_else(quick):
@@ -194,7 +234,12 @@ def test_the_page_needs_nothing_else(quick):
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in reader.tags}
     pictures = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
     assert len(pictures) > 20 and all(str(source).startswith("data:image/png;base64,") for source in pictures)
-    references = [value for _, attributes in reader.tags for name, value in attributes.items() if name.endswith(("href", "srcset"))]
+    references = [
+        value
+        for _, attributes in reader.tags
+        for name, value in attributes.items()
+        if name.endswith(("href", "srcset"))
+    ]
     assert references and all(str(value).startswith("#") for value in references)
     style = " ".join(re.findall(r"<style.*?</style>", page, re.DOTALL))
     assert "@import" not in style and "url(" not in style
@@ -207,9 +252,25 @@ def test_the_page_needs_nothing_else(quick):
 def test_the_page_shows_everything(quick):
     page, told, _ = quick
     text = Reader(page).text
-    for word in (*SCHEDULES, "Heun 18", "DDIM 35", "4 moves, levels inserted", "training images", "0.07>1.25>80", "759,489 parameters"):
+    for word in (
+        *SCHEDULES,
+        "Heun 18",
+        "DDIM 35",
+        "4 moves, levels inserted",
+        "training images",
+        "0.07>1.25>80",
+        "759,489 parameters",
+    ):
         assert word in text
-    for heading in ("Claims", "Generation", "Inversion", "Pictures", "Tasks", "Latency beside quality", "To make this page again"):
+    for heading in (
+        "Claims",
+        "Generation",
+        "Inversion",
+        "Pictures",
+        "Tasks",
+        "Latency beside quality",
+        "To make this page again",
+    ):
         assert heading in text
     for word in (
         "Holes",
@@ -234,9 +295,13 @@ def test_names_are_escaped(quick):
 def test_the_command_line_is_told_as_it_was_given(quick, baseline):
     page, told, _ = quick
     command = told["facts"]["Made by"]["command"]
-    assert shlex.split(command)[:2] == ["bcm-edge", "evaluate"] and shlex.split(command)[2].endswith("/<b>d & d.bundle")
+    assert shlex.split(command)[:2] == ["bcm-edge", "evaluate"] and shlex.split(command)[2].endswith(
+        "/<b>d & d.bundle"
+    )
     assert " --data digits --output " in command
-    assert command.endswith(f"page.html --baseline {baseline} --samples 60 --reconstructed 20 --seed 5 --json")  # and no defaults
+    assert command.endswith(
+        f"page.html --baseline {baseline} --samples 60 --reconstructed 20 --seed 5 --json"
+    )  # and no defaults
     assert Reader(page).text.count(command) == 2
 
 
@@ -249,13 +314,18 @@ def test_json_and_page_agree(quick):
     for sampled in told["generation"]:
         assert sampled["ratio"] == pytest.approx(np.mean([score["ratio"] for score in sampled["scores"]]))
         spread = f" ± {sampled['spread']:.2f}" if sampled["spread"] else ""
-        assert f" {sampled['nfe']} {sampled['ratio'] * told['floor']:.3g} {sampled['ratio']:.2f}{spread} " in text
+        assert (
+            f" {sampled['nfe']} {sampled['ratio'] * told['floor']:.3g} {sampled['ratio']:.2f}{spread} "
+            in text
+        )
     for inverted in told["inversion"]:
         assert f" {inverted['nfe']} {inverted['mse']:#.3g} ± {inverted['error']:#.2g} " in text
     assert {i["nfe"] for i in told["inversion"] if i["line"].startswith("BCM")} == {2, 3, 4, 5, 6}
     for claim in told["claims"]:
         assert all(re.sub(r"\s+", " ", words) in text for words in (claim["title"], *claim["sentences"]))
-    assert {(t["name"], t["batch"]) for t in told["latency"]} == {(name, batch) for name in SCHEDULES for batch in (1, 16)}
+    assert {(t["name"], t["batch"]) for t in told["latency"]} == {
+        (name, batch) for name in SCHEDULES for batch in (1, 16)
+    }
     for time in told["latency"]:
         assert 0 < time["low"] <= time["seconds"] <= time["high"]
         assert f"{time['seconds']:#.2g} (" in text
@@ -295,7 +365,9 @@ def npz(path: Path, images: tuple[int, ...], labels: int | None = None) -> Path:
 def test_data_that_does_not_fit_the_model_is_refused(digits_bundle: Path, cli: Cli, tmp_path: Path):
     page = tmp_path / "page.html"
     wrong = npz(tmp_path / "wrong.npz", (200, 16, 16), 10)
-    assert "images of 1 × 16 × 16; the model takes 1 × 8 × 8" in refusal(cli("evaluate", digits_bundle, "--data", wrong, "-o", page))
+    assert "images of 1 × 16 × 16; the model takes 1 × 8 × 8" in refusal(
+        cli("evaluate", digits_bundle, "--data", wrong, "-o", page)
+    )
     ended = cli("evaluate", digits_bundle, "--data", "digits", "--test", wrong, "-o", page)
     assert "wrong.npz: images of 1 × 16 × 16" in refusal(ended)
     few = npz(tmp_path / "few.npz", (100, 8, 8), 10)
@@ -317,7 +389,9 @@ def test_data_without_labels_wants_inception(cli: Cli, tmp_path: Path):
     assert "bare.npz: has no labels" in message and "--inception WEIGHTS" in message
 
 
-def test_what_the_model_learnt_is_no_held_out_data_and_the_page_says_so(stand_in: None, cli: Cli, tmp_path: Path):
+def test_what_the_model_learnt_is_no_held_out_data_and_the_page_says_so(
+    stand_in: None, cli: Cli, tmp_path: Path
+):
     data, model, bundle, page = (
         npz(tmp_path / "d.npz", (200, 8, 8), 4),
         tmp_path / "m.safetensors",
@@ -353,10 +427,14 @@ def test_labels_that_no_classifier_can_be_fitted_to(digits_bundle: Path, cli: Cl
 
 def test_a_baseline_must_be_a_denoiser_of_the_same_images(digits_bundle: Path, cli: Cli, tmp_path: Path):
     options = (digits_bundle, "--data", "digits", "-o", tmp_path / "page.html", "--baseline")
-    assert "is no denoiser; bcm-edge train --objective edm makes one" in refusal(cli("evaluate", *options, shipped_checkpoint()))
+    assert "is no denoiser; bcm-edge train --objective edm makes one" in refusal(
+        cli("evaluate", *options, shipped_checkpoint())
+    )
     config = network_for(load_digits("train"), 8)
     other = config.__class__.from_json({**config.to_json(), "num_classes": 4})
-    save_checkpoint(tmp_path / "e.safetensors", Denoiser(other).network.state_dict(), other, {}, {"objective": "edm"})
+    save_checkpoint(
+        tmp_path / "e.safetensors", Denoiser(other).network.state_dict(), other, {}, {"objective": "edm"}
+    )
     message = refusal(cli("evaluate", *options, tmp_path / "e.safetensors"))
     assert message.endswith("denoises images of 1×8×8, 4 classes; the bundle makes 1×8×8, 10 classes")
 
@@ -370,5 +448,7 @@ def test_a_page_that_exists_is_kept(digits_bundle: Path, stand_in: None, cli: Cl
 
 
 def test_more_samples_than_images_are_refused(digits_bundle: Path, cli: Cli, tmp_path: Path):
-    ended = cli("evaluate", digits_bundle, "--data", "digits", "--samples", 2000, "-o", tmp_path / "page.html")
+    ended = cli(
+        "evaluate", digits_bundle, "--data", "digits", "--samples", 2000, "-o", tmp_path / "page.html"
+    )
     assert "2000 of its 1257 images were asked for" in refusal(ended)

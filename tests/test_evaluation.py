@@ -14,7 +14,7 @@ from bcm_edge.evaluation.quality import measure_generation, measure_inversion
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
 from bcm_edge.runtime.chain import play
-from bcm_edge.runtime.images import mean_squared_error
+from bcm_edge.runtime.pixels import mean_squared_error
 from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.training.data import load_digits
 
@@ -79,7 +79,14 @@ def test_shipped_file_is_small():
 
 def test_shipped_schedules(shipped):
     calls = {name: parse_schedule(text).nfe for name, text in shipped.schedules.items()}
-    assert calls == {"one-step": 1, "ancestral-2": 2, "zigzag-3": 3, "mixture-4": 4, "invert-1": 1, "invert-2": 2}
+    assert calls == {
+        "one-step": 1,
+        "ancestral-2": 2,
+        "zigzag-3": 3,
+        "mixture-4": 4,
+        "invert-1": 1,
+        "invert-2": 2,
+    }
     assert all(text == str(parse_schedule(text)) for text in shipped.schedules.values())
 
 
@@ -99,7 +106,10 @@ def test_shipped_samples(judge, shipped):
 
 def test_shipped_reconstructions(judge, shipped):
     backend = TorchBackend(shipped.model())
-    one, two = (measure_inversion(judge, backend, name, parse_schedule(shipped.schedules[name]), 77) for name in ("invert-1", "invert-2"))
+    one, two = (
+        measure_inversion(judge, backend, name, parse_schedule(shipped.schedules[name]), 77)
+        for name in ("invert-1", "invert-2")
+    )
     assert one.error <= 0.005
     assert two.error <= 0.0033  # the seeds of docs/model.md give .0030
     assert two.error < one.error
@@ -114,6 +124,12 @@ def test_the_second_model_makes_images_that_it_inverts():
     assert 0.6 < (made < -0.9).mean() < 0.9 and made.max() > 0.95  # mostly black, with strokes
     errors = []
     for name in ("invert-1", "invert-2"):
-        back = play(programs["one-step"], backend, range(20), labels, play(programs[name], backend, range(20), labels, made))
+        back = play(
+            programs["one-step"],
+            backend,
+            range(20),
+            labels,
+            play(programs[name], backend, range(20), labels, made),
+        )
         errors.append(float(mean_squared_error(back, made).mean()))
     assert errors[1] < errors[0] < 0.01

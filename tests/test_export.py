@@ -21,9 +21,9 @@ from bcm_edge.export.graphs import write_graphs
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint
 from bcm_edge.model.config import NetworkConfig
 from bcm_edge.model.preconditioning import ConsistencyModel
-from bcm_edge.runtime.bundle import describe_files, open_bundle
-from bcm_edge.runtime.external_data import external_files
-from bcm_edge.runtime.parity import load_recording
+from bcm_edge.runtime.checks.parity import load_recording
+from bcm_edge.runtime.storage.bundle import describe_files, open_bundle
+from bcm_edge.runtime.storage.external_data import external_files
 from bcm_edge.training.dataset import Dataset
 from bcm_edge.training.networks import network_for
 
@@ -48,11 +48,17 @@ def batch(n: int, config: NetworkConfig = TINY) -> dict[str, np.ndarray]:
 
 def test_graphs_have_the_documented_signature(tmp_path: Path):
     write_graphs(random_model(), tmp_path)
-    for direction, names in {"forward": ["x", "t", "u", "label"], "inverse": ["x", "noise", "t", "u", "label"]}.items():
+    for direction, names in {
+        "forward": ["x", "t", "u", "label"],
+        "inverse": ["x", "noise", "t", "u", "label"],
+    }.items():
         proto = onnx.load(tmp_path / f"{direction}.onnx", load_external_data=False)
         assert [i.name for i in proto.graph.input] == names
         types = {
-            i.name: (i.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim])
+            i.name: (
+                i.type.tensor_type.elem_type,
+                [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim],
+            )
             for i in proto.graph.input
         }
         assert types["x"] == (onnx.TensorProto.FLOAT, ["N", 3, 16, 16])
@@ -86,7 +92,13 @@ VARIANTS = [
     {},
     {"resblock_updown": False},
     {"use_scale_shift_norm": True, "num_classes": None},
-    {"channel_mult": (1, 1, 2), "attention_resolutions": (1, 4), "num_res_blocks": 2, "norm_groups": 16, "num_head_channels": 32},
+    {
+        "channel_mult": (1, 1, 2),
+        "attention_resolutions": (1, 4),
+        "num_res_blocks": 2,
+        "norm_groups": 16,
+        "num_head_channels": 32,
+    },
     {"in_channels": 1, "out_channels": 1, "attention_resolutions": ()},
     {"patch_size": 2},
 ]
@@ -116,7 +128,9 @@ def test_levels_are_inputs_and_not_folded(tmp_path: Path):
 
 def test_bundle_holds_what_was_verified(tmp_path: Path):
     errors = export(ExportPlan(tiny_checkpoint(), tmp_path / "b"), "0" * 64)["fp32"]
-    assert len(errors) == 3 * (1 + 2 + 3 + 4 + 1 + 2 + 3) and all(e.ok and e.relative_l2 <= 1e-4 for e in errors)
+    assert len(errors) == 3 * (1 + 2 + 3 + 4 + 1 + 2 + 3) and all(
+        e.ok and e.relative_l2 <= 1e-4 for e in errors
+    )
     assert {e.batch for e in errors} == {1, 2, 5}
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
         "forward.onnx",
@@ -141,17 +155,23 @@ def test_a_graph_that_strays_is_not_published(tmp_path: Path, monkeypatch: pytes
     true_silu = network_graph.silu
 
     def wrong_in_one_place(g, x: str, at: str) -> str:
-        return true_silu(g, g.op("Mul", x, g.constant(1.001), at=at), at) if at.startswith("output_blocks.0") else true_silu(g, x, at)
+        return (
+            true_silu(g, g.op("Mul", x, g.constant(1.001), at=at), at)
+            if at.startswith("output_blocks.0")
+            else true_silu(g, x, at)
+        )
 
     monkeypatch.setattr(network_graph, "silu", wrong_in_one_place)
-    with pytest.raises(BcmError, match=r"fp32 on onnxruntime strays from torch in \d+ of 48 moves.*Nothing was written") as caught:
+    with pytest.raises(
+        BcmError, match=r"fp32 on onnxruntime strays from torch in \d+ of 48 moves.*Nothing was written"
+    ) as caught:
         export(ExportPlan(tiny_checkpoint(), tmp_path / "b"), "0" * 64)
     assert caught.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_large_network_verifies_two_schedules_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bcm_edge.runtime.parity.LARGE", 1000)
+    monkeypatch.setattr("bcm_edge.runtime.checks.parity.LARGE", 1000)
     plan = ExportPlan(tiny_checkpoint(), Path("b"))
     assert [str(p) for p in plan.programs] == ["80>3>0.002 +0.12 0.12>0.4>0.002", "+0.07 0.07>15>80>0.002"]
     assert plan.batches == (2,)
@@ -178,7 +198,9 @@ def test_a_graph_that_points_out_of_its_bundle_is_refused(tmp_path: Path, place:
     manifest = json.loads((bundle / "manifest.json").read_text())
     del manifest["files"]["weights.bin"]
     files = describe_files(bundle)
-    manifest["files"] = {name: vars(files[name]) for name in manifest["files"]}  # hashes made to fit: only the path is wrong
+    manifest["files"] = {
+        name: vars(files[name]) for name in manifest["files"]
+    }  # hashes made to fit: only the path is wrong
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BcmError, match="takes weights from files that are not of this bundle"):
         open_bundle(bundle)
@@ -193,7 +215,9 @@ def test_weights_beside_a_graph_in_a_sub_folder_must_be_hashed_too(tmp_path: Pat
         (bundle / f"{direction}.onnx").rename(bundle / "g" / f"{direction}.onnx")
         manifest["files"][f"g/{direction}.onnx"] = manifest["files"].pop(f"{direction}.onnx")
         manifest["graphs"]["fp32"][direction] = f"g/{direction}.onnx"
-    (bundle / "g" / "weights.bin").write_bytes(bytes((bundle / "weights.bin").stat().st_size))  # what ONNX Runtime would read
+    (bundle / "g" / "weights.bin").write_bytes(
+        bytes((bundle / "weights.bin").stat().st_size)
+    )  # what ONNX Runtime would read
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BcmError, match="takes weights from files that are not of this bundle"):
         open_bundle(bundle)
@@ -210,7 +234,9 @@ def test_the_last_of_two_locations_counts(tmp_path: Path):
         entry + b"\x12\x0d../secret.bin" + b"\n\x08location",
     ):
         tensor = onnx.TensorProto(name="w", dims=[1], data_type=1)
-        graph = b"\x2a" + _sized(tensor.SerializeToString() + b"\x6a" + _sized(forged))  # graph.initializer with one entry
+        graph = b"\x2a" + _sized(
+            tensor.SerializeToString() + b"\x6a" + _sized(forged)
+        )  # graph.initializer with one entry
         assert external_files(b"\x3a" + _sized(graph)) == {"../secret.bin"}
 
 
@@ -220,7 +246,9 @@ def _sized(content: bytes) -> bytes:
 
 
 def test_tensors_outside_the_initializers_are_refused():
-    constant = onnx.helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(np.zeros(1, np.float32)))
+    constant = onnx.helper.make_node(
+        "Constant", [], ["c"], value=onnx.numpy_helper.from_array(np.zeros(1, np.float32))
+    )
     proto = onnx.helper.make_model(onnx.helper.make_graph([constant], "g", [], []))
     with pytest.raises(ValueError, match="outside the initializers"):
         external_files(proto.SerializeToString())

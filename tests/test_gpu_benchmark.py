@@ -31,8 +31,8 @@ from gpu_figures import (
 )
 
 from bcm_edge.errors import BackendError
-from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.engines.gpu import probe
+from bcm_edge.runtime.machine.gpu import probe
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 CUDA = "ONNX Runtime CUDA fp16"
 

@@ -15,11 +15,11 @@ from torch._dynamo.testing import CompileCounter
 
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
-from bcm_edge.runtime import benchmark
 from bcm_edge.runtime.backends.null import NullBackend
-from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.chain import play
+from bcm_edge.runtime.checks import benchmark
 from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, Schedule, parse_schedule
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 NAMES = ("one-step", "mixture-4", "invert-2")
 RENOISED = parse_schedule("80>2.4 +1 1>0.002")  # noise before a move whose graph does not add it

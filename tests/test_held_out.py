@@ -11,7 +11,7 @@ from PIL import Image
 
 from bcm_edge.errors import ImageError, LabelError
 from bcm_edge.evaluation.data import held_out, trained_on_all
-from bcm_edge.runtime.bundle import ModelFacts
+from bcm_edge.runtime.storage.bundle import ModelFacts
 from bcm_edge.training.data import load_dataset, load_digits
 
 DIGITS = ModelFacts("digits", (1, 8, 8), 10, 0, {})
@@ -41,7 +41,9 @@ def test_held_out_data_wants_labels_for_a_model_with_classes(tmp_path: Path):
 
 
 def test_the_digits_to_report_on_are_held_out_by_name_too():
-    assert torch.equal(held_out("digits", DIGITS, digits="test", test="digits")[1].images, load_digits("test").images)
+    assert torch.equal(
+        held_out("digits", DIGITS, digits="test", test="digits")[1].images, load_digits("test").images
+    )
 
 
 def test_images_of_the_data_are_not_held_out(tmp_path: Path):
@@ -54,7 +56,9 @@ def test_images_of_the_data_are_not_held_out(tmp_path: Path):
 
 def test_files_sorted_by_class_are_mixed(tmp_path: Path):
     random = np.random.default_rng(1)
-    np.savez(tmp_path / "t.npz", images=random.integers(0, 256, (100, 8, 8), np.uint8), labels=np.arange(100) // 10)
+    np.savez(
+        tmp_path / "t.npz", images=random.integers(0, 256, (100, 8, 8), np.uint8), labels=np.arange(100) // 10
+    )
     _, real = held_out("digits", DIGITS, digits="test", test=str(tmp_path / "t.npz"))
     assert real.labels is not None
     assert len(set(real.labels[:20].tolist())) > 5
@@ -67,7 +71,9 @@ def folder(path: Path, classes: str, mode: str = "L") -> str:
     for name in classes:
         (path / name).mkdir(parents=True)
         for i in range(60):
-            Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).convert(mode).save(path / name / f"{i}.png")
+            Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).convert(mode).save(
+                path / name / f"{i}.png"
+            )
     return str(path)
 
 
@@ -75,7 +81,11 @@ def test_folders_must_name_the_same_classes(tmp_path: Path):
     data = folder(tmp_path / "data", "abc")
     with pytest.raises(LabelError, match=r"sub-folders are not those of data \('a' is in one alone\)"):
         held_out(data, PLAIN, digits="test", test=folder(tmp_path / "other", "bc"))
-    assert held_out(data, PLAIN, digits="test", test=folder(tmp_path / "same", "abc"))[1].classes == ("a", "b", "c")
+    assert held_out(data, PLAIN, digits="test", test=folder(tmp_path / "same", "abc"))[1].classes == (
+        "a",
+        "b",
+        "c",
+    )
 
 
 def test_grey_pictures_stored_in_colour_are_read_as_the_model_takes_them(tmp_path: Path):
@@ -86,6 +96,10 @@ def test_grey_pictures_stored_in_colour_are_read_as_the_model_takes_them(tmp_pat
 def test_who_learnt_all_of_the_data_is_told_from_its_making(tmp_path: Path):
     np.savez(tmp_path / "d.npz", images=np.zeros((50, 8, 8), np.uint8))
     data = str(tmp_path / "d.npz")
-    told = {"the model": {"data": load_dataset(data).digest}, "the baseline": {"data": "other"}, "another": {}}
+    told = {
+        "the model": {"data": load_dataset(data).digest},
+        "the baseline": {"data": "other"},
+        "another": {},
+    }
     assert trained_on_all(data, PLAIN, told) == ["the model"]
     assert trained_on_all("digits", PLAIN, {"the model": {"data": load_digits("train").digest}}) == []

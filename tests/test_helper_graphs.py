@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from bcm_edge.export.engines import helper_graphs
-from bcm_edge.runtime.images import from_uint8, to_uint8
+from bcm_edge.runtime.pixels import from_uint8, to_uint8
 
 FOLDER = Path(helper_graphs.__file__).parent
 
@@ -20,7 +20,9 @@ def run(name: str, **inputs: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(output) for output in session.run(None, inputs)]
 
 
-@pytest.mark.parametrize("model", [helper_graphs.add_noise(), helper_graphs.to_uint8()], ids=lambda model: model.graph.name)
+@pytest.mark.parametrize(
+    "model", [helper_graphs.add_noise(), helper_graphs.to_uint8()], ids=lambda model: model.graph.name
+)
 def test_the_files_are_what_the_code_writes(model: onnx.ModelProto):
     assert onnx.load(FOLDER / f"{model.graph.name}.onnx") == model
 

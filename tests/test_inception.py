@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from bcm_edge.errors import CheckpointError, ImageError
 from bcm_edge.evaluation.extractors import Inception, _network, open_inception
-from bcm_edge.runtime.images import from_uint8
+from bcm_edge.runtime.pixels import from_uint8
 
 pytestmark = [pytest.mark.numerical, pytest.mark.slow]  # a network of 96 MB
 
@@ -42,7 +42,9 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def weights_file(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def weights_file(
+    weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(weights, path)
     yield path
@@ -75,10 +77,14 @@ def test_inception_takes_grey_pictures_and_is_deterministic(inception: Inception
 
 
 def test_inception_says_which_weights_it_has(inception: Inception):
-    assert inception.name.startswith("2048 pool3 activations of the FID Inception network (weights.pth, sha256 ")
+    assert inception.name.startswith(
+        "2048 pool3 activations of the FID Inception network (weights.pth, sha256 "
+    )
 
 
-def test_inception_takes_safetensors_and_counters(weights: dict[str, torch.Tensor], inception: Inception, tmp_path: Path):
+def test_inception_takes_safetensors_and_counters(
+    weights: dict[str, torch.Tensor], inception: Inception, tmp_path: Path
+):
     path = tmp_path / "weights.safetensors"
     save_file({**weights, "Mixed_5b.branch1x1.bn.num_batches_tracked": torch.tensor(7)}, path)
     picture = np.zeros((1, 1, 8, 8), np.float32)
@@ -92,7 +98,10 @@ def test_inception_refuses_other_channels(inception: Inception):
 
 
 def test_inception_without_its_file_says_what_to_give(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"absent\.pth: cannot be read .*give the FID Inception weights, the file pt_inception-2015"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"absent\.pth: cannot be read .*give the FID Inception weights, the file pt_inception-2015",
+    ):
         open_inception(tmp_path / "absent.pth")
 
 
@@ -107,15 +116,23 @@ def test_inception_executes_no_pickle(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.pop("Mixed_7c.branch3x3_2a.conv.weight"), r"1 tensors .*\(Mixed_7c.branch3x3_2a.conv.weight\)"),
+        (
+            lambda w: w.pop("Mixed_7c.branch3x3_2a.conv.weight"),
+            r"1 tensors .*\(Mixed_7c.branch3x3_2a.conv.weight\)",
+        ),
         (lambda w: w.update({"AuxLogits.fc.bias": torch.zeros(1)}), r"1 tensors .*\(AuxLogits.fc.bias\)"),
-        (lambda w: w.update({"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}), r"2 tensors .*\(fc.bias, fc.weight\)"),
+        (
+            lambda w: w.update({"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}),
+            r"2 tensors .*\(fc.bias, fc.weight\)",
+        ),
         (lambda w: w.update({"fc.bias": torch.full((1008,), torch.nan)}), r"1 tensors .*\(fc.bias\)"),
         (lambda w: w.update({"fc.bias": 3}), r"1 tensors .*\(fc.bias\)"),
         (lambda w: w.clear(), r"472 tensors .*, …\)"),
     ],
 )
-def test_inception_refuses_the_tensors_of_another_network(weights: dict[str, torch.Tensor], change: Any, message: str, tmp_path: Path):
+def test_inception_refuses_the_tensors_of_another_network(
+    weights: dict[str, torch.Tensor], change: Any, message: str, tmp_path: Path
+):
     changed: dict[str, Any] = dict(weights)
     change(changed)
     torch.save(changed, tmp_path / "wrong.pth")

@@ -11,7 +11,10 @@ PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def test_every_dependency_of_the_runtime_is_pinned_at_its_lower_bound():
-    project = {"dependencies": ["numpy>=1.24", "click>=8.2"], "optional-dependencies": {"run": ["onnxruntime>=1.21"], "dev": ["ruff"]}}
+    project = {
+        "dependencies": ["numpy>=1.24", "click>=8.2"],
+        "optional-dependencies": {"run": ["onnxruntime>=1.21"], "dev": ["ruff"]},
+    }
     assert lowest(project) == ["numpy==1.24", "click==8.2", "onnxruntime==1.21"]
 
 

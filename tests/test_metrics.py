@@ -23,9 +23,10 @@ from bcm_edge.evaluation.distances import frechet_distance, kernel_distance, pre
 from bcm_edge.evaluation.quality import ONE_STEP, Judge, measure_generation, measure_inversion
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
-from bcm_edge.runtime.images import from_uint8, mean_squared_error
+from bcm_edge.runtime.pixels import from_uint8, mean_squared_error
 from bcm_edge.runtime.schedule import parse_schedule
-from bcm_edge.training.data import Dataset, load_digits
+from bcm_edge.training.data import load_digits
+from bcm_edge.training.dataset import Dataset
 
 INVERSION = parse_schedule("+0.07 0.07>80")
 CONDITIONAL: Any = SimpleNamespace(num_classes=10)  # as much of a backend as is looked at before a refusal
@@ -62,7 +63,9 @@ def test_frechet_distance_where_covariances_do_not_commute():
     """For 2×2 matrices tr (AB)^½ = √(tr AB + 2 √det AB); here tr AB = 2 + 18 and det AB = 3 · 9."""
     cov_a, cov_b = np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 9.0]])
     expected = 4 + 10 - 2 * np.sqrt(20 + 2 * np.sqrt(27))
-    assert frechet_distance(with_moments(np.zeros(2), cov_a), with_moments(np.zeros(2), cov_b)) == pytest.approx(expected)
+    assert frechet_distance(
+        with_moments(np.zeros(2), cov_a), with_moments(np.zeros(2), cov_b)
+    ) == pytest.approx(expected)
 
 
 def test_frechet_distance_is_symmetric_and_zero_on_itself():
@@ -80,7 +83,9 @@ def test_frechet_distance_with_features_that_are_always_zero():
 
 @given(features(6), features(5), st.floats(-8, 8))
 def test_frechet_distance_does_not_depend_on_the_origin(a: np.ndarray, b: np.ndarray, shift: float):
-    assert frechet_distance(a + shift, b + shift) == pytest.approx(frechet_distance(a, b), rel=1e-6, abs=1e-5)  # √ of rounding at 0
+    assert frechet_distance(a + shift, b + shift) == pytest.approx(
+        frechet_distance(a, b), rel=1e-6, abs=1e-5
+    )  # √ of rounding at 0
 
 
 # ---- kernel distance
@@ -231,7 +236,9 @@ def test_ssim_windows(fidelity, size: int, window: int):
             covariance = (weights * (a - mean_a) * (b - mean_b)).sum()
             light = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
             values.append(light * (2 * covariance + 0.03**2) / (variances + 0.03**2))
-    assert fidelity.ssim(from_uint8(x)[None, None], from_uint8(y)[None, None]) == pytest.approx([np.mean(values)], rel=1e-9)
+    assert fidelity.ssim(from_uint8(x)[None, None], from_uint8(y)[None, None]) == pytest.approx(
+        [np.mean(values)], rel=1e-9
+    )
 
 
 def test_images_of_two_shapes_are_not_compared(fidelity):
@@ -252,7 +259,9 @@ def test_the_classifier_says_what_its_features_are(classifier: Classifier):
 def rates(data: Dataset) -> Counter[float]:
     """Learning rate → steps taken with it."""
     seen: Counter[float] = Counter()
-    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: seen.update([optimizer.param_groups[0]["lr"]]))
+    handle = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: seen.update([optimizer.param_groups[0]["lr"]])
+    )
     try:
         train_classifier(data)
     finally:
@@ -270,14 +279,21 @@ def test_digits_are_seen_15_times_and_large_sets_as_often_as_steps_allow(monkeyp
 
 @pytest.mark.parametrize(("size", "halvings"), [(8, 0), (16, 0), (17, 1), (28, 1), (64, 2)])
 def test_larger_pictures_are_halved_first(size: int, halvings: int):
-    strides = [module.stride for module in Classifier(3, size, 10, "none").modules() if isinstance(module, torch.nn.Conv2d)]
+    strides = [
+        module.stride
+        for module in Classifier(3, size, 10, "none").modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
     assert strides == [(2, 2)] * halvings + [(1, 1)] * 2
 
 
 @pytest.mark.slow
 def test_the_classifier_knows_larger_pictures():
     train, test = (load_digits(part) for part in ("train", "test"))
-    larger = [replace(data, images=data.images.repeat_interleave(4, 2).repeat_interleave(4, 3)) for data in (train, test)]
+    larger = [
+        replace(data, images=data.images.repeat_interleave(4, 2).repeat_interleave(4, 3))
+        for data in (train, test)
+    ]
     found = train_classifier(larger[0]).predict(larger[1].images.numpy())
     assert test.labels is not None
     assert (found == test.labels.numpy()).mean() >= 0.95
@@ -317,7 +333,9 @@ class Brightness:
 def test_real_images_have_ratio_1_and_their_own_distances(judge: Judge):
     train = load_digits("train").images.numpy()
     again = judge.scores(train)
-    assert (again.frechet, again.kid) == pytest.approx((judge.reference.frechet, judge.reference.kid), rel=1e-3)
+    assert (again.frechet, again.kid) == pytest.approx(
+        (judge.reference.frechet, judge.reference.kid), rel=1e-3
+    )
     # One image in a hundred may lie at the edge of a ball, inside or outside by rounding.
     shares = (judge.reference.precision, judge.reference.recall)
     assert (again.precision, again.recall) == pytest.approx(shares, abs=0.01)
@@ -369,7 +387,9 @@ def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(classifie
     assert judge.wanted is not None
     assert judge.original_labels is not None
     assert labelled(chosen, judge.wanted) <= labelled(train.images.numpy(), train.labels.numpy())
-    assert labelled(judge.originals, judge.original_labels) <= labelled(test.images.numpy(), test.labels.numpy())
+    assert labelled(judge.originals, judge.original_labels) <= labelled(
+        test.images.numpy(), test.labels.numpy()
+    )
     assert np.bincount(judge.wanted, minlength=10).min() >= 1
 
 
@@ -393,8 +413,12 @@ def test_fewer_images_are_generated_and_inverted(classifier: Classifier):
     assert error < 0.02
 
 
-@pytest.mark.parametrize(("numbers", "asked"), [({"samples": 1258}, 1258), ({"samples": 3}, 3), ({"reconstructed": 361}, 361)])
-def test_numbers_of_images_that_are_not_there_are_refused(classifier: Classifier, numbers: dict[str, int], asked: int):
+@pytest.mark.parametrize(
+    ("numbers", "asked"), [({"samples": 1258}, 1258), ({"samples": 3}, 3), ({"reconstructed": 361}, 361)]
+)
+def test_numbers_of_images_that_are_not_there_are_refused(
+    classifier: Classifier, numbers: dict[str, int], asked: int
+):
     with pytest.raises(ImageError, match=rf"{asked} of its \d+ images were asked for"):
         Judge(classifier, load_digits("train"), load_digits("test"), extractor=None, **numbers)
 

@@ -35,7 +35,9 @@ def test_tiny_network_agrees_with_the_authors_code():
 
 @pytest.mark.parametrize("name", ["adm_classcond", "adm_uncond_grey"])
 def test_reference_network_agrees_with_the_authors_code(reference_dir: Path, name: str):
-    checkpoint = load_checkpoint(reference_dir / f"{name}.pt", json.loads((reference_dir / f"{name}.json").read_text()))
+    checkpoint = load_checkpoint(
+        reference_dir / f"{name}.pt", json.loads((reference_dir / f"{name}.json").read_text())
+    )
     recorded = np.load(reference_dir / f"{name}.npz")
     labels = torch.from_numpy(recorded["labels"]).long() if "labels" in recorded else None
     model = checkpoint.model()
@@ -59,9 +61,15 @@ def test_preconditioning_has_the_published_values():
     t = torch.tensor([80.0, 2.4, 0.1, 0.07, 15.0], dtype=torch.float64)
     u = torch.tensor([0.002, 0.002, 1.2, 80.0, 80.0], dtype=torch.float64)
     c_skip, c_out, c_in = coefficients(t, u)
-    assert c_skip.tolist() == pytest.approx([6.4059998e-05, 0.042396007, 1.4230769, 22.950177, 5.3285239], rel=1e-7)
-    assert c_out.tolist() == pytest.approx([0.49997773, 0.4890823, -1.0786387, -79.158016, -2.165464], rel=1e-7)
-    assert c_in.tolist() == pytest.approx([0.012499756, 0.40790851, 1.9611614, 1.9806835, 0.06662966], rel=1e-7)
+    assert c_skip.tolist() == pytest.approx(
+        [6.4059998e-05, 0.042396007, 1.4230769, 22.950177, 5.3285239], rel=1e-7
+    )
+    assert c_out.tolist() == pytest.approx(
+        [0.49997773, 0.4890823, -1.0786387, -79.158016, -2.165464], rel=1e-7
+    )
+    assert c_in.tolist() == pytest.approx(
+        [0.012499756, 0.40790851, 1.9611614, 1.9806835, 0.06662966], rel=1e-7
+    )
     assert warp(torch.tensor([80.0, 0.002])).tolist() == pytest.approx([1095.5067, -1553.6520], rel=1e-6)
 
 
@@ -69,7 +77,9 @@ def test_time_embedding_puts_cosines_first():
     from bcm_edge.model.unet import TimeEmbedding
 
     e = TimeEmbedding(192)(warp(torch.tensor([80.0])))[0]
-    assert e[[0, 1, 96, 191]].tolist() == pytest.approx([-0.61443853, -0.82659733, 0.78896469, 0.12028972], abs=2e-4)
+    assert e[[0, 1, 96, 191]].tolist() == pytest.approx(
+        [-0.61443853, -0.82659733, 0.78896469, 0.12028972], abs=2e-4
+    )
 
 
 @pytest.mark.parametrize(

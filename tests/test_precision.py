@@ -20,8 +20,8 @@ from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.graphs import write_graphs
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.backends.typed import TypedBackend, spelled_out
-from bcm_edge.runtime.bundle import Bundle, Manifest, ModelFacts, describe_files, open_bundle
 from bcm_edge.runtime.schedule import Move
+from bcm_edge.runtime.storage.bundle import Bundle, Manifest, ModelFacts, describe_files, open_bundle
 
 Cli = Callable[..., Result]
 
@@ -29,8 +29,13 @@ NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
 def typed_values(path: Path) -> tuple[onnx.GraphProto, dict[str, int]]:
-    graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), strict_mode=True).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    graph = onnx.shape_inference.infer_shapes(
+        onnx.load(path, load_external_data=False), strict_mode=True
+    ).graph
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
     return graph, types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
@@ -39,11 +44,27 @@ def typed_values(path: Path) -> tuple[onnx.GraphProto, dict[str, int]]:
 def test_convolutions_are_narrow_and_the_rest_is_float32(tmp_path: Path, precision: str, direction: str):
     write_graphs(random_model(), tmp_path, precision)
     graph, types = typed_values(tmp_path / f"{direction}.{precision}.onnx")
-    of = {kind: {types[node.output[0]] for node in graph.node if node.op_type == kind} for kind in {node.op_type for node in graph.node}}
+    of = {
+        kind: {types[node.output[0]] for node in graph.node if node.op_type == kind}
+        for kind in {node.op_type for node in graph.node}
+    }
     assert of["Conv"] == of["MatMul"] == {NARROW[precision]}
-    for kind in ("InstanceNormalization", "Softmax", "ReduceL2", "Gemm", "Log", "Sin", "Cos", "Gather", "Sigmoid"):
+    for kind in (
+        "InstanceNormalization",
+        "Softmax",
+        "ReduceL2",
+        "Gemm",
+        "Log",
+        "Sin",
+        "Cos",
+        "Gather",
+        "Sigmoid",
+    ):
         assert of[kind] == {TensorProto.FLOAT}, kind
-    assert {types[value.name] for value in (*graph.input, *graph.output)} == {TensorProto.FLOAT, TensorProto.INT64}
+    assert {types[value.name] for value in (*graph.input, *graph.output)} == {
+        TensorProto.FLOAT,
+        TensorProto.INT64,
+    }
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -65,8 +86,16 @@ def test_nothing_that_hangs_on_levels_and_label_alone_is_narrow(tmp_path: Path, 
 def test_16_bit_weights_take_half_the_space_but_for_the_embedding(tmp_path: Path):
     for precision in ("fp32", "fp16", "bf16"):
         write_graphs(random_model(), tmp_path, precision)
-    sizes = {name: (tmp_path / name).stat().st_size for name in ("weights.bin", "weights.fp16.bin", "weights.bf16.bin")}
-    narrow = sum(p.numel() for m in random_model().modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Conv1d) for p in m.parameters())
+    sizes = {
+        name: (tmp_path / name).stat().st_size
+        for name in ("weights.bin", "weights.fp16.bin", "weights.bf16.bin")
+    }
+    narrow = sum(
+        p.numel()
+        for m in random_model().modules()
+        if isinstance(m, torch.nn.Conv2d | torch.nn.Conv1d)
+        for p in m.parameters()
+    )
     for name in ("weights.fp16.bin", "weights.bf16.bin"):
         assert sizes["weights.bin"] - sizes[name] == pytest.approx(2 * narrow, rel=0.01)
 
@@ -91,7 +120,9 @@ def typed_backend(network, folder: Path, precision: str) -> TypedBackend:
     graphs = write_graphs(network, folder, precision)
     config = network.config
     facts = ModelFacts("x", config.sample_shape, config.num_classes, 0, config.to_json())
-    return TypedBackend(Bundle(folder, Manifest(facts, {precision: graphs}, {}, describe_files(folder))), precision)
+    return TypedBackend(
+        Bundle(folder, Manifest(facts, {precision: graphs}, {}, describe_files(folder))), precision
+    )
 
 
 # ---- roundings
@@ -106,9 +137,14 @@ def two_products(kind: int) -> onnx.ModelProto:
         helper.make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT),
     ]
     ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [3])] for name in "xy"]
-    constants = [helper.make_tensor("thousand", kind, [], [1000.0]), helper.make_tensor("thousandth", kind, [], [1e-3])]
+    constants = [
+        helper.make_tensor("thousand", kind, [], [1000.0]),
+        helper.make_tensor("thousandth", kind, [], [1e-3]),
+    ]
     return helper.make_model(
-        helper.make_graph(nodes, "g", ends[0], ends[1], constants), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+        helper.make_graph(nodes, "g", ends[0], ends[1], constants),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
     )
 
 
@@ -129,7 +165,8 @@ def test_an_overflow_shows_only_where_roundings_are_spelled_out():
 
 def test_bfloat16_rounds_to_eight_bits_and_does_not_overflow():
     session = onnxruntime.InferenceSession(
-        spelled_out(two_products(TensorProto.BFLOAT16)).SerializeToString(), providers=["CPUExecutionProvider"]
+        spelled_out(two_products(TensorProto.BFLOAT16)).SerializeToString(),
+        providers=["CPUExecutionProvider"],
     )
     y = np.asarray(session.run(None, {"x": np.array([1, 100, 1.001], np.float32)})[0])
     assert np.isfinite(y).all()
@@ -166,15 +203,23 @@ def scaled_checkpoint(factor: float):
 
 @pytest.mark.slow
 def test_an_activation_beyond_float16_is_named_and_nothing_is_published(tmp_path: Path):
-    with pytest.raises(ParityError, match=r"fp16: .*move 1 of \d.* gave NaN or infinity.*Nothing was written.*export bf16") as caught:
+    with pytest.raises(
+        ParityError, match=r"fp16: .*move 1 of \d.* gave NaN or infinity.*Nothing was written.*export bf16"
+    ) as caught:
         export(ExportPlan(scaled_checkpoint(2.0**18), tmp_path / "b", precisions=("fp32", "fp16")), "0" * 64)
     assert caught.value.exit_code == 1
     assert not (tmp_path / "b").exists()
-    export(ExportPlan(scaled_checkpoint(2.0**18), tmp_path / "b", precisions=("fp32", "bf16"), verify="none"), "0" * 64)
+    export(
+        ExportPlan(scaled_checkpoint(2.0**18), tmp_path / "b", precisions=("fp32", "bf16"), verify="none"),
+        "0" * 64,
+    )
 
 
 def test_a_weight_beyond_float16_is_named(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"weight input_blocks\.1\.0\.in_layers\.2\.weight reaches .* float16 ends at 6.55e\+04"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"weight input_blocks\.1\.0\.in_layers\.2\.weight reaches .* float16 ends at 6.55e\+04",
+    ):
         write_graphs(scaled_checkpoint(2.0**24).model(), tmp_path, "fp16")
 
 
@@ -185,7 +230,12 @@ def test_one_command_writes_and_verifies_four_precisions(typed_bundle: Path):
     bundle = open_bundle(typed_bundle)
     assert bundle.precisions == ["fp32", "fp16", "bf16", "int8"]
     verdicts = {(v.precision, v.backend): v for v in bundle.verdicts()}
-    assert set(verdicts) >= {("fp32", "onnxruntime"), ("fp16", "typed"), ("fp16", "onnxruntime"), ("bf16", "typed")}
+    assert set(verdicts) >= {
+        ("fp32", "onnxruntime"),
+        ("fp16", "typed"),
+        ("fp16", "onnxruntime"),
+        ("bf16", "typed"),
+    }
     assert {precision for precision, _ in verdicts} == set(bundle.precisions)
     bounds = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 2e-2, "int8": 6e-2}
     for (precision, _), verdict in verdicts.items():
@@ -217,9 +267,13 @@ def test_a_precision_alone(tmp_path: Path, cli: Cli):
         "manifest.json",
         "weights.fp16.bin",
     ]
-    told = json.loads(cli("generate", tmp_path / "b", "--label", "3", "-o", tmp_path / "x.png", "--json").stdout)
+    told = json.loads(
+        cli("generate", tmp_path / "b", "--label", "3", "-o", tmp_path / "x.png", "--json").stdout
+    )
     assert told["precision"] == "fp16"
-    with pytest.raises(BundleError, match=r"has no fp32 graphs \(it has fp16\); export with --precision fp16,fp32"):
+    with pytest.raises(
+        BundleError, match=r"has no fp32 graphs \(it has fp16\); export with --precision fp16,fp32"
+    ):
         open_backend("auto", open_bundle(tmp_path / "b"), "fp32")
 
 
@@ -231,7 +285,18 @@ def test_pictures_in_every_precision_are_the_same_pictures(typed_bundle: Path, t
     images = {}
     for precision, backend in (("fp32", "auto"), ("fp16", "auto"), ("bf16", "typed"), ("int8", "auto")):
         out = tmp_path / f"{precision}.npz"
-        options = ("-n", 10, "--label", "all", "--schedule", "mixture-4", "--precision", precision, "--backend", backend)
+        options = (
+            "-n",
+            10,
+            "--label",
+            "all",
+            "--schedule",
+            "mixture-4",
+            "--precision",
+            precision,
+            "--backend",
+            backend,
+        )
         assert cli("generate", typed_bundle, *options, "-o", out).exit_code == 0
         images[precision] = np.load(out)["images"]
     for precision, bound in (("fp16", 0.005), ("bf16", 0.02), ("int8", 0.06)):

@@ -10,10 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from bcm_edge.runtime import products
 from bcm_edge.runtime.backends import openvino
-from bcm_edge.runtime.benchmark import Result
-from bcm_edge.runtime.products import (
+from bcm_edge.runtime.checks import products
+from bcm_edge.runtime.checks.benchmark import Result
+from bcm_edge.runtime.checks.products import (
     LIBRARIES,
     Peak,
     Product,

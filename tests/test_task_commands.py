@@ -14,7 +14,8 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 import bcm_edge
-from bcm_edge.runtime.images import from_uint8, read_images, to_uint8
+from bcm_edge.runtime.pictures.images import read_images
+from bcm_edge.runtime.pixels import from_uint8, to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,16 @@ def folder(digits_bundle: Path, cli: Cli, tmp_path_factory: pytest.TempPathFacto
     """three.png and five.png, 8×8; both.npz of the two with labels; hole.png, white in its lower half."""
     folder = tmp_path_factory.mktemp("tasks")
     for name, label in (("three", 3), ("five", 5)):
-        made = cli("generate", digits_bundle, "--label", label, "--schedule", "mixture-4", "-o", folder / f"{name}.png")
+        made = cli(
+            "generate",
+            digits_bundle,
+            "--label",
+            label,
+            "--schedule",
+            "mixture-4",
+            "-o",
+            folder / f"{name}.png",
+        )
         assert made.exit_code == 0, made.output
     pixels = np.stack([np.asarray(Image.open(folder / f"{name}.png")) for name in ("three", "five")])
     np.savez(folder / "both.npz", images=pixels, labels=[3, 5])
@@ -40,18 +50,42 @@ def pixels(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", ["gif", "apng"])
-def test_interpolate_writes_a_moving_picture(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, suffix: str):
+def test_interpolate_writes_a_moving_picture(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, suffix: str
+):
     output = tmp_path / f"way.{suffix}"
-    done = cli("interpolate", digits_bundle, folder / "three.png", folder / "five.png", "--label", "3,5", "--frames", 5, "-o", output)
+    done = cli(
+        "interpolate",
+        digits_bundle,
+        folder / "three.png",
+        folder / "five.png",
+        "--label",
+        "3,5",
+        "--frames",
+        5,
+        "-o",
+        output,
+    )
     assert done.exit_code == 0, done.output
     with Image.open(output) as moving:
         assert isinstance(moving, GifImageFile | PngImageFile)
         assert moving.n_frames == 8 and moving.size == (68, 68)  # 5 there, 3 back; 64 pixels and a margin
-    again = cli("interpolate", digits_bundle, folder / "three.png", folder / "five.png", "--label", "3,5", "-o", output)
+    again = cli(
+        "interpolate",
+        digits_bundle,
+        folder / "three.png",
+        folder / "five.png",
+        "--label",
+        "3,5",
+        "-o",
+        output,
+    )
     assert again.exit_code == 2 and "exists already" in again.stderr
 
 
-def test_interpolate_strip_has_a_row_per_pair_and_reconstructed_ends(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
+def test_interpolate_strip_has_a_row_per_pair_and_reconstructed_ends(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path
+):
     arguments = (folder / "both.npz", folder / "both.npz", "--frames", 4, "--json")
     done = cli("interpolate", digits_bundle, *arguments, "-o", tmp_path / "way.npz")
     facts = json.loads(done.stdout)
@@ -70,7 +104,9 @@ def test_interpolate_strip_has_a_row_per_pair_and_reconstructed_ends(digits_bund
 
 
 def test_variations_show_the_given_image_first(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
-    done = cli("variations", digits_bundle, folder / "three.png", "--label", 3, "-n", 2, "-o", tmp_path / "near.png")
+    done = cli(
+        "variations", digits_bundle, folder / "three.png", "--label", 3, "-n", 2, "-o", tmp_path / "near.png"
+    )
     assert done.exit_code == 0, done.output
     sheet = pixels(tmp_path / "near.png")
     assert sheet.shape == (68, 3 * 66 + 2)
@@ -85,7 +121,18 @@ def test_trace_of_an_image_ends_in_its_error(digits_bundle: Path, folder: Path, 
 
 
 def test_trace_of_noise_as_arrays(digits_bundle: Path, cli: Cli, tmp_path: Path):
-    done = cli("trace", digits_bundle, "-n", 3, "--label", "all", "--schedule", "80>2.4>0.002", "-o", tmp_path / "states.npz")
+    done = cli(
+        "trace",
+        digits_bundle,
+        "-n",
+        3,
+        "--label",
+        "all",
+        "--schedule",
+        "80>2.4>0.002",
+        "-o",
+        tmp_path / "states.npz",
+    )
     assert done.exit_code == 0, done.output
     found = np.load(tmp_path / "states.npz")
     assert found["states"].shape == (3, 3, 1, 8, 8) and found["levels"].tolist() == [80, 2.4, 0.002]
@@ -94,8 +141,20 @@ def test_trace_of_noise_as_arrays(digits_bundle: Path, cli: Cli, tmp_path: Path)
 # ---- what is missing
 
 
-def test_inpaint_keeps_every_known_pixel_of_the_file(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
-    done = cli("inpaint", digits_bundle, folder / "three.png", "--mask", folder / "hole.png", "--label", 3, "-o", tmp_path / "filled.png")
+def test_inpaint_keeps_every_known_pixel_of_the_file(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path
+):
+    done = cli(
+        "inpaint",
+        digits_bundle,
+        folder / "three.png",
+        "--mask",
+        folder / "hole.png",
+        "--label",
+        3,
+        "-o",
+        tmp_path / "filled.png",
+    )
     assert done.exit_code == 0, done.output
     filled, given = pixels(tmp_path / "filled.png"), pixels(folder / "three.png")
     assert filled.shape == (8, 8) and (filled[:4] == given[:4]).all() and (filled[4:] != given[4:]).any()
@@ -106,13 +165,17 @@ def test_inpaint_fills_what_is_transparent(digits_bundle: Path, folder: Path, cl
     alpha[2:6, 2:6] = 0
     given = pixels(folder / "three.png")
     Image.merge("LA", (Image.fromarray(given), Image.fromarray(alpha))).save(tmp_path / "torn.png")
-    done = cli("inpaint", digits_bundle, tmp_path / "torn.png", "--label", 3, "--json", "-o", tmp_path / "filled.png")
+    done = cli(
+        "inpaint", digits_bundle, tmp_path / "torn.png", "--label", 3, "--json", "-o", tmp_path / "filled.png"
+    )
     assert json.loads(done.stdout)["filled"] == 0.25
     filled = pixels(tmp_path / "filled.png")
     assert (filled[alpha == 255] == given[alpha == 255]).all()
 
 
-def test_inpaint_takes_a_mask_per_image_from_an_npz(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
+def test_inpaint_takes_a_mask_per_image_from_an_npz(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path
+):
     masks = np.zeros((2, 8, 8), bool)
     masks[0, :4] = masks[1, 4:] = True
     arrays = np.load(folder / "both.npz")
@@ -123,22 +186,44 @@ def test_inpaint_takes_a_mask_per_image_from_an_npz(digits_bundle: Path, folder:
     assert (filled[~masks] == arrays["images"][~masks]).all()
 
 
-def test_a_large_mask_is_cropped_as_its_picture_is(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
+def test_a_large_mask_is_cropped_as_its_picture_is(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path
+):
     wide = Image.new("L", (48, 32), 40)  # its middle 32×32 is what the model sees
     wide.save(tmp_path / "wide.png")
     hole = np.zeros((32, 48), np.uint8)
     hole[:, :12] = 255  # the left 4 of those 32, one of the model's 8 columns
     Image.fromarray(hole).save(tmp_path / "hole.png")
-    arguments = (tmp_path / "wide.png", "--mask", tmp_path / "hole.png", "--label", 3, "--json", "-o", tmp_path / "filled.png")
+    arguments = (
+        tmp_path / "wide.png",
+        "--mask",
+        tmp_path / "hole.png",
+        "--label",
+        3,
+        "--json",
+        "-o",
+        tmp_path / "filled.png",
+    )
     assert json.loads(cli("inpaint", digits_bundle, *arguments).stdout)["filled"] == 1 / 8
 
 
 def test_upscale_means_are_the_small_pixels(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
     Image.open(folder / "three.png").resize((4, 4), Image.Resampling.BOX).save(tmp_path / "small.png")
-    done = cli("upscale", digits_bundle, tmp_path / "small.png", "--label", 3, "--beside", "-o", tmp_path / "large.npz")
+    done = cli(
+        "upscale",
+        digits_bundle,
+        tmp_path / "small.png",
+        "--label",
+        3,
+        "--beside",
+        "-o",
+        tmp_path / "large.npz",
+    )
     assert done.exit_code == 0, done.output
     found = np.load(tmp_path / "large.npz")
-    np.testing.assert_allclose(found["images"].reshape(1, 1, 4, 2, 4, 2).mean(axis=(3, 5)), found["given"], atol=1e-5)
+    np.testing.assert_allclose(
+        found["images"].reshape(1, 1, 4, 2, 4, 2).mean(axis=(3, 5)), found["given"], atol=1e-5
+    )
 
 
 def test_colorize_keeps_the_brightness(folder: Path, cli: Cli, tmp_path: Path):
@@ -151,7 +236,10 @@ def test_colorize_keeps_the_brightness(folder: Path, cli: Cli, tmp_path: Path):
 
     config = replace(TINY, num_classes=None)
     save_checkpoint(tmp_path / "rgb.safetensors", random_model(config).network.state_dict(), config, {}, {})
-    assert cli("export", tmp_path / "rgb.safetensors", "-o", tmp_path / "rgb.bundle", "--no-verify").exit_code == 0
+    assert (
+        cli("export", tmp_path / "rgb.safetensors", "-o", tmp_path / "rgb.bundle", "--no-verify").exit_code
+        == 0
+    )
     done = cli("colorize", tmp_path / "rgb.bundle", folder / "three.png", "-o", tmp_path / "coloured.npz")
     assert done.exit_code == 0, done.output
     found = np.load(tmp_path / "coloured.npz")
@@ -163,19 +251,42 @@ def test_colorize_keeps_the_brightness(folder: Path, cli: Cli, tmp_path: Path):
 # ---- what was done
 
 
-def test_restore_shows_what_was_given_above_the_result(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
+def test_restore_shows_what_was_given_above_the_result(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path
+):
     Image.open(folder / "three.png").save(tmp_path / "three.jpg", quality=10)
-    done = cli("restore", digits_bundle, tmp_path / "three.jpg", "--label", "guess", "--beside", "--json", "-o", tmp_path / "pair.png")
+    done = cli(
+        "restore",
+        digits_bundle,
+        tmp_path / "three.jpg",
+        "--label",
+        "guess",
+        "--beside",
+        "--json",
+        "-o",
+        tmp_path / "pair.png",
+    )
     facts = json.loads(done.stdout)
     assert (facts["nfe"], facts["labels"]) == (2, [3]) and "labels guessed with 50 NFE each: 3" in done.stderr
     assert pixels(tmp_path / "pair.png").shape == (2 * 66 + 2, 68)
 
 
-def test_purify_does_not_trust_the_labels_of_what_it_is_given(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):
+def test_purify_does_not_trust_the_labels_of_what_it_is_given(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path
+):
     np.savez(tmp_path / "attacked.npz", images=np.load(folder / "both.npz")["images"], labels=[0, 0])
     done = cli("purify", digits_bundle, tmp_path / "attacked.npz", "--json", "-o", tmp_path / "clean.npz")
     assert json.loads(done.stdout)["labels"] == [3, 5]
-    told = cli("purify", digits_bundle, tmp_path / "attacked.npz", "--label", "7,8", "--json", "-o", tmp_path / "clean2.npz")
+    told = cli(
+        "purify",
+        digits_bundle,
+        tmp_path / "attacked.npz",
+        "--label",
+        "7,8",
+        "--json",
+        "-o",
+        tmp_path / "clean2.npz",
+    )
     assert json.loads(told.stdout)["labels"] == [7, 8]
 
 
@@ -192,8 +303,14 @@ def test_purify_does_not_trust_the_labels_of_what_it_is_given(digits_bundle: Pat
         ("inpaint three.png --label 3", "nothing in it is transparent"),
         ("inpaint both.npz", "has no array `masks`"),
         ("inpaint three.png --mask hole.png --label guess", "something is missing"),
-        ("inpaint three.png --mask three.npz --label 3", "three.npz: cannot be read (No such file or directory)"),
-        ("inpaint three.png --mask none.png --label 3", "none.png: cannot be read (No such file or directory)"),
+        (
+            "inpaint three.png --mask three.npz --label 3",
+            "three.npz: cannot be read (No such file or directory)",
+        ),
+        (
+            "inpaint three.png --mask none.png --label 3",
+            "none.png: cannot be read (No such file or directory)",
+        ),
         ("inpaint three.png --mask hole.png --label 3 --schedule invert-2", "does not fill in"),
         ("colorize three.png --label 3", "knows no colours"),
         ("upscale three.png --factor 3 --label 3", "do not divide"),
@@ -204,7 +321,13 @@ def test_purify_does_not_trust_the_labels_of_what_it_is_given(digits_bundle: Pat
     ],
 )
 def test_what_cannot_be_done_is_said(
-    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
+    digits_bundle: Path,
+    folder: Path,
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    message: str,
 ):
     monkeypatch.chdir(folder)
     name, *rest = arguments.split()
@@ -212,8 +335,12 @@ def test_what_cannot_be_done_is_said(
     assert done.exit_code == 2 and message in done.stderr and not (tmp_path / "out.png").exists()
 
 
-@pytest.mark.parametrize(("shade", "message"), [(0, "brightest pixel has 0"), (1, "brightest pixel has 1"), (255, "covers all")])
-def test_a_mask_of_nothing_or_everything(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, shade: int, message: str):
+@pytest.mark.parametrize(
+    ("shade", "message"), [(0, "brightest pixel has 0"), (1, "brightest pixel has 1"), (255, "covers all")]
+)
+def test_a_mask_of_nothing_or_everything(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, shade: int, message: str
+):
     Image.new("L", (8, 8), shade).save(tmp_path / "mask.png")
     arguments = ("--mask", tmp_path / "mask.png", "--label", 3, "-o", tmp_path / "out.png")
     done = cli("inpaint", digits_bundle, folder / "three.png", *arguments)
@@ -231,7 +358,9 @@ def test_a_hole_that_cropping_takes_away(digits_bundle: Path, folder: Path, cli:
 
 
 @pytest.mark.parametrize(("shade", "exit_code"), [(40000, 0), (255, 2)])
-def test_masks_of_16_bits(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, shade: int, exit_code: int):
+def test_masks_of_16_bits(
+    digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path, shade: int, exit_code: int
+):
     values = np.zeros((8, 8), np.uint16)
     values[4:] = shade
     Image.fromarray(values).save(tmp_path / "mask.png")
@@ -241,7 +370,9 @@ def test_masks_of_16_bits(digits_bundle: Path, folder: Path, cli: Cli, tmp_path:
     if exit_code == 0:
         kept = np.load(tmp_path / "out.npz")["images"][0, 0, :4]
         with bcm_edge.load(digits_bundle) as bcm:
-            assert np.array_equal(kept, read_images([folder / "three.png"], bcm.sample_shape).images[0, 0, :4])
+            assert np.array_equal(
+                kept, read_images([folder / "three.png"], bcm.sample_shape).images[0, 0, :4]
+            )
 
 
 def test_a_mask_of_another_size(digits_bundle: Path, folder: Path, cli: Cli, tmp_path: Path):

@@ -83,7 +83,9 @@ def test_inpainting_beats_the_consistency_models_loop(bcm: BCM, judge: Judge, di
 
 
 def test_restoration_comes_nearer_to_digits_and_to_the_original(bcm: BCM, judge: Judge, digits: Digits):
-    degraded, restored = measure_restoration(bcm, judge, *digits, SEED, DEGRADATIONS[:1], ("+{0} {0}>5>0.002",), (0.2,))
+    degraded, restored = measure_restoration(
+        bcm, judge, *digits, SEED, DEGRADATIONS[:1], ("+{0} {0}>5>0.002",), (0.2,)
+    )
     assert (degraded.degradation, degraded.nfe, restored.nfe) == ("JPEG 10", 0, 2)
     assert restored.frechet < 0.5 * degraded.frechet
     assert restored.psnr > degraded.psnr
@@ -93,7 +95,9 @@ def test_restoration_comes_nearer_to_digits_and_to_the_original(bcm: BCM, judge:
 def test_purification_undoes_an_attack(bcm: BCM, judge: Judge, digits: Digits):
     pytest.importorskip("art")
     images, labels = digits[0][:60], digits[1][:60]
-    clean, attacked = measure_purification(bcm, judge, images, labels, SEED, budgets=(0.0, 0.3), strengths=(0.3,))
+    clean, attacked = measure_purification(
+        bcm, judge, images, labels, SEED, budgets=(0.0, 0.3), strengths=(0.3,)
+    )
     assert clean.attacked >= 0.95
     assert clean.purified[0.3] >= 0.9
     assert attacked.attacked <= 0.7
@@ -212,7 +216,11 @@ def test_what_inpainting_is_compared_with_grows_too():
 
 def test_holes():
     named = holes(8, 8)
-    assert {name: int(hole.sum()) for name, hole in named.items()} == {"bottom half": 32, "middle": 16, "left half": 32}
+    assert {name: int(hole.sum()) for name, hole in named.items()} == {
+        "bottom half": 32,
+        "middle": 16,
+        "left half": 32,
+    }
     assert named["bottom half"][7].all()
     assert not named["bottom half"][3].any()
     assert named["left half"][:, 3].all()
@@ -365,7 +373,9 @@ def test_right_hues():
     colours[0, 0] = 1  # red everywhere
     other = colours.copy()
     other[0, 2, 0, 0] = 1  # magenta once
-    other[0, 1, 0, 1] = other[0, 2, 0, 2] = -0.8  # and twice a red that is nearly the same, on either side of it
+    other[0, 1, 0, 1] = other[
+        0, 2, 0, 2
+    ] = -0.8  # and twice a red that is nearly the same, on either side of it
     assert right_hues(other, colours) == 0.75
     assert right_hues(np.zeros_like(colours), colours) == 0
     assert np.isnan(right_hues(colours, np.zeros_like(colours)))

@@ -16,14 +16,30 @@ from agreement import weights_apart
 from PIL import Image
 from processes import child
 
-from bcm_edge.errors import BackendError, CheckpointError, ImageError, InputError, LabelError, NonFiniteError, OutputError
+from bcm_edge.errors import (
+    BackendError,
+    CheckpointError,
+    ImageError,
+    InputError,
+    LabelError,
+    NonFiniteError,
+    OutputError,
+)
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel
 from bcm_edge.training import objective
 from bcm_edge.training.data import load_dataset, load_digits
 from bcm_edge.training.dataset import Dataset
 from bcm_edge.training.networks import network_for, new_model
-from bcm_edge.training.objective import Draw, Objective, draw, grid, interval_probabilities, intervals_at, pseudo_huber
+from bcm_edge.training.objective import (
+    Draw,
+    Objective,
+    draw,
+    grid,
+    interval_probabilities,
+    intervals_at,
+    pseudo_huber,
+)
 from bcm_edge.training.trainer import Trainer, TrainOptions, train
 
 SMALL = TrainOptions(steps=7, batch=4, channels=8, intervals=20)
@@ -112,7 +128,9 @@ def test_gradient_passes_through_the_frozen_network_to_the_live_one_only():
     labels = dataset.labels
     assert labels is not None
     n = len(dataset)
-    at = Draw(torch.full((n,), 1.5), torch.full((n,), 1.2), torch.full((n,), 0.6), torch.ones_like(dataset.images))
+    at = Draw(
+        torch.full((n,), 1.5), torch.full((n,), 1.2), torch.full((n,), 0.6), torch.ones_like(dataset.images)
+    )
     loss = bcm_objective(run)
     soft = loss(dataset.images, labels, at)["soft"]
     got = torch.autograd.grad(soft, run.parameters, allow_unused=True)
@@ -140,7 +158,9 @@ def test_target_carries_no_gradient(monkeypatch):
     dataset = random_data(classes=None)
     run = trained_a_little(dataset)
     n = len(dataset)
-    at = Draw(torch.full((n,), 1.5), torch.full((n,), 1.2), torch.full((n,), 0.6), torch.ones_like(dataset.images))
+    at = Draw(
+        torch.full((n,), 1.5), torch.full((n,), 1.2), torch.full((n,), 0.6), torch.ones_like(dataset.images)
+    )
     calls = []
     forward = ConsistencyModel.forward
 
@@ -174,7 +194,9 @@ def test_pseudo_huber_constant_grows_with_the_image():
 
 
 def test_learning_rate_warms_up_and_decays():
-    run = Trainer(random_data(), network_for(random_data(), 8), TrainOptions(steps=1000, channels=8, learning_rate=1.0))
+    run = Trainer(
+        random_data(), network_for(random_data(), 8), TrainOptions(steps=1000, channels=8, learning_rate=1.0)
+    )
     rates = []
     for run.done in (0, 49, 99, 500, 750, 999):
         rates.append(run.learning_rate())
@@ -182,7 +204,14 @@ def test_learning_rate_warms_up_and_decays():
 
 
 def test_options_that_cannot_be_used():
-    for wrong in ({"steps": 0}, {"channels": 12}, {"intervals": 5}, {"learning_rate": float("nan")}, {"batch": -1}, {"seed": -1}):
+    for wrong in (
+        {"steps": 0},
+        {"channels": 12},
+        {"intervals": 5},
+        {"learning_rate": float("nan")},
+        {"batch": -1},
+        {"seed": -1},
+    ):
         with pytest.raises(InputError, match=next(iter(wrong))):
             replace(SMALL, **wrong)
 
@@ -267,7 +296,11 @@ def one_thread():
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
-    data, whole, broken = tmp_path / "data.npz", tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
+    data, whole, broken = (
+        tmp_path / "data.npz",
+        tmp_path / "whole.safetensors",
+        tmp_path / "broken.safetensors",
+    )
     np.savez(data, images=random_data().images.numpy(), labels=np.arange(12) % 3)
     command = [sys.executable, "-c", VICTIM, str(data), str(broken)]
     with child(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from ..errors import ImageError, InputError, LabelError
-from ..runtime.arrays import is_array_file, read_arrays
-from ..runtime.bundle import ModelFacts
 from ..runtime.classes import labels_in
-from ..runtime.images import ValueRange, images_from_array
-from ..runtime.resources import check_memory
+from ..runtime.machine.resources import check_memory
+from ..runtime.pictures.images import images_from_array
+from ..runtime.pixels import ValueRange
+from ..runtime.storage.arrays import is_array_file, read_arrays
+from ..runtime.storage.bundle import ModelFacts
 from .dataset import Dataset, without_images
 from .folders import read_folder
 from .matching import matched
@@ -20,7 +21,12 @@ from .matching import matched
 SPLIT_SEED = 2024  # of the digits' split; every number reported for them depends on it
 
 
-def load_dataset(source: str, image_size: int | None = None, model: ModelFacts | None = None, value_range: ValueRange = None) -> Dataset:
+def load_dataset(
+    source: str,
+    image_size: int | None = None,
+    model: ModelFacts | None = None,
+    value_range: ValueRange = None,
+) -> Dataset:
     """ "digits" (their training part), a folder of images, or an npz or npy file. Raises ImageError, LabelError or InputError.
 
     A folder's images are cropped to squares and resized to image_size, and grey or in colour as most of them are. model: what the data
@@ -40,7 +46,9 @@ def load_dataset(source: str, image_size: int | None = None, model: ModelFacts |
         problem = f"{source} is not a data set" if path.exists() else f"there is no file or folder {source}"
         raise ImageError(f"{problem}; give digits, a folder of images, or an .npz file")
     if image_size not in (None, dataset.images.shape[2]):
-        raise ImageError(f"{dataset.name}: {dataset.images.shape[2]} pixels wide, not {image_size}; only a folder's images are resized")
+        raise ImageError(
+            f"{dataset.name}: {dataset.images.shape[2]} pixels wide, not {image_size}; only a folder's images are resized"
+        )
     if model is not None:
         dataset = matched(dataset, model)
     empty = without_images(dataset, None if model is None else model.num_classes)
@@ -57,7 +65,9 @@ def load_digits(part: str) -> Dataset:
     from sklearn.model_selection import train_test_split
 
     pixels, target = fetch(return_X_y=True)
-    rest, test = train_test_split(np.arange(len(target)), test_size=360, stratify=target, random_state=SPLIT_SEED)
+    rest, test = train_test_split(
+        np.arange(len(target)), test_size=360, stratify=target, random_state=SPLIT_SEED
+    )
     train, validation = train_test_split(rest, test_size=180, stratify=target[rest], random_state=SPLIT_SEED)
     chosen = {"train": train, "validation": validation, "test": test}[part]
     images = torch.from_numpy(pixels[chosen] / 8 - 1).float().reshape(-1, 1, 8, 8)  # the file has 0 … 16
@@ -81,7 +91,9 @@ def _check_counted(labels: np.ndarray, path: Path) -> None:
     """Raise LabelError where numbers cannot be those of classes 0, 1, …, or most likely are those of classes 1, 2, …."""
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low < 0 or high >= len(labels):
-        raise LabelError(f"{path}: labels count classes from 0, fewer than there are images; these go from {low} to {high}")
+        raise LabelError(
+            f"{path}: labels count classes from 0, fewer than there are images; these go from {low} to {high}"
+        )
     if low == 1 and len(np.unique(labels)) == high:
         raise LabelError(
             f"{path}: labels go from 1 to {high}, so class 0 would have no images; convert them with labels - 1, or name all {high + 1} "

@@ -34,12 +34,16 @@ class Dataset:
         if self.labels is None:
             return
         if self.labels.shape != (len(self.images),):
-            raise LabelError(f"{self.name}: {len(self.images)} images need that many labels, not {' × '.join(map(str, self.labels.shape))}")
+            raise LabelError(
+                f"{self.name}: {len(self.images)} images need that many labels, not {' × '.join(map(str, self.labels.shape))}"
+            )
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0:
             raise LabelError(f"{self.name}: labels count classes from 0; these go from {low} to {high}")
         if self.classes is not None and high >= len(self.classes):
-            raise LabelError(f"{self.name}: labels go up to {high}, but {len(self.classes)} classes have names; they count from 0")
+            raise LabelError(
+                f"{self.name}: labels go up to {high}, but {len(self.classes)} classes have names; they count from 0"
+            )
 
     @property
     def num_classes(self) -> int | None:
@@ -61,7 +65,11 @@ class Dataset:
 
     def counts(self, num_classes: int | None = None) -> list[int]:
         """How many images each class has: of num_classes classes, by default of all that the data has."""
-        return [] if self.labels is None else torch.bincount(self.labels, minlength=num_classes or self.num_classes or 0).tolist()
+        return (
+            []
+            if self.labels is None
+            else torch.bincount(self.labels, minlength=num_classes or self.num_classes or 0).tolist()
+        )
 
     def summary(self, num_classes: int | None = None) -> list[str]:
         """The images and the classes, in lines for people: "classes: 0 cat (4), 1 dog (4), 2 fox (4)"."""
@@ -69,7 +77,10 @@ class Dataset:
         lines = [f"data: {len(self)} images of {channels}×{height}×{width} from {self.name}"]
         if self.labels is None:
             return [*lines, "classes: none, since the images have no labels"]
-        words = [f"{_titled(label, self.classes)} ({count})" for label, count in enumerate(self.counts(num_classes))]
+        words = [
+            f"{_titled(label, self.classes)} ({count})"
+            for label, count in enumerate(self.counts(num_classes))
+        ]
         if len(words) > LISTED:
             words = [*words[: LISTED // 2], f"… {words[-1]}"]
         return [*lines, f"classes: {', '.join(words)}"]
@@ -77,7 +88,11 @@ class Dataset:
 
 def without_images(dataset: Dataset, num_classes: int | None) -> str:
     """The classes that have no image, for people: "1 dog, 4 owl"; "" if there are none."""
-    empty = [_titled(label, dataset.classes) for label, count in enumerate(dataset.counts(num_classes)) if not count]
+    empty = [
+        _titled(label, dataset.classes)
+        for label, count in enumerate(dataset.counts(num_classes))
+        if not count
+    ]
     more = f" and {len(empty) - LISTED} more" if len(empty) > LISTED else ""
     return ", ".join(empty[:LISTED]) + more
 

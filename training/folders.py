@@ -11,9 +11,16 @@ import torch
 
 from ..errors import ImageError, LabelError
 from ..runtime.classes import class_names, in_order
-from ..runtime.pictures import SUFFIXES, Survey, counted, folder_images, ignored_by_systems, picture_facts, read_picture
-from ..runtime.resources import check_memory
-from ..runtime.wording import listed
+from ..runtime.machine.resources import check_memory
+from ..runtime.pictures.formats import (
+    SUFFIXES,
+    Survey,
+    folder_images,
+    ignored_by_systems,
+    picture_facts,
+    read_picture,
+)
+from ..runtime.wording import counted, listed
 from .dataset import Dataset
 
 Facts = tuple[bool, int]  # of an image file: whether it is grey, its shorter side in pixels
@@ -29,11 +36,17 @@ def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, i
     groups = _class_folders(folder, survey)
     loose = folder_images(folder, survey)
     if any(groups.values()) and loose:
-        raise LabelError(f"{loose[0]}: lies beside sub-folders, which are classes; move it into one, or the sub-folders away")
+        raise LabelError(
+            f"{loose[0]}: lies beside sub-folders, which are classes; move it into one, or the sub-folders away"
+        )
     names = [] if loose else list(groups)
-    members = [(file, label) for label, name in enumerate(names) for file in groups[name]] or [(file, 0) for file in loose]
+    members = [(file, label) for label, name in enumerate(names) for file in groups[name]] or [
+        (file, 0) for file in loose
+    ]
     if not members:
-        raise ImageError(f"{folder}: no images in it or its sub-folders (looked for {', '.join(SUFFIXES)}){_deeper(folder)}")
+        raise ImageError(
+            f"{folder}: no images in it or its sub-folders (looked for {', '.join(SUFFIXES)}){_deeper(folder)}"
+        )
     facts = [picture_facts(file) for file, _ in members]
     usable = [index for index, (_, side) in enumerate(facts) if side > 1]
     if not usable:
@@ -41,13 +54,19 @@ def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, i
     shape = sample_shape or _common_shape([facts[index] for index in usable], image_size, folder)
     images = _read([members[index][0] for index in usable], shape, folder, survey)
     labels = torch.tensor([members[index][1] for index in usable]) if names else None
-    tiny = [str(file.relative_to(folder)) for (file, _), (_, side) in zip(members, facts, strict=True) if side == 1]
+    tiny = [
+        str(file.relative_to(folder))
+        for (file, _), (_, side) in zip(members, facts, strict=True)
+        if side == 1
+    ]
     notes = (
         f"sub-folders without images are ignored: {listed(list(groups))}" if loose and groups else "",
         f"{counted(len(tiny), 'image')} with a side of 1 pixel left out: {listed(tiny)}" if tiny else "",
         survey.line(),
     )
-    return Dataset(title, images, labels, tuple(names) or None, tuple(f"{title}: {note}" for note in notes if note))
+    return Dataset(
+        title, images, labels, tuple(names) or None, tuple(f"{title}: {note}" for note in notes if note)
+    )
 
 
 def _class_folders(folder: Path, survey: Survey) -> dict[str, list[Path]]:

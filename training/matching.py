@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from ..errors import LabelError
-from ..runtime.bundle import ModelFacts
 from ..runtime.classes import all_numbers
+from ..runtime.storage.bundle import ModelFacts
 from ..runtime.wording import listed
 from .dataset import Dataset
 
@@ -37,7 +37,9 @@ def _by_number(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None
     low, high = int(dataset.labels.min()), int(dataset.labels.max())
     if high >= num_classes:
         hint = "; labels count from 0: subtract 1 (labels - 1)" if low >= 1 and high == num_classes else ""
-        raise LabelError(f"{dataset.name}: has labels {low} to {high}; the model has classes 0 to {num_classes - 1}{hint}")
+        raise LabelError(
+            f"{dataset.name}: has labels {low} to {high}; the model has classes 0 to {num_classes - 1}{hint}"
+        )
     if names is None:
         return dataset
     meaning = listed([f"{label} {names[label]}" for label in dataset.labels.unique().tolist()])
@@ -77,7 +79,9 @@ def _by_position(dataset: Dataset, names: tuple[str, ...], num_classes: int) -> 
             f"{dataset.name}: has {len(names)} classes ({listed(names)}), and the model has {num_classes} without names, so it is unknown "
             "which is which; name the folders by the model's numbers (0, 1, …), or give an npz with images and labels"
         )
-    return dataset.noted(f"{dataset.name}: the model has no class names; its classes 0 to {num_classes - 1} are taken as {listed(names)}")
+    return dataset.noted(
+        f"{dataset.name}: the model has no class names; its classes 0 to {num_classes - 1} are taken as {listed(names)}"
+    )
 
 
 def _renumbered(dataset: Dataset, numbers: Sequence[int], names: tuple[str, ...] | None) -> Dataset:

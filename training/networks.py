@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import InputError
 from ..model.config import NetworkConfig
 from ..model.preconditioning import Preconditioned
-from ..runtime.resources import check_memory
+from ..runtime.machine.resources import check_memory
 from .dataset import Dataset
 
 Model = TypeVar("Model", bound=Preconditioned)
@@ -49,10 +49,16 @@ def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
 def fitting(config: NetworkConfig, dataset: Dataset) -> NetworkConfig:
     """The configuration of a network to fine-tune, if this data can be shown to it. Raises InputError."""
     if tuple(dataset.images.shape[1:]) != config.sample_shape:
-        theirs, ours = ("×".join(map(str, shape)) for shape in (dataset.images.shape[1:], config.sample_shape))
+        theirs, ours = (
+            "×".join(map(str, shape)) for shape in (dataset.images.shape[1:], config.sample_shape)
+        )
         raise InputError(f"{dataset.name}: its images are {theirs}, the network takes {ours}")
-    if (dataset.num_classes is None) != (config.num_classes is None) or (dataset.num_classes or 0) > (config.num_classes or 0):
-        raise InputError(f"{dataset.name}: it has {dataset.num_classes or 'no'} classes, the network {config.num_classes or 'none'}")
+    if (dataset.num_classes is None) != (config.num_classes is None) or (dataset.num_classes or 0) > (
+        config.num_classes or 0
+    ):
+        raise InputError(
+            f"{dataset.name}: it has {dataset.num_classes or 'no'} classes, the network {config.num_classes or 'none'}"
+        )
     return config
 
 

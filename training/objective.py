@@ -26,7 +26,9 @@ from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
 
 RHO = 7.0
 LOG_MEAN, LOG_STD = -1.1, 2.0  # of the lognormal density that says how often a level is trained
-END_SHARE = 1 / 16  # of draws at level 80, where all samples start and all inversions end; the density alone gives 1 in 10000
+END_SHARE = (
+    1 / 16
+)  # of draws at level 80, where all samples start and all inversions end; the density alone gives 1 in 10000
 HUBER = 0.004  # c = HUBER · √D; on the digits better than the 0.00054 of iCT and twice that, docs/recipe.md
 SOFT_SHARE = 0.5  # of the batch; on all of it the soft term would cost more than the other
 
@@ -81,7 +83,9 @@ def draw(shape: torch.Size, intervals: int, generator: torch.Generator) -> Draw:
     ts = grid(intervals)
     p = interval_probabilities(ts)
     top = 1 + torch.multinomial(p, n, replacement=True, generator=generator)
-    end = torch.multinomial(p, n, replacement=True, generator=generator) + torch.randint(2, (n,), generator=generator)
+    end = torch.multinomial(p, n, replacement=True, generator=generator) + torch.randint(
+        2, (n,), generator=generator
+    )
     chance = torch.rand(n, generator=generator)
     top[chance < END_SHARE] = intervals
     end[chance > 1 - END_SHARE] = intervals
@@ -114,7 +118,9 @@ class Objective:
         with torch.no_grad():
             target = self.model(x_near, at.t_near, low, labels)
         both = None if labels is None else torch.cat([labels, labels[:m]])
-        moved = self.model(torch.cat([x_t, x_t[:m]]), torch.cat([at.t, at.t[:m]]), torch.cat([low, at.u[:m]]), both)
+        moved = self.model(
+            torch.cat([x_t, x_t[:m]]), torch.cat([at.t, at.t[:m]]), torch.cat([low, at.u[:m]]), both
+        )
         denoised, x_u = moved[:n], moved[n:]
         through = functional_call(self.model, self.frozen, (x_u, at.u[:m], low[:m], first))
         consistency = pseudo_huber(denoised, target, self.c) / (at.t - at.t_near)

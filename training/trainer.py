@@ -27,10 +27,11 @@ from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel, Denoiser
 from ..model.samplers import Solver
 from ..runtime.chain import play
-from ..runtime.files import check_free, replacing
-from ..runtime.images import ValueRange, save_images
+from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BATCH
+from ..runtime.pixels import ValueRange
 from ..runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
+from ..runtime.storage.files import check_free, replacing
 from .data import load_dataset
 from .dataset import Dataset, digest
 from .denoising import Denoising, noised
@@ -132,8 +133,17 @@ def train(
     trainer = fit(dataset, config, options, state, on_progress, init=init, device=device, resume=resume)
     checkpoint = trainer.checkpoint()
     if not all(tensor.isfinite().all() for tensor in checkpoint.state_dict.values()):
-        raise NonFiniteError("training diverged: NaN or infinity in the weights after the last step; use a lower learning rate")
-    save_checkpoint(output, trainer.average, config, checkpoint.schedules, checkpoint.provenance, classes=checkpoint.classes)
+        raise NonFiniteError(
+            "training diverged: NaN or infinity in the weights after the last step; use a lower learning rate"
+        )
+    save_checkpoint(
+        output,
+        trainer.average,
+        config,
+        checkpoint.schedules,
+        checkpoint.provenance,
+        classes=checkpoint.classes,
+    )
     save_images(sample_sheet(checkpoint), pictures, force=True)
     state.unlink(missing_ok=True)
     return pictures
@@ -175,31 +185,48 @@ def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
         return SHEET_SOLVER.generate(checkpoint.denoiser(), range(SAMPLES), labels)
     backend, one_step = TorchBackend(checkpoint.model()), parse_schedule("80>0.002")
     rows = (slice(start, start + BATCH) for start in range(0, SAMPLES, BATCH))
-    return np.concatenate([play(one_step, backend, range(SAMPLES)[row], None if labels is None else labels[row]) for row in rows])
+    return np.concatenate(
+        [
+            play(one_step, backend, range(SAMPLES)[row], None if labels is None else labels[row])
+            for row in rows
+        ]
+    )
 
 
 class Trainer:
     """The state of a run: parameters, their moving average, the optimiser's moments, and the number of steps done."""
 
     def __init__(
-        self, dataset: Dataset, config: NetworkConfig, options: TrainOptions, device: str = "cpu", init: Checkpoint | None = None
+        self,
+        dataset: Dataset,
+        config: NetworkConfig,
+        options: TrainOptions,
+        device: str = "cpu",
+        init: Checkpoint | None = None,
     ) -> None:
         if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
             raise BackendError(f"device {device!r}: torch finds no such device here; use cpu")
         if device == "cpu":
             check_step(options.batch, config.model_channels, config.image_size, config.patch_size)
         self.dataset, self.config, self.options, self.device, self.done = dataset, config, options, device, 0
-        self.model = new_model(Denoiser if options.objective == "edm" else ConsistencyModel, config, options.seed)
+        self.model = new_model(
+            Denoiser if options.objective == "edm" else ConsistencyModel, config, options.seed
+        )
         self.init = init
         if init:
             init.require(options.objective)
             self.model.network.load_state_dict(init.state_dict)
         self.model.to(device)
-        self.first_intervals = options.intervals if init else FIRST_INTERVALS  # fine-tuning starts on the finest grid, as the authors do
+        self.first_intervals = (
+            options.intervals if init else FIRST_INTERVALS
+        )  # fine-tuning starts on the finest grid, as the authors do
         self.objective = Denoising(self.model) if isinstance(self.model, Denoiser) else Objective(self.model)
         self.parameters = list(self.model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate, betas=BETAS, fused=True)
-        self.average = {name: p.detach().clone(memory_format=torch.contiguous_format) for name, p in self.model.network.named_parameters()}
+        self.average = {
+            name: p.detach().clone(memory_format=torch.contiguous_format)
+            for name, p in self.model.network.named_parameters()
+        }
 
     def learning_rate(self) -> float:
         """Linear warm-up, then constant, then linear from half of the run down to 2 % at its end."""
@@ -240,8 +267,18 @@ class Trainer:
     def checkpoint(self) -> Checkpoint:
         """The averaged weights, rounded as a file rounds them, on the CPU."""
         weights = {name: tensor.half().float().cpu() for name, tensor in self.average.items()}
-        schedules, provenance = DEFAULT_SCHEDULES if self.options.objective == "bcm" else {}, self.provenance()
-        return Checkpoint(self.dataset.name, self.config, weights, schedules=schedules, provenance=provenance, classes=self.dataset.classes)
+        schedules, provenance = (
+            DEFAULT_SCHEDULES if self.options.objective == "bcm" else {},
+            self.provenance(),
+        )
+        return Checkpoint(
+            self.dataset.name,
+            self.config,
+            weights,
+            schedules=schedules,
+            provenance=provenance,
+            classes=self.dataset.classes,
+        )
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -260,7 +297,12 @@ class Trainer:
 
     def provenance(self) -> dict[str, Any]:
         """What the checkpoint says about where it comes from."""
-        return {"trained_on": self.dataset.name, "images": len(self.dataset), **self.fingerprint, "torch": torch.__version__}
+        return {
+            "trained_on": self.dataset.name,
+            "images": len(self.dataset),
+            **self.fingerprint,
+            "torch": torch.__version__,
+        }
 
     def save(self, path: Path) -> None:
         """Write everything a later step depends on; the file is whole or as it was."""
@@ -281,11 +323,23 @@ class Trainer:
             theirs = {"objective": "bcm", **state["fingerprint"]}
             theirs["network"] = {"patch_size": 1, **theirs["network"]}  # older states name neither
             ours = self.fingerprint
-        except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: not a state of a training run ({error}); train without --resume") from error
+        except (
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+            RuntimeError,
+            EOFError,
+            OSError,
+            KeyError,
+            TypeError,
+        ) as error:
+            raise CheckpointError(
+                f"{path}: not a state of a training run ({error}); train without --resume"
+            ) from error
         for name in ours:
             if theirs.get(name) != ours[name]:
-                raise CheckpointError(f"{path}: of a run with other {name} ({theirs.get(name)}, now {ours[name]}); train without --resume")
+                raise CheckpointError(
+                    f"{path}: of a run with other {name} ({theirs.get(name)}, now {ours[name]}); train without --resume"
+                )
         self.model.network.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, tensor in self.average.items():

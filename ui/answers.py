@@ -15,8 +15,9 @@ import numpy as np
 from ..errors import ImageError, LabelError
 from ..runtime.chain import start_state
 from ..runtime.classes import label_of
-from ..runtime.images import SIGNED, heat, mean_squared_error
+from ..runtime.pictures.writing import heat
 from ..runtime.pipeline import BCM
+from ..runtime.pixels import SIGNED, mean_squared_error
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Schedule
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.tasks.constrained import inpainting
@@ -35,8 +36,12 @@ class Answers:
     def __init__(self, bcm: BCM) -> None:
         """Raises ImageError for a model whose images are no pictures."""
         if bcm.sample_shape[0] not in (1, 3):
-            raise ImageError(f"a window shows grey or colour pictures; this model has {bcm.sample_shape[0]} channels")
-        self._bcm = BCM(bcm.bundle, bcm.backend, bcm.batch, SIGNED)  # all pictures are read to [-1, 1], white ones too
+            raise ImageError(
+                f"a window shows grey or colour pictures; this model has {bcm.sample_shape[0]} channels"
+            )
+        self._bcm = BCM(
+            bcm.bundle, bcm.backend, bcm.batch, SIGNED
+        )  # all pictures are read to [-1, 1], white ones too
         self._lock = threading.Lock()
         self.tasks: dict[str, Callable[[Asked], Answer]] = {
             "picture": self._picture,
@@ -76,7 +81,10 @@ class Answers:
 
     def warm_up(self) -> None:
         """Play both directions once: what cannot be played is said at the start, and the first answer takes no longer than others."""
-        label, grey = None if self._bcm.num_classes is None else 0, np.zeros((1, *self._bcm.sample_shape), np.float32)
+        label, grey = (
+            None if self._bcm.num_classes is None else 0,
+            np.zeros((1, *self._bcm.sample_shape), np.float32),
+        )
         with self._lock:
             self._bcm.reconstruct(grey, inversion="+0.07 0.07>80", schedule="80>0.002", labels=label)
 
@@ -95,21 +103,39 @@ class Answers:
         program = bcm.schedule(asked.text("schedule", "one-step"))
         images, milliseconds = _timed(lambda: bcm.generate(1, schedule=program, seed=seed, labels=label))
         noise = picture(start_state(program, bcm.backend, [seed]), program.start)
-        return {"picture": data_url(images[0]), "noise": data_url(noise[0]), "label": label, **_run(program, program.nfe, milliseconds)}
+        return {
+            "picture": data_url(images[0]),
+            "noise": data_url(noise[0]),
+            "label": label,
+            **_run(program, program.nfe, milliseconds),
+        }
 
     def _reconstruct(self, asked: Asked) -> Answer:
         """picture, label, inversion, schedule, seed → picture, latent, original, where it errs, mse."""
         bcm, seed, given = self._bcm, _seed(asked), asked.picture("picture", self._bcm.sample_shape)
         label, guess_nfe = self._guessed(asked, "label", given, seed)
-        up, down = bcm.schedule(asked.text("inversion", "invert-2")), bcm.schedule(asked.text("schedule", "one-step"))
+        up, down = (
+            bcm.schedule(asked.text("inversion", "invert-2")),
+            bcm.schedule(asked.text("schedule", "one-step")),
+        )
         states: list[np.ndarray] = []
         back, milliseconds = _timed(
             lambda: bcm.reconstruct(
-                given, inversion=up, schedule=down, seed=seed, labels=label, on_move=lambda _index, _move, state: states.append(state)
+                given,
+                inversion=up,
+                schedule=down,
+                seed=seed,
+                labels=label,
+                on_move=lambda _index, _move, state: states.append(state),
             )
         )
         error = np.abs(back - given).max(axis=1, keepdims=True)
-        pictures = {"original": given, "latent": picture(states[up.nfe - 1], SIGMA_MAX), "picture": back, "error": heat(error)}
+        pictures = {
+            "original": given,
+            "latent": picture(states[up.nfe - 1], SIGMA_MAX),
+            "picture": back,
+            "error": heat(error),
+        }
         return {
             **{name: data_url(images[0]) for name, images in pictures.items()},
             "mse": float(mean_squared_error(given, back)[0]),
@@ -124,10 +150,17 @@ class Answers:
         a, b = (asked.picture(name, bcm.sample_shape) for name in ("a", "b"))
         frames = asked.integer("frames", 9, 2, MOST_FRAMES)
         label, guess_nfe = self._guessed(asked, "label", a, seed)
-        label_b, guess_nfe_b = self._guessed(asked, "label" if asked.label("label_b") is None else "label_b", b, seed)
-        up, down = bcm.schedule(asked.text("inversion", "invert-2")), bcm.schedule(asked.text("schedule", "one-step"))
+        label_b, guess_nfe_b = self._guessed(
+            asked, "label" if asked.label("label_b") is None else "label_b", b, seed
+        )
+        up, down = (
+            bcm.schedule(asked.text("inversion", "invert-2")),
+            bcm.schedule(asked.text("schedule", "one-step")),
+        )
         way, milliseconds = _timed(
-            lambda: bcm.interpolate(a, b, frames=frames, inversion=up, schedule=down, seed=seed, labels=label, labels_b=label_b)
+            lambda: bcm.interpolate(
+                a, b, frames=frames, inversion=up, schedule=down, seed=seed, labels=label, labels_b=label_b
+            )
         )
         return {
             "frames": [data_url(frame) for frame in way[0]],
@@ -143,7 +176,9 @@ class Answers:
         holes = asked.mask("mask", *bcm.sample_shape[1:])
         label, text = self._told(asked, "label"), asked.text("schedule", "")
         program = bcm.schedule(text) if text else inpainting(bcm.sample_shape)
-        filled, milliseconds = _timed(lambda: bcm.inpaint(given, holes, schedule=program, seed=seed, labels=label))
+        filled, milliseconds = _timed(
+            lambda: bcm.inpaint(given, holes, schedule=program, seed=seed, labels=label)
+        )
         return {
             "picture": data_url(filled[0]),
             "filled": float(holes.mean()),

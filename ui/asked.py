@@ -11,10 +11,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from ..runtime.images import as_picture, to_uint8
-from ..runtime.pictures import read_picture
+from ..runtime.pictures.formats import read_picture
+from ..runtime.pictures.writing import as_picture
+from ..runtime.pixels import to_uint8
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF")  # what browsers hold; Pillow's others run more code than a stranger should
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+)  # what browsers hold; Pillow's others run more code than a stranger should
 GUESS = "guess"  # as a label: the model says which
 
 
@@ -40,7 +49,11 @@ class Asked:
     def label(self, name: str) -> int | str | None:
         """A class by number or name, GUESS, or None; whether the model has that class is checked by the model. Raises LabelError."""
         value = self._get(name, None)
-        if value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        if (
+            value is None
+            or isinstance(value, str)
+            or (isinstance(value, int) and not isinstance(value, bool))
+        ):
             return value
         raise LabelError(f"{name} must be a whole number, a class name or {GUESS!r}, not {_shown(value)}")
 
@@ -62,8 +75,12 @@ class Asked:
         """bool [H, W], True where unknown, from H texts of W digits, 1 where unknown. Raises ImageError."""
         rows = self._get(name, None)
         fits = isinstance(rows, list) and len(rows) == height
-        if not fits or not all(isinstance(row, str) and len(row) == width and set(row) <= {"0", "1"} for row in rows):
-            raise ImageError(f"{name} must be {height} texts of {width} digits each, 1 where it is to be filled in, 0 elsewhere")
+        if not fits or not all(
+            isinstance(row, str) and len(row) == width and set(row) <= {"0", "1"} for row in rows
+        ):
+            raise ImageError(
+                f"{name} must be {height} texts of {width} digits each, 1 where it is to be filled in, 0 elsewhere"
+            )
         return np.array([[digit == "1" for digit in row] for row in rows])
 
     def _get(self, name: str, default: Any) -> Any:

@@ -63,12 +63,20 @@ class Window(ThreadingHTTPServer):
         """port: 0 takes a free one. Raises InputError if it cannot listen there."""
         self.host = host
         try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            family, _, _, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
             self.address_family = family
-            self.is_open = not ipaddress.ip_address(address[0]).is_loopback  # whether other machines can reach it
+            self.is_open = not ipaddress.ip_address(
+                address[0]
+            ).is_loopback  # whether other machines can reach it
             super().__init__((str(address[0]), port), partial(Handler, answers, host, self.is_open))
         except (OSError, OverflowError, UnicodeError) as error:
-            hint = "; --port 0 takes a free one" if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else ""
+            hint = (
+                "; --port 0 takes a free one"
+                if isinstance(error, OSError) and not isinstance(error, socket.gaierror)
+                else ""
+            )
             raise InputError(f"cannot listen on {host} port {port} ({error}){hint}") from error
 
     def server_bind(self) -> None:
@@ -153,7 +161,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         except Exception:  # a bug: the page hears of it, the terminal has it whole, and the window stays open
             traceback.print_exc(file=sys.stderr)
-            status, (kind, data) = 500, _json({"error": "a bug in bcm-edge; the terminal that it runs in says more"})
+            status, (kind, data) = (
+                500,
+                _json({"error": "a bug in bcm-edge; the terminal that it runs in says more"}),
+            )
         self._send(status, kind, data)
 
     def _send(self, status: int, kind: str, data: bytes) -> None:
@@ -186,7 +197,10 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError:
             name = ""
         if not is_served(name, self.host, self.is_open):
-            raise Refusal(403, f"this server is not known by the name {name!r}; use its address, or start it with --host {name or 'NAME'}")
+            raise Refusal(
+                403,
+                f"this server is not known by the name {name!r}; use its address, or start it with --host {name or 'NAME'}",
+            )
 
     def _origin(self) -> str:
         """Where the page of this server comes from, as the browser calls it."""

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BackendError, DowngradeError, OutputError, ParityError
+from ...runtime.accuracy import BOUNDS
 from ...runtime.backends.tensorrt import TensorRtBackend
-from ...runtime.bundle import GOLDEN, Bundle, FileFacts
-from ...runtime.cache import cache_directory, sha256
-from ...runtime.engines.gpu import Gpu, probe
-from ...runtime.engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
+from ...runtime.checks.parity import MoveError, compare, load_recording, verdict_on
 from ...runtime.engines.store import (
     ENGINES,
     FACTS,
@@ -36,11 +34,15 @@ from ...runtime.engines.store import (
     remember,
     system,
 )
-from ...runtime.files import replacing
-from ...runtime.parity import BOUNDS, MoveError, compare, load_recording, verdict_on
-from ...runtime.rewriting import update_manifest
-from ...runtime.temporary import temporary_folder
-from ...runtime.verdicts import Verdict
+from ...runtime.machine.cache_folder import cache_directory
+from ...runtime.machine.gpu import Gpu, probe
+from ...runtime.machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
+from ...runtime.machine.temporary import temporary_folder
+from ...runtime.storage.bundle import GOLDEN, Bundle, FileFacts
+from ...runtime.storage.files import replacing
+from ...runtime.storage.hashes import sha256
+from ...runtime.storage.rewriting import update_manifest
+from ...runtime.storage.verdicts import Verdict
 from .child import Progress, Report, compile_in_child
 
 NAMED = 5  # convolutions that a warning names
@@ -64,12 +66,17 @@ class BuildPlan:
     def batches(self) -> list[int]:
         """What is verified: both ends of the profile, and a batch between."""
         smallest, common, largest = self.options.batch
-        return sorted({smallest, common if smallest < common < largest else (smallest + largest) // 2, largest})
+        return sorted(
+            {smallest, common if smallest < common < largest else (smallest + largest) // 2, largest}
+        )
 
     @property
     def timing_cache(self) -> Path | None:
         """Where the times of kernels are kept; None without a cache folder."""
-        name = "".join(letter if letter.isalnum() else "-" for letter in f"{self.gpu.name}-sm{self.gpu.capability}-trt{self.tensorrt}")
+        name = "".join(
+            letter if letter.isalnum() else "-"
+            for letter in f"{self.gpu.name}-sm{self.gpu.capability}-trt{self.tensorrt}"
+        )
         with suppress(OutputError):
             return cache_directory() / "tensorrt" / f"{name}.timing"
         return None
@@ -87,8 +94,14 @@ class BuildPlan:
 
     def stale(self) -> list[tuple[Engine, str]]:
         """Engines of this precision that do not run here, and why; the one that this build replaces among them if it was damaged."""
-        ours = [e for e in engines(self.bundle) if e.facts is None or e.facts.options.precision == self.options.precision]
-        return [(e, why) for e in ours if (why := misfit(e, self.bundle, self.gpu, self.tensorrt) or _damage(e))]
+        ours = [
+            e
+            for e in engines(self.bundle)
+            if e.facts is None or e.facts.options.precision == self.options.precision
+        ]
+        return [
+            (e, why) for e in ours if (why := misfit(e, self.bundle, self.gpu, self.tensorrt) or _damage(e))
+        ]
 
     def replaces(self, engine: Engine) -> bool:
         """Whether a stale engine was built with these options on this very GPU, so that nobody else can run it."""
@@ -99,7 +112,9 @@ class BuildPlan:
         return (facts.gpu, facts.capability, facts.multiprocessors, facts.system, facts.options) == ours
 
 
-def plan_build(bundle: Bundle, options: BuildOptions, device: int = 0, strict_types: bool = False) -> BuildPlan:
+def plan_build(
+    bundle: Bundle, options: BuildOptions, device: int = 0, strict_types: bool = False
+) -> BuildPlan:
     """Look at the machine first. Raises BackendError without a GPU or TensorRT, or if this TensorRT cannot do what was asked."""
     bundle.graphs(options.precision)
     gpu = probe(device)
@@ -135,7 +150,10 @@ def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFa
             system(),
             plan.bundle.hashes(plan.options.precision),
             plan.options,
-            {name: FileFacts((folder / f"{name}.plan").stat().st_size, sha256(folder / f"{name}.plan")) for name in PLANS},
+            {
+                name: FileFacts((folder / f"{name}.plan").stat().st_size, sha256(folder / f"{name}.plan"))
+                for name in PLANS
+            },
             compiled["types"],
             compiled["wider"],
             compiled["scratch"],
@@ -144,7 +162,9 @@ def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFa
         )
         (folder / FACTS).write_text(facts.to_json())
         for direction, asked in compiled["requested"].items():
-            report(f"{direction}: convolutions asked for in {_counts(asked)}, found in {_counts(facts.types[direction])}")
+            report(
+                f"{direction}: convolutions asked for in {_counts(asked)}, found in {_counts(facts.types[direction])}"
+            )
         if plan.strict_types:
             refuse_wider_types(facts)
         verdict, measured = _verified(plan, Engine(folder, facts), report)
@@ -161,7 +181,9 @@ def refuse_wider_types(facts: EngineFacts) -> None:
     """Raise DowngradeError if an engine computes convolutions in more bits than its graph asks for."""
     if any(facts.wider.values()):
         lines = "; ".join(_wider_lines(facts))
-        raise DowngradeError(f"{lines}. --strict-types refuses such an engine; without it, the engine is kept if its images are right.")
+        raise DowngradeError(
+            f"{lines}. --strict-types refuses such an engine; without it, the engine is kept if its images are right."
+        )
 
 
 def _type_warnings(facts: EngineFacts) -> list[str]:
@@ -169,7 +191,10 @@ def _type_warnings(facts: EngineFacts) -> list[str]:
     unread = [direction for direction, types in facts.types.items() if set(types) == {UNREAD}]
     return [
         *_wider_lines(facts),
-        *(f"{direction}: TensorRT does not report the type of any convolution, so the types were not checked" for direction in unread),
+        *(
+            f"{direction}: TensorRT does not report the type of any convolution, so the types were not checked"
+            for direction in unread
+        ),
     ]
 
 
@@ -182,7 +207,9 @@ def _wider_lines(facts: EngineFacts) -> list[str]:
             names = ", ".join(f"{name} in {kind}" for name, kind in list(wider.items())[:NAMED])
             more = f" and {len(wider) - NAMED} more ({FACTS} lists them)" if len(wider) > NAMED else ""
             asked = facts.options.precision
-            lines.append(f"{direction}: {len(wider)} of {total} convolutions compute in more bits than {asked} asks for: {names}{more}")
+            lines.append(
+                f"{direction}: {len(wider)} of {total} convolutions compute in more bits than {asked} asks for: {names}{more}"
+            )
     return lines
 
 
@@ -206,7 +233,9 @@ def _verified(plan: BuildPlan, engine: Engine, report: Report) -> tuple[Verdict 
     finally:
         backend.close()
     verdict = verdict_on(measured, plan.bundle, backend, "torch", bound)
-    verdict = replace(verdict, files=plan.bundle.hashes(plan.options.precision) | plan_hashes(plan.folder.name, facts))  # its final name
+    verdict = replace(
+        verdict, files=plan.bundle.hashes(plan.options.precision) | plan_hashes(plan.folder.name, facts)
+    )  # its final name
     report(f"{verdict} ({len(measured)} moves in {time.perf_counter() - started:.1f} s; {played})")
     if not verdict.ok:
         worst = max(measured, key=lambda error: error.relative_l2)

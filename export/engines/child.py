@@ -13,10 +13,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ... import errors
 from ...errors import BuildError
-from ...runtime.engines.gpu import is_out_of_memory
 from ...runtime.engines.store import workspace_limit
-from ...runtime.processes import python_command
-from ...runtime.temporary import temporary_text
+from ...runtime.machine.gpu import is_out_of_memory
+from ...runtime.machine.processes import python_command
+from ...runtime.machine.temporary import temporary_text
 
 if TYPE_CHECKING:
     from .build import BuildPlan
@@ -27,13 +27,17 @@ Progress = Callable[[str, str, int, int], None]  # (plan, phase, steps done, ste
 CHILD = "from bcm_edge.export.engines.compiler import main\nmain()\n"
 
 
-def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Progress, dla: bool = False) -> dict[str, Any]:
+def compile_in_child(
+    plan: BuildPlan, folder: Path, report: Report, progress: Progress, dla: bool = False
+) -> dict[str, Any]:
     """Write the plans to a folder; returns compiler.Compiled, or what `dla` asks for, as JSON has it.
 
     Raises what the child raised, or BuildError for its death.
     """
     request = {
-        "graphs": {direction: str(path) for direction, path in plan.bundle.graphs(plan.options.precision).items()},
+        "graphs": {
+            direction: str(path) for direction, path in plan.bundle.graphs(plan.options.precision).items()
+        },
         "folder": str(folder),
         "sample_shape": plan.bundle.manifest.model.sample_shape,
         "options": asdict(plan.options),
@@ -70,7 +74,9 @@ def compile_in_child(plan: BuildPlan, folder: Path, report: Report, progress: Pr
 @contextmanager
 def _child(said: IO[str]) -> Iterator[subprocess.Popen[str]]:
     """The compiling process; it does not outlive the block."""
-    with subprocess.Popen(python_command(CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True) as child:
+    with subprocess.Popen(
+        python_command(CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+    ) as child:
         try:
             yield child
         finally:
@@ -97,7 +103,11 @@ def _death(code: int, said: str, plan: BuildPlan, free: int | None) -> BuildErro
 
 def _memory(plan: BuildPlan, free: int | None, said: str) -> str:
     """What to do about a build that ran out of memory. said: TensorRT's or the system's words."""
-    known = "" if free is None else f": {free / 1e9:.1f} GB of {plan.gpu.memory / 1e9:.1f} were free when it began"
+    known = (
+        ""
+        if free is None
+        else f": {free / 1e9:.1f} GB of {plan.gpu.memory / 1e9:.1f} were free when it began"
+    )
     limit = workspace_limit(plan.options.workspace, plan.gpu, free)
     where = "; on a Jetson close the desktop and add swap" if plan.gpu.integrated else ""
     if limit is None:

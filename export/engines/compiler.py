@@ -19,8 +19,8 @@ import tensorrt as trt
 
 from ...errors import BackendError, BcmError, BuildError
 from ...runtime.engines import adapter
-from ...runtime.engines.gpu import free_memory, is_out_of_memory, make_current, probe
 from ...runtime.engines.store import HELPERS, BuildOptions, workspace_limit
+from ...runtime.machine.gpu import free_memory, is_out_of_memory, make_current, probe
 from .plans import OnDla, OutOfMemory, PlanWriter
 from .realised import counted, realised_types, wider_types
 
@@ -104,7 +104,10 @@ def compile_graphs(request: Request, event: Event) -> Compiled:
     return Compiled(
         {direction: counted(convolutions) for direction, convolutions in requested.items()},
         {direction: counted(convolutions) for direction, convolutions in types.items()},
-        {direction: wider_types(requested[direction], convolutions) for direction, convolutions in types.items()},
+        {
+            direction: wider_types(requested[direction], convolutions)
+            for direction, convolutions in types.items()
+        },
         scratch,
         time.perf_counter() - started,
     )
@@ -152,11 +155,19 @@ def _read_back(request: Request, requested: Types) -> tuple[Types, int]:
                 raise BackendError(f"the plan that was just built cannot be loaded: {messages.explain()}")
             if request.options.stripped:
                 adapter.refit(engine, Path(request.graphs[name]), messages)
-            inspector = engine.create_engine_inspector()  # tells the formats of dynamic tensors for the shapes of a context
-            inspector.execution_context = adapter.context_for(engine, request.options.batch[1], request.sample_shape, messages)
-            types[name] = realised_types(inspector.get_engine_information(trt.LayerInformationFormat.JSON), convolutions)
+            inspector = (
+                engine.create_engine_inspector()
+            )  # tells the formats of dynamic tensors for the shapes of a context
+            inspector.execution_context = adapter.context_for(
+                engine, request.options.batch[1], request.sample_shape, messages
+            )
+            types[name] = realised_types(
+                inspector.get_engine_information(trt.LayerInformationFormat.JSON), convolutions
+            )
         except (ValueError, KeyError, TypeError) as error:
-            raise BuildError(f"{name}: TensorRT {trt.__version__} does not tell what it built ({error})") from error
+            raise BuildError(
+                f"{name}: TensorRT {trt.__version__} does not tell what it built ({error})"
+            ) from error
         except BackendError as error:
             kind = OutOfMemory if is_out_of_memory(str(error)) else BackendError
             raise kind(f"{name}: {error}") from error

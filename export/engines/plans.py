@@ -10,11 +10,11 @@ from typing import TypedDict
 import tensorrt as trt
 
 from ...errors import BackendError, BuildError
-from ...runtime.bundle import DIRECTIONS
-from ...runtime.cache import write_atomically
 from ...runtime.engines import adapter
-from ...runtime.engines.gpu import is_out_of_memory
 from ...runtime.engines.store import BuildOptions
+from ...runtime.machine.gpu import is_out_of_memory
+from ...runtime.storage.bundle import DIRECTIONS
+from ...runtime.storage.files import write_atomically
 from .realised import requested_types
 
 Report = Callable[[str], None]
@@ -56,13 +56,17 @@ class PlanWriter:
 
     def write(self, name: str, graph: Path) -> None:
         """Write NAME.plan of an ONNX graph. Raises BuildError with all that TensorRT says."""
-        network, _parser = self._parsed(graph)  # the parser owns weights of the network, so it is here until the plan is written
+        network, _parser = self._parsed(
+            graph
+        )  # the parser owns weights of the network, so it is here until the plan is written
         if name in DIRECTIONS:
             self._report(f"{name}: {network.num_layers} layers parsed")
             self.convolutions[name] = requested_types(network, self._options.precision)
         config = self._config(name)
         if config.add_optimization_profile(self._profile(network)) < 0:
-            raise BuildError(f"{name}: TensorRT does not take the batch sizes {self._options.batch}: {self._messages.explain()}")
+            raise BuildError(
+                f"{name}: TensorRT does not take the batch sizes {self._options.batch}: {self._messages.explain()}"
+            )
         cache = self._load_timing_cache(config)
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
@@ -83,7 +87,11 @@ class PlanWriter:
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
         layers = [network.get_layer(index) for index in range(network.num_layers)]
         refused = Counter(layer.type.name for layer in layers if not config.can_run_on_DLA(layer))
-        return {"layers": len(layers), "able": len(layers) - refused.total(), "refused": dict(refused.most_common())}
+        return {
+            "layers": len(layers),
+            "able": len(layers) - refused.total(),
+            "refused": dict(refused.most_common()),
+        }
 
     def _parsed(self, graph: Path) -> tuple[trt.INetworkDefinition, trt.OnnxParser]:
         network = self._builder.create_network(adapter.network_flags())
@@ -115,7 +123,10 @@ class PlanWriter:
             adapter.set_precision(config, self._options.precision)
             if self._options.stripped:
                 adapter.strip(config)
-        adapter.monitor(config, lambda phase, part_of, done, steps: None if part_of else self._progress(name, phase, done, steps))
+        adapter.monitor(
+            config,
+            lambda phase, part_of, done, steps: None if part_of else self._progress(name, phase, done, steps),
+        )
         return config
 
     def _load_timing_cache(self, config: trt.IBuilderConfig) -> trt.ITimingCache | None:
@@ -131,13 +142,21 @@ class PlanWriter:
             return None
         empty = bytes(new.serialize())
         try:
-            cache = config.create_timing_cache(known)  # an empty one if the bytes are none, and TensorRT does not say so
+            cache = config.create_timing_cache(
+                known
+            )  # an empty one if the bytes are none, and TensorRT does not say so
         except (RuntimeError, TypeError, ValueError):
             cache = None
-        if cache is not None and (known in (b"", empty) or bytes(cache.serialize()) != empty) and config.set_timing_cache(cache, False):
+        if (
+            cache is not None
+            and (known in (b"", empty) or bytes(cache.serialize()) != empty)
+            and config.set_timing_cache(cache, False)
+        ):
             return cache
         self._messages.explain()  # is said here
-        self._warn(f"{self._timing_cache} is not a timing cache of this GPU and TensorRT; beginning a new one")
+        self._warn(
+            f"{self._timing_cache} is not a timing cache of this GPU and TensorRT; beginning a new one"
+        )
         return new if config.set_timing_cache(new, False) else None
 
     def _save_timing_cache(self, config: trt.IBuilderConfig) -> None:

@@ -18,7 +18,12 @@ from ...runtime.engines.adapter import float_types, is_strongly_typed
 from ...runtime.engines.store import UNREAD
 
 _WIDTH = {"int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
-_FORMS = (("bf16", r"bfloat16|bf16"), ("fp16", r"half|fp16|float16"), ("fp32", r"float|fp32"), ("int8", r"int8"))  # in this order
+_FORMS = (
+    ("bf16", r"bfloat16|bf16"),
+    ("fp16", r"half|fp16|float16"),
+    ("fp32", r"float|fp32"),
+    ("int8", r"int8"),
+)  # in this order
 
 
 def requested_types(network: trt.INetworkDefinition, precision: str) -> dict[str, str]:
@@ -43,13 +48,17 @@ def realised_types(inspected: str, convolutions: Mapping[str, str]) -> dict[str,
     """
     layers = json.loads(inspected)["Layers"]
     if not all(isinstance(layer, dict) for layer in layers):
-        raise ValueError("the engine was built without detailed profiling verbosity, so its types cannot be read back")
+        raise ValueError(
+            "the engine was built without detailed profiling verbosity, so its types cannot be read back"
+        )
     realised = dict.fromkeys(convolutions, UNREAD)
     for layer in layers:
         held = [name for name in _names(layer) if name in realised]
         if len(held) == 1:  # several in one layer do not tell which has which type
             kind, alone = _type(layer), len(_names(layer)) == 1
-            realised[held[0]] = kind if alone or not _wider(kind, convolutions[held[0]]) else UNREAD  # casts fused at all its ends
+            realised[held[0]] = (
+                kind if alone or not _wider(kind, convolutions[held[0]]) else UNREAD
+            )  # casts fused at all its ends
     return realised
 
 

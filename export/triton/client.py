@@ -18,13 +18,17 @@ NO_SCHEDULE = "none"  # which every model refuses before it computes anything
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the server")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--label", type=int, help="for models with classes")
     parser.add_argument("--schedule", help="a name, as mixture-4, or a text, as '80>2.4>0.002'")
     parser.add_argument(
-        "--check", action="store_true", help="for probes: ask every process of the tasks whether it lives; 1 if one does not"
+        "--check",
+        action="store_true",
+        help="for probes: ask every process of the tasks whether it lives; 1 if one does not",
     )
     parser.add_argument("-o", "--output", default="image.png")
     given = parser.parse_args()
@@ -47,8 +51,14 @@ def main() -> None:
 def ask(url: str, seed: int, label: int | None, schedule: str | None) -> dict[str, Any]:
     """The output `pixels`: shape [1, C, H, W], data in one list."""
     values = {"seed": ("UINT64", seed), "label": ("INT64", label), "schedule": ("BYTES", schedule)}
-    inputs = [_input(name, datatype, [1, 1], [value]) for name, (datatype, value) in values.items() if value is not None]
-    return _post(url, "bcm_generate", {"inputs": inputs, "outputs": [{"name": "pixels"}]}, timeout=60)["outputs"][0]
+    inputs = [
+        _input(name, datatype, [1, 1], [value])
+        for name, (datatype, value) in values.items()
+        if value is not None
+    ]
+    return _post(url, "bcm_generate", {"inputs": inputs, "outputs": [{"name": "pixels"}]}, timeout=60)[
+        "outputs"
+    ][0]
 
 
 def check(url: str) -> None:
@@ -89,12 +99,18 @@ def _refused(url: str, model: str) -> dict[str, Any]:
     for tensor in needed:
         shape = [1, *map(int, tensor["dims"])]
         zero = False if tensor["data_type"] == "TYPE_BOOL" else 0
-        inputs.append(_input(tensor["name"], tensor["data_type"].removeprefix("TYPE_"), shape, [zero] * math.prod(shape)))
+        inputs.append(
+            _input(
+                tensor["name"], tensor["data_type"].removeprefix("TYPE_"), shape, [zero] * math.prod(shape)
+            )
+        )
     return {"inputs": inputs, "parameters": {"timeout": 1_000_000}}
 
 
 def _post(url: str, model: str, request: dict[str, Any], timeout: float) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/v2/models/{model}/infer", json.dumps(request).encode(), timeout=timeout) as answer:
+    with urllib.request.urlopen(
+        f"{url}/v2/models/{model}/infer", json.dumps(request).encode(), timeout=timeout
+    ) as answer:
         return json.load(answer)
 
 

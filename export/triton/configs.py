@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.engines.store import Engine
-from ...runtime.triton.signatures import Signature, Tensor
+from ...serving.signatures import Signature, Tensor
 
 TASK_DELAY = 2000  # µs that a task waits for company. A single move waits for none: it is one of many in a chain, each of which would wait
 QUEUE_SECONDS = 30  # after which a waiting request is refused; a client may ask for less
@@ -44,12 +44,20 @@ class Model:
 
 
 def python_model(
-    name: str, plays: str, signature: Signature, serving: Serving, backend: str, precision: str, warm: Mapping[str, np.ndarray]
+    name: str,
+    plays: str,
+    signature: Signature,
+    serving: Serving,
+    backend: str,
+    precision: str,
+    warm: Mapping[str, np.ndarray],
 ) -> Model:
-    """One of runtime/triton/models.py in Triton's Python backend, on a processor as far as Triton knows. plays: a task, or a direction."""
+    """One of serving/models.py in Triton's Python backend, on a processor as far as Triton knows. plays: a task, or a direction."""
     told = {"plays": plays, "backend": backend, "precision": precision}
     delay = 0 if "t" in warm else TASK_DELAY
-    config = _common(name, signature, replace(serving, facts={**told, **serving.facts}), delay, in_graph=False)
+    config = _common(
+        name, signature, replace(serving, facts={**told, **serving.facts}), delay, in_graph=False
+    )
     config |= {"backend": "python", "instance_group": [{"count": serving.instances, "kind": "KIND_CPU"}]}
     return Model(name, signature, {**config, **_warm_up(signature, warm, [1])}, warm)
 
@@ -57,29 +65,53 @@ def python_model(
 def stream_model(name: str, signature: Signature, serving: Serving, backend: str, precision: str) -> Model:
     """Generation that answers many times: its requests are not merged, and the warm-up, which waits for one answer, is left out."""
     model = python_model(name, "generate", signature, serving, backend, precision, {})
-    config = {key: value for key, value in model.config.items() if key not in ("dynamic_batching", "model_warmup")}
+    config = {
+        key: value for key, value in model.config.items() if key not in ("dynamic_batching", "model_warmup")
+    }
     return replace(model, config={**config, "model_transaction_policy": {"decoupled": True}})
 
 
 def graph_model(name: str, signature: Signature, serving: Serving, warm: Mapping[str, np.ndarray]) -> Model:
     """A graph in Triton's ONNX Runtime backend, as model.onnx."""
-    config = _common(name, signature, serving, 0, in_graph=True) | {"backend": "onnxruntime", "platform": "onnxruntime_onnx"}
+    config = _common(name, signature, serving, 0, in_graph=True) | {
+        "backend": "onnxruntime",
+        "platform": "onnxruntime_onnx",
+    }
     if serving.trt_cache:
         kept = {"trt_engine_cache_enable": "true", "trt_engine_cache_path": serving.trt_cache}
-        ends = {"min": 1, "opt": serving.max_batch, "max": serving.max_batch}  # one engine for all numbers of samples
+        ends = {
+            "min": 1,
+            "opt": serving.max_batch,
+            "max": serving.max_batch,
+        }  # one engine for all numbers of samples
         shapes = {f"trt_profile_{end}_shapes": _profile(signature, n) for end, n in ends.items()}
-        accelerator = {"name": "tensorrt", "parameters": {"precision_mode": "FP32", **kept, **shapes}}  # the types are the graph's
+        accelerator = {
+            "name": "tensorrt",
+            "parameters": {"precision_mode": "FP32", **kept, **shapes},
+        }  # the types are the graph's
         config["optimization"] = {"execution_accelerators": {"gpu_execution_accelerator": [accelerator]}}
     return Model(name, signature, {**config, **_warm_up(signature, warm, [1])}, warm)
 
 
-def engine_model(name: str, signature: Signature, serving: Serving, engines: Sequence[Engine], warm: Mapping[str, np.ndarray]) -> Model:
+def engine_model(
+    name: str,
+    signature: Signature,
+    serving: Serving,
+    engines: Sequence[Engine],
+    warm: Mapping[str, np.ndarray],
+) -> Model:
     """Plans in Triton's TensorRT backend, one per compute capability, with a CUDA graph for every power of two of samples."""
     known = {engine.facts.capability: engine.facts.options.batch for engine in engines if engine.facts}
-    least, most = max(batch[0] for batch in known.values()), min(serving.max_batch, *(batch[2] for batch in known.values()))
+    least, most = (
+        max(batch[0] for batch in known.values()),
+        min(serving.max_batch, *(batch[2] for batch in known.values())),
+    )
     sizes = [n for n in sorted({1 << k for k in range(most.bit_length())} | {most}) if least <= n <= most]
     serving = replace(serving, max_batch=most)
-    config = _common(name, signature, serving, 0, in_graph=True) | {"backend": "tensorrt", "platform": "tensorrt_plan"}
+    config = _common(name, signature, serving, 0, in_graph=True) | {
+        "backend": "tensorrt",
+        "platform": "tensorrt_plan",
+    }
     plans = {capability: plan_name(capability) for capability in known}
     specs = [{"batch_size": n} for n in sizes]  # without shapes, which then are those of the plan's profile
     config |= {
@@ -92,7 +124,9 @@ def engine_model(name: str, signature: Signature, serving: Serving, engines: Seq
 
 def _profile(signature: Signature, n: int) -> str:
     """The inputs' shapes for n samples, as ONNX Runtime's TensorRT takes them: x:16x1x8x8,t:16."""
-    return ",".join(f"{t.name}:{'x'.join(map(str, (n, *(t.dims if t.dims != (1,) else ()))))}" for t in signature.inputs)
+    return ",".join(
+        f"{t.name}:{'x'.join(map(str, (n, *(t.dims if t.dims != (1,) else ()))))}" for t in signature.inputs
+    )
 
 
 def plan_name(capability: str) -> str:

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import onnx
 
-from ...runtime.bundle import MANIFEST, Bundle
 from ...runtime.engines.store import ENGINES, Engine
-from ...runtime.external_data import external_files
 from ...runtime.schedule import Schedule
-from ...runtime.triton.models import BUNDLE
+from ...runtime.storage.bundle import MANIFEST, Bundle
+from ...runtime.storage.external_data import external_files
+from ...serving.models import BUNDLE
 from ..fused import fused_graph
 from .configs import plan_name
 
 PACKAGE = Path(__file__).parents[2]
 ARCHIVE = "bcm_edge.zip"
+SERVED = ("runtime", "serving")  # the packages that a server needs
 GRAPH = "model.onnx"
 CODE = '''"""{says}. Written by bcm-edge."""
 
@@ -29,13 +30,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).with_name("{archive}")))
 
-from bcm_edge.runtime.triton.models import {kind} as TritonPythonModel  # noqa: E402, F401
+from bcm_edge.serving.models import {kind} as TritonPythonModel  # noqa: E402, F401
 '''
 
 
 def archive_runtime(file: Path) -> None:
     """The package's runtime as a zip that Python imports from: equal sources give equal bytes."""
-    sources = [PACKAGE / "__init__.py", PACKAGE / "errors.py", *sorted((PACKAGE / "runtime").rglob("*.py"))]
+    sources = [PACKAGE / "__init__.py", PACKAGE / "errors.py"]
+    for folder in SERVED:
+        sources += sorted((PACKAGE / folder).rglob("*.py"))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for source in sources:
             entry = zipfile.ZipInfo(f"bcm_edge/{source.relative_to(PACKAGE).as_posix()}")  # dated 1980
@@ -53,7 +56,7 @@ class Versions:
         self._placed: dict[Path, Path] = {archive: archive}  # source → its copy in the repository
 
     def write_code(self, version: Path, kind: str, says: str) -> None:
-        """One of the classes of runtime/triton/models.py, with the package and the bundle that it loads."""
+        """One of the classes of serving/models.py, with the package and the bundle that it loads."""
         code = CODE.format(says=says[0].upper() + says[1:], archive=ARCHIVE, kind=kind)
         (version / "model.py").write_text(code, encoding="utf-8")
         self._place(self._archive, version / ARCHIVE)

@@ -13,10 +13,10 @@ from google.protobuf.text_format import ParseError
 from onnx import TensorProto
 
 from ...errors import BcmError, CheckFailed
-from ...runtime.bundle import Bundle, open_bundle
-from ...runtime.cache import sha256
 from ...runtime.engines.store import Engine
-from ...runtime.triton.models import BUNDLE
+from ...runtime.storage.bundle import Bundle, open_bundle
+from ...runtime.storage.hashes import sha256
+from ...serving.models import BUNDLE
 from . import contents
 from .configs import WARM, read_config
 
@@ -33,12 +33,16 @@ def lint(root: Path, bundle: Bundle, precision: str, engines: Sequence[Engine]) 
         except (OSError, ParseError) as error:
             problems.append(f"{folder.name}: its config.pbtxt is none ({error})")
             continue
-        problems += [f"{folder.name}: {problem}" for problem in _problems(folder, config, bundle, precision, engines)]
+        problems += [
+            f"{folder.name}: {problem}" for problem in _problems(folder, config, bundle, precision, engines)
+        ]
     if problems:
         raise CheckFailed(f"{root.name}: {len(problems)} problems\n  " + "\n  ".join(problems))
 
 
-def _problems(folder: Path, config: dict[str, Any], bundle: Bundle, precision: str, engines: Sequence[Engine]) -> Iterator[str]:
+def _problems(
+    folder: Path, config: dict[str, Any], bundle: Bundle, precision: str, engines: Sequence[Engine]
+) -> Iterator[str]:
     if config.get("name") != folder.name:
         yield f"calls itself {config.get('name')!r}"
     versions = [path for path in folder.iterdir() if path.name.isdigit()]
@@ -88,7 +92,9 @@ def _graph(version: Path, config: dict[str, Any], bundle: Bundle, precision: str
         yield f"its {contents.GRAPH} cannot be read ({error})"
         return
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
-        graph = {value.name: (ONNX_TYPES.get(value.type.tensor_type.elem_type), _dims(value)) for value in values}
+        graph = {
+            value.name: (ONNX_TYPES.get(value.type.tensor_type.elem_type), _dims(value)) for value in values
+        }
         told = {tensor["name"]: (tensor["data_type"], _told_dims(tensor)) for tensor in config[kind]}
         if graph != told:
             yield f"its {kind}s are {told}, those of the graph {graph}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...runtime.bundle import ModelFacts
-from ...runtime.triton.signatures import Tensor
+from ...runtime.storage.bundle import ModelFacts
+from ...serving.signatures import Tensor
 from .configs import QUEUE_LENGTH, QUEUE_SECONDS, TASK_DELAY, Model
 
 NEEDS = {
@@ -33,15 +33,25 @@ def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
         "",
     ]
     for m in models:
-        lines += [f"## {m.name}", "", f"{m.signature.says[0].upper()}{m.signature.says[1:]}.", "", *_table(m), ""]
+        lines += [
+            f"## {m.name}",
+            "",
+            f"{m.signature.says[0].upper()}{m.signature.says[1:]}.",
+            "",
+            *_table(m),
+            "",
+        ]
     return "\n".join([*lines, *_notes(models)])
 
 
 def _table(model: Model) -> list[str]:
-    rows = [("in", tensor) for tensor in model.signature.inputs] + [("out", tensor) for tensor in model.signature.outputs]
+    rows = [("in", tensor) for tensor in model.signature.inputs] + [
+        ("out", tensor) for tensor in model.signature.outputs
+    ]
     head = ["| | tensor | type | shape | |", "|---|---|---|---|---|"]
     return head + [
-        f"| {way} | `{t.name}` | {t.datatype} | {_shape(t)} | {t.says}{'; need not be given' if t.optional else ''} |" for way, t in rows
+        f"| {way} | `{t.name}` | {t.datatype} | {_shape(t)} | {t.says}{'; need not be given' if t.optional else ''} |"
+        for way, t in rows
     ]
 
 
@@ -72,7 +82,9 @@ def _notes(models: Sequence[Model]) -> list[str]:
             "- At least two instances per model: with one, a client that waits for every answer may wait 0.5 s for nothing.",
         ]
     else:
-        lines += ["- One instance per model and no dynamic batching: together they make clients wait. Requests queue without limit."]
+        lines += [
+            "- One instance per model and no dynamic batching: together they make clients wait. Requests queue without limit."
+        ]
     return [
         *lines,
         "- No response cache: Triton 2.51 keeps errors in it, and answers an equal request with success and no outputs.",

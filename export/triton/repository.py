@@ -27,12 +27,12 @@ import numpy as np
 from ... import __version__
 from ...errors import BackendError, InputError, ScheduleError
 from ...runtime.backends import onnxruntime
-from ...runtime.bundle import DIRECTIONS, Bundle, ModelFacts
 from ...runtime.engines.store import Engine, check_plans, engines
-from ...runtime.files import replacing
 from ...runtime.schedule import Schedule
-from ...runtime.triton.answers import TASKS
-from ...runtime.triton.signatures import Signature, Tensor, move_signatures, stream_signature, task_signatures
+from ...runtime.storage.bundle import DIRECTIONS, Bundle, ModelFacts
+from ...runtime.storage.files import replacing
+from ...serving.answers import TASKS
+from ...serving.signatures import Signature, Tensor, move_signatures, stream_signature, task_signatures
 from ..fused import check_fused, check_fuses, fused_inputs, fused_output
 from . import contents
 from .configs import WARM, Model, Serving, config_text, engine_model, graph_model, python_model, stream_model
@@ -44,7 +44,10 @@ MARKER = "triton.json"
 CLIENT = "client.py"
 VERSION = "1"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-WARM_LEVELS = {"forward": {"t": 80.0, "u": 0.002}, "inverse": {"t": 0.07, "u": 80.0}}  # zeros are levels that no model has
+WARM_LEVELS = {
+    "forward": {"t": 80.0, "u": 0.002},
+    "inverse": {"t": 0.07, "u": 80.0},
+}  # zeros are levels that no model has
 
 Write = Callable[[Path], None]  # is given the version's folder
 
@@ -88,11 +91,18 @@ def plan_repository(
     built = [engine.facts.options.precision for engine in engines(bundle) if engine.facts]
     platform = platform or ("tensorrt" if built else "onnxruntime")
     precision = precision or (built[0] if built and platform == "tensorrt" else bundle.precisions[0])
-    facts = {"bcm_edge": __version__, **{f"sha256 of {name}": digest for name, digest in bundle.hashes(precision).items()}}
+    facts = {
+        "bcm_edge": __version__,
+        **{f"sha256 of {name}": digest for name, digest in bundle.hashes(precision).items()},
+    }
     if unknown := [name for name in fused if name not in bundle.manifest.schedules]:
-        raise ScheduleError(f"no schedule {unknown[0]!r} in this bundle; it has {', '.join(bundle.manifest.schedules)}")
+        raise ScheduleError(
+            f"no schedule {unknown[0]!r} in this bundle; it has {', '.join(bundle.manifest.schedules)}"
+        )
     if odd := [name for name in fused if not NAME.fullmatch(name) or name in (*TASKS, *DIRECTIONS)]:
-        raise ScheduleError(f"schedule {odd[0]!r} cannot name a model: its name has other signs than letters, digits, . _ -, or is taken")
+        raise ScheduleError(
+            f"schedule {odd[0]!r} cannot name a model: its name has other signs than letters, digits, . _ -, or is taken"
+        )
     if fused and platform == "python":
         raise InputError(
             "graphs of whole schedules are played by Triton's ONNX Runtime backend; leave --schedules out, or take another --platform"
@@ -103,14 +113,20 @@ def plan_repository(
     plans = _engines(bundle, precision) if platform == "tensorrt" else ()
     if not plans and (reason := onnxruntime.unavailable(precision)):
         raise BackendError(f"a server without engines cannot play {precision}: {reason}")
-    return RepositoryPlan(bundle, output, platform, precision, plans, replace(serving, facts=facts), schedules, stream, force)
+    return RepositoryPlan(
+        bundle, output, platform, precision, plans, replace(serving, facts=facts), schedules, stream, force
+    )
 
 
 def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
     """Those that Triton can load, their plans' hashes checked. Raises BackendError."""
     found: dict[str, Engine] = {}
     for engine in engines(bundle):
-        if engine.facts and engine.facts.options.precision == precision and engine.facts.graphs == bundle.hashes(precision):
+        if (
+            engine.facts
+            and engine.facts.options.precision == precision
+            and engine.facts.graphs == bundle.hashes(precision)
+        ):
             found.setdefault(engine.facts.capability, engine)
     if not found:
         raise BackendError(
@@ -120,9 +136,13 @@ def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
     for engine in found.values():
         check_plans(engine)
         if engine.facts and engine.facts.options.batch[0] > 1:
-            raise BackendError(f"{engine.name}: takes no fewer than {engine.facts.options.batch[0]} samples, and requests have any number")
+            raise BackendError(
+                f"{engine.name}: takes no fewer than {engine.facts.options.batch[0]} samples, and requests have any number"
+            )
         if engine.facts and engine.facts.options.stripped:
-            raise BackendError(f"{engine.name}: its plans lack their weights, and Triton has none to give; build it without --strip")
+            raise BackendError(
+                f"{engine.name}: its plans lack their weights, and Triton has none to give; build it without --strip"
+            )
     return tuple(found.values())
 
 
@@ -140,11 +160,15 @@ def write_repository(plan: RepositoryPlan) -> list[Model]:
             made.append(model)
         archive.unlink()
         (root / MARKER).write_text(json.dumps(_facts(plan, made), indent=1) + "\n")
-        (root / "README.md").write_text(readme(plan.bundle.manifest.model, made, plan.platform), encoding="utf-8")
+        (root / "README.md").write_text(
+            readme(plan.bundle.manifest.model, made, plan.platform), encoding="utf-8"
+        )
         shutil.copyfile(Path(__file__).with_name(CLIENT), root / CLIENT)
         lint(root, plan.bundle, plan.precision, plan.engines)
         for name, schedule in plan.fused.items():
-            check_fused(root / f"bcm_{name}" / VERSION / contents.GRAPH, plan.bundle, plan.precision, schedule)
+            check_fused(
+                root / f"bcm_{name}" / VERSION / contents.GRAPH, plan.bundle, plan.precision, schedule
+            )
     return made
 
 
@@ -156,11 +180,16 @@ def _models(plan: RepositoryPlan, versions: contents.Versions) -> Iterator[tuple
         return partial(versions.write_code, kind=kind, says=says)
 
     for task, signature in task_signatures(facts).items():
-        model = python_model(f"bcm_{task}", task, signature, serving, plan.backend, plan.precision, _warm_images(signature))
+        model = python_model(
+            f"bcm_{task}", task, signature, serving, plan.backend, plan.precision, _warm_images(signature)
+        )
         yield model, code("TaskModel", signature.says)
     if plan.stream:
         signature = stream_signature(facts)
-        yield stream_model("bcm_generate_stream", signature, serving, plan.backend, plan.precision), code("StreamModel", signature.says)
+        yield (
+            stream_model("bcm_generate_stream", signature, serving, plan.backend, plan.precision),
+            code("StreamModel", signature.says),
+        )
     for direction, signature in move_signatures(facts).items():
         name, warm = f"bcm_{direction}", _warm_levels(direction)
         if plan.platform == "tensorrt":
@@ -172,7 +201,10 @@ def _models(plan: RepositoryPlan, versions: contents.Versions) -> Iterator[tuple
             write = partial(versions.write_graph, precision=plan.precision, direction=direction)
             yield graph_model(name, signature, serving, warm), write
         else:
-            yield python_model(name, direction, signature, serving, plan.backend, plan.precision, warm), code("MoveModel", signature.says)
+            yield (
+                python_model(name, direction, signature, serving, plan.backend, plan.precision, warm),
+                code("MoveModel", signature.says),
+            )
     for name, schedule in plan.fused.items():
         write = partial(versions.write_fused, precision=plan.precision, schedule=schedule)
         yield graph_model(f"bcm_{name}", fused_signature(schedule, facts), serving, {}), write
@@ -183,10 +215,14 @@ def fused_signature(schedule: Schedule, model: ModelFacts) -> Signature:
     image = model.sample_shape
     says = {"image": "in [-1, 1]", "label": f"class, from 0 to {(model.num_classes or 0) - 1}"}
     tensors = [
-        Tensor(name, "INT64", (1,), says[name]) if name == "label" else Tensor(name, "FP32", image, says.get(name, "noise of std 1"))
+        Tensor(name, "INT64", (1,), says[name])
+        if name == "label"
+        else Tensor(name, "FP32", image, says.get(name, "noise of std 1"))
         for name in fused_inputs(schedule, model.num_classes)
     ]
-    given = Tensor(fused_output(schedule), "FP32", image, "near unit variance" if schedule.from_image else "in [-1, 1]")
+    given = Tensor(
+        fused_output(schedule), "FP32", image, "near unit variance" if schedule.from_image else "in [-1, 1]"
+    )
     return Signature(f"`{schedule}` as one graph", tuple(tensors), (given,))
 
 
@@ -194,7 +230,9 @@ def _warm_images(signature: Signature) -> dict[str, np.ndarray]:
     """Black images, and a hole of one pixel: zeros would be refused, as images of an unclear range and as no hole."""
     samples = {"image": np.float32(-1), "image_b": np.float32(-1)}
     black = {t.name: np.full(t.dims, samples[t.name]) for t in signature.inputs if t.name in samples}
-    holes = {t.name: np.arange(prod(t.dims)).reshape(t.dims) == 0 for t in signature.inputs if t.name == "mask"}
+    holes = {
+        t.name: np.arange(prod(t.dims)).reshape(t.dims) == 0 for t in signature.inputs if t.name == "mask"
+    }
     return {**black, **holes}
 
 
@@ -212,5 +250,15 @@ def _write_config(model: Model, folder: Path) -> None:
 
 def _facts(plan: RepositoryPlan, made: Sequence[Model]) -> dict[str, object]:
     bundle = {name: facts.sha256 for name, facts in plan.bundle.manifest.files.items()}
-    told = {"bcm_edge": __version__, "platform": plan.platform, "precision": plan.precision, "serving": asdict(plan.serving)}
-    return {**told, "models": [model.name for model in made], "tasks": [f"bcm_{task}" for task in TASKS], "bundle": bundle}
+    told = {
+        "bcm_edge": __version__,
+        "platform": plan.platform,
+        "precision": plan.precision,
+        "serving": asdict(plan.serving),
+    }
+    return {
+        **told,
+        "models": [model.name for model in made],
+        "tasks": [f"bcm_{task}" for task in TASKS],
+        "bundle": bundle,
+    }

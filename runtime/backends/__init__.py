@@ -11,8 +11,8 @@ import logging
 from types import ModuleType
 
 from ...errors import BackendError, InputError
-from ..bundle import Bundle
 from ..log import log, timed
+from ..storage.bundle import Bundle
 from .base import Backend
 
 PREFERENCE = {  # what `auto` tries on the processor for each precision, the best first, as docs/performance.md measured it
@@ -23,7 +23,10 @@ PREFERENCE = {  # what `auto` tries on the processor for each precision, the bes
 }
 REAL = ("tensorrt", "onnxruntime", "openvino")  # those that compute
 NAMES = (*REAL, "typed", "null")
-CHECKING = {"fp16": "typed", "bf16": "typed"}  # precision → the backend that rounds as its graphs say, where `auto` may not
+CHECKING = {
+    "fp16": "typed",
+    "bf16": "typed",
+}  # precision → the backend that rounds as its graphs say, where `auto` may not
 
 
 def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Backend:
@@ -36,7 +39,12 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
         if precision not in PREFERENCE:
             raise InputError(f"{precision!r} is no precision; there are {', '.join(PREFERENCE)}")
         bundle.graphs(precision)
-    log.info("bundle: %s (%s), precisions %s", bundle.path, bundle.manifest.model.name, ", ".join(bundle.precisions))
+    log.info(
+        "bundle: %s (%s), precisions %s",
+        bundle.path,
+        bundle.manifest.model.name,
+        ", ".join(bundle.precisions),
+    )
     if name == "auto":
         name, precision = choose(bundle, precision)
     module = backend_module(name)
@@ -69,7 +77,9 @@ def choose(bundle: Bundle, precision: str | None) -> tuple[str, str | None]:
         if (reason := backend_module(name).unavailable(precision)) is None:
             log.info("backend %s: chosen for %s", name, precision)
             for other in names[index + 1 :]:
-                log.info("backend %s: not tried, %s comes first for %s on this processor", other, name, precision)
+                log.info(
+                    "backend %s: not tried, %s comes first for %s on this processor", other, name, precision
+                )
             return name, precision
         log.info("backend %s: not chosen, %s", name, reason)
         reasons.append(f"{name}: {reason}")
@@ -78,7 +88,7 @@ def choose(bundle: Bundle, precision: str | None) -> tuple[str, str | None]:
 
 def preference(precision: str) -> tuple[str, ...]:
     """PREFERENCE on this processor: with matrix units for 8 bits (AMX), which ONNX Runtime does not use, openvino comes first."""
-    from ..environment import cpu_flags
+    from ..machine.processor import cpu_flags
 
     names = PREFERENCE[precision]
     return names[::-1] if precision == "int8" and "amx_int8" in cpu_flags() else names

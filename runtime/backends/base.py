@@ -28,7 +28,9 @@ class Backend(Protocol):
         """What it runs on, for people: "CPU, 2 threads"."""
         ...
 
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         """f(x + noise, move.t, move.u, labels).
 
         x, noise: float32 [N, C, H, W]; labels: int64 [N], exactly when the model has classes. Returns a new float32 [N, C, H, W].
@@ -51,13 +53,22 @@ class DeviceBackend(Backend, Protocol):
     max_batch: int  # more are refused
 
     def play_moves(
-        self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
+        self,
+        x: np.ndarray,
+        moves: Sequence[Move],
+        noises: Sequence[np.ndarray | None],
+        labels: np.ndarray | None,
+        every: bool,
     ) -> np.ndarray:
         """The states after every move, or after the last alone: a new float32 [moves or 1, N, C, H, W]."""
         ...
 
     def play_to_pixels(
-        self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None
+        self,
+        x: np.ndarray,
+        moves: Sequence[Move],
+        noises: Sequence[np.ndarray | None],
+        labels: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The last state as pixels, uint8 [N, C, H, W], clipped and rounded on the device; and bool [N]: which were finite."""
         ...
@@ -90,7 +101,9 @@ def closed_error() -> BackendError:
     return BackendError("this model has been closed; load the bundle again")
 
 
-def graph_inputs(x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> dict[str, np.ndarray]:
+def graph_inputs(
+    x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+) -> dict[str, np.ndarray]:
     """The inputs of move.graph for one move, by name: x, t, u, of the inverse graph noise, and label where the model has classes."""
     inputs = {"t": np.full(len(x), move.t, np.float32), "u": np.full(len(x), move.u, np.float32)}
     if move.graph == "inverse":
@@ -100,8 +113,3 @@ def graph_inputs(x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np
     if labels is not None:
         inputs["label"] = labels
     return inputs
-
-
-def first_line(error: Exception) -> str:
-    """What a library's error says first; the rest is its call stack."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -7,24 +7,29 @@ checked before the library reads it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import platform
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..accuracy import BOUNDS
+from ..machine.processor import instruction_sets
 from ..noise import standard_normal
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Move
+from ..storage.bundle import Bundle
 from .base import graph_inputs
 
 ENTRY = "entry.json"  # in an entry: the sha256 of its files, and how far its proving moves were from those of the bundle's graphs
-PROOF = {"forward": Move(SIGMA_MAX, SIGMA_MIN), "inverse": Move(0.07, SIGMA_MAX)}  # the move that each graph plays
-making = threading.RLock()  # held while an entry is made: two threads would write to the same temporary folder
+PROOF = {
+    "forward": Move(SIGMA_MAX, SIGMA_MIN),
+    "inverse": Move(0.07, SIGMA_MAX),
+}  # the move that each graph plays
+making = (
+    threading.RLock()
+)  # held while an entry is made: two threads would write to the same temporary folder
 
 
 def entry_key(facts: list[Any]) -> str:
@@ -35,7 +40,9 @@ def entry_key(facts: list[Any]) -> str:
 def proving_inputs(bundle: Bundle, direction: str, batch: int = 1) -> dict[str, np.ndarray]:
     """Inputs of a direction's graph by name: fixed noise at the level where the proving move begins."""
     model, move = bundle.manifest.model, PROOF[direction]
-    x = standard_normal(range(batch), model.sample_shape, 0) * np.float32(max(move.t, 0.5))  # an image's values are near 0.5
+    x = standard_normal(range(batch), model.sample_shape, 0) * np.float32(
+        max(move.t, 0.5)
+    )  # an image's values are near 0.5
     labels = None if model.num_classes is None else np.zeros(batch, np.int64)
     return graph_inputs(x, None, move, labels)
 
@@ -48,15 +55,9 @@ def distance(actual: np.ndarray, expected: np.ndarray) -> float:
 
 def is_proved(far: float, precision: str) -> bool:
     """Whether a distance is one that rounding explains; False for NaN."""
-    from ..parity import BOUNDS  # which imports the backends
-
     return 0 <= far <= BOUNDS[precision]
 
 
 def _processor() -> str:
     """What decides the layout of optimised weights: the architecture and the processor's instruction sets."""
-    flags = ""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next((line.split(":", 1)[1].strip() for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"{platform.machine()} {flags or platform.processor()}"
+    return f"{platform.machine()} {instruction_sets() or platform.processor()}"

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...errors import BackendError, OutputError
-from ..bundle import Bundle
-from ..cache import sha256
-from ..files import replacing
 from ..log import log
-from .base import first_line
+from ..storage.bundle import Bundle
+from ..storage.files import replacing
+from ..storage.hashes import sha256
+from ..wording import first_line
 from .cached import ENTRY, distance, entry_key, is_proved, making, proving_inputs
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class Compiled(NamedTuple):
 class Compiler:
     """Networks of a bundle in one precision. folder: of the cache, None to compile anew each time."""
 
-    def __init__(self, bundle: Bundle, precision: str, properties: dict[str, Any], folder: Path | None) -> None:
+    def __init__(
+        self, bundle: Bundle, precision: str, properties: dict[str, Any], folder: Path | None
+    ) -> None:
         import openvino
 
         self._bundle, self._precision, self._properties, self._folder = bundle, precision, properties, folder
@@ -73,7 +75,12 @@ class Compiler:
             network = self._core.compile_model(model, "CPU", self._properties)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot open {graph}: {first_line(error)}") from error
-        log.info("openvino: %s graph at batch %d: compiled in %.3f s", direction, batch, time.perf_counter() - started)
+        log.info(
+            "openvino: %s graph at batch %d: compiled in %.3f s",
+            direction,
+            batch,
+            time.perf_counter() - started,
+        )
         return network
 
     def _read(self, entry: Path) -> Compiled | None:
@@ -85,7 +92,9 @@ class Compiler:
             if not is_proved(facts["proof"], self._precision) or sha256(entry / BLOB) != facts["sha256"]:
                 return None
             blob = np.memmap(entry / BLOB, np.uint8, "c")  # OpenVINO asks for memory that it could write to
-            network = self._core.import_model(openvino.Tensor(blob, shared_memory=True), "CPU", self._properties)
+            network = self._core.import_model(
+                openvino.Tensor(blob, shared_memory=True), "CPU", self._properties
+            )
             return Compiled(network, blob)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError):
             return None

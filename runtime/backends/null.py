@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..bundle import Bundle
 from ..schedule import Move
+from ..storage.bundle import Bundle
 
 
 class NullBackend:
     name = "null"
     device = "nothing is computed"
 
-    def __init__(self, sample_shape: tuple[int, int, int], num_classes: int | None = None, precision: str = "fp32") -> None:
+    def __init__(
+        self, sample_shape: tuple[int, int, int], num_classes: int | None = None, precision: str = "fp32"
+    ) -> None:
         self.precision = precision
         self.sample_shape = sample_shape
         self.num_classes = num_classes
 
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         return x.copy() if noise is None else x + noise
 
     def close(self) -> None:

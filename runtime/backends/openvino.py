@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import BackendError, OutputError
-from ..bundle import Bundle
-from ..cache import cache_directory
-from ..install_hints import install_line
+from ..machine.cache_folder import cache_directory
+from ..machine.install_hints import install_line
+from ..machine.resources import threads
 from ..schedule import Move
-from .base import Opened, first_line, graph_inputs
+from ..storage.bundle import Bundle
+from ..wording import first_line
+from .base import Opened, graph_inputs
 from .compiled import Compiled, Compiler
-from .onnxruntime import threads
 
 if TYPE_CHECKING:
     import openvino
@@ -43,14 +44,20 @@ class OpenVinoBackend:
         folder, problem = _cache_folder()
         self.device = f"CPU, {threads()} threads" + (f", no cache ({problem})" if problem else "")
         compiler = Compiler(bundle, precision, compile_properties(), folder)
-        self._networks: Opened[tuple[str, int], _Network] = Opened(lambda key: _Network(compiler.network(*key)))
+        self._networks: Opened[tuple[str, int], _Network] = Opened(
+            lambda key: _Network(compiler.network(*key))
+        )
 
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         network = self._networks.get((move.graph, len(x)))
         try:
             return network.play(graph_inputs(x, noise, move, labels))
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot play {move} at batch {len(x)}: {first_line(error)}") from error
+            raise BackendError(
+                f"OpenVINO cannot play {move} at batch {len(x)}: {first_line(error)}"
+            ) from error
 
     def close(self) -> None:
         self._networks.close()
@@ -69,7 +76,9 @@ class _Network:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.network.create_infer_request()
-        output = np.array(request.infer(inputs)[0])  # a copy: the request's own array is overwritten by its next inference
+        output = np.array(
+            request.infer(inputs)[0]
+        )  # a copy: the request's own array is overwritten by its next inference
         self._idle.append(request)
         return output
 
@@ -88,7 +97,11 @@ def open(bundle: Bundle, precision: str) -> OpenVinoBackend:
 
 def compile_properties() -> dict[str, Any]:
     """How networks are compiled."""
-    return {"INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    return {
+        "INFERENCE_NUM_THREADS": threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
 
 
 def _cache_folder() -> tuple[Path | None, str]:

@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import BackendError, OutputError
-from ..bundle import DIRECTIONS, Bundle
-from ..cache import cache_directory, sha256, write_atomically
-from ..engines.gpu import is_out_of_memory
-from ..files import replacing
 from ..log import log, timed
-from .base import first_line
+from ..machine.cache_folder import cache_directory
+from ..machine.gpu import is_out_of_memory
+from ..storage.bundle import DIRECTIONS, Bundle
+from ..storage.files import replacing, write_atomically
+from ..storage.hashes import sha256
+from ..wording import first_line
 from .cached import ENTRY, PROOF, distance, entry_key, is_proved, making, proving_inputs
-from .onnxruntime import open_optimised, open_session, session_options
+from .sessions import open_optimised, open_session, session_options
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -53,7 +54,12 @@ def optimised_graphs(bundle: Bundle, precision: str) -> dict[str, Path]:
         if _is_whole(entry, precision):
             log.info("cache entry of %s graphs: reused, %s", precision, entry)
         elif reason := _text(refused):
-            log.info("cache entry of %s graphs: refused earlier (%s), delete %s to try again", precision, reason, refused)
+            log.info(
+                "cache entry of %s graphs: refused earlier (%s), delete %s to try again",
+                precision,
+                reason,
+                refused,
+            )
             raise BackendError(reason)
         else:
             _make(bundle, precision, entry, refused)
@@ -65,7 +71,9 @@ def _make(bundle: Bundle, precision: str, entry: Path, refused: Path) -> None:
     try:
         with (
             timed(f"cache entry of {precision} graphs: making {entry}"),
-            replacing(entry, force=True, marker="forward") as folder,  # over a damaged one, or one that another process just made
+            replacing(
+                entry, force=True, marker="forward"
+            ) as folder,  # over a damaged one, or one that another process just made
         ):
             proof = _optimise(bundle, precision, folder)
             files = _share_weights(folder)
@@ -83,7 +91,9 @@ def _check_space(bundle: Bundle, precision: str, entry: Path) -> None:
     needed = 2 * sum(bundle.manifest.files[name].size for name in bundle.hashes(precision))
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise OutputError(f"{entry.parent}: {needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free")
+        raise OutputError(
+            f"{entry.parent}: {needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
+        )
 
 
 class _Refused(BackendError):
@@ -102,7 +112,9 @@ def _optimise(bundle: Bundle, precision: str, folder: Path) -> dict[str, float]:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(written)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS)
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_min_size_in_bytes", "1024"
+        )
         expected = _proving_move(open_session(graph, options), bundle, direction)
         if not np.isfinite(expected).all():
             raise BackendError(f"{graph} gives NaN or infinity, so its optimised form cannot be proved")
@@ -111,11 +123,15 @@ def _optimise(bundle: Bundle, precision: str, folder: Path) -> dict[str, float]:
         except BackendError as error:
             if is_out_of_memory(str(error)):
                 raise
-            raise _Refused(f"ONNX Runtime {onnxruntime.__version__} cannot play its own optimised {direction} graph") from error
+            raise _Refused(
+                f"ONNX Runtime {onnxruntime.__version__} cannot play its own optimised {direction} graph"
+            ) from error
         proof[direction] = distance(actual, expected)
         if not is_proved(proof[direction], precision):
             version, far = onnxruntime.__version__, f"relative L2 {proof[direction]:.1e}"
-            raise _Refused(f"ONNX Runtime {version}'s own optimised {direction} graph gives other images, {far}")
+            raise _Refused(
+                f"ONNX Runtime {version}'s own optimised {direction} graph gives other images, {far}"
+            )
     return proof
 
 
@@ -139,7 +155,9 @@ def _share_weights(folder: Path) -> dict[str, str]:
             linked.replace(second)
     else:
         files[f"{DIRECTIONS[1]}/{WEIGHTS}"] = sha256(second)
-    return files | {f"{direction}/model.onnx": sha256(folder / direction / "model.onnx") for direction in DIRECTIONS}
+    return files | {
+        f"{direction}/model.onnx": sha256(folder / direction / "model.onnx") for direction in DIRECTIONS
+    }
 
 
 def _is_whole(entry: Path, precision: str) -> bool:
@@ -147,8 +165,14 @@ def _is_whole(entry: Path, precision: str) -> bool:
     try:
         facts: dict[str, Any] = json.loads((entry / ENTRY).read_text())
         names = {f"{direction}/{name}" for direction in DIRECTIONS for name in ("model.onnx", WEIGHTS)}
-        proved = set(facts["proof"]) == set(DIRECTIONS) and all(is_proved(far, precision) for far in facts["proof"].values())
-        return proved and set(facts["files"]) == names and all(sha256(entry / name) == digest for name, digest in facts["files"].items())
+        proved = set(facts["proof"]) == set(DIRECTIONS) and all(
+            is_proved(far, precision) for far in facts["proof"].values()
+        )
+        return (
+            proved
+            and set(facts["files"]) == names
+            and all(sha256(entry / name) == digest for name, digest in facts["files"].items())
+        )
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return False
 

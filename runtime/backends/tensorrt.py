@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import BackendError, BcmError
-from ..bundle import Bundle
-from ..engines.gpu import Gpu, free_memory, is_out_of_memory, probe
-from ..engines.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..engines.store import Engine, check_plans, find_engine, plan_hashes
+from ..machine.gpu import Gpu, free_memory, is_out_of_memory, probe
+from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..schedule import Move
-from .base import closed_error, first_line
+from ..storage.bundle import Bundle
+from ..wording import first_line
+from .base import closed_error
 
 if TYPE_CHECKING:
     from ..engines.device_chain import DeviceChain
@@ -46,7 +47,9 @@ class TensorRtBackend:
         self._gpu = gpu
         self._lock = threading.Lock()
         self._eager: set[str] = set()  # why schedules were not played as one CUDA graph
-        self._chains: OrderedDict[tuple[tuple[Move, ...], tuple[bool, ...], int, bool], DeviceChain] = OrderedDict()
+        self._chains: OrderedDict[tuple[tuple[Move, ...], tuple[bool, ...], int, bool], DeviceChain] = (
+            OrderedDict()
+        )
         with self._explained(f"opening {engine.name}"):
             from cuda.core import Device
 
@@ -63,20 +66,33 @@ class TensorRtBackend:
     def device(self) -> str:
         """For people: the GPU, TensorRT, and how schedules are played."""
         assert self.engine.facts
-        played = f"one by one: {'; '.join(sorted(self._eager))}" if self._eager else "one CUDA graph per schedule"
+        played = (
+            f"one by one: {'; '.join(sorted(self._eager))}" if self._eager else "one CUDA graph per schedule"
+        )
         return f"{self._gpu.name}, TensorRT {self.engine.facts.tensorrt}, {played}"
 
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         return self.play_moves(x, [move], [noise], labels, every=False)[0]
 
     def play_moves(
-        self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
+        self,
+        x: np.ndarray,
+        moves: Sequence[Move],
+        noises: Sequence[np.ndarray | None],
+        labels: np.ndarray | None,
+        every: bool,
     ) -> np.ndarray:
         with self._chain(moves, noises, len(x), pixels=False) as chain:
             return chain.play(x, noises, labels, every)
 
     def play_to_pixels(
-        self, x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray | None
+        self,
+        x: np.ndarray,
+        moves: Sequence[Move],
+        noises: Sequence[np.ndarray | None],
+        labels: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         with self._chain(moves, noises, len(x), pixels=True) as chain:
             pixels, total = chain.play_to_pixels(x, noises, labels)
@@ -94,7 +110,9 @@ class TensorRtBackend:
             self._stream.close()
 
     @contextmanager
-    def _chain(self, moves: Sequence[Move], noises: Sequence[np.ndarray | None], n: int, pixels: bool) -> Iterator[DeviceChain]:
+    def _chain(
+        self, moves: Sequence[Move], noises: Sequence[np.ndarray | None], n: int, pixels: bool
+    ) -> Iterator[DeviceChain]:
         """The chain that plays these moves on n images, for this thread alone while the block runs; made at its first use."""
         noisy = tuple(noise is not None for noise in noises)
         key = (tuple(moves), noisy, self._size_for(n), pixels)
@@ -113,14 +131,18 @@ class TensorRtBackend:
                 raise
             self._eager = {chain.why_eager for chain in self._chains.values() if chain.why_eager}
 
-    def _new_chain(self, moves: tuple[Move, ...], noisy: tuple[bool, ...], size: int, pixels: bool) -> DeviceChain:
+    def _new_chain(
+        self, moves: tuple[Move, ...], noisy: tuple[bool, ...], size: int, pixels: bool
+    ) -> DeviceChain:
         """A chain, in place of the least recently used one where there are as many as are kept."""
         from ..engines.device_chain import DeviceChain
 
         if len(self._chains) == self._kept:
             self._chains.popitem(last=False)[1].close()
         shape = (size, *self.sample_shape)
-        make = partial(DeviceChain, self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels)
+        make = partial(
+            DeviceChain, self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels
+        )
         try:
             return make()
         except Exception as error:
@@ -154,8 +176,12 @@ class TensorRtBackend:
             if is_out_of_memory(line):
                 free = free_memory(self._gpu)
                 known = "" if free is None else f" ({free / 1e9:.2f} GB free of {self._gpu.memory / 1e9:.1f})"
-                way_out = "play fewer images at once, or build a smaller profile: bcm-edge build … --batch 1:1:4"
-                raise BackendError(f"{what} on {self._gpu.name}: out of GPU memory{known}; {way_out}") from error
+                way_out = (
+                    "play fewer images at once, or build a smaller profile: bcm-edge build … --batch 1:1:4"
+                )
+                raise BackendError(
+                    f"{what} on {self._gpu.name}: out of GPU memory{known}; {way_out}"
+                ) from error
             if isinstance(error, BcmError):
                 raise
             raise BackendError(f"{what} on {self._gpu.name}: {line}") from error

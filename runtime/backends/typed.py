@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import BackendError
-from ..bundle import Bundle
-from ..install_hints import install_line
-from .base import first_line
-from .onnxruntime import OnnxRuntimeBackend, open_serialised, threads
+from ..machine.install_hints import install_line
+from ..machine.resources import threads
+from ..storage.bundle import Bundle
+from ..wording import first_line
+from .onnxruntime import OnnxRuntimeBackend
+from .sessions import open_serialised
 
 if TYPE_CHECKING:
     import onnx
@@ -37,9 +39,13 @@ class TypedBackend(OnnxRuntimeBackend):
         import onnx
 
         try:
-            return open_serialised(spelled_out(onnx.load(graph, load_external_data=False)).SerializeToString(), graph.parent)
+            return open_serialised(
+                spelled_out(onnx.load(graph, load_external_data=False)).SerializeToString(), graph.parent
+            )
         except Exception as error:  # neither library's exceptions share a base class
-            raise BackendError(f"{graph} cannot be spelled out for ONNX Runtime: {first_line(error)}") from error
+            raise BackendError(
+                f"{graph} cannot be spelled out for ONNX Runtime: {first_line(error)}"
+            ) from error
 
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
@@ -61,7 +67,10 @@ def spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:
 
     narrow = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     widened: dict[str, str] = {}  # value → its float32 copy
@@ -84,7 +93,9 @@ def spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:
         copy.output.extend(outputs)
         nodes.append(copy)
         rounded = zip(outputs, node.output, strict=True)
-        nodes.extend(helper.make_node("Cast", [wide], [name], to=types[name]) for wide, name in rounded if wide != name)
+        nodes.extend(
+            helper.make_node("Cast", [wide], [name], to=types[name]) for wide, name in rounded if wide != name
+        )
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model

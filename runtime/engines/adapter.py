@@ -18,7 +18,9 @@ import tensorrt as trt
 from ...errors import BackendError
 
 Made = TypeVar("Made")
-Progress = Callable[[str, "str | None", int, int], None]  # (phase, the phase it is part of, steps done, steps in all)
+Progress = Callable[
+    [str, "str | None", int, int], None
+]  # (phase, the phase it is part of, steps done, steps in all)
 
 
 class Messages:
@@ -98,7 +100,9 @@ def create(kind: Callable[[trt.ILogger], Made], messages: Messages) -> Made:
     try:
         return kind(messages.logger)
     except TypeError as error:
-        raise BackendError(f"TensorRT {trt.__version__} cannot start on this GPU and driver: {messages.explain()}") from error
+        raise BackendError(
+            f"TensorRT {trt.__version__} cannot start on this GPU and driver: {messages.explain()}"
+        ) from error
 
 
 def is_strongly_typed() -> bool:
@@ -124,7 +128,9 @@ def set_precision(config: trt.IBuilderConfig, precision: str) -> None:
     if is_strongly_typed() or precision == "fp32":
         return
     if precision == "bf16":
-        raise BackendError(f"TensorRT {trt.__version__} has no bfloat16; build fp16, or move to TensorRT 10.3 (JetPack 6.1) or newer")
+        raise BackendError(
+            f"TensorRT {trt.__version__} has no bfloat16; build fp16, or move to TensorRT 10.3 (JetPack 6.1) or newer"
+        )
     config.set_flag(trt.BuilderFlag.FP16 if precision == "fp16" else trt.BuilderFlag.INT8)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
 
@@ -160,8 +166,12 @@ def parser_errors(parser: trt.OnnxParser | trt.OnnxParserRefitter, messages: Mes
     """All that a parser says of a graph it refuses, in a line: its errors, and what it only logs, such as the name of a missing file."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     told = [error.desc() for error in errors]
-    logged = [text for text in messages.take() if not any(desc and (text in desc or desc in text) for desc in told)]
-    logged = [text for text in logged if not text.startswith("ModelImporter.cpp")]  # where in the graph it is: the errors have that
+    logged = [
+        text for text in messages.take() if not any(desc and (text in desc or desc in text) for desc in told)
+    ]
+    logged = [
+        text for text in logged if not text.startswith("ModelImporter.cpp")
+    ]  # where in the graph it is: the errors have that
     return _line([*map(parser_error, errors), *logged])
 
 
@@ -223,10 +233,16 @@ def label_type(engine: trt.ICudaEngine) -> type:
 
 def scratch_bytes(engine: trt.ICudaEngine) -> int:
     """Device memory that a context of this engine computes in, for the largest shapes of its profile."""
-    return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
+    return int(
+        engine.device_memory_size_v2
+        if hasattr(engine, "device_memory_size_v2")
+        else engine.device_memory_size
+    )
 
 
-def context_for(engine: trt.ICudaEngine, batch: int, sample_shape: tuple[int, int, int], messages: Messages) -> trt.IExecutionContext:
+def context_for(
+    engine: trt.ICudaEngine, batch: int, sample_shape: tuple[int, int, int], messages: Messages
+) -> trt.IExecutionContext:
     """An execution context for one batch size, without memory to compute in. Raises BackendError with what TensorRT says."""
     if hasattr(trt, "ExecutionContextAllocationStrategy"):
         context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -239,7 +255,9 @@ def context_for(engine: trt.ICudaEngine, batch: int, sample_shape: tuple[int, in
         if engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT:  # a batch of images, or of numbers
             shape = (batch, *(sample_shape if len(engine.get_tensor_shape(tensor)) == 4 else ()))
             if not context.set_input_shape(tensor, shape):
-                raise BackendError(f"the engine does not take {tensor} of shape {list(shape)}: {messages.explain()}")
+                raise BackendError(
+                    f"the engine does not take {tensor} of shape {list(shape)}: {messages.explain()}"
+                )
     if open_shapes := context.infer_shapes():
         raise BackendError(f"the engine leaves shapes open: {', '.join(open_shapes)}")
     return context

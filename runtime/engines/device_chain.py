@@ -14,13 +14,15 @@ import numpy as np
 from cuda.core import Stream
 from cuda.core.graph import Graph
 
-from ..backends.base import first_line
+from ..machine.gpu import Gpu
 from ..schedule import Move
-from .gpu import Gpu
+from ..wording import first_line
 from .loaded import LoadedEngines
 from .memory import Block, DeviceMemory, Layout
 
-REPLAY_BOUND = 1e-3  # relative L2 between two runs of the same kernels: some add in whatever order they finish
+REPLAY_BOUND = (
+    1e-3  # relative L2 between two runs of the same kernels: some add in whatever order they finish
+)
 
 
 class DeviceChain:
@@ -56,7 +58,9 @@ class DeviceChain:
             self.close()
             raise
 
-    def play(self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool) -> np.ndarray:
+    def play(
+        self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
+    ) -> np.ndarray:
         """The states after every move, or after the last alone: a new float32 [moves or 1, N, C, H, W], N up to the batch size."""
         self._run(x, noises, labels, every)
         states = self._downloaded_states() if every else self._downloaded("last")
@@ -88,7 +92,10 @@ class DeviceChain:
 
     def _input_layout(self) -> Layout:
         image = (self._shape, np.float32)
-        layout: Layout = {"x": image, **{f"noise {i}": image for i, is_noisy in enumerate(self._noisy) if is_noisy}}
+        layout: Layout = {
+            "x": image,
+            **{f"noise {i}": image for i, is_noisy in enumerate(self._noisy) if is_noisy},
+        }
         if self._engines.label_type is not None:
             layout["label"] = (self._shape[:1], self._engines.label_type)
         return layout
@@ -106,8 +113,13 @@ class DeviceChain:
 
     def _fixed_values(self) -> dict[str, float]:
         """Array → the value that fills it: the levels of each move, and noise of zero where a graph wants some and there is none."""
-        values = {f"{level} {i}": getattr(move, level) for i, move in enumerate(self._moves) for level in "tu"}
-        if any(move.graph == "inverse" and not noisy for move, noisy in zip(self._moves, self._noisy, strict=True)):
+        values = {
+            f"{level} {i}": getattr(move, level) for i, move in enumerate(self._moves) for level in "tu"
+        }
+        if any(
+            move.graph == "inverse" and not noisy
+            for move, noisy in zip(self._moves, self._noisy, strict=True)
+        ):
             values["no noise"] = 0.0
         return values
 
@@ -158,15 +170,26 @@ class DeviceChain:
             self._contexts.enqueue(move.graph, self._addresses(i, x, state), stream)
             x = state
         if self._pixels:
-            addresses = {"x": x, "pixels": self._outputs.address("pixels"), "total": self._outputs.address("total")}
+            addresses = {
+                "x": x,
+                "pixels": self._outputs.address("pixels"),
+                "total": self._outputs.address("total"),
+            }
             self._contexts.enqueue("to_uint8", addresses, stream)
 
     def _addresses(self, index: int, x: int, state: int) -> dict[str, int]:
         """What the engine of a move reads and writes. x, state: the addresses of its image and of its result."""
-        addresses = {"x": x, "t": self._fixed.address(f"t {index}"), "u": self._fixed.address(f"u {index}"), "x_u": state}
+        addresses = {
+            "x": x,
+            "t": self._fixed.address(f"t {index}"),
+            "u": self._fixed.address(f"u {index}"),
+            "x_u": state,
+        }
         if self._moves[index].graph == "inverse":
             noisy = self._noisy[index]
-            addresses["noise"] = self._inputs.address(f"noise {index}") if noisy else self._fixed.address("no noise")
+            addresses["noise"] = (
+                self._inputs.address(f"noise {index}") if noisy else self._fixed.address("no noise")
+            )
         if self._engines.label_type is not None:
             addresses["label"] = self._inputs.address("label")
         return addresses
@@ -184,7 +207,9 @@ class DeviceChain:
         try:
             self._graph = self._capture()
             self.why_eager = self._difference(expected)
-        except Exception as error:  # cuda-core's errors share no base class; what cannot be recorded can still be called
+        except (
+            Exception
+        ) as error:  # cuda-core's errors share no base class; what cannot be recorded can still be called
             self.why_eager = f"no CUDA graph: {first_line(error)}"
         finally:
             if self.why_eager != "":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tensorrt as trt
 
 from ...errors import BackendError
-from ..bundle import DIRECTIONS, Bundle
+from ..storage.bundle import DIRECTIONS, Bundle
 from . import adapter
 from .store import FACTS, PLANS, Engine
 
@@ -37,9 +37,13 @@ class LoadedEngines:
         for name, loaded in self._engines.items():
             names = {loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)}
             if names != expected[name]:
-                raise BackendError(f"{engine.plan(name)}: takes {', '.join(sorted(names))}, which is no engine of this bundle")
+                raise BackendError(
+                    f"{engine.plan(name)}: takes {', '.join(sorted(names))}, which is no engine of this bundle"
+                )
         forward = self._engines[DIRECTIONS[0]]
-        self.label_type = adapter.label_type(forward) if "label" in expected[DIRECTIONS[0]] else None  # None: no classes
+        self.label_type = (
+            adapter.label_type(forward) if "label" in expected[DIRECTIONS[0]] else None
+        )  # None: no classes
         self._size = max(max(adapter.scratch_bytes(loaded) for loaded in self._engines.values()), 1)
         self._scratch = memory.allocate(self._size, stream)
         self.messages.check_recorder("the engines are loaded, but TensorRT says")
@@ -65,7 +69,9 @@ class LoadedEngines:
             loaded = runtime.deserialize_cuda_engine(content)
         if loaded is None:
             why = self.messages.explain()
-            raise BackendError(f"{plan}: TensorRT {trt.__version__} does not take it, though its {FACTS} fits: {why}")
+            raise BackendError(
+                f"{plan}: TensorRT {trt.__version__} does not take it, though its {FACTS} fits: {why}"
+            )
         return loaded
 
 

@@ -77,7 +77,9 @@ class DeviceMemory:
         if device.properties.memory_pools_supported:
             try:
                 self._pool = DeviceMemoryResource(device.device_id, DeviceMemoryResourceOptions())
-            except Exception:  # cuda-core's errors share no base class; plain allocation says what is wrong if it fails too
+            except (
+                Exception
+            ):  # cuda-core's errors share no base class; plain allocation says what is wrong if it fails too
                 self._pool = None
 
     def allocate(self, size: int, stream: Stream) -> Buffer:

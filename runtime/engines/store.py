@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BackendError, OutputError
-from ..bundle import DIRECTIONS, PRECISIONS, Bundle, FileFacts
-from ..cache import cache_directory, sha256, write_atomically
-from .gpu import Gpu
+from ..machine.cache_folder import cache_directory
+from ..machine.gpu import Gpu
+from ..storage.bundle import DIRECTIONS, PRECISIONS, Bundle, FileFacts
+from ..storage.files import write_atomically
+from ..storage.hashes import sha256
 
 ENGINES = "engines"  # the folder in a bundle
 FACTS = "engine.json"
@@ -95,7 +97,10 @@ class EngineFacts:
             raise ValueError("invalid build options")
         if not all(str(values[name]).isprintable() for name in ("tensorrt", "gpu", "capability", "system")):
             raise ValueError("a name with unprintable characters")  # it would be shown to people
-        wider = {str(d): {str(name): str(kind) for name, kind in each.items()} for d, each in values["wider"].items()}
+        wider = {
+            str(d): {str(name): str(kind) for name, kind in each.items()}
+            for d, each in values["wider"].items()
+        }
         if not all(f"{name}{kind}".isprintable() for each in wider.values() for name, kind in each.items()):
             raise ValueError("the name of a convolution with unprintable characters")
         if not wider.keys() <= values["types"].keys():
@@ -114,8 +119,14 @@ class EngineFacts:
                 int(options["opt_level"]),
                 bool(options["stripped"]),
             ),
-            {name: FileFacts(int(values["files"][name]["size"]), str(values["files"][name]["sha256"])) for name in PLANS},
-            {str(d): {str(kind): int(n) for kind, n in types.items()} for d, types in values["types"].items()},
+            {
+                name: FileFacts(int(values["files"][name]["size"]), str(values["files"][name]["sha256"]))
+                for name in PLANS
+            },
+            {
+                str(d): {str(kind): int(n) for kind, n in types.items()}
+                for d, types in values["types"].items()
+            },
             wider,
             int(values["scratch"]),
             float(values["seconds"]),
@@ -159,7 +170,16 @@ def workspace_limit(chosen: int | None, gpu: Gpu, free: int | None) -> int | Non
 
 def engine_key(bundle: Bundle, gpu: Gpu, tensorrt: str, options: BuildOptions) -> str:
     """The folder's name: what a person looks for first, then a hash of everything."""
-    facts = [SCHEMA, gpu.name, gpu.capability, gpu.multiprocessors, tensorrt, system(), bundle.hashes(options.precision), asdict(options)]
+    facts = [
+        SCHEMA,
+        gpu.name,
+        gpu.capability,
+        gpu.multiprocessors,
+        tensorrt,
+        system(),
+        bundle.hashes(options.precision),
+        asdict(options),
+    ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
     return f"{options.precision}-sm{gpu.capability.replace('.', '')}-trt{tensorrt}-{digest}"
 
@@ -179,7 +199,11 @@ def engines_in(path: Path) -> list[Engine]:
     folder = path / ENGINES
     if not folder.is_dir() or not folder.resolve().is_relative_to(path.resolve()):
         return []
-    found = [read_engine(path) for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    found = [
+        read_engine(path)
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    ]
     return sorted(found, key=lambda engine: engine.facts.built if engine.facts else "", reverse=True)
 
 
@@ -228,17 +252,23 @@ def check_plans(engine: Engine) -> None:
     for name, known in engine.facts.files.items():
         plan = engine.plan(name)
         try:
-            same = not plan.is_symlink() and plan.stat().st_size == known.size and sha256(plan) == known.sha256
+            same = (
+                not plan.is_symlink() and plan.stat().st_size == known.size and sha256(plan) == known.sha256
+            )
         except OSError as error:
             raise BackendError(f"{plan}: cannot be read ({error.strerror})") from error
         if not same:
-            raise BackendError(f"{plan}: not the file that was built (its sha256 differs from {FACTS}'s); run bcm-edge build again")
+            raise BackendError(
+                f"{plan}: not the file that was built (its sha256 differs from {FACTS}'s); run bcm-edge build again"
+            )
 
 
 def remember(engine: Engine) -> None:
     """Note in the cache that this machine built these plans."""
     assert engine.facts
-    with suppress(OSError, OutputError):  # a cache that cannot be written: the engine has to be asked for by name
+    with suppress(
+        OSError, OutputError
+    ):  # a cache that cannot be written: the engine has to be asked for by name
         for known in engine.facts.files.values():
             write_atomically(_built_here(known.sha256), "")
 
@@ -246,7 +276,9 @@ def remember(engine: Engine) -> None:
 def is_remembered(engine: Engine) -> bool:
     """Whether this machine built these plans. A plan holds code, and its sha256 stands beside it in a folder that came from anywhere."""
     with suppress(OSError, OutputError):  # no cache, or one that cannot be read
-        return engine.facts is not None and all(_built_here(known.sha256).is_file() for known in engine.facts.files.values())
+        return engine.facts is not None and all(
+            _built_here(known.sha256).is_file() for known in engine.facts.files.values()
+        )
     return False
 
 
@@ -259,7 +291,9 @@ def plan_hashes(key: str, facts: EngineFacts) -> dict[str, str]:
     return {f"{ENGINES}/{key}/{name}.plan": known.sha256 for name, known in facts.files.items()}
 
 
-def find_engine(bundle: Bundle, gpu: Gpu, tensorrt: str, precision: str | None, built_here: bool = False) -> Engine:
+def find_engine(
+    bundle: Bundle, gpu: Gpu, tensorrt: str, precision: str | None, built_here: bool = False
+) -> Engine:
     """The newest engine that fits this machine; precision: None takes any, the newest first; built_here: pass over those that came along.
 
     Raises BackendError with every other engine and its reason, and the command that builds one.

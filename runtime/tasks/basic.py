@@ -81,4 +81,6 @@ def check_generates(schedule: Schedule) -> None:
     if schedule.from_image:
         raise ScheduleError(f"schedule {str(schedule)!r} starts from an image, so it cannot generate")
     if (schedule.start, schedule.end) != (SIGMA_MAX, SIGMA_MIN):
-        raise ScheduleError(f"schedule {str(schedule)!r} does not generate: a generation goes from 80 to 0.002, as in '80>2.4>0.002'")
+        raise ScheduleError(
+            f"schedule {str(schedule)!r} does not generate: a generation goes from 80 to 0.002, as in '80>2.4>0.002'"
+        )

@@ -22,7 +22,13 @@ LEVEL = 0.7  # at 8×8 pixels: hides small damage and leaves the class. docs/tas
 DRAWS = 5
 
 
-def guess_labels(backend: Backend, images: np.ndarray, seeds: Sequence[int], num_classes: int, on_move: OnMove | None = None) -> np.ndarray:
+def guess_labels(
+    backend: Backend,
+    images: np.ndarray,
+    seeds: Sequence[int],
+    num_classes: int,
+    on_move: OnMove | None = None,
+) -> np.ndarray:
     """int64 [N] in [0, num_classes): DRAWS network calls per class and image. images: float32 [N, C, H, W] in [-1, 1]."""
     level = guess_level(backend.sample_shape)
     move = Move(level, SIGMA_MIN)
@@ -36,7 +42,9 @@ def guess_labels(backend: Backend, images: np.ndarray, seeds: Sequence[int], num
                 on_move(k * num_classes + label, move, cleaned)
     if not np.isfinite(errors).all():
         label, bad = np.argwhere(~np.isfinite(errors))[0]
-        raise NonFiniteError(f"guessing labels on backend {backend.name} gave NaN or infinity (first in sample {bad}, label {label})")
+        raise NonFiniteError(
+            f"guessing labels on backend {backend.name} gave NaN or infinity (first in sample {bad}, label {label})"
+        )
     return errors.argmin(axis=0)
 
 

@@ -20,9 +20,13 @@ from .size import relative_side
 # Rounds of fresh noise, falling, then one in which a little noise is amplified by the network; the more is known, the lower the levels.
 # Chosen on the validation digits, for colours on coloured ones. docs/tasks.md has what was tried.
 HOLES = (1.5, 1, 0.7, 0.5, 0.4), (0.2, 0.6)  # at 8×8 pixels: levels of the rounds, and of the last one
-UPSCALING = parse_schedule("80>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.3 0.3>0.002 +0.2 0.2>0.002 +0.1 0.1>0.8>0.002")
+UPSCALING = parse_schedule(
+    "80>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.3 0.3>0.002 +0.2 0.2>0.002 +0.1 0.1>0.8>0.002"
+)
 COLOURING = UPSCALING
-LUMA = np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1)  # grey = LUMA · (R, G, B), ITU-R BT.601, as Pillow has it
+LUMA = np.array([0.299, 0.587, 0.114], np.float32).reshape(
+    1, 3, 1, 1
+)  # grey = LUMA · (R, G, B), ITU-R BT.601, as Pillow has it
 
 
 def inpainting(sample_shape: tuple[int, int, int]) -> Schedule:

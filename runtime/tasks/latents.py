@@ -31,7 +31,11 @@ def slerp(a: np.ndarray, b: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     unit_a, unit_b = rows_a / np.maximum(norm_a, 1e-12), rows_b / np.maximum(norm_b, 1e-12)
     angle = np.arccos(np.clip((unit_a * unit_b).sum(axis=2, keepdims=True), -1, 1))
     sine = np.sin(angle)
-    arc = ((1 - f) * norm_a + f * norm_b) * (np.sin((1 - f) * angle) * unit_a + np.sin(f * angle) * unit_b) / np.maximum(sine, _PARALLEL)
+    arc = (
+        ((1 - f) * norm_a + f * norm_b)
+        * (np.sin((1 - f) * angle) * unit_a + np.sin(f * angle) * unit_b)
+        / np.maximum(sine, _PARALLEL)
+    )
     path = np.where(sine > _PARALLEL, arc, (1 - f) * rows_a + f * rows_b)
     return path.reshape(len(a), len(f), *a.shape[1:]).astype(np.float32)
 
@@ -43,7 +47,9 @@ def nearby(latents: np.ndarray, strength: float, seeds: Sequence[int], count: in
     """
     if not 0 <= strength <= 1:
         raise InputError(f"strength must lie in [0, 1], not {strength}")
-    fresh = np.stack([standard_normal(seeds, latents.shape[1:], VARIATION_DRAW + k) for k in range(count)], axis=1)
+    fresh = np.stack(
+        [standard_normal(seeds, latents.shape[1:], VARIATION_DRAW + k) for k in range(count)], axis=1
+    )
     flat = latents.reshape(len(latents), 1, -1).astype(np.float64)
     away = fresh.reshape(len(latents), count, -1).astype(np.float64)
     norm = np.linalg.norm(flat, axis=2, keepdims=True)

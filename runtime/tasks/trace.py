@@ -29,7 +29,11 @@ class Trace:
 
 def picture(state: np.ndarray, level: float | np.ndarray) -> np.ndarray:
     """A state scaled to the contrast of an image: x σ_data / √(σ² + σ_data²), float32 like the state, to be clipped to [-1, 1]."""
-    return state * np.float32(SIGMA_DATA) / np.sqrt(np.square(np.asarray(level, np.float32)) + np.float32(SIGMA_DATA**2))
+    return (
+        state
+        * np.float32(SIGMA_DATA)
+        / np.sqrt(np.square(np.asarray(level, np.float32)) + np.float32(SIGMA_DATA**2))
+    )
 
 
 def trace(

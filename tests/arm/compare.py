@@ -17,6 +17,9 @@ for name in ("images", "latents"):
     if not a.std() > 0.1:  # constants agree with all that fails alike
         sys.exit(f"{name}: the host's are nearly constant, or not numbers")
     worst = np.abs(a - b).max()
-    print(f"largest difference of {name}, {' × '.join(map(str, a.shape))}: {worst:.1e} (bound {bound:.0e})", flush=True)
+    print(
+        f"largest difference of {name}, {' × '.join(map(str, a.shape))}: {worst:.1e} (bound {bound:.0e})",
+        flush=True,
+    )
     if not worst <= bound:  # NaN breaks every bound
         sys.exit(f"{name}: {worst:.1e} is over the bound {bound:.0e}")

@@ -16,7 +16,11 @@ from torch import Tensor
 
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 
-DIGITS_FIELDS = {"image_size": 8, "num_head_channels": 32, "norm_groups": 8}  # what the digits' tensors do not tell
+DIGITS_FIELDS = {
+    "image_size": 8,
+    "num_head_channels": 32,
+    "norm_groups": 8,
+}  # what the digits' tensors do not tell
 
 Cli = Callable[..., Result]
 
@@ -41,7 +45,10 @@ def fields_file(scratch: Path) -> Path:
 @pytest.fixture(scope="module")
 def official(scratch: Path, weights: dict[str, Tensor]) -> Path:
     """The digits model as the authors' trainer saves one: an OrderedDict of float32 tensors that require gradients."""
-    torch.save(OrderedDict((name, tensor.clone().requires_grad_()) for name, tensor in weights.items()), scratch / "official.pt")
+    torch.save(
+        OrderedDict((name, tensor.clone().requires_grad_()) for name, tensor in weights.items()),
+        scratch / "official.pt",
+    )
     return scratch / "official.pt"
 
 
@@ -59,7 +66,15 @@ def refuse_export(cli: Cli, tmp_path: Path, fields_file: Path) -> Callable[..., 
     """The message with which `export CHECKPOINT` refuses; afterwards no bundle is there, and no part of one."""
 
     def run(checkpoint: Path, *options: object) -> str:
-        message = refusal(cli("export", checkpoint, *(options or ("--config", fields_file)), "-o", tmp_path / "out" / "x.bundle"))
+        message = refusal(
+            cli(
+                "export",
+                checkpoint,
+                *(options or ("--config", fields_file)),
+                "-o",
+                tmp_path / "out" / "x.bundle",
+            )
+        )
         assert not (tmp_path / "out").exists()
         return message
 
@@ -71,7 +86,10 @@ def refuse_generate(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Callable[.
     """The message with which `generate` refuses its options; afterwards no picture is there."""
 
     def run(*options: object, lines: int = 1) -> str:
-        message = refusal(cli("generate", digits_bundle, "--backend", "null", *options, "-o", tmp_path / "refused.png"), lines)
+        message = refusal(
+            cli("generate", digits_bundle, "--backend", "null", *options, "-o", tmp_path / "refused.png"),
+            lines,
+        )
         assert [file.name for file in tmp_path.iterdir() if "refused" in file.name] == []
         return message
 

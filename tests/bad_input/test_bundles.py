@@ -18,7 +18,7 @@ from PIL import Image
 from refusals import edit_manifest, refusal
 
 from bcm_edge.errors import BundleError
-from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 BUNDLE_FILES = ("forward.onnx", "golden.npz", "inverse.onnx", "weights.bin")
 
@@ -46,14 +46,21 @@ def rename_in_manifest(name: str) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize("name", BUNDLE_FILES)
 def test_bundle_with_a_missing_file(bundle_copy: Path, cli: Cli, name: str) -> None:
     (bundle_copy / name).unlink()
-    assert refusal(cli("inspect", bundle_copy)) == f"{bundle_copy}: {name} is missing; export the bundle again or copy it whole"
+    assert (
+        refusal(cli("inspect", bundle_copy))
+        == f"{bundle_copy}: {name} is missing; export the bundle again or copy it whole"
+    )
 
 
 @pytest.mark.parametrize("command", ["generate", "invert", "reconstruct", "verify", "inspect"])
-def test_bundle_with_a_renamed_file_is_refused_by_every_command(bundle_copy: Path, cli: Cli, tmp_path: Path, command: str) -> None:
+def test_bundle_with_a_renamed_file_is_refused_by_every_command(
+    bundle_copy: Path, cli: Cli, tmp_path: Path, command: str
+) -> None:
     (bundle_copy / "inverse.onnx").rename(bundle_copy / "Inverse.onnx")
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
-    inputs = {"generate": (), "invert": (tmp_path / "in.png",), "reconstruct": (tmp_path / "in.png",)}.get(command)
+    inputs = {"generate": (), "invert": (tmp_path / "in.png",), "reconstruct": (tmp_path / "in.png",)}.get(
+        command
+    )
     more = () if inputs is None else (*inputs, "--label", 3, "-o", tmp_path / "out.npz")
     assert refusal(cli(command, bundle_copy, *more)).startswith(f"{bundle_copy}: inverse.onnx is missing")
     assert not (tmp_path / "out.npz").exists()
@@ -69,8 +76,12 @@ def test_bundle_with_a_file_that_grew(bundle_copy: Path, cli: Cli, name: str) ->
 
 
 @fuzzed
-@given(name=st.sampled_from(BUNDLE_FILES), position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_flipped_byte_in_any_file_names_the_file(digits_bundle: Path, scratch: Path, name: str, position: float, flip: int) -> None:
+@given(
+    name=st.sampled_from(BUNDLE_FILES), position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255)
+)
+def test_flipped_byte_in_any_file_names_the_file(
+    digits_bundle: Path, scratch: Path, name: str, position: float, flip: int
+) -> None:
     bundle = shutil.copytree(digits_bundle, scratch / "flipped.bundle", dirs_exist_ok=True)
     data = bytearray((bundle / name).read_bytes())
     data[int(position * len(data))] ^= flip
@@ -81,17 +92,23 @@ def test_flipped_byte_in_any_file_names_the_file(digits_bundle: Path, scratch: P
 
 @fuzzed
 @given(name=st.sampled_from(BUNDLE_FILES), part=st.floats(0, 1, exclude_max=True))
-def test_truncated_file_of_a_bundle_names_the_file(digits_bundle: Path, scratch: Path, name: str, part: float) -> None:
+def test_truncated_file_of_a_bundle_names_the_file(
+    digits_bundle: Path, scratch: Path, name: str, part: float
+) -> None:
     bundle = shutil.copytree(digits_bundle, scratch / "cut.bundle", dirs_exist_ok=True)
     size = (bundle / name).stat().st_size
     os.truncate(bundle / name, int(part * size))
-    with pytest.raises(BundleError, match=rf"cut\.bundle: {name} has {int(part * size)} bytes, the manifest says {size}"):
+    with pytest.raises(
+        BundleError, match=rf"cut\.bundle: {name} has {int(part * size)} bytes, the manifest says {size}"
+    ):
         open_bundle(bundle)
 
 
 @fuzzed
 @given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_flipped_byte_in_the_manifest_is_refused_or_harmless(digits_bundle: Path, scratch: Path, position: float, flip: int) -> None:
+def test_flipped_byte_in_the_manifest_is_refused_or_harmless(
+    digits_bundle: Path, scratch: Path, position: float, flip: int
+) -> None:
     bundle = scratch / "manifest.bundle"
     if not bundle.exists():
         shutil.copytree(digits_bundle, bundle)
@@ -111,14 +128,18 @@ def test_bundle_file_that_is_a_link_out_of_it(bundle_copy: Path, cli: Cli, tmp_p
     (bundle_copy / name).rename(tmp_path / "outside")
     (bundle_copy / name).symlink_to(tmp_path / "outside")
     message = refusal(cli("inspect", bundle_copy))
-    assert message.startswith(f"{bundle_copy}: {name} is a link to a file outside the bundle, and such links are not followed")
+    assert message.startswith(
+        f"{bundle_copy}: {name} is a link to a file outside the bundle, and such links are not followed"
+    )
     assert message.endswith(f"with: cp -rL {bundle_copy} copy-copy.bundle")
 
 
 def test_bundle_manifest_that_is_a_link(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
     (bundle_copy / "manifest.json").rename(tmp_path / "outside.json")
     (bundle_copy / "manifest.json").symlink_to(tmp_path / "outside.json")
-    assert refusal(cli("inspect", bundle_copy)).startswith(f"{bundle_copy}: manifest.json is a link to a file outside the bundle")
+    assert refusal(cli("inspect", bundle_copy)).startswith(
+        f"{bundle_copy}: manifest.json is a link to a file outside the bundle"
+    )
 
 
 def test_bundle_file_below_a_folder_that_is_a_link_out(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
@@ -126,14 +147,22 @@ def test_bundle_file_below_a_folder_that_is_a_link_out(bundle_copy: Path, cli: C
     (bundle_copy / "golden.npz").rename(tmp_path / "outside" / "golden.npz")
     (bundle_copy / "sub").symlink_to(tmp_path / "outside")
     edit_manifest(bundle_copy, rename_in_manifest("sub/golden.npz"))
-    assert refusal(cli("inspect", bundle_copy)).startswith(f"{bundle_copy}: sub/golden.npz is a link to a file outside the bundle")
+    assert refusal(cli("inspect", bundle_copy)).startswith(
+        f"{bundle_copy}: sub/golden.npz is a link to a file outside the bundle"
+    )
 
 
-@pytest.mark.parametrize("name", ["../golden.npz", "sub/../../golden.npz", "/etc/hostname", "..\\golden.npz", "C:golden.npz", ".", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["../golden.npz", "sub/../../golden.npz", "/etc/hostname", "..\\golden.npz", "C:golden.npz", ".", ""],
+)
 def test_bundle_path_that_leaves_it(bundle_copy: Path, cli: Cli, name: str) -> None:
     shutil.copy(bundle_copy / "golden.npz", bundle_copy.parent / "golden.npz")
     edit_manifest(bundle_copy, rename_in_manifest(name))
-    assert refusal(cli("inspect", bundle_copy)) == f"{bundle_copy}: the manifest names {name!r}, which is not a path inside the bundle"
+    assert (
+        refusal(cli("inspect", bundle_copy))
+        == f"{bundle_copy}: the manifest names {name!r}, which is not a path inside the bundle"
+    )
 
 
 def test_bundle_of_a_newer_schema(bundle_copy: Path, cli: Cli) -> None:
@@ -149,35 +178,53 @@ def test_bundle_of_a_newer_schema(bundle_copy: Path, cli: Cli) -> None:
 )
 def test_bundle_manifest_that_is_not_valid(bundle_copy: Path, cli: Cli, content: bytes) -> None:
     (bundle_copy / "manifest.json").write_bytes(content)
-    assert refusal(cli("inspect", bundle_copy)).startswith(f"{bundle_copy}/manifest.json: not a valid manifest (")
+    assert refusal(cli("inspect", bundle_copy)).startswith(
+        f"{bundle_copy}/manifest.json: not a valid manifest ("
+    )
 
 
 @pytest.mark.parametrize("field", ["model", "graphs", "schedules", "files", "provenance"])
 def test_bundle_manifest_without_a_field(bundle_copy: Path, cli: Cli, field: str) -> None:
     edit_manifest(bundle_copy, lambda manifest: manifest.pop(field))
-    assert refusal(cli("inspect", bundle_copy)) == f"{bundle_copy}/manifest.json: not a valid manifest (KeyError: '{field}')"
+    assert (
+        refusal(cli("inspect", bundle_copy))
+        == f"{bundle_copy}/manifest.json: not a valid manifest (KeyError: '{field}')"
+    )
 
 
 @pytest.mark.parametrize("shape", [[1, 8], [1, 8, None], [1, 8, float("inf")], "8x8", {}])
 def test_bundle_manifest_with_a_shape_that_is_none(bundle_copy: Path, cli: Cli, shape: Any) -> None:
     edit_manifest(bundle_copy, lambda manifest: manifest["model"].update(sample_shape=shape))
-    assert refusal(cli("inspect", bundle_copy)).startswith(f"{bundle_copy}/manifest.json: not a valid manifest (")
+    assert refusal(cli("inspect", bundle_copy)).startswith(
+        f"{bundle_copy}/manifest.json: not a valid manifest ("
+    )
 
 
 def test_bundle_with_a_schedule_that_cannot_be_played(bundle_copy: Path, cli: Cli) -> None:
     edit_manifest(bundle_copy, lambda manifest: manifest["schedules"].update(mine="80>90"))
     message = refusal(cli("inspect", bundle_copy), lines=3)
-    assert "not a valid manifest (ScheduleError: schedule: level 90 is outside [0.002, 80] (column 4)" in message
+    assert (
+        "not a valid manifest (ScheduleError: schedule: level 90 is outside [0.002, 80] (column 4)" in message
+    )
 
 
 def test_bundle_that_is_not_one(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
     made = "a bundle is a folder, which bcm-edge export makes: bcm-edge export -o"
-    assert refusal(cli("inspect", tmp_path / "file")) == f"{tmp_path}/file: not a bundle (a file); {made} {tmp_path}/file.bundle"
+    assert (
+        refusal(cli("inspect", tmp_path / "file"))
+        == f"{tmp_path}/file: not a bundle (a file); {made} {tmp_path}/file.bundle"
+    )
     advice = "make one with: bcm-edge export -o"
-    assert refusal(cli("inspect", tmp_path / "no")) == f"{tmp_path}/no: not a bundle (nothing there); {advice} {tmp_path}/no"
-    assert refusal(cli("inspect", tmp_path / "empty")) == f"{tmp_path}/empty: not a bundle (a folder without manifest.json)"
+    assert (
+        refusal(cli("inspect", tmp_path / "no"))
+        == f"{tmp_path}/no: not a bundle (nothing there); {advice} {tmp_path}/no"
+    )
+    assert (
+        refusal(cli("inspect", tmp_path / "empty"))
+        == f"{tmp_path}/empty: not a bundle (a folder without manifest.json)"
+    )
 
 
 def test_network_that_gives_nan_makes_no_image(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:

@@ -19,7 +19,11 @@ from torch import Tensor
 from bcm_edge.errors import CheckpointError
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 
-DIGITS_FIELDS = {"image_size": 8, "num_head_channels": 32, "norm_groups": 8}  # what the digits' tensors do not tell
+DIGITS_FIELDS = {
+    "image_size": 8,
+    "num_head_channels": 32,
+    "norm_groups": 8,
+}  # what the digits' tensors do not tell
 
 Cli = Callable[..., Result]
 
@@ -36,7 +40,9 @@ fuzzed = settings(
 
 
 def test_official_pt_file_is_read(cli: Cli, official: Path, fields_file: Path, tmp_path: Path) -> None:
-    told = cli("export", official, "--config", fields_file, "--dry-run", "--json", "-o", tmp_path / "x.bundle")
+    told = cli(
+        "export", official, "--config", fields_file, "--dry-run", "--json", "-o", tmp_path / "x.bundle"
+    )
     assert told.exit_code == 0, told.stderr
     assert json.loads(told.stdout)["parameters"] == 759489
 
@@ -48,30 +54,46 @@ def test_official_pt_file_is_read(cli: Cli, official: Path, fields_file: Path, t
         (b"hello, world\n", "not a checkpoint (neither safetensors nor a torch file)"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG image. Give a torch state dict or safetensors"),
         (b"cposix\nsystem\n(S'touch x'\ntR.", "not a checkpoint (neither safetensors nor a torch file)"),
-        (b"PK\x03\x04 and no archive", "damaged, truncated or not a torch checkpoint (File is not a zip file)"),
+        (
+            b"PK\x03\x04 and no archive",
+            "damaged, truncated or not a torch checkpoint (File is not a zip file)",
+        ),
         (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "damaged or truncated safetensors ("),
-        (b"\x80\x02}q\x00.", "damaged, truncated or not a torch checkpoint (Invalid magic number; corrupt file?)"),
+        (
+            b"\x80\x02}q\x00.",
+            "damaged, truncated or not a torch checkpoint (Invalid magic number; corrupt file?)",
+        ),
     ],
     ids=["empty", "text", "picture", "text-pickle", "zip-head", "safetensors-head", "pickled-dict"],
 )
-def test_file_that_is_no_checkpoint(refuse_export: Callable[..., str], tmp_path: Path, content: bytes, problem: str) -> None:
+def test_file_that_is_no_checkpoint(
+    refuse_export: Callable[..., str], tmp_path: Path, content: bytes, problem: str
+) -> None:
     (tmp_path / "weights.pt").write_bytes(content)
     assert refuse_export(tmp_path / "weights.pt").startswith(f"{tmp_path}/weights.pt: {problem}")
 
 
 @pytest.mark.parametrize("content", [b"\x80", b"\x80\x02"])
-def test_bare_pickle_cut_off_at_its_head(refuse_export: Callable[..., str], tmp_path: Path, content: bytes) -> None:
+def test_bare_pickle_cut_off_at_its_head(
+    refuse_export: Callable[..., str], tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "weights.pt").write_bytes(content)
-    assert refuse_export(tmp_path / "weights.pt").startswith(f"{tmp_path}/weights.pt: damaged, truncated or not a torch checkpoint")
+    assert refuse_export(tmp_path / "weights.pt").startswith(
+        f"{tmp_path}/weights.pt: damaged, truncated or not a torch checkpoint"
+    )
 
 
 def test_checkpoint_that_is_not_there(refuse_export: Callable[..., str], tmp_path: Path) -> None:
-    assert refuse_export(tmp_path / "no.pt") == f"{tmp_path}/no.pt: cannot be read (No such file or directory)"
+    assert (
+        refuse_export(tmp_path / "no.pt") == f"{tmp_path}/no.pt: cannot be read (No such file or directory)"
+    )
 
 
 def test_checkpoint_that_is_a_folder(refuse_export: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert refuse_export(tmp_path / "empty") == f"{tmp_path}/empty: a folder without a weights file; it is empty"
+    assert (
+        refuse_export(tmp_path / "empty") == f"{tmp_path}/empty: a folder without a weights file; it is empty"
+    )
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare", "beside weights"])
@@ -79,7 +101,9 @@ def test_pickle_with_code_is_never_executed(
     refuse_export: Callable[..., str], tmp_path: Path, weights: dict[str, Tensor], form: str
 ) -> None:
     target, file = tmp_path / "executed", tmp_path / "evil.pt"
-    payload = {**weights, "payload": Payload(target)} if form == "beside weights" else {"payload": Payload(target)}
+    payload = (
+        {**weights, "payload": Payload(target)} if form == "beside weights" else {"payload": Payload(target)}
+    )
     if form == "bare":
         file.write_bytes(pickle.dumps(payload))
     else:
@@ -103,7 +127,9 @@ def test_pickle_with_code_is_refused_as_such(refuse_export: Callable[..., str], 
 
 @pytest.mark.parametrize("part", [0.001, 0.3, 0.9, 0.9999])
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])
-def test_truncated_weights(refuse_export: Callable[..., str], official: Path, tmp_path: Path, kind: str, part: float) -> None:
+def test_truncated_weights(
+    refuse_export: Callable[..., str], official: Path, tmp_path: Path, kind: str, part: float
+) -> None:
     data = {"pt": official, "safetensors": shipped_checkpoint()}[kind].read_bytes()
     file = tmp_path / f"cut.{kind}"
     file.write_bytes(data[: int(part * len(data))])
@@ -148,7 +174,10 @@ def test_bit_flip_in_our_tensors_is_found(scratch: Path, position: float, bit: i
     data[begin + int(position * (len(data) - begin))] ^= 1 << bit
     file = scratch / "flipped.safetensors"
     file.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"flipped\.safetensors: the weights are not those that were saved \(their hash differs\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"flipped\.safetensors: the weights are not those that were saved \(their hash differs\)",
+    ):
         load_checkpoint(file)
 
 
@@ -171,7 +200,10 @@ def test_bit_flip_in_our_header_is_found_or_leaves_the_weights(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(
-    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor], value: float
+    refuse_export: Callable[..., str],
+    save_pt: Callable[[Any], Path],
+    weights: dict[str, Tensor],
+    value: float,
 ) -> None:
     bad = weights["out.2.bias"].clone()
     bad[0] = value
@@ -179,19 +211,27 @@ def test_weights_that_are_not_finite_are_named(
     assert refuse_export(file) == f"{file}: NaN or infinity in 1 tensors (out.2.bias)"
 
 
-def test_missing_tensor_is_named(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]) -> None:
+def test_missing_tensor_is_named(
+    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
+) -> None:
     file = save_pt({name: tensor for name, tensor in weights.items() if name != "time_embed.0.bias"})
     assert refuse_export(file) == f"{file}: the tensors do not fit the network: 1 missing (time_embed.0.bias)"
 
 
-def test_unexpected_tensor_is_named(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]) -> None:
+def test_unexpected_tensor_is_named(
+    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
+) -> None:
     file = save_pt({**weights, "surplus.weight": torch.zeros(3)})
     assert refuse_export(file) == f"{file}: the tensors do not fit the network: 1 unexpected (surplus.weight)"
 
 
-def test_misshapen_tensor_is_named(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]) -> None:
+def test_misshapen_tensor_is_named(
+    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
+) -> None:
     file = save_pt({**weights, "time_embed.0.bias": torch.zeros(7)})
-    assert refuse_export(file).endswith("do not fit the network: 1 misshapen (time_embed.0.bias [7] instead of [128])")
+    assert refuse_export(file).endswith(
+        "do not fit the network: 1 misshapen (time_embed.0.bias [7] instead of [128])"
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,7 +243,10 @@ def test_misshapen_tensor_is_named(refuse_export: Callable[..., str], save_pt: C
             " (input_blocks.0.0.weight is not found); its keys are epoch, model; those of model are conv0.weight, conv1.weight, "
             "conv2.weight, conv3.weight, conv4.weight, conv5.weight, conv6.weight, conv7.weight, conv8.weight",
         ),
-        ({"a\n\x1b[31m": torch.zeros(1)}, r" (input_blocks.0.0.weight is not found); its keys are a\n\x1b[31m"),
+        (
+            {"a\n\x1b[31m": torch.zeros(1)},
+            r" (input_blocks.0.0.weight is not found); its keys are a\n\x1b[31m",
+        ),
         ({}, "; it holds an empty mapping"),
         ([torch.zeros(1)], ", but a value of type list"),
         (torch.zeros(1), ", but a value of type Tensor"),
@@ -211,7 +254,9 @@ def test_misshapen_tensor_is_named(refuse_export: Callable[..., str], save_pt: C
     ],
     ids=["counter", "another network", "control characters", "empty", "list", "tensor", "nothing"],
 )
-def test_torch_file_without_a_network(refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], value: Any, problem: str) -> None:
+def test_torch_file_without_a_network(
+    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], value: Any, problem: str
+) -> None:
     file = save_pt(value)
     assert refuse_export(file) == f"{file}: no state dict of a BCM in it{problem}"
 
@@ -248,13 +293,17 @@ def test_config_that_the_tensors_contradict(
     assert problem in refuse_export(official, "--config", tmp_path / "c.json")
 
 
-def test_config_that_contradicts_the_header_of_our_file(refuse_export: Callable[..., str], tmp_path: Path) -> None:
+def test_config_that_contradicts_the_header_of_our_file(
+    refuse_export: Callable[..., str], tmp_path: Path
+) -> None:
     (tmp_path / "c.json").write_text('{"num_classes": 3}')
     message = refuse_export(shipped_checkpoint(), "--config", tmp_path / "c.json")
     assert message.endswith("the tensors say num_classes = 10, the configuration says 3")
 
 
-@pytest.mark.parametrize(("field", "value"), [("image_size", 16), ("num_head_channels", 16), ("norm_groups", 4)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_size", 16), ("num_head_channels", 16), ("norm_groups", 4)]
+)
 def test_config_that_contradicts_what_only_the_header_tells(
     refuse_export: Callable[..., str], tmp_path: Path, field: str, value: int
 ) -> None:
@@ -265,27 +314,43 @@ def test_config_that_contradicts_what_only_the_header_tells(
 
 def test_config_with_a_byte_order_mark_is_read(cli: Cli, official: Path, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(DIGITS_FIELDS), encoding="utf-8-sig")
-    assert cli("export", official, "--config", tmp_path / "c.json", "--dry-run", "-o", tmp_path / "x.bundle").exit_code == 0
+    assert (
+        cli(
+            "export", official, "--config", tmp_path / "c.json", "--dry-run", "-o", tmp_path / "x.bundle"
+        ).exit_code
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [("{", "not JSON ("), ("[" * 100_000, "not JSON ("), ("[1]", "not a JSON object of configuration fields")],
+    [
+        ("{", "not JSON ("),
+        ("[" * 100_000, "not JSON ("),
+        ("[1]", "not a JSON object of configuration fields"),
+    ],
     ids=["cut", "deep", "list"],
 )
 def test_config_file_that_is_no_object(
     refuse_export: Callable[..., str], official: Path, tmp_path: Path, content: str, problem: str
 ) -> None:
     (tmp_path / "c.json").write_text(content)
-    assert refuse_export(official, "--config", tmp_path / "c.json").startswith(f"{tmp_path}/c.json: {problem}")
+    assert refuse_export(official, "--config", tmp_path / "c.json").startswith(
+        f"{tmp_path}/c.json: {problem}"
+    )
 
 
 def test_config_file_that_is_not_there(refuse_export: Callable[..., str], official: Path) -> None:
-    assert refuse_export(official, "--config", "no.json") == "no.json: cannot be read (No such file or directory)"
+    assert (
+        refuse_export(official, "--config", "no.json")
+        == "no.json: cannot be read (No such file or directory)"
+    )
 
 
 def test_preset_unknown(refuse_export: Callable[..., str], official: Path) -> None:
-    assert refuse_export(official, "--preset", "imagenet128") == "no preset 'imagenet128'; there is imagenet64"
+    assert (
+        refuse_export(official, "--preset", "imagenet128") == "no preset 'imagenet128'; there is imagenet64"
+    )
 
 
 def test_config_missing_says_what_to_pass(refuse_export: Callable[..., str], official: Path) -> None:

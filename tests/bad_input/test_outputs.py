@@ -24,7 +24,7 @@ from torch import Tensor
 
 from bcm_edge.errors import OutputError
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
-from bcm_edge.runtime.images import save_images
+from bcm_edge.runtime.pictures.writing import save_images
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,9 @@ Cli = Callable[..., Result]
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.npz", "folder"])
-def test_generate_onto_an_output_that_exists(cli: Cli, digits_bundle: Path, tmp_path: Path, name: str) -> None:
+def test_generate_onto_an_output_that_exists(
+    cli: Cli, digits_bundle: Path, tmp_path: Path, name: str
+) -> None:
     output = tmp_path / name
     if name == "folder":
         output.mkdir()
@@ -50,13 +52,20 @@ def test_generate_onto_an_output_that_exists(cli: Cli, digits_bundle: Path, tmp_
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("command", [("generate", "-n", 2, "--label", 3), ("export",), ("demo",)], ids=lambda c: c[0])
-def test_force_does_not_replace_a_folder_of_the_users_own(cli: Cli, digits_bundle: Path, tmp_path: Path, command: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize(
+    "command", [("generate", "-n", 2, "--label", 3), ("export",), ("demo",)], ids=lambda c: c[0]
+)
+def test_force_does_not_replace_a_folder_of_the_users_own(
+    cli: Cli, digits_bundle: Path, tmp_path: Path, command: tuple[Any, ...]
+) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "000000.png").write_text("mine")
     bundle = (digits_bundle,) if command[0] == "generate" else ()
     message = refusal(cli(command[0], *bundle, *command[1:], "-o", tmp_path / "photos", "--force"))
-    assert message == f"{tmp_path}/photos is a folder with other files in it, which --force does not replace; choose another name"
+    assert (
+        message
+        == f"{tmp_path}/photos is a folder with other files in it, which --force does not replace; choose another name"
+    )
     assert (tmp_path / "photos" / "000000.png").read_text() == "mine"
 
 
@@ -74,7 +83,9 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["invert", "reconstruct"])
-def test_invert_and_reconstruct_onto_an_output_that_exists(cli: Cli, digits_bundle: Path, tmp_path: Path, command: str) -> None:
+def test_invert_and_reconstruct_onto_an_output_that_exists(
+    cli: Cli, digits_bundle: Path, tmp_path: Path, command: str
+) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
     (tmp_path / "out.npz").write_text("mine")
     arguments = (command, digits_bundle, tmp_path / "in.png", "--label", 3, "-o", tmp_path / "out.npz")
@@ -94,15 +105,24 @@ def test_export_onto_a_bundle_that_exists(cli: Cli, bundle_copy: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("demo",), ("train", "--data", "digits")], ids=["demo", "train"])
-def test_demo_and_train_onto_an_output_that_exists(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_demo_and_train_onto_an_output_that_exists(
+    cli: Cli, tmp_path: Path, command: tuple[str, ...]
+) -> None:
     (tmp_path / "out").write_text("mine")
-    assert refusal(cli(*command, "-o", tmp_path / "out")) == f"{tmp_path}/out exists already; --force replaces it"
+    assert (
+        refusal(cli(*command, "-o", tmp_path / "out"))
+        == f"{tmp_path}/out exists already; --force replaces it"
+    )
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_output_below_a_file(refuse_generate: Callable[..., str], cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+def test_output_below_a_file(
+    refuse_generate: Callable[..., str], cli: Cli, digits_bundle: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("mine")
-    ended = cli("generate", digits_bundle, "--backend", "null", "--label", 3, "-o", tmp_path / "file" / "a.png")
+    ended = cli(
+        "generate", digits_bundle, "--backend", "null", "--label", 3, "-o", tmp_path / "file" / "a.png"
+    )
     assert refusal(ended).startswith(f"{tmp_path}/file/a.png: cannot be written (")
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -130,12 +150,16 @@ def no_room() -> None:
 
 def on_a_full_disk(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
-    return subprocess.run(command, preexec_fn=no_room, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, preexec_fn=no_room, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def contents(folder: Path) -> dict[str, str]:
     return {
-        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.rglob("*")) if file.is_file()
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
     }
 
 
@@ -149,7 +173,9 @@ def test_export_on_a_full_disk_leaves_the_old_bundle(bundle_copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.npz", "out.bmp"])
-def test_generate_on_a_full_disk_leaves_the_old_file(digits_bundle: Path, cache: Path, cli: Cli, tmp_path: Path, name: str) -> None:
+def test_generate_on_a_full_disk_leaves_the_old_file(
+    digits_bundle: Path, cache: Path, cli: Cli, tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).write_text("mine")
     arguments = ("-n", 300, "--backend", "null", "--label", 3, "-o", tmp_path / name)
     ended = on_a_full_disk("generate", digits_bundle, *arguments, "--force")
@@ -185,7 +211,10 @@ def test_kill_in_the_middle_of_an_export(digits_bundle: Path, tmp_path: Path, cl
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
-        while not (partials := list(tmp_path.glob(".digits.bundle.partial-*/forward.onnx"))) and time.monotonic() < deadline:
+        while (
+            not (partials := list(tmp_path.glob(".digits.bundle.partial-*/forward.onnx")))
+            and time.monotonic() < deadline
+        ):
             assert running.poll() is None, "the export ended before it could be killed"
             time.sleep(0.002)
     finally:
@@ -200,7 +229,9 @@ def test_kill_in_the_middle_of_an_export(digits_bundle: Path, tmp_path: Path, cl
 
 
 def test_export_after_a_kill_works(tmp_path: Path, cli: Cli) -> None:
-    leftover = tmp_path / f".digits.bundle.partial-{platform.node()}-{os.getpid()}"  # of a killed process that had our number
+    leftover = (
+        tmp_path / f".digits.bundle.partial-{platform.node()}-{os.getpid()}"
+    )  # of a killed process that had our number
     leftover.mkdir()
     (leftover / "weights.bin").write_text("half")
     ended = cli("export", "-o", tmp_path / "digits.bundle", "--no-verify")

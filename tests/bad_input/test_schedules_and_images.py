@@ -56,10 +56,24 @@ def test_schedule_that_starts_from_an_image_cannot_generate(refuse_generate: Cal
     assert message == "schedule '+0.07 0.07>1>80' starts from an image, so it cannot generate"
 
 
-def test_schedule_that_does_not_end_in_noise_cannot_invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+def test_schedule_that_does_not_end_in_noise_cannot_invert(
+    cli: Cli, digits_bundle: Path, tmp_path: Path
+) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
-    ended = cli("invert", digits_bundle, tmp_path / "in.png", "--label", 3, "--schedule", "+0.07 0.07>15", "-o", tmp_path / "z.npz")
-    assert refusal(ended).startswith("schedule '+0.07 0.07>15' does not invert: an inversion adds noise to an image and ends at 80")
+    ended = cli(
+        "invert",
+        digits_bundle,
+        tmp_path / "in.png",
+        "--label",
+        3,
+        "--schedule",
+        "+0.07 0.07>15",
+        "-o",
+        tmp_path / "z.npz",
+    )
+    assert refusal(ended).startswith(
+        "schedule '+0.07 0.07>15' does not invert: an inversion adds noise to an image and ends at 80"
+    )
     assert not (tmp_path / "z.npz").exists()
 
 
@@ -74,12 +88,17 @@ def test_schedule_that_does_not_end_in_noise_cannot_invert(cli: Cli, digits_bund
         ("1.5", "'1.5' is not a label: this model has no class names; give a number from 0 to 9"),
     ],
 )
-def test_label_that_the_model_does_not_have(refuse_generate: Callable[..., str], label: str, problem: str) -> None:
+def test_label_that_the_model_does_not_have(
+    refuse_generate: Callable[..., str], label: str, problem: str
+) -> None:
     assert refuse_generate("-n", 2, "--label", label) == problem
 
 
 def test_label_missing(refuse_generate: Callable[..., str]) -> None:
-    assert refuse_generate() == "this model is class-conditional: give labels from 0 to 9 (--label on the command line)"
+    assert (
+        refuse_generate()
+        == "this model is class-conditional: give labels from 0 to 9 (--label on the command line)"
+    )
 
 
 @pytest.mark.parametrize("label", ["0", "all"])
@@ -111,7 +130,19 @@ def test_backend_unknown(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def refuse_invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Callable[..., str]:
     def run(*images: Path) -> str:
-        message = refusal(cli("invert", digits_bundle, *images, "--backend", "null", "--label", 3, "-o", tmp_path / "refused.npz"))
+        message = refusal(
+            cli(
+                "invert",
+                digits_bundle,
+                *images,
+                "--backend",
+                "null",
+                "--label",
+                3,
+                "-o",
+                tmp_path / "refused.npz",
+            )
+        )
         assert [file.name for file in tmp_path.iterdir() if "refused" in file.name] == []
         return message
 
@@ -141,24 +172,39 @@ def test_one_bad_image_among_good_ones_is_named(refuse_invert: Callable[..., str
 
 
 def test_image_that_is_not_there(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
-    assert refuse_invert(tmp_path / "no.npz") == f"{tmp_path}/no.npz: cannot be read (No such file or directory)"
-    assert refuse_invert(tmp_path / "no.png") == f"{tmp_path}/no.png: cannot be read (No such file or directory)"
+    assert (
+        refuse_invert(tmp_path / "no.npz") == f"{tmp_path}/no.npz: cannot be read (No such file or directory)"
+    )
+    assert (
+        refuse_invert(tmp_path / "no.png") == f"{tmp_path}/no.png: cannot be read (No such file or directory)"
+    )
 
 
 def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "notes.txt").write_text("x")
-    assert refuse_invert(folder).startswith(f"{folder}: no images in this folder (looked for .png, .apng, .jpg, ")
+    assert refuse_invert(folder).startswith(
+        f"{folder}: no images in this folder (looked for .png, .apng, .jpg, "
+    )
 
 
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
         ({"pictures": np.zeros((1, 1, 8, 8), np.float32)}, "has no array `images` (it has pictures)"),
-        ({"images": np.zeros((2, 3, 8, 8), np.float32)}, "images has shape [2, 3, 8, 8], expected [N, 1, 8, 8]"),
-        ({"images": np.zeros((0, 1, 8, 8), np.float32)}, "images has shape [0, 1, 8, 8]; expected N pictures"),
-        ({"images": np.full((1, 1, 8, 8), np.nan, np.float32)}, "images must be finite floats, not float32 with NaN or infinity"),
+        (
+            {"images": np.zeros((2, 3, 8, 8), np.float32)},
+            "images has shape [2, 3, 8, 8], expected [N, 1, 8, 8]",
+        ),
+        (
+            {"images": np.zeros((0, 1, 8, 8), np.float32)},
+            "images has shape [0, 1, 8, 8]; expected N pictures",
+        ),
+        (
+            {"images": np.full((1, 1, 8, 8), np.nan, np.float32)},
+            "images must be finite floats, not float32 with NaN or infinity",
+        ),
         (
             {"images": np.full((1, 1, 8, 8), 255, np.float32)},
             "images must lie in [-1, 1]; these go from 255 to 255; convert pixels from 0 to 255 with images / 127.5 - 1",
@@ -179,14 +225,18 @@ def test_npz_whose_images_do_not_fit(
 
 def test_npz_with_code_is_never_executed(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", images=np.array([Payload(tmp_path / "executed")], dtype=object))
-    assert refuse_invert(tmp_path / "in.npz").startswith(f"{tmp_path}/in.npz: not a readable npz file of arrays (")
+    assert refuse_invert(tmp_path / "in.npz").startswith(
+        f"{tmp_path}/in.npz: not a readable npz file of arrays ("
+    )
     assert not (tmp_path / "executed").exists()
 
 
 def test_npy_file_named_npz(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
     with (tmp_path / "in.npz").open("wb") as file:
         np.save(file, np.zeros((1, 1, 8, 8), np.float32))
-    assert refuse_invert(tmp_path / "in.npz").startswith(f"{tmp_path}/in.npz: not a readable npz file of arrays (")
+    assert refuse_invert(tmp_path / "in.npz").startswith(
+        f"{tmp_path}/in.npz: not a readable npz file of arrays ("
+    )
 
 
 @pytest.mark.slow
@@ -213,11 +263,16 @@ def test_npz_damaged_anywhere_is_refused_or_harmless(cli: Cli, digits_bundle: Pa
         (np.zeros((1, 3, 8, 8), np.float32), "latents have shape [1, 3, 8, 8], the model takes [N, 1, 8, 8]"),
         (np.float32(1), "latents have shape [1], the model takes [N, 1, 8, 8]"),
         (np.zeros((1, 1, 8, 8), np.int64), "latents must be finite floats, not int64"),
-        (np.full((1, 1, 8, 8), np.inf, np.float32), "latents must be finite floats, not float32 with NaN or infinity"),
+        (
+            np.full((1, 1, 8, 8), np.inf, np.float32),
+            "latents must be finite floats, not float32 with NaN or infinity",
+        ),
     ],
     ids=["shape", "number", "kind", "infinity"],
 )
-def test_latents_that_do_not_fit(refuse_generate: Callable[..., str], tmp_path: Path, latents: np.ndarray, problem: str) -> None:
+def test_latents_that_do_not_fit(
+    refuse_generate: Callable[..., str], tmp_path: Path, latents: np.ndarray, problem: str
+) -> None:
     np.savez(tmp_path / "z.npz", latents=latents)
     assert refuse_generate("--label", 3, "--latents", tmp_path / "z.npz") == problem
 

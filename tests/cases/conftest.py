@@ -49,7 +49,9 @@ def refuse_checkpoint(cli: Callable[..., Result], tmp_path: Path) -> Callable[[P
 
 
 @pytest.fixture
-def generate(cli: Callable[..., Result], digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def generate(
+    cli: Callable[..., Result], digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
     """Run `generate` in the test's folder, on the backend that computes nothing."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: cli("generate", digits_bundle, "--backend", "null", "--label", 3, *arguments)

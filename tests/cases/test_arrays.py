@@ -18,9 +18,9 @@ import bcm_edge
 from bcm_edge import BcmError
 from bcm_edge.errors import ImageError
 from bcm_edge.jobs.dataset import find, read
-from bcm_edge.runtime.arrays import array_shapes
-from bcm_edge.runtime.images import images_from_array, read_images
-from bcm_edge.runtime.triton.answers import TASKS
+from bcm_edge.runtime.pictures.images import images_from_array, read_images
+from bcm_edge.runtime.storage.arrays import array_shapes
+from bcm_edge.serving.answers import TASKS
 
 SHAPE = (1, 8, 8)
 UNCLEAR = "images have no value below 0, so they seem to lie in [0, 1] instead of [-1, 1]; convert them with images * 2 - 1, or"
@@ -104,7 +104,10 @@ def test_a_server_judges_every_request_by_itself(digits_bundle: Path, task: str)
         "seed": np.array([1], np.uint64),
         "label": np.array([3]),
     }
-    names = {"interpolate": ("image", "image_b", "seed", "label"), "inpaint": ("image", "mask", "seed", "label")}
+    names = {
+        "interpolate": ("image", "image_b", "seed", "label"),
+        "inpaint": ("image", "mask", "seed", "label"),
+    }
     unclear = {name: values[name] for name in names.get(task, ("image", "seed", "label"))}
     clear = {**unclear, **{name: unclear[name] * 2 - 1 for name in ("image", "image_b") if name in unclear}}
     declared = {**unclear, "value_range": np.array(["0,1"], object)}
@@ -167,7 +170,16 @@ def test_load_refuses_other_ranges_at_once(digits_bundle: Path, value_range: Any
 def test_states_at_the_highest_level_are_not_latents(cli: Cli, digits_bundle: Path, tmp_path: Path):
     states = 80 * np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32)
     np.savez(tmp_path / "states.npz", latents=states)
-    ended = cli("generate", digits_bundle, "--latents", tmp_path / "states.npz", "--label", 3, "-o", tmp_path / "x.png")
+    ended = cli(
+        "generate",
+        digits_bundle,
+        "--latents",
+        tmp_path / "states.npz",
+        "--label",
+        3,
+        "-o",
+        tmp_path / "x.png",
+    )
     assert "unit variance is expected" in refusal(ended) and "latents / 80" in refusal(ended)
 
 
@@ -177,7 +189,10 @@ def test_labels_and_seeds_of_a_latents_file_are_one_each(cli: Cli, digits_bundle
         np.savez(tmp_path / "x.npz", latents=latents, **{name: np.arange(3)})  # pyright: ignore[reportArgumentType]
         ended = cli("generate", digits_bundle, "--latents", tmp_path / "x.npz", "-o", tmp_path / "x.png")
         assert refusal(ended) == f"{tmp_path}/x.npz: {name} has shape [3], but there are 2 latents"
-    with bcm_edge.load(digits_bundle) as bcm, pytest.raises(BcmError, match="n is 3, but there are 2 latents"):
+    with (
+        bcm_edge.load(digits_bundle) as bcm,
+        pytest.raises(BcmError, match="n is 3, but there are 2 latents"),
+    ):
         bcm.generate(3, latents=latents, labels=0)
 
 
@@ -188,7 +203,10 @@ def test_generate_takes_the_seeds_of_a_latents_file(cli: Cli, digits_bundle: Pat
     options = ("--latents", tmp_path / "latents.npz", "--label", 3, "--schedule", "80>2 +2 2>0.002")
     images = {}
     for name, more in (("stored", ()), ("seed 70", ("--seed", 70)), ("seed 0", ("--seed", 0))):
-        assert cli("generate", digits_bundle, *options, *more, "-o", tmp_path / "out.npz", "--force").exit_code == 0
+        assert (
+            cli("generate", digits_bundle, *options, *more, "-o", tmp_path / "out.npz", "--force").exit_code
+            == 0
+        )
         arrays = np.load(tmp_path / "out.npz")
         images[name] = arrays["images"]
         assert arrays["seeds"].tolist() == {"stored": [70, 90], "seed 70": [70, 71], "seed 0": [0, 1]}[name]
@@ -223,23 +241,31 @@ def test_a_header_that_promises_more_than_the_file_holds(invert: Callable[..., R
         (b"hello", "images.npy: not an npy array"),
         (b"", "images.npy: not an npy array"),
         (b"\x93NUMPY\x01\x00\x05\x00hello", "images.npy: "),
-        (npy_header("(1, 1, 8, 8)", "|O"), "holds Python objects, which are not read because they can run code"),
+        (
+            npy_header("(1, 1, 8, 8)", "|O"),
+            "holds Python objects, which are not read because they can run code",
+        ),
         (npy_header("(-1, 8)") + bytes(64), "images.npy: its header has the shape (-1, 8)"),
         (npy_header("(-2, 1, 8, -8)") + bytes(512), "images.npy: its header has the shape (-2, 1, 8, -8)"),
         (npy_header("(2, 1, 8, 8)") + bytes(256), "promises 128 values of 4 bytes, and 256 bytes follow"),
     ],
 )
-def test_members_that_are_no_arrays(invert: Callable[..., Result], tmp_path: Path, member: bytes, problem: str):
+def test_members_that_are_no_arrays(
+    invert: Callable[..., Result], tmp_path: Path, member: bytes, problem: str
+):
     with zipfile.ZipFile(tmp_path / "words.npz", "w") as archive:
         archive.writestr("images.npy", member)
     message = refusal(invert(tmp_path / "words.npz", "--label", 3))
-    assert message.startswith(f"{tmp_path}/words.npz: not a readable npz file of arrays (") and problem in message
+    assert (
+        message.startswith(f"{tmp_path}/words.npz: not a readable npz file of arrays (")
+        and problem in message
+    )
 
 
 def test_an_archive_that_unpacks_to_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Zeros compress a thousandfold: what counts is the size that the header promises."""
     np.savez_compressed(tmp_path / "zeros.npz", images=np.zeros((2000, *SHAPE), np.float32))
-    monkeypatch.setattr("bcm_edge.runtime.resources.available_memory", lambda: 10**5)
+    monkeypatch.setattr("bcm_edge.runtime.machine.resources.available_memory", lambda: 10**5)
     with pytest.raises(BcmError, match=r"would take 0.512 MB of memory, and 0.1 MB are available"):
         array_shapes(tmp_path / "zeros.npz", "images")
 
@@ -260,8 +286,19 @@ def test_an_array_without_a_name_is_the_images(invert: Callable[..., Result], tm
 
 
 def test_latents_and_masks_may_be_npy_files(cli: Cli, digits_bundle: Path, tmp_path: Path):
-    np.save(tmp_path / "latents.npy", np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32))
-    ended = cli("generate", digits_bundle, "--latents", tmp_path / "latents.npy", "--label", 3, "-o", tmp_path / "OUT.NPZ")
+    np.save(
+        tmp_path / "latents.npy", np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32)
+    )
+    ended = cli(
+        "generate",
+        digits_bundle,
+        "--latents",
+        tmp_path / "latents.npy",
+        "--label",
+        3,
+        "-o",
+        tmp_path / "OUT.NPZ",
+    )
     assert ended.exit_code == 0
     np.save(tmp_path / "mask.npy", np.eye(8))
     options = ("--mask", tmp_path / "mask.npy", "--label", 3, "-o", tmp_path / "filled.npz", "--json")
@@ -272,7 +309,9 @@ def test_latents_and_masks_may_be_npy_files(cli: Cli, digits_bundle: Path, tmp_p
 def test_bytes_before_an_archive(invert: Callable[..., Result], unit_npz: Path):
     """zipfile finds the archive from its end, numpy does not, and would say that pickle can be allowed."""
     unit_npz.write_bytes(b"junk" + unit_npz.read_bytes())
-    assert refusal(invert(unit_npz, "--label", 3)).endswith("not a readable npz file of arrays (it is not a zip archive)")
+    assert refusal(invert(unit_npz, "--label", 3)).endswith(
+        "not a readable npz file of arrays (it is not a zip archive)"
+    )
 
 
 @pytest.mark.parametrize("masks", [np.full((8, 8), np.nan), np.full((8, 8), "x"), np.eye(8) * 1j])
@@ -280,7 +319,9 @@ def test_masks_that_are_not_numbers(cli: Cli, digits_bundle: Path, tmp_path: Pat
     np.savez(tmp_path / "m.npz", masks=masks)
     np.savez(tmp_path / "x.npz", images=unit_images(1) * 2 - 1)
     options = ("--mask", tmp_path / "m.npz", "--label", 3, "-o", tmp_path / "out.npz")
-    assert "masks must be booleans or finite numbers" in refusal(cli("inpaint", digits_bundle, tmp_path / "x.npz", *options))
+    assert "masks must be booleans or finite numbers" in refusal(
+        cli("inpaint", digits_bundle, tmp_path / "x.npz", *options)
+    )
 
 
 def test_an_npz_beside_other_inputs_is_refused(invert: Callable[..., Result], unit_npz: Path):

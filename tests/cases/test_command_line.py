@@ -45,8 +45,25 @@ def patched(digits_bundle: Path, tmp_path: Path) -> Process:
             f"def save_images(*_, **__): {instead}\n"
             "images.save_images = save_images; sys.argv[0] = 'bcm-edge'; main()"
         )
-        words = ["generate", str(digits_bundle), "--backend", "null", "--label", "3", "-o", "out.png", *arguments]
-        return subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        words = [
+            "generate",
+            str(digits_bundle),
+            "--backend",
+            "null",
+            "--label",
+            "3",
+            "-o",
+            "out.png",
+            *arguments,
+        ]
+        return subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     return run
 
@@ -62,12 +79,18 @@ def patched(digits_bundle: Path, tmp_path: Path) -> Process:
         (("-o", "-"), "OutputError", "-: results are not written to standard output"),
         (("-o", "out.png", "--schedule", "80>x"), "ScheduleError", "schedule: "),
         (("-o", "out.png", "--lable", "3"), "NoSuchOption", "No such option"),
-        (("-o", "out.png", "-n", "many"), "BadParameter", "Invalid value for '-n' / '--number': 'many' is not a valid integer"),
+        (
+            ("-o", "out.png", "-n", "many"),
+            "BadParameter",
+            "Invalid value for '-n' / '--number': 'many' is not a valid integer",
+        ),
         ((), "MissingParameter", "Missing option '-o' / '--output'"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_error_with_json_is_one_object_on_stdout(generate: Cli, arguments: tuple[str, ...], kind: str, message: str) -> None:
+def test_error_with_json_is_one_object_on_stdout(
+    generate: Cli, arguments: tuple[str, ...], kind: str, message: str
+) -> None:
     ended = generate(*arguments, "--json")
     assert ended.exit_code == 2
     (key, error), *others = json.loads(ended.stdout).items()
@@ -89,7 +112,9 @@ def test_error_without_json_prints_nothing_on_stdout(generate: Cli) -> None:
     assert generate("-o", "out.png", "--", "--json").stdout == ""  # no option, but a bundle too many
 
 
-def test_failure_after_the_result_adds_no_second_object(generate: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_after_the_result_adds_no_second_object(
+    generate: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     printed = Run.report
 
     def report(*arguments: Any) -> None:
@@ -124,7 +149,11 @@ def test_bug_says_that_it_is_one(patched: Process, tmp_path: Path, as_json: bool
     ("instead", "exit_code", "line"),
     [
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted"),
-        ("raise MemoryError", 2, "error: not enough memory; give fewer images at a time, or a smaller --batch"),
+        (
+            "raise MemoryError",
+            2,
+            "error: not enough memory; give fewer images at a time, or a smaller --batch",
+        ),
         ("open('/nowhere/file')", 2, "error: /nowhere/file: No such file or directory"),
     ],
     ids=["Ctrl-C", "memory", "file"],
@@ -135,7 +164,9 @@ def test_what_ends_a_command_is_one_line(patched: Process, instead: str, exit_co
     assert ended.stderr == f"{line}\n"
 
 
-@pytest.mark.parametrize("said", ["[enforce fail at alloc_cpu.cpp:117] can't allocate memory: 8 bytes", "std::bad_alloc"])
+@pytest.mark.parametrize(
+    "said", ["[enforce fail at alloc_cpu.cpp:117] can't allocate memory: 8 bytes", "std::bad_alloc"]
+)
 def test_library_without_memory_is_no_bug(said: str) -> None:
     message, exit_code = explained(RuntimeError(f"{said}\nframe #0"))
     assert message == f"not enough memory ({said}); give fewer images at a time, or a smaller --batch"
@@ -148,14 +179,21 @@ def test_control_characters_of_a_name_are_escaped(cli: Cli) -> None:
 
 def test_interrupt_with_json(patched: Process) -> None:
     ended = patched("os.kill(os.getpid(), signal.SIGINT)", "--json")
-    assert json.loads(ended.stdout)["error"] == {"kind": "KeyboardInterrupt", "message": "interrupted", "exit_code": 130}
+    assert json.loads(ended.stdout)["error"] == {
+        "kind": "KeyboardInterrupt",
+        "message": "interrupted",
+        "exit_code": 130,
+    }
     assert ended.returncode == 128 + signal.SIGINT
 
 
 # Typing errors
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("generat", "generate"), ("inveret", "invert"), ("purfy", "purify"), ("trian", "train")])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("generat", "generate"), ("inveret", "invert"), ("purfy", "purify"), ("trian", "train")],
+)
 def test_misspelt_command(cli: Cli, typed: str, meant: str) -> None:
     ended = cli(typed, "digits.bundle")
     assert (ended.exit_code, ended.stdout) == (2, "")
@@ -178,14 +216,18 @@ def test_no_command_shows_the_help(cli: Cli) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_path_expands_the_home_folder(name: str) -> None:
     for parameter in parameters(name):
-        assert not isinstance(parameter.type, click.Path) or isinstance(parameter.type, UserPath), parameter.name
+        assert not isinstance(parameter.type, click.Path) or isinstance(parameter.type, UserPath), (
+            parameter.name
+        )
         if parameter.name in ("data", "dataset", "test"):
             assert isinstance(parameter.type, UserPath)
         if parameter.name in ("output", "picture"):
             assert isinstance(parameter.type, OutputPath)
 
 
-def test_home_folder_behind_an_equals_sign(generate: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder_behind_an_equals_sign(
+    generate: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     ended = generate("--output=~/sub/out.png")
     assert (ended.exit_code, ended.stdout) == (0, f"{tmp_path}/home/sub/out.png\n")
@@ -194,13 +236,17 @@ def test_home_folder_behind_an_equals_sign(generate: Cli, tmp_path: Path, monkey
 
 def test_home_folder_of_nobody(generate: Cli, tmp_path: Path) -> None:
     message = refusal(generate("--output=~nobody-of-that-name/out.png"))
-    assert message.startswith("~nobody-of-that-name/out.png: there is no user 'nobody-of-that-name'; write ./~nobody")
+    assert message.startswith(
+        "~nobody-of-that-name/out.png: there is no user 'nobody-of-that-name'; write ./~nobody"
+    )
     (tmp_path / "~backup.npz").write_bytes(b"PK")  # as a shell's *.npz gives it
     assert refusal(generate("--latents", "~backup.npz", "-o", "out.png")).startswith("~backup.npz: ")
     assert generate("-o", "./~x.png").exit_code == 0 and (tmp_path / "~x.png").is_file()
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if any(p.name == "output" for p in parameters(name))])
+@pytest.mark.parametrize(
+    "name", [name for name in COMMANDS if any(p.name == "output" for p in parameters(name))]
+)
 @pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1"])
 def test_results_are_not_written_to_standard_output(cli: Cli, name: str, output: str) -> None:
     expected = f"{output}: results are not written to standard output; give a name (./- for a file named -)"
@@ -225,15 +271,22 @@ def test_name_of_a_folder_for_a_file(generate: Cli, cli: Cli, tmp_path: Path) ->
     assert (tmp_path / "pictures" / "images.csv").is_file()
 
 
-def test_output_that_is_the_input_is_read_before_it_is_replaced(generate: Cli, cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+def test_output_that_is_the_input_is_read_before_it_is_replaced(
+    generate: Cli, cli: Cli, digits_bundle: Path, tmp_path: Path
+) -> None:
     assert generate("-n", 2, "-o", "x.npz").exit_code == 0
-    assert refusal(cli("invert", digits_bundle, "x.npz", "-o", "x.npz")) == "x.npz exists already; --force replaces it"
+    assert (
+        refusal(cli("invert", digits_bundle, "x.npz", "-o", "x.npz"))
+        == "x.npz exists already; --force replaces it"
+    )
     assert cli("invert", digits_bundle, "x.npz", "-o", "x.npz", "--force").exit_code == 0
     with np.load(tmp_path / "x.npz") as arrays:
         assert arrays["latents"].shape == (2, 1, 8, 8)
 
 
-def test_output_does_not_replace_what_it_is_made_from(generate: Cli, bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
+def test_output_does_not_replace_what_it_is_made_from(
+    generate: Cli, bundle_copy: Path, cli: Cli, tmp_path: Path
+) -> None:
     assert generate("-n", 2, "-o", "x.npz").exit_code == 0
     golden = bundle_copy / "golden.npz"
     expected = f"{golden} is a file of the bundle; choose another name"
@@ -257,5 +310,7 @@ def test_paths_that_are_not_utf_8_where_a_library_needs_that(cli: Cli, tmp_path:
     pytest.importorskip("torch")
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.mkdir()
-    assert "the path is not UTF-8; rename the file, or its folder" in refusal(cli("export", "-o", folder / "x.bundle"))
+    assert "the path is not UTF-8; rename the file, or its folder" in refusal(
+        cli("export", "-o", folder / "x.bundle")
+    )
     assert list(folder.iterdir()) == []

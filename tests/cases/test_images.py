@@ -17,9 +17,10 @@ from refusals import refusal
 
 from bcm_edge import BcmError
 from bcm_edge.jobs.dataset import find
-from bcm_edge.runtime.images import ImageSet, read_images, save_images
-from bcm_edge.runtime.masks import read_holes
-from bcm_edge.runtime.pictures import ignored_by_systems
+from bcm_edge.runtime.pictures.formats import ignored_by_systems
+from bcm_edge.runtime.pictures.images import ImageSet, read_images
+from bcm_edge.runtime.pictures.masks import read_holes
+from bcm_edge.runtime.pictures.writing import save_images
 
 COLOUR = (3, 16, 16)
 
@@ -137,7 +138,9 @@ def write_tiff(file: Path, data: bytes, bits: int, photometric: int = 1, sample_
     """8×8 pixels of one channel; photometric 0: white is zero; sample_format 2: signed."""
     entries = [(256, 8), (257, 8), (258, bits), (259, 1), (262, photometric), (273, 134), (277, 1), (278, 8)]
     entries += [(279, len(data)), (339, sample_format)]
-    table = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in entries)
+    table = b"".join(
+        struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in entries
+    )
     head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4)
     assert len(head) == 134
     file.write_bytes(head + data)
@@ -152,7 +155,9 @@ def test_tiff_of_other_depths_and_directions(tmp_path: Path):
     levels = np.arange(64)
     write_tiff(tmp_path / "12.tif", packed_12_bits(levels * 65), 12)
     write_tiff(tmp_path / "16.tif", (levels * 1040).astype("<u2").tobytes(), 16)
-    write_tiff(tmp_path / "white_is_zero.tif", (65535 - levels * 1040).astype("<u2").tobytes(), 16, photometric=0)
+    write_tiff(
+        tmp_path / "white_is_zero.tif", (65535 - levels * 1040).astype("<u2").tobytes(), 16, photometric=0
+    )
     for name in ("12.tif", "16.tif", "white_is_zero.tif"):
         images = read_images([tmp_path / name], (1, 8, 8)).images.ravel()
         np.testing.assert_allclose(images, levels * 65 / 4095 * 2 - 1, atol=0.005)
@@ -169,9 +174,17 @@ def test_a_deep_pgm_is_scaled_by_its_own_maximum(tmp_path: Path):
 def test_the_modes_of_printers_and_cameras_are_converted(tmp_path: Path):
     picture = colour(tmp_path, "rgb.png")
     picture.convert("CMYK").save(tmp_path / "cmyk.tif")
-    picture.convert("YCbCr").save(tmp_path / "ycc.jpg", quality=100, subsampling=0)  # as TIFF, Pillow before 13 cannot read it
+    picture.convert("YCbCr").save(
+        tmp_path / "ycc.jpg", quality=100, subsampling=0
+    )  # as TIFF, Pillow before 13 cannot read it
     for name in ("cmyk.tif", "ycc.jpg"):
-        assert np.abs(read_images([tmp_path / name], COLOUR).images - read_images([tmp_path / "rgb.png"], COLOUR).images).max() < 0.1
+        assert (
+            np.abs(
+                read_images([tmp_path / name], COLOUR).images
+                - read_images([tmp_path / "rgb.png"], COLOUR).images
+            ).max()
+            < 0.1
+        )
 
 
 # ---- files that are damaged
@@ -196,7 +209,9 @@ def damaged(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["avif", "ppm", "pfm", "tiff", "gif", "qoi", "eps"])
 def test_damaged_pictures_are_refused_in_a_line(invert: Callable[..., Result], tmp_path: Path, kind: str):
     (tmp_path / "broken.png").write_bytes(damaged(kind))
-    assert refusal(invert(tmp_path / "broken.png")).startswith(f"{tmp_path}/broken.png: not a readable image (")
+    assert refusal(invert(tmp_path / "broken.png")).startswith(
+        f"{tmp_path}/broken.png: not a readable image ("
+    )
     assert not (tmp_path / "out.npz").exists()
 
 
@@ -205,7 +220,9 @@ def test_a_picture_cut_anywhere_is_read_or_refused(tmp_path: Path, format_: str)
     if format_ == "AVIF" and format_ not in registered():
         pytest.skip("this build of Pillow has no AVIF")
     whole = tmp_path / "whole"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(whole, format=format_)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
+        whole, format=format_
+    )
     data = whole.read_bytes()
     for length in range(0, len(data), max(1, len(data) // 60)):
         (tmp_path / "cut.png").write_bytes(data[:length])
@@ -232,7 +249,10 @@ def test_what_is_not_a_file_is_refused_without_waiting(invert: Callable[..., Res
     os.mkfifo(tmp_path / "pipe.png")
     os.mkfifo(tmp_path / "pipe.npz")
     for name in ("pipe.png", "pipe.npz"):
-        assert refusal(invert(tmp_path / name)) == f"{tmp_path}/{name}: is a pipe, a device or a socket; give a file"
+        assert (
+            refusal(invert(tmp_path / name))
+            == f"{tmp_path}/{name}: is a pipe, a device or a socket; give a file"
+        )
     with pytest.raises(BcmError, match="is a pipe, a device or a socket"):
         find(str(tmp_path / "pipe.npz"), "invert", (1, 8, 8))
     (tmp_path / "folder").mkdir()
@@ -251,7 +271,10 @@ def test_names_that_no_file_system_takes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "advice"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer in place of the image; .* git lfs pull"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "a Git LFS pointer in place of the image; .* git lfs pull",
+        ),
         (b"", r"not a readable image \(it is empty\)"),
         (b"\n<!DOCTYPE html><html>login", "an HTML page in place of the image; download the image again"),
         (b"some text", "its content is not of a format that can be read"),
@@ -307,7 +330,9 @@ def test_a_mask_that_is_transparent_everywhere_has_no_hole(tmp_path: Path):
 # ---- outputs
 
 
-@pytest.mark.parametrize(("name", "note"), [("out.jpg", "JPEG changes pixels a little"), ("out.jpeg", "JPEG"), ("out.png", "")])
+@pytest.mark.parametrize(
+    ("name", "note"), [("out.jpg", "JPEG changes pixels a little"), ("out.jpeg", "JPEG"), ("out.png", "")]
+)
 def test_lossy_outputs_are_announced(cli: Cli, digits_bundle: Path, tmp_path: Path, name: str, note: str):
     ended = cli("generate", digits_bundle, "--label", "3", "-o", tmp_path / name)
     assert ended.exit_code == 0

@@ -23,9 +23,9 @@ from bcm_edge import BcmError
 from bcm_edge.errors import CheckpointError, LabelError
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from bcm_edge.model.weights_files import METADATA_KEY
-from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.classes import class_names, in_order, label_of, labels_of
 from bcm_edge.runtime.pipeline import BCM
+from bcm_edge.runtime.storage.bundle import open_bundle
 from bcm_edge.runtime.wording import listed
 from bcm_edge.ui.answers import Answers
 
@@ -96,7 +96,13 @@ def test_numbers_are_counted_by_value_and_other_names_by_letters():
 
 
 def test_a_word_is_a_name_first_and_a_number_otherwise():
-    assert [label_of(word, 4, ANIMALS) for word in ("dog", " dog ", "2", "3", "tench, Tinca tinca")] == [1, 1, 2, 2, 3]
+    assert [label_of(word, 4, ANIMALS) for word in ("dog", " dog ", "2", "3", "tench, Tinca tinca")] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
     assert labels_of("tench, Tinca tinca", 4, ANIMALS) == [3]
     assert labels_of("dog, 3,0", 4, ANIMALS) == [1, 2, 0]
     assert label_of("cafe\u0301", 1, ("caf\u00e9",)) == 0
@@ -105,12 +111,21 @@ def test_a_word_is_a_name_first_and_a_number_otherwise():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("dgo", "no class of this model is named 'dgo' (did you mean dog?); it has classes 0 to 3: cat, dog, 3, tench, Tinca tinca"),
-        ("Dog", "no class of this model is named 'Dog' (did you mean dog?); it has classes 0 to 3: cat, dog, 3, tench, Tinca tinca"),
+        (
+            "dgo",
+            "no class of this model is named 'dgo' (did you mean dog?); it has classes 0 to 3: cat, dog, 3, tench, Tinca tinca",
+        ),
+        (
+            "Dog",
+            "no class of this model is named 'Dog' (did you mean dog?); it has classes 0 to 3: cat, dog, 3, tench, Tinca tinca",
+        ),
         ("", "no class of this model is named ''; it has classes 0 to 3: cat, dog, 3, tench, Tinca tinca"),
         ("4", "label 4 is out of range; this model has classes 0 to 3: cat, dog, 3, tench, Tinca tinca"),
         ("-1", "label -1 is out of range; this model has classes 0 to 3: cat, dog, 3, tench, Tinca tinca"),
-        ("9" * 5000, f"no class of this model is named '{'9' * 5000}'; it has classes 0 to 3: cat, dog, 3, tench, Tinca tinca"),
+        (
+            "9" * 5000,
+            f"no class of this model is named '{'9' * 5000}'; it has classes 0 to 3: cat, dog, 3, tench, Tinca tinca",
+        ),
     ],
 )
 def test_a_word_that_is_no_class(word: str, message: str):
@@ -122,7 +137,9 @@ def test_a_word_that_is_no_class(word: str, message: str):
 def test_a_word_for_a_model_without_names():
     with pytest.raises(LabelError) as caught:
         label_of("dog", 10, None)
-    assert str(caught.value) == "'dog' is not a label: this model has no class names; give a number from 0 to 9"
+    assert (
+        str(caught.value) == "'dog' is not a label: this model has no class names; give a number from 0 to 9"
+    )
 
 
 def test_many_names_are_shortened():
@@ -142,13 +159,17 @@ def test_names_go_from_checkpoint_to_bundle_to_inspect(cli: Cli, animals: Path):
 
 def test_files_without_names_load_as_before(cli: Cli, digits_bundle: Path, bundle_copy: Path):
     assert load_checkpoint(shipped_checkpoint()).classes is None
-    edit_manifest(bundle_copy, lambda manifest: manifest["model"].pop("classes"))  # as bundles were before there were names
+    edit_manifest(
+        bundle_copy, lambda manifest: manifest["model"].pop("classes")
+    )  # as bundles were before there were names
     for bundle in (digits_bundle, bundle_copy):
         assert open_bundle(bundle).manifest.model.classes is None
         assert "classes:" not in cli("inspect", bundle).stdout
 
 
-@pytest.mark.parametrize("names", ["abcd", ["cat", "dog"], ["a", "a", "b", "c"], ["a", "b", "c", 4], ["a", "b", "c", "\x1b[2J"]])
+@pytest.mark.parametrize(
+    "names", ["abcd", ["cat", "dog"], ["a", "a", "b", "c"], ["a", "b", "c", 4], ["a", "b", "c", "\x1b[2J"]]
+)
 def test_a_manifest_with_other_names_is_refused(cli: Cli, animals: Path, tmp_path: Path, names: object):
     (tmp_path / "x.bundle").mkdir()
     manifest = json.loads((animals / "manifest.json").read_text())
@@ -169,7 +190,9 @@ def test_a_checkpoint_with_other_names_is_refused(tmp_path: Path, names: object)
 
 def test_names_of_a_model_without_classes_are_refused(tmp_path: Path):
     plain = replace(TINY, num_classes=None)
-    save_checkpoint(tmp_path / "x.safetensors", random_model(plain).network.state_dict(), plain, {}, {}, classes=["cat"])
+    save_checkpoint(
+        tmp_path / "x.safetensors", random_model(plain).network.state_dict(), plain, {}, {}, classes=["cat"]
+    )
     with pytest.raises(CheckpointError, match="1 class names for no classes"):
         load_checkpoint(tmp_path / "x.safetensors")
 
@@ -179,7 +202,13 @@ def test_names_of_a_model_without_classes_are_refused(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "labels"),
-    [("dog", [1, 1, 1]), ("dog,cat", [1, 0, 1]), ("3", [2, 2, 2]), ("tench, Tinca tinca", [3, 3, 3]), ("all", [0, 1, 2])],
+    [
+        ("dog", [1, 1, 1]),
+        ("dog,cat", [1, 0, 1]),
+        ("3", [2, 2, 2]),
+        ("tench, Tinca tinca", [3, 3, 3]),
+        ("all", [0, 1, 2]),
+    ],
 )
 def test_labels_of_generated_images(labels_with: Callable[..., list[int]], text: str, labels: list[int]):
     assert labels_with("generate", "-n", "3", "--label", text) == labels
@@ -187,7 +216,9 @@ def test_labels_of_generated_images(labels_with: Callable[..., list[int]], text:
 
 def test_a_part_of_a_name_is_a_hint(cli: Cli, animals: Path, tmp_path: Path):
     message = refusal(cli("generate", animals, "--label", "0,tench", "-o", tmp_path / "x.npz"))
-    assert message.startswith("no class of this model is named 'tench' (did you mean tench, Tinca tinca?); it has classes 0 to 3: cat")
+    assert message.startswith(
+        "no class of this model is named 'tench' (did you mean tench, Tinca tinca?); it has classes 0 to 3: cat"
+    )
 
 
 def test_labels_of_given_images(labels_with: Callable[..., list[int]], tmp_path: Path):
@@ -203,13 +234,25 @@ def test_labels_of_a_pair_by_name(labels_with: Callable[..., list[int]], tmp_pat
     assert labels_with("interpolate", file, file, "--label", "tench, Tinca tinca", "--frames", "2") == [3, 3]
 
 
-def test_labels_in_a_file_are_found_by_name(cli: Cli, animals: Path, labels_with: Callable[..., list[int]], tmp_path: Path):
-    numbered = pictures(tmp_path / "numbered.npz", labels=np.array([0, 1, 1]), classes=np.array(["dog", "cat"]))
+def test_labels_in_a_file_are_found_by_name(
+    cli: Cli, animals: Path, labels_with: Callable[..., list[int]], tmp_path: Path
+):
+    numbered = pictures(
+        tmp_path / "numbered.npz", labels=np.array([0, 1, 1]), classes=np.array(["dog", "cat"])
+    )
     assert labels_with("invert", numbered) == [1, 0, 0]
-    assert labels_with("invert", pictures(tmp_path / "named.npz", labels=np.array(["3", "cat", "dog"]))) == [2, 0, 1]
+    assert labels_with("invert", pictures(tmp_path / "named.npz", labels=np.array(["3", "cat", "dog"]))) == [
+        2,
+        0,
+        1,
+    ]
     assert labels_with("invert", pictures(tmp_path / "plain.npz", labels=np.array([3, 0, 1]))) == [3, 0, 1]
-    unknown = pictures(tmp_path / "unknown.npz", labels=np.array([0, 1, 1]), classes=np.array(["dog", "wolf"]))
-    assert "no class of this model is named 'wolf'" in refusal(cli("invert", animals, unknown, "-o", tmp_path / "x.npz"))
+    unknown = pictures(
+        tmp_path / "unknown.npz", labels=np.array([0, 1, 1]), classes=np.array(["dog", "wolf"])
+    )
+    assert "no class of this model is named 'wolf'" in refusal(
+        cli("invert", animals, unknown, "-o", tmp_path / "x.npz")
+    )
 
 
 def test_labels_beside_latents_are_found_by_name(cli: Cli, animals: Path, tmp_path: Path):
@@ -220,15 +263,21 @@ def test_labels_beside_latents_are_found_by_name(cli: Cli, animals: Path, tmp_pa
     ]
     for arrays in choices:
         np.savez(tmp_path / "latents.npz", latents=latents, **arrays)
-        ended = cli("generate", animals, "--latents", tmp_path / "latents.npz", "-o", tmp_path / "out.npz", "--force")
+        ended = cli(
+            "generate", animals, "--latents", tmp_path / "latents.npz", "-o", tmp_path / "out.npz", "--force"
+        )
         assert ended.exit_code == 0, ended.stderr
         assert np.load(tmp_path / "out.npz")["labels"].tolist() == [1, 0]
     np.savez(tmp_path / "latents.npz", latents=latents, labels=np.array(["wolf", "cat"]))
-    ended = cli("generate", animals, "--latents", tmp_path / "latents.npz", "-o", tmp_path / "out.npz", "--force")
+    ended = cli(
+        "generate", animals, "--latents", tmp_path / "latents.npz", "-o", tmp_path / "out.npz", "--force"
+    )
     assert "no class of this model is named 'wolf'" in refusal(ended)
 
 
-def test_labels_that_are_not_used_are_not_checked(cli: Cli, animals: Path, labels_with: Callable[..., list[int]], tmp_path: Path):
+def test_labels_that_are_not_used_are_not_checked(
+    cli: Cli, animals: Path, labels_with: Callable[..., list[int]], tmp_path: Path
+):
     file = pictures(tmp_path / "in.npz", 3, labels=np.zeros(5))
     assert labels_with("invert", file, "--label", "dog") == [1, 1, 1]
     assert "not float64" in refusal(cli("invert", animals, file, "-o", tmp_path / "x.npz"))
@@ -237,27 +286,44 @@ def test_labels_that_are_not_used_are_not_checked(cli: Cli, animals: Path, label
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"labels": np.array([0, 2, 1]), "classes": np.array(["cat", "dog"])}, "labels go from 0 to 2, but `classes` names classes 0 to 1"),
-        ({"labels": np.zeros(3, int), "classes": np.array([b"cat"])}, "has `classes` of shape [1] and type |S3"),
+        (
+            {"labels": np.array([0, 2, 1]), "classes": np.array(["cat", "dog"])},
+            "labels go from 0 to 2, but `classes` names classes 0 to 1",
+        ),
+        (
+            {"labels": np.zeros(3, int), "classes": np.array([b"cat"])},
+            "has `classes` of shape [1] and type |S3",
+        ),
         ({"classes": np.array(["cat"])}, "has `classes` but no `labels`"),
-        ({"labels": np.array(["cat", "dog", "fox"]), "classes": np.array(["cat", "dog"])}, "labels has fox, which `classes` has not"),
+        (
+            {"labels": np.array(["cat", "dog", "fox"]), "classes": np.array(["cat", "dog"])},
+            "labels has fox, which `classes` has not",
+        ),
         ({"labels": np.zeros(3)}, "or class names, not float64; convert them with labels.astype(int)"),
         ({"labels": np.zeros((3, 4), int)}, "labels has shape [3, 4]"),
     ],
 )
-def test_labels_and_names_that_do_not_fit(cli: Cli, animals: Path, tmp_path: Path, arrays: dict[str, np.ndarray], message: str):
-    assert message in refusal(cli("invert", animals, pictures(tmp_path / "in.npz", 3, **arrays), "-o", tmp_path / "x.npz"))
+def test_labels_and_names_that_do_not_fit(
+    cli: Cli, animals: Path, tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+):
+    assert message in refusal(
+        cli("invert", animals, pictures(tmp_path / "in.npz", 3, **arrays), "-o", tmp_path / "x.npz")
+    )
 
 
 def test_guessed_labels_are_shown_by_name(cli: Cli, animals: Path, tmp_path: Path):
-    ended = cli("invert", animals, pictures(tmp_path / "in.npz"), "--label", "guess", "-o", tmp_path / "x.npz")
+    ended = cli(
+        "invert", animals, pictures(tmp_path / "in.npz"), "--label", "guess", "-o", tmp_path / "x.npz"
+    )
     words = ended.stderr.partition("NFE each: ")[2].partition("\n")[0]
     labels = np.load(tmp_path / "x.npz")["labels"]
     assert words == ", ".join(ANIMALS[label] for label in labels)
 
 
 def test_labels_in_python(bcm: BCM):
-    assert bcm.generate(2, labels=np.array(["dog", "cat"], object)).shape[0] == 2  # what pandas makes of texts
+    assert (
+        bcm.generate(2, labels=np.array(["dog", "cat"], object)).shape[0] == 2
+    )  # what pandas makes of texts
     with pytest.raises(LabelError, match="0 labels were given for 2 images"):
         bcm.generate(2, labels=[])
     assert bcm.classes == ANIMALS
@@ -266,7 +332,12 @@ def test_labels_in_python(bcm: BCM):
         assert_images_agree(bcm.generate(2, seed=5, labels=labels), dog)
     assert np.abs(bcm.generate(2, seed=5, labels="cat") - dog).max() > 1e-3
     assert len(bcm.generate(labels=["dog", "cat"], seed=[0, 1])) == 2
-    wrong = (("dgo", "did you mean dog"), (["dog", "wolf"], "'wolf'"), (None, "or one of the names cat, dog"), (1.0, "class names"))
+    wrong = (
+        ("dgo", "did you mean dog"),
+        (["dog", "wolf"], "'wolf'"),
+        (None, "or one of the names cat, dog"),
+        (1.0, "class names"),
+    )
     for labels, message in wrong:
         with pytest.raises(LabelError, match=message):
             bcm.generate(2, labels=labels)  # pyright: ignore[reportArgumentType]
@@ -282,7 +353,9 @@ def test_a_model_without_classes_takes_no_name(coloured_without_classes: BCM):
 def coloured_without_classes(cli: Cli, tmp_path: Path) -> Iterator[BCM]:
     plain = replace(TINY, num_classes=None)
     save_checkpoint(tmp_path / "x.safetensors", random_model(plain).network.state_dict(), plain, {}, {})
-    assert cli("export", tmp_path / "x.safetensors", "-o", tmp_path / "x.bundle", "--no-verify").exit_code == 0
+    assert (
+        cli("export", tmp_path / "x.safetensors", "-o", tmp_path / "x.bundle", "--no-verify").exit_code == 0
+    )
     with bcm_edge.load(tmp_path / "x.bundle") as bcm:
         yield bcm
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from refusals import refusal
 
-from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 Cli = Callable[..., Result]
 
@@ -47,7 +47,9 @@ def test_links_out_of_a_bundle_are_refused_with_a_line_that_copies_it(
     monkeypatch.chdir(tmp_path)
     more = ("--label", 3, "-o", tmp_path / "out.png") if command == "generate" else ()
     message = refusal(cli(command, hugging_face, *more))
-    assert message.startswith(f"{hugging_face}: manifest.json is a link to a file outside the bundle, and such links are not followed")
+    assert message.startswith(
+        f"{hugging_face}: manifest.json is a link to a file outside the bundle, and such links are not followed"
+    )
     copy = message.partition("with: ")[2]
     assert copy == f"cp -rL {hugging_face} 3fa9c1-copy.bundle"
     subprocess.run(shlex.split(copy), check=True)
@@ -67,7 +69,9 @@ def test_link_to_a_file_that_was_not_fetched(bundle_copy: Path, cli: Cli, tmp_pa
     (bundle_copy / "weights.bin").unlink()
     (bundle_copy / "weights.bin").symlink_to("../.git/annex/objects/weights")
     message = refusal(cli("inspect", bundle_copy))
-    assert message.startswith(f"{bundle_copy}: weights.bin is a link to {tmp_path}/.git/annex/objects/weights, which does not exist")
+    assert message.startswith(
+        f"{bundle_copy}: weights.bin is a link to {tmp_path}/.git/annex/objects/weights, which does not exist"
+    )
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -84,7 +88,9 @@ def test_file_behind_links_inside_a_bundle_is_checked_as_any_other(kubernetes: P
     content = bytearray(data.read_bytes())
     content[1000] ^= 1
     data.write_bytes(content)
-    assert refusal(cli("inspect", kubernetes)).startswith(f"{kubernetes}: weights.bin is not the file that was exported")
+    assert refusal(cli("inspect", kubernetes)).startswith(
+        f"{kubernetes}: weights.bin is not the file that was exported"
+    )
 
 
 def test_folder_of_the_bundle_may_be_a_link(digits_bundle: Path, cli: Cli, tmp_path: Path) -> None:
@@ -108,18 +114,29 @@ def test_checkpoint_is_to_be_exported_and_not_over_itself(cli: Cli, tmp_path: Pa
     file.write_bytes(b"weights")
     message = refusal(cli("generate", file, "-o", tmp_path / "out.png"))
     assert message.startswith(f"{file}: not a bundle (a checkpoint); make one of it with: ")
-    assert shlex.split(message.partition("with: ")[2]) == ["bcm-edge", "export", str(file), "-o", f"{tmp_path}/my model.bundle"]
+    assert shlex.split(message.partition("with: ")[2]) == [
+        "bcm-edge",
+        "export",
+        str(file),
+        "-o",
+        f"{tmp_path}/my model.bundle",
+    ]
 
 
 @pytest.mark.parametrize("name", ["digits.zip", "digits.tar.gz", "digits.tar"])
 def test_archive_is_to_be_unpacked(cli: Cli, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\3\4")
-    expected = f"{tmp_path / name}: not a bundle (an archive); unpack it, and give the folder that has manifest.json"
+    expected = (
+        f"{tmp_path / name}: not a bundle (an archive); unpack it, and give the folder that has manifest.json"
+    )
     assert refusal(cli("inspect", tmp_path / name)) == expected
 
 
 def test_folder_around_a_bundle(hugging_face: Path, bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
-    assert refusal(cli("inspect", tmp_path)) == f"{tmp_path}: not a bundle (a folder without manifest.json); bundles in it: {bundle_copy}"
+    assert (
+        refusal(cli("inspect", tmp_path))
+        == f"{tmp_path}: not a bundle (a folder without manifest.json); bundles in it: {bundle_copy}"
+    )
     assert refusal(cli("inspect", tmp_path / "hub")).endswith(f"bundles in it: {hugging_face}")
 
 
@@ -130,8 +147,12 @@ def test_misspelt_bundle(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["manifest.json", "weights.bin"])
 def test_git_lfs_pointer_in_place_of_a_file(bundle_copy: Path, cli: Cli, name: str) -> None:
-    (bundle_copy / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3038208\n")
-    expected = f"{bundle_copy}: {name} is a Git LFS pointer in place of the file; get the files with: git lfs pull"
+    (bundle_copy / name).write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3038208\n"
+    )
+    expected = (
+        f"{bundle_copy}: {name} is a Git LFS pointer in place of the file; get the files with: git lfs pull"
+    )
     assert refusal(cli("inspect", bundle_copy)) == expected
 
 

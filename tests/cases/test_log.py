@@ -16,7 +16,7 @@ from conftest import Cli, Process
 from refusals import refusal
 
 import bcm_edge
-from bcm_edge.runtime.environment import report
+from bcm_edge.runtime.checks.report import report
 from bcm_edge.runtime.log import without_home
 
 
@@ -36,7 +36,17 @@ def logged(file: Path) -> list[str]:
 
 
 def test_the_log_of_a_generation(digits_bundle: Path, home: Path, process: Process):
-    ended = process("generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--log-file", home / "a.log", ORT_SOMETHING="1")
+    ended = process(
+        "generate",
+        digits_bundle,
+        "--label",
+        3,
+        "-o",
+        home / "x.png",
+        "--log-file",
+        home / "a.log",
+        ORT_SOMETHING="1",
+    )
     assert (ended.returncode, ended.stdout) == (0, f"{home / 'x.png'}\n")
     assert ended.stderr.count("\n") == 1  # as without a log
     lines = logged(home / "a.log")
@@ -53,15 +63,33 @@ def test_the_log_of_a_generation(digits_bundle: Path, home: Path, process: Proce
     assert any(line.startswith("backend tensorrt: not chosen, ") for line in lines)
     assert "backend onnxruntime: chosen for fp32" in lines
     assert "backend openvino: not tried, onnxruntime comes first for fp32 on this processor" in lines
-    assert any(re.fullmatch(r"cache entry of fp32 graphs: making ~/cache/onnxruntime/[0-9a-f]{32}: \d+\.\d{3} s", line) for line in lines)
+    assert any(
+        re.fullmatch(
+            r"cache entry of fp32 graphs: making ~/cache/onnxruntime/[0-9a-f]{32}: \d+\.\d{3} s", line
+        )
+        for line in lines
+    )
     assert any(re.fullmatch(r"generating \(1 NFE\): \d+\.\d{3} s", line) for line in lines)
     assert re.fullmatch(r"done in \d+\.\d{3} s", lines[-1])
     assert str(home) not in (home / "a.log").read_text()
 
 
-def test_the_next_command_is_added_and_says_that_the_cache_entry_was_reused(digits_bundle: Path, home: Path, cli: Cli):
+def test_the_next_command_is_added_and_says_that_the_cache_entry_was_reused(
+    digits_bundle: Path, home: Path, cli: Cli
+):
     for seed in (0, 1):
-        ended = cli("--log-file", home / "a.log", "generate", digits_bundle, "--label", 3, "--seed", seed, "-o", home / f"{seed}.png")
+        ended = cli(
+            "--log-file",
+            home / "a.log",
+            "generate",
+            digits_bundle,
+            "--label",
+            3,
+            "--seed",
+            seed,
+            "-o",
+            home / f"{seed}.png",
+        )
         assert ended.exit_code == 0, ended.stderr
     lines = logged(home / "a.log")
     assert len([line for line in lines if line.startswith("log of bcm-edge, ")]) == 2
@@ -69,11 +97,16 @@ def test_the_next_command_is_added_and_says_that_the_cache_entry_was_reused(digi
     assert f"cache entry of fp32 graphs: reused, ~/cache/onnxruntime/{entry.name}" in lines
 
 
-def test_an_error_has_its_traceback_in_the_log_and_one_line_on_stderr(digits_bundle: Path, home: Path, process: Process):
+def test_an_error_has_its_traceback_in_the_log_and_one_line_on_stderr(
+    digits_bundle: Path, home: Path, process: Process
+):
     arguments = ("generate", digits_bundle, "--label", 99, "-o", home / "x.png")
     plain, noted = process(*arguments), process(*arguments, "--log-file", home / "a.log")
     assert (noted.returncode, noted.stdout, noted.stderr) == (plain.returncode, plain.stdout, plain.stderr)
-    assert (noted.returncode, noted.stderr) == (2, "error: label 99 is out of range; this model has classes 0 to 9\n")
+    assert (noted.returncode, noted.stderr) == (
+        2,
+        "error: label 99 is out of range; this model has classes 0 to 9\n",
+    )
     log = (home / "a.log").read_text()
     assert "ERROR ended with LabelError after " in log
     assert "Traceback (most recent call last):\n" in log and "in generate\n" in log
@@ -110,7 +143,9 @@ def test_every_command_has_both_options(cli: Cli):
 
     for name in Commands.homes:
         ended = cli(name, "--help")
-        assert ended.exit_code == 0 and "--log-file FILE" in ended.stdout and "-v, --verbose" in ended.stdout, name
+        assert (
+            ended.exit_code == 0 and "--log-file FILE" in ended.stdout and "-v, --verbose" in ended.stdout
+        ), name
 
 
 def folder_in_place(path: Path) -> None:
@@ -136,18 +171,24 @@ def test_a_log_file_that_cannot_be_written_is_one_error_before_anything_runs(
     content = log.read_bytes() if log.is_file() else None
     for arguments in (["generate", "--log-file", log], ["--log-file", log, "generate"]):
         message = refusal(cli(*arguments, digits_bundle, "--label", 3, "-o", home / "x.png"))
-        assert message.startswith(str(log)) and re.search("the log file cannot be written|is not a log file of bcm-edge", message)
+        assert message.startswith(str(log)) and re.search(
+            "the log file cannot be written|is not a log file of bcm-edge", message
+        )
     assert (log.read_bytes() if log.is_file() else None) == content
     assert not (home / "x.png").exists() and not (home / "cache").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_for_the_log(home: Path, cli: Cli, digits_bundle: Path):
-    message = refusal(cli("generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--log-file", "/dev/full"))
+    message = refusal(
+        cli("generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--log-file", "/dev/full")
+    )
     assert message == "/dev/full: the log file cannot be written (No space left on device)"
 
 
-def test_a_disk_that_fills_up_ends_the_log_and_not_the_command(home: Path, cli: Cli, digits_bundle: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_disk_that_fills_up_ends_the_log_and_not_the_command(
+    home: Path, cli: Cli, digits_bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
     written: list[str] = []
     format_record = logging.FileHandler.format
 
@@ -166,8 +207,15 @@ def test_a_disk_that_fills_up_ends_the_log_and_not_the_command(home: Path, cli: 
     assert "backend onnxruntime: chosen for fp32" in written[-1]
 
 
-def test_nothing_of_the_environment_but_named_variables_is_shown(home: Path, process: Process, digits_bundle: Path):
-    secrets = {"AWS_SECRET_ACCESS_KEY": "hunter2", "HF_TOKEN": "hunter3", "OMP_NUM_THREADS": "2", "BCM_EDGE_THREADS": "1"}
+def test_nothing_of_the_environment_but_named_variables_is_shown(
+    home: Path, process: Process, digits_bundle: Path
+):
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "HF_TOKEN": "hunter3",
+        "OMP_NUM_THREADS": "2",
+        "BCM_EDGE_THREADS": "1",
+    }
     shown = process("doctor", "--report", digits_bundle, **secrets).stdout
     assert "hunter" not in shown
     assert "variable: OMP_NUM_THREADS=2\n" in shown and "variable: BCM_EDGE_THREADS=1\n" in shown
@@ -183,7 +231,9 @@ def test_the_report_of_doctor_is_the_log_of_the_environment_and_the_findings(hom
     assert json.loads(cli("doctor", "--report", "--json").stdout)["report"][0] == environment[0]
 
 
-def test_a_number_of_threads_that_is_none_is_in_the_report(home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
+def test_a_number_of_threads_that_is_none_is_in_the_report(
+    home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("BCM_EDGE_THREADS", "two")
     ended = cli("doctor", "--report")
     assert ended.exit_code == 1
@@ -215,10 +265,14 @@ def test_a_log_file_that_is_given_twice_is_written_once(cli: Cli, digits_bundle:
 
 def test_a_pipe_is_not_a_log_file(cli: Cli, digits_bundle: Path, tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
-    assert "is a pipe; a log is written to a file" in refusal(cli("inspect", digits_bundle, "--log-file", tmp_path / "pipe"))
+    assert "is a pipe; a log is written to a file" in refusal(
+        cli("inspect", digits_bundle, "--log-file", tmp_path / "pipe")
+    )
 
 
-def test_users_of_the_library_get_the_log_where_they_ask_for_it(digits_bundle: Path, caplog: pytest.LogCaptureFixture):
+def test_users_of_the_library_get_the_log_where_they_ask_for_it(
+    digits_bundle: Path, caplog: pytest.LogCaptureFixture
+):
     with caplog.at_level(logging.INFO, logger="bcm_edge"):
         bcm_edge.load(digits_bundle).close()
     assert "backend onnxruntime: chosen for fp32" in caplog.messages

@@ -13,9 +13,9 @@ import pytest
 from click.testing import Result
 from refusals import refusal
 
-from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.files import folder_beside
-from bcm_edge.runtime.rewriting import amending
+from bcm_edge.runtime.storage.bundle import open_bundle
+from bcm_edge.runtime.storage.files import folder_beside
+from bcm_edge.runtime.storage.rewriting import amending
 
 Cli = Callable[..., Result]
 
@@ -28,20 +28,29 @@ def refused_before_work(ended: Result) -> str:
 
 @pytest.fixture
 def generate_to(cli: Cli, digits_bundle: Path) -> Callable[..., Result]:
-    return lambda output, *more: cli("generate", digits_bundle, "--backend", "null", "--label", 3, "-n", 2, "-o", output, *more)
+    return lambda output, *more: cli(
+        "generate", digits_bundle, "--backend", "null", "--label", 3, "-n", 2, "-o", output, *more
+    )
 
 
 @pytest.mark.parametrize("name", [f"{'x' * 246}.png", f"{'x' * 251}.npz", "😀" * 62 + ".png", "x" * 255])
-def test_names_as_long_as_the_file_system_takes(generate_to: Callable[..., Result], tmp_path: Path, name: str) -> None:
+def test_names_as_long_as_the_file_system_takes(
+    generate_to: Callable[..., Result], tmp_path: Path, name: str
+) -> None:
     for more in ((), ("--force",)):
         assert generate_to(tmp_path / name, *more).exit_code == 0
         assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("name", [f"{'x' * 252}.png", "😀" * 63 + ".png", "x" * 256, f"sub/{'x' * 256}", f"sub/{'x' * 256}/a.png"])
+@pytest.mark.parametrize(
+    "name", [f"{'x' * 252}.png", "😀" * 63 + ".png", "x" * 256, f"sub/{'x' * 256}", f"sub/{'x' * 256}/a.png"]
+)
 def test_names_that_are_too_long(generate_to: Callable[..., Result], tmp_path: Path, name: str) -> None:
     message = refused_before_work(generate_to(tmp_path / name))
-    assert message == f"{tmp_path / name}: cannot be written (a name of 256 bytes; this file system takes up to 255)"
+    assert (
+        message
+        == f"{tmp_path / name}: cannot be written (a name of 256 bytes; this file system takes up to 255)"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,7 +73,9 @@ def test_folder_that_takes_no_files(generate_to: Callable[..., Result], output: 
     assert refused_before_work(generate_to(output)).startswith(f"{output}: cannot be written (")
 
 
-def test_output_below_a_file_is_found_before_the_work(generate_to: Callable[..., Result], tmp_path: Path) -> None:
+def test_output_below_a_file_is_found_before_the_work(
+    generate_to: Callable[..., Result], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("mine")
     message = refused_before_work(generate_to(tmp_path / "file" / "sub" / "a.png"))
     assert message == f"{tmp_path}/file/sub/a.png: cannot be written ({tmp_path}/file is not a folder)"
@@ -75,12 +86,16 @@ def test_devices_and_pipes_are_never_replaced(generate_to: Callable[..., Result]
     (tmp_path / "null").symlink_to("/dev/null")
     for output in ("/dev/null", tmp_path / "pipe", tmp_path / "null"):
         message = refused_before_work(generate_to(output, "--force"))
-        assert message == f"{output} is a device, a pipe or a socket; results are written to a file or a folder"
+        assert (
+            message == f"{output} is a device, a pipe or a socket; results are written to a file or a folder"
+        )
     assert Path("/dev/null").is_char_device() and (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.npz", "folder"])
-def test_output_that_is_a_link_is_written_where_it_leads(generate_to: Callable[..., Result], tmp_path: Path, name: str) -> None:
+def test_output_that_is_a_link_is_written_where_it_leads(
+    generate_to: Callable[..., Result], tmp_path: Path, name: str
+) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / name).symlink_to(f"disk/{name}")
     for more in ((), ("--force",)):
@@ -93,16 +108,25 @@ def test_output_that_is_a_link_is_written_where_it_leads(generate_to: Callable[.
 def test_links_that_lead_nowhere(generate_to: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "out.png").symlink_to("not-mounted/out.png")
     message = refused_before_work(generate_to(tmp_path / "out.png"))
-    assert message == f"{tmp_path}/out.png is a link to {tmp_path}/not-mounted/out.png, and that folder does not exist"
+    assert (
+        message
+        == f"{tmp_path}/out.png is a link to {tmp_path}/not-mounted/out.png, and that folder does not exist"
+    )
     (tmp_path / "loop.png").symlink_to("loop.png")
-    assert refused_before_work(generate_to(tmp_path / "loop.png")).startswith(f"{tmp_path}/loop.png: cannot be written (")
+    assert refused_before_work(generate_to(tmp_path / "loop.png")).startswith(
+        f"{tmp_path}/loop.png: cannot be written ("
+    )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["loop.png", "out.png"]
 
 
-def test_mount_points_are_not_replaced(generate_to: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mount_points_are_not_replaced(
+    generate_to: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my out").mkdir()
-    (tmp_path / "mountinfo").write_text(f"36 35 98:0 / {tmp_path}/my\\040out rw,noatime - ext4 /dev/root rw\n")
-    monkeypatch.setattr("bcm_edge.runtime.files._MOUNTS", tmp_path / "mountinfo")
+    (tmp_path / "mountinfo").write_text(
+        f"36 35 98:0 / {tmp_path}/my\\040out rw,noatime - ext4 /dev/root rw\n"
+    )
+    monkeypatch.setattr("bcm_edge.runtime.storage.files._MOUNTS", tmp_path / "mountinfo")
     message = refused_before_work(generate_to(tmp_path / "my out", "--force"))
     assert message == f"{tmp_path}/my out is a mount point, which cannot be replaced; choose a name inside it"
     assert generate_to(tmp_path / "my out" / "images").exit_code == 0
@@ -120,7 +144,9 @@ def test_file_of_another_user_in_a_shared_folder(
 
 
 def test_what_a_killed_process_left_of_a_change_is_swept(tmp_path: Path) -> None:
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
     leftover = tmp_path / f".a.bundle.amending-{platform.node()}-{dead.stdout.strip()}"
     leftover.mkdir()
     (leftover / "weights.bin").write_text("half")

@@ -22,7 +22,10 @@ from conftest import ROOT
 from guard import look_ups_and_connections, traced, written
 from processes import child
 
-ORT_SENDS = tuple(map(int, version("onnxruntime").split(".")[:2])) >= (1, 32)  # the first version with telemetry on Linux
+ORT_SENDS = tuple(map(int, version("onnxruntime").split(".")[:2])) >= (
+    1,
+    32,
+)  # the first version with telemetry on Linux
 
 SWITCHED = """
 import os, subprocess, sys
@@ -61,8 +64,17 @@ class Place:
         return self.home / ".cache" / "bcm-edge"
 
     def environment(self, **more: str) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")}
-        own = {"HOME": str(self.home), "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
+        }
+        own = {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         return {**kept, **own, **more}
 
     def run(self, *arguments: object, **environment: str) -> None:
@@ -84,10 +96,18 @@ class Place:
     def strays(self) -> list[Path]:
         """What was written outside the documented folders."""
         inside = (self.cwd, self.temporary, self.cache)
-        return [path for path in written(self.traces, self.cwd) if path != self.cache.parent and not any(map(path.is_relative_to, inside))]
+        return [
+            path
+            for path in written(self.traces, self.cwd)
+            if path != self.cache.parent and not any(map(path.is_relative_to, inside))
+        ]
 
     def left_at_home(self) -> list[Path]:
-        return [path for path in self.home.rglob("*") if path != self.cache.parent and not path.is_relative_to(self.cache)]
+        return [
+            path
+            for path in self.home.rglob("*")
+            if path != self.cache.parent and not path.is_relative_to(self.cache)
+        ]
 
     def check(self) -> None:
         assert look_ups_and_connections(self.traces) == []
@@ -106,9 +126,15 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def test_telemetry_is_off_here_and_in_child_processes_unless_the_user_wants_it():
     def said(**environment: str) -> list[str]:
-        unset = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")}
+        unset = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
+        }
         command = [sys.executable, "-c", SWITCHED]
-        return subprocess.run(command, env={**unset, **environment}, capture_output=True, text=True, check=True).stdout.splitlines()
+        return subprocess.run(
+            command, env={**unset, **environment}, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
 
     assert said() == ["1 0", "no openvino_telemetry"]
     assert said(ORT_DISABLE_TELEMETRY="", RAY_USAGE_STATS_ENABLED="") == ["1 0", "no openvino_telemetry"]
@@ -134,7 +160,9 @@ def test_openvino_takes_its_own_stub_for_telemetry():
         "map BUNDLE IMAGES --task invert --workers 1 -o latents",
     ],
 )
-def test_a_command_sends_nothing_and_leaves_nothing(place: Place, digits_bundle: Path, images: Path, command: str):
+def test_a_command_sends_nothing_and_leaves_nothing(
+    place: Place, digits_bundle: Path, images: Path, command: str
+):
     if "openvino" in command:
         pytest.importorskip("openvino")
     place.run(*({"BUNDLE": digits_bundle, "IMAGES": images}.get(word, word) for word in command.split()))
@@ -152,12 +180,19 @@ def test_libraries_of_evaluate_send_nothing_and_leave_nothing(place: Place):
 @pytest.mark.slow
 def test_the_window_sends_nothing_and_leaves_nothing(place: Place, digits_bundle: Path):
     command = traced([sys.executable, ROOT / "cli.py", "ui", digits_bundle, "--port", "0"], place.traces)
-    options = {"cwd": place.cwd, "env": place.environment(), "stdout": subprocess.PIPE, "start_new_session": True}
+    options = {
+        "cwd": place.cwd,
+        "env": place.environment(),
+        "stdout": subprocess.PIPE,
+        "start_new_session": True,
+    }
     with child(command, **options) as running:
         assert running.stdout
         address = running.stdout.readline().strip()
         fields = json.dumps({"seed": 7, "label": 3}).encode()
-        request = urllib.request.Request(f"{address}api/generate", fields, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{address}api/generate", fields, {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200
         os.killpg(running.pid, signal.SIGINT)
@@ -167,14 +202,18 @@ def test_the_window_sends_nothing_and_leaves_nothing(place: Place, digits_bundle
 
 @pytest.mark.skipif(not ORT_SENDS, reason="this version of onnxruntime has no telemetry on Linux")
 def test_the_guard_sees_telemetry_that_the_user_switched_on(place: Place, digits_bundle: Path):
-    place.run("generate", digits_bundle, "-n", "2", "--label", "3", "-o", "images.png", ORT_DISABLE_TELEMETRY="0")
+    place.run(
+        "generate", digits_bundle, "-n", "2", "--label", "3", "-o", "images.png", ORT_DISABLE_TELEMETRY="0"
+    )
     database = place.home / ".cache" / "Microsoft" / "DeveloperTools" / ".onnxruntime" / "onnxruntime.db"
     assert database in place.strays()
     assert database in place.left_at_home()
 
 
 def test_the_guard_sees_a_look_up_and_a_connection(place: Place):
-    place.python("-c", "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('203.0.113.7', 443))")
+    place.python(
+        "-c", "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('203.0.113.7', 443))"
+    )
     assert "203.0.113.7" in "".join(look_ups_and_connections(place.traces))
 
 
@@ -186,5 +225,7 @@ def test_a_served_model_brings_the_switches_along(tmp_path: Path):
     code = "import bcm_edge, os, sys; print(bcm_edge.__file__.startswith(sys.path[0]), os.environ['ORT_DISABLE_TELEMETRY'])"
     unset = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     program = f"import sys; sys.path.insert(0, {str(archive)!r}); {code}"
-    ended = subprocess.run([sys.executable, "-c", program], env=unset, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=unset, capture_output=True, text=True, check=False
+    )
     assert ended.stdout == "True 1\n", ended.stderr

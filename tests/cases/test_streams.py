@@ -24,9 +24,19 @@ def shell(tmp_path: Path) -> Shell:
     """Run `bcm-edge ARGUMENTS` with redirections in a shell, in the test's folder."""
 
     def run(redirections: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
-        command = ["sh", "-c", f'"$@" {redirections}', "sh", sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+        command = [
+            "sh",
+            "-c",
+            f'"$@" {redirections}',
+            "sh",
+            sys.executable,
+            str(ROOT / "cli.py"),
+            *map(str, arguments),
+        ]
         environment = {**os.environ, **environment}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=False)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=False
+        )
 
     return run
 
@@ -38,8 +48,12 @@ def assert_whole(file: Path) -> None:
     assert file.read_bytes()[:2] == b"PK"
 
 
-@pytest.mark.parametrize(("redirection", "reason"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")])
-def test_result_that_cannot_be_printed(shell: Shell, digits_bundle: Path, tmp_path: Path, redirection: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("redirection", "reason"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")]
+)
+def test_result_that_cannot_be_printed(
+    shell: Shell, digits_bundle: Path, tmp_path: Path, redirection: str, reason: str
+) -> None:
     ended = shell(redirection, "generate", digits_bundle, "--label", 3, "-o", "out.npz")
     assert ended.returncode == 2
     assert ended.stderr.decode().splitlines()[-1] == f"error: standard output: cannot be written ({reason})"
@@ -47,7 +61,9 @@ def test_result_that_cannot_be_printed(shell: Shell, digits_bundle: Path, tmp_pa
     assert_whole(tmp_path / "out.npz")
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("generate", "--help"), ("--version",), ("inspect", "BUNDLE", "--json")])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("generate", "--help"), ("--version",), ("inspect", "BUNDLE", "--json")]
+)
 def test_other_output_on_a_full_disk(shell: Shell, digits_bundle: Path, arguments: tuple[str, ...]) -> None:
     given = [digits_bundle if word == "BUNDLE" else word for word in arguments]
     ended = shell(">/dev/full", *given)
@@ -55,7 +71,9 @@ def test_other_output_on_a_full_disk(shell: Shell, digits_bundle: Path, argument
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
-def test_messages_that_cannot_be_printed_do_not_stop_a_command(shell: Shell, digits_bundle: Path, tmp_path: Path, redirection: str) -> None:
+def test_messages_that_cannot_be_printed_do_not_stop_a_command(
+    shell: Shell, digits_bundle: Path, tmp_path: Path, redirection: str
+) -> None:
     ended = shell(redirection, "generate", digits_bundle, "--label", 3, "-o", "out.npz")
     assert (ended.returncode, ended.stdout) == (0, b"out.npz\n")
     assert_whole(tmp_path / "out.npz")
@@ -76,9 +94,20 @@ def test_error_with_stderr_closed_keeps_its_exit_code(shell: Shell) -> None:
 def test_reader_that_has_gone_is_no_error(digits_bundle: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, str(ROOT / "cli.py"), "generate", str(digits_bundle), "--label", "3", "-o", str(tmp_path / "out.npz")]
+    command = [
+        sys.executable,
+        str(ROOT / "cli.py"),
+        "generate",
+        str(digits_bundle),
+        "--label",
+        "3",
+        "-o",
+        str(tmp_path / "out.npz"),
+    ]
     try:
-        ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+        ended = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+        )
     finally:
         os.close(writing)
     assert ended.returncode == 141  # as `yes | head -1` gives yes
@@ -114,20 +143,42 @@ def test_error_with_characters_that_the_terminal_lacks(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {"PYTHONIOENCODING": "ascii"}], ids=["utf-8", "ascii"])
-def test_name_that_is_no_text_is_printed_as_it_is(shell: Shell, digits_bundle: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_name_that_is_no_text_is_printed_as_it_is(
+    shell: Shell, digits_bundle: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
     name = os.fsdecode(b"out-\xff.npz")
     ended = shell("", "generate", digits_bundle, "--backend", "null", "--label", 3, "-o", name, **environment)
     assert (ended.returncode, ended.stdout) == (0, b"out-\xff.npz\n")
     assert_whole(tmp_path / name)
 
 
-@pytest.mark.parametrize("terminal", [{"TERM": "dumb", "COLUMNS": "20"}, {"TERM": "xterm", "PYTHONIOENCODING": "ascii"}], ids=str)
-def test_progress_bar_on_a_poor_terminal(digits_bundle: Path, tmp_path: Path, terminal: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "terminal", [{"TERM": "dumb", "COLUMNS": "20"}, {"TERM": "xterm", "PYTHONIOENCODING": "ascii"}], ids=str
+)
+def test_progress_bar_on_a_poor_terminal(
+    digits_bundle: Path, tmp_path: Path, terminal: dict[str, str]
+) -> None:
     main, side = pty.openpty()
-    command = [sys.executable, str(ROOT / "cli.py"), "generate", str(digits_bundle), "-n", "40", "--label", "3"]
+    command = [
+        sys.executable,
+        str(ROOT / "cli.py"),
+        "generate",
+        str(digits_bundle),
+        "-n",
+        "40",
+        "--label",
+        "3",
+    ]
     command += ["--schedule", "mixture-4", "-o", str(tmp_path / "out.npz")]
     try:
-        ended = subprocess.run(command, stderr=side, stdout=subprocess.PIPE, env={**os.environ, **terminal}, timeout=300, check=False)
+        ended = subprocess.run(
+            command,
+            stderr=side,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **terminal},
+            timeout=300,
+            check=False,
+        )
         seen = os.read(main, 1 << 16)
     finally:
         os.close(main)

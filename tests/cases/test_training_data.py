@@ -19,7 +19,7 @@ from refusals import refusal
 from bcm_edge.errors import CheckpointError, LabelError
 from bcm_edge.evaluation.data import held_out
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
-from bcm_edge.runtime.bundle import ModelFacts
+from bcm_edge.runtime.storage.bundle import ModelFacts
 from bcm_edge.training.data import load_dataset
 
 ANIMAL = ModelFacts("animals", (3, 16, 16), 4, 0, {}, ANIMALS)
@@ -45,7 +45,9 @@ def test_names_in_an_npz_file(tmp_path: Path):
     assert named.labels is not None and named.labels.tolist() == [1, 0, 2, 0, 0, 1]
 
 
-def test_labels_that_count_from_1_are_refused_unless_classes_are_named(train: Callable[..., Result], tmp_path: Path):
+def test_labels_that_count_from_1_are_refused_unless_classes_are_named(
+    train: Callable[..., Result], tmp_path: Path
+):
     labels = np.array([1, 2, 3, 1, 2, 3])
     message = refusal(train(arrays(tmp_path / "d.npz", labels=labels)))
     assert message.endswith(
@@ -57,11 +59,15 @@ def test_labels_that_count_from_1_are_refused_unless_classes_are_named(train: Ca
 
 
 def test_classes_without_images_are_named(tmp_path: Path):
-    assert load_dataset(arrays(tmp_path / "d.npz", labels=np.array([0, 3, 3, 0, 1, 1]))).notes == ("d.npz: no images of these classes: 2",)
+    assert load_dataset(arrays(tmp_path / "d.npz", labels=np.array([0, 3, 3, 0, 1, 1]))).notes == (
+        "d.npz: no images of these classes: 2",
+    )
 
 
 def test_floats_from_0_to_1(train: Callable[..., Result], tmp_path: Path):
-    data = arrays(tmp_path / "unit.npz", images=np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32))
+    data = arrays(
+        tmp_path / "unit.npz", images=np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
+    )
     assert "images * 2 - 1" in refusal(train(data))
     assert train(data, "--value-range", "0,1").exit_code == 0
     converted = load_dataset(data, value_range=(0.0, 1.0)).images
@@ -71,8 +77,12 @@ def test_floats_from_0_to_1(train: Callable[..., Result], tmp_path: Path):
 
 def test_data_of_another_kind(train: Callable[..., Result], tmp_path: Path):
     file = picture(tmp_path / "a.png")
-    assert refusal(train(file)) == f"{file} is not a data set; give digits, a folder of images, or an .npz file"
-    assert refusal(train(tmp_path / "gone")).startswith(f"there is no file or folder {tmp_path}/gone; give digits")
+    assert (
+        refusal(train(file)) == f"{file} is not a data set; give digits, a folder of images, or an .npz file"
+    )
+    assert refusal(train(tmp_path / "gone")).startswith(
+        f"there is no file or folder {tmp_path}/gone; give digits"
+    )
     np.save(tmp_path / "d.npy", np.zeros((3, 8, 8), np.uint8))
     assert len(load_dataset(str(tmp_path / "d.npy"))) == 3
     Path(arrays(tmp_path / "d.npz")).rename(tmp_path / "d.NPZ")
@@ -95,7 +105,9 @@ def test_classes_of_a_model_are_found_by_name(tmp_path: Path):
 def test_a_class_that_the_model_does_not_have(train: Callable[..., Result], tmp_path: Path):
     data = classes(tmp_path / "data", ["dog", "wolf"])
     message = refusal(train(data, "--init", animals_checkpoint(tmp_path / "init.safetensors")))
-    assert message == ("data: the model has no class wolf; its classes are cat, dog, 3, tench, Tinca tinca, those of the data dog, wolf")
+    assert message == (
+        "data: the model has no class wolf; its classes are cat, dog, 3, tench, Tinca tinca, those of the data dog, wolf"
+    )
     for file in (tmp_path / "data" / "wolf").iterdir():
         file.unlink()
     assert load_dataset(data, model=ANIMAL).classes == ANIMALS  # an empty folder of another name does no harm
@@ -111,18 +123,26 @@ def test_fine_tuning_keeps_what_a_class_is(train: Callable[..., Result], tmp_pat
     assert tuned.classes == ANIMALS and tuned.config == TINY
     before, after = load_checkpoint(init).state_dict["label_emb.weight"], tuned.state_dict["label_emb.weight"]
     moved = (after - before).abs().amax(dim=1)
-    assert moved[0] < 1e-3 and moved[3] < 1e-3  # float16 rounds; the rows of classes without images are as they were
+    assert (
+        moved[0] < 1e-3 and moved[3] < 1e-3
+    )  # float16 rounds; the rows of classes without images are as they were
 
 
 @pytest.mark.parametrize(
     ("names", "labels", "note"),
     [
-        (["a", "b", "c", "d"], [0, 1, 2, 3], "the model has no class names; its classes 0 to 3 are taken as a, b, c, d"),
+        (
+            ["a", "b", "c", "d"],
+            [0, 1, 2, 3],
+            "the model has no class names; its classes 0 to 3 are taken as a, b, c, d",
+        ),
         (["3", "1"], [1, 3], "the model has no class names; names that are numbers are taken as its numbers"),
         (["00", "01", "02", "03"], [0, 1, 2, 3], None),
     ],
 )
-def test_names_for_a_model_without_names(tmp_path: Path, names: list[str], labels: list[int], note: str | None):
+def test_names_for_a_model_without_names(
+    tmp_path: Path, names: list[str], labels: list[int], note: str | None
+):
     data = load_dataset(classes(tmp_path / "data", names, 1), model=NAMELESS)
     assert data.labels is not None and data.labels.tolist() == labels
     assert data.notes[:1] == (() if note is None else (f"data: {note}",))
@@ -131,9 +151,15 @@ def test_names_for_a_model_without_names(tmp_path: Path, names: list[str], label
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["dog", "fox"], "has 2 classes (dog, fox), and the model has 4 without names, so it is unknown which is which"),
+        (
+            ["dog", "fox"],
+            "has 2 classes (dog, fox), and the model has 4 without names, so it is unknown which is which",
+        ),
         (list("abcde"), "has 5 classes (a, b, c, d, e), and the model has 4 without names"),
-        (["1", "2", "3", "4"], "its classes have the names 1, 2, 3, 4, but the model has classes 0 to 3 without names"),
+        (
+            ["1", "2", "3", "4"],
+            "its classes have the names 1, 2, 3, 4, but the model has classes 0 to 3 without names",
+        ),
     ],
 )
 def test_names_that_tell_a_model_without_names_nothing(tmp_path: Path, names: list[str], message: str):
@@ -149,7 +175,10 @@ def test_numbers_for_a_model_with_names(tmp_path: Path):
         "d.npz: has no class names; its labels are taken as the model's numbers: 0 cat, 1 dog, 2 3, 3 tench, Tinca tinca",
     )
     for labels, message in (
-        ([1, 2, 3, 4, 1, 1], "has labels 1 to 4; the model has classes 0 to 3; labels count from 0: subtract 1 (labels - 1)"),
+        (
+            [1, 2, 3, 4, 1, 1],
+            "has labels 1 to 4; the model has classes 0 to 3; labels count from 0: subtract 1 (labels - 1)",
+        ),
         ([0, 7, 0, 0, 0, 0], "has labels 0 to 7; the model has classes 0 to 3"),
     ):
         with pytest.raises(LabelError) as caught:
@@ -164,7 +193,9 @@ def test_digits_fit_the_shipped_model_without_a_note():
 
 def test_another_size_than_the_models_is_refused(train: Callable[..., Result], tmp_path: Path):
     data = classes(tmp_path / "data", ["cat"])
-    message = refusal(train(data, "--image-size", "32", "--init", animals_checkpoint(tmp_path / "init.safetensors")))
+    message = refusal(
+        train(data, "--image-size", "32", "--init", animals_checkpoint(tmp_path / "init.safetensors"))
+    )
     assert message == "the model takes images of 16 pixels, not 32"
 
 
@@ -187,10 +218,22 @@ def test_a_part_may_lack_classes_and_have_fewer_images_than_there_are_classes(tm
 def test_int8_calibrates_on_the_classes_of_that_name(cli: Cli, tmp_path: Path):
     checkpoint = animals_checkpoint(tmp_path / "animals.safetensors")
     data = classes(tmp_path / "data", ["dog", "3"], 16, mode="L", size=(20, 18))
-    options = ("--precision", "int8", "--size", "32", "--allow-inaccurate", "--force", "-o", tmp_path / "q.bundle")
+    options = (
+        "--precision",
+        "int8",
+        "--size",
+        "32",
+        "--allow-inaccurate",
+        "--force",
+        "-o",
+        tmp_path / "q.bundle",
+    )
     ended = cli("export", checkpoint, "--data", data, *options)
     assert ended.exit_code == 0, ended.output
-    assert "note: data: 32 images: 32 converted from grey to colour, 32 cropped or resized to 16×16\n" in ended.stderr
+    assert (
+        "note: data: 32 images: 32 converted from grey to colour, 32 cropped or resized to 16×16\n"
+        in ended.stderr
+    )
     assert "note: data: classes are numbered as in the model, by name: 3 is 2, dog is 1\n" in ended.stderr
     other = classes(tmp_path / "other", ["dog", "wolf"], 16)
     for command in (("export", checkpoint, *options), ("calibrate", tmp_path / "q.bundle")):
@@ -207,7 +250,10 @@ def test_a_baseline_with_classes_in_another_order_is_refused(cli: Cli, tmp_path:
     save_checkpoint(tmp_path / "edm.safetensors", weights, TINY, {}, told, classes=ANIMALS[::-1])
     options = ("--data", "digits", "--baseline", tmp_path / "edm.safetensors", "-o", tmp_path / "r.html")
     message = refusal(cli("evaluate", tmp_path / "a.bundle", *options))
-    assert "its classes are tench, Tinca tinca, 3, dog, cat; those of the bundle are cat, dog, 3, tench, Tinca tinca" in message
+    assert (
+        "its classes are tench, Tinca tinca, 3, dog, cat; those of the bundle are cat, dog, 3, tench, Tinca tinca"
+        in message
+    )
 
 
 def test_a_run_that_was_killed_goes_on_when_a_folder_was_renamed_but_not_with_other_labels(tmp_path: Path):
@@ -231,10 +277,15 @@ def test_a_run_that_was_killed_goes_on_when_a_folder_was_renamed_but_not_with_ot
 def test_channels_of_a_network_to_fine_tune_are_its_own(train: Callable[..., Result], tmp_path: Path):
     init = animals_checkpoint(tmp_path / "animals.safetensors")
     data = classes(tmp_path / "data", ["cat", "dog"])
-    assert refusal(train(data, "--init", init, "--channels", "8")) == f"{init} has 32 channels, so --channels 8 cannot be; leave it out"
+    assert (
+        refusal(train(data, "--init", init, "--channels", "8"))
+        == f"{init} has 32 channels, so --channels 8 cannot be; leave it out"
+    )
 
 
-def test_a_run_that_diverges_at_its_last_step_leaves_no_checkpoint(train: Callable[..., Result], tmp_path: Path):
+def test_a_run_that_diverges_at_its_last_step_leaves_no_checkpoint(
+    train: Callable[..., Result], tmp_path: Path
+):
     ended = train(classes(tmp_path / "data", ["cat", "dog"]), "--learning-rate", "1e30")
     assert ended.exit_code == 1
     assert "training diverged: NaN or infinity in the weights after the last step" in ended.stderr

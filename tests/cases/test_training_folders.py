@@ -15,8 +15,8 @@ from refusals import refusal
 
 from bcm_edge.errors import ImageError, InputError
 from bcm_edge.model.checkpoint import load_checkpoint
-from bcm_edge.runtime.bundle import ModelFacts
-from bcm_edge.runtime.pictures import SUFFIXES
+from bcm_edge.runtime.pictures.formats import SUFFIXES
+from bcm_edge.runtime.storage.bundle import ModelFacts
 from bcm_edge.training.data import load_dataset
 
 ANIMAL = ModelFacts("animals", (3, 16, 16), 4, 0, {}, ANIMALS)
@@ -28,7 +28,16 @@ NAMELESS = replace(ANIMAL, classes=None)
 
 @pytest.mark.parametrize(
     "left_behind",
-    [".ipynb_checkpoints", ".thumbnails", ".git", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"],
+    [
+        ".ipynb_checkpoints",
+        ".thumbnails",
+        ".git",
+        "@eaDir",
+        "__MACOSX",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+    ],
 )
 def test_what_systems_leave_behind_is_no_class(tmp_path: Path, left_behind: str):
     classes(tmp_path, ["cat", "dog", "fox"])
@@ -51,7 +60,9 @@ def test_training_prints_and_keeps_the_classes(train: Callable[..., Result], tmp
     (tmp_path / "animals" / "dog").mkdir()
     picture(tmp_path / "animals" / ".ipynb_checkpoints" / "1.png")
     ended = train(data)
-    assert ended.stderr.startswith("data: 4 images of 3×16×16 from animals\nclasses: 0 cat (2), 1 dog (0), 2 fox (2)\n")
+    assert ended.stderr.startswith(
+        "data: 4 images of 3×16×16 from animals\nclasses: 0 cat (2), 1 dog (0), 2 fox (2)\n"
+    )
     assert "\nnote: animals: no images of these classes: 1 dog\n" in ended.stderr
     checkpoint = load_checkpoint(tmp_path / "out.safetensors")
     assert (checkpoint.classes, checkpoint.config.num_classes) == (("cat", "dog", "fox"), 3)
@@ -73,9 +84,15 @@ def test_hundreds_of_classes_are_shortened(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["c\nat", "dog"], "cannot be printed"), (["cat", "cat "], "two classes have the name 'cat'"), (["é", "e\u0301"], "two classes")],
+    [
+        (["c\nat", "dog"], "cannot be printed"),
+        (["cat", "cat "], "two classes have the name 'cat'"),
+        (["é", "e\u0301"], "two classes"),
+    ],
 )
-def test_folders_whose_names_cannot_be_class_names(train: Callable[..., Result], tmp_path: Path, names: list[str], message: str):
+def test_folders_whose_names_cannot_be_class_names(
+    train: Callable[..., Result], tmp_path: Path, names: list[str], message: str
+):
     error = refusal(train(classes(tmp_path / "data", names)))
     assert message in error and error.endswith("rename them")
 
@@ -91,7 +108,9 @@ def test_folders_without_images_beside_images_are_no_classes(tmp_path: Path):
 def test_images_that_lie_deeper_are_pointed_at(train: Callable[..., Result], tmp_path: Path):
     classes(tmp_path / "data" / "train", ["cat"])
     message = refusal(train(tmp_path / "data"))
-    assert message.endswith(f"there are some in {tmp_path}/data/train/cat: give {tmp_path}/data/train, or move them up by one folder")
+    assert message.endswith(
+        f"there are some in {tmp_path}/data/train/cat: give {tmp_path}/data/train, or move them up by one folder"
+    )
 
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -151,7 +170,9 @@ def test_images_of_one_pixel_alone_are_refused(train: Callable[..., Result], tmp
 
 
 @pytest.mark.parametrize("sizes", [(16, 20, 24, 30, 40), (16, 16, 24, 24), (16, 16, 24, 30, 40)])
-def test_images_of_many_sizes_want_a_size(train: Callable[..., Result], tmp_path: Path, sizes: tuple[int, ...]):
+def test_images_of_many_sizes_want_a_size(
+    train: Callable[..., Result], tmp_path: Path, sizes: tuple[int, ...]
+):
     for number, size in enumerate(sizes):
         picture(tmp_path / "data" / f"{number}.png", (size, size + 2))
     message = refusal(train(tmp_path / "data"))
@@ -195,7 +216,7 @@ def test_every_suffix_is_found(tmp_path: Path, suffix: str):
 
 
 def test_images_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bcm_edge.runtime.resources.available_memory", lambda: 10_000)
+    monkeypatch.setattr("bcm_edge.runtime.machine.resources.available_memory", lambda: 10_000)
     data = classes(tmp_path / "data", ["cat"], 4)
     with pytest.raises(InputError) as caught:
         load_dataset(data)
@@ -211,5 +232,7 @@ def test_images_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_step_that_does_not_fit_in_memory(train: Callable[..., Result], tmp_path: Path):
     data = classes(tmp_path / "data", ["cat"])
     message = refusal(train(data, "--image-size", "100000"))
-    assert message.startswith("a training step of 2 images of 100000×100000 pixels with 8 channels would take 16 TB of memory, and ")
+    assert message.startswith(
+        "a training step of 2 images of 100000×100000 pixels with 8 channels would take 16 TB of memory, and "
+    )
     assert message.endswith(" are available; give a smaller --image-size, --batch or --channels")

@@ -49,12 +49,17 @@ def edit_index(folder: Path, change: Callable[[dict[str, Any]], object]) -> None
 
 
 def test_shards_are_read_through_their_index(cli: Cli, shards: Path, weights: Weights) -> None:
-    ended = cli("export", shards / INDEX, "--config", CONFIG, "--dry-run", "--json", "-o", shards.parent / "x.bundle")
+    ended = cli(
+        "export", shards / INDEX, "--config", CONFIG, "--dry-run", "--json", "-o", shards.parent / "x.bundle"
+    )
     assert ended.exit_code == 0, ended.stderr
     assert json.loads(ended.stdout)["parameters"] == sum(tensor.numel() for tensor in weights.values())
     checkpoint = loaded(shards / INDEX)
     assert holds(checkpoint, weights)
-    assert (checkpoint.facts.name, checkpoint.size) == ("model", sum(file.stat().st_size for file in shards.iterdir()))
+    assert (checkpoint.facts.name, checkpoint.size) == (
+        "model",
+        sum(file.stat().st_size for file in shards.iterdir()),
+    )
 
 
 def test_shards_of_pickles_are_read_as_well(tmp_path: Path, weights: Weights) -> None:
@@ -67,7 +72,9 @@ def test_shards_of_pickles_are_read_as_well(tmp_path: Path, weights: Weights) ->
 def test_hash_of_shards_tells_which_weights_they_hold(shards: Path, weights: Weights) -> None:
     before = loaded(shards).sha256()
     assert loaded(shards / INDEX).sha256() == before
-    held = {name: tensor * 2 for name, tensor in weights.items() if name in sorted(weights)[: len(weights) // 2]}
+    held = {
+        name: tensor * 2 for name, tensor in weights.items() if name in sorted(weights)[: len(weights) // 2]
+    }
     save_file(held, shards / FIRST_SHARD)
     assert loaded(shards).sha256() != before
 
@@ -81,39 +88,65 @@ def test_shards_in_a_cache_of_links_are_read(shards: Path, tmp_path: Path, weigh
 
 def test_one_shard_alone(refuse_checkpoint: Callable[[Path], str], shards: Path) -> None:
     assert (
-        refuse_checkpoint(shards / FIRST_SHARD) == f"one of 2 shards, each with a part of the weights; give their index: {shards / INDEX}"
+        refuse_checkpoint(shards / FIRST_SHARD)
+        == f"one of 2 shards, each with a part of the weights; give their index: {shards / INDEX}"
     )
     (shards / INDEX).unlink()
     assert refuse_checkpoint(shards / FIRST_SHARD).endswith(f"download all of them and their index, {INDEX}")
-    assert refuse_checkpoint(shards) == "shards of weights without their index; download the file that ends in .index.json as well"
+    assert (
+        refuse_checkpoint(shards)
+        == "shards of weights without their index; download the file that ends in .index.json as well"
+    )
 
 
 def test_shard_that_is_missing(refuse_checkpoint: Callable[[Path], str], shards: Path) -> None:
     (shards / SECOND_SHARD).unlink()
-    assert refuse_checkpoint(shards / INDEX) == f"1 of 2 shards are missing ({SECOND_SHARD}); download them as well"
+    assert (
+        refuse_checkpoint(shards / INDEX)
+        == f"1 of 2 shards are missing ({SECOND_SHARD}); download them as well"
+    )
 
 
-@pytest.mark.parametrize("outside", ["../model.safetensors", "/etc/hostname", "a/../../x.safetensors", ".", ""])
-def test_shard_outside_the_folder(refuse_checkpoint: Callable[[Path], str], shards: Path, weights: Weights, outside: str) -> None:
+@pytest.mark.parametrize(
+    "outside", ["../model.safetensors", "/etc/hostname", "a/../../x.safetensors", ".", ""]
+)
+def test_shard_outside_the_folder(
+    refuse_checkpoint: Callable[[Path], str], shards: Path, weights: Weights, outside: str
+) -> None:
     save_file(weights, shards.parent / "model.safetensors")
     edit_index(shards, lambda weight_map: weight_map.update(surplus=outside))
-    assert refuse_checkpoint(shards / INDEX) == f"refused, because the shard {outside} lies outside the folder of the index"
+    assert (
+        refuse_checkpoint(shards / INDEX)
+        == f"refused, because the shard {outside} lies outside the folder of the index"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda m: m.update(surplus=FIRST_SHARD), f"the index and its shard {FIRST_SHARD} differ in surplus; download both again"),
-        (lambda m: m.pop("input_blocks.0.0.bias"), f"the index and its shard {FIRST_SHARD} differ in input_blocks.0.0.bias; "),
+        (
+            lambda m: m.update(surplus=FIRST_SHARD),
+            f"the index and its shard {FIRST_SHARD} differ in surplus; download both again",
+        ),
+        (
+            lambda m: m.pop("input_blocks.0.0.bias"),
+            f"the index and its shard {FIRST_SHARD} differ in input_blocks.0.0.bias; ",
+        ),
         (lambda m: m.update({"input_blocks.0.0.bias": SECOND_SHARD}), "differ in input_blocks.0.0.bias"),
-        (lambda m: m.update(surplus=5), "not an index of shards: weight_map must map names of tensors to names of files"),
+        (
+            lambda m: m.update(surplus=5),
+            "not an index of shards: weight_map must map names of tensors to names of files",
+        ),
         (lambda m: m.clear(), "not an index of shards"),
         (lambda m: m.update(surplus="x" * 300), "a shard cannot be read (File name too long)"),
     ],
     ids=["more", "less", "swapped", "number", "empty", "long name"],
 )
 def test_index_that_contradicts_its_shards(
-    refuse_checkpoint: Callable[[Path], str], shards: Path, change: Callable[[dict[str, Any]], object], problem: str
+    refuse_checkpoint: Callable[[Path], str],
+    shards: Path,
+    change: Callable[[dict[str, Any]], object],
+    problem: str,
 ) -> None:
     edit_index(shards, change)
     assert problem in refuse_checkpoint(shards / INDEX)
@@ -138,13 +171,17 @@ def test_folder_with_one_weights_file(tmp_path: Path, weights: Weights) -> None:
 def test_folder_with_two_weights_files(refuse_checkpoint: Callable[[Path], str], tmp_path: Path) -> None:
     for name in ("a.pt", "b.safetensors", "notes.txt"):
         (tmp_path / name).touch()
-    assert refuse_checkpoint(tmp_path) == "a folder with 2 weights files (a.pt, b.safetensors); give one of them"
+    assert (
+        refuse_checkpoint(tmp_path) == "a folder with 2 weights files (a.pt, b.safetensors); give one of them"
+    )
 
 
 def test_folder_without_weights(refuse_checkpoint: Callable[[Path], str], tmp_path: Path) -> None:
     (tmp_path / "folder" / "unet").mkdir(parents=True)
     (tmp_path / "folder" / "notes.txt").touch()
-    assert refuse_checkpoint(tmp_path / "folder") == "a folder without a weights file; it holds notes.txt, unet/"
+    assert (
+        refuse_checkpoint(tmp_path / "folder") == "a folder without a weights file; it holds notes.txt, unet/"
+    )
 
 
 def test_bundle_and_its_files(refuse_checkpoint: Callable[[Path], str], digits_bundle: Path) -> None:
@@ -194,25 +231,45 @@ TABLE_END = bytes.fromhex("57fb808b247547db")
             LFS,
             "a Git LFS pointer, not the weights (1119.8 MB). Fetch them, in the folder of the repository, with: git lfs pull",
         ),
-        ("m.pt", b"\n<!DOCTYPE html><html><title>Sign in</title>", "an HTML page, not weights: the download ended at a web page"),
+        (
+            "m.pt",
+            b"\n<!DOCTYPE html><html><title>Sign in</title>",
+            "an HTML page, not weights: the download ended at a web page",
+        ),
         ("m.pt", b'<?xml version="1.0"?><Error><Code>AccessDenied', "an XML document, not weights"),
         ("m.pt", b'{"message": "Not Found"}', "a JSON file without weights. "),
-        ("tiny.json", CONFIG.read_bytes(), "a JSON file without weights. A network's configuration is given with --config FILE.json"),
+        (
+            "tiny.json",
+            CONFIG.read_bytes(),
+            "a JSON file without weights. A network's configuration is given with --config FILE.json",
+        ),
         ("m.index.json", b'{"weight_map": ', "damaged or truncated JSON ("),
         ("m.pt", b"", "an empty file. Download or copy it again"),
         ("m.pt", bytes(4096), "a file that begins with zeros, as an interrupted download leaves it"),
-        ("m.zip", zipped(CONFIG), "a zip archive that torch.save did not write; it holds checkpoints/tiny.json. Unpack it"),
+        (
+            "m.zip",
+            zipped(CONFIG),
+            "a zip archive that torch.save did not write; it holds checkpoints/tiny.json. Unpack it",
+        ),
         ("m.zip", zipped(), "an empty zip archive"),
         ("m.npz", array(np.savez, weights=np.zeros(3)), "an npz archive of numpy arrays (weights.npy). "),
         ("m.npy", array(np.save, np.zeros(300)), "a numpy array. "),
         ("m.tar", tarred("w"), "a tar archive. Unpack it with: tar -xf "),
         ("m.tar.gz", tarred("w:gz"), "a gzip archive. Unpack it with: tar -xzf "),
         ("m.pt.gz", gzip.compress(bytes(999)), "a gzip archive. Unpack it with: gunzip -k "),
-        ("m.h5", b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file, as Keras writes them. Give a torch state dict or safetensors"),
+        (
+            "m.h5",
+            b"\x89HDF\r\n\x1a\n" + bytes(600),
+            "an HDF5 file, as Keras writes them. Give a torch state dict or safetensors",
+        ),
         ("m.ckpt", bytes(range(200)) + TABLE_END, "a part of a TensorFlow checkpoint. "),
         ("model.ckpt.data-00000-of-00001", bytes(range(1, 201)) * 3, "a part of a TensorFlow checkpoint. "),
         ("m.gguf", b"GGUF\3" + bytes(600), "a GGUF file. "),
-        ("m.onnx", b"\x08\x07\x12\x07pytorch" + bytes(600), "an ONNX graph. Give the checkpoint that it was made of"),
+        (
+            "m.onnx",
+            b"\x08\x07\x12\x07pytorch" + bytes(600),
+            "an ONNX graph. Give the checkpoint that it was made of",
+        ),
         ("m.engine", b"ftrt" + bytes(600), "a TensorRT engine. "),
         (
             "m.pkl",
@@ -229,11 +286,17 @@ def test_file_that_is_something_else(
     assert refuse_checkpoint(tmp_path / name).startswith(problem)
 
 
-def test_unpacked_torch_file_and_the_way_back(refuse_checkpoint: Callable[[Path], str], tmp_path: Path, weights: Weights) -> None:
+def test_unpacked_torch_file_and_the_way_back(
+    refuse_checkpoint: Callable[[Path], str], tmp_path: Path, weights: Weights
+) -> None:
     with zipfile.ZipFile(saved(tmp_path / "ema.pt", weights)) as archive:
         archive.extractall(tmp_path / "download")
     pack = f"Pack it again, and give the file: cd {tmp_path / 'download'} && zip -0 -r ema.pt ema"
-    for path in (tmp_path / "download", tmp_path / "download" / "ema", tmp_path / "download" / "ema" / "data.pkl"):
+    for path in (
+        tmp_path / "download",
+        tmp_path / "download" / "ema",
+        tmp_path / "download" / "ema" / "data.pkl",
+    ):
         assert refuse_checkpoint(path).endswith(pack)
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zip -0, and zip as people use it
         with zipfile.ZipFile(tmp_path / "again.pt", "w", compression) as archive:
@@ -246,7 +309,9 @@ def test_torchscript(refuse_checkpoint: Callable[[Path], str], tmp_path: Path) -
     script = b"def forward(self, x):\n    return x\n"
     contents = {"m/data.pkl": b"\x80\x02}.", "m/constants.pkl": b"\x80\x02).", "m/code/__torch__.py": script}
     (tmp_path / "script.pt").write_bytes(zipped(**contents))
-    assert refuse_checkpoint(tmp_path / "script.pt").startswith("a TorchScript archive, which holds code. Save the state dict alone")
+    assert refuse_checkpoint(tmp_path / "script.pt").startswith(
+        "a TorchScript archive, which holds code. Save the state dict alone"
+    )
 
 
 def test_safetensors_whose_length_looks_like_another_format(tmp_path: Path, weights: Weights) -> None:
@@ -256,15 +321,23 @@ def test_safetensors_whose_length_looks_like_another_format(tmp_path: Path, weig
     header = data[8 : 8 + int.from_bytes(data[:8], "little")]
     for low, mask in ((0x4B50, 0xFFFF), (0x7B, 0xFF)):
         length = next(n for n in range(len(header), len(header) + 70_000) if n & mask == low)
-        (tmp_path / "padded.safetensors").write_bytes(length.to_bytes(8, "little") + header.ljust(length) + data[8 + len(header) :])
+        (tmp_path / "padded.safetensors").write_bytes(
+            length.to_bytes(8, "little") + header.ljust(length) + data[8 + len(header) :]
+        )
         assert holds(loaded(tmp_path / "padded.safetensors"), weights)
 
 
 def test_pipe_is_not_waited_for(refuse_checkpoint: Callable[[Path], str], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
-    assert refuse_checkpoint(tmp_path / "pipe.pt") == "a device or a pipe; a checkpoint must be a regular file"
+    assert (
+        refuse_checkpoint(tmp_path / "pipe.pt") == "a device or a pipe; a checkpoint must be a regular file"
+    )
 
 
 def test_address_is_not_fetched(cli: Cli, tmp_path: Path) -> None:
-    message = refusal(cli("export", "https://example.org/ema.pt", "--config", CONFIG, "-o", tmp_path / "x.bundle"))
-    assert message.endswith("an address, not a file. Nothing is downloaded; download the file, and give its path")
+    message = refusal(
+        cli("export", "https://example.org/ema.pt", "--config", CONFIG, "-o", tmp_path / "x.bundle")
+    )
+    assert message.endswith(
+        "an address, not a file. Nothing is downloaded; download the file, and give its path"
+    )

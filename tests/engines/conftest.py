@@ -15,12 +15,17 @@ from typing import Any
 import pytest
 
 from bcm_edge.export.engines.build import build, plan_build
-from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.engines import gpu
 from bcm_edge.runtime.engines.store import BuildOptions
+from bcm_edge.runtime.machine import gpu
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 FAKES = Path(__file__).parent / "fakes"
-OVER_THEM = ("engines.adapter", "engines.loaded", "engines.memory", "engines.device_chain")  # modules of runtime/ that import them
+OVER_THEM = (
+    "engines.adapter",
+    "engines.loaded",
+    "engines.memory",
+    "engines.device_chain",
+)  # modules of runtime/ that import them
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +55,14 @@ def run(
 
 
 @pytest.fixture
-def record(monkeypatch: pytest.MonkeyPatch, driver: Path, surroundings: dict[str, str]) -> Iterator[ModuleType]:
+def record(
+    monkeypatch: pytest.MonkeyPatch, driver: Path, surroundings: dict[str, str]
+) -> Iterator[ModuleType]:
     """Driver and stand-ins in this process and its children; yields fakes/gpu_record.py, which knows what was done."""
     library = ctypes.CDLL(str(driver / "libcuda.so.1"))
-    monkeypatch.setattr(gpu, "_driver", lambda: lambda function, *arguments: int(getattr(library, function)(*arguments)))
+    monkeypatch.setattr(
+        gpu, "_driver", lambda: lambda function, *arguments: int(getattr(library, function)(*arguments))
+    )
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(FAKES))
@@ -67,19 +76,25 @@ def record(monkeypatch: pytest.MonkeyPatch, driver: Path, surroundings: dict[str
 
 def _forget() -> None:
     for name in list(sys.modules):
-        if name.partition(".")[0] in ("cuda", "tensorrt", "gpu_record") or name in {f"bcm_edge.runtime.{over}" for over in OVER_THEM}:
+        if name.partition(".")[0] in ("cuda", "tensorrt", "gpu_record") or name in {
+            f"bcm_edge.runtime.{over}" for over in OVER_THEM
+        }:
             del sys.modules[name]
     for name in OVER_THEM:  # a package keeps its modules as attributes
         sys.modules["bcm_edge.runtime.engines"].__dict__.pop(name.rpartition(".")[2], None)
 
 
 @pytest.fixture(scope="session")
-def built_bundle(typed_bundle: Path, surroundings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_bundle(
+    typed_bundle: Path, surroundings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The shipped model with engines in fp32, fp16 and int8 for the GPU that is not there. Every test reads it, none writes to it."""
     bundle = shutil.copytree(typed_bundle, tmp_path_factory.mktemp("built") / "digits.bundle")
     for precision in ("fp32", "int8", "fp16"):
         command = [sys.executable, "-m", "bcm_edge.cli", "build", str(bundle), "--precision", precision]
-        ended = subprocess.run(command, env={**os.environ, **surroundings}, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            command, env={**os.environ, **surroundings}, capture_output=True, text=True, check=False
+        )
         assert ended.returncode == 0, ended.stderr
     return bundle
 

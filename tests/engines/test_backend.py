@@ -14,25 +14,31 @@ from shared_use import assert_closing_is_safe, assert_threads_agree
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
 from bcm_edge.runtime.backends.base import DeviceBackend
-from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.images import to_uint8
-from bcm_edge.runtime.parity import compare, load_recording
+from bcm_edge.runtime.checks.parity import compare, load_recording
+from bcm_edge.runtime.pixels import to_uint8
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 IMAGE = 4 * 8 * 8  # bytes of one float32 image
 MIXTURE = "80>3>0.002 +0.12 0.12>0.4>0.002"
-RENOISING = "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
+RENOISING = (
+    "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
+)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("schedule", ["80>0.002", MIXTURE, RENOISING])
-def test_images_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType, precision: str, schedule: str):
+def test_images_equal_those_of_onnxruntime(
+    built_bundle: Path, record: ModuleType, precision: str, schedule: str
+):
     with (
         bcm_edge.load(built_bundle, "tensorrt", precision=precision) as ours,
         bcm_edge.load(built_bundle, "onnxruntime", precision=precision) as theirs,
     ):
         for n in (1, 5, 16):
             labels = np.arange(n) % 10
-            actual, expected = (each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (ours, theirs))
+            actual, expected = (
+                each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (ours, theirs)
+            )
             assert_images_agree(actual, expected, precision)
 
 
@@ -54,13 +60,23 @@ def test_tasks_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType
         bcm_edge.load(built_bundle, "onnxruntime", precision="fp32") as theirs,
     ):
         images = theirs.generate(6, labels=3)
-        assert np.abs(ours.inpaint(images, hole, labels=3) - theirs.inpaint(images, hole, labels=3)).max() <= 1e-4
+        assert (
+            np.abs(ours.inpaint(images, hole, labels=3) - theirs.inpaint(images, hole, labels=3)).max()
+            <= 1e-4
+        )
         assert_images_agree(ours.restore(images, labels=3), theirs.restore(images, labels=3))
         assert (ours.guess_labels(images) == theirs.guess_labels(images)).all()
-        assert np.abs(ours.trace("mixture-4", labels=3).states - theirs.trace("mixture-4", labels=3).states).max() <= 1e-4
+        assert (
+            np.abs(
+                ours.trace("mixture-4", labels=3).states - theirs.trace("mixture-4", labels=3).states
+            ).max()
+            <= 1e-4
+        )
 
 
-def test_whole_schedules_keep_to_the_bound_at_both_ends_of_the_profile(built_bundle: Path, record: ModuleType):
+def test_whole_schedules_keep_to_the_bound_at_both_ends_of_the_profile(
+    built_bundle: Path, record: ModuleType
+):
     bundle = open_bundle(built_bundle)
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
     errors = compare(bcm.backend, load_recording(bundle), [1, 7, 16], 5e-3)
@@ -82,28 +98,38 @@ def test_the_onnxruntime_backend_gives_pixels_too(built_bundle: Path):
     bcm = bcm_edge.load(built_bundle, "onnxruntime", precision="fp32")
     images = bcm.generate(2, labels=3)
     assert np.array_equal(bcm.generate(2, labels=3, uint8=True), to_uint8(images))
-    assert np.array_equal(bcm.reconstruct(images, labels=3, uint8=True), to_uint8(bcm.reconstruct(images, labels=3)))
+    assert np.array_equal(
+        bcm.reconstruct(images, labels=3, uint8=True), to_uint8(bcm.reconstruct(images, labels=3))
+    )
 
 
-def test_requests_are_split_at_the_largest_batch_and_filled_up_to_the_smallest(typed_copy: Path, compile_engines, record: ModuleType):
+def test_requests_are_split_at_the_largest_batch_and_filled_up_to_the_smallest(
+    typed_copy: Path, compile_engines, record: ModuleType
+):
     compile_engines(typed_copy, precision="fp16", batch=(4, 4, 4))
     bcm = bcm_edge.load(typed_copy, "tensorrt")
     assert (bcm.batch, bcm.backend.precision) == (4, "fp16")
     record.calls.clear()
     images = bcm.generate(6, labels=3)
     assert {call for call in record.calls if call.startswith("execute")} == {"execute forward 4"}
-    assert_images_agree(images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(6, labels=3), "fp16")
+    assert_images_agree(
+        images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(6, labels=3), "fp16"
+    )
 
 
 def test_a_batch_outside_the_profile_is_refused_with_the_way_out(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", batch=32)
-    with pytest.raises(BackendError, match=r"a batch of 20 is outside the engine's profile \(1 to 16\).*--batch 1:20:20"):
+    with pytest.raises(
+        BackendError, match=r"a batch of 20 is outside the engine's profile \(1 to 16\).*--batch 1:20:20"
+    ):
         bcm.generate(20, labels=3)
 
 
 def test_an_engine_that_refuses_is_named(built_bundle: Path, record: ModuleType):
     record.faults.execute = {"inverse"}
-    with pytest.raises(BackendError, match="TensorRT does not run inverse at batch 1: TensorRT gives no reason"):
+    with pytest.raises(
+        BackendError, match="TensorRT does not run inverse at batch 1: TensorRT gives no reason"
+    ):
         bcm_edge.load(built_bundle, "tensorrt").invert(np.full((1, 1, 8, 8), -1, np.float32), labels=3)
 
 
@@ -112,7 +138,10 @@ def test_nan_is_named_with_the_move_it_began_at(built_bundle: Path, record: Modu
     latents = np.full((2, 1, 8, 8), 1e36, np.float32)
     latents[0] = 0.5
     for uint8 in (False, True):
-        with pytest.raises(NonFiniteError, match=r"move 1 of 2 \(80>2.4\) on backend tensorrt gave NaN or infinity \(first in sample 1\)"):
+        with pytest.raises(
+            NonFiniteError,
+            match=r"move 1 of 2 \(80>2.4\) on backend tensorrt gave NaN or infinity \(first in sample 1\)",
+        ):
             bcm.generate(latents=latents, schedule="80>2.4>0.002", labels=3, uint8=uint8)
 
 
@@ -131,7 +160,9 @@ def test_what_fails_in_the_middle_leaves_nothing_under_way(built_bundle: Path, r
 def test_an_error_that_is_only_recorded_is_raised(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     record.faults.recorded = "Cask convolution execution failed"
-    with pytest.raises(BackendError, match="TensorRT runs forward at batch 2, but says: Cask convolution execution failed"):
+    with pytest.raises(
+        BackendError, match="TensorRT runs forward at batch 2, but says: Cask convolution execution failed"
+    ):
         bcm.generate(2, labels=3)
 
 
@@ -161,31 +192,46 @@ def test_a_plan_that_was_changed_is_not_given_to_tensorrt(built_copy: Path, reco
 def test_a_plan_of_another_model_is_refused_by_its_inputs(built_copy: Path, record: ModuleType):
     folder = next(built_copy.glob("engines/fp16-*"))
     _replace_plan(folder, "forward", (folder / "add_noise.plan").read_bytes())
-    with pytest.raises(BackendError, match=r"forward\.plan: takes noise, sum, x, which is no engine of this bundle"):
+    with pytest.raises(
+        BackendError, match=r"forward\.plan: takes noise, sum, x, which is no engine of this bundle"
+    ):
         bcm_edge.load(built_copy, "tensorrt", precision="fp16")
 
 
 def test_what_tensorrt_says_of_a_plan_it_does_not_take_is_passed_on(built_copy: Path, record: ModuleType):
     _replace_plan(next(built_copy.glob("engines/fp16-*")), "forward", b"no plan")
-    with pytest.raises(BackendError, match=r"TensorRT 10\.3\.0 does not take it, though its engine.json fits: Serialization assertion"):
+    with pytest.raises(
+        BackendError,
+        match=r"TensorRT 10\.3\.0 does not take it, though its engine.json fits: Serialization assertion",
+    ):
         bcm_edge.load(built_copy, "tensorrt", precision="fp16")
 
 
-def test_stripped_plans_take_their_weights_from_the_bundle(typed_copy: Path, compile_engines, record: ModuleType):
+def test_stripped_plans_take_their_weights_from_the_bundle(
+    typed_copy: Path, compile_engines, record: ModuleType
+):
     compile_engines(typed_copy, precision="fp16", stripped=True)
     images = bcm_edge.load(typed_copy, "tensorrt").generate(2, labels=3)
-    assert_images_agree(images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(2, labels=3), "fp16")
+    assert_images_agree(
+        images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp16").generate(2, labels=3), "fp16"
+    )
 
 
-def test_labels_go_in_as_the_engine_takes_them(typed_copy: Path, compile_engines, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def test_labels_go_in_as_the_engine_takes_them(
+    typed_copy: Path, compile_engines, record: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("FAKE_LABELS", "int32")
     compile_engines(typed_copy, precision="fp32")
     labels = [7, 1, 9]
     images = bcm_edge.load(typed_copy, "tensorrt").generate(3, labels=labels)
-    assert_images_agree(images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp32").generate(3, labels=labels))
+    assert_images_agree(
+        images, bcm_edge.load(typed_copy, "onnxruntime", precision="fp32").generate(3, labels=labels)
+    )
 
 
-def test_auto_plays_an_engine_that_was_built_here(built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def test_auto_plays_an_engine_that_was_built_here(
+    built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
     with bcm_edge.load(built_bundle) as bcm:
         assert (bcm.backend.name, bcm.backend.precision) == ("tensorrt", "fp16")  # the newest
         assert isinstance(bcm.backend, DeviceBackend)

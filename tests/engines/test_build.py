@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 Build = Callable[..., "CompletedProcess[str]"]
 
@@ -33,36 +33,62 @@ def test_a_build_publishes_plans_with_what_they_are(typed_copy: Path, run: Build
     ]
     facts = json.loads((folder / "engine.json").read_text())
     assert folder.name.startswith("fp16-sm87-trt10.3.0-")
-    assert (facts["tensorrt"], facts["gpu"], facts["capability"], facts["system"]) == ("10.3.0", "Fake Orin", "8.7", "Linux x86_64")
+    assert (facts["tensorrt"], facts["gpu"], facts["capability"], facts["system"]) == (
+        "10.3.0",
+        "Fake Orin",
+        "8.7",
+        "Linux x86_64",
+    )
     assert facts["multiprocessors"] == 16
-    assert facts["options"] == {"precision": "fp16", "batch": [1, 2, 8], "workspace": 512 << 20, "opt_level": 2, "stripped": False}
+    assert facts["options"] == {
+        "precision": "fp16",
+        "batch": [1, 2, 8],
+        "workspace": 512 << 20,
+        "opt_level": 2,
+        "stripped": False,
+    }
     assert facts["graphs"] == open_bundle(typed_copy).hashes("fp16")
     assert facts["types"] == {"forward": {"fp16": 27}, "inverse": {"fp16": 27}}
     assert facts["scratch"] == 4096
     said = json.loads(ended.stdout)
     assert said["built"] is True and said["engine"] == facts
-    assert {move["batch"] for move in said["verification"]} == {1, 2, 8} and all(move["ok"] for move in said["verification"])
+    assert {move["batch"] for move in said["verification"]} == {1, 2, 8} and all(
+        move["ok"] for move in said["verification"]
+    )
 
 
 def test_the_forms_of_a_plan_are_bare(typed_copy: Path, run: Build):
     run("build", typed_copy)
-    plan = json.loads((folder_of(typed_copy) / "forward.plan").read_text())  # nothing of ours before or after what TensorRT serialised
+    plan = json.loads(
+        (folder_of(typed_copy) / "forward.plan").read_text()
+    )  # nothing of ours before or after what TensorRT serialised
     assert plan["graph"].endswith("forward.fp16.onnx")
-    assert plan["shapes"]["x"] == [[1, 1, 8, 8], [4, 1, 8, 8], [16, 1, 8, 8]] and plan["shapes"]["label"] == [[1], [4], [16]]
+    assert plan["shapes"]["x"] == [[1, 1, 8, 8], [4, 1, 8, 8], [16, 1, 8, 8]] and plan["shapes"]["label"] == [
+        [1],
+        [4],
+        [16],
+    ]
 
 
 def test_progress_and_outcome_are_told(typed_copy: Path, run: Build):
     lines = run("build", typed_copy).stderr.splitlines()
-    assert lines[0] == "fp16 for Fake Orin (compute capability 8.7, 8.0 GB, driver for CUDA 12.6), TensorRT 10.3.0"
+    assert (
+        lines[0]
+        == "fp16 for Fake Orin (compute capability 8.7, 8.0 GB, driver for CUDA 12.6), TensorRT 10.3.0"
+    )
     phases = [line.rpartition(" (")[0] for line in lines if "Building" in line]
     assert phases == ["forward: Building", "inverse: Building", "add_noise: Building", "to_uint8: Building"]
-    assert any(line.startswith("fp16 on tensorrt against torch: ") and ": ok (48 moves in" in line for line in lines)
+    assert any(
+        line.startswith("fp16 on tensorrt against torch: ") and ": ok (48 moves in" in line for line in lines
+    )
     assert "forward: convolutions asked for in fp16 27, found in fp16 27" in lines
 
 
 def test_a_dla_report_counts_and_builds_nothing(typed_copy: Path, run: Build):
     run("build", typed_copy)
-    ended = run("build", typed_copy, "--dla", "report")  # an engine that is there already does not keep it from answering
+    ended = run(
+        "build", typed_copy, "--dla", "report"
+    )  # an engine that is there already does not keep it from answering
     assert (
         ended.stdout
         == "forward: a DLA could take 27 of 321 layers; not other 294\ninverse: a DLA could take 27 of 322 layers; not other 295\n"
@@ -78,7 +104,11 @@ def test_a_second_build_finds_it_up_to_date_and_force_builds_again(typed_copy: P
     run("build", typed_copy)
     built = json.loads((folder_of(typed_copy) / "engine.json").read_text())
     again = run("build", typed_copy, "--json")
-    assert again.returncode == 0 and "up to date: fp16-sm87" in again.stderr and json.loads(again.stdout)["built"] is False
+    assert (
+        again.returncode == 0
+        and "up to date: fp16-sm87" in again.stderr
+        and json.loads(again.stdout)["built"] is False
+    )
     assert json.loads((folder_of(typed_copy) / "engine.json").read_text()) == built
     assert json.loads(run("build", typed_copy, "--force", "--json").stdout)["built"] is True
 
@@ -106,7 +136,10 @@ def test_an_engine_of_another_gpu_is_named_and_left_for_its_owner(typed_copy: Pa
     run("build", typed_copy)
     old = folder_of(typed_copy).name
     ended = run("build", typed_copy, FAKE_CAPABILITY="110")
-    assert f"stale: {old}: built for compute capability 8.7 (Fake Orin), this GPU (Fake Orin) has 11.0; left as it is\n" in ended.stderr
+    assert (
+        f"stale: {old}: built for compute capability 8.7 (Fake Orin), this GPU (Fake Orin) has 11.0; left as it is\n"
+        in ended.stderr
+    )
     assert sorted(folder.name for folder in (typed_copy / "engines").iterdir())[0].startswith("fp16-sm110-")
     assert (typed_copy / "engines" / old).is_dir()
 
@@ -149,7 +182,9 @@ def test_engines_that_are_a_link_are_not_followed(typed_copy: Path, run: Build, 
     (tmp_path / "elsewhere").mkdir()
     (typed_copy / "engines").symlink_to(tmp_path / "elsewhere")
     ended = run("build", typed_copy)
-    assert ended.returncode == 2 and "engines is a link; engines are kept in the bundle itself" in ended.stderr
+    assert (
+        ended.returncode == 2 and "engines is a link; engines are kept in the bundle itself" in ended.stderr
+    )
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -161,15 +196,28 @@ def test_a_small_profile_is_verified_within_it(typed_copy: Path, run: Build):
 
 def test_generate_says_why_an_engine_is_not_played(built_copy: Path, run: Build, tmp_path: Path):
     ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", FAKE_TENSORRT="10.16.1")
-    assert "note: playing on onnxruntime, since " in ended.stderr and "built by TensorRT 10.3.0, here is 10.16.1" in ended.stderr
-    assert "note" not in run("generate", built_copy, "--label", "3", "-o", tmp_path / "b.png", LD_LIBRARY_PATH="").stderr
+    assert (
+        "note: playing on onnxruntime, since " in ended.stderr
+        and "built by TensorRT 10.3.0, here is 10.16.1" in ended.stderr
+    )
+    assert (
+        "note"
+        not in run(
+            "generate", built_copy, "--label", "3", "-o", tmp_path / "b.png", LD_LIBRARY_PATH=""
+        ).stderr
+    )
 
 
 def test_an_engine_that_came_along_is_played_only_by_name(built_copy: Path, run: Build, tmp_path: Path):
     elsewhere = {"BCM_EDGE_CACHE_DIR": str(tmp_path / "cache")}  # of a machine that has built nothing
     ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", **elsewhere)
-    assert "not built here; --backend tensorrt plays it all the same" in ended.stderr and "fp32 on onnxruntime" in ended.stderr
-    ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "b.png", "--backend", "tensorrt", **elsewhere)
+    assert (
+        "not built here; --backend tensorrt plays it all the same" in ended.stderr
+        and "fp32 on onnxruntime" in ended.stderr
+    )
+    ended = run(
+        "generate", built_copy, "--label", "3", "-o", tmp_path / "b.png", "--backend", "tensorrt", **elsewhere
+    )
     assert ended.returncode == 0 and "fp16 on tensorrt" in ended.stderr
 
 
@@ -181,7 +229,19 @@ def test_verify_bench_and_inspect_know_engines(built_copy: Path, run: Build):
     assert "fp16 on tensorrt against torch" in shown
     told = run("inspect", built_copy, "--json")
     assert len(json.loads(told.stdout)["engines"]) == 3
-    timed = run("bench", built_copy, "--backend", "tensorrt", "--precision", "fp16", "--batch", "2", "--seconds", "0.2", "--json")
+    timed = run(
+        "bench",
+        built_copy,
+        "--backend",
+        "tensorrt",
+        "--precision",
+        "fp16",
+        "--batch",
+        "2",
+        "--seconds",
+        "0.2",
+        "--json",
+    )
     assert timed.returncode == 0 and json.loads(timed.stdout)["results"][0]["backend"] == "tensorrt"
 
 

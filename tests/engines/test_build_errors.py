@@ -15,8 +15,8 @@ import pytest
 
 from bcm_edge.commands.build import parse_bytes, parse_profile
 from bcm_edge.errors import BackendError, BuildError, InputError, ParityError
-from bcm_edge.runtime.engines.gpu import parse_device, probe
 from bcm_edge.runtime.engines.store import workspace_limit
+from bcm_edge.runtime.machine.gpu import parse_device, probe
 
 Build = Callable[..., "CompletedProcess[str]"]
 FAKES = Path(__file__).parent / "fakes"
@@ -43,7 +43,9 @@ def test_without_a_gpu_one_line_says_what_is_needed_and_what_still_works(
     assert ended.stderr == f"error: {needs}: {message}. {works}\n"
 
 
-def test_versions_of_cuda_core_and_cuda_bindings_that_do_not_work_together_are_named(typed_copy: Path, run: Build, tmp_path: Path):
+def test_versions_of_cuda_core_and_cuda_bindings_that_do_not_work_together_are_named(
+    typed_copy: Path, run: Build, tmp_path: Path
+):
     """As cuda-core 1.2.2 fails with cuda-bindings 12.8.0."""
     for name, code in {"core": "import cuda.bindings.cynvvm", "bindings": ""}.items():
         (tmp_path / "cuda" / name).mkdir(parents=True)
@@ -52,13 +54,17 @@ def test_versions_of_cuda_core_and_cuda_bindings_that_do_not_work_together_are_n
     for name, version in {"cuda_core": "1.2.2", "cuda_bindings": "12.8.0"}.items():
         folder = tmp_path / f"{name}-{version}.dist-info"
         folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
+        )
     ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}", cwd=ROOT)
     fix = "pip install --upgrade '.[trt10]'. Run it on the machine"
     reason = "cuda-core 1.2.2 and cuda-bindings 12.8.0 do not work together (No module named 'cuda.bindings.cynvvm')"
     assert ended.returncode == 2
     assert f"{reason}; {fix}" in ended.stderr
-    (tmp_path / "cuda_core-1.2.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: cuda-core\nVersion: 0.5.1\n")
+    (tmp_path / "cuda_core-1.2.2.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: cuda-core\nVersion: 0.5.1\n"
+    )
     ended = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}", cwd=ROOT)
     assert f"cuda-core 0.5.1 is too old, 1.2 or newer is needed; {fix}" in ended.stderr
 
@@ -71,13 +77,30 @@ def test_versions_of_cuda_core_and_cuda_bindings_that_do_not_work_together_are_n
             BuildError,
             r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Close other programs that use the GPU, or try --opt-level 1",
         ),
-        ("killed", BuildError, r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Close other programs that use the GPU"),
-        ("driver", BackendError, r"TensorRT 10\.3\.0 cannot start on this GPU and driver: CUDA initialization failure with error: 35"),
-        ("refused", BuildError, r"forward: TensorRT 10\.3\.0 cannot build it: Internal Error: no such kernel"),
+        (
+            "killed",
+            BuildError,
+            r"ran out of memory: 6.0 GB of 8.0 were free when it began\. Close other programs that use the GPU",
+        ),
+        (
+            "driver",
+            BackendError,
+            r"TensorRT 10\.3\.0 cannot start on this GPU and driver: CUDA initialization failure with error: 35",
+        ),
+        (
+            "refused",
+            BuildError,
+            r"forward: TensorRT 10\.3\.0 cannot build it: Internal Error: no such kernel",
+        ),
     ],
 )
 def test_a_failed_build_leaves_the_bundle_as_it_was(
-    typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch, fault: str, error: type[Exception], message: str
+    typed_copy: Path,
+    compile_engines,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    error: type[Exception],
+    message: str,
 ):
     manifest = (typed_copy / "manifest.json").read_text()
     monkeypatch.setenv("FAKE_BUILD", fault)
@@ -87,7 +110,9 @@ def test_a_failed_build_leaves_the_bundle_as_it_was(
     assert (typed_copy / "manifest.json").read_text() == manifest
 
 
-def test_on_a_jetson_the_desktop_and_swap_are_named(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+def test_on_a_jetson_the_desktop_and_swap_are_named(
+    typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("FAKE_BUILD", "killed")
     monkeypatch.setenv("FAKE_INTEGRATED", "1")
     monkeypatch.setattr("bcm_edge.export.engines.child.workspace_limit", lambda *_: 2 << 30)
@@ -96,21 +121,29 @@ def test_on_a_jetson_the_desktop_and_swap_are_named(typed_copy: Path, compile_en
         compile_engines(typed_copy)
 
 
-def test_convolutions_in_more_bits_are_named_in_a_warning(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+def test_convolutions_in_more_bits_are_named_in_a_warning(
+    typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("FAKE_BUILD", "one wider")
     warnings = [line for line in compile_engines(typed_copy) if line.startswith("warning")]
     text = "1 of 27 convolutions compute in more bits than fp16 asks for: input_blocks.0.0/Conv in fp32"
     assert warnings == [f"warning: forward: {text}", f"warning: inverse: {text}"]
     (folder,) = (typed_copy / "engines").iterdir()
     facts = json.loads((folder / "engine.json").read_text())
-    assert facts["wider"] == {direction: {"input_blocks.0.0/Conv": "fp32"} for direction in ("forward", "inverse")}
+    assert facts["wider"] == {
+        direction: {"input_blocks.0.0/Conv": "fp32"} for direction in ("forward", "inverse")
+    }
     assert facts["types"]["forward"] == {"fp16": 26, "fp32": 1}
 
 
-def test_a_warning_names_the_first_of_many(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+def test_a_warning_names_the_first_of_many(
+    typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("FAKE_BUILD", "wider")
     warnings = [line for line in compile_engines(typed_copy) if line.startswith("warning")]
-    assert warnings[0].startswith("warning: forward: 27 of 27 convolutions compute in more bits than fp16 asks for: input_blocks.0.0/Conv")
+    assert warnings[0].startswith(
+        "warning: forward: 27 of 27 convolutions compute in more bits than fp16 asks for: input_blocks.0.0/Conv"
+    )
     assert warnings[0].endswith(" in fp32 and 22 more (engine.json lists them)")
 
 
@@ -126,7 +159,9 @@ def test_strict_types_refuse_an_engine_with_a_convolution_in_more_bits(typed_cop
     assert "up to date" in run("build", typed_copy, "--strict-types").stderr
 
 
-def test_an_engine_with_other_images_is_refused_whatever_its_types(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+def test_an_engine_with_other_images_is_refused_whatever_its_types(
+    typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("FAKE_BUILD", "one wider")
     monkeypatch.setattr("bcm_edge.export.engines.build.BOUNDS", {"fp16": 1e-6})
     with pytest.raises(ParityError):
@@ -147,7 +182,9 @@ def test_workspace_limit(record: ModuleType, integrated: bool, chosen: int | Non
     gpu = replace(probe(), integrated=integrated)
     assert workspace_limit(chosen, gpu, 6_000_000_000) == limit
     if integrated and chosen is None:
-        assert workspace_limit(chosen, gpu, None) == 4_000_000_000  # half of all memory where nothing tells what is free
+        assert (
+            workspace_limit(chosen, gpu, None) == 4_000_000_000
+        )  # half of all memory where nothing tells what is free
 
 
 @pytest.mark.parametrize(("integrated", "limited"), [("0", []), ("1", ["WORKSPACE"])])
@@ -160,33 +197,47 @@ def test_workspace_is_limited_where_the_gpu_shares_the_memory_of_the_processor(
     assert list(json.loads((folder / "forward.plan").read_text())["limits"]) == limited
 
 
-def test_no_kernel_within_a_small_workspace_asks_for_a_larger_one(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+def test_no_kernel_within_a_small_workspace_asks_for_a_larger_one(
+    typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("FAKE_BUILD", "memory")
-    with pytest.raises(BuildError, match="No kernel fits into the workspace of 64M: try a larger --workspace or a smaller --batch"):
+    with pytest.raises(
+        BuildError,
+        match="No kernel fits into the workspace of 64M: try a larger --workspace or a smaller --batch",
+    ):
         compile_engines(typed_copy, workspace=64 << 20)
 
 
 def test_engines_that_stray_are_not_kept(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bcm_edge.export.engines.build.BOUNDS", {"fp16": 1e-6})
-    with pytest.raises(ParityError, match=r"the engine strays from torch; worst is .* bound 1e-06\. No engine was kept\."):
+    with pytest.raises(
+        ParityError, match=r"the engine strays from torch; worst is .* bound 1e-06\. No engine was kept\."
+    ):
         compile_engines(typed_copy)
     assert not list((typed_copy / "engines").iterdir())
 
 
-def test_a_process_that_crashes_is_told_by_its_last_words(typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch):
+def test_a_process_that_crashes_is_told_by_its_last_words(
+    typed_copy: Path, compile_engines, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(
-        "bcm_edge.export.engines.child.CHILD", "import os, sys\nprint('half a word', file=sys.stderr, flush=True)\nos.abort()\n"
+        "bcm_edge.export.engines.child.CHILD",
+        "import os, sys\nprint('half a word', file=sys.stderr, flush=True)\nos.abort()\n",
     )
     with pytest.raises(BuildError, match="the compiling process ended with signal SIGABRT: half a word"):
         compile_engines(typed_copy)
 
 
-def test_a_bundle_without_a_recording_is_built_and_said_to_be_unverified(tmp_path: Path, cli, compile_engines):
+def test_a_bundle_without_a_recording_is_built_and_said_to_be_unverified(
+    tmp_path: Path, cli, compile_engines
+):
     assert cli("export", "-o", tmp_path / "b", "--precision", "fp16", "--no-verify").exit_code == 0
     assert "NOT VERIFIED: the bundle has no golden.npz" in compile_engines(tmp_path / "b")
 
 
-def test_a_timing_cache_is_kept_and_a_foreign_one_begun_anew_with_one_warning(typed_copy: Path, compile_engines, cache: Path):
+def test_a_timing_cache_is_kept_and_a_foreign_one_begun_anew_with_one_warning(
+    typed_copy: Path, compile_engines, cache: Path
+):
     shutil.rmtree(cache / "tensorrt", ignore_errors=True)
     compile_engines(typed_copy)
     file = cache / "tensorrt" / "Fake-Orin-sm8-7-trt10-3-0.timing"
@@ -195,26 +246,38 @@ def test_a_timing_cache_is_kept_and_a_foreign_one_begun_anew_with_one_warning(ty
     assert file.read_bytes() == b"timed;" * 8
     file.write_bytes(b"of another GPU")
     warnings = [line for line in compile_engines(typed_copy, precision="int8") if line.startswith("warning")]
-    assert warnings == [f"warning: {file} is not a timing cache of this GPU and TensorRT; beginning a new one"]
+    assert warnings == [
+        f"warning: {file} is not a timing cache of this GPU and TensorRT; beginning a new one"
+    ]
     assert file.read_bytes() == b"timed;" * 4
 
 
 def test_a_dry_run_builds_nothing(typed_copy: Path, run: Build):
     ended = run("build", typed_copy, "--dry-run")
-    assert ended.returncode == 0 and ended.stdout.startswith(f"would write {typed_copy}/engines/fp16-sm87-trt10.3.0-")
+    assert ended.returncode == 0 and ended.stdout.startswith(
+        f"would write {typed_copy}/engines/fp16-sm87-trt10.3.0-"
+    )
     assert "  batch: 1:4:16, verified at 1, 4, 16\n" in ended.stdout
     assert not (typed_copy / "engines").exists()
     assert json.loads(run("build", typed_copy, "--dry-run", "--json").stdout)["to_verify"] == [1, 4, 16]
 
 
-def test_without_a_precision_fp16_is_built_or_else_the_most_exact(bundle_copy: Path, typed_copy: Path, run: Build):
-    assert "would write" in run("build", bundle_copy, "--dry-run").stdout and "/fp32-sm87" in run("build", bundle_copy, "--dry-run").stdout
+def test_without_a_precision_fp16_is_built_or_else_the_most_exact(
+    bundle_copy: Path, typed_copy: Path, run: Build
+):
+    assert (
+        "would write" in run("build", bundle_copy, "--dry-run").stdout
+        and "/fp32-sm87" in run("build", bundle_copy, "--dry-run").stdout
+    )
     assert "/fp16-sm87" in run("build", typed_copy, "--dry-run").stdout
 
 
 def test_engines_that_an_export_would_lose_are_named(built_copy: Path, cli):
     ended = cli("export", "-o", built_copy, "--force", "--dry-run")
-    assert ended.exit_code == 0 and "with 3 engines in it, which will have to be built again: fp16-sm87" in ended.stderr
+    assert (
+        ended.exit_code == 0
+        and "with 3 engines in it, which will have to be built again: fp16-sm87" in ended.stderr
+    )
 
 
 def test_doctor_on_another_machine_tells_broken_engines_from_foreign_ones(built_copy: Path, run: Build):
@@ -227,12 +290,21 @@ def test_doctor_on_another_machine_tells_broken_engines_from_foreign_ones(built_
 
 def test_a_precision_that_the_bundle_lacks_is_refused_before_the_gpu_is_asked(bundle_copy: Path, cli):
     ended = cli("build", bundle_copy, "--precision", "fp16")
-    assert ended.exit_code == 2 and "has no fp16 graphs (it has fp32); export with --precision fp32,fp16" in ended.stderr
+    assert (
+        ended.exit_code == 2
+        and "has no fp16 graphs (it has fp32); export with --precision fp32,fp16" in ended.stderr
+    )
 
 
 def test_profiles_amounts_and_devices_are_read():
     assert [parse_profile(text) for text in ("1:4:16", "8", "2:2:2")] == [(1, 4, 16), (8, 8, 8), (2, 2, 2)]
-    assert [parse_bytes(text) for text in ("2G", "512M", "2048k", "1073741824", "1GiB")] == [2 << 30, 512 << 20, 2 << 20, 1 << 30, 1 << 30]
+    assert [parse_bytes(text) for text in ("2G", "512M", "2048k", "1073741824", "1GiB")] == [
+        2 << 30,
+        512 << 20,
+        2 << 20,
+        1 << 30,
+        1 << 30,
+    ]
     assert [parse_device(text) for text in ("cuda", "cuda:0", "cuda:3")] == [0, 0, 3]
 
 
@@ -265,5 +337,7 @@ def test_building_takes_neither_torch_nor_onnx(typed_copy: Path, record: ModuleT
     import sys
 
     code = "import sys, bcm_edge.export.engines.build, bcm_edge.export.engines.compiler; print(*{m.split('.')[0] for m in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not {"torch", "onnx", "onnxruntime", "click"} & set(loaded)

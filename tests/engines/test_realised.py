@@ -49,7 +49,9 @@ def test_types_are_told_by_metadata_by_name_by_weights_or_by_formats(realised: M
     ],
 )
 def test_the_words_for_types(realised: ModuleType, datatype: str, kind: str):
-    assert realised.realised_types(inspected(layer("a/Conv", datatype)), {"a/Conv": "fp16"}) == {"a/Conv": kind}
+    assert realised.realised_types(inspected(layer("a/Conv", datatype)), {"a/Conv": "fp16"}) == {
+        "a/Conv": kind
+    }
 
 
 def test_a_layer_of_several_convolutions_does_not_tell(realised: ModuleType):
@@ -68,7 +70,10 @@ def test_a_cast_that_was_fused_into_a_convolution_does_not_look_like_a_downgrade
 
 def test_a_layer_that_casts_at_all_its_ends_does_not_tell(realised: ModuleType):
     text = inspected(layer("a/Cast + a/Conv + a/Cast_2", "Float"), layer("b/Conv", "Float"))
-    assert realised.realised_types(text, {"a/Conv": "fp16", "b/Conv": "fp16"}) == {"a/Conv": "not reported", "b/Conv": "fp32"}
+    assert realised.realised_types(text, {"a/Conv": "fp16", "b/Conv": "fp16"}) == {
+        "a/Conv": "not reported",
+        "b/Conv": "fp32",
+    }
 
 
 def test_more_bits_than_asked_for_are_a_downgrade_and_fewer_or_as_many_are_not(realised: ModuleType):

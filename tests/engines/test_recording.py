@@ -20,18 +20,32 @@ from bcm_edge.runtime.schedule import parse_schedule
 
 IMAGE = 4 * 8 * 8  # bytes of one float32 image
 MIXTURE = "80>3>0.002 +0.12 0.12>0.4>0.002"
-RENOISING = "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
+RENOISING = (
+    "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
+)
 
 
-def test_a_projection_parts_the_schedule_where_it_comes_back_to_the_image(built_bundle: Path, record: ModuleType):
+def test_a_projection_parts_the_schedule_where_it_comes_back_to_the_image(
+    built_bundle: Path, record: ModuleType
+):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
     hole = np.eye(8)
     seen: list[int] = []
     for _ in range(2):  # the first records
         record.calls.clear()
-        bcm.inpaint(np.full((2, 1, 8, 8), -1, np.float32), hole, labels=3, schedule="80>0.002 +0.2 0.2>1>0.002")
-    assert record.calls.count("launch") == 2 and record.calls.count(f"download {2 * IMAGE}") == 2  # 80>0.002, and the two moves behind it
-    bcm.inpaint(np.full((2, 1, 8, 8), -1, np.float32), hole, labels=3, schedule=MIXTURE, on_move=lambda index, *_: seen.append(index))
+        bcm.inpaint(
+            np.full((2, 1, 8, 8), -1, np.float32), hole, labels=3, schedule="80>0.002 +0.2 0.2>1>0.002"
+        )
+    assert (
+        record.calls.count("launch") == 2 and record.calls.count(f"download {2 * IMAGE}") == 2
+    )  # 80>0.002, and the two moves behind it
+    bcm.inpaint(
+        np.full((2, 1, 8, 8), -1, np.float32),
+        hole,
+        labels=3,
+        schedule=MIXTURE,
+        on_move=lambda index, *_: seen.append(index),
+    )
     assert seen == [0, 1, 2, 3]
 
 
@@ -49,7 +63,19 @@ def test_a_graph_is_recorded_once_after_a_run_of_its_engines(built_bundle: Path,
     bcm.generate(2, schedule="80>2.4>0.002", labels=3)
     work = [call for call in record.calls if call.split()[0] in ("execute", "begin", "end", "launch", "sync")]
     move = "execute forward 2"
-    assert work == [move, move, "sync", "begin recording", move, move, "end recording", "launch", "sync", "launch", "sync"]
+    assert work == [
+        move,
+        move,
+        "sync",
+        "begin recording",
+        move,
+        move,
+        "end recording",
+        "launch",
+        "sync",
+        "launch",
+        "sync",
+    ]
     bcm.generate(2, schedule="80>2.4>0.002", labels=4)
     assert record.calls.count("begin recording") == 1
     bcm.generate(4, schedule="80>2.4>0.002", labels=4)
@@ -73,7 +99,12 @@ def test_whoever_watches_sees_the_states_of_the_graph(built_bundle: Path, record
         )
     assert [len(states) for states in seen.values()] == [4, 4]
     assert all(np.abs(ours - theirs).max() <= 1e-4 for ours, theirs in zip(*seen.values(), strict=True))
-    every_state = ["launch", f"download {3 * 4 * IMAGE}", f"download {4 * IMAGE}", "sync"]  # of four images: three and one repeated
+    every_state = [
+        "launch",
+        f"download {3 * 4 * IMAGE}",
+        f"download {4 * IMAGE}",
+        "sync",
+    ]  # of four images: three and one repeated
     assert record.calls[-4:] == every_state
 
 
@@ -86,7 +117,9 @@ def test_both_engines_compute_in_one_scratch_allocation(built_bundle: Path, reco
 def test_an_integrated_gpu_works_on_pinned_memory_and_copies_nothing(
     built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch
 ):
-    discrete = bcm_edge.load(built_bundle, "tensorrt", precision="fp16").generate(3, schedule=MIXTURE, labels=3)
+    discrete = bcm_edge.load(built_bundle, "tensorrt", precision="fp16").generate(
+        3, schedule=MIXTURE, labels=3
+    )
     monkeypatch.setenv("FAKE_INTEGRATED", "1")
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
     assert_images_agree(bcm.generate(3, schedule=MIXTURE, labels=3), discrete, "fp16")
@@ -97,9 +130,14 @@ def test_an_integrated_gpu_works_on_pinned_memory_and_copies_nothing(
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("refused", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"), ("invalidated", "TensorRT does not run forward at batch 2")],
+    [
+        ("refused", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"),
+        ("invalidated", "TensorRT does not run forward at batch 2"),
+    ],
 )
-def test_what_cannot_be_recorded_is_played_one_by_one_and_says_so(built_bundle: Path, record: ModuleType, fault: str, reason: str):
+def test_what_cannot_be_recorded_is_played_one_by_one_and_says_so(
+    built_bundle: Path, record: ModuleType, fault: str, reason: str
+):
     expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, schedule=MIXTURE, labels=3)
     record.faults.capture = fault
     bcm = bcm_edge.load(built_bundle, "tensorrt")
@@ -124,7 +162,9 @@ def test_after_a_failed_recording_the_engines_run_in_new_contexts(built_bundle: 
     assert record.calls[begun:][1:5] == ["execute forward 2", "sync", "context forward", "execute forward 2"]
 
 
-def test_an_interrupted_recording_is_made_again_in_new_contexts(built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_recording_is_made_again_in_new_contexts(
+    built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     builder = importlib.import_module("cuda.core").GraphBuilder
 
@@ -140,12 +180,16 @@ def test_an_interrupted_recording_is_made_again_in_new_contexts(built_bundle: Pa
     assert bcm.backend.device.endswith("one CUDA graph per schedule")
 
 
-def test_nothing_is_collected_while_a_graph_is_recorded(built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_collected_while_a_graph_is_recorded(
+    built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
     """A collection may free GPU memory of objects that were dropped, which breaks the recording."""
     collecting: list[bool] = []
     core = importlib.import_module("cuda.core")
     real = core.GraphBuilder.end_building
-    monkeypatch.setattr(core.GraphBuilder, "end_building", lambda self: (collecting.append(gc.isenabled()), real(self))[1])
+    monkeypatch.setattr(
+        core.GraphBuilder, "end_building", lambda self: (collecting.append(gc.isenabled()), real(self))[1]
+    )
     bcm_edge.load(built_bundle, "tensorrt").generate(2, labels=3)
     assert collecting == [False] and gc.isenabled()
 
@@ -163,11 +207,17 @@ def test_running_out_of_memory_says_what_is_free_and_what_helps(built_bundle: Pa
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     record.faults.memory = record.allocated
     with pytest.raises(
-        BackendError, match=r"playing 1 moves at batch 2 on Fake Orin: out of GPU memory \(6.00 GB free of 8.0\); play fewer"
+        BackendError,
+        match=r"playing 1 moves at batch 2 on Fake Orin: out of GPU memory \(6.00 GB free of 8.0\); play fewer",
     ):
         bcm.generate(2, labels=3)
     record.faults.memory = 1 << 30
-    assert bcm.generate(2, labels=3).shape == (2, 1, 8, 8)  # what had been allocated before it failed is free again
+    assert bcm.generate(2, labels=3).shape == (
+        2,
+        1,
+        8,
+        8,
+    )  # what had been allocated before it failed is free again
 
 
 def test_a_first_request_that_fails_does_not_vouch_for_a_recording(built_bundle: Path, record: ModuleType):
@@ -190,7 +240,9 @@ def test_one_wrong_image_in_a_batch_is_enough(built_bundle: Path, record: Module
 def test_memory_that_tensorrt_lacks_is_told_as_that(built_bundle: Path, record: ModuleType, said: str):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     record.faults.recorded = said
-    with pytest.raises(BackendError, match=r"out of GPU memory \(6.00 GB free of 8.0\); play fewer images at once"):
+    with pytest.raises(
+        BackendError, match=r"out of GPU memory \(6.00 GB free of 8.0\); play fewer images at once"
+    ):
         bcm.generate(2, labels=3)
 
 
@@ -218,7 +270,9 @@ def test_old_recordings_make_room_and_closing_frees_everything(built_bundle: Pat
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     for level in range(1, 13):
         bcm.generate(1, labels=3, schedule=f"80>{level}>0.002")
-    assert record.calls.count("close graph") == 2  # twelve schedules, of which ten are kept: two at each of five sizes
+    assert (
+        record.calls.count("close graph") == 2
+    )  # twelve schedules, of which ten are kept: two at each of five sizes
     bcm.close()
     assert record.calls.count("close graph") == 12
     assert record.live == {} and record.allocated == 0
@@ -228,8 +282,13 @@ def test_old_recordings_make_room_and_closing_frees_everything(built_bundle: Pat
 def test_host_memory_is_pinned_for_inputs_and_outputs_alone(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     bcm.generate(4, schedule=MIXTURE, labels=3)
-    pinned = [len(memory) - record.ALIGNMENT for address, memory in record.live.items() if address in record.pinned]
-    assert sorted(pinned) == [4 * IMAGE, 2 * 4 * IMAGE + 4 * 8]  # the last state; the start, one noise and the labels
+    pinned = [
+        len(memory) - record.ALIGNMENT for address, memory in record.live.items() if address in record.pinned
+    ]
+    assert sorted(pinned) == [
+        4 * IMAGE,
+        2 * 4 * IMAGE + 4 * 8,
+    ]  # the last state; the start, one noise and the labels
 
 
 def test_results_are_not_overwritten_by_the_next(built_bundle: Path, record: ModuleType):
@@ -250,11 +309,15 @@ def test_results_are_not_overwritten_by_the_next(built_bundle: Path, record: Mod
 
 
 @pytest.mark.parametrize("fault", ["create", "allocate", "absent"])
-def test_memory_is_allocated_plainly_where_pools_fail(built_bundle: Path, record: ModuleType, fault: str, monkeypatch: pytest.MonkeyPatch):
+def test_memory_is_allocated_plainly_where_pools_fail(
+    built_bundle: Path, record: ModuleType, fault: str, monkeypatch: pytest.MonkeyPatch
+):
     expected = bcm_edge.load(built_bundle, "tensorrt").generate(2, labels=3)
     record.calls.clear()
     if fault == "absent":
-        monkeypatch.setattr(importlib.import_module("cuda.core").DeviceProperties, "memory_pools_supported", False)
+        monkeypatch.setattr(
+            importlib.import_module("cuda.core").DeviceProperties, "memory_pools_supported", False
+        )
     else:
         record.faults.pool = fault
     bcm = bcm_edge.load(built_bundle, "tensorrt")

@@ -12,9 +12,17 @@ from typing import Any
 import pytest
 
 from bcm_edge.errors import BackendError
-from bcm_edge.runtime.bundle import Bundle, open_bundle
-from bcm_edge.runtime.engines.gpu import Gpu
-from bcm_edge.runtime.engines.store import BuildOptions, EngineFacts, engine_key, engines, find_engine, misfit, read_engine
+from bcm_edge.runtime.engines.store import (
+    BuildOptions,
+    EngineFacts,
+    engine_key,
+    engines,
+    find_engine,
+    misfit,
+    read_engine,
+)
+from bcm_edge.runtime.machine.gpu import Gpu
+from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 
 ORIN = Gpu(0, "Fake Orin", "8.7", 16, 8_000_000_000, False, "12.6")
 
@@ -44,7 +52,10 @@ def test_the_key_names_gpu_and_version_and_hangs_on_everything(built_bundle: Pat
         engine_key(bundle, replace(ORIN, name="Other"), "10.3.0", options),
         engine_key(bundle, replace(ORIN, multiprocessors=8), "10.3.0", options),
         engine_key(bundle, ORIN, "10.3.1", options),
-        *(engine_key(bundle, ORIN, "10.3.0", replace(options, **change)) for change in ({"batch": (1, 4, 8)}, {"opt_level": 4})),
+        *(
+            engine_key(bundle, ORIN, "10.3.0", replace(options, **change))
+            for change in ({"batch": (1, 4, 8)}, {"opt_level": 4})
+        ),
         engine_key(bundle, ORIN, "10.3.0", replace(options, workspace=1 << 30)),
         engine_key(bundle, ORIN, "10.3.0", replace(options, stripped=True)),
         engine_key(bundle, ORIN, "10.3.0", replace(options, precision="fp32")),
@@ -57,10 +68,18 @@ def test_the_newest_that_fits_is_taken_or_the_newest_of_a_precision(built_copy: 
     bundle = open_bundle(built_copy)
     for age, precision in enumerate(("fp16", "fp32", "int8")):
         edit(
-            next(built_copy.glob(f"engines/{precision}-*")), lambda facts, age=age: facts.update(built=f"2026-01-0{age + 1}T00:00:00+00:00")
+            next(built_copy.glob(f"engines/{precision}-*")),
+            lambda facts, age=age: facts.update(built=f"2026-01-0{age + 1}T00:00:00+00:00"),
         )
-    assert [engine.facts.options.precision for engine in engines(bundle) if engine.facts] == ["int8", "fp32", "fp16"]
-    found = {p: find_engine(bundle, ORIN, "10.3.0", p).folder.name.partition("-")[0] for p in (None, "fp32", "fp16")}
+    assert [engine.facts.options.precision for engine in engines(bundle) if engine.facts] == [
+        "int8",
+        "fp32",
+        "fp16",
+    ]
+    found = {
+        p: find_engine(bundle, ORIN, "10.3.0", p).folder.name.partition("-")[0]
+        for p in (None, "fp32", "fp16")
+    }
     assert found == {None: "int8", "fp32": "fp32", "fp16": "fp16"}
 
 
@@ -69,21 +88,47 @@ def test_every_engine_that_does_not_fit_is_named_with_its_reason_and_the_command
         find_engine(open_bundle(built_bundle), ORIN, "10.16.1", "fp16")
     first, *rest = str(raised.value).splitlines()
     command = f"bcm-edge build {built_bundle} --precision fp16"
-    assert first == f"{built_bundle}: no engine in fp16 for this GPU (Fake Orin, TensorRT 10.16.1); build one: {command}"
-    assert len(rest) == 3 and all(line.endswith(": built by TensorRT 10.3.0, here is 10.16.1") for line in rest)
+    assert (
+        first
+        == f"{built_bundle}: no engine in fp16 for this GPU (Fake Orin, TensorRT 10.16.1); build one: {command}"
+    )
+    assert len(rest) == 3 and all(
+        line.endswith(": built by TensorRT 10.3.0, here is 10.16.1") for line in rest
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lambda facts: facts.update(system="Windows AMD64"), "built on Windows AMD64, this is Linux"),
-        (lambda facts: facts.update(capability="9.0"), "built for compute capability 9.0 (Fake Orin), this GPU (Fake Orin) has 8.7"),
-        (lambda facts: facts["graphs"].update({"forward.fp16.onnx": "0"}), "built from graphs that the bundle no longer holds"),
-        (lambda facts: facts["files"]["forward"].update(size=1), "its forward.plan is missing, or not the file that was built"),
-        (lambda facts: facts.update(schema=3), "its engine.json cannot be used (ValueError: schema 3, this package reads 2)"),
-        (lambda facts: facts["options"].update(precision="fp8"), "its engine.json cannot be used (ValueError: invalid build options)"),
-        (lambda facts: facts["options"].update(batch=[4, 2, 1]), "its engine.json cannot be used (ValueError: invalid build options)"),
-        (lambda facts: facts["files"].pop("to_uint8"), "its engine.json cannot be used (KeyError: 'to_uint8')"),
+        (
+            lambda facts: facts.update(capability="9.0"),
+            "built for compute capability 9.0 (Fake Orin), this GPU (Fake Orin) has 8.7",
+        ),
+        (
+            lambda facts: facts["graphs"].update({"forward.fp16.onnx": "0"}),
+            "built from graphs that the bundle no longer holds",
+        ),
+        (
+            lambda facts: facts["files"]["forward"].update(size=1),
+            "its forward.plan is missing, or not the file that was built",
+        ),
+        (
+            lambda facts: facts.update(schema=3),
+            "its engine.json cannot be used (ValueError: schema 3, this package reads 2)",
+        ),
+        (
+            lambda facts: facts["options"].update(precision="fp8"),
+            "its engine.json cannot be used (ValueError: invalid build options)",
+        ),
+        (
+            lambda facts: facts["options"].update(batch=[4, 2, 1]),
+            "its engine.json cannot be used (ValueError: invalid build options)",
+        ),
+        (
+            lambda facts: facts["files"].pop("to_uint8"),
+            "its engine.json cannot be used (KeyError: 'to_uint8')",
+        ),
         (
             lambda facts: facts["wider"]["forward"].update({"a\x1b[2J": "fp32"}),
             "its engine.json cannot be used (ValueError: the name of a convolution with unprintable characters)",
@@ -120,7 +165,10 @@ def test_links_are_not_followed(fp16: Path, built_copy: Path, tmp_path: Path):
     plan = fp16 / "forward.plan"
     plan.rename(tmp_path / "forward.plan")
     plan.symlink_to(tmp_path / "forward.plan")
-    assert misfit(read_engine(fp16), bundle, ORIN, "10.3.0") == "its forward.plan is missing, or not the file that was built"
+    assert (
+        misfit(read_engine(fp16), bundle, ORIN, "10.3.0")
+        == "its forward.plan is missing, or not the file that was built"
+    )
 
 
 def test_a_folder_of_engines_that_is_a_link_out_of_the_bundle_holds_none(built_copy: Path, tmp_path: Path):
@@ -137,7 +185,10 @@ def test_a_pipe_is_not_read(fp16: Path):
 
 def test_names_with_control_characters_are_not_shown(fp16: Path):
     edit(fp16, lambda facts: facts.update(gpu="Orin\n✓ engine: fine"))
-    assert read_engine(fp16).problem == "its engine.json cannot be used (ValueError: a name with unprintable characters)"
+    assert (
+        read_engine(fp16).problem
+        == "its engine.json cannot be used (ValueError: a name with unprintable characters)"
+    )
     odd = fp16.rename(fp16.with_name("odd\x1b[31m"))
     assert str(read_engine(odd)).startswith("'odd\\x1b[31m': its engine.json cannot be used")
 

@@ -17,10 +17,10 @@ import pytest
 
 from bcm_edge.errors import BackendError
 from bcm_edge.export.engines.build import build, plan_build
-from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.engines.gpu import Gpu, probe
-from bcm_edge.runtime.engines.installed import missing_cuda_core, missing_tensorrt
 from bcm_edge.runtime.engines.store import BuildOptions
+from bcm_edge.runtime.machine.gpu import Gpu, probe
+from bcm_edge.runtime.machine.installed import missing_cuda_core, missing_tensorrt
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 Built = Callable[[str], Path]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcm_edge.runtime.engines.gpu import Gpu
-from bcm_edge.runtime.engines.installed import missing_tensorrt
-from bcm_edge.runtime.images import to_uint8
+from bcm_edge.runtime.machine.gpu import Gpu
+from bcm_edge.runtime.machine.installed import missing_tensorrt
+from bcm_edge.runtime.pixels import to_uint8
 from bcm_edge.runtime.schedule import Move, parse_schedule
 
 SHAPE = (3, 2, 4, 4)
@@ -88,7 +88,16 @@ class Arithmetic:
             kind = {"label": "<i8", "pixels": "|u1"}.get(tensor, "<f4")
             shape = (SHAPE[0], 1, 1, 1) if tensor in ("t", "u", "label", "total") else SHAPE
             there = type(
-                "There", (), {"__cuda_array_interface__": {"shape": shape, "typestr": kind, "data": (address, False), "version": 3}}
+                "There",
+                (),
+                {
+                    "__cuda_array_interface__": {
+                        "shape": shape,
+                        "typestr": kind,
+                        "data": (address, False),
+                        "version": 3,
+                    }
+                },
             )
             self._seen[tensor, address] = self._torch.as_tensor(there(), device="cuda")
         return self._seen[tensor, address]
@@ -98,10 +107,16 @@ def drawn(seed: int) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray]:
     """x, noises and labels."""
     generator = np.random.default_rng(seed)
     x, *noises = (generator.normal(size=SHAPE).astype(np.float32) for _ in range(1 + len(MOVES)))
-    return x, [noise if noisy else None for noise, noisy in zip(noises, NOISY, strict=True)], generator.integers(0, 3, SHAPE[0])
+    return (
+        x,
+        [noise if noisy else None for noise, noisy in zip(noises, NOISY, strict=True)],
+        generator.integers(0, 3, SHAPE[0]),
+    )
 
 
-def expected(x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray) -> np.ndarray:
+def expected(
+    x: np.ndarray, moves: Sequence[Move], noises: Sequence[np.ndarray | None], labels: np.ndarray
+) -> np.ndarray:
     """The state after every move."""
     states = []
     for move, noise in zip(moves, noises, strict=True):
@@ -157,7 +172,9 @@ def test_a_schedule_is_replayed_as_one_cuda_graph(torch: ModuleType, chain_on: C
         x, noises, labels = drawn(seed)
         every = chain.play(x, noises, labels, every=True)
         np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(chain.play(x, noises, labels, every=False), every[-1:], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            chain.play(x, noises, labels, every=False), every[-1:], rtol=1e-5, atol=1e-5
+        )
     assert chain.why_eager == ""
 
 
@@ -184,7 +201,9 @@ def test_pixels_are_made_there(torch: ModuleType, chain_on: Callable[..., Any]) 
         assert np.isfinite(total).all()
 
 
-def test_what_cannot_be_recorded_is_called_one_by_one(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
+def test_what_cannot_be_recorded_is_called_one_by_one(
+    torch: ModuleType, chain_on: Callable[..., Any]
+) -> None:
     chain = chain_on(Arithmetic(torch, sync=True))
     for seed in range(2):
         x, noises, labels = drawn(seed)

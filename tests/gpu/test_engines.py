@@ -15,21 +15,24 @@ from click.testing import Result
 import bcm_edge
 from bcm_edge.errors import BackendError
 from bcm_edge.export.engines.build import build, plan_build
+from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.backends.tensorrt import TensorRtBackend
-from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.chain import injected_noises, start_state
-from bcm_edge.runtime.engines.gpu import Gpu, free_memory
+from bcm_edge.runtime.checks.parity import compare, load_recording
 from bcm_edge.runtime.engines.store import UNREAD, BuildOptions, EngineFacts, engines
-from bcm_edge.runtime.images import to_uint8
-from bcm_edge.runtime.parity import BOUNDS, compare, load_recording
+from bcm_edge.runtime.machine.gpu import Gpu, free_memory
+from bcm_edge.runtime.pixels import to_uint8
 from bcm_edge.runtime.schedule import parse_schedule
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 Built = Callable[[str], Path]
 Far = Callable[[np.ndarray, np.ndarray], float]
 
 MIXTURE = "80>3>0.002 +0.12 0.12>0.4>0.002"
-RENOISING = "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
+RENOISING = (
+    "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
+)
 SMALL = 4 << 20  # bytes that the driver may need for itself
 
 
@@ -73,18 +76,30 @@ def test_types_are_read_back(built: Built, precision: str) -> None:
 
 
 @pytest.mark.parametrize("schedule", [MIXTURE, RENOISING])
-def test_a_replay_equals_its_engines_called_one_by_one(built: Built, precision: str, schedule: str, far: Far) -> None:
+def test_a_replay_equals_its_engines_called_one_by_one(
+    built: Built, precision: str, schedule: str, far: Far
+) -> None:
     from bcm_edge.runtime.engines.device_chain import REPLAY_BOUND
 
-    backend, program = open_backend("tensorrt", open_bundle(built(precision)), precision), parse_schedule(schedule)
+    backend, program = (
+        open_backend("tensorrt", open_bundle(built(precision)), precision),
+        parse_schedule(schedule),
+    )
     assert isinstance(backend, TensorRtBackend)
     try:
         first, second = ([10, 11, 12], np.array([3, 1, 4])), ([20, 21, 22], np.array([1, 5, 9]))
         inputs = [
-            (start_state(program, backend, seeds), program.moves, injected_noises(program, backend, seeds), labels)
+            (
+                start_state(program, backend, seeds),
+                program.moves,
+                injected_noises(program, backend, seeds),
+                labels,
+            )
             for seeds, labels in (first, second)
         ]
-        recorded, replayed = (backend.play_moves(*given, every=True) for given in inputs)  # recorded on the first, replayed on the second
+        recorded, replayed = (
+            backend.play_moves(*given, every=True) for given in inputs
+        )  # recorded on the first, replayed on the second
         x, moves, noises, labels = inputs[1]
         with backend._chain(moves, noises, len(x), pixels=False) as chain:
             assert chain.why_eager == ""
@@ -102,26 +117,42 @@ def test_a_replay_equals_its_engines_called_one_by_one(built: Built, precision: 
 
 
 @pytest.mark.parametrize("schedule", ["one-step", "mixture-4", RENOISING])
-def test_pictures_equal_those_of_onnxruntime(built: Built, precision: str, schedule: str, onnxruntime: bcm_edge.BCM, far: Far) -> None:
+def test_pictures_equal_those_of_onnxruntime(
+    built: Built, precision: str, schedule: str, onnxruntime: bcm_edge.BCM, far: Far
+) -> None:
     with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
         for n in (1, 5, 20):  # 20 in two parts
             labels = np.arange(n) % 10
-            ours, theirs = (each.generate(n, schedule=schedule, seed=3, labels=labels) for each in (bcm, onnxruntime))
+            ours, theirs = (
+                each.generate(n, schedule=schedule, seed=3, labels=labels) for each in (bcm, onnxruntime)
+            )
             assert far(ours, theirs) <= BOUNDS[precision]
 
 
-def test_latents_and_reconstructions_equal_those_of_onnxruntime(built: Built, precision: str, onnxruntime: bcm_edge.BCM, far: Far) -> None:
+def test_latents_and_reconstructions_equal_those_of_onnxruntime(
+    built: Built, precision: str, onnxruntime: bcm_edge.BCM, far: Far
+) -> None:
     images = onnxruntime.generate(6, seed=3, labels=np.arange(6))
     with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
         for schedule in ("invert-1", "invert-2"):
-            ours, theirs = (each.invert(images, schedule=schedule, labels=np.arange(6)) for each in (bcm, onnxruntime))
+            ours, theirs = (
+                each.invert(images, schedule=schedule, labels=np.arange(6)) for each in (bcm, onnxruntime)
+            )
             assert far(ours, theirs) <= BOUNDS[precision]
-        assert far(bcm.reconstruct(images, labels=np.arange(6)), onnxruntime.reconstruct(images, labels=np.arange(6))) <= BOUNDS[precision]
+        assert (
+            far(
+                bcm.reconstruct(images, labels=np.arange(6)),
+                onnxruntime.reconstruct(images, labels=np.arange(6)),
+            )
+            <= BOUNDS[precision]
+        )
 
 
 def test_pixels_are_those_of_the_floats_but_for_a_grey_level(built: Built, precision: str) -> None:
     with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
-        floats, pixels = (bcm.generate(7, schedule="mixture-4", seed=5, labels=3, uint8=uint8) for uint8 in (False, True))
+        floats, pixels = (
+            bcm.generate(7, schedule="mixture-4", seed=5, labels=3, uint8=uint8) for uint8 in (False, True)
+        )
     assert pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - to_uint8(floats)).max() <= 1
 
@@ -150,11 +181,16 @@ def test_stripped_plans_give_the_same_pictures(built: Built, typed_copy: Path, f
 
     if not can_strip():
         pytest.skip("this TensorRT cannot leave weights out of plans")
-    facts, errors = build(plan_build(open_bundle(typed_copy), BuildOptions("fp16", stripped=True)), print, lambda *_: None)
+    facts, errors = build(
+        plan_build(open_bundle(typed_copy), BuildOptions("fp16", stripped=True)), print, lambda *_: None
+    )
     assert errors and all(error.ok for error in errors)
     whole = facts_of(built("fp16"), "fp16")
     assert facts.files["forward"].size < whole.files["forward"].size
-    with bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm, bcm_edge.load(typed_copy, "tensorrt") as stripped:
+    with (
+        bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm,
+        bcm_edge.load(typed_copy, "tensorrt") as stripped,
+    ):
         pictures = [each.generate(5, schedule="mixture-4", labels=3) for each in (bcm, stripped)]
     assert far(*pictures) <= BOUNDS["fp16"]  # the builder may have chosen other kernels
 
@@ -165,7 +201,9 @@ def test_two_threads_share_a_backend(built: Built, far: Far) -> None:
     with bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm:
 
         def play(seed: int) -> np.ndarray:
-            return bcm.generate(1 + seed % 3, schedule=("one-step", "mixture-4")[seed % 2], seed=seed, labels=seed % 10)
+            return bcm.generate(
+                1 + seed % 3, schedule=("one-step", "mixture-4")[seed % 2], seed=seed, labels=seed % 10
+            )
 
         expected = [play(seed) for seed in range(24)]
         with ThreadPoolExecutor(2) as pool:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.chain import injected_noises, start_state
-from bcm_edge.runtime.engines.gpu import Gpu, free_memory
-from bcm_edge.runtime.engines.installed import missing_tensorrt
-from bcm_edge.runtime.parity import BOUNDS, Recording, load_recording
+from bcm_edge.runtime.checks.parity import Recording, load_recording
+from bcm_edge.runtime.machine.gpu import Gpu, free_memory
+from bcm_edge.runtime.machine.installed import missing_tensorrt
 from bcm_edge.runtime.schedule import parse_schedule
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 Far = Callable[[np.ndarray, np.ndarray], float]
 
@@ -79,7 +80,9 @@ def test_onnxruntime_on_the_gpu_keeps_to_the_bound(
 
     if reason := players.providers()["CUDAExecutionProvider"]:
         pytest.skip(reason)
-    player = players.SessionPlayer(open_bundle(request.getfixturevalue("typed_bundle")), "fp16", "CUDAExecutionProvider")
+    player = players.SessionPlayer(
+        open_bundle(request.getfixturevalue("typed_bundle")), "fp16", "CUDAExecutionProvider"
+    )
     worst = strays(player, TorchBackend(model), recording, far)
     assert {text: error for text, error in worst.items() if error > BOUNDS["fp16"]} == {}
 

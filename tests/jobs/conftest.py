@@ -30,7 +30,11 @@ input()
 @pytest.fixture(scope="session")
 def cluster(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Ray with a token, which listens on loopback alone: the environment to reach it with, the address as ADDRESS."""
-    given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    given = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
     given["PYTHONPATH"] = os.pathsep.join([str(packages(tmp_path_factory)), os.environ.get("PYTHONPATH", "")])
     log = tmp_path_factory.mktemp("ray") / "log"
     with (
@@ -76,7 +80,9 @@ def shards(digits: dict[str, np.ndarray], tmp_path: Path) -> Path:
     return write_shards(tmp_path / "shards", digits, (20, 10, 20), ("images", "labels"))
 
 
-def write_shards(folder: Path, arrays: dict[str, np.ndarray], lengths: tuple[int, ...], names: tuple[str, ...]) -> Path:
+def write_shards(
+    folder: Path, arrays: dict[str, np.ndarray], lengths: tuple[int, ...], names: tuple[str, ...]
+) -> Path:
     folder.mkdir()
     ends = np.cumsum(lengths)
     for index, (end, length) in enumerate(zip(ends, lengths, strict=True)):
@@ -88,4 +94,6 @@ def write_shards(folder: Path, arrays: dict[str, np.ndarray], lengths: tuple[int
 @pytest.fixture
 def map_on(cluster: dict[str, str], digits_bundle: Path, process: Process) -> Process:
     """`bcm-edge map BUNDLE … --ray ADDRESS`, a process of its own: what Ray takes from the environment it takes once."""
-    return lambda *arguments: process("map", digits_bundle, *arguments, "--ray", cluster["ADDRESS"], **cluster)
+    return lambda *arguments: process(
+        "map", digits_bundle, *arguments, "--ray", cluster["ADDRESS"], **cluster
+    )

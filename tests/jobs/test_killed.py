@@ -30,15 +30,37 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 pytestmark = pytest.mark.slow
 SHARDS, ROWS = 12, 48
-SCHEDULE = "80>0.002" + 7 * " +0.1 0.1>0.002"  # 8 network calls, so that shards take long enough to be interrupted
+SCHEDULE = (
+    "80>0.002" + 7 * " +0.1 0.1>0.002"
+)  # 8 network calls, so that shards take long enough to be interrupted
 PATIENCE = 240  # seconds; only a failure takes as long
 
 
 @contextmanager
 def started(bundle: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """The command as a process of its own, on a Ray of its own with two workers, when its first shard is done."""
-    arguments = [SHARDS * ROWS, "-o", output, "--task", "generate", "--schedule", SCHEDULE, "--label", "all", "--rows", ROWS]
-    command = [sys.executable, str(ROOT / "cli.py"), "map", str(bundle), *map(str, arguments), "--workers", "2"]
+    arguments = [
+        SHARDS * ROWS,
+        "-o",
+        output,
+        "--task",
+        "generate",
+        "--schedule",
+        SCHEDULE,
+        "--label",
+        "all",
+        "--rows",
+        ROWS,
+    ]
+    command = [
+        sys.executable,
+        str(ROOT / "cli.py"),
+        "map",
+        str(bundle),
+        *map(str, arguments),
+        "--workers",
+        "2",
+    ]
     # A killed command leaves Ray's logs. The name of their folder must be short.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         environment = {**os.environ, "TMPDIR": folder}
@@ -46,7 +68,9 @@ def started(bundle: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
             assert running.stderr
             assert f"{SHARDS} shards" in running.stderr.readline()
             assert f" of {SHARDS} shards" in running.stderr.readline()
-            running.send_signal(signal.SIGSTOP)  # it hands out no more shards; its workers end the ones they have
+            running.send_signal(
+                signal.SIGSTOP
+            )  # it hands out no more shards; its workers end the ones they have
             yield running
 
 

@@ -37,7 +37,18 @@ def test_invert_gives_what_one_call_gives_on_one_worker_and_on_two(
     map_on: MapOn, bcm: BCM, digits: Digits, shards: Path, tmp_path: Path
 ) -> None:
     for workers in (1, 2):
-        ended = map_on(shards, "-o", tmp_path / str(workers), "--task", "invert", "--seed", 7, "--workers", workers, "--json")
+        ended = map_on(
+            shards,
+            "-o",
+            tmp_path / str(workers),
+            "--task",
+            "invert",
+            "--seed",
+            7,
+            "--workers",
+            workers,
+            "--json",
+        )
         assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
     assert (told["shards"], told["images"], told["workers"], told["failed"]) == (3, 50, 2, {})
@@ -52,7 +63,20 @@ def test_invert_gives_what_one_call_gives_on_one_worker_and_on_two(
 
 
 def test_generate_from_a_number_is_generate(map_on: MapOn, bcm: BCM, tmp_path: Path) -> None:
-    arguments = ("--task", "generate", "--schedule", "mixture-4", "--label", "all", "--seed", 3, "--rows", 16, "--format", "parquet")
+    arguments = (
+        "--task",
+        "generate",
+        "--schedule",
+        "mixture-4",
+        "--label",
+        "all",
+        "--seed",
+        3,
+        "--rows",
+        16,
+        "--format",
+        "parquet",
+    )
     assert map_on(40, "-o", tmp_path / "out", *arguments).returncode == 0
     tables = [pq.read_table(file) for file in sorted((tmp_path / "out").glob("*.parquet"))]
     assert [len(table) for table in tables] == [16, 16, 8]
@@ -61,7 +85,9 @@ def test_generate_from_a_number_is_generate(map_on: MapOn, bcm: BCM, tmp_path: P
     assert pa.concat_tables(tables)["seeds"].to_pylist() == list(range(3, 43))
 
 
-def test_parquet_with_seeds_reconstructs_to_npz(map_on: MapOn, bcm: BCM, digits: Digits, tmp_path: Path) -> None:
+def test_parquet_with_seeds_reconstructs_to_npz(
+    map_on: MapOn, bcm: BCM, digits: Digits, tmp_path: Path
+) -> None:
     (tmp_path / "in").mkdir()
     pixels = np.rint((digits["images"] + 1) * 127.5).astype(np.uint8)
     table = pa.table({
@@ -83,7 +109,18 @@ def test_restore_guesses_labels_and_names_what_cannot_be_done(
     data[400:500] = bytes(100)  # past the header: the rows can be counted, and not be read
     (shards / "a.npz").write_bytes(data)
     (shards / "d.npz").write_text("no zip file")
-    arguments = (shards, "-o", tmp_path / "out", "--task", "restore", "--strength", 0.5, "--label", "guess", "--json")
+    arguments = (
+        shards,
+        "-o",
+        tmp_path / "out",
+        "--task",
+        "restore",
+        "--strength",
+        0.5,
+        "--label",
+        "guess",
+        "--json",
+    )
     ended = map_on(*arguments)
     assert ended.returncode == 1, ended.stderr
     assert set(json.loads(ended.stdout)["failed"]) == {"a.npz", "d.npz"}

@@ -33,17 +33,33 @@ SHAPE = (1, 8, 8)
 @pytest.fixture
 def job(bcm: BCM) -> Job:
     hashes = bcm.bundle.hashes("fp32")
-    return Job("invert", None, "+0.07 0.07>15>80", None, 0, None, hashes, "onnxruntime", "fp32", 16, 1, 1024, "")
+    return Job(
+        "invert", None, "+0.07 0.07>15>80", None, 0, None, hashes, "onnxruntime", "fp32", 16, 1, 1024, ""
+    )
 
 
 @pytest.fixture
 def begun(job: Job, bcm: BCM, digits_bundle: Path, shards: Path, tmp_path: Path) -> tuple[object, ...]:
     """The arguments of a job whose shards are all done, so that going on needs no Ray."""
     program = bcm.bundle.schedule("invert-2")
-    with opened(tmp_path / "out", dataclasses.replace(job, inversion=str(program)), find(str(shards), "invert", SHAPE)) as made:
+    with opened(
+        tmp_path / "out", dataclasses.replace(job, inversion=str(program)), find(str(shards), "invert", SHAPE)
+    ) as made:
         for shard in made:
             write(tmp_path / "out" / shard.name, {"latents": np.zeros((1, *SHAPE), np.float32)})
-    return ("map", digits_bundle, shards, "-o", tmp_path / "out", "--task", "invert", "--backend", "onnxruntime", "--inversion", "invert-2")
+    return (
+        "map",
+        digits_bundle,
+        shards,
+        "-o",
+        tmp_path / "out",
+        "--task",
+        "invert",
+        "--backend",
+        "onnxruntime",
+        "--inversion",
+        "invert-2",
+    )
 
 
 def refused(ended: Result, said: str) -> None:
@@ -66,11 +82,15 @@ def test_job_that_is_done_has_nothing_to_do(begun: tuple[object, ...], cli: Cli)
         (("--inversion", "invert-1"), "other arguments: inversion was "),
     ],
 )
-def test_restart_with_other_arguments_is_refused(begun: tuple[object, ...], cli: Cli, other: tuple[object, ...], said: str) -> None:
+def test_restart_with_other_arguments_is_refused(
+    begun: tuple[object, ...], cli: Cli, other: tuple[object, ...], said: str
+) -> None:
     refused(cli(*begun, *other), said)
 
 
-def test_restart_on_changed_data_is_refused(begun: tuple[object, ...], cli: Cli, shards: Path, digits: dict[str, np.ndarray]) -> None:
+def test_restart_on_changed_data_is_refused(
+    begun: tuple[object, ...], cli: Cli, shards: Path, digits: dict[str, np.ndarray]
+) -> None:
     np.savez(shards / "b.npz", images=digits["images"][:10], labels=digits["labels"][:10])
     refused(cli(*begun), "b.npz has changed since the job in ")
     (shards / "b.npz").unlink()
@@ -95,21 +115,39 @@ def test_folder_in_other_hands_is_refused(begun: tuple[object, ...], cli: Cli, t
         (("5", "--task", "generate"), "this model is class-conditional: give labels from 0 to 9"),
         (("5", "--task", "generate", "--label", "10"), "label 10 is out of range"),
         (("5", "--task", "generate", "--label", "guess"), "--label guess is for images that are given"),
-        (("5", "--task", "generate", "--label", "1", "--strength", "1"), "generate takes no --strength; it takes --schedule"),
-        (("5", "--task", "generate", "--label", "1", "--ray", "127.0.0.1:1"), "--ray 127.0.0.1:1: nothing answers there"),
+        (
+            ("5", "--task", "generate", "--label", "1", "--strength", "1"),
+            "generate takes no --strength; it takes --schedule",
+        ),
+        (
+            ("5", "--task", "generate", "--label", "1", "--ray", "127.0.0.1:1"),
+            "--ray 127.0.0.1:1: nothing answers there",
+        ),
         (("5", "--task", "generate", "--label", "1", "--ray", "here"), "an address is HOST:PORT, or auto"),
     ],
 )
 def test_what_cannot_be_used_is_refused(
-    digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+    digits_bundle: Path,
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     refused(cli("map", digits_bundle, *arguments, "-o", "out"), said)
 
 
-def test_command_without_ray_says_what_to_install(digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bcm_edge.commands.console.missing_modules", lambda extra: ["ray"] if extra == "scale" else [])
-    refused(cli("map", digits_bundle, 3, "-o", tmp_path / "o", "--task", "generate"), "needs ray; pip install '.[scale]'")
+def test_command_without_ray_says_what_to_install(
+    digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "bcm_edge.commands.console.missing_modules", lambda extra: ["ray"] if extra == "scale" else []
+    )
+    refused(
+        cli("map", digits_bundle, 3, "-o", tmp_path / "o", "--task", "generate"),
+        "needs ray; pip install '.[scale]'",
+    )
 
 
 def test_shard_that_kills_its_workers_is_given_up(
@@ -122,7 +160,10 @@ def test_shard_that_kills_its_workers_is_given_up(
     assert done["problem"].startswith("its worker died each of the 4 times it was tried")
     assert not (tmp_path / "a.npz").exists()
     done = player(dataclasses.asdict(Shard("b.npz", str(shards / "b.npz"), 0, 10, -1)))
-    assert "the numbers of its rows, and with them their seeds, are unknown: a file before it cannot be read" in done["problem"]
+    assert (
+        "the numbers of its rows, and with them their seeds, are unknown: a file before it cannot be read"
+        in done["problem"]
+    )
 
 
 def test_parquet_images_come_in_many_kinds(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import bcm_edge
 from bcm_edge import BcmError
 from bcm_edge.errors import NonFiniteError
-from bcm_edge.runtime.triton.answers import TASKS, Values, answer, answer_moves, stream
-from bcm_edge.runtime.triton.signatures import move_signatures, stream_signature, task_signatures
+from bcm_edge.serving.answers import TASKS, Values, answer, answer_moves, stream
+from bcm_edge.serving.signatures import move_signatures, stream_signature, task_signatures
 
 PROGRAMS = ("a", "b", "c")
 
@@ -40,12 +40,17 @@ def arrays(answered: Values | BcmError) -> Values:
 
 
 def request(*x: float, program: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    return {"x": np.array(x, np.float32), **({} if program is None else {"program": np.array(program, object)})}
+    return {
+        "x": np.array(x, np.float32),
+        **({} if program is None else {"program": np.array(program, object)}),
+    }
 
 
 def test_samples_of_equal_programs_share_a_call():
     play = Counting()
-    first, second, third = answer(play, ("program",), [request(1, 2, program="ab"), request(3, program="a"), request(4)])
+    first, second, third = answer(
+        play, ("program",), [request(1, 2, program="ab"), request(3, program="a"), request(4)]
+    )
     assert sorted(play.calls, key=str) == [("a", 2), ("b", 1), (None, 1)]
     assert [arrays(of)["y"].tolist() for of in (first, second, third)] == [[2, 3], [4], [5]]
     assert arrays(first)["long"].tolist() == [[1, 1, 1], [2, 2, 2]]
@@ -61,7 +66,11 @@ def test_samples_of_equal_programs_share_a_call():
 )
 def test_every_sample_gets_its_own_answer(requests: list[list[tuple[int, str]]]):
     play = Counting()
-    found = answer(play, ("program",), [request(*(x for x, _ in rows), program=[p for _, p in rows]) for rows in requests])
+    found = answer(
+        play,
+        ("program",),
+        [request(*(x for x, _ in rows), program=[p for _, p in rows]) for rows in requests],
+    )
     assert [arrays(of)["y"].tolist() for of in found] == [[x + 1 for x, _ in rows] for rows in requests]
     assert len(play.calls) == len({p for rows in requests for _, p in rows})
 
@@ -110,7 +119,13 @@ def test_what_comes_out_is_as_described(bcm: bcm_edge.BCM):
 
 def test_frames_must_agree_within_a_request(bcm: bcm_edge.BCM):
     image = np.full((2, 1, 8, 8), -0.5, np.float32)
-    asked = {"image": image, "image_b": image, "seed": np.array([1, 2]), "label": np.array([1, 2]), "frames": np.array([3, 4])}
+    asked = {
+        "image": image,
+        "image_b": image,
+        "seed": np.array([1, 2]),
+        "label": np.array([1, 2]),
+        "frames": np.array([3, 4]),
+    }
     [found] = TASKS["interpolate"].answer(bcm, [asked])
     assert str(found) == "samples of one request must have the same number of frames"
 
@@ -121,12 +136,18 @@ def test_rows_of_moves_may_have_levels_of_their_own(bcm: bcm_edge.BCM):
     [found] = answer_moves(bcm.backend, "forward", [{"x": x, "t": t, "u": u, "label": np.array([1, 1, 1])}])
     assert not isinstance(found, BcmError)
     for i in range(3):
-        [alone] = answer_moves(bcm.backend, "forward", [{"x": x[i : i + 1], "t": t[i : i + 1], "u": u[i : i + 1], "label": np.array([1])}])
+        [alone] = answer_moves(
+            bcm.backend,
+            "forward",
+            [{"x": x[i : i + 1], "t": t[i : i + 1], "u": u[i : i + 1], "label": np.array([1])}],
+        )
         assert not isinstance(alone, BcmError)
         np.testing.assert_allclose(found["x_u"][i], alone["x_u"][0], atol=1e-4)
 
 
-def test_what_is_not_finite_is_the_models_fault_not_the_clients(bcm: bcm_edge.BCM, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_not_finite_is_the_models_fault_not_the_clients(
+    bcm: bcm_edge.BCM, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(bcm.backend, "play_move", lambda x, *_: x * np.nan)
     [found] = TASKS["generate"].answer(bcm, [{"seed": np.array([1]), "label": np.array([1])}])
     assert isinstance(found, NonFiniteError)
@@ -134,7 +155,11 @@ def test_what_is_not_finite_is_the_models_fault_not_the_clients(bcm: bcm_edge.BC
 
 def test_a_stream_has_one_schedule(bcm: bcm_edge.BCM):
     sent: list[dict[str, np.ndarray]] = []
-    asked = {"seed": np.array([1, 2], np.uint64), "label": np.array([1, 2]), "schedule": np.array(["mixture-4"] * 2, object)}
+    asked = {
+        "seed": np.array([1, 2], np.uint64),
+        "label": np.array([1, 2]),
+        "schedule": np.array(["mixture-4"] * 2, object),
+    }
     stream(bcm, asked, sent.append)
     assert [of["move"].tolist() for of in sent] == [[[1], [1]], [[2], [2]], [[3], [3]], [[4], [4]]]
     assert {tensor.name for tensor in stream_signature(bcm.bundle.manifest.model).outputs} == set(sent[0])
@@ -144,5 +169,9 @@ def test_a_stream_has_one_schedule(bcm: bcm_edge.BCM):
 
 def test_a_model_without_classes_takes_no_labels(bcm: bcm_edge.BCM):
     plain = bcm.bundle.manifest.model.__class__("plain", (3, 16, 16), None, 0, {})
-    for signature in (*task_signatures(plain).values(), *move_signatures(plain).values(), stream_signature(plain)):
+    for signature in (
+        *task_signatures(plain).values(),
+        *move_signatures(plain).values(),
+        stream_signature(plain),
+    ):
         assert not {"label", "label_b"} & {tensor.name for tensor in signature.inputs}

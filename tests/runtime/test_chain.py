@@ -48,12 +48,19 @@ def test_reconstruction_is_inversion_then_generation():
     at_once = basic.reconstruct(backend, up, down, image, SEEDS, None)
     latents = basic.invert(backend, up, image, SEEDS, None)
     np.testing.assert_allclose(at_once, basic.generate(backend, down, SEEDS, None, latents), atol=1e-5)
-    assert np.abs(at_once - image).max() < 0.6  # noise of std 0.07 and 0.12 was added on the way, and nothing else
+    assert (
+        np.abs(at_once - image).max() < 0.6
+    )  # noise of std 0.07 and 0.12 was added on the way, and nothing else
 
 
 def test_on_move_sees_every_state():
     seen = []
-    x = play(parse_schedule("80>2.4>0.002"), GaussianBackend(), SEEDS, on_move=lambda i, move, state: seen.append((i, str(move), state)))
+    x = play(
+        parse_schedule("80>2.4>0.002"),
+        GaussianBackend(),
+        SEEDS,
+        on_move=lambda i, move, state: seen.append((i, str(move), state)),
+    )
     assert [(i, move) for i, move, _ in seen] == [(0, "80>2.4"), (1, "2.4>0.002")]
     assert (seen[-1][2] == x).all()
 
@@ -65,9 +72,13 @@ def test_nan_is_named_with_move_and_sample():
 
 def test_a_generation_is_no_inversion_and_back():
     with pytest.raises(BcmError, match="does not invert"):
-        basic.invert(GaussianBackend(), parse_schedule("80>0.002"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
+        basic.invert(
+            GaussianBackend(), parse_schedule("80>0.002"), np.zeros((3, *SHAPE), np.float32), SEEDS, None
+        )
     with pytest.raises(BcmError, match="does not invert"):
-        basic.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15"), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
+        basic.invert(
+            GaussianBackend(), parse_schedule("+0.07 0.07>15"), np.zeros((3, *SHAPE), np.float32), SEEDS, None
+        )
     with pytest.raises(BcmError, match="starts from an image"):
         basic.generate(GaussianBackend(), parse_schedule("+0.07 0.07>80"), SEEDS, None)
 

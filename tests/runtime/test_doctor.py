@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from bcm_edge.runtime import doctor
-from bcm_edge.runtime.engines.gpu import Gpu
-from bcm_edge.runtime.jetpack import release
+from bcm_edge.runtime.checks import doctor
+from bcm_edge.runtime.machine.gpu import Gpu
+from bcm_edge.runtime.machine.jetpack import release
 
 
 def on_jetson(
-    monkeypatch: pytest.MonkeyPatch, l4t: tuple[int, int, int], board: dict[str, Any] | None, missing: str | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    l4t: tuple[int, int, int],
+    board: dict[str, Any] | None,
+    missing: str | None = None,
 ) -> dict[str, doctor.Finding]:
     """Findings by subject, on a board with this Jetson Linux."""
     monkeypatch.setattr(doctor, "jetpack", lambda: release(l4t))
@@ -26,19 +29,28 @@ def on_jetson(
 
 
 def board(now: float, power_mode: str = "0 MAXN") -> dict[str, Any]:
-    return {"board": "NVIDIA Jetson AGX Orin", "power_mode": power_mode, "clocks_mhz": {"cpu0": {"now": now, "max": 2201.6}}}
+    return {
+        "board": "NVIDIA Jetson AGX Orin",
+        "power_mode": power_mode,
+        "clocks_mhz": {"cpu0": {"now": now, "max": 2201.6}},
+    }
 
 
 def test_jetpack_and_power_are_told(monkeypatch: pytest.MonkeyPatch):
     found = on_jetson(monkeypatch, (36, 4, 3), board(2201.6))
     assert found["JetPack"].ok and found["JetPack"].fix == ""
-    assert found["JetPack"].detail == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; meant for, not tried"
+    assert (
+        found["JetPack"].detail
+        == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; meant for, not tried"
+    )
     assert found["power"] == doctor.Finding("power", True, "0 MAXN", "")
 
 
 def test_slow_clocks_come_with_the_line_that_raises_them(monkeypatch: pytest.MonkeyPatch):
     found = on_jetson(monkeypatch, (36, 4, 3), board(729.6))
-    assert found["power"] == doctor.Finding("power", False, "0 MAXN, slower than this board can be", "sudo jetson_clocks")
+    assert found["power"] == doctor.Finding(
+        "power", False, "0 MAXN, slower than this board can be", "sudo jetson_clocks"
+    )
 
 
 def test_what_is_missing_comes_with_the_lines_of_that_release(monkeypatch: pytest.MonkeyPatch):
@@ -46,7 +58,10 @@ def test_what_is_missing_comes_with_the_lines_of_that_release(monkeypatch: pytes
     found = on_jetson(monkeypatch, (39, 2, 0), board(2201.6), missing="tensorrt is not installed; …")
     apt, venv, pip = found["JetPack"].fix.split(" && ")
     assert apt == "sudo apt install python3-venv python3-libnvinfer libnvinfer-bin"
-    assert (venv, pip) == ("python3 -m venv --system-site-packages .venv", ".venv/bin/pip install '.[jetson7]'")
+    assert (venv, pip) == (
+        "python3 -m venv --system-site-packages .venv",
+        ".venv/bin/pip install '.[jetson7]'",
+    )
 
 
 def test_a_release_that_is_too_old_says_where_to_go(monkeypatch: pytest.MonkeyPatch):

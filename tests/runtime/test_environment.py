@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bcm_edge.runtime.environment import versions
+from bcm_edge.runtime.machine.environment import versions
 
 
 def install(site: Path, name: str, version: str, module: str) -> None:

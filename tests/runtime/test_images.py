@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from bcm_edge import BcmError
-from bcm_edge.runtime.images import from_uint8, grid, images_from_array, mean_squared_error, read_images, save_images, to_uint8
+from bcm_edge.runtime.pictures.images import images_from_array, read_images
+from bcm_edge.runtime.pictures.writing import grid, save_images
+from bcm_edge.runtime.pixels import from_uint8, mean_squared_error, to_uint8
 
 
 def test_pixels_round_trip_through_floats():
@@ -54,10 +56,16 @@ def test_a_grid_enlarges_small_images_by_a_whole_factor():
     images = np.stack([np.full((1, 8, 8), v) for v in (-1.0, 1.0, 0.0)])
     sheet = grid(images, columns=2)
     assert sheet.shape == (1, 2 * 66 + 2, 2 * 66 + 2)
-    assert (sheet[0, 2:66, 2:66] == 0).all() and (sheet[0, 2:66, 68:132] == 255).all() and (sheet[0, 68:132, 2:66] == 128).all()
+    assert (
+        (sheet[0, 2:66, 2:66] == 0).all()
+        and (sheet[0, 2:66, 68:132] == 255).all()
+        and (sheet[0, 68:132, 2:66] == 128).all()
+    )
 
 
-@pytest.mark.parametrize(("name", "problem"), [("out.xyz", "cannot write .xyz files"), ("out.npz", "exists already")])
+@pytest.mark.parametrize(
+    ("name", "problem"), [("out.xyz", "cannot write .xyz files"), ("out.npz", "exists already")]
+)
 def test_outputs_that_cannot_be_written(tmp_path: Path, name: str, problem: str):
     (tmp_path / "out.npz").write_text("mine")
     with pytest.raises(BcmError, match=re.escape(problem)):

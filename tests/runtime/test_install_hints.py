@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 import pytest
 
-from bcm_edge.runtime import install_hints
-from bcm_edge.runtime.install_hints import Extra, install_line, packages_of
-from bcm_edge.runtime.jetpack import RELEASES
+from bcm_edge.runtime.machine import install_hints
+from bcm_edge.runtime.machine.install_hints import Extra, install_line, packages_of
+from bcm_edge.runtime.machine.jetpack import RELEASES
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRES = """\
@@ -23,7 +23,18 @@ Provides-Extra: jetson6
 Requires-Dist: onnxruntime>=1.21; extra == "jetson6"
 Requires-Dist: cuda-bindings<13,>=12.9; extra == "jetson6"
 """
-PRODUCT = ["calibration", "commands", "evaluation", "export", "jobs", "model", "runtime", "serving", "training", "ui"]
+PRODUCT = [
+    "calibration",
+    "commands",
+    "evaluation",
+    "export",
+    "jobs",
+    "model",
+    "runtime",
+    "serving",
+    "training",
+    "ui",
+]
 
 
 @pytest.fixture
@@ -84,7 +95,9 @@ def test_installation_from_a_checkout_names_the_checkout(site: Path, tmp_path: P
         ),
     ],
 )
-def test_installation_from_the_network_names_its_address(site: Path, direct_url: dict[str, Any], requirement: str):
+def test_installation_from_the_network_names_its_address(
+    site: Path, direct_url: dict[str, Any], requirement: str
+):
     record(site, direct_url)
     assert shlex.split(install_line("run")) == ["pip", "install", requirement]
 
@@ -100,7 +113,9 @@ def test_installation_from_the_network_names_its_address(site: Path, direct_url:
     ],
     ids=["deleted wheel", "deleted checkout", "from an index", "damaged", "a list"],
 )
-def test_packages_of_the_extra_are_named_where_the_source_is_gone(site: Path, direct_url: dict[str, Any] | str | None):
+def test_packages_of_the_extra_are_named_where_the_source_is_gone(
+    site: Path, direct_url: dict[str, Any] | str | None
+):
     record(site, direct_url)
     assert install_line("run") == "pip install 'onnxruntime>=1.21'"
     assert install_line("jetson6") == "pip install 'onnxruntime>=1.21' 'cuda-bindings<13,>=12.9'"
@@ -128,5 +143,7 @@ def test_every_extra_that_a_message_can_name_is_defined():
 def test_no_other_module_writes_the_line_of_an_extra():
     files = [*ROOT.glob("*.py"), *(file for room in PRODUCT for file in (ROOT / room).rglob("*.py"))]
     assert len(files) > 150
-    written = [file.name for file in files if "pip install '" in file.read_text() or "bcm-edge[" in file.read_text()]
+    written = [
+        file.name for file in files if "pip install '" in file.read_text() or "bcm-edge[" in file.read_text()
+    ]
     assert written == ["install_hints.py"]

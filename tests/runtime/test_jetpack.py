@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bcm_edge.runtime.environment import jetson
-from bcm_edge.runtime.jetpack import fastest_mode, install_lines, jetpack, l4t, power_advice, release
+from bcm_edge.runtime.machine.jetpack import install_lines, jetpack, l4t, release
+from bcm_edge.runtime.machine.jetson import fastest_mode, jetson, power_advice
 
 AGX_ORIN = "< PM_CONFIG DEFAULT=2 >\n< POWER_MODEL ID=0 NAME=MAXN >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MODE_30W >\n"
-ORIN_NANO = (
-    "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n< POWER_MODEL ID=3 NAME=7W >\n"
-)
+ORIN_NANO = "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n< POWER_MODEL ID=3 NAME=7W >\n"
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -50,24 +48,42 @@ def test_releases_that_can_run(
 ) -> None:
     found = jetpack(device(tmp_path, major, revision))
     assert found is not None
-    assert (found.name, found.python, found.cuda, found.tensorrt, found.extra) == (name, python, cuda, tensorrt, extra)
+    assert (found.name, found.python, found.cuda, found.tensorrt, found.extra) == (
+        name,
+        python,
+        cuda,
+        tensorrt,
+        extra,
+    )
     assert found.ok
     assert found.l4t == f"{major}.{revision}"
     assert bool(found.fix) == (name == "6.0")  # the only one that is worth leaving
 
 
 def test_what_is_said_of_a_release() -> None:
-    assert str(release((36, 4, 3))) == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; meant for, not tried"
+    assert (
+        str(release((36, 4, 3)))
+        == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; meant for, not tried"
+    )
     assert str(release((36, 3, 0))).endswith("TensorRT 8.6; best effort: types are hints, no bf16")
     assert release((36, 3, 0)).fix == "flash JetPack 6.2: it has TensorRT 10.3"
-    assert str(release((39, 2, 2))).endswith("TensorRT up to 11.4.1; meant for, not tried; TensorRT 11.0 to 11.4.0 run on no JetPack")
+    assert str(release((39, 2, 2))).endswith(
+        "TensorRT up to 11.4.1; meant for, not tried; TensorRT 11.0 to 11.4.0 run on no JetPack"
+    )
 
 
 @pytest.mark.parametrize(
     ("major", "revision", "name", "tensorrt"),
-    [(32, "6.1", "4 or older", "8.2"), (32, "7.1", "4 or older", "8.2"), (34, "1.1", "5", "8.5"), (35, "4.1", "5", "8.5")],
+    [
+        (32, "6.1", "4 or older", "8.2"),
+        (32, "7.1", "4 or older", "8.2"),
+        (34, "1.1", "5", "8.5"),
+        (35, "4.1", "5", "8.5"),
+    ],
 )
-def test_releases_that_are_too_old_say_where_to_move(tmp_path: Path, major: int, revision: str, name: str, tensorrt: str) -> None:
+def test_releases_that_are_too_old_say_where_to_move(
+    tmp_path: Path, major: int, revision: str, name: str, tensorrt: str
+) -> None:
     found = jetpack(device(tmp_path, major, revision))
     assert found is not None
     assert (found.name, found.tensorrt, found.ok, found.extra) == (name, tensorrt, False, "")
@@ -76,7 +92,9 @@ def test_releases_that_are_too_old_say_where_to_move(tmp_path: Path, major: int,
     assert install_lines(found) == ""
 
 
-@pytest.mark.parametrize(("major", "revision"), [(36, "6.0"), (37, "1.0"), (38, "5.0"), (39, "3.0"), (40, "1.0"), (999, "999.999")])
+@pytest.mark.parametrize(
+    ("major", "revision"), [(36, "6.0"), (37, "1.0"), (38, "5.0"), (39, "3.0"), (40, "1.0"), (999, "999.999")]
+)
 def test_newer_releases_are_unknown_and_no_failure(tmp_path: Path, major: int, revision: str) -> None:
     found = jetpack(device(tmp_path, major, revision))
     assert found is not None
@@ -116,7 +134,9 @@ def test_a_revision_may_have_one_number_and_the_file_bytes_that_are_no_text(tmp_
     assert l4t(tmp_path) == (36, 4, 3)
 
 
-def test_installation_sees_the_tensorrt_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installation_sees_the_tensorrt_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     found = jetpack(device(tmp_path, 36, "4.3"))
     assert found is not None
@@ -160,8 +180,17 @@ def test_advice_on_power(tmp_path: Path, mode: str, modes: str, files: dict[str,
 
 def test_thor_has_clocks_of_other_names(tmp_path: Path) -> None:
     for name, now in (("gpu-gpc-0", 1575), ("gpu-nvd-0", 300)):
-        tree(tmp_path, {f"sys/class/devfreq/{name}/cur_freq": f"{now}000000", f"sys/class/devfreq/{name}/max_freq": "1575000000"})
-    tree(tmp_path, {"var/lib/nvpmodel/status": "pmode:0000", "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=MAXN >"})
+        tree(
+            tmp_path,
+            {
+                f"sys/class/devfreq/{name}/cur_freq": f"{now}000000",
+                f"sys/class/devfreq/{name}/max_freq": "1575000000",
+            },
+        )
+    tree(
+        tmp_path,
+        {"var/lib/nvpmodel/status": "pmode:0000", "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=MAXN >"},
+    )
     assert power_advice(jetson(tmp_path), tmp_path) == ""
     (tmp_path / "sys/class/devfreq/gpu-gpc-0/cur_freq").write_text("390000000")
     assert power_advice(jetson(tmp_path), tmp_path) == "sudo jetson_clocks"

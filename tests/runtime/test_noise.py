@@ -35,7 +35,9 @@ def test_noise_is_standard_normal():
 
 
 def test_draws_and_seeds_are_uncorrelated():
-    rows = [standard_normal([seed], SHAPE, draw).ravel() for seed in (0, 1) for draw in (0, 1, INVERSION_DRAW)]
+    rows = [
+        standard_normal([seed], SHAPE, draw).ravel() for seed in (0, 1) for draw in (0, 1, INVERSION_DRAW)
+    ]
     correlation = np.corrcoef(rows) - np.eye(len(rows))
     assert np.abs(correlation).max() < 4 / np.sqrt(rows[0].size)
 

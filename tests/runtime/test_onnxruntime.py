@@ -15,8 +15,8 @@ from agreement import assert_images_agree
 import bcm_edge
 from bcm_edge.errors import BackendError
 from bcm_edge.runtime.backends import cached, optimised
-from bcm_edge.runtime.backends.onnxruntime import threads
-from bcm_edge.runtime.parity import compare, load_recording
+from bcm_edge.runtime.checks.parity import compare, load_recording
+from bcm_edge.runtime.machine.resources import threads
 
 
 @pytest.fixture
@@ -78,15 +78,24 @@ def test_an_entry_has_played_a_move_of_each_direction(digits_bundle: Path, empty
     assert set(proof) == {"forward", "inverse"} and all(0 <= distance <= 1e-4 for distance in proof.values())
 
 
-@pytest.mark.parametrize("proof", [{}, {"forward": 0.0}, {"forward": 0.0, "inverse": 0.1}, {"forward": 0.0, "inverse": float("nan")}, None])
-def test_an_entry_without_its_proof_is_not_whole(digits_bundle: Path, empty_cache: Path, proof: dict[str, float] | None):
+@pytest.mark.parametrize(
+    "proof",
+    [{}, {"forward": 0.0}, {"forward": 0.0, "inverse": 0.1}, {"forward": 0.0, "inverse": float("nan")}, None],
+)
+def test_an_entry_without_its_proof_is_not_whole(
+    digits_bundle: Path, empty_cache: Path, proof: dict[str, float] | None
+):
     first = picture(digits_bundle)
     (entry,) = (empty_cache / "onnxruntime").iterdir()
     facts = json.loads((entry / "entry.json").read_text())
-    (entry / "entry.json").write_text(json.dumps(facts["files"] if proof is None else {**facts, "proof": proof}))
+    (entry / "entry.json").write_text(
+        json.dumps(facts["files"] if proof is None else {**facts, "proof": proof})
+    )
     assert_images_agree(picture(digits_bundle), first)
     rebuilt = json.loads((entry / "entry.json").read_text())["proof"]
-    assert set(rebuilt) == {"forward", "inverse"} and all(0 <= distance <= 1e-4 for distance in rebuilt.values())
+    assert set(rebuilt) == {"forward", "inverse"} and all(
+        0 <= distance <= 1e-4 for distance in rebuilt.values()
+    )
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> list[Path]:
@@ -108,13 +117,20 @@ def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]) -> 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda weights: weights[4096:] + weights[:4096], "own optimised forward graph gives other images, relative L2 "),
+        (
+            lambda weights: weights[4096:] + weights[:4096],
+            "own optimised forward graph gives other images, relative L2 ",
+        ),
         (lambda weights: weights[:-4096], "cannot play its own optimised forward graph"),
     ],
     ids=["other offsets", "too short"],
 )
 def test_graphs_that_fail_the_proof_are_not_played(
-    digits_bundle: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes], reason: str
+    digits_bundle: Path,
+    empty_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[bytes], bytes],
+    reason: str,
 ):
     made = spoil(monkeypatch, change)
     for _ in range(2):  # the second time the refusal is remembered
@@ -132,15 +148,21 @@ def test_graphs_that_fail_the_proof_are_not_played(
         assert "no cache" not in bcm.backend.device
 
 
-def test_a_graph_that_gives_nan_has_no_entry(digits_bundle: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_graph_that_gives_nan_has_no_entry(
+    digits_bundle: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(cached, "standard_normal", lambda *_: np.full((1, 1, 8, 8), np.nan, np.float32))
     with bcm_edge.load(digits_bundle, "onnxruntime") as bcm:
-        assert "forward.onnx gives NaN or infinity, so its optimised form cannot be proved" in bcm.backend.device
+        assert (
+            "forward.onnx gives NaN or infinity, so its optimised form cannot be proved" in bcm.backend.device
+        )
         assert np.isfinite(bcm.generate(1, labels=3)).all()
     assert not list((empty_cache / "onnxruntime").iterdir())
 
 
-def test_a_cache_that_cannot_be_made_costs_nothing_but_time(digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cache_that_cannot_be_made_costs_nothing_but_time(
+    digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     expected = picture(digits_bundle)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path / "file" / "cache"))

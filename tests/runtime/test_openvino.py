@@ -12,8 +12,8 @@ from agreement import assert_images_agree
 import bcm_edge
 from bcm_edge.errors import BackendError
 from bcm_edge.runtime.backends import open_backend
-from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.parity import compare, load_recording
+from bcm_edge.runtime.checks.parity import compare, load_recording
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 pytest.importorskip("openvino", reason="openvino is not installed; pip install '.[openvino]'")
 pytestmark = pytest.mark.numerical
@@ -28,9 +28,14 @@ def test_whole_schedules_agree_with_torch_at_every_batch(typed_bundle: Path, pre
         assert max(e.relative_l2 for e in errors) > 1e-3  # it did compute in fewer bits
 
 
-@pytest.mark.parametrize(("flags", "int8"), [(["avx2", "avx512_vnni"], "onnxruntime"), (["avx2", "amx_bf16", "amx_int8"], "openvino")])
-def test_auto_takes_what_is_faster_on_this_processor(typed_bundle: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], int8: str):
-    monkeypatch.setattr("bcm_edge.runtime.environment.cpu_flags", lambda: flags)
+@pytest.mark.parametrize(
+    ("flags", "int8"),
+    [(["avx2", "avx512_vnni"], "onnxruntime"), (["avx2", "amx_bf16", "amx_int8"], "openvino")],
+)
+def test_auto_takes_what_is_faster_on_this_processor(
+    typed_bundle: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], int8: str
+):
+    monkeypatch.setattr("bcm_edge.runtime.machine.processor.cpu_flags", lambda: flags)
     bundle = open_bundle(typed_bundle)
     assert open_backend("auto", bundle, "fp32").name == "onnxruntime"
     assert open_backend("auto", bundle, "bf16").name == "openvino"
@@ -49,7 +54,9 @@ def test_an_image_does_not_depend_on_its_batch(typed_bundle: Path):
     assert_images_agree(together, alone)
 
 
-def test_networks_are_kept_compiled_and_a_damaged_cache_is_no_harm(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_networks_are_kept_compiled_and_a_damaged_cache_is_no_harm(
+    typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A flipped bit in the middle of the weights would change images without an error, were it not for the sha256."""
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path))
     first = bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3)
@@ -58,14 +65,18 @@ def test_networks_are_kept_compiled_and_a_damaged_cache_is_no_harm(typed_bundle:
     assert_images_agree(bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3), first)
     assert blob.stat().st_mtime_ns == made
     flipped = bytearray(whole)
-    flipped[len(whole) // 4 : len(whole) // 2] = bytes(value ^ 0x40 for value in flipped[len(whole) // 4 : len(whole) // 2])
+    flipped[len(whole) // 4 : len(whole) // 2] = bytes(
+        value ^ 0x40 for value in flipped[len(whole) // 4 : len(whole) // 2]
+    )
     for damaged in (whole[:1000], bytes(flipped), b""):
         blob.write_bytes(damaged)
         assert_images_agree(bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3), first)
         assert blob.read_bytes() != damaged
 
 
-def test_a_network_that_was_not_proved_is_compiled_anew(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_network_that_was_not_proved_is_compiled_anew(
+    typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path))
     bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3)
     [entry] = (tmp_path / "openvino").glob("*/entry.json")
@@ -76,7 +87,9 @@ def test_a_network_that_was_not_proved_is_compiled_anew(typed_bundle: Path, tmp_
     assert json.loads(entry.read_text())["proof"] <= 1e-4
 
 
-def test_a_cache_that_cannot_be_written_only_costs_time(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path / "file"))
     assert bcm_edge.load(typed_bundle, "openvino").generate(1, labels=3).shape == (1, 1, 8, 8)

@@ -10,9 +10,9 @@ import pytest
 
 from bcm_edge import BcmError
 from bcm_edge.runtime.backends.null import NullBackend
-from bcm_edge.runtime.bundle import open_bundle
-from bcm_edge.runtime.parity import compare, load_recording, record
+from bcm_edge.runtime.checks.parity import compare, load_recording, record
 from bcm_edge.runtime.schedule import Move, parse_schedule
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 
 class Straying(NullBackend):
@@ -22,14 +22,18 @@ class Straying(NullBackend):
         super().__init__((1, 4, 4))
         self.level, self.factor = level, np.float32(factor)
 
-    def play_move(self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None) -> np.ndarray:
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
         return super().play_move(x, noise, move, labels) * (self.factor if move.u == self.level else 1)
 
 
 def test_the_first_move_that_strays_is_the_one_named():
     recording = record(NullBackend((1, 4, 4)), [parse_schedule("80>15>2>0.002")], 5)
     errors = compare(Straying(2, 1.01), recording, (1, 2, 5), 1e-4)
-    assert [(e.batch, e.move) for e in errors if not e.ok] == [(n, move) for n in (1, 2, 5) for move in ("15>2", "2>0.002")]
+    assert [(e.batch, e.move) for e in errors if not e.ok] == [
+        (n, move) for n in (1, 2, 5) for move in ("15>2", "2>0.002")
+    ]
     assert [e.relative_l2 for e in errors if not e.ok] == pytest.approx([0.01] * 6, rel=1e-3)
     assert all(e.relative_l2 == 0 and e.psnr == np.inf for e in errors if e.ok)
 

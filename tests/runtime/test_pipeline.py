@@ -11,7 +11,7 @@ from agreement import assert_images_agree
 
 import bcm_edge
 from bcm_edge import BCM, BcmError
-from bcm_edge.runtime.images import from_uint8
+from bcm_edge.runtime.pixels import from_uint8
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def test_schedule_is_a_name_a_text_or_a_value(bcm: BCM):
 
 def test_progress_is_called_per_network_call(bcm: BCM):
     calls = []
-    bcm.generate(20, schedule="ancestral-2", labels=0, on_move=lambda i, move, state: calls.append((i, len(state))))
+    bcm.generate(
+        20, schedule="ancestral-2", labels=0, on_move=lambda i, move, state: calls.append((i, len(state)))
+    )
     assert calls == [(0, 16), (1, 16), (0, 4), (1, 4)]
 
 
@@ -108,5 +110,7 @@ def test_null_backend_computes_nothing(digits_bundle: Path):
 
 
 def test_unknown_backend_is_named(digits_bundle: Path):
-    with pytest.raises(BcmError, match="unknown backend 'cuda'; there are auto, tensorrt, onnxruntime, openvino, typed, null"):
+    with pytest.raises(
+        BcmError, match="unknown backend 'cuda'; there are auto, tensorrt, onnxruntime, openvino, typed, null"
+    ):
         bcm_edge.load(digits_bundle, backend="cuda")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bcm_edge.errors import InputError
-from bcm_edge.runtime import resources
-from bcm_edge.runtime.resources import available_memory, check_memory, limit_threads, processors
+from bcm_edge.runtime.machine import resources
+from bcm_edge.runtime.machine.resources import available_memory, check_memory, limit_threads, processors
 
 GB = 1 << 30
 V1_UNLIMITED = "9223372036854771712"
@@ -60,7 +60,9 @@ def test_the_quota_of_cgroup_v2(tmp_path: Path, text: str, expected: int):
         ("300000 100000", "50000 100000", None, 1),
     ],
 )
-def test_the_smallest_quota_of_nested_groups_counts(tmp_path: Path, own: str, parent: str, top: str | None, expected: int):
+def test_the_smallest_quota_of_nested_groups_counts(
+    tmp_path: Path, own: str, parent: str, top: str | None, expected: int
+):
     files = {"sys/fs/cgroup/kubepods/pod1/cpu.max": own, "sys/fs/cgroup/kubepods/cpu.max": parent}
     if top:
         files["sys/fs/cgroup/cpu.max"] = top
@@ -73,11 +75,16 @@ def test_a_group_beside_this_process_does_not_count(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("50000", 1), ("150000", 2), ("0", 8)])
-@pytest.mark.parametrize(("controllers", "folder"), [("cpu", "cpu"), ("cpu,cpuacct", "cpu"), ("cpu,cpuacct", "cpu,cpuacct")])
+@pytest.mark.parametrize(
+    ("controllers", "folder"), [("cpu", "cpu"), ("cpu,cpuacct", "cpu"), ("cpu,cpuacct", "cpu,cpuacct")]
+)
 def test_the_quota_of_cgroup_v1(tmp_path: Path, quota: str, expected: int, controllers: str, folder: str):
     groups = f"12:memory:/docker/1\n4:{controllers}:/docker/1\n1:name=systemd:/docker/1\n0::/"
     for place in ("docker/1/", ""):  # as the host sees it, and as a container that is shown the host's path
-        files = {f"sys/fs/cgroup/{folder}/{place}cpu.cfs_{name}_us": value for name, value in (("quota", quota), ("period", "100000"))}
+        files = {
+            f"sys/fs/cgroup/{folder}/{place}cpu.cfs_{name}_us": value
+            for name, value in (("quota", quota), ("period", "100000"))
+        }
         root = tmp_path / (place.replace("/", "_") or "top")
         assert processors(machine(root, groups, files)) == expected
 
@@ -100,7 +107,14 @@ def test_groups_that_say_nothing_are_no_limit(tmp_path: Path, groups: str):
         ({}, 24 * GB),
         ({"memory.max": "max", "memory.current": str(GB)}, 24 * GB),
         ({"memory.max": str(4 * GB), "memory.current": str(GB)}, 3 * GB),
-        ({"memory.max": str(4 * GB), "memory.current": str(3 * GB), "memory.stat": f"anon 5\ninactive_file {2 * GB}"}, 3 * GB),
+        (
+            {
+                "memory.max": str(4 * GB),
+                "memory.current": str(3 * GB),
+                "memory.stat": f"anon 5\ninactive_file {2 * GB}",
+            },
+            3 * GB,
+        ),
         ({"memory.max": str(64 * GB), "memory.current": str(GB)}, 24 * GB),
         ({"memory.max": str(GB), "memory.current": str(2 * GB)}, 0),
     ],
@@ -116,7 +130,9 @@ def test_memory_of_a_container_with_cgroup_v1(tmp_path: Path, limit: str, expect
     folder = "sys/fs/cgroup/memory/docker/1"
     usage = {"memory.usage_in_bytes": str(GB + 5), "memory.stat": "total_inactive_file 5"}
     files = {f"{folder}/{name}": text for name, text in {"memory.limit_in_bytes": limit, **usage}.items()}
-    root = machine(tmp_path, "9:memory:/docker/1", {**files, "proc/meminfo": f"MemAvailable: {24 * GB // 1024} kB"})
+    root = machine(
+        tmp_path, "9:memory:/docker/1", {**files, "proc/meminfo": f"MemAvailable: {24 * GB // 1024} kB"}
+    )
     assert available_memory(root) == expected
 
 
@@ -129,11 +145,15 @@ def test_memory_that_is_not_known_refuses_nothing(tmp_path: Path, monkeypatch: p
 def test_what_does_not_fit_is_refused_with_both_sizes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(resources, "available_memory", lambda: 2 * 10**9)
     check_memory(2 * 10**9, "16 images", "give fewer")
-    with pytest.raises(InputError, match=r"^5 images would take 3 TB of memory, and 2 GB are available; give fewer$"):
+    with pytest.raises(
+        InputError, match=r"^5 images would take 3 TB of memory, and 2 GB are available; give fewer$"
+    ):
         check_memory(3 * 10**12, "5 images", "give fewer")
 
 
-def test_libraries_begin_as_many_threads_as_the_quota_lets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_libraries_begin_as_many_threads_as_the_quota_lets_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     root = machine(tmp_path, "0::/", {"sys/fs/cgroup/cpu.max": "150000 100000"})
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     limit_threads(root)
@@ -149,12 +169,14 @@ def test_torch_takes_that_number(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("torch", reason="torch is not installed")
     code = (
         "import os; os.sched_getaffinity = lambda _: set(range(8))\n"
-        "from bcm_edge.runtime import resources\n"
+        "from bcm_edge.runtime.machine import resources\n"
         "resources._quota = lambda _: 0.5\n"
         "resources._groups = lambda *_: ['a group']\n"
         "resources.limit_threads()\n"
         "import torch; print(torch.get_num_threads())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert ended.stdout == "1\n"

@@ -68,7 +68,9 @@ def test_programs_join_where_their_levels_meet():
 levels = st.floats(0.002, 80, allow_nan=False)
 
 
-@given(st.lists(st.tuples(st.lists(levels, min_size=2, max_size=4, unique=True), levels), min_size=1, max_size=3))
+@given(
+    st.lists(st.tuples(st.lists(levels, min_size=2, max_size=4, unique=True), levels), min_size=1, max_size=3)
+)
 def test_text_form_round_trips(parts: list[tuple[list[float], float]]):
     text = " ".join(f"+{chain[0]!r} {'>'.join(map(repr, chain))}" for chain, _ in parts)
     schedule = parse_schedule(text)

@@ -47,7 +47,9 @@ def test_slerp_goes_along_the_great_circle():
     a, b = np.zeros((1, 1, 1, 2), np.float32), np.zeros((1, 1, 1, 2), np.float32)
     a[..., 0], b[..., 1] = 3, 1  # at right angles, norms 3 and 1
     middle = latents.slerp(a, b, np.array([0.5]))[0, 0].ravel()
-    np.testing.assert_allclose(middle, [2 * np.sqrt(0.5), 2 * np.sqrt(0.5)], rtol=1e-6)  # norm 2, at 45 degrees
+    np.testing.assert_allclose(
+        middle, [2 * np.sqrt(0.5), 2 * np.sqrt(0.5)], rtol=1e-6
+    )  # norm 2, at 45 degrees
 
 
 def test_slerp_ends_are_the_ends_to_the_last_bit():
@@ -146,7 +148,9 @@ def test_the_chain_projects_at_every_return_to_the_image():
     end = play(parse_schedule("80>0.002 +0.5 0.5>2>0.002"), GaussianBackend(), SEEDS, project=project)
     assert len(seen) == 2 and (end == 0).all()
     np.testing.assert_allclose(seen[0], 80 * scale(80, 0.002) * standard_normal(SEEDS, SHAPE, 0), rtol=1e-5)
-    np.testing.assert_allclose(seen[1], 0.5 * scale(0.5, 0.002) * standard_normal(SEEDS, SHAPE, 1), rtol=1e-5)  # from zeros on
+    np.testing.assert_allclose(
+        seen[1], 0.5 * scale(0.5, 0.002) * standard_normal(SEEDS, SHAPE, 1), rtol=1e-5
+    )  # from zeros on
 
 
 def test_a_chain_that_ends_above_the_image_is_not_projected_there():
@@ -178,7 +182,9 @@ def test_a_schedule_that_cannot_fill_in_is_refused(text: str):
 @pytest.mark.parametrize("text", ["+0.07 0.07>80", "80>0.002"])
 def test_a_schedule_that_cannot_restore_is_refused(text: str):
     with pytest.raises(BcmError, match="does not restore"):
-        restoration.restore(GaussianBackend(), parse_schedule(text), np.zeros((3, *SHAPE), np.float32), SEEDS, None)
+        restoration.restore(
+            GaussianBackend(), parse_schedule(text), np.zeros((3, *SHAPE), np.float32), SEEDS, None
+        )
 
 
 def test_a_strength_is_a_schedule():
@@ -216,7 +222,9 @@ def test_variations_of_strength_0_are_reconstructions_and_grow_apart_with_it(bcm
         away.append(float(np.square(found - back[:, None]).mean()))
     assert away[0] < 1e-9 and away == sorted(away) and away[1] > 1e-3
     again = bcm.variations(digits[4:5], 3, strength=0.5, seed=4, labels=4)
-    assert_images_agree(again[0], bcm.variations(digits, 3, strength=0.5, labels=DIGITS)[4])  # by its seed alone
+    assert_images_agree(
+        again[0], bcm.variations(digits, 3, strength=0.5, labels=DIGITS)[4]
+    )  # by its seed alone
 
 
 def test_inpainting_leaves_known_pixels_exactly(bcm: BCM, digits: np.ndarray):
@@ -250,7 +258,9 @@ def test_upscaled_images_shrink_to_what_they_were_made_from(bcm: BCM, digits: np
     size = 8 // factor
     small = digits.reshape(10, 1, size, factor, size, factor).mean(axis=(3, 5))
     large = bcm.upscale(small, labels=DIGITS)
-    np.testing.assert_allclose(large.reshape(10, 1, size, factor, size, factor).mean(axis=(3, 5)), small, atol=1e-5)
+    np.testing.assert_allclose(
+        large.reshape(10, 1, size, factor, size, factor).mean(axis=(3, 5)), small, atol=1e-5
+    )
     assert np.abs(large).max() <= 1 + 1e-5
 
 
@@ -274,8 +284,14 @@ def test_restoration_takes_noise_away(bcm: BCM, digits: np.ndarray):
 
 def test_levels_for_holes_grow_with_the_side_up_to_80():
     texts = [str(inpainting(shape)) for shape in ((1, 8, 8), (3, 20, 28), (1, 2048, 2048))]
-    assert texts[0] == "80>0.002 +1.5 1.5>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.4 0.4>0.002 +0.2 0.2>0.6>0.002"
-    assert texts[1] == "80>0.002 +5.25 5.25>0.002 +3.5 3.5>0.002 +2.45 2.45>0.002 +1.75 1.75>0.002 +1.4 1.4>0.002 +0.7 0.7>2.1>0.002"
+    assert (
+        texts[0]
+        == "80>0.002 +1.5 1.5>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.4 0.4>0.002 +0.2 0.2>0.6>0.002"
+    )
+    assert (
+        texts[1]
+        == "80>0.002 +5.25 5.25>0.002 +3.5 3.5>0.002 +2.45 2.45>0.002 +1.75 1.75>0.002 +1.4 1.4>0.002 +0.7 0.7>2.1>0.002"
+    )
     assert texts[2].startswith("80>0.002 +80 80>0.002 +53.33 ")
 
 

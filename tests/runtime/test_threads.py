@@ -37,7 +37,9 @@ def test_a_model_can_be_closed_while_others_play(digits_bundle: Path, backend: s
     assert_closing_is_safe(digits_bundle, backend, "fp32")
 
 
-def test_threads_that_load_one_bundle_at_once_share_its_cache_entry(digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_threads_that_load_one_bundle_at_once_share_its_cache_entry(
+    digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path))
 
     def device(_: int) -> str:

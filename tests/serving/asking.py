@@ -26,7 +26,9 @@ class Client:
         self._kind: ModuleType = kind
         self.raw: Any = kind.InferenceServerClient(address)
 
-    def ask(self, model: str, outputs: Sequence[str], given: Mapping[str, Any], **options: Any) -> dict[str, np.ndarray]:
+    def ask(
+        self, model: str, outputs: Sequence[str], given: Mapping[str, Any], **options: Any
+    ) -> dict[str, np.ndarray]:
         """Raises InferenceServerException."""
         values = {name: column(value) for name, value in given.items()}
         if "shared" in self.way:
@@ -44,7 +46,9 @@ class Client:
         tensor.set_data_from_numpy(value)
         return tensor
 
-    def _ask_in_shared_memory(self, model: str, outputs: Sequence[str], values: Values) -> dict[str, np.ndarray]:
+    def _ask_in_shared_memory(
+        self, model: str, outputs: Sequence[str], values: Values
+    ) -> dict[str, np.ndarray]:
         """Every input that is no text, and every output, in a region of its own. Outputs are float32 images like the input."""
         regions: list[tuple[str, Any]] = []
 
@@ -71,7 +75,10 @@ class Client:
                 tensor.set_shared_memory(place, like.nbytes)
                 wanted.append(tensor)
             self.raw.infer(model, inputs, outputs=wanted)
-            return {name: shared_memory.get_contents_as_numpy(handle, np.float32, like.shape).copy() for name, handle in held.items()}
+            return {
+                name: shared_memory.get_contents_as_numpy(handle, np.float32, like.shape).copy()
+                for name, handle in held.items()
+            }
         finally:
             for name, handle in regions:
                 self.raw.unregister_system_shared_memory(name)

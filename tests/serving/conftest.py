@@ -13,7 +13,7 @@ from server import FOLDER, Server, running
 import bcm_edge
 from bcm_edge.export.triton.configs import Serving
 from bcm_edge.export.triton.repository import plan_repository, write_repository
-from bcm_edge.runtime.bundle import open_bundle
+from bcm_edge.runtime.storage.bundle import open_bundle
 from bcm_edge.training.data import load_digits
 
 
@@ -26,7 +26,9 @@ def triton() -> None:
 @pytest.fixture(scope="session")
 def repository(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("triton") / "models"
-    write_repository(plan_repository(open_bundle(digits_bundle), root, "python", None, Serving(), (), True, False))
+    write_repository(
+        plan_repository(open_bundle(digits_bundle), root, "python", None, Serving(), (), True, False)
+    )
     return root
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bcm_edge.runtime.bundle import Bundle, describe_files, open_bundle
 from bcm_edge.runtime.engines.store import ENGINES, FACTS, PLANS, BuildOptions, EngineFacts
+from bcm_edge.runtime.storage.bundle import Bundle, describe_files, open_bundle
 
 
-def with_engine(bundle: Bundle, path: Path, capability: str, batch: tuple[int, int, int], stripped: bool = False) -> Bundle:
+def with_engine(
+    bundle: Bundle, path: Path, capability: str, batch: tuple[int, int, int], stripped: bool = False
+) -> Bundle:
     """A copy of the bundle with an engine more, in float32. Its plans say what they stand for."""
     shutil.copytree(bundle.path, path)
     folder = path / ENGINES / f"fp32-sm{capability.replace('.', '')}"

@@ -56,17 +56,35 @@ def start(repository: Path, log: Path, *options: str, ports: Sequence[int] = ())
     http, grpc, metrics = ports or _free_ports(3)
     address = "127.0.0.1"
     command = [
-        *(str((FOLDER / "tritonserver").resolve()), f"--model-repository={repository}", f"--backend-directory={FOLDER / 'backends'}"),
+        *(
+            str((FOLDER / "tritonserver").resolve()),
+            f"--model-repository={repository}",
+            f"--backend-directory={FOLDER / 'backends'}",
+        ),
         *(f"--http-address={address}", f"--grpc-address={address}", f"--metrics-address={address}"),
-        *(f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", "--allow-gpu-metrics=false"),
+        *(
+            f"--http-port={http}",
+            f"--grpc-port={grpc}",
+            f"--metrics-port={metrics}",
+            "--allow-gpu-metrics=false",
+        ),
         *("--disable-auto-complete-config", "--exit-on-error=true", "--exit-timeout-secs=5", *options),
     ]
     environment = {**os.environ, "LD_LIBRARY_PATH": (FOLDER / "libraries").read_text().strip()}
-    environment["PATH"] = f"{FOLDER / 'venv' / 'bin'}:{os.environ['PATH']}"  # the models' Python is the first one there
+    environment["PATH"] = (
+        f"{FOLDER / 'venv' / 'bin'}:{os.environ['PATH']}"  # the models' Python is the first one there
+    )
     environment.pop("PYTHONPATH", None)
     with log.open("wb") as file:
         # elsewhere than here, where the folder `model` would be imported in the place of a backend's model.py
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=log.parent,
+            start_new_session=True,
+        )
     return Server(process, f"{address}:{http}", f"{address}:{grpc}", f"{address}:{metrics}", log)
 
 

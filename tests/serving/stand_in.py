@@ -16,7 +16,10 @@ class TritonPythonModel:
             assert (version / plan).is_file(), f"no {plan}"
         self.session = onnxruntime.InferenceSession(version / "model.onnx")
         graph = {tensor.name: len(tensor.shape) for tensor in self.session.get_inputs()}
-        told = {t["name"]: 1 + len(t["reshape"]["shape"] if "reshape" in t else t["dims"]) for t in self.config["input"]}
+        told = {
+            t["name"]: 1 + len(t["reshape"]["shape"] if "reshape" in t else t["dims"])
+            for t in self.config["input"]
+        }
         if graph != told:
             raise pb_utils.TritonModelException(f"the config's inputs are {told}, the graph's {graph}")
 
@@ -27,4 +30,6 @@ class TritonPythonModel:
         given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         names = [tensor.name for tensor in self.session.get_outputs()]
         found = self.session.run(names, given)
-        return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in zip(names, found, strict=True)])
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, value) for name, value in zip(names, found, strict=True)]
+        )

@@ -14,8 +14,8 @@ from agreement import assert_images_agree
 from bcm_edge import BCM, BcmError
 from bcm_edge.errors import ParityError
 from bcm_edge.export.fused import check_fused, fused_graph, fused_inputs, fused_noises
-from bcm_edge.runtime.bundle import open_bundle
 from bcm_edge.runtime.schedule import parse_schedule
+from bcm_edge.runtime.storage.bundle import open_bundle
 
 SEEDS, LABELS = [3, 4, 5], np.array([1, 2, 3])
 
@@ -28,7 +28,10 @@ def saved(bcm: BCM, schedule: str, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
-@pytest.mark.parametrize("schedule", ["one-step", "ancestral-2", "zigzag-3", "mixture-4", "80>0.002 +0.5 0.5>1>0.002 +0.2 0.2>0.002"])
+@pytest.mark.parametrize(
+    "schedule",
+    ["one-step", "ancestral-2", "zigzag-3", "mixture-4", "80>0.002 +0.5 0.5>1>0.002 +0.2 0.2>0.002"],
+)
 def test_generations(bcm: BCM, tmp_path: Path, schedule: str):
     session = onnxruntime.InferenceSession(saved(bcm, schedule, tmp_path))
     given = {**fused_noises(bcm.schedule(schedule), SEEDS, (1, 8, 8)), "label": LABELS}

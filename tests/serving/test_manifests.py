@@ -41,7 +41,10 @@ def test_they_name_one_another():
         == disruption["spec"]["selector"]["matchLabels"]
         == labels
     )
-    ports = {port["name"]: port["containerPort"] for port in deployment["spec"]["template"]["spec"]["containers"][0]["ports"]}
+    ports = {
+        port["name"]: port["containerPort"]
+        for port in deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
+    }
     assert ports == {"http": 8000, "grpc": 8001, "metrics": 8002}
     assert [port["targetPort"] for port in service["spec"]["ports"]] == list(ports)
     assert (
@@ -69,4 +72,7 @@ def test_they_start_one_server_and_probe_it_alike():
 def test_the_grace_period_is_longer_than_a_request_may_wait():
     from bcm_edge.export.triton.configs import QUEUE_SECONDS
 
-    assert read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > QUEUE_SECONDS
+    assert (
+        read("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        > QUEUE_SECONDS
+    )

@@ -17,7 +17,7 @@ from bcm_edge.export.triton.configs import Serving, read_config
 from bcm_edge.export.triton.contents import archive_runtime
 from bcm_edge.export.triton.lint import lint
 from bcm_edge.export.triton.repository import plan_repository, write_repository
-from bcm_edge.runtime.bundle import Bundle, open_bundle
+from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 
 TASKS = ["bcm_generate", "bcm_inpaint", "bcm_interpolate", "bcm_invert", "bcm_reconstruct"]
 MOVES = ["bcm_forward", "bcm_inverse"]
@@ -28,7 +28,9 @@ def bundle(digits_bundle: Path) -> Bundle:
     return open_bundle(digits_bundle)
 
 
-def written(bundle: Bundle, root: Path, platform: str, serving: Serving | None = None, fused: tuple[str, ...] = ()) -> Path:
+def written(
+    bundle: Bundle, root: Path, platform: str, serving: Serving | None = None, fused: tuple[str, ...] = ()
+) -> Path:
     write_repository(plan_repository(bundle, root, platform, None, serving or Serving(), fused, False, False))
     return root
 
@@ -39,10 +41,14 @@ def config(root: Path, model: str) -> dict:
 
 def test_everything_a_server_needs_is_there(bundle: Bundle, tmp_path: Path):
     root = written(bundle, tmp_path / "r", "onnxruntime", fused=("mixture-4", "invert-2"))
-    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == sorted([*TASKS, *MOVES, "bcm_mixture-4", "bcm_invert-2"])
+    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == sorted(
+        [*TASKS, *MOVES, "bcm_mixture-4", "bcm_invert-2"]
+    )
     assert sorted(p.name for p in root.iterdir() if p.is_file()) == ["README.md", "client.py", "triton.json"]
     assert sorted(p.name for p in (root / "bcm_forward" / "1").iterdir()) == ["model.onnx", "weights.bin"]
-    assert (root / "bcm_forward" / "1" / "model.onnx").read_bytes() == (bundle.path / "forward.onnx").read_bytes()
+    assert (root / "bcm_forward" / "1" / "model.onnx").read_bytes() == (
+        bundle.path / "forward.onnx"
+    ).read_bytes()
     assert open_bundle(root / "bcm_generate" / "1" / "bundle").manifest == bundle.manifest
     told = json.loads((root / "triton.json").read_text())
     assert (told["platform"], told["precision"]) == ("onnxruntime", "fp32")
@@ -64,13 +70,22 @@ def test_configs_say_what_was_measured_to_matter(bundle: Bundle, tmp_path: Path)
     assert generate["instance_group"] == [{"count": 3, "kind": "KIND_CPU"}]
     assert generate["dynamic_batching"]["max_queue_delay_microseconds"] == "2000"
     assert "max_queue_delay_microseconds" not in forward["dynamic_batching"]
-    policy = {"default_timeout_microseconds": "30000000", "allow_timeout_override": True, "max_queue_size": 256}
-    assert generate["dynamic_batching"]["default_queue_policy"] == policy  # and REJECT, the first value of its kind
+    policy = {
+        "default_timeout_microseconds": "30000000",
+        "allow_timeout_override": True,
+        "max_queue_size": 256,
+    }
+    assert (
+        generate["dynamic_batching"]["default_queue_policy"] == policy
+    )  # and REJECT, the first value of its kind
     assert [tensor["name"] for tensor in generate["input"]] == ["seed", "label", "schedule", "latent"]
     assert [tensor.get("optional", False) for tensor in generate["input"]] == [False, False, True, True]
     assert [tensor["name"] for tensor in forward["input"]] == ["x", "t", "u", "label"]
     assert forward["input"][1] == {"name": "t", "data_type": "TYPE_FP32", "dims": ["1"], "reshape": {}}
-    assert forward["parameters"]["sha256 of weights.bin"]["string_value"] == bundle.manifest.files["weights.bin"].sha256
+    assert (
+        forward["parameters"]["sha256 of weights.bin"]["string_value"]
+        == bundle.manifest.files["weights.bin"].sha256
+    )
     assert "response_cache" not in generate
 
 
@@ -86,12 +101,19 @@ def test_warm_ups_are_requests_that_can_be_answered(bundle: Bundle, tmp_path: Pa
     assert np.fromfile(root / "bcm_inverse" / "warmup" / "u", np.float32).tolist() == [80]
     mask = np.fromfile(root / "bcm_inpaint" / "warmup" / "mask", np.bool_)
     assert mask.sum() == 1 and len(mask) == 64
-    assert set(config(root, "bcm_interpolate")["model_warmup"][0]["inputs"]) == {"image", "image_b", "seed", "label"}
+    assert set(config(root, "bcm_interpolate")["model_warmup"][0]["inputs"]) == {
+        "image",
+        "image_b",
+        "seed",
+        "label",
+    }
 
 
 def test_onnxruntime_may_compile_with_tensorrt_and_keeps_engines(bundle: Bundle, tmp_path: Path):
     root = written(bundle, tmp_path / "r", "onnxruntime", Serving(trt_cache="/cache"))
-    [accelerator] = config(root, "bcm_forward")["optimization"]["execution_accelerators"]["gpu_execution_accelerator"]
+    [accelerator] = config(root, "bcm_forward")["optimization"]["execution_accelerators"][
+        "gpu_execution_accelerator"
+    ]
     assert accelerator["name"] == "tensorrt"
     assert accelerator["parameters"] == {
         "precision_mode": "FP32",
@@ -104,7 +126,9 @@ def test_onnxruntime_may_compile_with_tensorrt_and_keeps_engines(bundle: Bundle,
 
 
 def test_plans_by_compute_capability_with_cuda_graphs(bundle: Bundle, tmp_path: Path):
-    held = with_engine(with_engine(bundle, tmp_path / "b", "8.7", (1, 4, 6)), tmp_path / "c", "9.0", (1, 8, 16))
+    held = with_engine(
+        with_engine(bundle, tmp_path / "b", "8.7", (1, 4, 6)), tmp_path / "c", "9.0", (1, 8, 16)
+    )
     root = written(held, tmp_path / "r", "tensorrt")
     forward = config(root, "bcm_forward")
     assert forward["cc_model_filenames"] == {"8.7": "sm87.plan", "9.0": "sm90.plan"}
@@ -121,8 +145,13 @@ def test_the_runtime_travels_whole_and_equal(tmp_path: Path):
         archive_runtime(tmp_path / name)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     names = zipfile.ZipFile(tmp_path / "a.zip").namelist()
-    assert {"bcm_edge/__init__.py", "bcm_edge/errors.py", "bcm_edge/runtime/triton/models.py"} <= set(names)
-    assert all(name.startswith(("bcm_edge/runtime/", "bcm_edge/__init__.py", "bcm_edge/errors.py")) for name in names)
+    assert {"bcm_edge/__init__.py", "bcm_edge/errors.py", "bcm_edge/serving/models.py"} <= set(names)
+    assert all(
+        name.startswith(
+            ("bcm_edge/runtime/", "bcm_edge/serving/", "bcm_edge/__init__.py", "bcm_edge/errors.py")
+        )
+        for name in names
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,10 +165,17 @@ def test_the_runtime_travels_whole_and_equal(tmp_path: Path):
         ("bcm_forward", "TYPE_INT64", "TYPE_INT32", "its inputs are"),
         ("bcm_forward", "batch_size: 1\n", "batch_size: 17\n", "is warmed with 17 samples, and takes 16"),
         ("bcm_inpaint", 'key: "mask"', 'key: "musk"', "is warmed with"),
-        ("bcm_inpaint", 'input_data_file: "mask"', 'input_data_file: "none"', "its warmup/none is not a sample of mask, of 64 bytes"),
+        (
+            "bcm_inpaint",
+            'input_data_file: "mask"',
+            'input_data_file: "none"',
+            "its warmup/none is not a sample of mask, of 64 bytes",
+        ),
     ],
 )
-def test_the_lint_finds_what_does_not_fit(bundle: Bundle, tmp_path: Path, model: str, before: str, after: str, problem: str):
+def test_the_lint_finds_what_does_not_fit(
+    bundle: Bundle, tmp_path: Path, model: str, before: str, after: str, problem: str
+):
     root = written(bundle, tmp_path / "r", "onnxruntime")
     file = root / model / "config.pbtxt"
     assert before in file.read_text()
@@ -151,13 +187,20 @@ def test_the_lint_finds_what_does_not_fit(bundle: Bundle, tmp_path: Path, model:
 
 def test_the_lint_finds_changed_files(bundle: Bundle, tmp_path: Path):
     root = written(bundle, tmp_path / "r", "onnxruntime")
-    for file in (root / "bcm_forward" / "1" / "weights.bin", root / "bcm_invert" / "1" / "bundle" / "weights.bin"):
+    for file in (
+        root / "bcm_forward" / "1" / "weights.bin",
+        root / "bcm_invert" / "1" / "bundle" / "weights.bin",
+    ):
         file.unlink()  # it may be another name of the bundle's
         file.write_bytes(b"others")
     (root / "bcm_generate" / "1" / "model.py").unlink()
     with pytest.raises(CheckFailed) as found:
         lint(root, bundle, "fp32", ())
-    assert [line.split(": ")[0].strip() for line in str(found.value).splitlines()[1:]] == ["bcm_forward", "bcm_generate", "bcm_invert"]
+    assert [line.split(": ")[0].strip() for line in str(found.value).splitlines()[1:]] == [
+        "bcm_forward",
+        "bcm_generate",
+        "bcm_invert",
+    ]
 
 
 def test_the_lint_knows_what_engines_take(bundle: Bundle, tmp_path: Path):
@@ -165,7 +208,11 @@ def test_the_lint_knows_what_engines_take(bundle: Bundle, tmp_path: Path):
     plan = plan_repository(held, tmp_path / "r", "tensorrt", None, Serving(), (), False, False)
     write_repository(plan)
     file = tmp_path / "r" / "bcm_forward" / "config.pbtxt"
-    file.write_text(file.read_text().replace("max_batch_size: 6", "max_batch_size: 16").replace('value: "sm87.plan"', 'value: "sm88.plan"'))
+    file.write_text(
+        file.read_text()
+        .replace("max_batch_size: 6", "max_batch_size: 16")
+        .replace('value: "sm87.plan"', 'value: "sm88.plan"')
+    )
     with pytest.raises(CheckFailed, match=r"has not the plan of (.|\n)*takes 1 to 6") as found:
         lint(tmp_path / "r", held, "fp32", plan.engines)
     assert "its default plan sm87.plan is none of them" in str(found.value)
@@ -180,7 +227,9 @@ def test_the_lint_knows_what_engines_take(bundle: Bundle, tmp_path: Path):
         ("onnxruntime", ("80>0.002",), "no schedule '80>0.002' in this bundle"),
     ],
 )
-def test_what_cannot_be_written_is_refused(bundle: Bundle, tmp_path: Path, platform: str, fused: tuple[str, ...], message: str):
+def test_what_cannot_be_written_is_refused(
+    bundle: Bundle, tmp_path: Path, platform: str, fused: tuple[str, ...], message: str
+):
     with pytest.raises(BcmError, match=message):
         plan_repository(bundle, tmp_path / "r", platform, None, Serving(), fused, False, False)
 
@@ -200,7 +249,9 @@ def test_schedules_whose_names_are_no_models(bundle: Bundle, tmp_path: Path, nam
 
 def test_precisions_that_no_processor_plays_are_refused(typed_bundle: Path, tmp_path: Path):
     with pytest.raises(BcmError, match="a server without engines cannot play bf16"):
-        plan_repository(open_bundle(typed_bundle), tmp_path / "r", "onnxruntime", "bf16", Serving(), (), False, False)
+        plan_repository(
+            open_bundle(typed_bundle), tmp_path / "r", "onnxruntime", "bf16", Serving(), (), False, False
+        )
 
 
 def test_stripped_plans_are_refused(bundle: Bundle, tmp_path: Path):
@@ -213,28 +264,40 @@ def test_stripped_plans_are_refused(bundle: Bundle, tmp_path: Path):
     ("arguments", "message"),
     [
         (("-o", "r", "--trt-cache", "cache"), "--trt-cache is a whole path on the server"),
-        (("-o", "r", "--trt-cache", "/cache", "--platform", "python"), "for graphs that Triton's ONNX Runtime plays"),
+        (
+            ("-o", "r", "--trt-cache", "/cache", "--platform", "python"),
+            "for graphs that Triton's ONNX Runtime plays",
+        ),
         (("-o", "BUNDLE/models"), "lies in the bundle that it is made from"),
         (("-o", "BUNDLE", "--force"), "lies in the bundle"),
         (("-o", "r", "--schedules", "nonesuch"), "no schedule 'nonesuch' in this bundle"),
     ],
 )
-def test_what_the_command_refuses(digits_bundle: Path, cli: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str):
-    words = [word.replace("BUNDLE", str(digits_bundle)) if word != "r" else tmp_path / "r" for word in arguments]
+def test_what_the_command_refuses(
+    digits_bundle: Path, cli: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str
+):
+    words = [
+        word.replace("BUNDLE", str(digits_bundle)) if word != "r" else tmp_path / "r" for word in arguments
+    ]
     done = cli("triton", digits_bundle, *words)
     assert done.exit_code == 2 and message in done.stderr
     assert not (tmp_path / "r").exists() and not (digits_bundle / "models").exists()
 
 
 def test_the_readme_is_of_the_platform(bundle: Bundle, tmp_path: Path):
-    python, graphs = ((written(bundle, tmp_path / name, name) / "README.md").read_text() for name in ("python", "onnxruntime"))
+    python, graphs = (
+        (written(bundle, tmp_path / name, name) / "README.md").read_text()
+        for name in ("python", "onnxruntime")
+    )
     assert "Graphs and plans check nothing" in graphs and "Graphs and plans check nothing" not in python
     assert "The tasks play on processors" in python and "first GPU" not in python
 
 
 def test_the_command(digits_bundle: Path, cli: Cli, tmp_path: Path):
     root = tmp_path / "models"
-    done = cli("triton", digits_bundle, "-o", root, "--schedules", "one-step, mixture-4", "--max-batch", 4, "--json")
+    done = cli(
+        "triton", digits_bundle, "-o", root, "--schedules", "one-step, mixture-4", "--max-batch", 4, "--json"
+    )
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told == {

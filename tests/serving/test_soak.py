@@ -34,12 +34,27 @@ def questions(bcm: BCM, digits: np.ndarray) -> list[tuple[str, str, dict[str, An
     mask = np.indices((8, 8))[0] >= 4
     for k in range(12):
         n = k % 3 + 1
-        seeds, labels, images, name = np.arange(n, dtype=np.uint64) + 10 * k, (np.arange(n) + k) % 10, digits[:n], SCHEDULES[k % 3]
+        seeds, labels, images, name = (
+            np.arange(n, dtype=np.uint64) + 10 * k,
+            (np.arange(n) + k) % 10,
+            digits[:n],
+            SCHEDULES[k % 3],
+        )
         given = {"seed": seeds, "label": labels}
         asked += [
-            ("generate", "result", {**given, "schedule": [name] * n}, bcm.generate(n, schedule=name, seed=seeds, labels=labels)),
+            (
+                "generate",
+                "result",
+                {**given, "schedule": [name] * n},
+                bcm.generate(n, schedule=name, seed=seeds, labels=labels),
+            ),
             ("invert", "latent", {**given, "image": images}, bcm.invert(images, seed=seeds, labels=labels)),
-            ("reconstruct", "result", {**given, "image": images}, bcm.reconstruct(images, seed=seeds, labels=labels)),
+            (
+                "reconstruct",
+                "result",
+                {**given, "image": images},
+                bcm.reconstruct(images, seed=seeds, labels=labels),
+            ),
             (
                 "inpaint",
                 "result",
@@ -51,7 +66,12 @@ def questions(bcm: BCM, digits: np.ndarray) -> list[tuple[str, str, dict[str, An
         ]
         path = bcm.interpolate(images, images[::-1], frames=3, seed=seeds, labels=labels)
         asked.append(
-            ("interpolate", "result", {**given, "image": images, "image_b": images[::-1].copy(), "frames": np.full(n, 3, np.int32)}, path)
+            (
+                "interpolate",
+                "result",
+                {**given, "image": images, "image_b": images[::-1].copy(), "frames": np.full(n, 3, np.int32)},
+                path,
+            )
         )
     return asked
 
@@ -62,7 +82,11 @@ def test_nothing_is_lost_or_mixed_up(server: Server, bcm: BCM, digits: np.ndarra
     until = time.monotonic() + SECONDS
 
     def client(number: int) -> Counter[str]:
-        own, chosen, counted = Client(server, ("grpc", "http")[number % 2]), random.Random(number), Counter[str]()
+        own, chosen, counted = (
+            Client(server, ("grpc", "http")[number % 2]),
+            random.Random(number),
+            Counter[str](),
+        )
         while time.monotonic() < until or sum(counted.values()) < LEAST:
             model, output, given, wanted = chosen.choice(asked)
             try:

@@ -30,7 +30,16 @@ def assert_same_move(client: Client, bcm: BCM, digits: np.ndarray) -> None:
 
 
 def test_graphs_and_fused_schedules(triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path):
-    plan = plan_repository(bcm.bundle, tmp_path / "r", "onnxruntime", None, Serving(trt_cache="/cache"), ("mixture-4",), False, False)
+    plan = plan_repository(
+        bcm.bundle,
+        tmp_path / "r",
+        "onnxruntime",
+        None,
+        Serving(trt_cache="/cache"),
+        ("mixture-4",),
+        False,
+        False,
+    )
     write_repository(plan)
     with running(tmp_path / "r", tmp_path / "log") as server:
         client = Client(server)
@@ -40,7 +49,9 @@ def test_graphs_and_fused_schedules(triton: None, bcm: BCM, digits: np.ndarray, 
         wanted = bcm.generate(4, schedule="mixture-4", seed=seeds, labels=LABELS)
         assert_images_agree(client.ask("bcm_mixture-4", ["image"], given)["image"], wanted)
         chained = client.ask(
-            "bcm_generate", ["result"], {"seed": np.array(seeds, np.uint64), "label": LABELS, "schedule": ["mixture-4"] * 4}
+            "bcm_generate",
+            ["result"],
+            {"seed": np.array(seeds, np.uint64), "label": LABELS, "schedule": ["mixture-4"] * 4},
         )
         assert_images_agree(chained["result"], wanted)
         client.close()
@@ -52,7 +63,10 @@ def test_plans(triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path):
     write_repository(plan_repository(held, tmp_path / "r", "tensorrt", None, Serving(), (), False, False))
     for direction in ("forward", "inverse"):
         for name in (f"{direction}.onnx", "weights.bin"):
-            shutil.copyfile(bcm.bundle.path / name, tmp_path / "r" / f"bcm_{direction}" / "1" / name.replace(direction, "model"))
+            shutil.copyfile(
+                bcm.bundle.path / name,
+                tmp_path / "r" / f"bcm_{direction}" / "1" / name.replace(direction, "model"),
+            )
     for file in (tmp_path / "r").glob("*/config.pbtxt"):
         file.write_text(file.read_text().replace('string_value: "tensorrt"', 'string_value: "onnxruntime"'))
     with running(tmp_path / "r", tmp_path / "log") as server:

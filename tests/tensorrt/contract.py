@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from bcm_edge.runtime.processes import PACKAGE, python_command
+from bcm_edge.runtime.machine.processes import PACKAGE, python_command
 
 FETCHED = Path(__file__).resolve().parents[2] / ".tensorrt"
 VERSIONS = ("8.6", "10.3", "10.16", "11.4")
@@ -79,7 +79,9 @@ ICudaEngine: device_memory_size; create_execution_context_without_device_memory(
 NetworkDefinitionCreationFlag: EXPLICIT_BATCH
 """
 
-Signatures = dict[str, dict[str, list[list[str]]]]  # class → name → parameters of each overload without self; [] for what is no method
+Signatures = dict[
+    str, dict[str, list[list[str]]]
+]  # class → name → parameters of each overload without self; [] for what is no method
 
 _READ = """
 import inspect, json, tensorrt
@@ -147,7 +149,9 @@ def environment(version: str) -> dict[str, str]:
     """Of a process that imports this TensorRT. Skips the test where it was not to be had."""
     if not is_fetched(version):
         what = "the TensorRT-RTX library" if version == "builder" else f"TensorRT {version}"
-        pytest.skip(f"{what} is not in .tensorrt: tests/tensorrt/fetch.sh has not run, or said why it cannot be had")
+        pytest.skip(
+            f"{what} is not in .tensorrt: tests/tensorrt/fetch.sh has not run, or said why it cannot be had"
+        )
     folder = FETCHED / version
     return {**os.environ, "PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(folder / "lib")}
 
@@ -155,7 +159,9 @@ def environment(version: str) -> dict[str, str]:
 def run_with(version: str, code: str, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run code in a process that has this TensorRT, and bcm_edge. given: for its stdin."""
     env = environment(version)
-    return subprocess.run(python_command(code), input=given, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        python_command(code), input=given, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def signatures_of(version: str) -> Signatures:
@@ -170,7 +176,9 @@ def spelled(version: str) -> dict[str, set[str]]:
     """Class → its members as text: "get_tensor_name(index) -> str" for each overload of a method, "name" for what is none."""
     return {
         cls: {
-            f"{name}({', '.join(parameters)}) -> {returns}" if name != "__init__" else f"{cls}({', '.join(parameters)})"
+            f"{name}({', '.join(parameters)}) -> {returns}"
+            if name != "__init__"
+            else f"{cls}({', '.join(parameters)})"
             for name, overloads in members.items()
             for parameters, returns in overloads
         }
@@ -215,7 +223,9 @@ def unlike(version: str, claimed: Mapping[str, Mapping[str, Sequence[str] | None
 
 def declared(env: Mapping[str, str], *modules: str) -> dict[str, dict[str, list[str] | None]]:
     """What classes that are written in Python or Cython have, for `unlike`. modules: the first, and parts of it."""
-    ended = subprocess.run(python_command(_DECLARED, *modules), env=env, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        python_command(_DECLARED, *modules), env=env, capture_output=True, text=True, timeout=300, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 
@@ -231,7 +241,15 @@ def overridden_from_cpp(version: str) -> dict[str, set[str]]:
 
 def write_stubs(version: str, folder: Path) -> None:
     """Packages `tensorrt` and `cuda.core` of types alone, for a type checker."""
-    generator = [sys.executable, "-m", "pybind11_stubgen", "tensorrt_bindings", "--ignore-all-errors", "-o", str(folder)]
+    generator = [
+        sys.executable,
+        "-m",
+        "pybind11_stubgen",
+        "tensorrt_bindings",
+        "--ignore-all-errors",
+        "-o",
+        str(folder),
+    ]
     subprocess.run(generator, env=environment(version), capture_output=True, timeout=300, check=True)
     file = folder / "tensorrt_bindings" / "tensorrt.pyi"
     text = file.read_text()
@@ -246,14 +264,18 @@ def write_stubs(version: str, folder: Path) -> None:
     core = importlib.util.find_spec("cuda.core")
     if core is None or core.origin is None:
         pytest.skip("cuda-core is not installed: pip install '.[test]'")
-    wheel = Path(core.origin).parent  # has its modules in cu12/ and cu13/, and imports them as cuda.core's own
+    wheel = Path(
+        core.origin
+    ).parent  # has its modules in cu12/ and cu13/, and imports them as cuda.core's own
     shutil.copytree(wheel / "cu13", folder / "cuda" / "core", ignore=_all_but_python)
     for module in wheel.glob("*.py*"):
         shutil.copy(module, folder / "cuda" / "core")
 
 
 def _all_but_python(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if not name.endswith((".py", ".pyi")) and not (Path(folder) / name).is_dir()}
+    return {
+        name for name in names if not name.endswith((".py", ".pyi")) and not (Path(folder) / name).is_dir()
+    }
 
 
 @functools.cache

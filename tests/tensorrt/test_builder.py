@@ -28,10 +28,10 @@ from bcm_edge.export.engines import build, child
 from bcm_edge.export.engines.build import BuildPlan
 from bcm_edge.export.engines.child import CHILD, compile_in_child
 from bcm_edge.export.graphs import write_graphs
-from bcm_edge.runtime.bundle import Bundle, open_bundle
-from bcm_edge.runtime.engines.gpu import Gpu
 from bcm_edge.runtime.engines.store import BuildOptions
-from bcm_edge.runtime.external_data import external_files
+from bcm_edge.runtime.machine.gpu import Gpu
+from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
+from bcm_edge.runtime.storage.external_data import external_files
 
 Cli = Callable[..., Result]
 
@@ -63,7 +63,11 @@ class Compiled:
     folder: Path
 
     def of(self, event: str) -> list[dict[str, Any]]:
-        return [{key: value for key, value in e.items() if key != "event"} for e in self.events if e["event"] == event]
+        return [
+            {key: value for key, value in e.items() if key != "event"}
+            for e in self.events
+            if e["event"] == event
+        ]
 
     def lines(self) -> list[str]:
         return [line["text"] for line in self.of("line")]
@@ -74,7 +78,13 @@ class Compiled:
 
 def compile_graphs(graphs: dict[str, Path], folder: Path, precision: str = "fp32", **more: Any) -> Compiled:
     """What `bcm-edge build` starts, but without a GPU. more: options, or timing_cache and sample_shape."""
-    options = {"precision": precision, "batch": (1, 4, 16), "workspace": 1 << 31, "opt_level": 3, "stripped": False}
+    options = {
+        "precision": precision,
+        "batch": (1, 4, 16),
+        "workspace": 1 << 31,
+        "opt_level": 3,
+        "stripped": False,
+    }
     request = {
         "graphs": {name: str(file) for name, file in graphs.items()},
         "folder": str(folder),
@@ -91,14 +101,20 @@ def types_in_plan(graph: Path, plan: bytes) -> dict[str, int]:
     """Type → convolutions whose weights lie in the plan in it; "bf16+fp32": in both. Channels are last there, made an even number."""
     model = onnx.load(graph)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    quantised = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    quantised = {
+        node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
+    }
     found: Counter[str] = Counter()
     for node in model.graph.node:
         if node.op_type == "Conv":
             weights = numpy_helper.to_array(tensors[quantised.get(node.input[1], node.input[1])])
             last = np.moveaxis(weights, 1, -1)
             even = np.concatenate([last, np.zeros_like(last[..., : last.shape[-1] % 2])], -1)
-            kinds = {NAMES[form.dtype.name] for form in (last, even, last.astype(np.float32)) if form.tobytes() in plan}
+            kinds = {
+                NAMES[form.dtype.name]
+                for form in (last, even, last.astype(np.float32))
+                if form.tobytes() in plan
+            }
             found["+".join(sorted(kinds))] += 1
     return dict(found)
 
@@ -108,11 +124,17 @@ def types_in_plan(graph: Path, plan: bytes) -> dict[str, int]:
     [
         ("fp32", {"fp32": 27}, {"fp32": 27}),
         ("fp16", {"fp16": 27}, {"fp16": 27}),
-        ("bf16", {"bf16": 27}, {"bf16": 26, "bf16+fp32": 1}),  # the first convolution, of a single channel, lies there twice
+        (
+            "bf16",
+            {"bf16": 27},
+            {"bf16": 26, "bf16+fp32": 1},
+        ),  # the first convolution, of a single channel, lies there twice
         ("int8", None, None),
     ],
 )
-def test_the_digits_model_builds(typed_bundle: Path, tmp_path: Path, precision: str, asked: dict[str, int], made: dict[str, int]):
+def test_the_digits_model_builds(
+    typed_bundle: Path, tmp_path: Path, precision: str, asked: dict[str, int], made: dict[str, int]
+):
     graphs = open_bundle(typed_bundle).graphs(precision)
     if precision == "int8":
         kept = len(json.loads((typed_bundle / "calibration.json").read_text())["kept"])
@@ -124,11 +146,19 @@ def test_the_digits_model_builds(typed_bundle: Path, tmp_path: Path, precision: 
     assert done.pop("seconds") > 0
     requested = {"forward": asked, "inverse": asked}
     assert done == {"requested": requested, "types": {}, "wider": {}, "scratch": 0}
-    assert {name: types_in_plan(graph, built.plan(name)) for name, graph in graphs.items()} == {"forward": made, "inverse": made}
+    assert {name: types_in_plan(graph, built.plan(name)) for name, graph in graphs.items()} == {
+        "forward": made,
+        "inverse": made,
+    }
     for name in PLANS:
-        assert [np.array([batch, 1, 8, 8]).tobytes() in built.plan(name) for batch in (3, 7, 23)] == [True] * 3, name
+        assert [np.array([batch, 1, 8, 8]).tobytes() in built.plan(name) for batch in (3, 7, 23)] == [
+            True
+        ] * 3, name
     layers = int(built.lines()[0].split()[1])
-    assert built.lines() == [f"forward: {layers} layers parsed", f"inverse: {layers + 1} layers parsed"]  # which adds noise
+    assert built.lines() == [
+        f"forward: {layers} layers parsed",
+        f"inverse: {layers + 1} layers parsed",
+    ]  # which adds noise
     assert {event["phase"] for event in built.of("progress")} == {"Building engine"}
     steps = [(event["plan"], event["done"], event["steps"]) for event in built.of("progress")]
     assert steps == [(name, done, 6) for name in PLANS for done in range(7)]
@@ -140,7 +170,9 @@ def test_larger_pictures_in_three_colours_build_in_fp16(tmp_path: Path):
     built = compile_graphs(graphs, tmp_path / "plans", "fp16", sample_shape=TINY.sample_shape)
     assert built.code == 0, built.events
     assert built.of("done")[0]["requested"] == {"forward": {"fp16": 35}, "inverse": {"fp16": 35}}
-    assert {name: types_in_plan(graph, built.plan(name)) for name, graph in graphs.items()} == {name: {"fp16": 35} for name in graphs}
+    assert {name: types_in_plan(graph, built.plan(name)) for name, graph in graphs.items()} == {
+        name: {"fp16": 35} for name in graphs
+    }
 
 
 def test_both_graphs_take_their_weights_from_one_file(typed_bundle: Path, tmp_path: Path):
@@ -153,7 +185,9 @@ def test_both_graphs_take_their_weights_from_one_file(typed_bundle: Path, tmp_pa
         assert built.code == 2
         (error,) = built.of("error")
         assert error["kind"] == "BuildError"
-        assert error["text"].startswith(f"{alone}: TensorRT 11.4.0.106 cannot parse it: Failed to import initializer")
+        assert error["text"].startswith(
+            f"{alone}: TensorRT 11.4.0.106 cannot parse it: Failed to import initializer"
+        )
         assert f"Failed to open file: {tmp_path / 'weights.fp16.bin'}" in error["text"]
 
 
@@ -202,7 +236,9 @@ def test_what_the_parser_says_reaches_the_user_in_full(
 
     monkeypatch.setattr(Bundle, "graphs", lambda self, precision: {"forward": file})
     monkeypatch.setattr(Bundle, "hashes", lambda self, precision: {})
-    monkeypatch.setattr(build, "plan_build", lambda bundle, options, *_: BuildPlan(bundle, ORIN, "11.4.0.106", options))
+    monkeypatch.setattr(
+        build, "plan_build", lambda bundle, options, *_: BuildPlan(bundle, ORIN, "11.4.0.106", options)
+    )
     monkeypatch.setattr(child, "CHILD", FOUND + CHILD)
     ended = cli("build", typed_copy)
     assert ended.exit_code == 2
@@ -212,11 +248,15 @@ def test_what_the_parser_says_reaches_the_user_in_full(
 
 def test_what_does_not_build_is_told_in_tensorrts_words(typed_bundle: Path, tmp_path: Path):
     """This library leaves weights out on a GPU alone, and finds that out late."""
-    built = compile_graphs(open_bundle(typed_bundle).graphs("fp16"), tmp_path / "plans", "fp16", stripped=True)
+    built = compile_graphs(
+        open_bundle(typed_bundle).graphs("fp16"), tmp_path / "plans", "fp16", stripped=True
+    )
     assert built.code == 2
     (error,) = built.of("error")
     assert error["kind"] == "BuildError"
-    assert error["text"].startswith("forward: TensorRT 11.4.0.106 cannot build it: IBuilder::buildSerializedNetwork: Error Code 1: Myelin")
+    assert error["text"].startswith(
+        "forward: TensorRT 11.4.0.106 cannot build it: IBuilder::buildSerializedNetwork: Error Code 1: Myelin"
+    )
 
 
 @pytest.fixture
@@ -234,13 +274,17 @@ def ending(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_a_gpu_the_process_says_so(ending: Callable[..., str]):
-    assert re.match(r"no NVIDIA driver here \(libcuda.so.1 cannot be loaded\)$|no GPU cuda:99 here", ending(CHILD))
+    assert re.match(
+        r"no NVIDIA driver here \(libcuda.so.1 cannot be loaded\)$|no GPU cuda:99 here", ending(CHILD)
+    )
 
 
 def test_a_process_that_the_system_kills_ran_out_of_memory(ending: Callable[..., str]):
     helps = "The workspace was {}M: try --workspace {}M, --opt-level 1 or a smaller --batch; on a Jetson close the desktop and add swap."
     killed = "import os, sys\nsys.stdin.read()\nos.kill(os.getpid(), 9)\n"
-    assert ending(killed) == f"the build ran out of memory. {helps.format(3814, 1907)}"  # half of all memory, and half of that
+    assert (
+        ending(killed) == f"the build ran out of memory. {helps.format(3814, 1907)}"
+    )  # half of all memory, and half of that
     helps = helps.format(2384, 1192)  # half of what is free
     while_parsing = "compiler.PlanWriter.write = lambda *what: os.kill(os.getpid(), 9)\n"
     free = "5.0 GB of 8.0 were free when it began"
@@ -257,7 +301,9 @@ def test_a_process_that_crashes_leaves_its_last_words(ending: Callable[..., str]
     }
     for code, end in ends.items():
         assert ending("import sys\nsys.stdin.read()\n" + code) == f"the compiling process ended with {end}"
-        assert ending(code, Path("x" * 200_000)) == f"the compiling process ended with {end}"  # before it has read what to do
+        assert (
+            ending(code, Path("x" * 200_000)) == f"the compiling process ended with {end}"
+        )  # before it has read what to do
 
 
 def test_what_a_library_prints_is_no_event(ending: Callable[..., str]):

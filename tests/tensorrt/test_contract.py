@@ -31,7 +31,7 @@ from contract import (
     write_stubs,
 )
 
-from bcm_edge.runtime.processes import PACKAGE
+from bcm_edge.runtime.machine.processes import PACKAGE
 
 PYRIGHT = Path(sys.executable).with_name("pyright")
 
@@ -49,7 +49,12 @@ TYPED: dict[str, Any] = {
     "context": ["create_execution_context USER_MANAGED", "set_device_memory 4096 512"],
     "previews": ["PROFILE_SHARING_0806 True"],
     "said": "no such kernel (node a.conv, Conv)",
-    "monitored": [["building", None, 0, 3], ["tactics", "building", 0, 2], ["tactics", "building", 1, 2], ["building", None, 3, 3]],
+    "monitored": [
+        ["building", None, 0, 3],
+        ["tactics", "building", 0, 2],
+        ["tactics", "building", 1, 2],
+        ["building", None, 3, 3],
+    ],
 }
 UNTYPED = {
     "typed": False,
@@ -58,7 +63,10 @@ UNTYPED = {
     "types": {"FLOAT": "fp32", "HALF": "fp16"},
     "fp32": ["-TF32"],
     "fp16": ["-TF32", "+FP16", "+OBEY_PRECISION_CONSTRAINTS"],
-    "bf16": ["-TF32", "TensorRT 8.6.1 has no bfloat16; build fp16, or move to TensorRT 10.3 (JetPack 6.1) or newer"],
+    "bf16": [
+        "-TF32",
+        "TensorRT 8.6.1 has no bfloat16; build fp16, or move to TensorRT 10.3 (JetPack 6.1) or newer",
+    ],
     "int8": ["-TF32", "+INT8", "+OBEY_PRECISION_CONSTRAINTS"],
     "labels": ["int32", "int64"],
     "scratch": 1,
@@ -187,22 +195,67 @@ TYPE_ERRORS = {
 
 # (file, what stands there, a mistake, what a type checker says of it)
 MISTAKES = [
-    ("runtime/engines/adapter.py", "error.node_name()", "error.nodename()", 'attribute "nodename" for class "ParserError"'),
-    ("runtime/engines/loaded.py", ".execute_async_v3(", ".execute_async_v4(", 'attribute "execute_async_v4" for class "IExecutionContext"'),
-    ("runtime/engines/adapter.py", ".get_tensor_mode(tensor)", ".get_tensor_mode(0)", 'parameter "name" of type "str"'),
-    ("runtime/engines/loaded.py", ".allocate(self._size", '.allocate("all"', 'parameter "size" of type "int"'),
+    (
+        "runtime/engines/adapter.py",
+        "error.node_name()",
+        "error.nodename()",
+        'attribute "nodename" for class "ParserError"',
+    ),
+    (
+        "runtime/engines/loaded.py",
+        ".execute_async_v3(",
+        ".execute_async_v4(",
+        'attribute "execute_async_v4" for class "IExecutionContext"',
+    ),
+    (
+        "runtime/engines/adapter.py",
+        ".get_tensor_mode(tensor)",
+        ".get_tensor_mode(0)",
+        'parameter "name" of type "str"',
+    ),
+    (
+        "runtime/engines/loaded.py",
+        ".allocate(self._size",
+        '.allocate("all"',
+        'parameter "size" of type "int"',
+    ),
     ("runtime/engines/memory.py", ".copy_from(", ".copy_too(", 'attribute "copy_too" for class "Buffer"'),
-    ("runtime/engines/device_chain.py", ".begin_building(", ".begin_build(", 'attribute "begin_build" for class "GraphBuilder"'),
-    ("export/engines/plans.py", ".parse_from_file(str(graph))", ".parse_from_file(graph)", 'parameter "model" of type "str"'),
-    ("export/engines/plans.py", ".set_timing_cache(cache, False)", ".set_timing_cache(cache)", 'missing for parameter "ignore_mismatch"'),
+    (
+        "runtime/engines/device_chain.py",
+        ".begin_building(",
+        ".begin_build(",
+        'attribute "begin_build" for class "GraphBuilder"',
+    ),
+    (
+        "export/engines/plans.py",
+        ".parse_from_file(str(graph))",
+        ".parse_from_file(graph)",
+        'parameter "model" of type "str"',
+    ),
+    (
+        "export/engines/plans.py",
+        ".set_timing_cache(cache, False)",
+        ".set_timing_cache(cache)",
+        'missing for parameter "ignore_mismatch"',
+    ),
     (
         "export/engines/plans.py",
         "trt.MemoryPoolType.WORKSPACE",
         "trt.MemoryPoolType.WORK",
         'attribute "WORK" for class "type[MemoryPoolType]"',
     ),
-    ("export/engines/compiler.py", "trt.LayerInformationFormat.JSON", "trt.LayerInformationFormat.TOML", 'attribute "TOML" for class'),
-    ("export/engines/realised.py", ".get_output(0).name", ".get_output(0).names", 'attribute "names" for class "ITensor"'),
+    (
+        "export/engines/compiler.py",
+        "trt.LayerInformationFormat.JSON",
+        "trt.LayerInformationFormat.TOML",
+        'attribute "TOML" for class',
+    ),
+    (
+        "export/engines/realised.py",
+        ".get_output(0).name",
+        ".get_output(0).names",
+        'attribute "names" for class "ITensor"',
+    ),
 ]
 
 
@@ -242,15 +295,22 @@ def test_overrides_have_the_names_that_cpp_calls(version: str):
     assert [(cls, name) for cls, names in defined.items() for name in called[cls] if name not in names] == []
 
 
-@pytest.mark.parametrize("version", VERSIONS[1:])  # 8.6 has no class to try it on without its library; its documentation says the same
+@pytest.mark.parametrize(
+    "version", VERSIONS[1:]
+)  # 8.6 has no class to try it on without its library; its documentation says the same
 def test_a_tuple_can_stand_for_dims(version: str):
-    ended = run_with(version, "import tensorrt\nd = tensorrt.PluginTensorDesc()\nd.dims = (1, 2, 3)\nprint(tuple(d.dims))")
+    ended = run_with(
+        version, "import tensorrt\nd = tensorrt.PluginTensorDesc()\nd.dims = (1, 2, 3)\nprint(tuple(d.dims))"
+    )
     assert ended.stdout == "(1, 2, 3)\n", ended.stderr
 
 
 def test_a_stand_in_that_differs_is_told():
     environment("10.3")
-    claimed = {"ICudaEngine": {"num_io_tensors": [], "get_tensor_name": ["i"], "names": None}, "CudaEngine": {}}
+    claimed = {
+        "ICudaEngine": {"num_io_tensors": [], "get_tensor_name": ["i"], "names": None},
+        "CudaEngine": {},
+    }
     assert unlike("10.3", claimed) == [
         "ICudaEngine.num_io_tensors is no method in 10.3",
         "ICudaEngine.get_tensor_name takes (index) in 10.3, not (i)",
@@ -267,7 +327,9 @@ def test_the_stand_ins_of_the_engine_tests_are_like_the_real_ones():
     assert unlike("10.3", claimed) == ["10.3 has no LayerType.OTHER", "10.3 has no ICudaEngine.run"]
     real, claimed = (declared(env, "cuda.core", "cuda.core.graph") for env in (os.environ, stand_ins))
     there = [(cls, name) for cls, of in claimed.items() for name in of if name != "__init__"]
-    assert [(cls, name) for cls, name in there if claimed[cls][name] != real.get(cls, {}).get(name)] == [("Stream", "put")]
+    assert [(cls, name) for cls, name in there if claimed[cls][name] != real.get(cls, {}).get(name)] == [
+        ("Stream", "put")
+    ]
 
 
 DRIVER = """
@@ -282,7 +344,11 @@ print(driver.CUresult(0).name, driver.CUresult(2).name, *parameters)
 def test_driver_functions_are_those_that_typings_declare(path: str):
     """Of cuda-bindings, and of the stand-in for it."""
     ended = subprocess.run(
-        [sys.executable, "-c", DRIVER], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", DRIVER],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.stdout == "CUDA_SUCCESS CUDA_ERROR_OUT_OF_MEMORY ['bytesize'] ['dptr']\n", ended.stderr
 
@@ -297,7 +363,11 @@ def type_errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple
     roots |= {"mistaken": "10.16"} if "10.16" in roots else {}
     rooms = [file.parent for file in PACKAGE.glob("*/__init__.py")]
     files = [*PACKAGE.glob("*.py"), *(file for room in rooms for file in room.rglob("*.py"))]
-    users = [file for file in files if re.search(r"^ *(import tensorrt|from cuda)\b", file.read_text(), re.MULTILINE)]
+    users = [
+        file
+        for file in files
+        if re.search(r"^ *(import tensorrt|from cuda)\b", file.read_text(), re.MULTILINE)
+    ]
     for root, version in roots.items():
         write_stubs(version, folder / root)
         for file in files:
@@ -311,7 +381,9 @@ def type_errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple
     venv = {"venvPath": str(Path(sys.prefix).parent), "venv": Path(sys.prefix).name}
     config = {"include": include, "executionEnvironments": [{"root": root} for root in roots], **venv}
     (folder / "pyrightconfig.json").write_text(json.dumps(config))
-    ended = subprocess.run([PYRIGHT, "--outputjson"], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        [PYRIGHT, "--outputjson"], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
     found: dict[str, set[tuple[str, str]]] = {root: set() for root in roots}
     for error in json.loads(ended.stdout)["generalDiagnostics"]:
         root, _, *parts = Path(error["file"]).relative_to(folder).parts
@@ -322,7 +394,9 @@ def type_errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple
 @versions
 def test_types(version: str, type_errors: dict[str, set[tuple[str, str]]]):
     environment(version)
-    assert type_errors[version] == {("runtime/engines/adapter.py", message) for message in TYPE_ERRORS[version]}
+    assert type_errors[version] == {
+        ("runtime/engines/adapter.py", message) for message in TYPE_ERRORS[version]
+    }
 
 
 def test_mistakes_are_found(type_errors: dict[str, set[tuple[str, str]]]):

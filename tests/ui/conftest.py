@@ -49,7 +49,9 @@ def coloured(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
     folder, config = tmp_path_factory.mktemp("coloured"), replace(TINY, num_classes=None)
     save_checkpoint(folder / "rgb.safetensors", random_model(config).network.state_dict(), config, {}, {})
-    assert cli("export", folder / "rgb.safetensors", "-o", folder / "rgb.bundle", "--no-verify").exit_code == 0
+    assert (
+        cli("export", folder / "rgb.safetensors", "-o", folder / "rgb.bundle", "--no-verify").exit_code == 0
+    )
     return Answers(bcm_edge.load(folder / "rgb.bundle"))
 
 
@@ -81,7 +83,10 @@ def ask(window: Window) -> Ask:
 
     def ask(task: str, fields: Any = None, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
         data = json.dumps(fields).encode() if body is None else body
-        given = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        given = {
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
         return answer_to(urllib.request.Request(f"{window.address}api/{task}", data, given))
 
     return ask

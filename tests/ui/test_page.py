@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bcm_edge.runtime.images import to_uint8
 from bcm_edge.runtime.pipeline import BCM
+from bcm_edge.runtime.pixels import to_uint8
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.server import Window
 
 from .conftest import pixels, serving
 
-api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page was not tested in a browser")
+api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: the page was not tested in a browser"
+)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: the page was not tested in a browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium is installed: the page was not tested in a browser"
+)
 PATIENCE = 30_000  # milliseconds; a busy machine is not a broken page
 
 
@@ -42,7 +46,10 @@ def page(browser: Any, window: Window) -> Iterator[Any]:
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None)
+    page.on(
+        "console",
+        lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None,
+    )
     page.goto(window.address)
     answered(page, "generate")
     yield page
@@ -72,7 +79,11 @@ def answered(page: Any, panel: str) -> None:
 
 
 def fact(page: Any, panel: str, name: str) -> str:
-    return page.locator(f"#{panel} .facts div", has=page.get_by_text(name, exact=True)).locator("dd").text_content()
+    return (
+        page.locator(f"#{panel} .facts div", has=page.get_by_text(name, exact=True))
+        .locator("dd")
+        .text_content()
+    )
 
 
 def picture(page: Any, selector: str) -> np.ndarray:
@@ -103,9 +114,14 @@ def drop(page: Any, frame: str, file: Path) -> None:
 def test_the_first_picture_is_there_with_its_calls_and_milliseconds(page: Any, bcm: BCM):
     assert page.title() == "digits · bcm-edge"
     assert "8×8 pixels grey, 10 classes, " in page.locator("#about").text_content()
-    np.testing.assert_array_equal(picture(page, "#generate [data-picture=picture]"), bcm.generate(1, seed=0, labels=0, uint8=True)[0, 0])
+    np.testing.assert_array_equal(
+        picture(page, "#generate [data-picture=picture]"), bcm.generate(1, seed=0, labels=0, uint8=True)[0, 0]
+    )
     assert picture(page, "#generate [data-picture=noise]").shape == (8, 8)
-    assert (fact(page, "generate", "network calls (NFE)"), fact(page, "generate", "program")) == ("1", "80>0.002")
+    assert (fact(page, "generate", "network calls (NFE)"), fact(page, "generate", "program")) == (
+        "1",
+        "80>0.002",
+    )
     assert re.fullmatch(r"\d+(\.\d)?", fact(page, "generate", "milliseconds"))
 
 
@@ -134,7 +150,9 @@ def test_an_error_is_shown_and_goes_away(page: Any):
     error = page.locator("#generate [role=alert]")
     page.locator("#generate [name=seed]").fill("-5")
     page.keyboard.press("Enter")
-    api.expect(error).to_have_text("Seed must be a whole number from 0 to 18446744073709551615, not '-5'", timeout=PATIENCE)
+    api.expect(error).to_have_text(
+        "Seed must be a whole number from 0 to 18446744073709551615, not '-5'", timeout=PATIENCE
+    )
     page.locator("#generate [name=seed]").fill("5")
     page.keyboard.press("Enter")
     api.expect(error).to_have_text("", timeout=PATIENCE)
@@ -143,7 +161,9 @@ def test_an_error_is_shown_and_goes_away(page: Any):
 def test_a_server_that_is_gone_is_said(page: Any):
     page.route("**/api/generate", lambda route: route.abort())
     page.get_by_role("button", name="Next seed").click()
-    api.expect(page.locator("#generate [role=alert]")).to_contain_text("The server does not answer", timeout=PATIENCE)
+    api.expect(page.locator("#generate [role=alert]")).to_contain_text(
+        "The server does not answer", timeout=PATIENCE
+    )
 
 
 # ---- Invert and reconstruct
@@ -182,7 +202,9 @@ def test_a_picture_beside_the_frame_does_not_replace_the_page(page: Any, files: 
 # ---- Between two
 
 
-def test_the_slider_goes_from_one_picture_to_the_other(page: Any, files: dict[str, Path], three: np.ndarray, five: np.ndarray, bcm: BCM):
+def test_the_slider_goes_from_one_picture_to_the_other(
+    page: Any, files: dict[str, Path], three: np.ndarray, five: np.ndarray, bcm: BCM
+):
     page.get_by_role("tab", name="Between two").click()
     drop(page, "#between [data-drop=a]", files["three"])
     drop(page, "#between [data-drop=b]", files["five"])
@@ -193,7 +215,9 @@ def test_the_slider_goes_from_one_picture_to_the_other(page: Any, files: dict[st
     slider.focus()
     for key, step in (("Home", 0), ("ArrowRight", 1), ("End", 16)):
         page.keyboard.press(key)
-        api.expect(slider).to_have_attribute("aria-valuetext", f"{step} of 16 steps from left to right", timeout=PATIENCE)
+        api.expect(slider).to_have_attribute(
+            "aria-valuetext", f"{step} of 16 steps from left to right", timeout=PATIENCE
+        )
         np.testing.assert_array_equal(picture(page, "#frame"), way[step])
     box = slider.bounding_box()
     page.mouse.move(box["x"] + box["width"] - 4, box["y"] + box["height"] / 2)
@@ -209,7 +233,9 @@ def test_the_slider_goes_from_one_picture_to_the_other(page: Any, files: dict[st
 # ---- Fill in
 
 
-def test_painting_fills_the_hole_and_keeps_every_other_pixel(page: Any, files: dict[str, Path], three: np.ndarray, bcm: BCM):
+def test_painting_fills_the_hole_and_keeps_every_other_pixel(
+    page: Any, files: dict[str, Path], three: np.ndarray, bcm: BCM
+):
     page.get_by_role("tab", name="Fill in").click()
     drop(page, "#paint", files["three"])
     page.locator("#paint canvas").wait_for(state="visible")
@@ -254,7 +280,9 @@ def test_what_was_painted_can_be_erased_and_cleared(page: Any, files: dict[str, 
     page.get_by_role("button", name="Clear").click()
     assert page.evaluate(painted) == 0
     page.get_by_role("button", name="Fill in").click()
-    api.expect(page.locator("#fill [role=alert]")).to_contain_text("is empty: nothing of it is to be filled in", timeout=PATIENCE)
+    api.expect(page.locator("#fill [role=alert]")).to_contain_text(
+        "is empty: nothing of it is to be filled in", timeout=PATIENCE
+    )
 
 
 def test_without_a_picture_or_a_label_there_is_nothing_to_fill(page: Any):
@@ -264,7 +292,9 @@ def test_without_a_picture_or_a_label_there_is_nothing_to_fill(page: Any):
     api.expect(error).to_contain_text("There is no picture yet", timeout=PATIENCE)
     page.locator("#fill").get_by_role("button", name="Make one").click()
     page.locator("#paint canvas").wait_for(state="visible")
-    assert page.locator("#fill [name=label]").input_value() in list("0123456789")  # of the picture that was made
+    assert page.locator("#fill [name=label]").input_value() in list(
+        "0123456789"
+    )  # of the picture that was made
     page.locator("#fill [name=label]").select_option("")
     page.locator("#paint canvas").click(position={"x": 100, "y": 100})
     page.get_by_role("button", name="Fill in").click()
@@ -324,7 +354,13 @@ def test_classes_that_have_names_are_offered_by_name(browser: Any, animals: Answ
         page.goto(f"{window.address}#reconstruct")
         choice = page.locator("#reconstruct [data-labels]")
         choice.locator("option").nth(4).wait_for(state="attached")  # the page asks the server for the classes
-        assert choice.locator("option").all_text_contents() == ["guess", "cat", "dog", "3", "tench, Tinca tinca"]
+        assert choice.locator("option").all_text_contents() == [
+            "guess",
+            "cat",
+            "dog",
+            "3",
+            "tench, Tinca tinca",
+        ]
         choice.select_option(label="dog")
         page.locator("#reconstruct .choices").get_by_role("button", name="Make one").click()
         answered(page, "reconstruct")

@@ -22,8 +22,8 @@ from PIL import Image
 from processes import child
 
 from bcm_edge.errors import LabelError
-from bcm_edge.runtime.images import from_uint8, mean_squared_error, to_uint8
 from bcm_edge.runtime.pipeline import BCM
+from bcm_edge.runtime.pixels import from_uint8, mean_squared_error, to_uint8
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.server import LIMIT, Window, is_served
 
@@ -37,7 +37,13 @@ UNREADABLE = "picture: not a readable image; convert it to PNG or JPEG"
 def test_model_tells_what_the_page_offers(window: Window):
     status, told = answer_to(f"{window.address}api/model")
     assert status == 200
-    assert [told[name] for name in ("name", "channels", "height", "width", "classes")] == ["digits", 1, 8, 8, 10]
+    assert [told[name] for name in ("name", "channels", "height", "width", "classes")] == [
+        "digits",
+        1,
+        8,
+        8,
+        10,
+    ]
     assert [(s["name"], s["nfe"]) for s in told["schedules"]["generate"]] == [
         *(("one-step", 1), ("ancestral-2", 2), ("zigzag-3", 3), ("mixture-4", 4))
     ]
@@ -50,7 +56,9 @@ def test_generate_is_what_the_model_generates(ask: Ask, bcm: BCM):
     assert (status, told["nfe"], told["label"]) == (200, 4, 3)
     assert told["schedule"] == bcm.schedules["mixture-4"]
     assert 0 < told["milliseconds"] < 60_000
-    np.testing.assert_array_equal(pixels(told["picture"]), bcm.generate(1, schedule="mixture-4", seed=7, labels=3, uint8=True)[0, 0])
+    np.testing.assert_array_equal(
+        pixels(told["picture"]), bcm.generate(1, schedule="mixture-4", seed=7, labels=3, uint8=True)[0, 0]
+    )
     assert ask("generate", {"seed": 7, "label": 3, "schedule": "mixture-4"})[1]["picture"] == told["picture"]
 
 
@@ -63,11 +71,16 @@ def test_noise_is_that_of_the_seed_and_grey_in_the_middle(ask: Ask):
 def test_a_seed_may_have_64_bits(ask: Ask, bcm: BCM):
     status, told = ask("generate", {"seed": 2**64 - 1, "label": 0})
     assert status == 200
-    np.testing.assert_array_equal(pixels(told["picture"]), bcm.generate(1, seed=[2**64 - 1], labels=0, uint8=True)[0, 0])
+    np.testing.assert_array_equal(
+        pixels(told["picture"]), bcm.generate(1, seed=[2**64 - 1], labels=0, uint8=True)[0, 0]
+    )
 
 
 def test_reconstruct_is_what_the_model_reconstructs(ask: Ask, bcm: BCM, three: np.ndarray):
-    status, told = ask("reconstruct", {"picture": url_of(three), "label": 3, "seed": 5, "inversion": "invert-1", "schedule": "ancestral-2"})
+    status, told = ask(
+        "reconstruct",
+        {"picture": url_of(three), "label": 3, "seed": 5, "inversion": "invert-1", "schedule": "ancestral-2"},
+    )
     assert (status, told["nfe"], told["label"], told["guess_nfe"]) == (200, 3, 3, 0)
     back = bcm.reconstruct(three, inversion="invert-1", schedule="ancestral-2", seed=5, labels=3)
     np.testing.assert_array_equal(pixels(told["picture"]), to_uint8(back)[0, 0])
@@ -89,8 +102,16 @@ def test_a_guessed_label_says_what_it_took(ask: Ask, bcm: BCM, three: np.ndarray
 
 
 def test_interpolate_is_what_the_model_interpolates(ask: Ask, bcm: BCM, three: np.ndarray, five: np.ndarray):
-    status, told = ask("interpolate", {"a": url_of(three), "b": url_of(five), "label": 3, "label_b": "guess", "frames": 5})
-    assert (status, told["nfe"], told["label"], told["label_b"], told["guess_nfe"]) == (200, 2 * 2 + 5, 3, 5, 50)
+    status, told = ask(
+        "interpolate", {"a": url_of(three), "b": url_of(five), "label": 3, "label_b": "guess", "frames": 5}
+    )
+    assert (status, told["nfe"], told["label"], told["label_b"], told["guess_nfe"]) == (
+        200,
+        2 * 2 + 5,
+        3,
+        5,
+        50,
+    )
     way = bcm.interpolate(three, five, frames=5, labels=3, labels_b=5)
     np.testing.assert_array_equal([pixels(frame) for frame in told["frames"]], to_uint8(way)[0, :, 0])
 
@@ -134,14 +155,22 @@ def test_a_model_without_classes_in_colour(coloured: Answers):
 
 def test_files_of_the_page_carry_the_policy(window: Window):
     for path, kind in (
-        *(("", "text/html"), ("style.css", "text/css"), ("page.js", "text/javascript"), ("parts.js", "text/javascript")),
+        *(
+            ("", "text/html"),
+            ("style.css", "text/css"),
+            ("page.js", "text/javascript"),
+            ("parts.js", "text/javascript"),
+        ),
         *(("mask.js", "text/javascript"), ("icon.svg", "image/svg+xml")),
     ):
         with urllib.request.urlopen(window.address + path) as response:
             assert response.headers.get_content_type() == kind
             assert response.headers["X-Content-Type-Options"] == "nosniff"
             policy = response.headers["Content-Security-Policy"]
-            assert policy.startswith("default-src 'self'; img-src 'self' data:;") and "frame-ancestors 'none'" in policy
+            assert (
+                policy.startswith("default-src 'self'; img-src 'self' data:;")
+                and "frame-ancestors 'none'" in policy
+            )
             assert len(response.read()) > 100
 
 
@@ -154,7 +183,15 @@ def test_page_names_nothing_elsewhere():
 @pytest.mark.parametrize(
     "path",
     [
-        *("/nothing", "/index.html", "/page/index.html", "/../server.py", "/page/../../cli.py", "/..%2f..%2fcli.py", "/%2e%2e/server.py"),
+        *(
+            "/nothing",
+            "/index.html",
+            "/page/index.html",
+            "/../server.py",
+            "/page/../../cli.py",
+            "/..%2f..%2fcli.py",
+            "/%2e%2e/server.py",
+        ),
         *("//etc/passwd", "/api/", "/api/../style.css", "/api/tasks", "/style.css/"),
     ],
 )
@@ -165,7 +202,9 @@ def test_paths_that_are_not_in_the_table_are_not_found(window: Window, path: str
 # ---- Refusals
 
 
-def sent(window: Window, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+def sent(
+    window: Window, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, Any]:
     """A request whose path no client tidies up."""
     connection = http.client.HTTPConnection("127.0.0.1", window.server_port, timeout=60)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -178,22 +217,66 @@ def sent(window: Window, method: str, path: str, body: bytes | None = None, **he
 @pytest.mark.parametrize(
     ("task", "fields", "message"),
     [
-        ("generate", {"seed": -1, "label": 3}, "seed must be a whole number from 0 to 18446744073709551615, not -1"),
-        ("generate", {"seed": 1.5, "label": 3}, "seed must be a whole number from 0 to 18446744073709551615, not 1.5"),
-        ("generate", {"seed": True, "label": 3}, "seed must be a whole number from 0 to 18446744073709551615, not True"),
+        (
+            "generate",
+            {"seed": -1, "label": 3},
+            "seed must be a whole number from 0 to 18446744073709551615, not -1",
+        ),
+        (
+            "generate",
+            {"seed": 1.5, "label": 3},
+            "seed must be a whole number from 0 to 18446744073709551615, not 1.5",
+        ),
+        (
+            "generate",
+            {"seed": True, "label": 3},
+            "seed must be a whole number from 0 to 18446744073709551615, not True",
+        ),
         ("generate", {"label": 10}, "label 10 is out of range; this model has classes 0 to 9"),
-        ("generate", {}, "this model is class-conditional: give labels from 0 to 9 (--label on the command line)"),
-        ("generate", {"label": "three"}, "'three' is not a label: this model has no class names; give a number from 0 to 9"),
+        (
+            "generate",
+            {},
+            "this model is class-conditional: give labels from 0 to 9 (--label on the command line)",
+        ),
+        (
+            "generate",
+            {"label": "three"},
+            "'three' is not a label: this model has no class names; give a number from 0 to 9",
+        ),
         ("generate", {"label": [3]}, "label must be a whole number, a class name or 'guess', not [3]"),
-        ("generate", {"label": "guess"}, "a label is guessed of a whole picture; here there is none yet, so choose one"),
+        (
+            "generate",
+            {"label": "guess"},
+            "a label is guessed of a whole picture; here there is none yet, so choose one",
+        ),
         ("generate", {"label": 3, "schedule": 4}, "schedule must be a text, not 4"),
-        ("generate", {"label": 3, "schedule": "invert-2"}, "schedule '+0.07 0.07>1.25>80' starts from an image, so it cannot generate"),
+        (
+            "generate",
+            {"label": 3, "schedule": "invert-2"},
+            "schedule '+0.07 0.07>1.25>80' starts from an image, so it cannot generate",
+        ),
         ("reconstruct", {"label": 3}, "picture: no picture was given"),
-        ("reconstruct", {"label": 3, "picture": "/etc/passwd"}, "picture: not a picture as a data URL in base64"),
-        ("reconstruct", {"label": 3, "picture": "data:image/png;base64,?"}, "picture: not a picture as a data URL in base64"),
+        (
+            "reconstruct",
+            {"label": 3, "picture": "/etc/passwd"},
+            "picture: not a picture as a data URL in base64",
+        ),
+        (
+            "reconstruct",
+            {"label": 3, "picture": "data:image/png;base64,?"},
+            "picture: not a picture as a data URL in base64",
+        ),
         ("reconstruct", {"label": 3, "picture": "data:image/png;base64,aGVsbG8="}, UNREADABLE),
-        ("interpolate", {"label": 3, "a": "THREE", "b": "THREE", "frames": 1}, "frames must be a whole number from 2 to 65, not 1"),
-        ("inpaint", {"label": 3, "picture": "THREE"}, "mask must be 8 texts of 8 digits each, 1 where it is to be filled in, 0 elsewhere"),
+        (
+            "interpolate",
+            {"label": 3, "a": "THREE", "b": "THREE", "frames": 1},
+            "frames must be a whole number from 2 to 65, not 1",
+        ),
+        (
+            "inpaint",
+            {"label": 3, "picture": "THREE"},
+            "mask must be 8 texts of 8 digits each, 1 where it is to be filled in, 0 elsewhere",
+        ),
         (
             *("inpaint", {"label": 3, "picture": "THREE", "mask": ["00000002"] * 8}),
             "mask must be 8 texts of 8 digits each, 1 where it is to be filled in, 0 elsewhere",
@@ -204,7 +287,9 @@ def sent(window: Window, method: str, path: str, body: bytes | None = None, **he
         ),
     ],
 )
-def test_what_cannot_be_done_is_said(ask: Ask, three: np.ndarray, task: str, fields: dict[str, Any], message: str):
+def test_what_cannot_be_done_is_said(
+    ask: Ask, three: np.ndarray, task: str, fields: dict[str, Any], message: str
+):
     given = {name: url_of(three) if value == "THREE" else value for name, value in fields.items()}
     assert ask(task, given) == (400, {"error": message})
 
@@ -230,12 +315,17 @@ def test_formats_that_run_programs_are_not_opened(ask: Ask):
 
 def test_too_large_a_request_is_refused_before_it_is_understood(ask: Ask):
     status, told = ask("generate", body=b" " * (LIMIT + 1))
-    assert (status, told) == (413, {"error": f"the request has {LIMIT + 1} bytes; at most 16777216 are taken"})
+    assert (status, told) == (
+        413,
+        {"error": f"the request has {LIMIT + 1} bytes; at most 16777216 are taken"},
+    )
 
 
 def test_a_request_without_a_length_is_refused(window: Window):
     with socket.create_connection(("127.0.0.1", window.server_port), timeout=60) as connection:
-        connection.sendall(f"POST /api/generate HTTP/1.1\r\nHost: 127.0.0.1:{window.server_port}\r\n\r\n".encode())
+        connection.sendall(
+            f"POST /api/generate HTTP/1.1\r\nHost: 127.0.0.1:{window.server_port}\r\n\r\n".encode()
+        )
         assert connection.makefile("rb").readline() == b"HTTP/1.1 411 Length Required\r\n"
 
 
@@ -248,7 +338,9 @@ def test_other_methods_are_refused(window: Window, method: str):
     connection.close()
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "192.0.2.7", "[", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "192.0.2.7", "[", ""]
+)
 def test_a_foreign_host_is_refused(window: Window, host: str):
     given = host.format(port=window.server_port)
     for method, path in (("GET", "/"), ("GET", "/api/model"), ("POST", "/api/generate")):
@@ -265,7 +357,14 @@ def test_own_names_are_served_through_a_forwarded_port_too(window: Window, host:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "https://127.0.0.1:{port}", "http://127.0.0.1:1", "http://localhost:{port}"]
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "https://127.0.0.1:{port}",
+        "http://127.0.0.1:1",
+        "http://localhost:{port}",
+    ],
 )
 def test_a_foreign_origin_is_refused(ask: Ask, window: Window, origin: str):
     status, told = ask("generate", {"label": 3}, Origin=origin.format(port=window.server_port))
@@ -273,7 +372,10 @@ def test_a_foreign_origin_is_refused(ask: Ask, window: Window, origin: str):
 
 
 def test_a_form_of_another_page_is_refused(ask: Ask):
-    assert ask("generate", {"label": 3}, Content_Type="text/plain") == (415, {"error": "send application/json"})
+    assert ask("generate", {"label": 3}, Content_Type="text/plain") == (
+        415,
+        {"error": "send application/json"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -292,12 +394,17 @@ def test_names_that_are_served(name: str, host: str, is_open: bool, served: bool
     assert is_served(name, host, is_open) is served
 
 
-def test_a_bug_is_no_traceback_in_the_page(ask: Ask, window: Window, monkeypatch: pytest.MonkeyPatch, capfd: Any):
+def test_a_bug_is_no_traceback_in_the_page(
+    ask: Ask, window: Window, monkeypatch: pytest.MonkeyPatch, capfd: Any
+):
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(BCM, "generate", broken)
-    assert ask("generate", {"label": 3}) == (500, {"error": "a bug in bcm-edge; the terminal that it runs in says more"})
+    assert ask("generate", {"label": 3}) == (
+        500,
+        {"error": "a bug in bcm-edge; the terminal that it runs in says more"},
+    )
     assert "ZeroDivisionError: secret" in capfd.readouterr().err
     monkeypatch.undo()
     assert ask("generate", {"label": 3})[0] == 200  # the lock was given back
@@ -316,13 +423,19 @@ def test_command_prints_its_address_and_ends_with_ctrl_c(digits_bundle: Path):
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 0
         told = running.stderr.read()
-        assert re.match(r"digits in fp32 on onnxruntime: CPU, \d+ threads; Ctrl-C ends it\n", told) and "Traceback" not in told
+        assert (
+            re.match(r"digits in fp32 on onnxruntime: CPU, \d+ threads; Ctrl-C ends it\n", told)
+            and "Traceback" not in told
+        )
 
 
 def test_a_port_that_is_taken_is_said(digits_bundle: Path, window: Window, cli: Cli):
     done = cli("ui", digits_bundle, "--port", window.server_port)
     assert done.exit_code == 2
-    assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1 port {window.server_port} (") and "--port 0" in done.stderr
+    assert (
+        done.stderr.startswith(f"error: cannot listen on 127.0.0.1 port {window.server_port} (")
+        and "--port 0" in done.stderr
+    )
 
 
 def test_a_host_that_is_none_is_said(digits_bundle: Path, cli: Cli):

@@ -61,7 +61,9 @@ def allocate(size: int, on_device: bool) -> int:
     global allocated
     if on_device:
         if allocated + size > faults.memory:
-            raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed because it was unable to allocate enough memory")
+            raise RuntimeError(
+                "CUDA_ERROR_OUT_OF_MEMORY: The API call failed because it was unable to allocate enough memory"
+            )
         allocated += size
     memory = np.full(size + ALIGNMENT, 0xFF, np.uint8)
     address = -(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT
@@ -83,7 +85,9 @@ def array(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     for start, memory in live.items():
         if start <= address and address + size <= memory.ctypes.data + len(memory):
-            return np.frombuffer(memoryview((ctypes.c_byte * size).from_address(address)), dtype).reshape(shape)
+            return np.frombuffer(memoryview((ctypes.c_byte * size).from_address(address)), dtype).reshape(
+                shape
+            )
     raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
 
 

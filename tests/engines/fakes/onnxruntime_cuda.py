@@ -29,7 +29,9 @@ def install(onnxruntime: ModuleType) -> None:
 
 def _register(registration_name: str, library_path: str) -> None:
     if record.environment("RTX_PLUGIN", "") == "broken":
-        raise RuntimeError(f"Failed to load {library_path}: libnvidia-ml.so.1: cannot open shared object file")
+        raise RuntimeError(
+            f"Failed to load {library_path}: libnvidia-ml.so.1: cannot open shared object file"
+        )
     if registration_name in _plugins:
         raise RuntimeError(f"library is already registered under {registration_name}")
     _plugins[registration_name] = library_path
@@ -62,7 +64,9 @@ def _session_options(original: type) -> type:
 
 def _session(original: type) -> type:
     class InferenceSession(original):
-        def __init__(self, path_or_bytes: Any, sess_options: Any = None, providers: Any = None, **keywords: Any) -> None:
+        def __init__(
+            self, path_or_bytes: Any, sess_options: Any = None, providers: Any = None, **keywords: Any
+        ) -> None:
             asked = [entry if isinstance(entry, str) else entry[0] for entry in providers or []]
             plugin = getattr(sess_options, "plugin", "")
             self._provider = plugin or next(iter(asked), CPU)

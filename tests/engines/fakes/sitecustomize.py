@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from types import ModuleType
 
 ABSENT = os.environ.get("FAKE_ABSENT", "").split(",")
-STAND_INS = {"torch": "torch_cuda", "onnxruntime": "onnxruntime_cuda"}  # library → the module here that changes it
+STAND_INS = {
+    "torch": "torch_cuda",
+    "onnxruntime": "onnxruntime_cuda",
+}  # library → the module here that changes it
 
 
 class _Loader(importlib.abc.Loader):

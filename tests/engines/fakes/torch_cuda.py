@@ -147,7 +147,9 @@ def _mode(torch: ModuleType) -> Any:
 
 
 def _is_cuda(torch: ModuleType, value: object) -> bool:
-    return (isinstance(value, str) and value.startswith("cuda")) or (isinstance(value, torch.device) and value.type == "cuda")
+    return (isinstance(value, str) and value.startswith("cuda")) or (
+        isinstance(value, torch.device) and value.type == "cuda"
+    )
 
 
 def _place(torch: ModuleType, value: Any) -> Any:

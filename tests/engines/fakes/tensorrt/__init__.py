@@ -20,8 +20,12 @@ from cuda.core import refuse_while_recording, stream_of
 
 __version__ = record.environment("TENSORRT", "10.3.0")
 
-NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1})
-BuilderFlag = enum.IntEnum("BuilderFlag", "TF32 GPU_FALLBACK FP16 INT8 OBEY_PRECISION_CONSTRAINTS STRIP_PLAN REFIT_IDENTICAL")
+NetworkDefinitionCreationFlag = enum.IntEnum(
+    "NetworkDefinitionCreationFlag", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
+)
+BuilderFlag = enum.IntEnum(
+    "BuilderFlag", "TF32 GPU_FALLBACK FP16 INT8 OBEY_PRECISION_CONSTRAINTS STRIP_PLAN REFIT_IDENTICAL"
+)
 MemoryPoolType = enum.IntEnum("MemoryPoolType", ["WORKSPACE"])
 ProfilingVerbosity = enum.IntEnum("ProfilingVerbosity", ["LAYER_NAMES_ONLY", "DETAILED"])
 LayerInformationFormat = enum.IntEnum("LayerInformationFormat", ["ONELINE", "JSON"])
@@ -29,13 +33,27 @@ LayerType = enum.IntEnum("LayerType", ["CONVOLUTION", "DEQUANTIZE", "OTHER"])
 TensorIOMode = enum.IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
 DeviceType = enum.IntEnum("DeviceType", ["GPU", "DLA"])
 OnnxParserFlag = enum.IntEnum("OnnxParserFlag", ["NATIVE_INSTANCENORM"])
-ExecutionContextAllocationStrategy = enum.IntEnum("ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"])
+ExecutionContextAllocationStrategy = enum.IntEnum(
+    "ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"]
+)
 DataType = enum.IntEnum("DataType", ["FLOAT", "HALF", "BF16", "INT8", "INT64", "INT32", "UINT8"])
 ErrorCodeTRT = enum.IntEnum("ErrorCodeTRT", ["SUCCESS", "INTERNAL_ERROR"])
 float32, float16, bfloat16, int32 = DataType.FLOAT, DataType.HALF, DataType.BF16, DataType.INT32
 
-_KINDS = {1: DataType.FLOAT, 10: DataType.HALF, 16: DataType.BF16, 3: DataType.INT8, 7: DataType.INT64, 2: DataType.UINT8}  # of ONNX
-_ARRAYS = {DataType.FLOAT: np.float32, DataType.INT64: np.int64, DataType.INT32: np.int32, DataType.UINT8: np.uint8}
+_KINDS = {
+    1: DataType.FLOAT,
+    10: DataType.HALF,
+    16: DataType.BF16,
+    3: DataType.INT8,
+    7: DataType.INT64,
+    2: DataType.UINT8,
+}  # of ONNX
+_ARRAYS = {
+    DataType.FLOAT: np.float32,
+    DataType.INT64: np.int64,
+    DataType.INT32: np.int32,
+    DataType.UINT8: np.uint8,
+}
 _WORDS = {DataType.FLOAT: "Float", DataType.HALF: "Half", DataType.BF16: "BFloat16", DataType.INT8: "Int8"}
 
 
@@ -123,10 +141,14 @@ class OnnxParser:
             types[value.name] = _KINDS.get(value.type.tensor_type.elem_type, DataType.FLOAT)
         kinds = {"Conv": LayerType.CONVOLUTION, "DequantizeLinear": LayerType.DEQUANTIZE}
         for node in graph.node:
-            ends = (Tensor(name, (), types.get(name, DataType.FLOAT)) for name in (node.input[0], node.output[0]))
+            ends = (
+                Tensor(name, (), types.get(name, DataType.FLOAT)) for name in (node.input[0], node.output[0])
+            )
             self._network.layers.append(Layer(node.name, kinds.get(node.op_type, LayerType.OTHER), *ends))
         self._network.graph = Path(model)
-        self._network.inputs, self._network.outputs = ([_tensor(value) for value in values] for values in (graph.input, graph.output))
+        self._network.inputs, self._network.outputs = (
+            [_tensor(value) for value in values] for values in (graph.input, graph.output)
+        )
         return True
 
 
@@ -217,19 +239,32 @@ class Builder:
         if fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if fault in ("memory", "refused"):
-            said = {"memory": "Could not find any implementation for node {ForeignNode}", "refused": "Internal Error: no such kernel"}
+            said = {
+                "memory": "Could not find any implementation for node {ForeignNode}",
+                "refused": "Internal Error: no such kernel",
+            }
             self._logger.log(ILogger.Severity.ERROR, said[fault])
             return None
-        assert (config.profile and BuilderFlag.TF32 not in config.flags) or network.graph.stem in ("add_noise", "to_uint8")
+        assert (config.profile and BuilderFlag.TF32 not in config.flags) or network.graph.stem in (
+            "add_noise",
+            "to_uint8",
+        )
         monitor = config.progress_monitor
         monitor.phase_start("Building", None, 2)
         monitor.phase_start("Timing", "Building", 1)
         monitor.phase_finish("Timing")
         assert monitor.step_complete("Building", 0) and monitor.step_complete("Building", 1)
         monitor.phase_finish("Building")
-        convolutions = {layer.name: layer.get_input(0) for layer in network.layers if layer.type == LayerType.CONVOLUTION}
-        dequantised = {layer.get_output(0).name for layer in network.layers if layer.type == LayerType.DEQUANTIZE}
-        types = {name: _WORDS[DataType.INT8 if source.name in dequantised else source.dtype] for name, source in convolutions.items()}
+        convolutions = {
+            layer.name: layer.get_input(0) for layer in network.layers if layer.type == LayerType.CONVOLUTION
+        }
+        dequantised = {
+            layer.get_output(0).name for layer in network.layers if layer.type == LayerType.DEQUANTIZE
+        }
+        types = {
+            name: _WORDS[DataType.INT8 if source.name in dequantised else source.dtype]
+            for name, source in convolutions.items()
+        }
         narrow = [name for name, kind in types.items() if kind != "Float"]
         plan = {
             "tensorrt": __version__,
@@ -273,15 +308,29 @@ class ICudaEngine:
         return self._names[index]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
-        return TensorIOMode.INPUT if name in {tensor for tensor, *_ in self.plan["inputs"]} else TensorIOMode.OUTPUT
+        return (
+            TensorIOMode.INPUT
+            if name in {tensor for tensor, *_ in self.plan["inputs"]}
+            else TensorIOMode.OUTPUT
+        )
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        return next(DataType(kind) for tensor, _, kind in (*self.plan["inputs"], *self.plan["outputs"]) if tensor == name)
+        return next(
+            DataType(kind)
+            for tensor, _, kind in (*self.plan["inputs"], *self.plan["outputs"])
+            if tensor == name
+        )
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return next(tuple(shape) for tensor, shape, _ in (*self.plan["inputs"], *self.plan["outputs"]) if tensor == name)
+        return next(
+            tuple(shape)
+            for tensor, shape, _ in (*self.plan["inputs"], *self.plan["outputs"])
+            if tensor == name
+        )
 
-    def create_execution_context(self, strategy: Any = ExecutionContextAllocationStrategy.STATIC) -> IExecutionContext:
+    def create_execution_context(
+        self, strategy: Any = ExecutionContextAllocationStrategy.STATIC
+    ) -> IExecutionContext:
         refuse_while_recording()
         record.calls.append(f"context {self.name}")
         return IExecutionContext(self)
@@ -297,7 +346,9 @@ class ICudaEngine:
         assert self.refitted, "an engine without weights was run"
         if self._session is None:
             self._session = self._opened(Path(self.plan["graph"]))
-        return self._session.run(None, {**inputs, **({"label": inputs["label"].astype(np.int64)} if "label" in inputs else {})})
+        return self._session.run(
+            None, {**inputs, **({"label": inputs["label"].astype(np.int64)} if "label" in inputs else {})}
+        )
 
     def _opened(self, graph: Path) -> Any:
         import onnxruntime
@@ -306,10 +357,12 @@ class ICudaEngine:
             return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         import onnx  # ONNX Runtime has no bfloat16 convolutions on a CPU: each operator is computed in float32 and rounded
 
-        from bcm_edge.runtime.backends.onnxruntime import open_serialised
+        from bcm_edge.runtime.backends.sessions import open_serialised
         from bcm_edge.runtime.backends.typed import spelled_out
 
-        return open_serialised(spelled_out(onnx.load(graph, load_external_data=False)).SerializeToString(), graph.parent)
+        return open_serialised(
+            spelled_out(onnx.load(graph, load_external_data=False)).SerializeToString(), graph.parent
+        )
 
 
 class EngineInspector:
@@ -322,7 +375,10 @@ class EngineInspector:
         if not self._engine.plan["detailed"]:
             return json.dumps({"Layers": list(types)})
         metadata = "[ONNX Layer: {}]"
-        layers = [{"Name": n, "Metadata": metadata.format(n), "Inputs": [{"Name": "x", "Format/Datatype": t}]} for n, t in types.items()]
+        layers = [
+            {"Name": n, "Metadata": metadata.format(n), "Inputs": [{"Name": "x", "Format/Datatype": t}]}
+            for n, t in types.items()
+        ]
         return json.dumps({"Layers": layers})
 
 
@@ -359,12 +415,16 @@ class IExecutionContext:
         image = next(shape for shape in shapes.values() if len(shape) == 4)
 
         def work() -> None:
-            record.array(self._scratch, (self._engine.device_memory_size_v2,), np.uint8)[:] = 0xFF  # its own to write to
+            record.array(self._scratch, (self._engine.device_memory_size_v2,), np.uint8)[:] = (
+                0xFF  # its own to write to
+            )
             inputs = {
                 tensor: record.array(addresses[tensor], shapes[tensor], _ARRAYS[DataType(kind)]).copy()
                 for tensor, _, kind in self._engine.plan["inputs"]
             }
-            for (tensor, shape, kind), value in zip(self._engine.plan["outputs"], self._engine.run(inputs), strict=True):
+            for (tensor, shape, kind), value in zip(
+                self._engine.plan["outputs"], self._engine.run(inputs), strict=True
+            ):
                 place = image if len(shape) == 4 else (batch,)
                 record.array(addresses[tensor], place, _ARRAYS[DataType(kind)])[:] = value
                 record.written = addresses[tensor]

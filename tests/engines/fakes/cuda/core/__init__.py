@@ -15,7 +15,9 @@ class Buffer:
         self.handle, self.size, self._on_device, self._owner = address, size, on_device, owner
 
     @staticmethod
-    def from_handle(ptr: int, size: int, mr: object = None, owner: object = None, *, stream: object = None) -> Buffer:
+    def from_handle(
+        ptr: int, size: int, mr: object = None, owner: object = None, *, stream: object = None
+    ) -> Buffer:
         if isinstance(mr, MemoryResource):
             assert isinstance(stream, Stream), "freed in the order of the default stream"
             return Buffer(ptr, size, mr.is_device_accessible, mr)
@@ -116,7 +118,9 @@ class GraphBuilder:
 
     def begin_building(self, mode: str | None = "relaxed") -> GraphBuilder:
         if record.faults.capture == "refused":
-            raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: operation not permitted when stream is capturing")
+            raise RuntimeError(
+                "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: operation not permitted when stream is capturing"
+            )
         assert mode == "thread_local"
         record.calls.append("begin recording")
         self._building, self.stream.recording = True, []
@@ -125,7 +129,9 @@ class GraphBuilder:
     @property
     def is_building(self) -> bool:
         if self._building and self.stream.invalidated:
-            raise RuntimeError("Build process encountered an error and has been invalidated. Build process must now be ended.")
+            raise RuntimeError(
+                "Build process encountered an error and has been invalidated. Build process must now be ended."
+            )
         return self._building
 
     def end_building(self) -> GraphBuilder:
@@ -138,7 +144,12 @@ class GraphBuilder:
         return Graph(self._work)
 
     def close(self) -> None:
-        broken, self._building, self.stream.recording, self.stream.invalidated = self.stream.invalidated, False, None, False
+        broken, self._building, self.stream.recording, self.stream.invalidated = (
+            self.stream.invalidated,
+            False,
+            None,
+            False,
+        )
         if broken:
             raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
 
@@ -206,7 +217,9 @@ class DeviceMemoryResource(MemoryResource):
         return SimpleNamespace(used_mem_current=used)
 
     def close(self) -> None:
-        assert not self._addresses & record.live.keys(), "a pool is closed before what was taken from it is freed"
+        assert not self._addresses & record.live.keys(), (
+            "a pool is closed before what was taken from it is freed"
+        )
         record.calls.append("close pool")
 
 

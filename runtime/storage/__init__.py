@@ -1,0 +1,1 @@
+"""Files: bundles, arrays, hashes, and outputs that are written completely or not at all."""
