@@ -17,7 +17,13 @@ from bcm_edge.runtime.engines.store import BuildOptions, EngineFacts
 from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES
 
 ROOT = Path(__file__).resolve().parent.parent
-CHOSEN = {"files", "schedules", "graphs", "quality", "versions"}  # objects of a manifest whose keys are names: `*` on the page
+CHOSEN = {
+    "files",
+    "schedules",
+    "graphs",
+    "quality",
+    "versions",
+}  # objects of a manifest whose keys are names: `*` on the page
 WHOLE = {"provenance.checkpoint.network"}  # described by reference to other fields
 OLD = {"provenance.checkpoint.objective"}  # the model that ships was trained before this field existed
 
@@ -71,7 +77,10 @@ def test_bundle_page_lists_the_facts_of_a_training_run():
     dataset = Dataset("zeros", torch.zeros(4, *TINY.sample_shape), torch.zeros(4, dtype=torch.int64))
     trainer = Trainer(dataset, TINY, TrainOptions())
     listed = first_cells(section(page("bundle.md"), "manifest.json"))
-    facts = {f"provenance.checkpoint.{name}" for name in (*trainer.provenance(), "name", "sha256", "processor_minutes")}
+    facts = {
+        f"provenance.checkpoint.{name}"
+        for name in (*trainer.provenance(), "name", "sha256", "processor_minutes")
+    }
     assert {field for field in listed if field.startswith("provenance.checkpoint.")} == facts
 
 
@@ -90,20 +99,30 @@ def test_bundle_page_lists_the_keys_of_an_engine():
 
 
 def test_error_page_lists_every_error_with_its_exit_code():
-    classes = {name: c for name, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, errors.BcmError)}
+    classes = {
+        name: c for name, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, errors.BcmError)
+    }
     rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", page("errors.md"), re.MULTILINE))
     assert rows == {name: str(c.exit_code) for name, c in classes.items()}
 
 
 def test_error_page_draws_the_tree_of_classes():
-    tree = next(text for text in re.findall(r"```text\n(.*?)```", page("errors.md"), re.DOTALL) if text.startswith("BcmError"))
+    tree = next(
+        text
+        for text in re.findall(r"```text\n(.*?)```", page("errors.md"), re.DOTALL)
+        if text.startswith("BcmError")
+    )
     parents: dict[int, str] = {}
     drawn = {}
     for line in tree.splitlines():
         depth, name = len(re.match(r"[│├└─ ]*", line)[0]) // 4, line.strip("│├└─ ")  # type: ignore[index]
         parents[depth] = name
         drawn[name] = parents.get(depth - 1, "Exception")
-    actual = {c.__name__: c.__base__.__name__ for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.BcmError)}
+    actual = {
+        c.__name__: c.__base__.__name__
+        for c in vars(errors).values()
+        if inspect.isclass(c) and issubclass(c, errors.BcmError)
+    }
     assert drawn == actual
 
 
@@ -113,7 +132,9 @@ def test_schedule_page_lists_the_named_schedules():
 
 
 def test_environment_page_lists_every_variable_of_this_project():
-    sources = [file for file in ROOT.rglob("*.py") if not file.relative_to(ROOT).parts[0].startswith((".", "build"))]
+    sources = [
+        file for file in ROOT.rglob("*.py") if not file.relative_to(ROOT).parts[0].startswith((".", "build"))
+    ]
     texts = [file.read_text(encoding="utf-8") for file in [*sources, ROOT / "Makefile"]]
     used = {name for text in texts for name in re.findall(r"BCM_EDGE_[A-Z_]*[A-Z]", text)}
     assert used == set(re.findall(r"BCM_EDGE_[A-Z_]*[A-Z]", page("environment.md")))
