@@ -1,4 +1,4 @@
-"""MkDocs hooks: pages of the site that are made from files outside docs/.
+"""MkDocs hooks: pages of the site that are made from files outside docs/, and the reference of the commands.
 
 A link in a page is a path from that page's own file, so it works on GitHub and in an editor. Where it leads out of docs/, the site needs
 a page for it: the README, the files in PAGES, and a page with the source text for every other file that a page links to.
@@ -11,9 +11,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
+
+from bcm_edge.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +29,7 @@ PAGES = {
     "SECURITY.md": "security.md",
 }
 LANGUAGES = {".py": "python", ".sh": "sh", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+COMMANDS = "<!-- commands -->"  # where a page has the reference of all commands
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
@@ -33,7 +37,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of files outside docs/: those of PAGES, and the source text of each file that a page links to."""
     for path, page in PAGES.items():
         if (ROOT / path).is_file():
-            files.append(File.generated(config, page, content=(ROOT / path).read_text(encoding="utf-8")))
+            files.append(File.generated(config, page, content=_text(path)))
     linked = {target for file in files.documentation_pages() for target in _outside(file)}
     for path in sorted(linked - set(PAGES)):
         page = File.generated(config, _page(path), content=_source(path), inclusion=InclusionLevel.NOT_IN_NAV)
@@ -42,7 +46,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files of the repository into links to their pages."""
+    """Turn links to files of the repository into links to their pages, and insert the reference of the commands."""
+    if COMMANDS in markdown:
+        markdown = markdown.replace(COMMANDS, "\n".join(_commands()))
     return _LINK.sub(lambda link: link[1] + _in_site(link[2], page.file.src_uri) + link[3], markdown)
 
 
@@ -81,10 +87,29 @@ def _in_site(link: str, src_uri: str) -> str:
     return os.path.relpath(_page(path), Path(src_uri).parent) if path else link
 
 
+def _text(path: str) -> str:
+    """The text of a page of PAGES. The home page needs no list of pages beside it."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return f"---\nhide:\n  - navigation\n---\n\n{text}" if path == "README.md" else text
+
+
 def _source(path: str) -> str:
     """The page that shows a file's text. The search leaves it out: the pages are what explains the code."""
     text = (ROOT / path).read_text(encoding="utf-8").rstrip("\n")
     language = LANGUAGES.get(Path(path).suffix, "make" if path == "Makefile" else "text")
     fence = "`" * 6
     title = path.replace("_", r"\_")
-    return f"---\nsearch:\n  exclude: true\n---\n\n# {title}\n\n{fence}{language}\n{text}\n{fence}\n"
+    options = "hide:\n  - navigation\n  - toc\nsearch:\n  exclude: true\n"
+    return f"---\n{options}---\n\n# {title}\n\n{fence}{language}\n{text}\n{fence}\n"
+
+
+def _commands() -> Iterator[str]:
+    """Yield a block of mkdocs-click for each command, in the order of `bcm-edge --help`, and its example, which mkdocs-click leaves out."""
+    for name, module in main.homes.items():
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        options = {"module": f"bcm_edge.commands.{module}", "command": name, "prog_name": f"bcm-edge {name}", "depth": 1, "style": "plain"}
+        yield "::: mkdocs-click\n" + "".join(f"    :{key}: {value}\n" for key, value in options.items())
+        if command.epilog:
+            title, _, example = command.epilog.partition(":")
+            yield f"**{title}:**\n\n```sh\n{example.strip()}\n```\n"
