@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..errors import BackendError, CheckpointError, LabelError, MissingExtraError
+from ..errors import BackendError, CheckpointError, MissingExtraError
 from ..runtime.backends import backend_module
 from ..runtime.backends.base import Backend
 from ..runtime.checks.doctor import missing_modules
@@ -161,15 +161,8 @@ def parse_labels(text: str | None, n: int, bcm: BCM) -> list[int] | None:
     """The labels of n images from the option's text. Raises LabelError; absence is checked by the model."""
     if text is None:
         return None
-    cycle = label_cycle(text, bcm)
+    cycle = labels_of(text, bcm.num_classes, bcm.classes)
     return [cycle[i % len(cycle)] for i in range(n)]
-
-
-def label_cycle(text: str, bcm: BCM) -> list[int]:
-    """The labels that an option's text means, to be taken in turn: "3", "0,1,2", "dog,cat", or "all". Raises LabelError."""
-    if bcm.num_classes is None:
-        raise LabelError("this model has no classes, so it takes no labels")
-    return list(range(bcm.num_classes)) if text == "all" else labels_of(text, bcm.num_classes, bcm.classes)
 
 
 def parse_precisions(text: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from ..errors import ImageError
+from ..runtime.classes import GUESS
 from ..runtime.pictures.images import ImageSet
 from ..runtime.pictures.masks import read_holes
 from ..runtime.pictures.writing import save_images
@@ -21,7 +22,7 @@ from ..runtime.tasks.constrained import COLOURING, UPSCALING, inpainting
 from ..runtime.tasks.restoration import restoration
 from .console import bundle_argument
 from .paths import PATH
-from .run import GUESS, GUESSABLE, Run, images_argument, run_options
+from .run import GUESSABLE, Run, images_argument, run_options
 
 OUTPUT = "out.png (a grid if there are several), out.npz, or a folder."
 beside_option = click.option(

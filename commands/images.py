@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ..errors import ImageError, LabelError
+from ..errors import ImageError
 from ..runtime.arguments import check_number
-from ..runtime.classes import named_labels
+from ..runtime.classes import named_labels, refuse_guess
 from ..runtime.pictures.writing import save_images
 from ..runtime.pixels import mean_squared_error
 from ..runtime.storage.arrays import read_arrays, required, save_npz
@@ -18,7 +18,6 @@ from ..runtime.wording import printable
 from .console import bundle_argument, parse_labels, progress, table
 from .paths import PATH
 from .run import (
-    GUESS,
     GUESSABLE,
     Run,
     images_argument,
@@ -51,8 +50,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         n = number or (1 if latents is None else len(latents))
         check_number(n, bcm.sample_shape)
         seed = run.seed if seeds is None or run.given_seed is not None else seeds
-        if run.label == GUESS:
-            raise LabelError("--label guess is for images that are given; here there are none yet")
+        refuse_guess(run.label)
         labels = parse_labels(run.label, n, bcm) if run.label is not None else stored_labels(labels, n, bcm)
         program = bcm.bundle.schedule(schedule)
         images, facts = run.play(

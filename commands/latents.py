@@ -11,16 +11,16 @@ import numpy as np
 
 from ..errors import LabelError, OutputError
 from ..runtime.arguments import check_number
+from ..runtime.classes import ALL, GUESS, labels_of, refuse_guess
 from ..runtime.pictures.animation import FORMATS, save_animation
 from ..runtime.pictures.images import ImageSet
 from ..runtime.pictures.writing import heat, save_images
 from ..runtime.pipeline import BCM
 from ..runtime.storage.arrays import save_npz
 from ..runtime.tasks.trace import Trace
-from .console import bundle_argument, label_cycle, parse_labels
+from .console import bundle_argument, parse_labels
 from .paths import PATH
 from .run import (
-    GUESS,
     GUESSABLE,
     Run,
     images_argument,
@@ -187,8 +187,7 @@ def trace(
 
 
 def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
-    if run.label == GUESS:
-        raise LabelError("--label guess is for images that are given; here there are none yet")
+    refuse_guess(run.label)
     program = bcm.schedule(schedule)
     check_number(n * (program.nfe + 1), bcm.sample_shape, "states")
     seeds = list(range(run.seed, run.seed + n))
@@ -253,9 +252,9 @@ def _pair_labels(run: Run, bcm: BCM, pairs: Sequence[ImageSet]) -> Sequence[np.n
         if (stored[0] is None) != (stored[1] is None):
             raise LabelError("only one of A and B has labels of its own; give --label, as in 3,5, or guess")
         return stored
-    if run.label == "all":
+    if run.label == ALL:
         return [parse_labels(run.label, len(one.images), bcm) for one in pairs]
-    cycle = label_cycle(run.label, bcm)
+    cycle = labels_of(run.label, bcm.num_classes, bcm.classes)
     if len(cycle) > 2:
         raise LabelError(f"--label {run.label}: give one label for both images, or two, of A and of B")
     return [[label] * len(one.images) for label, one in zip((cycle[0], cycle[-1]), pairs, strict=True)]

@@ -14,6 +14,7 @@ import click
 
 from ..errors import InputError, LabelError, ShardError
 from ..runtime.arguments import check_labels
+from ..runtime.classes import GUESS, NOTHING_TO_GUESS, labels_of, refuse_guess
 from ..runtime.machine.resources import check_disk, check_memory
 from ..runtime.pipeline import BATCH, BCM, load
 from ..runtime.pixels import ValueRange
@@ -21,7 +22,6 @@ from .console import (
     backend_option,
     bundle_argument,
     json_option,
-    label_cycle,
     note_engines,
     output_option,
     precision_option,
@@ -31,7 +31,7 @@ from .console import (
     value_range_option,
 )
 from .paths import PATH_OR_NAME, check_utf8
-from .run import GUESS, GUESSABLE
+from .run import GUESSABLE
 
 if TYPE_CHECKING:
     from ..jobs.dataset import Source
@@ -202,12 +202,12 @@ def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> lis
 
     if text == GUESS:
         if task == "generate":
-            raise LabelError("--label guess is for images that are given; here there are none yet")
+            refuse_guess(text)
         if bcm.num_classes is None:
-            raise LabelError("this model has no classes, so there is none to guess")
+            raise LabelError(NOTHING_TO_GUESS)
         return GUESS
     if text is not None:
-        return label_cycle(text, bcm)
+        return labels_of(text, bcm.num_classes, bcm.classes)
     if "labels" not in names(sources) and bcm.num_classes is not None:
         check_labels(None, 1, bcm.num_classes, bcm.classes)
     return None

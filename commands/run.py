@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
 from ..runtime.chain import OnMove
+from ..runtime.classes import GUESS
 from ..runtime.machine.resources import check_memory
 from ..runtime.pictures.images import ImageSet, read_images
 from ..runtime.pictures.writing import CELL, check_output, lossy_note, save_images
@@ -39,7 +40,6 @@ from .console import (
 )
 from .paths import PATH
 
-GUESS = "guess"  # as --label: the model says which
 LABELS = "Class labels: a number, a name, a list such as 0,1,2 or dog,cat taken in turn, or all."
 GUESSABLE = "Class labels: a number, a name, a list such as 0,1,2 or dog,cat taken in turn, or all; or guess: the model says which."
 SHOWN = 16  # guessed labels in a line

@@ -18,7 +18,6 @@ from .dataset import Source
 JOB = "job.json"
 SCHEMA = 1
 TRIED = ".tried"  # ends the names of hidden files beside outputs that are being made
-GUESS = "guess"  # as labels: the model says which
 
 
 @dataclass(frozen=True)

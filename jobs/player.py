@@ -13,10 +13,11 @@ import numpy as np
 
 from ..errors import BcmError, BundleError, InputError
 from ..runtime.arguments import check_labels
+from ..runtime.classes import GUESS
 from ..runtime.pipeline import BCM, load
 from ..runtime.pixels import SIGNED, parse_value_range
 from .dataset import read, write
-from .job import GUESS, TRIED, Job, Shard
+from .job import TRIED, Job, Shard
 
 TRIES = 4  # of a shard, before a worker that dies of it each time is spared
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .classes import label_of
+from .classes import NO_CLASSES, label_of
 from .machine.resources import check_memory
 from .pixels import ValueRange, from_pixels, in_signed_range
 from .schedule import SIGMA_MAX
@@ -39,7 +39,7 @@ def check_labels(
     """int64 [N] for a model with classes, None for one without. names: of the classes, by which labels may call them. Raises LabelError."""
     if classes is None:
         if labels is not None:
-            raise LabelError("this model has no classes, so it takes no labels")
+            raise LabelError(NO_CLASSES)
         return None
     if labels is None:
         named = f" or one of the names {listed(names)}" if names else ""

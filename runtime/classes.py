@@ -20,6 +20,12 @@ _UNPRINTED = {
 }  # Unicode categories: control characters, bytes that are no text, line separators
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
+GUESS = "guess"  # in place of a label: the model guesses the class of each image
+ALL = "all"  # in place of a list of labels: every class of the model, in order
+
+NO_CLASSES = "this model has no classes, so it takes no labels; leave them out"
+NOTHING_TO_GUESS = "this model has no classes, so there is no label to guess; leave it out"
+
 
 def class_names(names: object) -> tuple[str, ...]:
     """A list of names, in composed Unicode (NFC) and without blanks around them.
@@ -41,8 +47,13 @@ def class_names(names: object) -> tuple[str, ...]:
     return tuple(found)
 
 
-def label_of(word: str, num_classes: int, names: Sequence[str] | None) -> int:
-    """The class that a word means: the one of that name, else the one of that number. Raises LabelError."""
+def label_of(word: str, num_classes: int | None, names: Sequence[str] | None) -> int:
+    """Return the class with the name `word`, else the class with the number `word`. Raises LabelError.
+
+    num_classes: None for a model without classes, which refuses every word.
+    """
+    if num_classes is None:
+        raise LabelError(NO_CLASSES)
     name = _normal(word)
     if names and name in names:
         return names.index(name)
@@ -75,10 +86,26 @@ def named_labels(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray | N
     return labels if labels is None or classes is None else np.array(classes)[labels]
 
 
-def labels_of(text: str, num_classes: int, names: Sequence[str] | None) -> list[int]:
-    """The classes of a list such as "3", "0,1,2" or "dog,cat". A text that is a name as a whole is not split. Raises LabelError."""
-    whole = bool(names) and _normal(text) in names
-    return [label_of(word, num_classes, names) for word in ([text] if whole else text.split(","))]
+def labels_of(text: str, num_classes: int | None, names: Sequence[str] | None) -> list[int]:
+    """Return the classes in a list such as "3", "0,1,2", "dog,cat" or "all". Raises LabelError.
+
+    A text that is the name of a class as a whole is not split at its commas.
+    """
+    if num_classes is None:
+        raise LabelError(NO_CLASSES)
+    if text == ALL:
+        return list(range(num_classes))
+    is_one_name = bool(names) and _normal(text) in names
+    words = [text] if is_one_name else text.split(",")
+    return [label_of(word, num_classes, names) for word in words]
+
+
+def refuse_guess(label: object) -> None:
+    """Raise LabelError for GUESS, where there is no image that a label can be guessed from."""
+    if label == GUESS:
+        raise LabelError(
+            f"label {GUESS!r} needs an image to guess from, and there is none yet; give the class by number or name"
+        )
 
 
 def labels_in(

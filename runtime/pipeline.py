@@ -23,6 +23,7 @@ from .backends import open_backend
 from .backends.base import Backend, DeviceBackend
 from .batches import Batch, batches
 from .chain import OnMove, Project
+from .classes import NOTHING_TO_GUESS
 from .pixels import ValueRange, check_value_range
 from .schedule import Schedule
 from .storage.bundle import Bundle, open_bundle
@@ -341,7 +342,7 @@ class BCM:
         """int64 [N]: the label under which the model denoises each image best, at 5 network calls per class and image."""
         images, classes = self._images(images), self.num_classes
         if classes is None:
-            raise LabelError("this model has no classes, so there is none to guess")
+            raise LabelError(NOTHING_TO_GUESS)
         rows = self._rows(len(images), seed, 0)
         return np.concatenate(
             [guess_labels(self.backend, r.of(images), r.seeds, classes, on_move) for r in rows]

@@ -316,7 +316,7 @@ def test_purify_does_not_trust_the_labels_of_what_it_is_given(
         ("upscale three.png --factor 3 --label 3", "do not divide"),
         ("restore three.png --label 3 --strength 5", "strength is a noise level"),
         ("restore three.png --label 3 --schedule one-step", "does not restore"),
-        ("trace --label guess", "there are none yet"),
+        ("trace --label guess", "there is none yet"),
         ("trace three.png --label 3 --inversion one-step", "starts at level"),
     ],
 )

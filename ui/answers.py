@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import ImageError, LabelError
+from ..errors import ImageError
 from ..runtime.chain import start_state
-from ..runtime.classes import label_of
+from ..runtime.classes import GUESS, label_of, refuse_guess
 from ..runtime.pictures.writing import heat
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
@@ -22,7 +22,7 @@ from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Schedule
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.tasks.constrained import inpainting
 from ..runtime.tasks.trace import picture
-from .asked import GUESS, Asked, data_url
+from .asked import Asked, data_url
 
 MOST_SEEDS = 2**64 - 1
 MOST_FRAMES = 65
@@ -189,8 +189,7 @@ class Answers:
     def _told(self, asked: Asked, name: str) -> int | None:
         """The label that was given. Raises LabelError for GUESS."""
         label = asked.label(name)
-        if label == GUESS:
-            raise LabelError("a label is guessed of a whole picture; here there is none yet, so choose one")
+        refuse_guess(label)
         return self._number(label)
 
     def _guessed(self, asked: Asked, name: str, image: np.ndarray, seed: int) -> tuple[int | None, int]:
@@ -204,8 +203,6 @@ class Answers:
         """The number of a class that may be given by name. Raises LabelError for a name that the model does not have."""
         if not isinstance(label, str):
             return label
-        if self._bcm.num_classes is None:
-            raise LabelError("this model has no classes, so it takes no labels")
         return label_of(label, self._bcm.num_classes, self._bcm.classes)
 
 

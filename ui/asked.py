@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
+from ..runtime.classes import GUESS
 from ..runtime.pictures.formats import read_picture
 from ..runtime.pictures.writing import as_picture
 from ..runtime.pixels import to_uint8
@@ -24,7 +25,6 @@ FORMATS = (
     "BMP",
     "TIFF",
 )  # what browsers hold; Pillow's others run more code than a stranger should
-GUESS = "guess"  # as a label: the model says which
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_label_missing(refuse_generate: Callable[..., str]) -> None:
 def test_label_for_a_model_without_classes(bundle_copy: Path, cli: Cli, tmp_path: Path, label: str) -> None:
     edit_manifest(bundle_copy, lambda manifest: manifest["model"].update(num_classes=None))
     ended = cli("generate", bundle_copy, "--backend", "null", "--label", label, "-o", tmp_path / "a.png")
-    assert refusal(ended) == "this model has no classes, so it takes no labels"
+    assert refusal(ended) == "this model has no classes, so it takes no labels; leave them out"
 
 
 def test_seed_beyond_64_bits(refuse_generate: Callable[..., str]) -> None:

@@ -114,7 +114,7 @@ def test_folder_in_other_hands_is_refused(begun: tuple[object, ...], cli: Cli, t
         (("0", "--task", "generate", "--label", "1"), "must be at least 1, not 0"),
         (("5", "--task", "generate"), "this model is class-conditional: give labels from 0 to 9"),
         (("5", "--task", "generate", "--label", "10"), "label 10 is out of range"),
-        (("5", "--task", "generate", "--label", "guess"), "--label guess is for images that are given"),
+        (("5", "--task", "generate", "--label", "guess"), "label 'guess' needs an image"),
         (
             ("5", "--task", "generate", "--label", "1", "--strength", "1"),
             "generate takes no --strength; it takes --schedule",

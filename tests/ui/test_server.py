@@ -247,7 +247,7 @@ def sent(
         (
             "generate",
             {"label": "guess"},
-            "a label is guessed of a whole picture; here there is none yet, so choose one",
+            "label 'guess' needs an image to guess from, and there is none yet; give the class by number or name",
         ),
         ("generate", {"label": 3, "schedule": 4}, "schedule must be a text, not 4"),
         (
