@@ -21,7 +21,7 @@ from ..runtime.storage.bundle import PRECISIONS, Bundle, open_bundle
 from .console import bundle_argument, json_option, progress, result
 
 if TYPE_CHECKING:
-    from ..export.engines.build import BuildPlan
+    from ..export.engines.plan import BuildPlan
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -95,7 +95,8 @@ def build(
     for is named in a warning, or refused with --strict-types. An engine made for another GPU, TensorRT version or graph is named with
     the reason, and a new one is built. Timings of kernels are cached.
     """
-    from ..export.engines.build import plan_build, refuse_wider_types, report_dla
+    from ..export.engines.build import refuse_wider_types, report_dla
+    from ..export.engines.plan import plan_build
     from ..runtime.engines.store import BuildOptions
 
     opened, index = open_bundle(bundle), parse_device(device)

@@ -7,127 +7,34 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from ...errors import BackendError, DowngradeError, OutputError, ParityError
+from ...errors import DowngradeError, ParityError
 from ...runtime.accuracy import BOUNDS
 from ...runtime.backends.tensorrt import TensorRtBackend
 from ...runtime.checks.parity import MoveError, compare, load_recording, verdict_on
 from ...runtime.engines.store import (
-    ENGINES,
     FACTS,
     PLANS,
     UNREAD,
-    BuildOptions,
     Engine,
     EngineFacts,
-    check_plans,
-    engine_key,
-    engines,
-    misfit,
     plan_hashes,
-    read_engine,
     remember,
     system,
 )
-from ...runtime.machine.cache_folder import cache_directory
-from ...runtime.machine.gpu import Gpu, probe
-from ...runtime.machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ...runtime.machine.temporary import temporary_folder
-from ...runtime.storage.bundle import GOLDEN, Bundle, FileFacts
+from ...runtime.storage.bundle import GOLDEN, FileFacts
 from ...runtime.storage.files import replacing
 from ...runtime.storage.hashes import sha256
 from ...runtime.storage.rewriting import update_manifest
 from ...runtime.storage.verdicts import Verdict
 from .child import Progress, Report, compile_in_child
+from .plan import BuildPlan
 
 NAMED = 5  # convolutions that a warning names
-
-
-@dataclass(frozen=True)
-class BuildPlan:
-    """What a build will do. strict_types: whether an engine that computes in more bits than its graph asks for is refused."""
-
-    bundle: Bundle
-    gpu: Gpu
-    tensorrt: str
-    options: BuildOptions
-    strict_types: bool = False
-
-    @property
-    def folder(self) -> Path:
-        return self.bundle.path / ENGINES / engine_key(self.bundle, self.gpu, self.tensorrt, self.options)
-
-    @property
-    def batches(self) -> list[int]:
-        """What is verified: both ends of the profile, and a batch between."""
-        smallest, common, largest = self.options.batch
-        return sorted(
-            {smallest, common if smallest < common < largest else (smallest + largest) // 2, largest}
-        )
-
-    @property
-    def timing_cache(self) -> Path | None:
-        """Where the times of kernels are kept; None without a cache folder."""
-        name = "".join(
-            letter if letter.isalnum() else "-"
-            for letter in f"{self.gpu.name}-sm{self.gpu.capability}-trt{self.tensorrt}"
-        )
-        with suppress(OutputError):
-            return cache_directory() / "tensorrt" / f"{name}.timing"
-        return None
-
-    def present(self) -> Engine | None:
-        """The engine that this build would make, if it is there and whole."""
-        engine = read_engine(self.folder)
-        if engine.facts is None or misfit(engine, self.bundle, self.gpu, self.tensorrt):
-            return None
-        try:
-            check_plans(engine)
-        except BackendError:
-            return None
-        return engine
-
-    def stale(self) -> list[tuple[Engine, str]]:
-        """Engines of this precision that do not run here, and why; the one that this build replaces among them if it was damaged."""
-        ours = [
-            e
-            for e in engines(self.bundle)
-            if e.facts is None or e.facts.options.precision == self.options.precision
-        ]
-        return [
-            (e, why) for e in ours if (why := misfit(e, self.bundle, self.gpu, self.tensorrt) or _damage(e))
-        ]
-
-    def replaces(self, engine: Engine) -> bool:
-        """Whether a stale engine was built with these options on this very GPU, so that nobody else can run it."""
-        facts = engine.facts
-        if facts is None:
-            return engine.folder == self.folder
-        ours = (self.gpu.name, self.gpu.capability, self.gpu.multiprocessors, system(), self.options)
-        return (facts.gpu, facts.capability, facts.multiprocessors, facts.system, facts.options) == ours
-
-
-def plan_build(
-    bundle: Bundle, options: BuildOptions, device: int = 0, strict_types: bool = False
-) -> BuildPlan:
-    """Look at the machine first. Raises BackendError without a GPU or TensorRT, or if this TensorRT cannot do what was asked."""
-    bundle.graphs(options.precision)
-    gpu = probe(device)
-    if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu):
-        raise BackendError(reason)
-    if (bundle.path / ENGINES).is_symlink():
-        raise OutputError(f"{bundle.path / ENGINES} is a link; engines are kept in the bundle itself")
-    version = tensorrt_version()
-    from ...runtime.engines.adapter import can_strip  # which imports TensorRT
-
-    if options.stripped and not can_strip():
-        raise BackendError(f"TensorRT {version} cannot leave weights out of plans; it takes 10.3 or newer")
-    return BuildPlan(bundle, gpu, version, options, strict_types)
 
 
 def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFacts, list[MoveError]]:
@@ -249,14 +156,6 @@ def _verified(plan: BuildPlan, engine: Engine, report: Report) -> tuple[Verdict 
 
 def _counts(types: dict[str, int]) -> str:
     return ", ".join(f"{kind} {n}" for kind, n in types.items())
-
-
-def _damage(engine: Engine) -> str | None:
-    try:
-        check_plans(engine)
-    except BackendError as error:
-        return str(error).partition("; run")[0]
-    return None
 
 
 def _remove_superseded(plan: BuildPlan, report: Report) -> None:

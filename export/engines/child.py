@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from ... import errors
 from ...errors import BuildError
@@ -17,9 +17,7 @@ from ...runtime.engines.store import workspace_limit
 from ...runtime.machine.gpu import is_out_of_memory
 from ...runtime.machine.processes import python_command
 from ...runtime.machine.temporary import temporary_text
-
-if TYPE_CHECKING:
-    from .build import BuildPlan
+from .plan import BuildPlan
 
 Report = Callable[[str], None]  # gets one line per stage
 Progress = Callable[[str, str, int, int], None]  # (plan, phase, steps done, steps in all)

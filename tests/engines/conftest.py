@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from bcm_edge.export.engines.build import build, plan_build
+from bcm_edge.export.engines.build import build
+from bcm_edge.export.engines.plan import plan_build
 from bcm_edge.runtime.engines.store import BuildOptions
 from bcm_edge.runtime.machine import gpu
 from bcm_edge.runtime.storage.bundle import open_bundle

@@ -183,7 +183,7 @@ def test_engines_that_are_a_link_are_not_followed(typed_copy: Path, run: Build, 
     (typed_copy / "engines").symlink_to(tmp_path / "elsewhere")
     ended = run("build", typed_copy)
     assert (
-        ended.returncode == 2 and "engines is a link; engines are kept in the bundle itself" in ended.stderr
+        ended.returncode == 2 and "engines is a link; engines are stored in the bundle itself" in ended.stderr
     )
     assert not list((tmp_path / "elsewhere").iterdir())
 

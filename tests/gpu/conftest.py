@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from bcm_edge.errors import BackendError
-from bcm_edge.export.engines.build import build, plan_build
+from bcm_edge.export.engines.build import build
+from bcm_edge.export.engines.plan import plan_build
 from bcm_edge.runtime.engines.store import BuildOptions
 from bcm_edge.runtime.machine.gpu import Gpu, probe
 from bcm_edge.runtime.machine.installed import missing_cuda_core, missing_tensorrt

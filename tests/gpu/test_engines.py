@@ -14,7 +14,8 @@ from click.testing import Result
 
 import bcm_edge
 from bcm_edge.errors import BackendError
-from bcm_edge.export.engines.build import build, plan_build
+from bcm_edge.export.engines.build import build
+from bcm_edge.export.engines.plan import plan_build
 from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.backends.tensorrt import TensorRtBackend

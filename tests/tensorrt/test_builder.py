@@ -24,9 +24,9 @@ from networks import TINY, random_model
 from onnx import TensorProto, helper, numpy_helper
 
 from bcm_edge.errors import BackendError, BuildError
-from bcm_edge.export.engines import build, child
-from bcm_edge.export.engines.build import BuildPlan
+from bcm_edge.export.engines import child
 from bcm_edge.export.engines.child import CHILD, compile_in_child
+from bcm_edge.export.engines.plan import BuildPlan
 from bcm_edge.export.graphs import write_graphs
 from bcm_edge.runtime.engines.store import BuildOptions
 from bcm_edge.runtime.machine.gpu import Gpu
@@ -237,7 +237,8 @@ def test_what_the_parser_says_reaches_the_user_in_full(
     monkeypatch.setattr(Bundle, "graphs", lambda self, precision: {"forward": file})
     monkeypatch.setattr(Bundle, "hashes", lambda self, precision: {})
     monkeypatch.setattr(
-        build, "plan_build", lambda bundle, options, *_: BuildPlan(bundle, ORIN, "11.4.0.106", options)
+        "bcm_edge.export.engines.plan.plan_build",
+        lambda bundle, options, *_: BuildPlan(bundle, ORIN, "11.4.0.106", options),
     )
     monkeypatch.setattr(child, "CHILD", FOUND + CHILD)
     ended = cli("build", typed_copy)
