@@ -1,7 +1,7 @@
 """MkDocs hooks: pages of the site that are made from files outside docs/, and the reference of the commands.
 
-A link in a page is a path from that page's own file, so it works on GitHub and in an editor. Where it leads out of docs/, the site needs
-a page for it: the README, the files in PAGES, and a page with the source text for every other file that a page links to.
+A link in a page is a path from the page's own file, so it works on GitHub and in an editor. A link that leads out of
+docs/ needs a page in the site: one for each file in PAGES, and one that shows the source text for every other file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of files outside docs/: those of PAGES, and the source text of each file that a page links to."""
+    """Add the pages of PAGES, and a page with the source text of each other file that a page links to."""
     for path, page in PAGES.items():
         if (ROOT / path).is_file():
             files.append(File.generated(config, page, content=_text(path)))
@@ -46,29 +46,34 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files of the repository into links to their pages, and insert the reference of the commands."""
+    """Turn links to files of the repository into links to their pages, and insert the commands."""
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, "\n".join(_commands()))
     return _LINK.sub(lambda link: link[1] + _in_site(link[2], page.file.src_uri) + link[3], markdown)
 
 
 def _home(src_uri: str) -> Path:
-    """The folder of the file that a page is made from: links in it begin there."""
+    """Return the folder of the file that a page is made from. Its links are relative to this folder."""
     path = next((path for path, page in PAGES.items() if page == src_uri), f"docs/{src_uri}")
     return (ROOT / path).parent
 
 
 def _repository_path(link: str, src_uri: str) -> str | None:
-    """The file that a link leads to, as a path from the repository's root; None for an address, and for a file that does not exist."""
+    """Return the file that a link leads to, as a path from the repository's root.
+
+    None for a web address, and for a file that does not exist.
+    """
     if "://" in link or link.startswith(("mailto:", "/")):
         return None
     target = Path(os.path.normpath(_home(src_uri) / link))
     if target.is_dir() and (target / "README.md").is_file():
         target /= "README.md"
-    return target.relative_to(ROOT).as_posix() if target.is_file() and target.is_relative_to(ROOT) else None
+    inside = target.is_file() and target.is_relative_to(ROOT)
+    return target.relative_to(ROOT).as_posix() if inside else None
 
 
 def _outside(file: File) -> Iterator[str]:
+    """Yield the files outside docs/ that a page links to, as paths from the repository's root."""
     for link in _LINK.finditer(file.content_string):
         path = _repository_path(link[2], file.src_uri)
         if path and not path.startswith("docs/"):
@@ -76,25 +81,26 @@ def _outside(file: File) -> Iterator[str]:
 
 
 def _page(path: str) -> str:
-    """The page of a file of the repository, as a path from docs/."""
+    """Return the page of a file of the repository, as a path from docs/."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     return PAGES.get(path, f"source/{path}.md")
 
 
 def _in_site(link: str, src_uri: str) -> str:
+    """Return a link of a page as the site needs it."""
     path = _repository_path(link, src_uri)
     return os.path.relpath(_page(path), Path(src_uri).parent) if path else link
 
 
 def _text(path: str) -> str:
-    """The text of a page of PAGES. The home page needs no list of pages beside it."""
+    """Return the Markdown of a page of PAGES. The home page has no list of pages beside it."""
     text = (ROOT / path).read_text(encoding="utf-8")
     return f"---\nhide:\n  - navigation\n---\n\n{text}" if path == "README.md" else text
 
 
 def _source(path: str) -> str:
-    """The page that shows a file's text. The search leaves it out: the pages are what explains the code."""
+    """Return a page that shows the text of a file. The search of the site does not include it."""
     text = (ROOT / path).read_text(encoding="utf-8").rstrip("\n")
     language = LANGUAGES.get(Path(path).suffix, "make" if path == "Makefile" else "text")
     fence = "`" * 6
@@ -104,11 +110,20 @@ def _source(path: str) -> str:
 
 
 def _commands() -> Iterator[str]:
-    """Yield a block of mkdocs-click for each command, in the order of `bcm-edge --help`, and its example, which mkdocs-click leaves out."""
+    """Yield a block of mkdocs-click for each command, in the order of `bcm-edge --help`.
+
+    The example of the command follows, which mkdocs-click leaves out.
+    """
     for name, module in main.homes.items():
         command = main.get_command(click.Context(main), name)
         assert command is not None
-        options = {"module": f"bcm_edge.commands.{module}", "command": name, "prog_name": f"bcm-edge {name}", "depth": 1, "style": "plain"}
+        options = {
+            "module": f"bcm_edge.commands.{module}",
+            "command": name,
+            "prog_name": f"bcm-edge {name}",
+            "depth": 1,
+            "style": "plain",
+        }
         yield "::: mkdocs-click\n" + "".join(f"    :{key}: {value}\n" for key, value in options.items())
         if command.epilog:
             title, _, example = command.epilog.partition(":")

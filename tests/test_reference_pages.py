@@ -1,4 +1,4 @@
-"""The reference pages list what the code has: fields of files, errors, schedules and environment variables."""
+"""The reference pages agree with the code: fields of files, errors, schedules, environment variables."""
 
 from __future__ import annotations
 
