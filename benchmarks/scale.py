@@ -1,7 +1,7 @@
-"""The arithmetic of docs/scale.md, as a table:  python benchmarks/scale.py
+"""Print the tables of docs/scale.md:  python benchmarks/scale.py
 
-Seconds per network call are what was measured (docs/performance.md), or FLOP over FLOP/s where nothing was. Everything else is
-multiplication.
+The seconds per network call are measured (docs/performance.md), or calculated as FLOP divided by FLOP/s. All
+other figures are products of these.
 """
 
 from __future__ import annotations
@@ -19,20 +19,25 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Device:
-    """call: seconds per network call and image; told: where that is from; price: assumed, per hour."""
+    """A device that runs the ImageNet-64 network."""
 
     name: str
+    # Seconds per network call and image.
     call: float
-    told: str
+    # Where `call` comes from.
+    source: str
+    # Assumed price in $ per hour.
     price: float
 
 
 @dataclass(frozen=True)
 class Work:
-    """nfe: network calls per image; size: bytes of an image, uint8, in and out."""
+    """A task that is repeated for many images."""
 
     name: str
+    # Network calls per image.
     nfe: int
+    # Bytes of an image in uint8, input and output together.
     size: int
 
 
@@ -52,36 +57,41 @@ WORK = (
     Work("generate, mixture-4 (4 calls)", 4, 64 * 64 * 3),
     Work("invert and back (3 calls)", 3, 2 * 64 * 64 * 3),
 )
+COLUMNS = (
+    "a network call, ms",
+    "images/s",
+    "hours per million",
+    "cost per million, $",
+    "pixels, MB/s",
+)
 
 
 def main() -> None:
     for work in WORK:
-        print(
-            f"| {work.name} | a network call, ms | images/s | hours per million | cost per million, $ | pixels, MB/s |"
-        )
+        print(f"| {work.name} | {' | '.join(COLUMNS)} |")
         print("|---|---|---|---|---|---|")
         for device in DEVICES:
             rate = 1 / (work.nfe * device.call)
             hours = MILLION / rate / HOUR
             figures = (1000 * device.call, rate, hours, hours * device.price, rate * work.size / 1e6)
-            print(f"| {device.name} ({device.told}) | {' | '.join(map(_short, figures))} |")
+            print(f"| {device.name} ({device.source}) | {' | '.join(map(_short, figures))} |")
         print()
     print(f"decoding a PNG of 64×64×3 of noise: {png_seconds() * 1e6:.0f} µs of a core, measured now")
 
 
 def png_seconds(n: int = 300) -> float:
-    """Of decoding one picture, whose noise compresses worse than photographs do."""
+    """Return the seconds to decode one PNG file. Its noise compresses worse than photographs do."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(n):
         np.asarray(Image.open(io.BytesIO(file.getvalue())))
-    return (time.perf_counter() - begun) / n
+    return (time.perf_counter() - start) / n
 
 
 def _short(value: float) -> str:
-    """Two digits, no exponent."""
+    """Format a number with two digits and without an exponent."""
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 

@@ -1,7 +1,7 @@
 """Makes the model that ships, from nothing: `python -m bcm_edge.evaluation.shipped` in a checkout.
 
-Trains on the digits' training part, picks schedules on the validation part, writes model/digits.safetensors and measures what was
-written, as a user will load it, on the test part. The measurements go to docs/model.md.
+Trains on the training digits, chooses schedules on the validation digits, writes model/digits.safetensors,
+loads the file as a user does, and measures it on the test digits. The results are written to docs/model.md.
 """
 
 from __future__ import annotations
@@ -133,18 +133,20 @@ def report(path: Path, classifier: Classifier, cost: Cost, page: Path) -> None:
 
 def _model_lines(path: Path, checkpoint: Checkpoint) -> list[str]:
     parameters = sum(tensor.numel() for tensor in checkpoint.state_dict.values())
+    megabytes = path.stat().st_size / 1e6
     config = checkpoint.config
+    channels = config.model_channels
     return [
         "# The digits model",
         "",
         "*This page is written by `make model`.*",
         "",
         f"`model/{path.name}` generates and inverts handwritten digits: greyscale images of 8×8 pixels in",
-        f"{config.num_classes} classes, from scikit-learn's `load_digits`. It ships with the package, so that every command",
-        "can be tried at once and the tests have a trained network.",
+        f"{config.num_classes} classes, from scikit-learn's `load_digits`. It ships with the package, so",
+        "that every command can be tried at once and the tests have a trained network.",
         "",
-        f"- {parameters:,} parameters, {path.stat().st_size / 1e6:.2f} MB (stored in float16, computed in float32)",
-        f"- U-Net with {config.model_channels} and {config.channel_mult[1] * config.model_channels} channels, attention in the middle",
+        f"- {parameters:,} parameters, {megabytes:.2f} MB (stored in float16, computed in float32)",
+        f"- U-Net with {channels} and {config.channel_mult[1] * channels} channels, attention in the middle",
         "",
         "![ten samples of each class, one network call each](digits.png)",
         "",
@@ -163,7 +165,8 @@ def _cost_lines(cost: Cost) -> list[str]:
         f"| learning rate | {o.learning_rate} |",
         f"| intervals | up to {o.intervals} |",
         "| seed | 0 |",
-        f"| duration | **{cost.wall:.1f} minutes**, {cost.processor:.1f} CPU minutes, {cost.threads} threads |",
+        f"| duration | **{cost.wall:.1f} minutes** |",
+        f"| CPU time | {cost.processor:.1f} minutes, {cost.threads} threads |",
         "",
         "The same seed, machine and torch version give the same weights.",
         "",
@@ -172,7 +175,8 @@ def _cost_lines(cost: Cost) -> list[str]:
 
 def _generation_lines(rows: Sequence[Generation]) -> list[str]:
     table = [
-        f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.ratio:.2f} ± {r.spread:.2f} | {_percent(r.agreement)} |"
+        f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} "
+        f"| {r.ratio:.2f} ± {r.spread:.2f} | {_percent(r.agreement)} |"
         for r in rows
     ]
     head = [
@@ -184,7 +188,8 @@ def _generation_lines(rows: Sequence[Generation]) -> list[str]:
 
 def _inversion_lines(rows: Sequence[Inversion]) -> list[str]:
     table = [
-        f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} | {r.error:.4f} | {r.latent_mean:.2f} | {r.latent_std:.2f} |"
+        f"| {r.name} | `{r.schedule}` | {r.schedule.nfe} "
+        f"| {r.error:.4f} | {r.latent_mean:.2f} | {r.latent_std:.2f} |"
         for r in rows
     ]
     head = [
@@ -203,17 +208,19 @@ def _protocol_lines(judge: Judge) -> list[str]:
     return [
         "## Evaluation protocol",
         "",
-        f"- **Data.** The 1797 digits are split once, stratified, seed {SPLIT_SEED}: {n} for training, 180 for the",
-        f"  choice of schedules, {m} for the results.",
+        f"- **Data.** The 1797 digits are split once, stratified, seed {SPLIT_SEED}: {n} for training,",
+        f"  180 for the choice of schedules, {m} for the results.",
         "- **Levels.** The levels were chosen on the validation digits. The training recipe and the grids of",
-        "  levels were chosen while test results were visible ([training recipe](recipe.md)). The results are",
-        "  therefore slightly optimistic.",
-        f"- **Fréchet ratio.** The distance of {n} generated digits (with the training labels) to the {m} test",
-        f"  digits, divided by the distance of the {n} training digits to the test digits, which is {judge.floor:.2f}. Real",
-        f"  digits have a ratio of 1. The table shows the mean ± standard deviation over {len(TEST_SEEDS)} sets of seeds.",
+        "  levels were chosen while test results were visible ([training recipe](recipe.md)). The results",
+        "  are therefore slightly optimistic.",
+        f"- **Fréchet ratio.** The distance of {n} generated digits (with the training labels) to the {m}",
+        f"  test digits, divided by the distance of the {n} training digits to the test digits, which is",
+        f"  {judge.floor:.2f}. Real digits have a ratio of 1. The table shows the mean ± standard deviation",
+        f"  over {len(TEST_SEEDS)} sets of seeds.",
         "- **Features and labels.** They come from a small CNN that was trained on the training digits. It",
         f"  classifies {judge.accuracy:.1%} of the test digits correctly.",
-        f"- **Reconstruction MSE.** In [0, 1], after rounding to uint8, over the {m} test digits with their labels.",
+        f"- **Reconstruction MSE.** In [0, 1], after rounding to uint8, over the {m} test digits with their",
+        "  labels.",
         "- **Weights.** The averaged weights of the file, rounded to float16.",
         "- **Bias.** The classifier has seen the training digits. This may increase their distance to other",
         "  digits, which is the unit of the ratio.",

@@ -56,7 +56,7 @@ def test_links_and_images_exist(page: Path):
 
 @every_page
 def test_source_paths_exist(page: Path):
-    """Check the paths in back quotes that begin with a folder of the repository, and names of Python files."""
+    """Check paths in back quotes that begin with a folder of the repository, and names of Python files."""
     text = FENCED_BLOCK.sub("", page.read_text())
     for name in re.findall(r"`([\w.-]+(?:/[\w.-]+)*/?)`", text):
         folder, slash, _ = name.partition("/")
@@ -78,7 +78,7 @@ def test_command_line_accepts_the_commands(page: Path):
 
 
 def test_every_folder_of_the_package_is_installed():
-    """An editable install finds every folder; `pip install .` installs only the folders listed in pyproject.toml."""
+    """`pip install .` installs only the folders that pyproject.toml lists; an editable install finds all."""
     listed = set(
         re.findall(r'^    "(bcm_edge[\w.]*)",$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     )
