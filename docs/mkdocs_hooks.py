@@ -1,7 +1,8 @@
 """MkDocs hooks: pages of the site that are made from files outside docs/, and the reference of the commands.
 
-A link in a page is a path from the page's own file, so it works on GitHub and in an editor. A link that leads out of
-docs/ needs a page in the site: one for each file in PAGES, and one that shows the source text for every other file.
+A link in a page is a path from the page's own file, so it works on GitHub and in an editor. A link that leads
+out of docs/ needs a page in the site: one for each file in PAGES, and one with
+the source text for every other file.
 """
 
 from __future__ import annotations
