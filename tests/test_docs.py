@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -75,6 +76,21 @@ def test_command_line_accepts_the_commands(page: Path):
         command = main.get_command(click.Context(main), name)
         assert command is not None, line
         command.make_context(name, arguments)
+
+
+def test_messages_in_the_page_on_checkpoints_exist():
+    """Every message of the table in docs/checkpoints.md, without its numbers, is a text in model/."""
+    texts = {
+        node.value
+        for file in (ROOT / "model").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    table = (ROOT / "docs" / "checkpoints.md").read_text().partition("| message | cause and solution |\n")[2]
+    messages = re.findall(r"^\| ([^|-]+) \|", table, re.MULTILINE)
+    assert len(messages) == 6
+    for part in (part for message in messages for part in re.split(r"\d+|…", message) if part):
+        assert any(part in text for text in texts), part
 
 
 def test_every_folder_of_the_package_is_installed():
