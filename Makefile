@@ -51,7 +51,7 @@ bundle: $(VENV)/installed
 suite: $(VENV)/installed
 	tests/tensorrt/fetch.sh $(BIN)/python .tensorrt
 	tests/serving/fetch.sh $(BIN)/python .triton
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 # The runtime on other Pythons, with the lowest versions that pyproject.toml allows and with the newest.
 pythons:

@@ -16,5 +16,5 @@ from .runtime.schedule import Schedule, parse_schedule
 
 switch_off_telemetry()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["BCM", "BcmError", "Schedule", "__version__", "load", "parse_schedule"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import pytest
 from agreement import assert_images_agree, assert_pixels_show
 from archives import write_npz
 from click.testing import Result
+from distributions import link
 from PIL import Image
 
 import bcm_edge
@@ -579,16 +579,7 @@ def test_doctor_fails_on_a_damaged_bundle(bundle_copy: Path, cli: Cli) -> None:
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`python cli.py …` where only the packages of a plain `pip install bcm-edge` can be imported."""
     site = tmp_path_factory.mktemp("site")
-    waiting = ["numpy", "click", "rich", "pillow"]
-    for name in waiting:
-        distribution = importlib.metadata.distribution(name)
-        for top in {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}:
-            if not (site / top).exists():
-                (site / top).symlink_to(Path(str(distribution.locate_file(top))))
-        needed = [
-            re.split(r"[ ;<>=!~(]", line)[0] for line in distribution.requires or () if "extra ==" not in line
-        ]
-        waiting += [other for other in needed if other not in waiting and _installed(other)]
+    link(["numpy", "click", "rich", "pillow"], site)
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-S", str(ROOT / "cli.py"), *map(str, arguments)]  # -S: no site-packages
@@ -598,14 +589,6 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subpr
         )
 
     return run
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def test_doctor_gives_the_fixing_line_where_nothing_runs(bare_python: Process) -> None:

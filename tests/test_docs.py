@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from lowest import tomllib
 
 from bcm_edge.cli import main
 
@@ -95,20 +96,7 @@ def test_messages_in_the_page_on_checkpoints_exist():
 
 def test_every_folder_of_the_package_is_installed():
     """`pip install .` installs only the folders that pyproject.toml lists; an editable install finds all."""
-    listed = set(
-        re.findall(r'^    "(bcm_edge[\w.]*)",$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    )
-    rooms = {
-        "calibration",
-        "commands",
-        "evaluation",
-        "export",
-        "jobs",
-        "model",
-        "runtime",
-        "serving",
-        "training",
-        "ui",
-    }
-    folders = {file.parent.relative_to(ROOT) for room in rooms for file in (ROOT / room).rglob("*.py")}
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    rooms = [file.parent for file in ROOT.glob("*/__init__.py")]
+    folders = {file.parent.relative_to(ROOT) for room in rooms for file in room.rglob("*.py")}
     assert listed == {"bcm_edge", *(".".join(("bcm_edge", *folder.parts)) for folder in folders)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from lowest import tomllib
 
 from bcm_edge.runtime.machine import install_hints
 from bcm_edge.runtime.machine.install_hints import Extra, install_line, packages_of
@@ -132,9 +133,7 @@ def test_only_the_packages_of_the_extra_are_named():
 
 
 def test_every_extra_that_a_message_can_name_is_defined():
-    text = (ROOT / "pyproject.toml").read_text()
-    table = text.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
-    defined = {line.partition(" ")[0] for line in table.splitlines() if " = [" in line}
+    defined = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     extras = set(get_args(Extra))
     assert extras == defined - {"test", "dev", "docs"}
     assert {release.extra for _, release in RELEASES} - {""} <= extras

@@ -1,0 +1,127 @@
+"""The wheel and the source archive: what they contain, and that the wheel runs with its extra [run] alone.
+
+pip resolves the extra against packages of the test environment, which are linked into a fresh virtual environment.
+So nothing is downloaded, and what [run] does not require, such as torch, cannot be imported there.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributions import Environment
+
+import bcm_edge
+
+pytest.importorskip("build", reason="build is not installed; pip install '.[dev]'")
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = f"bcm_edge-{bcm_edge.__version__}"
+WHEEL = f"{NAME}-py3-none-any.whl"
+RUN = ["numpy", "click", "rich", "pillow", "onnxruntime"]
+LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "demo", "site")
+
+
+def build(source: Path, output: Path, *options: str) -> None:
+    """Run `python -m build` with the setuptools that is installed."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), *options, str(source)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout without what earlier builds left, which setuptools would pack again."""
+    return shutil.copytree(ROOT, tmp_path_factory.mktemp("source") / "clone", ignore=LEFT_OUT)
+
+
+@pytest.fixture(scope="module")
+def archives(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the source archive, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    build(source, folder)
+    assert sorted(file.name for file in folder.iterdir()) == [WHEEL, f"{NAME}.tar.gz"]
+    return folder
+
+
+def test_wheel_contains_every_file_of_the_package(source: Path, archives: Path):
+    rooms = [file.parent for file in source.glob("*/__init__.py")]
+    files = [*source.glob("*.py"), source / "py.typed"]
+    files += [file for room in rooms for file in room.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert len(files) > 180
+    expected = {f"bcm_edge/{file.relative_to(source).as_posix()}" for file in files}
+    names = set(contents(archives / WHEEL))
+    metadata = {name for name in names if name.startswith(f"{NAME}.dist-info/")}
+    assert names - metadata == expected
+    assert f"{NAME}.dist-info/licenses/LICENSE" in metadata
+
+
+def test_source_archive_contains_what_a_build_needs(archives: Path):
+    with tarfile.open(archives / f"{NAME}.tar.gz") as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "cli.py", "model/digits.safetensors"} <= names
+    assert not any(name.startswith("tests") for name in names)
+
+
+def test_source_archive_and_checkout_build_the_same_wheel(source: Path, archives: Path, tmp_path: Path):
+    build(source, tmp_path, "--wheel")
+    assert contents(tmp_path / WHEEL) == contents(archives / WHEEL)
+
+
+def test_wheel_runs_with_its_extra_run_alone(archives: Path, bundle_copy: Path, tmp_path: Path):
+    environment = Environment(tmp_path / "venv", RUN)
+    installed = environment.install(f"{archives / WHEEL}[run]")
+    assert installed.returncode == 0, installed.stderr
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def bcm_edge_prints(*arguments: object) -> str:
+        ended = environment.run("bcm-edge", *arguments, cwd=elsewhere)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    code = "import sys; from importlib.util import find_spec; print(*[n for n in sys.argv[1:] if find_spec(n)])"
+    modules = ("torch", "onnx", "sklearn", "matplotlib", "openvino", "ray", "pytest", "onnxruntime", "bcm_edge")
+    assert environment.run("python", "-c", code, *modules, cwd=elsewhere).stdout == "onnxruntime bcm_edge\n"
+    assert bcm_edge_prints("--version") == f"bcm-edge, version {bcm_edge.__version__}\n"
+
+    bcm_edge_prints("generate", bundle_copy, "-n", 4, "--label", 3, "--schedule", "zigzag-3", "-o", "images.npz")
+    bcm_edge_prints("invert", bundle_copy, "images.npz", "-o", "latents.npz")
+    bcm_edge_prints("verify", bundle_copy)
+    bcm = bcm_edge.load(bundle_copy, backend="onnxruntime")
+    images = bcm.generate(4, schedule="zigzag-3", labels=3)
+    with np.load(elsewhere / "images.npz") as file:
+        np.testing.assert_array_equal(file["images"], images)
+    with np.load(elsewhere / "latents.npz") as file:
+        np.testing.assert_array_equal(file["latents"], bcm.invert(images, labels=3))
+
+    doctor = bcm_edge_prints("doctor")
+    assert f"    fix: pip install '{archives / WHEEL}[export]'\n" in doctor
+    (archives / WHEEL).rename(archives / "moved.whl")
+    try:
+        doctor = bcm_edge_prints("doctor")
+    finally:
+        (archives / "moved.whl").rename(archives / WHEEL)
+    lines = [shlex.split(line) for line in doctor.splitlines() if line.startswith("    fix: pip install ")]
+    assert ["fix:", "pip", "install", "openvino>=2025.0"] in lines
+
+
+def test_extra_whose_packages_are_missing_cannot_be_installed_offline(archives: Path, tmp_path: Path):
+    """So the test above shows what [run] requires."""
+    environment = Environment(tmp_path / "venv", RUN)
+    refused = environment.install(f"{archives / WHEEL}[export]")
+    assert refused.returncode == 1
+    assert "No matching distribution found for" in refused.stderr
