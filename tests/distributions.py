@@ -63,7 +63,9 @@ class Environment:
         """Run a program of the environment."""
         return self._run([str(self.folder / "bin" / program), *map(str, arguments)], cwd, {})
 
-    def _run(self, command: list[str], cwd: Path | None, more: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, command: list[str], cwd: Path | None, more: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
         return subprocess.run(
             command,
