@@ -1,4 +1,4 @@
-"""Environments that contain only some of the packages installed here: links to them, so that nothing is downloaded."""
+"""Environments that contain only some of the packages installed here, as links: nothing is downloaded."""
 
 from __future__ import annotations
 

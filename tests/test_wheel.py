@@ -1,7 +1,7 @@
 """The wheel and the source archive: what they contain, and that the wheel runs with its extra [run] alone.
 
-pip resolves the extra against packages of the test environment, which are linked into a fresh virtual environment.
-So nothing is downloaded, and what [run] does not require, such as torch, cannot be imported there.
+pip resolves the extra against packages of the test environment, which are linked into a fresh virtual
+environment. So nothing is downloaded, and what [run] does not require, such as torch, cannot be imported there.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def test_wheel_runs_with_its_extra_run_alone(archives: Path, bundle_copy: Path, 
         return ended.stdout
 
     code = "import sys; from importlib.util import find_spec; print(*filter(find_spec, sys.argv[1:]))"
-    modules = "torch onnx sklearn matplotlib openvino ray pytest onnxruntime bcm_edge".split()
+    modules = ("torch", "onnx", "sklearn", "openvino", "ray", "pytest", "onnxruntime", "bcm_edge")
     assert environment.run("python", "-c", code, *modules, cwd=elsewhere).stdout == "onnxruntime bcm_edge\n"
     assert bcm_edge_prints("--version") == f"bcm-edge, version {bcm_edge.__version__}\n"
 
