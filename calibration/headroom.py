@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from ..runtime.storage.bundle import DIRECTIONS, Bundle
+from ..runtime.storage.bundle import Bundle
+from ..runtime.storage.manifest import DIRECTIONS
 from .ranges import FP16_MAX, Calibration
 
 _CONDITIONING = "hangs on t, u and label alone: 250 log t needs 24 bits"

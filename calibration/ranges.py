@@ -20,7 +20,8 @@ from ..errors import CalibrationError
 from ..runtime.backends.base import graph_inputs
 from ..runtime.machine.temporary import temporary_folder
 from ..runtime.schedule import Move, Schedule
-from ..runtime.storage.bundle import DIRECTIONS, Bundle
+from ..runtime.storage.bundle import Bundle
+from ..runtime.storage.manifest import DIRECTIONS
 from .trajectories import Samples, play_all
 
 CALIBRATION = "calibration.json"  # in a bundle

@@ -17,7 +17,8 @@ from ..errors import BackendError
 from ..runtime.backends import REAL, backend_module
 from ..runtime.engines.store import WORKSPACE_SHARE
 from ..runtime.machine.gpu import parse_device
-from ..runtime.storage.bundle import PRECISIONS, Bundle, open_bundle
+from ..runtime.storage.bundle import Bundle, open_bundle
+from ..runtime.storage.manifest import PRECISIONS
 from .console import bundle_argument, json_option, progress, result
 
 if TYPE_CHECKING:

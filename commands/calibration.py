@@ -13,8 +13,9 @@ from ..errors import ParityError
 from ..runtime.accuracy import BOUNDS
 from ..runtime.checks.parity import MoveError, batches_to_check, load_recording, programs_to_check
 from ..runtime.pixels import ValueRange
-from ..runtime.storage.bundle import MANIFEST, Bundle, ModelFacts, describe_files, open_bundle
+from ..runtime.storage.bundle import Bundle, describe_files, open_bundle
 from ..runtime.storage.files import check_free, replacing
+from ..runtime.storage.manifest import MANIFEST, ModelFacts
 from ..runtime.storage.rewriting import amending
 from .console import (
     bundle_argument,

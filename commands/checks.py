@@ -24,7 +24,8 @@ from ..runtime.checks.parity import (
     record,
 )
 from ..runtime.engines.store import engines
-from ..runtime.storage.bundle import Bundle, Manifest, open_bundle
+from ..runtime.storage.bundle import Bundle, open_bundle
+from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
 from ..runtime.storage.verdicts import Verdict
 from ..runtime.wording import MOST, listed

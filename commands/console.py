@@ -24,7 +24,8 @@ from ..runtime.machine.gpu import probe
 from ..runtime.machine.install_hints import Extra, install_line
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import VALUE_RANGES, parse_value_range
-from ..runtime.storage.bundle import PRECISIONS, Bundle
+from ..runtime.storage.bundle import Bundle
+from ..runtime.storage.manifest import PRECISIONS
 from .paths import PATH, OutputPath, Writes
 
 Function = TypeVar("Function", bound=Callable[..., Any])

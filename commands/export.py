@@ -98,8 +98,8 @@ def export(
     from ..export.exporter import export as run_export
     from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
     from ..runtime.engines.store import engines_in
-    from ..runtime.storage.bundle import MANIFEST
     from ..runtime.storage.files import check_free
+    from ..runtime.storage.manifest import MANIFEST
 
     if checkpoint and os.path.realpath(output) == os.path.realpath(checkpoint):
         raise OutputError(

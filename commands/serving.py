@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ..errors import OutputError
-from ..runtime.storage.bundle import PRECISIONS, open_bundle
+from ..runtime.storage.bundle import open_bundle
 from ..runtime.storage.files import check_free
+from ..runtime.storage.manifest import PRECISIONS
 from .console import (
     bundle_argument,
     force_option,

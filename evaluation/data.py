@@ -11,7 +11,7 @@ import torch
 from ..calibration.trajectories import MINIMUM, check_images
 from ..errors import CalibrationError, ImageError, LabelError
 from ..runtime.pixels import ValueRange
-from ..runtime.storage.bundle import ModelFacts
+from ..runtime.storage.manifest import ModelFacts
 from ..training.data import load_dataset, load_digits
 from ..training.dataset import Dataset, digest
 from ..training.matching import matched

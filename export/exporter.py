@@ -22,8 +22,9 @@ from ..model.preconditioning import ConsistencyModel
 from ..runtime.accuracy import BOUNDS
 from ..runtime.checks.parity import MoveError, batches_to_check, programs_to_check, record, save_recording
 from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule
-from ..runtime.storage.bundle import GOLDEN, MANIFEST, Bundle, Manifest, describe_files
+from ..runtime.storage.bundle import Bundle, describe_files
 from ..runtime.storage.files import replacing
+from ..runtime.storage.manifest import GOLDEN, MANIFEST, Manifest
 from .graphs import TYPES, graph_names, weights_name, write_graphs
 from .quantise import FILES, Quantisation, calibrate, quantise, seeds_for
 from .verification import verified

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from ..model.preconditioning import SIGMA_DATA, ConsistencyModel
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
-from ..runtime.storage.bundle import DIRECTIONS
+from ..runtime.storage.manifest import DIRECTIONS
 from .network_graph import consistency_model
 from .weights import WeightsFile
 from .writer import BF16, FP16, FP32, GraphBuilder, Number

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from ..errors import BackendError, ParityError
 from ..runtime.checks.parity import MoveError, Recording, check_precision
-from ..runtime.storage.bundle import Bundle, Manifest
+from ..runtime.storage.bundle import Bundle
+from ..runtime.storage.manifest import Manifest
 
 
 def verified(

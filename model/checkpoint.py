@@ -17,8 +17,8 @@ from ..errors import CheckpointError
 from ..runtime.classes import class_names
 from ..runtime.machine.resources import check_memory
 from ..runtime.storage import hashes as cache
-from ..runtime.storage.bundle import ModelFacts
 from ..runtime.storage.files import replacing
+from ..runtime.storage.manifest import ModelFacts
 from .config import NetworkConfig
 from .infer_config import complete_ict, infer_config, is_ict, merged_fields
 from .preconditioning import ConsistencyModel, Denoiser

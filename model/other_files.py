@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 from zipfile import ZipFile
 
-from ..runtime.storage.bundle import MANIFEST
 from ..runtime.storage.files import is_lfs_pointer
+from ..runtime.storage.manifest import MANIFEST
 from ..runtime.wording import listed
 
 HEAD = 512  # bytes of a file that are looked at; a tar archive names itself at 257

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..runtime.storage.bundle import ModelFacts
+from ..runtime.storage.manifest import ModelFacts
 from ..runtime.wording import listed
 
 MOST_FRAMES = 64  # of an interpolation

@@ -437,10 +437,10 @@ def test_a_bundle_that_changed_meanwhile_is_left_alone(bundle_copy: Path, typed_
     opened = open_bundle(bundle_copy)
     manifest = (typed_bundle / "manifest.json").read_text()
     (bundle_copy / "manifest.json").write_text(manifest)  # as another command would have left it
-    with pytest.raises(OutputError, match="were changed by something else meanwhile"):
+    with pytest.raises(OutputError, match="another command changed the files"):
         update_manifest(opened, lambda m: m)
     with (
-        pytest.raises(OutputError, match="were changed by something else meanwhile"),
+        pytest.raises(OutputError, match="another command changed the files"),
         amending(opened) as folder,
     ):
         (folder / "manifest.json").write_text("{}")

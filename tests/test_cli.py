@@ -724,7 +724,7 @@ def test_unusable_input_exits_with_2_and_one_line(process: Process, tmp_path: Pa
     assert (ended.returncode, ended.stdout) == (2, "")
     assert (
         ended.stderr
-        == "error: nowhere.bundle: not a bundle (nothing there); make one with: bcm-edge export -o nowhere.bundle\n"
+        == "error: nowhere.bundle: not a bundle (no such folder); make a bundle with: bcm-edge export -o nowhere.bundle\n"
     )
 
 

@@ -35,7 +35,7 @@ from bcm_edge.model.preconditioning import Denoiser
 from bcm_edge.runtime.checks import benchmark
 from bcm_edge.runtime.pictures.writing import heat
 from bcm_edge.runtime.schedule import parse_schedule
-from bcm_edge.runtime.storage.bundle import ModelFacts
+from bcm_edge.runtime.storage.manifest import ModelFacts
 from bcm_edge.training.data import load_digits
 from bcm_edge.training.networks import network_for
 

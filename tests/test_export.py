@@ -202,7 +202,7 @@ def test_a_graph_that_points_out_of_its_bundle_is_refused(tmp_path: Path, place:
         name: vars(files[name]) for name in manifest["files"]
     }  # hashes made to fit: only the path is wrong
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BcmError, match="takes weights from files that are not of this bundle"):
+    with pytest.raises(BcmError, match="loads weights from files that do not belong to this bundle"):
         open_bundle(bundle)
 
 
@@ -219,7 +219,7 @@ def test_weights_beside_a_graph_in_a_sub_folder_must_be_hashed_too(tmp_path: Pat
         bytes((bundle / "weights.bin").stat().st_size)
     )  # what ONNX Runtime would read
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BcmError, match="takes weights from files that are not of this bundle"):
+    with pytest.raises(BcmError, match="loads weights from files that do not belong to this bundle"):
         open_bundle(bundle)
 
 

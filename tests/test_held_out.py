@@ -11,7 +11,7 @@ from PIL import Image
 
 from bcm_edge.errors import ImageError, LabelError
 from bcm_edge.evaluation.data import held_out, trained_on_all
-from bcm_edge.runtime.storage.bundle import ModelFacts
+from bcm_edge.runtime.storage.manifest import ModelFacts
 from bcm_edge.training.data import load_dataset, load_digits
 
 DIGITS = ModelFacts("digits", (1, 8, 8), 10, 0, {})

@@ -21,7 +21,8 @@ from bcm_edge.export.graphs import write_graphs
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.backends.typed import TypedBackend, spelled_out
 from bcm_edge.runtime.schedule import Move
-from bcm_edge.runtime.storage.bundle import Bundle, Manifest, ModelFacts, describe_files, open_bundle
+from bcm_edge.runtime.storage.bundle import Bundle, describe_files, open_bundle
+from bcm_edge.runtime.storage.manifest import Manifest, ModelFacts
 
 Cli = Callable[..., Result]
 

@@ -13,7 +13,7 @@ from ..runtime.machine.resources import check_memory
 from ..runtime.pictures.images import images_from_array
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.arrays import is_array_file, read_arrays
-from ..runtime.storage.bundle import ModelFacts
+from ..runtime.storage.manifest import ModelFacts
 from .dataset import Dataset, without_images
 from .folders import read_folder
 from .matching import matched

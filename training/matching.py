@@ -9,7 +9,7 @@ import torch
 
 from ..errors import LabelError
 from ..runtime.classes import all_numbers
-from ..runtime.storage.bundle import ModelFacts
+from ..runtime.storage.manifest import ModelFacts
 from ..runtime.wording import listed
 from .dataset import Dataset
 

@@ -26,9 +26,9 @@ from ...runtime.engines.store import (
     system,
 )
 from ...runtime.machine.temporary import temporary_folder
-from ...runtime.storage.bundle import GOLDEN, FileFacts
 from ...runtime.storage.files import replacing
 from ...runtime.storage.hashes import sha256
+from ...runtime.storage.manifest import GOLDEN, FileFacts
 from ...runtime.storage.rewriting import update_manifest
 from ...runtime.storage.verdicts import Verdict
 from .child import Progress, Report, compile_in_child

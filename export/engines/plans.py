@@ -13,8 +13,8 @@ from ...errors import BackendError, BuildError
 from ...runtime.engines import adapter
 from ...runtime.engines.store import BuildOptions
 from ...runtime.machine.gpu import is_out_of_memory
-from ...runtime.storage.bundle import DIRECTIONS
 from ...runtime.storage.files import write_atomically
+from ...runtime.storage.manifest import DIRECTIONS
 from .realised import requested_types
 
 Report = Callable[[str], None]

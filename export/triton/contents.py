@@ -13,8 +13,9 @@ import onnx
 
 from ...runtime.engines.store import ENGINES, Engine
 from ...runtime.schedule import Schedule
-from ...runtime.storage.bundle import MANIFEST, Bundle
+from ...runtime.storage.bundle import Bundle
 from ...runtime.storage.external_data import external_files
+from ...runtime.storage.manifest import MANIFEST
 from ...serving.models import BUNDLE
 from ..fused import fused_graph
 from .configs import plan_name

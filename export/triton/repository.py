@@ -29,8 +29,9 @@ from ...errors import BackendError, InputError, ScheduleError
 from ...runtime.backends import onnxruntime
 from ...runtime.engines.store import Engine, check_plans, engines
 from ...runtime.schedule import Schedule
-from ...runtime.storage.bundle import DIRECTIONS, Bundle, ModelFacts
+from ...runtime.storage.bundle import Bundle
 from ...runtime.storage.files import replacing
+from ...runtime.storage.manifest import DIRECTIONS, ModelFacts
 from ...serving.answers import TASKS
 from ...serving.signatures import Signature, Tensor, move_signatures, stream_signature, task_signatures
 from ..fused import check_fused, check_fuses, fused_inputs, fused_output

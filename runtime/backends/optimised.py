@@ -26,9 +26,10 @@ from ...errors import BackendError, OutputError
 from ..log import log, timed
 from ..machine.cache_folder import cache_directory
 from ..machine.gpu import is_out_of_memory
-from ..storage.bundle import DIRECTIONS, Bundle
+from ..storage.bundle import Bundle
 from ..storage.files import replacing, write_atomically
 from ..storage.hashes import sha256
+from ..storage.manifest import DIRECTIONS
 from ..wording import first_line
 from .cached import ENTRY, PROOF, distance, entry_key, is_proved, making, proving_inputs
 from .sessions import open_optimised, open_session, session_options

@@ -20,7 +20,8 @@ from ..backends.base import Backend, DeviceBackend
 from ..chain import play
 from ..schedule import Schedule, parse_schedule
 from ..storage.arrays import read_arrays, save_npz
-from ..storage.bundle import GOLDEN, Bundle, ModelFacts
+from ..storage.bundle import Bundle
+from ..storage.manifest import GOLDEN, ModelFacts
 from ..storage.verdicts import Verdict
 
 LARGE = 50_000_000  # parameters; beyond, playing everything takes minutes, and two schedules hold every kind of move

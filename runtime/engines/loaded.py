@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import tensorrt as trt
 
 from ...errors import BackendError
-from ..storage.bundle import DIRECTIONS, Bundle
+from ..storage.bundle import Bundle
+from ..storage.manifest import DIRECTIONS
 from . import adapter
 from .store import FACTS, PLANS, Engine
 

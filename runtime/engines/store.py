@@ -22,9 +22,10 @@ from typing import Any
 from ...errors import BackendError, OutputError
 from ..machine.cache_folder import cache_directory
 from ..machine.gpu import Gpu
-from ..storage.bundle import DIRECTIONS, PRECISIONS, Bundle, FileFacts
+from ..storage.bundle import Bundle
 from ..storage.files import write_atomically
 from ..storage.hashes import sha256
+from ..storage.manifest import DIRECTIONS, PRECISIONS, FileFacts
 
 ENGINES = "engines"  # the folder in a bundle
 FACTS = "engine.json"

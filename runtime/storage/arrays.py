@@ -1,4 +1,4 @@
-"""Arrays in and out: npz and npy files, with every header checked before an array is allocated."""
+"""Read and write npz and npy files. Every header is checked before an array is allocated."""
 
 from __future__ import annotations
 
@@ -14,73 +14,97 @@ from ...errors import ImageError
 from ..machine.resources import check_memory
 from .files import check_regular, is_html, is_lfs_pointer, replacing
 
-Arrays = Mapping[str, np.ndarray | None]  # names in an npz file; None is left out
+Arrays = Mapping[str, np.ndarray | None]  # arrays of an npz file by name; None is not written
+Shapes = dict[str, tuple[int, ...]]
 
 SUFFIXES = (".npz", ".npy")
-UNNAMED = "arr_0"  # what numpy.savez calls an array without a name
+UNNAMED = "arr_0"  # the name that numpy.savez gives to an array without a name
 
 
 def is_array_file(path: Path) -> bool:
-    """Whether a file's name says that it holds arrays, in upper or lower case."""
+    """Return whether a file name ends in .npz or .npy, in upper or lower case."""
     return path.suffix.lower() in SUFFIXES
 
 
 def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
-    """All arrays of an npz file, or the one array without a name of an npy or npz file under `name`. Pickled objects are refused.
+    """Return all arrays of an npz file by name, or the array of an npy file as `name`.
 
-    Raises ImageError for a file that cannot be read, InputError for arrays that do not fit in memory.
+    The only array of an npz file is also called `name` if it was saved without a name. Pickled objects
+    are refused. Raises ImageError for a file that cannot be read, InputError for arrays that do not fit
+    into memory.
     """
     shapes = array_shapes(path, name)
     try:
         if path.suffix.lower() == ".npy":
             return {name: np.load(path, allow_pickle=False)}
         with np.load(path, allow_pickle=False) as archive:
-            return {member: archive[member if member in archive.files else UNNAMED] for member in shapes}
+            arrays = {}
+            for array_name in shapes:
+                stored_name = array_name if array_name in archive.files else UNNAMED
+                arrays[array_name] = archive[stored_name]
+            return arrays
     except MemoryError:
         raise
-    except Exception as error:  # whatever the readers of numpy and zipfile raise on damaged bytes
+    except Exception as error:  # numpy and zipfile raise many kinds of errors for damaged files
         raise _unreadable(path, error) from error
 
 
-def array_shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of what `read_arrays` would read, from headers alone. Errors as of `read_arrays`."""
+def array_shapes(path: Path, name: str) -> Shapes:
+    """Return the shapes of the arrays that `read_arrays` would return. Only headers are read.
+
+    Raises the same errors as `read_arrays`.
+    """
     check_regular(path)
     try:
         if path.suffix.lower() == ".npy":
-            with path.open("rb") as file:
-                shapes = {name: _shape(file, path.stat().st_size)}
-            size = path.stat().st_size
+            shapes, size = _npy_shapes(path, name)
         else:
-            with path.open("rb") as file:
-                if file.read(2) != b"PK":  # zipfile looks from the end, numpy from the beginning
-                    raise zipfile.BadZipFile("it is not a zip archive")
-            with zipfile.ZipFile(path) as archive:
-                members = [member for member in archive.infolist() if not member.is_dir()]
-                shapes = {
-                    member.filename.removesuffix(".npy"): _member_shape(archive, member) for member in members
-                }
-                shapes = {name: shapes[UNNAMED]} if list(shapes) == [UNNAMED] else shapes
-            size = sum(member.file_size for member in members)
+            shapes, size = _npz_shapes(path, name)
     except MemoryError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # numpy and zipfile raise many kinds of errors for damaged files
         raise _unreadable(path, error) from error
     check_memory(size, f"{path}: its arrays", "split the file, or use bcm-edge map on smaller files")
     return shapes
 
 
 def required(arrays: Mapping[str, np.ndarray], name: str, path: Path, advice: str = "") -> np.ndarray:
-    """The array of a name. Raises ImageError, which says what the file has instead."""
+    """Return the array `name`. Raises ImageError, which lists the arrays of the file, if it is missing."""
     if name not in arrays:
         raise ImageError(f"{path}: has no array `{name}` (it has {', '.join(arrays) or 'no arrays'}){advice}")
     return arrays[name]
 
 
 def save_npz(path: Path, arrays: Arrays, force: bool = False) -> None:
-    """Write the arrays that are not None to one npz file, whole or not at all."""
+    """Write the arrays that are not None to an npz file, completely or not at all."""
     with replacing(path, force) as partial, partial.open("wb") as file:
         present: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
         np.savez(file, **present)
+
+
+def _npy_shapes(path: Path, name: str) -> tuple[Shapes, int]:
+    """Return the shape of the array of an npy file, by name, and the size of the file in bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        return {name: _shape(file, size)}, size
+
+
+def _npz_shapes(path: Path, name: str) -> tuple[Shapes, int]:
+    """Return the shapes of the arrays of an npz file, by name, and their uncompressed size in bytes."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":  # zipfile would search from the end of the file, numpy from its start
+            raise zipfile.BadZipFile("it is not a zip archive")
+    shapes: Shapes = {}
+    size = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            shapes[member.filename.removesuffix(".npy")] = _member_shape(archive, member)
+            size += member.file_size
+    if list(shapes) == [UNNAMED]:
+        shapes = {name: shapes[UNNAMED]}
+    return shapes, size
 
 
 def _member_shape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[int, ...]:
@@ -92,35 +116,42 @@ def _member_shape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[in
 
 
 def _shape(file: IO[bytes], size: int) -> tuple[int, ...]:
-    """The shape in the header of an npy file of `size` bytes. Raises ValueError unless the file holds as many values as it says."""
-    head = file.read(6)
-    if head != b"\x93NUMPY":
+    """Return the shape in the header of an npy file of `size` bytes.
+
+    Raises ValueError if the data is not as long as the header requires.
+    """
+    magic = file.read(6)
+    if magic != b"\x93NUMPY":
         raise ValueError("not an npy array")
     version = tuple(file.read(2))
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    if version == (1, 0):
+        read_header = np.lib.format.read_array_header_1_0
+    else:
+        read_header = np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
     if dtype.hasobject:
         raise ValueError("holds Python objects, which are not read because they can run code; save numbers")
     if min(shape, default=0) < 0:
         raise ValueError(f"its header has the shape {shape}")
-    promised, held = math.prod(shape), size - file.tell()
-    if promised * dtype.itemsize != held:
+    count = math.prod(shape)
+    data_size = size - file.tell()
+    if count * dtype.itemsize != data_size:
         raise ValueError(
-            f"its header promises {promised} values of {dtype.itemsize} bytes, and {held} bytes follow"
+            f"its header describes {count} values of {dtype.itemsize} bytes, but {data_size} bytes follow"
         )
     return shape
 
 
 def _unreadable(path: Path, error: Exception) -> ImageError:
+    suffix = path.suffix.lower().removeprefix(".")
     if kind := _kind(path):
-        return ImageError(f"{path}: not a readable {path.suffix.lower()[1:]} file of arrays ({kind})")
-    return ImageError(
-        f"{path}: not a readable {path.suffix.lower()[1:] or 'npz'} file of arrays ({error or type(error).__name__})"
-    )
+        return ImageError(f"{path}: not a readable {suffix} file of arrays ({kind})")
+    reason = error or type(error).__name__
+    return ImageError(f"{path}: not a readable {suffix or 'npz'} file of arrays ({reason})")
 
 
 def _kind(path: Path) -> str:
-    """What a file is that is not one of arrays, where its first bytes tell."""
+    """Return what a file is that cannot be read as arrays, or "" if its first bytes do not show it."""
     with path.open("rb") as file:
         head = file.read(32)
     if head.startswith(b"\x93NUMPY") and path.suffix.lower() == ".npz":
@@ -131,4 +162,4 @@ def _kind(path: Path) -> str:
         return "it is a Git LFS pointer; run: git lfs pull"
     if is_html(head):
         return "it is an HTML page; download the file again"
-    return "it is empty" if not head else ""
+    return "" if head else "it is empty"

@@ -1,37 +1,54 @@
-"""Which files an ONNX graph takes weights from, read off its protobuf without the onnx package.
+"""List the files from which an ONNX graph loads weights. The protobuf is read without the onnx package.
 
-ONNX Runtime 1.23, the last for Python 3.10, follows any path that a graph names, so no bundle is opened before this has looked. Tensors are
-expected where this project's graphs have them, among the initializers; functions, subgraphs and tensor attributes are refused.
+ONNX Runtime 1.23, the last version for Python 3.10, follows any path that a graph contains. So every graph
+of a bundle is checked here before it is opened. Only initializers may hold tensors, as in the graphs that
+this project writes; functions, subgraphs and tensor attributes are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-# field numbers of onnx.proto
-_MODEL_GRAPH, _MODEL_REFUSED = 7, {20, 25}  # training_info, functions
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_REFUSED = 1, 5, {15}  # sparse_initializer
+# Field numbers of onnx.proto. A message with a "refused" field is not accepted.
+_MODEL_GRAPH = 7
+_MODEL_REFUSED = {20, 25}  # training_info, functions
+_GRAPH_NODE = 1
+_GRAPH_INITIALIZER = 5
+_GRAPH_REFUSED = {15}  # sparse_initializer
 _NODE_ATTRIBUTE = 5
 _ATTRIBUTE_REFUSED = {5, 6, 10, 11, 22, 23}  # t, g, tensors, graphs, sparse_tensor, sparse_tensors
 _TENSOR_EXTERNAL_DATA = 13
+_ENTRY_KEY = 1
+_ENTRY_VALUE = 2
+
+# Wire types of protobuf.
+_VARINT = 0
+_LENGTH_DELIMITED = 2
+_FIXED_SIZES = {1: 8, 5: 4}  # wire type → bytes
+
+_MALFORMED = "not a protobuf message"
 
 
 def external_files(model: bytes) -> set[str]:
-    """Every location that an initializer names. Raises ValueError if the bytes are not such a model."""
-    places = set()
+    """Return the location of every initializer that is stored outside the model.
+
+    Raises ValueError if the bytes are not an ONNX model, or if tensors lie outside the initializers.
+    """
+    locations = set()
     for graph in _messages(model, _MODEL_GRAPH, _MODEL_REFUSED):
         for node in _messages(graph, _GRAPH_NODE, set()):
             for attribute in _messages(node, _NODE_ATTRIBUTE, set()):
-                list(_messages(attribute, 0, _ATTRIBUTE_REFUSED))
+                list(_messages(attribute, 0, _ATTRIBUTE_REFUSED))  # raises for refused fields
         for tensor in _messages(graph, _GRAPH_INITIALIZER, _GRAPH_REFUSED):
             for entry in _messages(tensor, _TENSOR_EXTERNAL_DATA, set()):
-                pairs = dict(_fields(entry))  # protobuf: the last value of a field counts
-                if pairs.get(1) == b"location":
-                    places.add(bytes(pairs.get(2, b"")).decode())
-    return places
+                fields = dict(_fields(entry))  # as in protobuf, the last value of a field counts
+                if fields.get(_ENTRY_KEY) == b"location":
+                    locations.add(bytes(fields.get(_ENTRY_VALUE, b"")).decode())
+    return locations
 
 
 def _messages(data: bytes, wanted: int, refused: set[int]) -> Iterator[bytes]:
+    """Yield the values of the field `wanted`. Raises ValueError if a refused field is present."""
     for number, value in _fields(data):
         if number in refused:
             raise ValueError(f"field {number} holds tensors outside the initializers")
@@ -40,28 +57,32 @@ def _messages(data: bytes, wanted: int, refused: set[int]) -> Iterator[bytes]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(field number, bytes) of a protobuf message; numbers come with empty bytes, as nothing here asks for them."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            _, at = _varint(data, at)
-            yield key >> 3, b""
+    """Yield (field number, bytes) of a protobuf message. Values of integer fields are not read: b""."""
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == _VARINT:
+            _, position = _varint(data, position)
+            yield number, b""
             continue
-        length, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}.get(kind, -1), at)
-        if not 0 <= length <= len(data) - at:
-            raise ValueError("not a protobuf message")
-        yield key >> 3, data[at : at + length]
-        at += length
+        if wire_type == _LENGTH_DELIMITED:
+            length, position = _varint(data, position)
+        else:
+            length = _FIXED_SIZES.get(wire_type, -1)
+        if not 0 <= length <= len(data) - position:
+            raise ValueError(_MALFORMED)
+        yield number, data[position : position + length]
+        position += length
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the integer that begins at a position, and the position behind it."""
     value = shift = 0
-    while at < len(data) and shift < 70:
-        byte = data[at]
+    while position < len(data) and shift < 70:
+        byte = data[position]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        position, shift = position + 1, shift + 7
         if byte < 0x80:
-            return value, at
-    raise ValueError("not a protobuf message")
+            return value, position
+    raise ValueError(_MALFORMED)

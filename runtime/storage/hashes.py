@@ -1,6 +1,6 @@
-"""The sha256 of files. A file is not read again while it is unchanged, because its hash is kept in the cache folder.
+"""The sha256 of files. Hashes are kept in the cache folder, so an unchanged file is read only once.
 
-Without a cache that can be read and written, results are the same and take longer.
+If the cache cannot be read or written, the results are the same and take longer.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ from ...errors import OutputError
 from ..machine.cache_folder import cache_directory
 from .files import write_atomically
 
-_SETTLED = (
-    2.0  # seconds: a file changed more recently than this may change again within one tick of its clock
-)
+# Seconds. The hash of a file that changed more recently is not kept: the file may change again within one
+# tick of the file system's clock, and its times would then be the same.
+_SETTLED = 2.0
 
 
 def sha256(path: Path) -> str:
-    """The file's sha256 in hex.
+    """Return the sha256 of a file, in hexadecimal.
 
-    Reading 1.1 GB takes longer than generating an image, so the result is remembered under the file's identity and times:
-    any write to the file, a replaced file or a restored time stamp changes its ctime, and the file is read again.
+    Reading 1.1 GB takes longer than generating an image, so the result is stored with the file's device,
+    inode, size and times. Any write, replacement or restored time stamp changes the ctime of a file; then
+    the file is read again.
     """
     stat = path.stat()
     identity = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     with contextlib.suppress(OutputError, OSError, ValueError, TypeError, KeyError):
-        known = json.loads(_memo(path).read_text())
-        if known["identity"] == identity:
-            return str(known["sha256"])
+        entry = json.loads(_entry_file(path).read_text())
+        if entry["identity"] == identity:
+            return str(entry["sha256"])
     digest = _read_and_hash(path)
     if time.time() - stat.st_ctime > _SETTLED:
         with contextlib.suppress(OutputError, OSError):
-            write_atomically(_memo(path), json.dumps({"identity": identity, "sha256": digest}))
+            write_atomically(_entry_file(path), json.dumps({"identity": identity, "sha256": digest}))
     return digest
 
 
-def _memo(path: Path) -> Path:
-    """Where the hash of a file is remembered. Raises OutputError and OSError."""
+def _entry_file(path: Path) -> Path:
+    """Return the file of the cache that stores the hash of `path`. Raises OutputError and OSError."""
     return cache_directory() / "hashes" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
 
 

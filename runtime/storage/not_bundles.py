@@ -1,4 +1,4 @@
-"""What somebody has given in place of a bundle, and what to do with it."""
+"""Explain what a path is that is not a bundle, and what to do with it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,52 @@ from pathlib import Path
 
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z")
+_SHOWN = 3  # bundles that a message lists
 
 
 def why_no_bundle(path: Path, manifest: str) -> str:
-    """What a path is if it is not a bundle, in words that end a message. manifest: the file that each bundle has. Raises OSError."""
+    """Return what a path is if it is not a bundle, and what to do, as the end of an error message.
+
+    manifest: the name of the file that every bundle contains. Raises OSError.
+    """
     if path.is_dir():
-        inside = sorted(
-            file.parent for pattern in ("*", "snapshots/*") for file in path.glob(f"{pattern}/{manifest}")
-        )
-        return f"(a folder without {manifest}){f'; bundles in it: {_listed(inside)}' if inside else ''}"
+        return _folder(path, manifest)
     if not path.exists():
-        return _nothing_there(path, manifest)
+        return _missing(path, manifest)
     if (path.parent / manifest).exists():
-        return f"(a file of one); give the folder: {_quoted(path.parent)}"
+        return f"(a file of a bundle); give the folder: {_quoted(path.parent)}"
+    bundle = _quoted(path.with_suffix(".bundle"))
     if path.suffix.lower() in _CHECKPOINTS:
-        return f"(a checkpoint); make one of it with: bcm-edge export {_quoted(path)} -o {_quoted(path.with_suffix('.bundle'))}"
+        return f"(a checkpoint); make a bundle from it with: bcm-edge export {_quoted(path)} -o {bundle}"
     if path.suffix.lower() in _ARCHIVES:
-        return f"(an archive); unpack it, and give the folder that has {manifest}"
-    return f"(a file); a bundle is a folder, which bcm-edge export makes: bcm-edge export -o {_quoted(path.with_suffix('.bundle'))}"
+        return f"(an archive); unpack it, and give the folder that contains {manifest}"
+    return f"(a file); a bundle is a folder, make one with: bcm-edge export -o {bundle}"
 
 
-def _nothing_there(path: Path, manifest: str) -> str:
+def _folder(folder: Path, manifest: str) -> str:
+    bundles = [
+        *(file.parent for file in folder.glob(f"*/{manifest}")),
+        *(file.parent for file in folder.glob(f"snapshots/*/{manifest}")),  # as in a Hugging Face cache
+    ]
+    names = f"; bundles in it: {_listed(sorted(bundles))}" if bundles else ""
+    return f"(a folder without {manifest}){names}"
+
+
+def _missing(path: Path, manifest: str) -> str:
     if path.suffix.lower() in _CHECKPOINTS:
-        return "(nothing there)"
-    beside = {folder.parent.name: folder.parent for folder in path.parent.glob(f"*/{manifest}")}
-    if close := difflib.get_close_matches(path.name, beside, n=1):
-        return f"(nothing there); did you mean {_quoted(beside[close[0]])}?"
-    return f"(nothing there); make one with: bcm-edge export -o {_quoted(path)}"
+        return "(no such file)"
+    neighbours = {file.parent.name: file.parent for file in path.parent.glob(f"*/{manifest}")}
+    similar = difflib.get_close_matches(path.name, neighbours, n=1)
+    if similar:
+        return f"(no such folder); did you mean {_quoted(neighbours[similar[0]])}?"
+    return f"(no such folder); make a bundle with: bcm-edge export -o {_quoted(path)}"
 
 
 def _listed(folders: list[Path]) -> str:
-    shown = [_quoted(folder) for folder in folders[:3]]
-    return ", ".join([*shown, *(["…"] if len(folders) > len(shown) else [])])
+    names = [_quoted(folder) for folder in folders[:_SHOWN]]
+    if len(folders) > _SHOWN:
+        names.append("…")
+    return ", ".join(names)
 
 
 def _quoted(path: Path) -> str:

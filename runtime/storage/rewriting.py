@@ -1,4 +1,4 @@
-"""Changing a bundle: its manifest alone, or its files, and never half."""
+"""Change the manifest or the files of a bundle, completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import OutputError
-from .bundle import MANIFEST, Bundle, Manifest, read_manifest
+from .bundle import Bundle, read_manifest
 from .files import check_free, folder_beside, replacing, write_atomically
+from .manifest import MANIFEST, Manifest
 
 
 def update_manifest(bundle: Bundle, change: Callable[[Manifest], Manifest]) -> Bundle:
-    """Change a bundle's manifest as it is now, whole or not at all; the other files stay. Raises OutputError.
+    """Apply `change` to the manifest on disk, and return the bundle with the new manifest.
 
-    Commands that ran meanwhile may have added verdicts, which are kept; if they changed files, what was found here is not about them.
+    The other files stay as they are. Verdicts that other commands have added since the bundle was opened
+    are kept. Raises OutputError if the files of the bundle have changed since, or on a failed write.
     """
     manifest = _unchanged(bundle)
     try:
@@ -27,23 +29,24 @@ def update_manifest(bundle: Bundle, change: Callable[[Manifest], Manifest]) -> B
 
 
 def _unchanged(bundle: Bundle) -> Manifest:
-    """The manifest on disk, if it still describes the files that were opened."""
+    """Return the manifest on disk. Raises OutputError if it lists other files than when it was opened."""
     manifest = read_manifest(bundle.path)
     if manifest.files != bundle.manifest.files:
         raise OutputError(
-            f"{bundle.path}: its files were changed by something else meanwhile; run this again"
+            f"{bundle.path}: another command changed the files of this bundle meanwhile; run this again"
         )
     return manifest
 
 
 @contextmanager
 def amending(bundle: Bundle) -> Iterator[Path]:
-    """Yield an empty folder; when the block ends without an error, what was put there joins the bundle, over files of the same name.
+    """Yield an empty folder. When the block ends without an error, its files are added to the bundle.
 
-    A manifest that describes them must be among them. Files that stay are hard links for a moment, so nothing is copied where links
-    exist. Raises OutputError.
+    They replace files of the same name. A manifest that describes the new files must be among them. The
+    bundle is replaced by a new folder at once; files that stay are hard links or, where the file system
+    has no hard links, copies. Raises OutputError.
     """
-    place = bundle.path.resolve()  # not the link that leads there
+    place = bundle.path.resolve()  # if the path is a link, the link stays
     check_free(bundle.path, force=True, marker=MANIFEST)
     try:
         with folder_beside(place) as folder:
@@ -55,16 +58,17 @@ def amending(bundle: Bundle) -> Iterator[Path]:
 
 
 def _join(stage: Path, place: Path) -> None:
-    new = {file.name for file in stage.iterdir()}
-    assert MANIFEST in new
+    """Move the files in `stage` into the bundle at `place`."""
+    new_names = {file.name for file in stage.iterdir()}
+    assert MANIFEST in new_names
 
     def replaced(folder: str, names: list[str]) -> set[str]:
-        return new.intersection(names) if Path(folder) == place else set()
+        return new_names.intersection(names) if Path(folder) == place else set()
 
-    with replacing(place, force=True, marker=MANIFEST) as whole:
-        shutil.copytree(place, whole, ignore=replaced, copy_function=_link_or_copy)
-        for name in new:
-            (stage / name).rename(whole / name)
+    with replacing(place, force=True, marker=MANIFEST) as new_bundle:
+        shutil.copytree(place, new_bundle, ignore=replaced, copy_function=_link_or_copy)
+        for name in new_names:
+            (stage / name).rename(new_bundle / name)
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -72,7 +72,7 @@ def test_bundle_with_a_file_that_grew(bundle_copy: Path, cli: Cli, name: str) ->
         file.write(b"x")
     message = refusal(cli("inspect", bundle_copy))
     assert message.startswith(f"{bundle_copy}: {name} has ")
-    assert message.endswith("it was changed or cut off")
+    assert message.endswith("it was changed or truncated")
 
 
 @fuzzed
@@ -99,7 +99,7 @@ def test_truncated_file_of_a_bundle_names_the_file(
     size = (bundle / name).stat().st_size
     os.truncate(bundle / name, int(part * size))
     with pytest.raises(
-        BundleError, match=rf"cut\.bundle: {name} has {int(part * size)} bytes, the manifest says {size}"
+        BundleError, match=rf"cut\.bundle: {name} has {int(part * size)} bytes, but {size} according"
     ):
         open_bundle(bundle)
 
@@ -161,13 +161,13 @@ def test_bundle_path_that_leaves_it(bundle_copy: Path, cli: Cli, name: str) -> N
     edit_manifest(bundle_copy, rename_in_manifest(name))
     assert (
         refusal(cli("inspect", bundle_copy))
-        == f"{bundle_copy}: the manifest names {name!r}, which is not a path inside the bundle"
+        == f"{bundle_copy}: the manifest lists {name!r}, which is not a path inside the bundle"
     )
 
 
 def test_bundle_of_a_newer_schema(bundle_copy: Path, cli: Cli) -> None:
     edit_manifest(bundle_copy, lambda manifest: manifest.update(schema=2, model="of another shape"))
-    expected = "made by a newer bcm-edge (bundle schema 2, this one reads up to 1); upgrade bcm-edge"
+    expected = "made by a newer bcm-edge (bundle schema 2, this version reads up to 1); upgrade bcm-edge"
     assert refusal(cli("inspect", bundle_copy)) == f"{bundle_copy}: {expected}"
 
 
@@ -193,7 +193,7 @@ def test_bundle_manifest_without_a_field(bundle_copy: Path, cli: Cli, field: str
 
 
 @pytest.mark.parametrize("shape", [[1, 8], [1, 8, None], [1, 8, float("inf")], "8x8", {}])
-def test_bundle_manifest_with_a_shape_that_is_none(bundle_copy: Path, cli: Cli, shape: Any) -> None:
+def test_bundle_manifest_with_an_invalid_shape(bundle_copy: Path, cli: Cli, shape: Any) -> None:
     edit_manifest(bundle_copy, lambda manifest: manifest["model"].update(sample_shape=shape))
     assert refusal(cli("inspect", bundle_copy)).startswith(
         f"{bundle_copy}/manifest.json: not a valid manifest ("
@@ -211,15 +211,15 @@ def test_bundle_with_a_schedule_that_cannot_be_played(bundle_copy: Path, cli: Cl
 def test_bundle_that_is_not_one(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
-    made = "a bundle is a folder, which bcm-edge export makes: bcm-edge export -o"
+    made = "a bundle is a folder, make one with: bcm-edge export -o"
     assert (
         refusal(cli("inspect", tmp_path / "file"))
         == f"{tmp_path}/file: not a bundle (a file); {made} {tmp_path}/file.bundle"
     )
-    advice = "make one with: bcm-edge export -o"
+    advice = "make a bundle with: bcm-edge export -o"
     assert (
         refusal(cli("inspect", tmp_path / "no"))
-        == f"{tmp_path}/no: not a bundle (nothing there); {advice} {tmp_path}/no"
+        == f"{tmp_path}/no: not a bundle (no such folder); {advice} {tmp_path}/no"
     )
     assert (
         refusal(cli("inspect", tmp_path / "empty"))

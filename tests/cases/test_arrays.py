@@ -232,7 +232,7 @@ def npy_header(shape: str, dtype: str = "<f4") -> bytes:
 def test_a_header_that_promises_more_than_the_file_holds(invert: Callable[..., Result], tmp_path: Path):
     write_bomb(tmp_path / "bomb.npz")
     message = refusal(invert(tmp_path / "bomb.npz", "--label", 3))
-    assert "its header promises 10000000000000 values of 4 bytes, and 0 bytes follow" in message
+    assert "its header describes 10000000000000 values of 4 bytes, but 0 bytes follow" in message
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_header_that_promises_more_than_the_file_holds(invert: Callable[..., R
         ),
         (npy_header("(-1, 8)") + bytes(64), "images.npy: its header has the shape (-1, 8)"),
         (npy_header("(-2, 1, 8, -8)") + bytes(512), "images.npy: its header has the shape (-2, 1, 8, -8)"),
-        (npy_header("(2, 1, 8, 8)") + bytes(256), "promises 128 values of 4 bytes, and 256 bytes follow"),
+        (npy_header("(2, 1, 8, 8)") + bytes(256), "describes 128 values of 4 bytes, but 256 bytes follow"),
     ],
 )
 def test_members_that_are_no_arrays(

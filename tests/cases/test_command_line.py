@@ -174,7 +174,7 @@ def test_library_without_memory_is_no_bug(said: str) -> None:
 
 
 def test_control_characters_of_a_name_are_escaped(cli: Cli) -> None:
-    assert refusal(cli("inspect", "a\nb\x1b[31m")).startswith("a\\nb\\x1b[31m: not a bundle (nothing there)")
+    assert refusal(cli("inspect", "a\nb\x1b[31m")).startswith("a\\nb\\x1b[31m: not a bundle (no such folder)")
 
 
 def test_interrupt_with_json(patched: Process) -> None:

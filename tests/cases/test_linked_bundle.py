@@ -105,7 +105,7 @@ def test_folder_of_the_bundle_may_be_a_link(digits_bundle: Path, cli: Cli, tmp_p
 
 @pytest.mark.parametrize("name", ["manifest.json", "weights.bin", "forward.onnx"])
 def test_file_of_a_bundle(digits_bundle: Path, cli: Cli, name: str) -> None:
-    expected = f"{digits_bundle / name}: not a bundle (a file of one); give the folder: {digits_bundle}"
+    expected = f"{digits_bundle / name}: not a bundle (a file of a bundle); give the folder: {digits_bundle}"
     assert refusal(cli("inspect", digits_bundle / name)) == expected
 
 
@@ -113,7 +113,7 @@ def test_checkpoint_is_to_be_exported_and_not_over_itself(cli: Cli, tmp_path: Pa
     file = tmp_path / "my model.safetensors"
     file.write_bytes(b"weights")
     message = refusal(cli("generate", file, "-o", tmp_path / "out.png"))
-    assert message.startswith(f"{file}: not a bundle (a checkpoint); make one of it with: ")
+    assert message.startswith(f"{file}: not a bundle (a checkpoint); make a bundle from it with: ")
     assert shlex.split(message.partition("with: ")[2]) == [
         "bcm-edge",
         "export",
@@ -127,7 +127,7 @@ def test_checkpoint_is_to_be_exported_and_not_over_itself(cli: Cli, tmp_path: Pa
 def test_archive_is_to_be_unpacked(cli: Cli, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\3\4")
     expected = (
-        f"{tmp_path / name}: not a bundle (an archive); unpack it, and give the folder that has manifest.json"
+        f"{tmp_path / name}: not a bundle (an archive); unpack it, and give the folder that contains manifest.json"
     )
     assert refusal(cli("inspect", tmp_path / name)) == expected
 
@@ -141,7 +141,7 @@ def test_folder_around_a_bundle(hugging_face: Path, bundle_copy: Path, cli: Cli,
 
 
 def test_misspelt_bundle(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
-    expected = f"{tmp_path}/copy.bundel: not a bundle (nothing there); did you mean {bundle_copy}?"
+    expected = f"{tmp_path}/copy.bundel: not a bundle (no such folder); did you mean {bundle_copy}?"
     assert refusal(cli("inspect", tmp_path / "copy.bundel")) == expected
 
 
@@ -151,7 +151,7 @@ def test_git_lfs_pointer_in_place_of_a_file(bundle_copy: Path, cli: Cli, name: s
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3038208\n"
     )
     expected = (
-        f"{bundle_copy}: {name} is a Git LFS pointer in place of the file; get the files with: git lfs pull"
+        f"{bundle_copy}: {name} is a Git LFS pointer, not the file; get the files with: git lfs pull"
     )
     assert refusal(cli("inspect", bundle_copy)) == expected
 

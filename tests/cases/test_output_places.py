@@ -49,7 +49,7 @@ def test_names_that_are_too_long(generate_to: Callable[..., Result], tmp_path: P
     message = refused_before_work(generate_to(tmp_path / name))
     assert (
         message
-        == f"{tmp_path / name}: cannot be written (a name of 256 bytes; this file system takes up to 255)"
+        == f"{tmp_path / name}: cannot be written (file name too long: 256 bytes, the limit of this file system is 255)"
     )
     assert list(tmp_path.iterdir()) == []
 

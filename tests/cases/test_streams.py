@@ -139,7 +139,7 @@ def test_characters_that_the_terminal_lacks_are_spelled(
 def test_error_with_characters_that_the_terminal_lacks(shell: Shell) -> None:
     ended = shell("", "inspect", "chiffre-é→😀.bundle", PYTHONIOENCODING="ascii")
     assert ended.returncode == 2
-    assert ended.stderr.startswith(b"error: chiffre-e->?.bundle: not a bundle (nothing there)")
+    assert ended.stderr.startswith(b"error: chiffre-e->?.bundle: not a bundle (no such folder)")
 
 
 @pytest.mark.parametrize("environment", [{}, {"PYTHONIOENCODING": "ascii"}], ids=["utf-8", "ascii"])
