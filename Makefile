@@ -43,6 +43,7 @@ lint: $(VENV)/installed build/here/bcm_edge
 # The documentation site, in build/site. A warning is an error, such as a link to a page or heading that does not exist.
 docs: $(VENV)/installed build/here/bcm_edge
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the documentation is in build/site/index.html"
 
 # The shipped model in all precisions, for the steps that play it elsewhere.
 bundle: $(VENV)/installed
