@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import BcmError, ImageError, InputError
 from ..runtime.classes import named_labels
-from ..runtime.pictures.formats import ignored_by_systems
+from ..runtime.pictures.folders import ignored_by_systems
 from ..runtime.pictures.images import images_from_array
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.arrays import array_shapes, read_arrays, save_npz

@@ -300,7 +300,7 @@ def test_purify_does_not_trust_the_labels_of_what_it_is_given(
         ("interpolate three.png both.npz --label 3", "1 images cannot be paired with 2"),
         ("interpolate three.png five.png", "class-conditional"),
         ("variations three.png", "class-conditional"),
-        ("inpaint three.png --label 3", "nothing in it is transparent"),
+        ("inpaint three.png --label 3", "has no transparent pixels"),
         ("inpaint both.npz", "has no array `masks`"),
         ("inpaint three.png --mask hole.png --label guess", "something is missing"),
         (
@@ -354,7 +354,7 @@ def test_a_hole_that_cropping_takes_away(digits_bundle: Path, folder: Path, cli:
     mask.save(tmp_path / "mask.png")
     arguments = ("--mask", tmp_path / "mask.png", "--label", 3, "-o", tmp_path / "out.png")
     done = cli("inpaint", digits_bundle, tmp_path / "wide.png", *arguments)
-    assert done.exit_code == 2 and "its hole lies outside the middle 8:8 part" in done.stderr
+    assert done.exit_code == 2 and "its hole lies outside the central 8:8 part" in done.stderr
 
 
 @pytest.mark.parametrize(("shade", "exit_code"), [(40000, 0), (255, 2)])
@@ -379,4 +379,4 @@ def test_a_mask_of_another_size(digits_bundle: Path, folder: Path, cli: Cli, tmp
     Image.new("L", (9, 8), 255).save(tmp_path / "mask.png")
     arguments = ("--mask", tmp_path / "mask.png", "--label", 3, "-o", tmp_path / "out.png")
     done = cli("inpaint", digits_bundle, folder / "three.png", *arguments)
-    assert done.exit_code == 2 and "a mask of 9×8 pixels does not fit" in done.stderr
+    assert done.exit_code == 2 and "the mask has 9×8 pixels, but" in done.stderr

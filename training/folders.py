@@ -12,14 +12,8 @@ import torch
 from ..errors import ImageError, LabelError
 from ..runtime.classes import class_names, in_order
 from ..runtime.machine.resources import check_memory
-from ..runtime.pictures.formats import (
-    SUFFIXES,
-    Survey,
-    folder_images,
-    ignored_by_systems,
-    picture_facts,
-    read_picture,
-)
+from ..runtime.pictures.folders import SUFFIXES, Survey, folder_images, ignored_by_systems
+from ..runtime.pictures.formats import picture_facts, read_picture
 from ..runtime.wording import counted, listed
 from .dataset import Dataset
 

@@ -1,1 +1,1 @@
-"""Picture files in and out. Pillow is imported where a picture is decoded or encoded."""
+"""Read and write image files. Pillow is imported only when an image is decoded or encoded."""

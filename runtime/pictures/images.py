@@ -1,6 +1,6 @@
-"""Images from files: pictures, folders of them, and npz or npy files, as float32 [N, C, H, W] in [-1, 1].
+"""Read images from picture files, folders, and npz or npy files, as float32 [N, C, H, W] in [-1, 1].
 
-How one picture is decoded stands in formats.py; how an array file is read, in storage/arrays.py.
+formats.py decodes a single picture; storage/arrays.py reads files of arrays.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from ...errors import ImageError
 from ..classes import named_labels
 from ..pixels import ValueRange, from_pixels, in_signed_range
 from ..storage.arrays import is_array_file, read_arrays, required
-from .formats import Survey, image_files, read_picture
+from .folders import Survey, image_files
+from .formats import read_picture
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: float32 [N, C, H, W] in [-1, 1]; names: one per image; labels: integers or class names [N] where the source had them.
+    """Images, their names, and their labels if the source has labels."""
 
-    note: what was converted or left out, in a line for people, or "".
-    """
-
+    # float32 [N, C, H, W] in [-1, 1].
     images: np.ndarray
+    # One name per image.
     names: list[str]
+    # [N], integers or class names; None if the source has no labels.
     labels: np.ndarray | None = None
+    # What was converted or left out, as one line for people; "" if nothing was.
     note: str = ""
 
 
@@ -37,17 +39,23 @@ def read_images(
     value_range: ValueRange = None,
     with_labels: bool = True,
 ) -> ImageSet:
-    """Read image files, folders of them, or one npz or npy file with `images`, uint8 or floats (see `in_signed_range`).
+    """Read image files and folders of them, or one npz or npy file with the array `images`.
 
-    with_labels: whether the labels of an array file are read, and checked. Raises ImageError, LabelError.
+    sample_shape: (C, H, W) of the model.
+    value_range: of float images in a file of arrays, see `in_signed_range`.
+    with_labels: whether to read and check the labels in a file of arrays.
+
+    Raises ImageError and LabelError.
     """
-    arrays = [path for path in paths if is_array_file(path)]
-    if arrays and len(paths) > 1:
-        raise ImageError(f"{arrays[0]}: an npz or npy file is read alone; give it without other inputs")
-    if arrays:
-        return _read_array_images(arrays[0], sample_shape, value_range, with_labels)
+    array_files = [path for path in paths if is_array_file(path)]
+    if array_files and len(paths) > 1:
+        raise ImageError(f"{array_files[0]}: an npz or npy file is read alone; give it without other inputs")
+    if array_files:
+        return _read_array_images(array_files[0], sample_shape, value_range, with_labels)
     survey = Survey()
-    files = [file for path in paths for file in image_files(path, survey)]
+    files: list[Path] = []
+    for path in paths:
+        files += image_files(path, survey)
     images = np.stack([read_picture(file, sample_shape, str(file), survey=survey) for file in files])
     return ImageSet(images, [file.stem for file in files], note=survey.line())
 
@@ -58,10 +66,14 @@ def images_from_array(
     value_range: ValueRange = None,
     sample_shape: tuple[int, int, int] | None = None,
 ) -> np.ndarray:
-    """float32 [N, C, H, W] in [-1, 1] from what npz files hold. Raises ImageError.
+    """Return an array of images as float32 [N, C, H, W] in [-1, 1].
 
-    array: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C = 1 or 3, or float [N, C, H, W] in value_range. sample_shape: the
-    (C, H, W) that is expected, None for any.
+    array: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C = 1 or 3, or float [N, C, H, W].
+    where: the name of the array's file in error messages.
+    value_range: of floats, see `in_signed_range`.
+    sample_shape: the (C, H, W) that is required; None accepts any.
+
+    Raises ImageError.
     """
     images = array[:, None] if array.ndim == 3 else array
     if images.ndim != 4 or not images.size:
@@ -74,14 +86,13 @@ def images_from_array(
     if images.dtype == np.uint8:
         return from_pixels(images, f"{where}: images", value_range)
     if images.dtype.kind != "f":
-        raise ImageError(
-            f"{where}: images must be uint8, or floats in [-1, 1], not {images.dtype}{_conversion(images)}"
-        )
+        advice = _conversion(images)
+        raise ImageError(f"{where}: images must be uint8, or floats in [-1, 1], not {images.dtype}{advice}")
     return in_signed_range(images, f"{where}: images", value_range)
 
 
 def _conversion(images: np.ndarray) -> str:
-    """What makes pixels of booleans or integers, for the end of a message; "" where that is unclear."""
+    """Return how to convert booleans or integers to pixels, as the end of a message; "" if it is unclear."""
     if images.dtype.kind not in "biu" or images.min() < 0 or images.max() > 255:
         return ""
     if images.max() <= 1:
@@ -97,7 +108,7 @@ def _read_array_images(
     labels = named_labels(arrays, str(path)) if with_labels else None
     if labels is not None and labels.shape != (len(images),):
         raise ImageError(
-            f"{path}: labels has shape {list(labels.shape)}, but there must be one label for each of {len(images)} images"
+            f"{path}: labels has shape {list(labels.shape)}, expected [{len(images)}], one label per image"
         )
-    names = [f"{path.stem}[{i}]" for i in range(len(images))]
+    names = [f"{path.stem}[{index}]" for index in range(len(images))]
     return ImageSet(images, names, labels)

@@ -1,7 +1,8 @@
-"""Which pixels are to be filled in: read from a mask, from transparency, or from an npz file.
+"""Read which pixels are to be filled in: from a mask, from transparency, or from an npz file.
 
-In a mask white is the hole, and transparent pixels count as black; in a picture, the transparent pixels are the hole. Both are cropped
-and resized as the picture is (runtime/pictures/formats.py); a pixel of which a five-hundredth or more lies in the hole is in it.
+In a mask, white pixels are the hole, and transparent pixels count as black. In a picture, the transparent
+pixels are the hole. Masks are cropped and resized like pictures (formats.py). A pixel belongs to the hole if
+at least 1/500 of its area does.
 """
 
 from __future__ import annotations
@@ -13,82 +14,103 @@ import numpy as np
 
 from ...errors import ImageError
 from ..storage.arrays import is_array_file, read_arrays, required
-from .formats import image_files, open_picture
+from .folders import image_files
+from .formats import open_picture
 
-HALF = 128  # grey values, and transparencies, from which a pixel counts
+HALF = 128  # in a mask, values from here on are the hole; in a picture, opacities below it
 
 
 def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[int, int, int]) -> np.ndarray:
-    """bool [N or 1, 1, H, W], True where unknown; of an npz file in the shape it has there.
+    """Return bool [N or 1, 1, H, W], True for unknown pixels. An array of an npz file keeps its shape.
 
-    mask: a picture for all images, or an npz with `masks`; None takes the pictures' own transparency, or `masks` of the npz they are in.
+    mask: a picture that applies to all images, or an npz file with `masks`. None: the transparency of the
+    pictures or, if they are in an npz file, its array `masks`.
+    pictures: the images that the mask is for.
+    sample_shape: (C, H, W) of the model.
+
     Raises ImageError.
     """
     in_arrays = len(pictures) == 1 and is_array_file(pictures[0])
     if mask is None and in_arrays:
         mask = pictures[0]
     if mask is not None and is_array_file(mask):
-        arrays = read_arrays(mask, "masks")
-        return _checked(
-            required(
-                arrays, "masks", mask, "; a mask is given as an array `masks`, or as a picture with --mask"
-            ),
-            mask,
-        )
-    files = [] if in_arrays else [file for path in pictures for file in image_files(path)]
+        return _from_arrays(mask)
+    files: list[Path] = []
+    if not in_arrays:
+        for path in pictures:
+            files += image_files(path)
     if mask is None:
-        return np.stack([_hole(file, True, sample_shape) for file in files])
-    size = _size(mask)
-    for file in files:
-        if _size(file) != size:
-            theirs, ours = ("×".join(map(str, of)) for of in (size, _size(file)))
-            raise ImageError(f"{mask}: a mask of {theirs} pixels does not fit {file}, which has {ours}")
-    return _hole(mask, False, sample_shape)[None]
+        return np.stack([_transparent_hole(file, sample_shape) for file in files])
+    _check_sizes(mask, files)
+    return _painted_hole(mask, sample_shape)[None]
 
 
-def _checked(masks: np.ndarray, path: Path) -> np.ndarray:
-    """bool, True where a number is not 0. Raises ImageError for what is no mask."""
+def _from_arrays(path: Path) -> np.ndarray:
+    """Return the array `masks` as bool, True where a number is not 0. Raises ImageError."""
+    arrays = read_arrays(path, "masks")
+    advice = "; a mask is given as an array `masks`, or as a picture with --mask"
+    masks = required(arrays, "masks", path, advice)
     if masks.dtype.kind not in "biuf" or not np.isfinite(masks).all():
         raise ImageError(
-            f"{path}: masks must be booleans or finite numbers, not {masks.dtype}; what is not 0 is filled in"
+            f"{path}: masks must be booleans or finite numbers, not {masks.dtype}; "
+            "pixels that are not 0 are filled in"
         )
     return masks != 0
 
 
-def _hole(path: Path, transparent: bool, sample_shape: tuple[int, int, int]) -> np.ndarray:
-    """bool [1, H, W]."""
+def _check_sizes(mask: Path, files: Sequence[Path]) -> None:
+    """Raise ImageError unless all pictures have the size of the mask."""
+    mask_width, mask_height = open_picture(mask, str(mask)).size
+    for file in files:
+        width, height = open_picture(file, str(file)).size
+        if (width, height) != (mask_width, mask_height):
+            raise ImageError(
+                f"{mask}: the mask has {mask_width}×{mask_height} pixels, but {file} has {width}×{height}"
+            )
+
+
+def _transparent_hole(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
+    """Return bool [1, H, W], True for transparent pixels of a picture. Raises ImageError."""
+    picture = open_picture(path, str(path))
+    if not picture.has_transparency_data:
+        raise ImageError(f"{path}: has no transparent pixels; give a mask with --mask")
+    opacities = np.asarray(picture.convert("RGBA").getchannel("A"))
+    if opacities.min() >= HALF:
+        raise ImageError(
+            f"{path}: no hole found; its pixels need an opacity below {HALF} of 255, "
+            f"and the lowest opacity is {opacities.min()}"
+        )
+    return _fitted(opacities < HALF, path, sample_shape)
+
+
+def _painted_hole(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
+    """Return bool [1, H, W], True for white pixels of a mask. Raises ImageError."""
+    from PIL import Image
+
+    picture = open_picture(path, str(path))
+    if picture.has_transparency_data:  # transparent pixels are not painted, so they are not filled in
+        black = Image.new("RGBA", picture.size, "black")
+        picture = Image.alpha_composite(black, picture.convert("RGBA"))
+    values = np.asarray(picture.convert("L"))
+    if values.max() < HALF:
+        raise ImageError(
+            f"{path}: no hole found; its pixels need a brightness of at least {HALF} of 255, "
+            f"and the brightest pixel has {values.max()}"
+        )
+    return _fitted(values >= HALF, path, sample_shape)
+
+
+def _fitted(unknown: np.ndarray, path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
+    """Crop and resize bool [H', W'] to [1, H, W], like a picture. Raises ImageError for an empty hole."""
     from PIL import Image, ImageOps
 
     _, height, width = sample_shape
-    picture = open_picture(path, str(path))
-    if transparent:
-        if not picture.has_transparency_data:
-            raise ImageError(f"{path}: nothing in it is transparent; give a mask with --mask")
-        values = np.asarray(picture.convert("RGBA").getchannel("A"))
-    else:
-        if picture.has_transparency_data:  # what is not painted is not to be filled in
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture.convert("RGBA"))
-        values = np.asarray(picture.convert("L"))
-    unknown = (values < HALF) if transparent else (values >= HALF)
-    if not unknown.any():
-        told = (
-            f"the lowest opacity is {values.min()}"
-            if transparent
-            else f"the brightest pixel has {values.max()}"
-        )
-        raise ImageError(
-            f"{path}: no hole in it, for which a pixel has to be {'below' if transparent else 'at least'} {HALF} of 255; {told}"
-        )
     hole = Image.fromarray(np.where(unknown, 255, 0).astype(np.uint8))
     if hole.size != (width, height):
         hole = ImageOps.fit(hole, (width, height), Image.Resampling.BOX)
-    found = np.asarray(hole) > 0
-    if not found.any():
+    fitted = np.asarray(hole) > 0
+    if not fitted.any():
         raise ImageError(
-            f"{path}: its hole lies outside the middle {width}:{height} part, to which images are cropped"
+            f"{path}: its hole lies outside the central {width}:{height} part, to which images are cropped"
         )
-    return found[None]
-
-
-def _size(path: Path) -> tuple[int, int]:
-    return open_picture(path, str(path)).size
+    return fitted[None]

@@ -1,4 +1,4 @@
-"""Images to files: a picture, a grid of pictures, a folder of them, or npz."""
+"""Write images to files: a picture, a grid of pictures, a folder of them, or npz."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from ...errors import OutputError
 from ..pixels import to_uint8
 from ..storage.arrays import Arrays, save_npz
 from ..storage.files import check_free, is_folder, replacing
-from .formats import INDEX
+from .folders import INDEX
 
 if TYPE_CHECKING:
     from PIL import Image
 
 OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-CELL = 64  # a grid enlarges small images by a whole factor to about this many pixels, so that a person can see them
-_EXACT = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"lossless": True},
-}  # Pillow's options for the least loss
+CELL = 64  # pixels; a grid enlarges small images by an integer factor to about this size
+GAP = 2  # pixels between the images of a grid
+# Pillow's options for the smallest loss, by its name of the format.
+_BEST_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
 
 
 def check_output(path: Path, channels: int, force: bool, also: Sequence[str] = ()) -> None:
-    """Raise OutputError if `save_images` could not write images of so many channels here. also: suffixes that the caller writes itself."""
+    """Raise OutputError if `save_images` could not write images to this path.
+
+    channels: the number of channels of the images. also: further suffixes, which the caller writes itself.
+    """
     suffixes, suffix = (*OUTPUT_SUFFIXES, *also), path.suffix.lower()
     if suffix and suffix != ".npz" and suffix not in suffixes and not is_folder(path):
         raise OutputError(
@@ -44,66 +46,70 @@ def save_images(
     columns: int | None = None,
     arrays: Arrays | None = None,
 ) -> None:
-    """Write float [N, C, H, W] in [-1, 1] as the path asks: .npz, an image file (a grid if N > 1), or a folder of PNG files.
+    """Write images to a file or folder. Its name decides the format.
 
-    arrays: of N values each, such as seeds and labels, for the npz file or the folder's images.csv. columns: of a grid; by default
-    it is about square.
+    images: float [N, C, H, W] in [-1, 1].
+    path: .npz, an image file (a grid if N > 1), or a folder, in which each image becomes a PNG file.
+    force: replace an existing output.
+    columns: of a grid; by default the grid is about square.
+    arrays: further arrays of N values, such as seeds and labels, for the npz file or the folder's images.csv.
+
+    Raises OutputError.
     """
     check_output(path, images.shape[1], force)
-    if path.suffix.lower() == ".npz":
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         save_npz(path, {"images": images, **(arrays or {})}, force)
-    elif path.suffix.lower() in OUTPUT_SUFFIXES:
-        with replacing(path, force) as partial:
-            picture = (
-                as_picture(to_uint8(images[0])) if len(images) == 1 else as_picture(grid(images, columns))
-            )
-            picture.save(partial, format=_format(path), **_EXACT.get(_format(path), {}))
+    elif suffix in OUTPUT_SUFFIXES:
+        pixels = to_uint8(images[0]) if len(images) == 1 else grid(images, columns)
+        _save_picture(pixels, path, force)
     else:
-        with replacing(path, force, marker=INDEX) as partial:
-            partial.mkdir()
-            names = [f"{index:06d}.png" for index in range(len(images))]
-            for name, image in zip(names, to_uint8(images), strict=True):
-                as_picture(image).save(partial / name)
-            given = {
-                "file": names,
-                **{
-                    key: values
-                    for key, values in (arrays or {}).items()
-                    if values is not None and values.ndim == 1
-                },
-            }
-            lines = [",".join(map(str, row)) for row in (given, *zip(*given.values(), strict=True))]
-            (partial / INDEX).write_text("\n".join(lines) + "\n")
+        _save_folder(images, path, force, arrays or {})
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """uint8 [C, H', W']: the images in rows on white, each enlarged by a whole factor to about CELL pixels."""
+    """Return images in rows on a white sheet, each enlarged by an integer factor to about CELL pixels.
+
+    images: float [N, C, H, W] in [-1, 1]. columns: images per row; by default the sheet is about square.
+    Returns uint8 [C, H', W'].
+    """
     pixels = to_uint8(images)
-    n, c, h, w = pixels.shape
-    columns = columns or int(np.ceil(np.sqrt(n)))
-    factor, gap = max(1, CELL // max(h, w)), 2
-    cell_h, cell_w = h * factor + gap, w * factor + gap
-    sheet = np.full((c, -(-n // columns) * cell_h + gap, columns * cell_w + gap), 255, np.uint8)
+    count, channels, height, width = pixels.shape
+    columns = columns or int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    factor = max(1, CELL // max(height, width))
+    height, width = height * factor, width * factor
+    sheet_shape = (channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP)
+    sheet = np.full(sheet_shape, 255, np.uint8)
     for index, image in enumerate(pixels.repeat(factor, axis=2).repeat(factor, axis=3)):
-        top, left = index // columns * cell_h + gap, index % columns * cell_w + gap
-        sheet[:, top : top + h * factor, left : left + w * factor] = image
+        row, column = divmod(index, columns)
+        top = row * (height + GAP) + GAP
+        left = column * (width + GAP) + GAP
+        sheet[:, top : top + height, left : left + width] = image
     return sheet
 
 
 def heat(error: np.ndarray) -> np.ndarray:
-    """Errors in colours: float [N, 1, H, W] from 0 → [N, 3, H, W] in [-1, 1], black (0) over red and yellow to white (1 or more)."""
+    """Show errors as colours: black for 0, over red and yellow, to white for 1 and more.
+
+    error: float [N, 1, H, W], not negative. Returns [N, 3, H, W] in [-1, 1].
+    """
     bands = np.arange(3, dtype=np.float32).reshape(1, 3, 1, 1)
     return np.clip(3 * error - bands, 0, 1) * 2 - 1
 
 
 def as_picture(pixels: np.ndarray) -> Image.Image:
+    """Return uint8 [C, H, W] with C = 1 or 3 as an image of Pillow."""
     from PIL import Image
 
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def lossy_note(path: Path, channels: int) -> str:
-    """What a picture file of this name does to the pixels, in a line for people; "" if it keeps them."""
+    """Return how the format of a picture file changes the pixels, as one line for people; "" if it does not.
+
+    channels: the number of channels of the images.
+    """
     suffix = path.suffix.lower()
     if suffix in (".jpg", ".jpeg"):
         return f"{path}: JPEG changes pixels a little; write .png to keep them"
@@ -112,7 +118,24 @@ def lossy_note(path: Path, channels: int) -> str:
     return ""
 
 
-def _format(path: Path) -> str:
+def _save_picture(pixels: np.ndarray, path: Path, force: bool) -> None:
     from PIL import Image
 
-    return Image.registered_extensions()[path.suffix.lower()]
+    format_name = Image.registered_extensions()[path.suffix.lower()]
+    with replacing(path, force) as partial:
+        as_picture(pixels).save(partial, format=format_name, **_BEST_OPTIONS.get(format_name, {}))
+
+
+def _save_folder(images: np.ndarray, path: Path, force: bool, arrays: Arrays) -> None:
+    """Write a folder of PNG files with an index, images.csv: one column per array, one line per image."""
+    names = [f"{index:06d}.png" for index in range(len(images))]
+    columns = {"file": names}
+    for name, values in arrays.items():
+        if values is not None and values.ndim == 1:
+            columns[name] = list(map(str, values))
+    lines = [",".join(row) for row in (columns, *zip(*columns.values(), strict=True))]
+    with replacing(path, force, marker=INDEX) as partial:
+        partial.mkdir()
+        for name, image in zip(names, to_uint8(images), strict=True):
+            as_picture(image).save(partial / name)
+        (partial / INDEX).write_text("\n".join(lines) + "\n")

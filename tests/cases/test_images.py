@@ -17,7 +17,7 @@ from refusals import refusal
 
 from bcm_edge import BcmError
 from bcm_edge.jobs.dataset import find
-from bcm_edge.runtime.pictures.formats import ignored_by_systems
+from bcm_edge.runtime.pictures.folders import ignored_by_systems
 from bcm_edge.runtime.pictures.images import ImageSet, read_images
 from bcm_edge.runtime.pictures.masks import read_holes
 from bcm_edge.runtime.pictures.writing import save_images
@@ -273,11 +273,11 @@ def test_names_that_no_file_system_takes(tmp_path: Path):
     [
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-            "a Git LFS pointer in place of the image; .* git lfs pull",
+            "a Git LFS pointer, not the image; .* git lfs pull",
         ),
         (b"", r"not a readable image \(it is empty\)"),
-        (b"\n<!DOCTYPE html><html>login", "an HTML page in place of the image; download the image again"),
-        (b"some text", "its content is not of a format that can be read"),
+        (b"\n<!DOCTYPE html><html>login", "an HTML page, not the image; download the image again"),
+        (b"some text", "its format is not supported"),
     ],
 )
 def test_what_is_not_a_picture_is_named(tmp_path: Path, content: bytes, advice: str):
@@ -323,7 +323,7 @@ def test_inpaint_fills_the_painted_part_of_a_mask(cli: Cli, digits_bundle: Path,
 def test_a_mask_that_is_transparent_everywhere_has_no_hole(tmp_path: Path):
     Image.new("RGBA", (8, 8), (255, 255, 255, 0)).save(tmp_path / "mask.png")
     Image.new("L", (8, 8)).save(tmp_path / "digit.png")
-    with pytest.raises(BcmError, match="no hole in it"):
+    with pytest.raises(BcmError, match="no hole found"):
         read_holes(tmp_path / "mask.png", [tmp_path / "digit.png"], (1, 8, 8))
 
 

@@ -15,7 +15,7 @@ from refusals import refusal
 
 from bcm_edge.errors import ImageError, InputError
 from bcm_edge.model.checkpoint import load_checkpoint
-from bcm_edge.runtime.pictures.formats import SUFFIXES
+from bcm_edge.runtime.pictures.folders import SUFFIXES
 from bcm_edge.runtime.storage.manifest import ModelFacts
 from bcm_edge.training.data import load_dataset
 
