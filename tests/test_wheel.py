@@ -1,7 +1,7 @@
 """The wheel and the source archive: what they contain, and that the wheel runs with its extra [run] alone.
 
 pip resolves the extra against packages of the test environment, which are linked into a fresh virtual
-environment. So nothing is downloaded, and what [run] does not require, such as torch, cannot be imported there.
+environment. So nothing is downloaded, and what [run] does not require cannot be imported there.
 """
 
 from __future__ import annotations

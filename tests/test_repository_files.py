@@ -1,0 +1,90 @@
+"""Workflow, templates, citation, changelog and their links are valid, and agree with the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import bcm_edge
+
+ROOT = Path(__file__).resolve().parent.parent
+YAML_FILES = [
+    ROOT / ".pre-commit-config.yaml",
+    ROOT / "CITATION.cff",
+    *sorted((ROOT / ".github").rglob("*.yml")),
+]
+PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+
+
+def targets() -> set[str]:
+    """The targets of the Makefile that have a rule and no wildcard."""
+    text = (ROOT / "Makefile").read_text()
+    names = re.findall(r"^([a-z][\w -]*):(?!=)", text, re.MULTILINE)
+    return {name for line in names for name in line.split()}
+
+
+def make_targets_in(text: str) -> set[str]:
+    """The targets of each `make` command in a shell script."""
+    commands = re.findall(r"\bmake((?: +[\w-]+)+)", text)
+    return {word for command in commands for word in command.split() if not word.startswith("-")}
+
+
+@pytest.mark.parametrize("file", YAML_FILES, ids=lambda file: file.name)
+def test_yaml_files_can_be_read(file: Path):
+    assert yaml.safe_load(file.read_text())
+
+
+def test_workflow_and_ci_call_targets_of_the_makefile():
+    workflow: dict[Any, Any] = yaml.safe_load(WORKFLOW.read_text())
+    scripts = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    called = set().union(*map(make_targets_in, scripts))
+    assert called == {"check", "test", "test-arm"}
+    assert make_targets_in((ROOT / ".ci" / "run").read_text()) == {"test", "test-arm"}
+    assert called <= targets()
+
+
+def test_contributing_names_targets_of_the_makefile():
+    called = make_targets_in("; ".join(re.findall(r"`(make [^`]+)`", PAGES[0].read_text())))
+    assert "test-gpu" in called
+    assert called <= targets()
+
+
+def test_bug_template_asks_for_the_report_of_doctor():
+    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text())
+    fields = {field["id"]: field for field in form["body"]}
+    assert "bcm-edge doctor --report" in fields["report"]["attributes"]["label"]
+    assert fields["report"]["validations"]["required"] is True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_pages_exist(page: Path):
+    for target, anchor in re.findall(r"\]\(([^)#]+)(#[^)]*)?\)", page.read_text()):
+        if "://" in target:
+            continue
+        assert (ROOT / target).exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", (ROOT / target).read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor[1:] in slugs, f"{target}{anchor}"
+
+
+def test_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    version, date = re.findall(
+        r"^## \[(\d[\d.]*)\] - ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )[0]
+    assert version == bcm_edge.__version__
+    assert citation["version"] == version
+    assert str(citation["date-released"]) == date
+
+
+def test_citation_names_the_paper():
+    (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    assert paper["title"] == "Bidirectional Consistency Models"
+    assert [author["family-names"] for author in paper["authors"]] == ["Li", "He"]
+    assert paper["url"].endswith("/2403.18035")
