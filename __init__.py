@@ -10,8 +10,9 @@ of those libraries (runtime/machine/privacy.py).
 """
 
 from .errors import BcmError
+from .runtime.loading import load
 from .runtime.machine.privacy import switch_off_telemetry
-from .runtime.pipeline import BCM, load
+from .runtime.pipeline import BCM
 from .runtime.schedule import Schedule, parse_schedule
 
 switch_off_telemetry()

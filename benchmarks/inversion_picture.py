@@ -15,7 +15,7 @@ import numpy as np
 
 import bcm_edge
 from bcm_edge.runtime.pictures.writing import save_images
-from bcm_edge.runtime.tasks.trace import SIGMA_DATA
+from bcm_edge.runtime.schedule import SIGMA_DATA
 
 SEED = 0
 SIDE = 3  # pixels of the picture for one of the model

@@ -15,8 +15,9 @@ import numpy as np
 
 from ..errors import CalibrationError, ImageError, LabelError
 from ..runtime.backends.base import Backend
+from ..runtime.batches import Batch, slices
 from ..runtime.chain import play
-from ..runtime.schedule import Schedule, parse_schedule
+from ..runtime.schedule import ONE_STEP, Schedule
 
 MINIMUM = 32  # images; fewer leave the largest activations of rare inputs unseen
 BATCH_VALUES = (
@@ -103,9 +104,8 @@ def generate_samples(backend: Backend, n: int) -> Samples:
     _check_count(n)
     classes = backend.num_classes
     labels = None if classes is None else np.arange(n, dtype=np.int64) * max(1, classes // n) % classes
-    parts = _parts(n, backend.sample_shape)
-    one_step = parse_schedule("80>0.002")
-    images = [play(one_step, backend, range(n)[p], None if labels is None else labels[p]) for p in parts]
+    batch = Batch(range(n), labels)
+    images = [play(ONE_STEP, backend, batch[part]) for part in _parts(n, backend.sample_shape)]
     return Samples(np.clip(np.concatenate(images), -1, 1), labels, "made by the model itself")
 
 
@@ -116,21 +116,19 @@ def play_all(
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Play every schedule on every sample: generations from noise, inversions from the images. report(calls done, calls in all)."""
-    n = len(samples.images)
-    parts = _parts(n, backend.sample_shape)
+    batch = Batch(range(len(samples.images)), samples.labels)
+    parts = _parts(len(batch), backend.sample_shape)
     total = sum(schedule.nfe for schedule in schedules) * len(parts)
     calls = iter(range(1, total + 1))
     for schedule in schedules:
         for part in parts:
-            labels = None if samples.labels is None else samples.labels[part]
             x = samples.images[part] if schedule.from_image else None
-            play(schedule, backend, range(n)[part], labels, x, on_move=lambda *_: report(next(calls), total))
+            play(schedule, backend, batch[part], x, on_move=lambda *_: report(next(calls), total))
 
 
 def _parts(n: int, sample_shape: tuple[int, int, int]) -> list[slice]:
     """n samples in batches of at most 8, and of at most BATCH_VALUES."""
-    size = max(1, min(8, BATCH_VALUES // math.prod(sample_shape)))
-    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+    return slices(n, max(1, min(8, BATCH_VALUES // math.prod(sample_shape))))
 
 
 def _check_count(n: int) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 import numpy as np
 
+from ..runtime.loading import load
 from ..runtime.pictures.animation import save_animation
 from ..runtime.pictures.writing import save_images
-from ..runtime.pipeline import BCM, load
+from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
 from ..runtime.storage.arrays import save_npz
 from ..runtime.storage.files import replacing

@@ -14,10 +14,11 @@ from click.core import ParameterSource
 from .. import __version__
 from ..errors import CheckpointError, ImageError, LabelError
 from ..runtime.checks.benchmark import QUIET
+from ..runtime.loading import load
 from ..runtime.machine.environment import versions
 from ..runtime.machine.load import Others
 from ..runtime.machine.processor import cpu_model
-from ..runtime.pipeline import BCM, load
+from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.wording import listed

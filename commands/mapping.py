@@ -14,9 +14,11 @@ import click
 
 from ..errors import InputError, LabelError, ShardError
 from ..runtime.arguments import check_labels
+from ..runtime.batches import BATCH
 from ..runtime.classes import GUESS, NOTHING_TO_GUESS, labels_of, refuse_guess
+from ..runtime.loading import load
 from ..runtime.machine.resources import check_disk, check_memory
-from ..runtime.pipeline import BATCH, BCM, load
+from ..runtime.pipeline import BCM
 from ..runtime.pixels import ValueRange
 from .console import (
     backend_option,

@@ -15,12 +15,14 @@ import numpy as np
 
 from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
+from ..runtime.batches import BATCH
 from ..runtime.chain import OnMove
 from ..runtime.classes import GUESS
+from ..runtime.loading import load
 from ..runtime.machine.resources import check_memory
 from ..runtime.pictures.images import ImageSet, read_images
 from ..runtime.pictures.writing import CELL, check_output, lossy_note, save_images
-from ..runtime.pipeline import BATCH, BCM, load
+from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.classes import DRAWS

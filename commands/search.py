@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runtime.pipeline import load
+from ..runtime.loading import load
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.bundle import Bundle
 from ..runtime.storage.files import replacing

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..runtime.pipeline import load
+from ..runtime.loading import load
 from .console import backend_option, bundle_argument, note_engines, precision_option, progress
 
 

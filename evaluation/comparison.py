@@ -20,10 +20,10 @@ from ..runtime.checks.benchmark import interleave, player
 from ..runtime.pictures.writing import heat
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import mean_squared_error, to_uint8
-from ..runtime.schedule import DEFAULT_SCHEDULES, SIGMA_MAX, Schedule, parse_schedule
+from ..runtime.schedule import DEFAULT_SCHEDULES, ONE_STEP, SIGMA_MAX, Schedule, parse_schedule
 from .exhibits import Gallery
 from .fidelity import psnr, ssim
-from .quality import ONE_STEP, Judge, Scores
+from .quality import Judge, Scores
 
 SOLVERS = (
     *(Solver("heun", n) for n in (2, 3, 5, 9, 18, 40)),

@@ -11,10 +11,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ..errors import ImageError
-from ..runtime.noise import standard_normal
+from ..runtime.noise import DAMAGE_DRAW, standard_normal
 from ..runtime.pixels import from_uint8, to_uint8
-
-NOISE_DRAW = 2**35  # of a seed, so that the damage is no noise that a task draws from the same seed
 
 
 def jpeg(images: np.ndarray, quality: int) -> np.ndarray:
@@ -31,7 +29,7 @@ def blur(images: np.ndarray, sigma: float) -> np.ndarray:
 
 def noise(images: np.ndarray, sigma: float, seeds: Sequence[int]) -> np.ndarray:
     """Gaussian noise of std σ, one seed per image, clipped to [-1, 1]."""
-    return np.clip(images + np.float32(sigma) * standard_normal(seeds, images.shape[1:], NOISE_DRAW), -1, 1)
+    return np.clip(images + np.float32(sigma) * standard_normal(seeds, images.shape[1:], DAMAGE_DRAW), -1, 1)
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from ..errors import ImageError, LabelError
 from ..runtime.backends.base import Backend
+from ..runtime.batches import Batch, play_in_parts
 from ..runtime.chain import play
 from ..runtime.pixels import mean_squared_error
-from ..runtime.schedule import SIGMA_MAX, Schedule, parse_schedule
+from ..runtime.schedule import ONE_STEP, SIGMA_MAX, Schedule
 from ..training.dataset import Dataset
 from .classifier import Classifier
 from .distances import NEIGHBOUR, frechet_distance, kernel_distance, precision_recall, radii
 from .extractors import Extractor
 
 BATCH = 128  # images per network call
-ONE_STEP = parse_schedule("80>0.002")
 CHOICE_SEED = 0  # of the images that are taken where not all are
 
 
@@ -105,16 +105,19 @@ class Judge:
 
     def generate(self, schedule: Schedule, backend: Backend, first_seed: int) -> np.ndarray:
         """The samples: float32 [N, C, S, S]. Raises LabelError if the model has classes and the training images have no labels."""
-        return _play(schedule, backend, first_seed, self.samples, self._asked(backend, self.wanted))
+        seeds = range(first_seed, first_seed + self.samples)
+        return _play(schedule, backend, Batch(seeds, self._asked(backend, self.wanted)))
 
     def invert(self, schedule: Schedule, backend: Backend, first_seed: int) -> np.ndarray:
         """The states at level 80 of `originals`: float32 [N, C, S, S]. Raises LabelError if the model has classes and they have none."""
         labels = self._asked(backend, self.original_labels)
-        return _play(schedule, backend, first_seed, len(self.originals), labels, self.originals)
+        seeds = range(first_seed, first_seed + len(self.originals))
+        return _play(schedule, backend, Batch(seeds, labels), self.originals)
 
     def reconstruct(self, latents: np.ndarray, backend: Backend) -> np.ndarray:
         """What one step makes of the inverted `originals`: float32 [N, C, S, S]."""
-        return _play(ONE_STEP, backend, 0, len(latents), self._asked(backend, self.original_labels), latents)
+        labels = self._asked(backend, self.original_labels)
+        return _play(ONE_STEP, backend, Batch(range(len(latents)), labels), latents)
 
     def reconstruction_error(self, schedule: Schedule, backend: Backend, first_seed: int) -> float:
         """Mean squared error in [0, 1], after rounding to uint8, of inversion by this schedule and one-step generation."""
@@ -179,22 +182,9 @@ def _labels(data: Dataset, chosen: np.ndarray | None = None) -> np.ndarray | Non
     return labels if chosen is None else labels[chosen]
 
 
-def _play(
-    schedule: Schedule,
-    backend: Backend,
-    first_seed: int,
-    n: int,
-    labels: np.ndarray | None,
-    x: np.ndarray | None = None,
-) -> np.ndarray:
-    """`play` on n samples, BATCH at a time."""
-    parts = [slice(i, min(i + BATCH, n)) for i in range(0, n, BATCH)]
-    seeds = range(first_seed, first_seed + n)
-    states = [
-        play(schedule, backend, seeds[p], None if labels is None else labels[p], None if x is None else x[p])
-        for p in parts
-    ]
-    return np.concatenate(states)
+def _play(schedule: Schedule, backend: Backend, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
+    """`play`, with at most BATCH samples at a time."""
+    return play_in_parts(partial(play, schedule, backend), BATCH, batch, x)
 
 
 @dataclass(frozen=True)

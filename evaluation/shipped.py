@@ -20,12 +20,12 @@ from ..model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, shi
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
 from ..runtime.pictures.writing import save_images
-from ..runtime.schedule import Schedule, parse_schedule
+from ..runtime.schedule import ONE_STEP, Schedule, parse_schedule
 from ..training.data import SPLIT_SEED, load_digits
 from ..training.networks import network_for
 from ..training.trainer import Progress, Trainer, TrainOptions, fit, sample_sheet
 from .classifier import Classifier, train_classifier
-from .quality import ONE_STEP, Generation, Inversion, Judge, measure_generation, measure_inversion
+from .quality import Generation, Inversion, Judge, measure_generation, measure_inversion
 
 OPTIONS = TrainOptions(steps=3400, intervals=80)
 THREADS = 2  # always, so that the weights do not depend on how many processors there are

@@ -19,6 +19,7 @@ from ..calibration.ranges import FP16_MAX
 from ..errors import ParityError
 from ..runtime.backends import CHECKING, open_backend
 from ..runtime.backends.base import Backend, graph_inputs
+from ..runtime.batches import Batch
 from ..runtime.chain import play
 from ..runtime.checks.parity import Recording, compare
 from ..runtime.schedule import Move, parse_schedule
@@ -152,8 +153,7 @@ def _first_stray_call(candidate: Backend, recording: Recording, bound: float) ->
         play(
             schedule,
             recorded,
-            recording.seeds,
-            recording.labels,
+            Batch(recording.seeds, recording.labels),
             recording.images if schedule.from_image else None,
         )
         calls += recorded.calls

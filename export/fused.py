@@ -18,9 +18,11 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ..errors import ParityError, ScheduleError
+from ..runtime.accuracy import relative_l2
+from ..runtime.batches import Batch
 from ..runtime.chain import play
 from ..runtime.noise import INVERSION_DRAW, START_DRAW, standard_normal
-from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Inject, Move, Schedule, parse_schedule
+from ..runtime.schedule import ONE_STEP, SIGMA_MAX, Inject, Move, Schedule
 from ..runtime.storage.bundle import Bundle
 
 MOST_MOVES = 8
@@ -29,7 +31,6 @@ FUSED_BOUNDS = {
     "fp16": 1e-3,
     "int8": 1e-3,
 }  # relative L2: the same operations, which ONNX Runtime may fuse differently
-ONE_STEP = parse_schedule("80>0.002")
 
 
 def fused_graph(bundle: Bundle, precision: str, schedule: Schedule) -> ModelProto:
@@ -67,8 +68,7 @@ def check_fuses(schedule: Schedule) -> None:
         raise ScheduleError(
             f"schedule {str(schedule)!r} has {schedule.nfe} moves; one graph takes up to {MOST_MOVES}"
         )
-    generates = not schedule.from_image and (schedule.start, schedule.end) == (SIGMA_MAX, SIGMA_MIN)
-    if not generates and not (schedule.from_image and schedule.end == SIGMA_MAX):
+    if not schedule.generates and not schedule.inverts:
         raise ScheduleError(
             f"schedule {str(schedule)!r} neither generates (from 80 to 0.002) nor inverts (from an image to 80)"
         )
@@ -109,16 +109,17 @@ def check_fused(file: Path, bundle: Bundle, precision: str, schedule: Schedule) 
         return
     model, seeds = bundle.manifest.model, [1, 2, 3]
     labels = None if model.num_classes is None else np.arange(len(seeds)) % model.num_classes
+    batch = Batch(seeds, labels)
     backend = ort.open(bundle, precision)
-    image = np.clip(play(ONE_STEP, backend, seeds, labels), -1, 1) if schedule.from_image else None
-    wanted = play(schedule, backend, seeds, labels, image)
+    image = np.clip(play(ONE_STEP, backend, batch), -1, 1) if schedule.from_image else None
+    wanted = play(schedule, backend, batch, image)
     wanted = wanted / np.float32(SIGMA_MAX) if schedule.from_image else np.clip(wanted, -1, 1)
     given = {**fused_noises(schedule, seeds, model.sample_shape), "image": image, "label": labels}
     session = open_serialised(file.read_bytes(), file.parent)
     found = np.asarray(
         session.run(None, {name: given[name] for name in fused_inputs(schedule, model.num_classes)})[0]
     )
-    error = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+    error = relative_l2(found, wanted)
     if not error <= FUSED_BOUNDS[precision]:
         bound = f"bound {FUSED_BOUNDS[precision]:g}"
         raise ParityError(

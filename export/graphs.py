@@ -15,8 +15,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from ..model.preconditioning import SIGMA_DATA, ConsistencyModel
-from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
+from ..model.preconditioning import ConsistencyModel
+from ..runtime.schedule import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN
 from ..runtime.storage.manifest import DIRECTIONS
 from .network_graph import consistency_model
 from .weights import WeightsFile

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from ..model.preconditioning import SIGMA_DATA, ConsistencyModel
+from ..model.preconditioning import ConsistencyModel
 from ..model.unet import AttentionBlock, Downsample, ResBlock, Stage, TimeEmbedding, UNet, Upsample
+from ..runtime.schedule import SIGMA_DATA
 from .writer import GraphBuilder
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from ..errors import BcmError, BundleError, InputError
 from ..runtime.arguments import check_labels
 from ..runtime.classes import GUESS
-from ..runtime.pipeline import BCM, load
+from ..runtime.loading import load
+from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, parse_value_range
 from .dataset import read, write
 from .job import TRIED, Job, Shard

@@ -16,11 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..runtime.schedule import SIGMA_MIN
+from ..runtime.schedule import SIGMA_DATA, SIGMA_MIN
 from .config import NetworkConfig
 from .unet import UNet
-
-SIGMA_DATA = 0.5
 
 
 def coefficients(t: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NonFiniteError
+from ..runtime.batches import BATCH
 from ..runtime.noise import START_DRAW, standard_normal
-from ..runtime.pipeline import BATCH
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
 from .preconditioning import Denoiser
 

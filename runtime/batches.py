@@ -1,27 +1,51 @@
-"""Rows of a request that one network call gets together."""
+"""Samples that are played together, and the division of a request into parts that one network call takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+BATCH = 16  # images per network call on a processor, where the caller sets no number
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a request's arrays, with their seeds and labels (int64, or None for a model without classes)."""
+    """Samples that are played together."""
 
-    where: slice
+    # One integer in [0, 2**64) per sample. All noise of a sample comes from its seed.
     seeds: Sequence[int]
-    labels: np.ndarray | None
+    # int64 [N] for a model with classes, None for a model without.
+    labels: np.ndarray | None = None
 
-    def of(self, array: np.ndarray) -> np.ndarray:
-        """The batch's rows of an array that has one row per image."""
-        return array[self.where]
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.seeds)
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """The samples of these rows."""
+        return Batch(self.seeds[rows], None if self.labels is None else self.labels[rows])
 
 
-def batches(seeds: Sequence[int], labels: np.ndarray | None, size: int) -> list[Batch]:
-    """The rows in order, at most `size` in a batch; one seed and, where there are labels, one label per row."""
-    parts = [slice(start, min(start + size, len(seeds))) for start in range(0, len(seeds), size)]
-    return [Batch(part, seeds[part], None if labels is None else labels[part]) for part in parts]
+def slices(count: int, size: int) -> list[slice]:
+    """The rows 0 to count - 1 in order, at most `size` in a slice."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def play_in_parts(
+    play: Callable[..., np.ndarray],
+    size: int,
+    batch: Batch,
+    *arrays: np.ndarray | None,
+    axis: int = 0,
+) -> np.ndarray:
+    """Call play(part, *rows) for at most `size` samples at a time, and return the results as one array.
+
+    arrays: one row per sample, or None, which each call gets as it is. axis: where the samples are in the results.
+    """
+    results = []
+    for rows in slices(len(batch), size):
+        rows_of_arrays = [None if array is None else array[rows] for array in arrays]
+        results.append(play(batch[rows], *rows_of_arrays))
+    return np.concatenate(results, axis=axis)

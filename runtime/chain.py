@@ -1,4 +1,4 @@
-"""The chain: plays a schedule on a backend. It knows no task and no library; a task knows no backend."""
+"""Play a schedule on a backend, move after move. This module knows no task and no library of a backend."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from .backends.base import Backend, DeviceBackend
+from .batches import Batch
 from .noise import INVERSION_DRAW, START_DRAW, standard_normal
 from .pixels import to_uint8
 from .schedule import SIGMA_MIN, Inject, Move, Schedule
 
-OnMove = Callable[
-    [int, Move, np.ndarray], None
-]  # (index of the move, the move, the state after it [N, C, H, W])
-Project = Callable[
-    [np.ndarray], np.ndarray
-]  # an image [N, C, H, W] → one near it that agrees with what is known
-Noises = list[np.ndarray | None]  # per move: what is added to its input, float32 [N, C, H, W]
+# on_move(index, move, state): the index of the move from 0, the move, and the state after it, [N, C, H, W].
+OnMove = Callable[[int, Move, np.ndarray], None]
+# An image [N, C, H, W] → a near image that agrees with what is known.
+Project = Callable[[np.ndarray], np.ndarray]
+# For each move the noise that is added to its input, float32 [N, C, H, W], or None.
+Noises = list[np.ndarray | None]
 
 
 def play(
     schedule: Schedule,
     backend: Backend,
-    seeds: Sequence[int],
-    labels: np.ndarray | None = None,
+    batch: Batch,
     x: np.ndarray | None = None,
     on_move: OnMove | None = None,
     project: Project | None = None,
 ) -> np.ndarray:
-    """The state after the schedule: float32 [N, C, H, W], not clipped.
+    """Return the state after the schedule, float32 [N, C, H, W], not clipped.
 
-    seeds: one integer per sample, from which all its noise comes. labels: int64 [N], exactly when the model has classes.
-    x: float32 [N, C, H, W], the image (schedules that begin with an injection) or the state at level `schedule.start`;
-    None draws a start of std `schedule.start` from the seeds. Raises NonFiniteError naming the first bad move.
+    x: float32 [N, C, H, W], the image for a schedule that begins with an injection, else the state at level
+    `schedule.start`. None draws a state of standard deviation `schedule.start` from the seeds.
 
-    on_move is called after every move; on a device, once all have been played there. project is given the state whenever the
-    schedule arrives at an image (level 0.002) and returns the image to go on from; a device hands its state over for that.
+    on_move is called after every move; on a device, after all moves have been played there. project gets the
+    state whenever the schedule arrives at an image (level 0.002), and returns the image that the schedule
+    continues from; a device copies its state to the host for that.
+
+    Raises NonFiniteError, which names the first move whose result is not finite.
     """
-    x = start_state(schedule, backend, seeds) if x is None else x
-    noises = injected_noises(schedule, backend, seeds)
+    x = start_state(schedule, backend, batch.seeds) if x is None else x
+    noises = injected_noises(schedule, backend, batch.seeds)
     for part in _parts(schedule) if project else [range(schedule.nfe)]:
-        x = _play_part(schedule, part, backend, x, noises, labels, on_move)
+        x = _play_part(schedule, part, backend, batch, x, noises, on_move)
         if project and schedule.moves[part[-1]].u == SIGMA_MIN:
             x = project(x)
     return x
@@ -51,34 +52,32 @@ def play(
 def play_to_pixels(
     schedule: Schedule,
     backend: Backend,
-    seeds: Sequence[int],
-    labels: np.ndarray | None = None,
+    batch: Batch,
     x: np.ndarray | None = None,
     on_move: OnMove | None = None,
 ) -> np.ndarray:
-    """The state after the schedule as pixels: uint8 [N, C, H, W], clipped and rounded, on the device where the backend has one.
+    """Return the state after the schedule as pixels, uint8 [N, C, H, W], clipped and rounded.
 
-    Arguments and errors as of `play`.
+    A device converts to pixels itself. Arguments and errors are those of `play`.
     """
     if on_move or not isinstance(backend, DeviceBackend):
-        return to_uint8(play(schedule, backend, seeds, labels, x, on_move))
-    x = start_state(schedule, backend, seeds) if x is None else x
-    noises = injected_noises(schedule, backend, seeds)
-    pixels, finite = backend.play_to_pixels(x, schedule.moves, noises, labels)
+        return to_uint8(play(schedule, backend, batch, x, on_move))
+    x = start_state(schedule, backend, batch.seeds) if x is None else x
+    noises = injected_noises(schedule, backend, batch.seeds)
+    pixels, finite = backend.play_to_pixels(x, schedule.moves, noises, batch.labels)
     if not finite.all():
-        return to_uint8(
-            _play_part(schedule, range(schedule.nfe), backend, x, noises, labels, None)
-        )  # which says where
+        # Played again with all states, which raises NonFiniteError with the name of the move.
+        return to_uint8(_play_part(schedule, range(schedule.nfe), backend, batch, x, noises, None))
     return pixels
 
 
 def start_state(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> np.ndarray:
-    """The noise that a generation starts from: float32 [N, C, H, W] of std `schedule.start`."""
+    """Return the noise that a generation starts from: float32 [N, C, H, W] of standard deviation `schedule.start`."""
     return np.float32(schedule.start) * standard_normal(seeds, backend.sample_shape, START_DRAW)
 
 
 def injected_noises(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> Noises:
-    """What the schedule's injections add, in front of the move that each precedes."""
+    """Return for each move the noise of the injection in front of it, float32 [N, C, H, W], or None."""
     noises: Noises = []
     noise, injections = None, 0
     for position, step in enumerate(schedule.steps):
@@ -94,7 +93,7 @@ def injected_noises(schedule: Schedule, backend: Backend, seeds: Sequence[int]) 
 
 
 def _parts(schedule: Schedule) -> list[range]:
-    """The moves between one arrival at an image and the next."""
+    """The indices of the moves between one arrival at an image and the next."""
     ends = [i + 1 for i, move in enumerate(schedule.moves) if move.u == SIGMA_MIN or i + 1 == schedule.nfe]
     return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -103,16 +102,16 @@ def _play_part(
     schedule: Schedule,
     part: range,
     backend: Backend,
+    batch: Batch,
     x: np.ndarray,
     noises: Noises,
-    labels: np.ndarray | None,
     on_move: OnMove | None,
 ) -> np.ndarray:
-    """The state after these moves of the schedule."""
+    """Return the state after the moves whose indices are in `part`."""
     if isinstance(backend, DeviceBackend):
-        return _play_on_device(schedule, part, backend, x, noises, labels, on_move)
+        return _play_on_device(schedule, part, backend, batch, x, noises, on_move)
     for index in part:
-        x = backend.play_move(x, noises[index], schedule.moves[index], labels)
+        x = backend.play_move(x, noises[index], schedule.moves[index], batch.labels)
         _check_finite(x, schedule, index, backend.name)
         if on_move:
             on_move(index, schedule.moves[index], x)
@@ -123,15 +122,18 @@ def _play_on_device(
     schedule: Schedule,
     part: range,
     backend: DeviceBackend,
+    batch: Batch,
     x: np.ndarray,
     noises: Noises,
-    labels: np.ndarray | None,
     on_move: OnMove | None,
 ) -> np.ndarray:
-    moves, added = schedule.moves[part.start : part.stop], noises[part.start : part.stop]
-    states = backend.play_moves(x, moves, added, labels, every=on_move is not None)
-    if not np.isfinite(states[-1]).all():  # it began at some move, which only all the states can tell
-        for index, state in zip(part, backend.play_moves(x, moves, added, labels, every=True), strict=True):
+    moves = schedule.moves[part.start : part.stop]
+    added = noises[part.start : part.stop]
+    states = backend.play_moves(x, moves, added, batch.labels, every=on_move is not None)
+    if not np.isfinite(states[-1]).all():
+        # Only the states after every move show at which one it began.
+        every_state = backend.play_moves(x, moves, added, batch.labels, every=True)
+        for index, state in zip(part, every_state, strict=True):
             _check_finite(state, schedule, index, backend.name)
     if on_move:
         for index, move, state in zip(part, moves, states, strict=True):
@@ -142,6 +144,9 @@ def _play_on_device(
 def _check_finite(state: np.ndarray, schedule: Schedule, index: int, backend: str) -> None:
     if np.isfinite(state).all():
         return
-    bad = int(np.argmin(np.isfinite(state).reshape(len(state), -1).all(axis=1)))
-    where = f"move {index + 1} of {schedule.nfe} ({schedule.moves[index]}) on backend {backend}"
-    raise NonFiniteError(f"{where} gave NaN or infinity (first in sample {bad}); no image was made")
+    finite_samples = np.isfinite(state).reshape(len(state), -1).all(axis=1)
+    sample = int(np.argmin(finite_samples))
+    raise NonFiniteError(
+        f"move {index + 1} of {schedule.nfe} ({schedule.moves[index]}) on backend {backend} gave NaN or infinity "
+        f"(first in sample {sample}); no image was made"
+    )

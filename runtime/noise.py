@@ -1,9 +1,11 @@
-"""Noise that depends on a sample's seed alone: never on batch size, position in the batch or backend.
+"""Gaussian noise that depends on the seed of a sample alone: not on batch size, position in the batch or backend.
 
-Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is keyed by (seed, draw); its raw bits are part of
-numpy's compatibility promise, where `Generator.standard_normal` is not, so the Box-Muller transform is done here, in float64. On
-one machine a sample's noise is the same to the last bit; between processors and numpy versions, logarithm and cosine may differ by
-a rounding of float32.
+The bits come from the counter-based generator Philox (Salmon et al. 2011, "Parallel random numbers: as easy as
+1, 2, 3"), keyed by (seed, draw). numpy guarantees that these bits stay the same in every version. It does not
+guarantee that for `Generator.standard_normal`, so the Box-Muller transform is computed here, in float64.
+
+On one machine the noise of a sample is always the same to the last bit. Between processors and numpy versions,
+logarithm and cosine may differ by one rounding of float32.
 """
 
 from __future__ import annotations
@@ -12,24 +14,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Which draw of a seed is which. An inversion adds its noise with a number of its own, so that inverting an image with the
-# seed that generated it does not add the very noise it came from.
-START_DRAW = 0  # the latent a generation starts from; the injections after it are draws 1, 2, …
-INVERSION_DRAW = 2**32  # what an inversion adds to its image
+# The draws of a seed. Each use of noise has numbers of its own, so that no two of them add the same noise.
+START_DRAW = 0  # the latent that a generation starts from; injections after it are draws 1, 2, …
+INVERSION_DRAW = 2**32  # the noise that an inversion adds to its image
+VARIATION_DRAW = 2**33  # the direction of variation 0 of an image; variation k has draw VARIATION_DRAW + k
+GUESS_DRAW = 2**34  # the noise of trial 0 when a label is guessed; trial k has draw GUESS_DRAW + k
+DAMAGE_DRAW = 2**35  # the noise that damages an image whose restoration is measured
 
 
 def standard_normal(seeds: Sequence[int], shape: tuple[int, ...], draw: int) -> np.ndarray:
-    """z ~ N(0, 1): float32 [len(seeds), *shape]. Row i is a function of (seeds[i], draw); seeds are in [0, 2**64)."""
-    return np.stack([_one(seed, shape, draw) for seed in seeds])
+    """Return z ~ N(0, 1), float32 [len(seeds), *shape]. Row i is a function of (seeds[i], draw).
+
+    seeds: integers in [0, 2**64).
+    """
+    return np.stack([_sample(seed, shape, draw) for seed in seeds])
 
 
-def _one(seed: int, shape: tuple[int, ...], draw: int) -> np.ndarray:
+def _sample(seed: int, shape: tuple[int, ...], draw: int) -> np.ndarray:
     count = int(np.prod(shape))
     half = (count + 1) // 2
-    bits = np.random.Philox(key=np.array([seed, draw], np.uint64)).random_raw(2 * half).reshape(2, half)
-    radius, angle = (
-        (bits >> np.uint64(11)).astype(np.float64) + 0.5
-    ) * 2.0**-53  # uniform in (0, 1), never 0
-    radius = np.sqrt(-2 * np.log(radius))
+    generator = np.random.Philox(key=np.array([seed, draw], np.uint64))
+    bits = generator.random_raw(2 * half).reshape(2, half)
+    # 53 random bits each, uniform in (0, 1), never 0
+    uniform, angle = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    radius = np.sqrt(-2 * np.log(uniform))
     z = np.concatenate([radius * np.cos(2 * np.pi * angle), radius * np.sin(2 * np.pi * angle)])
     return z[:count].astype(np.float32).reshape(shape)

@@ -1,105 +1,39 @@
-"""A loaded model, as users hold it: `bcm = bcm_edge.load(BUNDLE)`, then generate, invert, reconstruct, and what these open."""
+"""BCM, the class whose methods are the tasks: generate, invert, reconstruct, and the tasks that build on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .arguments import (
-    Labels,
-    Seeds,
-    check_holes,
-    check_images,
-    check_labels,
-    check_latents,
-    check_number,
-    check_seeds,
-    length,
-)
-from .backends import open_backend
-from .backends.base import Backend, DeviceBackend
-from .batches import Batch, batches
-from .chain import OnMove, Project
+from .arguments import Labels, Seeds, check_holes, check_latents, check_number, length
+from .batches import Batch
+from .chain import OnMove
 from .classes import NOTHING_TO_GUESS
-from .pixels import ValueRange, check_value_range
+from .opened import OpenedModel
 from .schedule import Schedule
-from .storage.bundle import Bundle, open_bundle
-from .tasks import basic, constrained, latents, restoration
-from .tasks import trace as tracing
-from .tasks.classes import guess_labels
-
-BATCH = 16  # images per network call on a processor, unless `load` is told otherwise
+from .tasks import basic, classes, constrained, restoration
+from .tasks import latents as latent_tasks
+from .tasks import trace as traces
 
 
-def load(
-    path: str | Path,
-    backend: str = "auto",
-    batch: int | None = None,
-    precision: str | None = None,
-    value_range: ValueRange = None,
-) -> BCM:
-    """Open a bundle and a backend for it.
+class BCM(OpenedModel):
+    """A model that generates and inverts images.
 
-    backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null". batch: the most images one network call gets (None: 16, on
-    an engine what that takes); larger requests are split, with the same result. precision: "fp32", "fp16", "bf16" or "int8"; None is that
-    of an engine built for this GPU, else the most exact that the bundle holds. value_range: of the float images that are given to the
-    model: (-1, 1); (0, 1), which is converted; None takes [-1, 1] and refuses arrays without a value below 0, which most likely lie in
-    [0, 1]. Raises BundleError if the bundle is damaged or lacks
-    the precision, BackendError if the backend cannot run here.
+    Arrays are float32 [N, C, H, W]. Images lie in [-1, 1]; uint8 images are accepted too. All methods share these
+    arguments:
 
-    Threads may share the model: every method can be called from several threads at the same time, on every backend, and gives each what
-    it gives alone. On a GPU they take turns. After `close`, calls raise BackendError; those under way are finished first or refused.
+    seed: an integer s, which means s, s+1, … for the images in order, or one integer per image. All noise of an
+        image comes from its own seed.
+    labels: a class for all images, or one per image, each a number or a name of `classes`. Required if the model has
+        classes, and not accepted otherwise.
+    schedule: a name of `schedules`, or a text such as "80>2.4>0.002".
+    on_move(index, move, state): called after every network call.
+
+    docs/tasks.md describes the tasks beyond generate, invert and reconstruct, and measures how well they work.
     """
-    if batch is not None and batch < 1:
-        raise InputError(f"batch must be at least 1, not {batch}")
-    bundle = open_bundle(path)
-    return BCM(bundle, open_backend(backend, bundle, precision), batch, value_range)
-
-
-class BCM:
-    """A model that generates and inverts. Arrays in and out are float32 [N, C, H, W]; images lie in [-1, 1], or are uint8.
-
-    Common arguments. seed: an integer s, meaning s, s+1, … for the images in order, or one integer per image; all noise of an
-    image comes from its own seed. labels: a class for all images or one per image, by number or by a name of `classes`;
-    required exactly when the model has classes. schedule: a name from `schedules`, or a program such as "80>2.4>0.002".
-    on_move(index, move, state): called after every network call. docs/tasks.md says what the tasks beyond generate, invert and
-    reconstruct do, and how well.
-    """
-
-    def __init__(
-        self, bundle: Bundle, backend: Backend, batch: int | None = None, value_range: ValueRange = None
-    ) -> None:
-        self.bundle = bundle
-        self.value_range = check_value_range(value_range)
-        self.backend = backend
-        self.batch = batch or (backend.max_batch if isinstance(backend, DeviceBackend) else BATCH)
-
-    @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return self.bundle.manifest.model.sample_shape
-
-    @property
-    def num_classes(self) -> int | None:
-        """How many classes the model has; None if it takes no labels."""
-        return self.bundle.manifest.model.num_classes
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The names of the classes, in the order of their numbers; None where the model has no names."""
-        return self.bundle.manifest.model.classes
-
-    @property
-    def schedules(self) -> dict[str, str]:
-        """Named schedules of this model: name → text."""
-        return dict(self.bundle.manifest.schedules)
-
-    def schedule(self, schedule: str | Schedule) -> Schedule:
-        """The program that a name or a text means. Raises ScheduleError."""
-        return self.bundle.schedule(schedule) if isinstance(schedule, str) else schedule
 
     def generate(
         self,
@@ -112,35 +46,22 @@ class BCM:
         on_move: OnMove | None = None,
         uint8: bool = False,
     ) -> np.ndarray:
-        """n images (1 if nothing tells), or one per latent: float32 [n, C, H, W] in [-1, 1], or uint8 if asked for.
+        """Return n images, or one per latent: float32 [n, C, H, W] in [-1, 1], or uint8.
 
-        latents: float32 [n, C, H, W] of unit variance, as `invert` returns them; without, they are drawn from the seeds.
+        n: by default as many as there are seeds or labels. latents: float32 [n, C, H, W] of unit variance, as `invert`
+        returns them; None draws them from the seeds.
         """
         if latents is not None:
             latents = check_latents(latents, self.sample_shape)
             if n not in (None, len(latents)):
-                raise InputError(
-                    f"n is {n}, but there are {len(latents)} latents, each of which gives an image"
-                )
+                raise InputError(f"n is {n}, but there are {len(latents)} latents, and each gives one image")
             n = len(latents)
         elif n is None:
             n = max(length(seed), length(labels))
         check_number(n, self.sample_shape)
-        rows, program = self._rows(n, seed, labels), self.schedule(schedule)
-        return np.concatenate(
-            [
-                basic.generate(
-                    self.backend,
-                    program,
-                    r.seeds,
-                    r.labels,
-                    None if latents is None else r.of(latents),
-                    on_move,
-                    uint8,
-                )
-                for r in rows
-            ]
-        )
+        batch, program = self._batch(n, seed, labels), self.schedule(schedule)
+        task = partial(basic.generate, self.backend, program, on_move=on_move, uint8=uint8)
+        return self._play(task, batch, latents)
 
     def invert(
         self,
@@ -151,8 +72,12 @@ class BCM:
         labels: Labels = None,
         on_move: OnMove | None = None,
     ) -> np.ndarray:
-        """Latents of the images: float32 [N, C, H, W] near unit variance. `generate(latents=…)` brings the images back."""
-        return self._invert(self._images(images), schedule, seed, labels, on_move)
+        """Return the latents of images: float32 [N, C, H, W] near unit variance.
+
+        `generate(latents=…)` returns to the images.
+        """
+        images = self._images(images)
+        return self._invert(images, schedule, self._batch(len(images), seed, labels), on_move)
 
     def reconstruct(
         self,
@@ -165,15 +90,11 @@ class BCM:
         on_move: OnMove | None = None,
         uint8: bool = False,
     ) -> np.ndarray:
-        """The images after inversion and generation: float32 [N, C, H, W] in [-1, 1], or uint8 if asked for."""
+        """Return the images after inversion and generation: float32 [N, C, H, W] in [-1, 1], or uint8."""
         images, up, down = self._images(images), self.schedule(inversion), self.schedule(schedule)
-        rows = self._rows(len(images), seed, labels)
-        return np.concatenate(
-            [
-                basic.reconstruct(self.backend, up, down, r.of(images), r.seeds, r.labels, on_move, uint8)
-                for r in rows
-            ]
-        )
+        batch = self._batch(len(images), seed, labels)
+        task = partial(basic.reconstruct, self.backend, up, down, on_move=on_move, uint8=uint8)
+        return self._play(task, batch, images)
 
     def interpolate(
         self,
@@ -188,9 +109,10 @@ class BCM:
         labels_b: Labels = None,
         on_move: OnMove | None = None,
     ) -> np.ndarray:
-        """float32 [N, frames, C, H, W]: from the reconstructions of a [N, C, H, W] to those of b, through the latents between.
+        """Return images on the way from a to b, through the latents between: float32 [N, frames, C, H, W].
 
-        labels: of a, and of b unless labels_b says otherwise; frames of the first half are generated under a's, the others under b's.
+        a, b: images [N, C, H, W]. The first and the last frame are their reconstructions. labels: of a, and of b unless
+        labels_b is given. The frames of the first half get the labels of a, the others those of b.
         """
         if frames < 2:
             raise InputError(f"frames must be at least 2, not {frames}")
@@ -198,18 +120,16 @@ class BCM:
         if len(a) != len(b):
             raise ImageError(f"{len(a)} images cannot be paired with {len(b)}")
         check_number(frames * len(a), self.sample_shape, "frames")
-        labels_b = labels if labels_b is None else labels_b
-        seeds, of_a, of_b = (
-            check_seeds(seed, len(a)),
-            *(self._labels(of, len(a)) for of in (labels, labels_b)),
-        )
-        start, end = (self._invert(x, inversion, seeds, of, on_move) for x, of in ((a, of_a), (b, of_b)))
+        batch_a = self._batch(len(a), seed, labels)
+        batch_b = Batch(batch_a.seeds, self._labels(labels if labels_b is None else labels_b, len(b)))
+        start = self._invert(a, inversion, batch_a, on_move)
+        end = self._invert(b, inversion, batch_b, on_move)
         fractions = np.linspace(0, 1, frames)
-        path = latents.slerp(start, end, fractions)
-        between = (
-            None if of_a is None or of_b is None else np.where(fractions < 0.5, of_a[:, None], of_b[:, None])
-        )
-        return self._each(path, schedule, seeds, between, on_move)
+        path = latent_tasks.slerp(start, end, fractions)
+        frame_labels = None
+        if batch_a.labels is not None and batch_b.labels is not None:
+            frame_labels = np.where(fractions < 0.5, batch_a.labels[:, None], batch_b.labels[:, None])
+        return self._generate_each(path, schedule, batch_a.seeds, frame_labels, on_move)
 
     def variations(
         self,
@@ -223,18 +143,18 @@ class BCM:
         labels: Labels = None,
         on_move: OnMove | None = None,
     ) -> np.ndarray:
-        """float32 [N, n, C, H, W]: n images near each of the given ones.
+        """Return n images near each image: float32 [N, n, C, H, W].
 
-        strength: how far latents are turned to fresh noise, as a share of 90°; 0 gives the reconstruction, 1 an unrelated image.
+        strength: how far the latents are turned towards fresh noise, as a share of 90°. 0 gives the reconstruction, 1 an
+        unrelated image.
         """
         images = self._images(images)
         check_number(n * len(images), self.sample_shape, "variations")
-        seeds, of = check_seeds(seed, len(images)), self._labels(labels, len(images))
-        found = self._invert(images, inversion, seeds, of, on_move)
-        around = latents.nearby(found, strength, seeds, n)
-        return self._each(
-            around, schedule, seeds, None if of is None else np.repeat(of[:, None], n, axis=1), on_move
-        )
+        batch = self._batch(len(images), seed, labels)
+        inverted = self._invert(images, inversion, batch, on_move)
+        nearby = latent_tasks.nearby(inverted, strength, batch.seeds, n)
+        repeated = None if batch.labels is None else np.repeat(batch.labels[:, None], n, axis=1)
+        return self._generate_each(nearby, schedule, batch.seeds, repeated, on_move)
 
     def inpaint(
         self,
@@ -246,18 +166,21 @@ class BCM:
         labels: Labels = None,
         on_move: OnMove | None = None,
     ) -> np.ndarray:
-        """The images with their holes filled in, and every other pixel as it was: float32 [N, C, H, W] in [-1, 1].
+        """Return the images with their holes filled in, and all other pixels unchanged: float32 [N, C, H, W] in [-1, 1].
 
-        holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W], or [N, 1 or C, H, W].
-        schedule: from noise to images, by default eight network calls whose levels follow the size of the images.
+        holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W], or
+        [N, 1 or C, H, W]. schedule: from noise to images; by default eight network calls whose levels depend on the size
+        of the images.
         """
         images = self._images(images)
         holes = check_holes(holes, images)
         program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
-        rows = self._rows(len(images), seed, labels)
-        return self._constrained(
-            program, rows, [constrained.known_pixels(r.of(images), r.of(holes)) for r in rows], on_move
-        )
+
+        def fill_in(batch: Batch, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
+            project = constrained.known_pixels(images, holes)
+            return constrained.constrained(self.backend, program, project, batch, on_move)
+
+        return self._play(fill_in, self._batch(len(images), seed, labels), images, holes)
 
     def colorize(
         self,
@@ -268,17 +191,16 @@ class BCM:
         labels: Labels = None,
         on_move: OnMove | None = None,
     ) -> np.ndarray:
-        """Colour images float32 [N, 3, H, W] whose brightness (ITU-R BT.601) is that of grey [N, 1, H, W]."""
-        channels, height, width = self.sample_shape
-        if channels != 3:
-            raise ImageError(
-                f"colours take a model of 3 channels; this one has {channels}, so it knows no colours"
-            )
+        """Return colour images, float32 [N, 3, H, W], whose brightness (ITU-R BT.601) is that of grey [N, 1, H, W]."""
+        constrained.check_colours(self.sample_shape)
+        _, height, width = self.sample_shape
         grey, program = self._images(grey, (1, height, width), "grey images"), self.schedule(schedule)
-        rows = self._rows(len(grey), seed, labels)
-        return self._constrained(
-            program, rows, [constrained.known_brightness(r.of(grey)) for r in rows], on_move
-        )
+
+        def colour(batch: Batch, grey: np.ndarray) -> np.ndarray:
+            project = constrained.known_brightness(grey)
+            return constrained.constrained(self.backend, program, project, batch, on_move)
+
+        return self._play(colour, self._batch(len(grey), seed, labels), grey)
 
     def upscale(
         self,
@@ -289,28 +211,20 @@ class BCM:
         labels: Labels = None,
         on_move: OnMove | None = None,
     ) -> np.ndarray:
-        """Images float32 [N, C, H, W] whose means over squares are the pixels of small [N, C, H / k, W / k], k a whole number."""
-        channels, height, width = self.sample_shape
-        if np.ndim(small) != 4:
-            raise ImageError(
-                f"small images have shape {list(np.shape(small))}, expected [N, {channels}, H / k, W / k]"
-            )
-        size = np.shape(small)[2:]
-        factor = height // size[0] if size[0] else 0
-        if factor < 2 or (size[0] * factor, size[1] * factor) != (height, width):
-            fits = ", ".join(
-                f"{height // k}×{width // k}"
-                for k in range(2, min(height, width) + 1)
-                if height % k == width % k == 0
-            )
-            raise ImageError(
-                f"images of {'×'.join(map(str, size))} pixels cannot be enlarged to {height}×{width}; sizes that can: {fits}"
-            )
-        small, program = self._images(small, (channels, *size), "small images"), self.schedule(schedule)
-        rows = self._rows(len(small), seed, labels)
-        return self._constrained(
-            program, rows, [constrained.known_means(r.of(small), factor) for r in rows], on_move
-        )
+        """Return images, float32 [N, C, H, W], whose means over squares of k × k pixels are the pixels of `small`.
+
+        small: [N, C, H / k, W / k] with a whole number k.
+        """
+        factor = constrained.upscaling_factor(small, self.sample_shape)
+        _, height, width = self.sample_shape
+        small_shape = (self.sample_shape[0], height // factor, width // factor)
+        small, program = self._images(small, small_shape, "small images"), self.schedule(schedule)
+
+        def enlarge(batch: Batch, small: np.ndarray) -> np.ndarray:
+            project = constrained.known_means(small, factor)
+            return constrained.constrained(self.backend, program, project, batch, on_move)
+
+        return self._play(enlarge, self._batch(len(small), seed, labels), small)
 
     def restore(
         self,
@@ -322,31 +236,25 @@ class BCM:
         labels: Labels = None,
         on_move: OnMove | None = None,
     ) -> np.ndarray:
-        """The images without what compression, blur, noise or an attack did to them: float32 [N, C, H, W] in [-1, 1].
+        """Return the images without the damage of compression, blur, noise or an attack: float32 [N, C, H, W] in [-1, 1].
 
-        strength: the noise level below which everything is taken for damage; schedule: another program from an image to an image.
+        strength: the noise level below which everything is treated as damage. schedule: another program from an image to
+        an image.
         """
         images = self._images(images)
         program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
-        rows = self._rows(len(images), seed, labels)
-        return np.concatenate(
-            [
-                restoration.restore(self.backend, program, r.of(images), r.seeds, r.labels, on_move)
-                for r in rows
-            ]
-        )
+        task = partial(restoration.restore, self.backend, program, on_move=on_move)
+        return self._play(task, self._batch(len(images), seed, labels), images)
 
     def guess_labels(
         self, images: np.ndarray, *, seed: Seeds = 0, on_move: OnMove | None = None
     ) -> np.ndarray:
-        """int64 [N]: the label under which the model denoises each image best, at 5 network calls per class and image."""
-        images, classes = self._images(images), self.num_classes
-        if classes is None:
+        """Return the label under which the model denoises each image best, int64 [N]: 5 network calls per class and image."""
+        images, num_classes = self._images(images), self.num_classes
+        if num_classes is None:
             raise LabelError(NOTHING_TO_GUESS)
-        rows = self._rows(len(images), seed, 0)
-        return np.concatenate(
-            [guess_labels(self.backend, r.of(images), r.seeds, classes, on_move) for r in rows]
-        )
+        task = partial(classes.guess_labels, self.backend, num_classes, on_move=on_move)
+        return self._play(task, self._batch(len(images), seed, 0), images)
 
     def trace(
         self,
@@ -356,85 +264,48 @@ class BCM:
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
-    ) -> tracing.Trace:
-        """All states of a schedule: from images if it starts from an image, else one per seed and label, from noise."""
+    ) -> traces.Trace:
+        """Return all states of a schedule.
+
+        images: for a schedule that starts from an image. Other schedules start from noise, one per seed and label.
+        """
         program = self.schedule(schedule)
-        if program.from_image != (images is not None):
-            raise InputError(
-                f"schedule {str(program)!r} starts from {'an image: give images' if program.from_image else 'noise: leave images out'}"
-            )
-        given = None if images is None else self._images(images)
-        n = max(length(seed), length(labels)) if given is None else len(given)
+        if program.from_image and images is None:
+            raise InputError(f"schedule {str(program)!r} starts from an image, but there are no images")
+        if images is not None and not program.from_image:
+            raise InputError(f"schedule {str(program)!r} starts from noise, so it takes no images")
+        images = None if images is None else self._images(images)
+        n = max(length(seed), length(labels)) if images is None else len(images)
         check_number(n * (program.nfe + 1), self.sample_shape, "states")
-        rows = self._rows(n, seed, labels)
-        parts = [
-            tracing.trace(
-                self.backend, program, r.seeds, r.labels, None if given is None else r.of(given), on_move
-            )
-            for r in rows
-        ]
-        return tracing.Trace(parts[0].levels, np.concatenate([part.states for part in parts], axis=1))
 
-    def close(self) -> None:
-        """Free the backend."""
-        self.backend.close()
+        def states(batch: Batch, images: np.ndarray | None) -> np.ndarray:
+            return traces.trace(self.backend, program, batch, images, on_move).states
 
-    def __enter__(self) -> BCM:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _images(
-        self, values: np.ndarray, shape: tuple[int, int, int] | None = None, what: str = "images"
-    ) -> np.ndarray:
-        """float32 [N, C, H, W] in [-1, 1], checked; of the model's shape if none is given."""
-        return check_images(values, shape or self.sample_shape, what, self.value_range)
+        played = self._play(states, self._batch(n, seed, labels), images, axis=1)
+        return traces.Trace(traces.trace_levels(program), played)
 
     def _invert(
-        self,
-        images: np.ndarray,
-        schedule: str | Schedule,
-        seed: Seeds,
-        labels: Labels,
-        on_move: OnMove | None,
+        self, images: np.ndarray, schedule: str | Schedule, batch: Batch, on_move: OnMove | None
     ) -> np.ndarray:
-        """Latents of images that have been checked."""
-        program, rows = self.schedule(schedule), self._rows(len(images), seed, labels)
-        return np.concatenate(
-            [basic.invert(self.backend, program, r.of(images), r.seeds, r.labels, on_move) for r in rows]
-        )
+        """Return the latents of images that have been checked."""
+        task = partial(basic.invert, self.backend, self.schedule(schedule), on_move=on_move)
+        return self._play(task, batch, images)
 
-    def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
-        """int64 [n], checked; None for a model without classes."""
-        return check_labels(labels, n, self.num_classes, self.classes)
-
-    def _rows(self, n: int, seed: Seeds, labels: Labels) -> list[Batch]:
-        return batches(check_seeds(seed, n), self._labels(labels, n), self.batch)
-
-    def _each(
+    def _generate_each(
         self,
-        around: np.ndarray,
+        latents: np.ndarray,
         schedule: str | Schedule,
         seeds: Sequence[int],
         labels: np.ndarray | None,
         on_move: OnMove | None,
     ) -> np.ndarray:
-        """Images of several latents per seed: [N, K, C, H, W] → the same; labels [N, K]."""
-        n, k = around.shape[:2]
+        """Return the images of K latents per seed, float32 [N, K, C, H, W] like the latents. labels: [N, K] or None."""
+        n, k = latents.shape[:2]
         images = self.generate(
-            latents=around.reshape(n * k, *self.sample_shape),
+            latents=latents.reshape(n * k, *self.sample_shape),
             schedule=schedule,
             seed=[seed for seed in seeds for _ in range(k)],
             labels=None if labels is None else labels.ravel(),
             on_move=on_move,
         )
-        return images.reshape(around.shape)
-
-    def _constrained(
-        self, program: Schedule, rows: list[Batch], known: list[Project], on_move: OnMove | None
-    ) -> np.ndarray:
-        pairs = zip(rows, known, strict=True)
-        return np.concatenate(
-            [constrained.constrained(self.backend, program, k, r.seeds, r.labels, on_move) for r, k in pairs]
-        )
+        return images.reshape(latents.shape)

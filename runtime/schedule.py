@@ -1,12 +1,12 @@
-"""Schedules: short programs of moves and noise injections, with the text form people type and read back.
+"""Schedules: short programs of moves and noise injections, with the text form that users type.
 
-    "80>0.002"                        one move from noise level 80 to 0.002: generation in one network call (NFE)
-    "80>2.4>0.002"                    two moves, nothing added between
-    "80>0.002 +0.1 0.1>1.2>0.002"     one move, then fresh noise of std 0.1, amplified to 1.2 by the network, and down again
-    "+0.07 0.07>15>80"                inversion: noise of std 0.07 on an image, then up to 80
+    "80>0.002"                        generation in one network call, from noise level 80 to 0.002
+    "80>2.4>0.002"                    two moves, without noise between them
+    "80>0.002 +0.1 0.1>1.2>0.002"     one move; then noise of level 0.1, amplified by the network to 1.2; down again
+    "+0.07 0.07>15>80"                inversion: noise of level 0.07 on an image, then up to level 80
 
-`a>b>c` are moves; `+σ` adds fresh Gaussian noise of std σ and names the level the state then has. A chain of moves starts at
-the level where the program stands. Levels lie in [0.002, 80].
+`a>b>c` are moves. `+σ` adds fresh Gaussian noise of standard deviation σ; the state is at level σ afterwards.
+A move starts at the level of the state before it. Levels lie in [0.002, 80].
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from dataclasses import dataclass
 
 from ..errors import ScheduleError
 
-SIGMA_MIN = 0.002  # an image
-SIGMA_MAX = 80.0  # pure noise
+SIGMA_MIN = 0.002  # the noise level of an image
+SIGMA_MAX = 80.0  # the noise level of pure noise
+SIGMA_DATA = 0.5  # the standard deviation of images in [-1, 1] that the preconditioning assumes
 
 
 @dataclass(frozen=True)
 class Move:
-    """One network call: x ← f(x, t, u). Down (u < t) towards the image, up (u > t) towards the noise."""
+    """One network call: x ← f(x, t, u). It goes towards the image if u < t, towards the noise if u > t."""
 
-    t: float
-    u: float
+    t: float  # the noise level of the input
+    u: float  # the noise level of the output
 
     @property
     def graph(self) -> str:
-        """The graph of a bundle that plays this move."""
+        """The graph of a bundle that computes this move: "forward" or "inverse"."""
         return "inverse" if self.u > self.t else "forward"
 
     def __str__(self) -> str:
@@ -39,7 +40,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Inject:
-    """x ← x + σ z with fresh z ~ N(0, 1); the state then counts as being at level σ."""
+    """x ← x + σ z with fresh z ~ N(0, 1). The noise level of the state is σ afterwards."""
 
     sigma: float
 
@@ -49,13 +50,14 @@ class Inject:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A valid program. Build one with `parse_schedule`; `str()` gives the text back; `a + b` plays b after a."""
+    """A valid program. `parse_schedule` makes one from text, `str()` gives the text back, `a + b` plays b after a."""
 
     steps: tuple[Move | Inject, ...]
 
     @property
     def moves(self) -> tuple[Move, ...]:
-        return tuple(s for s in self.steps if isinstance(s, Move))
+        """The moves, in order, without the injections between them."""
+        return tuple(step for step in self.steps if isinstance(step, Move))
 
     @property
     def nfe(self) -> int:
@@ -64,19 +66,39 @@ class Schedule:
 
     @property
     def from_image(self) -> bool:
-        """Whether the program starts from an image (with an injection) rather than from noise or a latent."""
+        """Whether the program starts from an image, so with an injection; else it starts from noise or a latent."""
         return isinstance(self.steps[0], Inject)
 
     @property
     def start(self) -> float:
-        """The level of the state the program begins with; an injection names it."""
+        """The noise level at which the program begins."""
         first = self.steps[0]
         return first.sigma if isinstance(first, Inject) else first.t
 
     @property
     def end(self) -> float:
-        """The level of the state the program ends with."""
+        """The noise level at which the program ends."""
         return self.moves[-1].u
+
+    @property
+    def generates(self) -> bool:
+        """Whether the program leads from pure noise (80) to an image (0.002)."""
+        return not self.from_image and (self.start, self.end) == (SIGMA_MAX, SIGMA_MIN)
+
+    @property
+    def inverts(self) -> bool:
+        """Whether the program leads from an image to pure noise (80)."""
+        return self.from_image and self.end == SIGMA_MAX
+
+    @property
+    def restores(self) -> bool:
+        """Whether the program leads from an image to an image (0.002)."""
+        return self.from_image and self.end == SIGMA_MIN
+
+    @property
+    def fills_in(self) -> bool:
+        """Whether the program leads from noise to an image (0.002), as programs for partly known images do."""
+        return not self.from_image and self.end == SIGMA_MIN
 
     def __add__(self, other: Schedule) -> Schedule:
         if not other.from_image and other.start != self.end:
@@ -87,7 +109,7 @@ class Schedule:
 
     def __str__(self) -> str:
         words: list[str] = []
-        level = None  # where the chain being written stands, if one is open
+        level = None  # the level at which the last word ends, if another move can be appended to it
         for step in self.steps:
             if isinstance(step, Inject):
                 words.append(str(step))
@@ -102,14 +124,14 @@ class Schedule:
 
 
 def parse_schedule(text: str) -> Schedule:
-    """The schedule a text means. Raises ScheduleError pointing at the column where it goes wrong."""
+    """Return the schedule that a text describes. Raises ScheduleError, which points at the wrong column."""
     steps: list[Move | Inject] = []
     level: float | None = None  # None: the program has not begun
     for word in re.finditer(r"\S+", text):
         column = word.start()
         if word[0].startswith("+"):
             if steps and isinstance(steps[-1], Inject):
-                raise _at(text, column, "two injections in a row; write one with the level you want")
+                raise _at(text, column, "two injections follow each other; write one with the level you want")
             level = _level(text, word[0][1:], column + 1)
             steps.append(Inject(level))
             continue
@@ -119,22 +141,22 @@ def parse_schedule(text: str) -> Schedule:
             columns.append(column)
             column += len(part) + 1
         if len(values) < 2:
-            raise _at(text, columns[0], "a move needs two levels, as in 80>0.002")
+            raise _at(text, columns[0], "a move needs two levels, for example 80>0.002")
         if level is not None and values[0] != level:
             raise _at(
                 text,
                 columns[0],
-                f"the program stands at level {_text(level)} here, so the next move starts there",
+                f"the state is at level {_text(level)} here, so the next move must start at this level",
             )
         for t, u, u_column in zip(values, values[1:], columns[1:], strict=False):
             if t == u:
-                raise _at(text, u_column, f"a move from {_text(t)} to itself does nothing")
+                raise _at(text, u_column, f"a move from {_text(t)} to {_text(u)} does nothing")
             steps.append(Move(t, u))
         level = values[-1]
     if not steps:
-        raise _at(text, 0, "empty; an example is 80>2.4>0.002")
+        raise _at(text, 0, "it is empty; an example is 80>2.4>0.002")
     if isinstance(steps[-1], Inject):
-        raise _at(text, len(text.rstrip()), "noise is added, but no move follows")
+        raise _at(text, len(text.rstrip()), "an injection must be followed by a move")
     return Schedule(tuple(steps))
 
 
@@ -151,7 +173,7 @@ def _level(text: str, word: str, column: int) -> float:
 
 
 def _text(level: float) -> str:
-    """The shortest decimal that reads back as this level: 80, 2.4, 0.002."""
+    """The shortest decimal number that is read back as this level: 80, 2.4, 0.002."""
     return repr(float(level)).removesuffix(".0")
 
 
@@ -159,7 +181,7 @@ def _at(text: str, column: int, problem: str) -> ScheduleError:
     return ScheduleError(f"schedule: {problem} (column {column + 1})\n  {text}\n  {' ' * column}^")
 
 
-# The settings the authors released for ImageNet-64; a model without measured schedules of its own starts from these.
+# The schedules that the authors published for ImageNet-64. A model without measured schedules gets these.
 DEFAULT_SCHEDULES = {
     "one-step": "80>0.002",
     "ancestral-2": "80>2.4>0.002",
@@ -168,3 +190,4 @@ DEFAULT_SCHEDULES = {
     "invert-1": "+0.07 0.07>80",
     "invert-2": "+0.07 0.07>15>80",
 }
+ONE_STEP = parse_schedule(DEFAULT_SCHEDULES["one-step"])

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError, BcmError, InputError
+from ..runtime.loading import load
 from ..runtime.machine.resources import threads
-from ..runtime.pipeline import load
 from ..runtime.pixels import SIGNED
 from .answers import TASKS, Values, answer_moves, stream
 from .signatures import Signature, move_signatures, stream_signature, task_signatures

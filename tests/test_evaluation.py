@@ -13,6 +13,7 @@ from bcm_edge.evaluation.classifier import train_classifier
 from bcm_edge.evaluation.quality import measure_generation, measure_inversion
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
+from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.pixels import mean_squared_error
 from bcm_edge.runtime.schedule import parse_schedule
@@ -118,18 +119,13 @@ def test_shipped_reconstructions(judge, shipped):
 def test_the_second_model_makes_images_that_it_inverts():
     """What can be said of it without its data; docs/report-mnist.html has it on test images."""
     checkpoint = load_checkpoint(shipped_checkpoint("mnist"))
-    backend, labels = TorchBackend(checkpoint.model()), np.arange(20) % 10
+    backend, batch = TorchBackend(checkpoint.model()), Batch(range(20), np.arange(20) % 10)
     programs = {name: parse_schedule(text) for name, text in checkpoint.schedules.items()}
-    made = np.clip(play(programs["zigzag-3"], backend, range(20), labels), -1, 1)
+    made = np.clip(play(programs["zigzag-3"], backend, batch), -1, 1)
     assert 0.6 < (made < -0.9).mean() < 0.9 and made.max() > 0.95  # mostly black, with strokes
     errors = []
     for name in ("invert-1", "invert-2"):
-        back = play(
-            programs["one-step"],
-            backend,
-            range(20),
-            labels,
-            play(programs[name], backend, range(20), labels, made),
-        )
+        latents = play(programs[name], backend, batch, made)
+        back = play(programs["one-step"], backend, batch, latents)
         errors.append(float(mean_squared_error(back, made).mean()))
     assert errors[1] < errors[0] < 0.01

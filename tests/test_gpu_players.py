@@ -16,6 +16,7 @@ from torch._dynamo.testing import CompileCounter
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
 from bcm_edge.runtime.backends.null import NullBackend
+from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.checks import benchmark
 from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, Schedule, parse_schedule
@@ -37,7 +38,7 @@ def chain_and_inputs(program: Schedule, n: int) -> tuple[Any, np.ndarray, tuple[
     model = load_checkpoint(shipped_checkpoint()).model()
     inputs = work.inputs_of(program, n, model.config)
     image = inputs[0] if program.from_image else None
-    return model, play(program, TorchBackend(model), list(range(n)), inputs[3], image), inputs
+    return model, play(program, TorchBackend(model), Batch(range(n), inputs[3]), image), inputs
 
 
 class Recorder(NullBackend):

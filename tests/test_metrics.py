@@ -20,11 +20,11 @@ from bcm_edge.evaluation import classifier as classifiers
 from bcm_edge.evaluation import distances
 from bcm_edge.evaluation.classifier import Classifier, train_classifier
 from bcm_edge.evaluation.distances import frechet_distance, kernel_distance, precision_recall
-from bcm_edge.evaluation.quality import ONE_STEP, Judge, measure_generation, measure_inversion
+from bcm_edge.evaluation.quality import Judge, measure_generation, measure_inversion
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
 from bcm_edge.runtime.pixels import from_uint8, mean_squared_error
-from bcm_edge.runtime.schedule import parse_schedule
+from bcm_edge.runtime.schedule import ONE_STEP, parse_schedule
 from bcm_edge.training.data import load_digits
 from bcm_edge.training.dataset import Dataset
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model.preconditioning import SIGMA_DATA, Denoiser
-from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
+from ..model.preconditioning import Denoiser
+from ..runtime.schedule import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN
 
 LOG_MEAN, LOG_STD = -1.2, 1.2  # of the lognormal density that says how often a level is trained
 

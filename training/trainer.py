@@ -12,7 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ from ..model.config import NetworkConfig
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel, Denoiser
 from ..model.samplers import Solver
+from ..runtime.batches import BATCH, Batch, play_in_parts
 from ..runtime.chain import play
 from ..runtime.pictures.writing import save_images
-from ..runtime.pipeline import BATCH
 from ..runtime.pixels import ValueRange
-from ..runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
+from ..runtime.schedule import DEFAULT_SCHEDULES, ONE_STEP
 from ..runtime.storage.files import check_free, replacing
 from .data import load_dataset
 from .dataset import Dataset, digest
@@ -183,14 +183,8 @@ def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
     labels = None if classes is None else np.sort(np.arange(SAMPLES) % classes)
     if checkpoint.objective == "edm":
         return SHEET_SOLVER.generate(checkpoint.denoiser(), range(SAMPLES), labels)
-    backend, one_step = TorchBackend(checkpoint.model()), parse_schedule("80>0.002")
-    rows = (slice(start, start + BATCH) for start in range(0, SAMPLES, BATCH))
-    return np.concatenate(
-        [
-            play(one_step, backend, range(SAMPLES)[row], None if labels is None else labels[row])
-            for row in rows
-        ]
-    )
+    backend = TorchBackend(checkpoint.model())
+    return play_in_parts(partial(play, ONE_STEP, backend), BATCH, Batch(range(SAMPLES), labels))
 
 
 class Trainer:

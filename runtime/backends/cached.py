@@ -47,12 +47,6 @@ def proving_inputs(bundle: Bundle, direction: str, batch: int = 1) -> dict[str, 
     return graph_inputs(x, None, move, labels)
 
 
-def distance(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Relative L2; NaN where either is not finite."""
-    norm = float(np.linalg.norm(expected))
-    return float(np.linalg.norm(actual - expected)) / max(norm, 1e-30)
-
-
 def is_proved(far: float, precision: str) -> bool:
     """Whether a distance is one that rounding explains; False for NaN."""
     return 0 <= far <= BOUNDS[precision]

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...errors import BackendError, OutputError
+from ..accuracy import relative_l2
 from ..log import log
 from ..storage.bundle import Bundle
 from ..storage.files import replacing
 from ..storage.hashes import sha256
 from ..wording import first_line
-from .cached import ENTRY, distance, entry_key, is_proved, making, proving_inputs
+from .cached import ENTRY, entry_key, is_proved, making, proving_inputs
 
 if TYPE_CHECKING:
     import openvino
@@ -104,7 +105,7 @@ class Compiler:
         exported = network.export_model()
         blob = exported.getvalue() if isinstance(exported, io.BytesIO) else bytes(exported)
         imported = self._core.import_model(blob, "CPU", self._properties)
-        far = distance(*(np.array(n.create_infer_request().infer(inputs)[0]) for n in (imported, network)))
+        far = relative_l2(*(np.array(n.create_infer_request().infer(inputs)[0]) for n in (imported, network)))
         if not is_proved(far, self._precision):
             raise RuntimeError(f"OpenVINO gives other images after export and import, relative L2 {far:.1e}")
         with replacing(entry, force=True, marker=BLOB) as folder:

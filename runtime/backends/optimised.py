@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import BackendError, OutputError
+from ..accuracy import relative_l2
 from ..log import log, timed
 from ..machine.cache_folder import cache_directory
 from ..machine.gpu import is_out_of_memory
@@ -31,7 +32,7 @@ from ..storage.files import replacing, write_atomically
 from ..storage.hashes import sha256
 from ..storage.manifest import DIRECTIONS
 from ..wording import first_line
-from .cached import ENTRY, PROOF, distance, entry_key, is_proved, making, proving_inputs
+from .cached import ENTRY, PROOF, entry_key, is_proved, making, proving_inputs
 from .sessions import open_optimised, open_session, session_options
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _optimise(bundle: Bundle, precision: str, folder: Path) -> dict[str, float]:
             raise _Refused(
                 f"ONNX Runtime {onnxruntime.__version__} cannot play its own optimised {direction} graph"
             ) from error
-        proof[direction] = distance(actual, expected)
+        proof[direction] = relative_l2(actual, expected)
         if not is_proved(proof[direction], precision):
             version, far = onnxruntime.__version__, f"relative L2 {proof[direction]:.1e}"
             raise _Refused(

@@ -21,6 +21,7 @@ import numpy as np
 
 from ...errors import BundleError
 from ..backends.base import Backend
+from ..batches import Batch
 from ..chain import play
 from ..machine.processes import python_command
 from ..machine.temporary import temporary_text
@@ -120,7 +121,7 @@ def player(backend: Backend, schedule: Schedule, batch: int) -> Play:
     seeds = list(range(batch))
     labels = None if backend.num_classes is None else np.arange(batch) % backend.num_classes
     image = np.tanh(standard_normal(seeds, backend.sample_shape, START_DRAW)) if schedule.from_image else None
-    return lambda: play(schedule, backend, seeds, labels, image)
+    return lambda: play(schedule, backend, Batch(seeds, labels), image)
 
 
 def interleave(players: Sequence[Play], seconds: float) -> list[Turns]:

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import BackendError, BundleError, NonFiniteError, ScheduleError
+from ..accuracy import relative_l2
 from ..backends import CHECKING, backend_module, choose, open_backend
 from ..backends.base import Backend, DeviceBackend
+from ..batches import Batch
 from ..chain import play
-from ..schedule import Schedule, parse_schedule
+from ..schedule import ONE_STEP, Schedule, parse_schedule
 from ..storage.arrays import read_arrays, save_npz
 from ..storage.bundle import Bundle
 from ..storage.manifest import GOLDEN, ModelFacts
@@ -74,7 +76,7 @@ def record(backend: Backend, schedules: Sequence[Schedule], size: int) -> Record
     seeds = list(range(size))
     classes = backend.num_classes
     labels = None if classes is None else np.linspace(0, classes - 1, size).astype(np.int64)
-    images = np.clip(play(parse_schedule("80>0.002"), backend, seeds, labels), -1, 1)
+    images = np.clip(play(ONE_STEP, backend, Batch(seeds, labels)), -1, 1)
     states = {str(s): _states(backend, s, seeds, labels, images) for s in schedules}
     return Recording(seeds, labels, images, states)
 
@@ -233,7 +235,9 @@ def _states(
 ) -> np.ndarray:
     states: list[np.ndarray] = []
     x = images if schedule.from_image else None
-    play(schedule, backend, seeds, labels, x, on_move=lambda _index, _move, state: states.append(state))
+    play(
+        schedule, backend, Batch(seeds, labels), x, on_move=lambda _index, _move, state: states.append(state)
+    )
     return np.stack(states)
 
 
@@ -241,8 +245,7 @@ def _error(
     schedule: str, batch: int, move: str, state: np.ndarray, truth: np.ndarray, bound: float
 ) -> MoveError:
     difference = state - truth
-    norm = float(np.linalg.norm(truth))
-    relative = float(np.linalg.norm(difference)) / norm if norm else float(np.linalg.norm(difference))
+    relative = relative_l2(state, truth)
     rmse = float(np.sqrt(np.mean(difference**2)))
     psnr = 20 * float(np.log10(np.ptp(truth) / rmse)) if rmse else np.inf
     return MoveError(

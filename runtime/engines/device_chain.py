@@ -14,6 +14,7 @@ import numpy as np
 from cuda.core import Stream
 from cuda.core.graph import Graph
 
+from ..accuracy import relative_l2
 from ..machine.gpu import Gpu
 from ..schedule import Move
 from ..wording import first_line
@@ -290,5 +291,4 @@ def _fill_up(target: np.ndarray, values: np.ndarray) -> None:
 
 
 def _distance(image: np.ndarray, expected: np.ndarray) -> float:
-    image, expected = image.astype(np.float64), expected.astype(np.float64)
-    return float(np.linalg.norm(image - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
+    return relative_l2(image.astype(np.float64), expected.astype(np.float64))

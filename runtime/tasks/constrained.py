@@ -1,36 +1,39 @@
-"""Images of which something is known: all pixels but a hole, their brightness, or themselves in low resolution.
+"""Complete partly known images: all pixels but a hole are known, or the brightness, or a smaller version.
 
-One algorithm serves the three (docs/tasks.md). A schedule that comes back to the image several times is played, and at every return the
-image is projected: changed so that it agrees with what is known. So the result agrees with it (known pixels to the last bit, means and
-brightness up to rounding), and what is not known is drawn towards what fits.
+One algorithm does the three tasks (docs/tasks.md). It plays a schedule that returns to the image several times. At
+every return it projects the image: it changes the image so that it agrees with what is known. The result therefore
+agrees with it, known pixels to the last bit, means and brightness up to rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from ...errors import ScheduleError
+from ...errors import ImageError, ScheduleError
 from ..backends.base import Backend
+from ..batches import Batch
 from ..chain import OnMove, Project, play
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Schedule, parse_schedule
+from ..wording import counted
 from .size import relative_side
 
-# Rounds of fresh noise, falling, then one in which a little noise is amplified by the network; the more is known, the lower the levels.
-# Chosen on the validation digits, for colours on coloured ones. docs/tasks.md has what was tried.
-HOLES = (1.5, 1, 0.7, 0.5, 0.4), (0.2, 0.6)  # at 8×8 pixels: levels of the rounds, and of the last one
+# Rounds of fresh noise with falling levels; in the last round the network amplifies a little noise. The more is known,
+# the lower are the levels. They were chosen on the validation digits, for colours on coloured digits.
+# docs/tasks.md reports what was tried. HOLES has the levels for images of 8×8 pixels: of the rounds, and of the last one.
+HOLES = (1.5, 1, 0.7, 0.5, 0.4), (0.2, 0.6)
 UPSCALING = parse_schedule(
     "80>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.3 0.3>0.002 +0.2 0.2>0.002 +0.1 0.1>0.8>0.002"
 )
 COLOURING = UPSCALING
-LUMA = np.array([0.299, 0.587, 0.114], np.float32).reshape(
-    1, 3, 1, 1
-)  # grey = LUMA · (R, G, B), ITU-R BT.601, as Pillow has it
+# grey = LUMA · (R, G, B), as ITU-R BT.601 defines it and Pillow computes it
+LUMA = np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1)
 
 
 def inpainting(sample_shape: tuple[int, int, int]) -> Schedule:
-    """The schedule that fills holes in images [C, H, W]; its levels grow with the side (size.py), up to 80. 8 network calls."""
+    """Return the schedule that fills holes in images [C, H, W], of 8 network calls.
+
+    Its levels grow with the side of the images (size.py), up to 80.
+    """
     rounds, (low, high) = HOLES
     times = min(relative_side(sample_shape), SIGMA_MAX / rounds[0])
     *falling, low, high = (f"{times * level:.4g}" for level in (*rounds, low, high))
@@ -39,39 +42,65 @@ def inpainting(sample_shape: tuple[int, int, int]) -> Schedule:
 
 
 def constrained(
-    backend: Backend,
-    schedule: Schedule,
-    project: Project,
-    seeds: Sequence[int],
-    labels: np.ndarray | None,
-    on_move: OnMove | None = None,
+    backend: Backend, schedule: Schedule, project: Project, batch: Batch, on_move: OnMove | None = None
 ) -> np.ndarray:
-    """Images float32 [N, C, H, W] in [-1, 1] that `project` leaves as they are, generated from the seeds' noise."""
-    check_constrains(schedule)
-    return play(schedule, backend, seeds, labels, None, on_move, project)
+    """Generate images that `project` does not change, float32 [N, C, H, W] in [-1, 1]. Raises ScheduleError."""
+    check_fills_in(schedule)
+    return play(schedule, backend, batch, None, on_move, project)
 
 
-def check_constrains(schedule: Schedule) -> None:
-    """Raise ScheduleError for a schedule that does not begin in noise and end at an image."""
-    if schedule.from_image or schedule.end != SIGMA_MIN:
+def check_fills_in(schedule: Schedule) -> None:
+    """Raise ScheduleError unless the schedule leads from noise to an image."""
+    if not schedule.fills_in:
         raise ScheduleError(
-            f"schedule {str(schedule)!r} does not fill in: it begins in noise and comes back to 0.002, once or often, as in "
-            "'80>0.002 +1 1>0.002 +0.2 0.2>0.8>0.002'"
+            f"schedule {str(schedule)!r} does not fill in: the schedule must start from noise and return to 0.002 "
+            "at least once, for example '80>0.002 +1 1>0.002 +0.2 0.2>0.8>0.002'"
         )
 
 
+def check_colours(sample_shape: tuple[int, int, int]) -> None:
+    """Raise ImageError unless images [C, H, W] have three channels."""
+    channels = sample_shape[0]
+    if channels != 3:
+        raise ImageError(
+            f"colorize needs a model of 3 channels (colours); this model has {counted(channels, 'channel')}"
+        )
+
+
+def upscaling_factor(small: np.ndarray, sample_shape: tuple[int, int, int]) -> int:
+    """Return the whole number by which images of the shape of `small`, [N, C, H / k, W / k], are enlarged. Raises ImageError."""
+    channels, height, width = sample_shape
+    shape = np.shape(small)
+    if len(shape) != 4:
+        raise ImageError(f"small images have shape {list(shape)}, expected [N, {channels}, H / k, W / k]")
+    factor = height // shape[2] if shape[2] else 0
+    if factor < 2 or (shape[2] * factor, shape[3] * factor) != (height, width):
+        factors = [k for k in range(2, min(height, width) + 1) if height % k == width % k == 0]
+        sizes = ", ".join(f"{height // k}×{width // k}" for k in factors)
+        raise ImageError(
+            f"images of {shape[2]}×{shape[3]} pixels cannot be enlarged to {height}×{width}; possible sizes: {sizes}"
+        )
+    return factor
+
+
 def known_pixels(images: np.ndarray, holes: np.ndarray) -> Project:
-    """Projection on the images that equal `images` outside the holes. holes: bool, True where unknown, broadcastable to images."""
+    """Return the projection on the images that equal `images` outside the holes.
+
+    images: float32 [N, C, H, W] in [-1, 1]. holes: bool, True where unknown, of a shape that can be broadcast to images.
+    """
     return lambda x: np.where(holes, np.clip(x, -1, 1), images)
 
 
 def known_brightness(grey: np.ndarray) -> Project:
-    """Projection on the colour images [N, 3, H, W] in [-1, 1] whose brightness LUMA · (R, G, B) is grey [N, 1, H, W]."""
+    """Return the projection on the colour images [N, 3, H, W] in [-1, 1] with the brightness `grey` [N, 1, H, W]."""
     return lambda x: _with_mean(x, (LUMA * x).sum(axis=1, keepdims=True), grey, axes=(1,))
 
 
 def known_means(small: np.ndarray, factor: int) -> Project:
-    """Projection on the images in [-1, 1] whose means over squares of factor × factor pixels are small [N, C, H / factor, W / factor]."""
+    """Return the projection on the images in [-1, 1] whose means over squares of factor × factor pixels are `small`.
+
+    small: float32 [N, C, H / factor, W / factor] in [-1, 1].
+    """
     n, c, h, w = small.shape
     target = small[:, :, :, None, :, None]
 
@@ -84,9 +113,10 @@ def known_means(small: np.ndarray, factor: int) -> Project:
 
 
 def _with_mean(x: np.ndarray, mean: np.ndarray, target: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """target + s (x - mean), with the largest s ≤ 1 per group that keeps the group in [-1, 1].
+    """Return target + s (x - mean) with the largest s ≤ 1 per group that keeps the group in [-1, 1].
 
-    Deviations have mean 0 in the group, so the new mean is the target for every s. s = 1 shifts the group; less pales it.
+    The deviations of a group have mean 0, so the new mean is the target for every s. s = 1 shifts the values of the
+    group; a smaller s also reduces their contrast.
     """
     deviation = x - mean
     above, below = deviation.max(axis=axes, keepdims=True), deviation.min(axis=axes, keepdims=True)

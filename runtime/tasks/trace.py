@@ -1,59 +1,62 @@
-"""The states along a schedule, and where a reconstruction errs: what there is to see between the first state and the last."""
+"""The states along a schedule, from the first to the last, and their pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..backends.base import Backend
+from ..batches import Batch
 from ..chain import OnMove, injected_noises, play, start_state
-from ..schedule import Move, Schedule
-
-SIGMA_DATA = 0.5  # standard deviation of images in [-1, 1], as the preconditioning assumes it
+from ..schedule import SIGMA_DATA, Move, Schedule
 
 
 @dataclass(frozen=True)
 class Trace:
-    """levels: of the S states; states: float32 [S, N, C, H, W], the first being what the schedule began with (an image with the noise
-    that was added to it, or noise)."""
+    """The S states of a schedule: the one that it starts from, and one after every move."""
 
-    levels: tuple[float, ...]
-    states: np.ndarray
+    levels: tuple[float, ...]  # the noise levels of the S states
+    states: np.ndarray  # float32 [S, N, C, H, W]; the first is noise, or an image with the noise added to it
 
     def pictures(self) -> np.ndarray:
-        """`picture` of every state."""
+        """Return `picture` of every state, float32 [S, N, C, H, W]."""
         return picture(self.states, np.array(self.levels, np.float32).reshape(-1, 1, 1, 1, 1))
 
 
 def picture(state: np.ndarray, level: float | np.ndarray) -> np.ndarray:
-    """A state scaled to the contrast of an image: x σ_data / √(σ² + σ_data²), float32 like the state, to be clipped to [-1, 1]."""
-    return (
-        state
-        * np.float32(SIGMA_DATA)
-        / np.sqrt(np.square(np.asarray(level, np.float32)) + np.float32(SIGMA_DATA**2))
-    )
+    """Return a state scaled to the contrast of an image, x σ_data / √(σ² + σ_data²), not clipped to [-1, 1].
+
+    state: float32 of any shape. level: σ, a number, or an array that can be broadcast to the state.
+    """
+    variance = np.square(np.asarray(level, np.float32)) + np.float32(SIGMA_DATA**2)
+    return state * np.float32(SIGMA_DATA) / np.sqrt(variance)
 
 
 def trace(
     backend: Backend,
     schedule: Schedule,
-    seeds: Sequence[int],
-    labels: np.ndarray | None,
+    batch: Batch,
     images: np.ndarray | None = None,
     on_move: OnMove | None = None,
 ) -> Trace:
-    """All states of a schedule: from images float32 [N, C, H, W] in [-1, 1] if it starts from an image, else from the seeds' noise."""
-    x = start_state(schedule, backend, seeds) if images is None else images
-    first = injected_noises(schedule, backend, seeds)[0]
-    levels, states = [schedule.start], [x if first is None else x + first]
+    """Play a schedule and keep all its states.
+
+    images: float32 [N, C, H, W] in [-1, 1], for a schedule that starts from an image; None starts from noise.
+    """
+    x = start_state(schedule, backend, batch.seeds) if images is None else images
+    first_noise = injected_noises(schedule, backend, batch.seeds)[0]
+    states = [x if first_noise is None else x + first_noise]
 
     def keep(index: int, move: Move, state: np.ndarray) -> None:
-        levels.append(move.u)
         states.append(state)
         if on_move:
             on_move(index, move, state)
 
-    play(schedule, backend, seeds, labels, x, keep)
-    return Trace(tuple(levels), np.stack(states))
+    play(schedule, backend, batch, x, keep)
+    return Trace(trace_levels(schedule), np.stack(states))
+
+
+def trace_levels(schedule: Schedule) -> tuple[float, ...]:
+    """Return the noise levels of the states that `trace` keeps."""
+    return (schedule.start, *(move.u for move in schedule.moves))

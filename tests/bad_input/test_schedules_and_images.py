@@ -35,13 +35,17 @@ def test_schedule_unknown(refuse_generate: Callable[..., str]) -> None:
         ("80>-1", "level -1 is outside [0.002, 80]", 4),
         ("80>nan", "level nan is outside [0.002, 80]", 4),
         ("80>inf>0.002", "level inf is outside [0.002, 80]", 4),
-        ("80>2.4>2.4>0.002", "a move from 2.4 to itself does nothing", 8),
-        ("80>80.0", "a move from 80 to itself does nothing", 4),
+        ("80>2.4>2.4>0.002", "a move from 2.4 to 2.4 does nothing", 8),
+        ("80>80.0", "a move from 80 to 80 does nothing", 4),
         ("80>two", "'two' is not a noise level", 4),
         ("80>>0.002", "a noise level is missing", 4),
         ("80>0.002 +nan 0.1>0.002", "level nan is outside [0.002, 80]", 11),
-        ("80>0.002 0.1>0.002", "the program stands at level 0.002 here, so the next move starts there", 10),
-        ("80>0.002 +0.1", "noise is added, but no move follows", 14),
+        (
+            "80>0.002 0.1>0.002",
+            "the state is at level 0.002 here, so the next move must start at this level",
+            10,
+        ),
+        ("80>0.002 +0.1", "an injection must be followed by a move", 14),
     ],
 )
 def test_schedule_that_cannot_be_played_points_at_its_column(

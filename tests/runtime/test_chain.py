@@ -7,25 +7,28 @@ import pytest
 from gaussian import SEEDS, SHAPE, GaussianBackend, S, scale
 
 from bcm_edge import BcmError, parse_schedule
+from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.noise import INVERSION_DRAW, standard_normal
 from bcm_edge.runtime.tasks import basic
 
+BATCH = Batch(SEEDS)
+
 
 def test_one_step_scales_the_start_noise():
-    x = play(parse_schedule("80>0.002"), GaussianBackend(), SEEDS)
+    x = play(parse_schedule("80>0.002"), GaussianBackend(), BATCH)
     np.testing.assert_allclose(x, 80 * scale(80, 0.002) * standard_normal(SEEDS, SHAPE, 0), rtol=1e-6)
 
 
 def test_moves_compose_along_the_trajectory():
-    direct = play(parse_schedule("80>0.002"), GaussianBackend(), SEEDS)
-    in_steps = play(parse_schedule("80>15>2.4>0.3>0.002"), GaussianBackend(), SEEDS)
+    direct = play(parse_schedule("80>0.002"), GaussianBackend(), BATCH)
+    in_steps = play(parse_schedule("80>15>2.4>0.3>0.002"), GaussianBackend(), BATCH)
     np.testing.assert_allclose(in_steps, direct, rtol=1e-5)
 
 
 def test_injections_are_numbered_draws_added_before_the_next_move():
     backend = GaussianBackend()
-    x = play(parse_schedule("80>0.002 +0.1 0.1>1.2>0.002 +0.5 0.5>0.002"), backend, SEEDS)
+    x = play(parse_schedule("80>0.002 +0.1 0.1>1.2>0.002 +0.5 0.5>0.002"), backend, BATCH)
     z0, z1, z2 = (standard_normal(SEEDS, SHAPE, draw) for draw in (0, 1, 2))
     expected = 80 * scale(80, 0.002) * z0
     expected = (expected + 0.1 * z1) * scale(0.1, 1.2) * scale(1.2, 0.002)
@@ -36,7 +39,7 @@ def test_injections_are_numbered_draws_added_before_the_next_move():
 
 def test_inversion_adds_its_own_draw_to_the_image():
     image = np.full((3, *SHAPE), 0.25, np.float32)
-    latents = basic.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15>80"), image, SEEDS, None)
+    latents = basic.invert(GaussianBackend(), parse_schedule("+0.07 0.07>15>80"), BATCH, image)
     noisy = image + 0.07 * standard_normal(SEEDS, SHAPE, INVERSION_DRAW)
     np.testing.assert_allclose(latents, noisy * scale(0.07, 80) / 80, rtol=1e-5)
 
@@ -45,9 +48,9 @@ def test_reconstruction_is_inversion_then_generation():
     image = np.clip(standard_normal(SEEDS, SHAPE, 5) * S, -1, 1)
     up, down = parse_schedule("+0.07 0.07>15>80"), parse_schedule("80>2.4>0.002 +0.12 0.12>0.4>0.002")
     backend = GaussianBackend()
-    at_once = basic.reconstruct(backend, up, down, image, SEEDS, None)
-    latents = basic.invert(backend, up, image, SEEDS, None)
-    np.testing.assert_allclose(at_once, basic.generate(backend, down, SEEDS, None, latents), atol=1e-5)
+    at_once = basic.reconstruct(backend, up, down, BATCH, image)
+    latents = basic.invert(backend, up, BATCH, image)
+    np.testing.assert_allclose(at_once, basic.generate(backend, down, BATCH, latents), atol=1e-5)
     assert (
         np.abs(at_once - image).max() < 0.6
     )  # noise of std 0.07 and 0.12 was added on the way, and nothing else
@@ -58,7 +61,7 @@ def test_on_move_sees_every_state():
     x = play(
         parse_schedule("80>2.4>0.002"),
         GaussianBackend(),
-        SEEDS,
+        BATCH,
         on_move=lambda i, move, state: seen.append((i, str(move), state)),
     )
     assert [(i, move) for i, move, _ in seen] == [(0, "80>2.4"), (1, "2.4>0.002")]
@@ -67,23 +70,21 @@ def test_on_move_sees_every_state():
 
 def test_nan_is_named_with_move_and_sample():
     with pytest.raises(BcmError, match=r"move 2 of 3 \(2.4>0.5\) on backend gaussian gave NaN .*sample 1"):
-        play(parse_schedule("80>2.4>0.5>0.002"), GaussianBackend(poison=0.5), SEEDS)
+        play(parse_schedule("80>2.4>0.5>0.002"), GaussianBackend(poison=0.5), BATCH)
 
 
 def test_a_generation_is_no_inversion_and_back():
     with pytest.raises(BcmError, match="does not invert"):
-        basic.invert(
-            GaussianBackend(), parse_schedule("80>0.002"), np.zeros((3, *SHAPE), np.float32), SEEDS, None
-        )
+        basic.invert(GaussianBackend(), parse_schedule("80>0.002"), BATCH, np.zeros((3, *SHAPE), np.float32))
     with pytest.raises(BcmError, match="does not invert"):
         basic.invert(
-            GaussianBackend(), parse_schedule("+0.07 0.07>15"), np.zeros((3, *SHAPE), np.float32), SEEDS, None
+            GaussianBackend(), parse_schedule("+0.07 0.07>15"), BATCH, np.zeros((3, *SHAPE), np.float32)
         )
     with pytest.raises(BcmError, match="starts from an image"):
-        basic.generate(GaussianBackend(), parse_schedule("+0.07 0.07>80"), SEEDS, None)
+        basic.generate(GaussianBackend(), parse_schedule("+0.07 0.07>80"), BATCH)
 
 
 @pytest.mark.parametrize("text", ["80>2.4", "2.4>0.002", "0.002>80"])
 def test_a_generation_goes_from_noise_to_the_image(text: str):
     with pytest.raises(BcmError, match=r"a generation goes from 80 to 0\.002"):
-        basic.generate(GaussianBackend(), parse_schedule(text), SEEDS, None)
+        basic.generate(GaussianBackend(), parse_schedule(text), BATCH)

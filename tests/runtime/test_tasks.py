@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import bcm_edge
 from bcm_edge import BCM, BcmError, parse_schedule
+from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.noise import standard_normal
 from bcm_edge.runtime.tasks import constrained, latents, restoration
@@ -145,7 +146,7 @@ def test_the_chain_projects_at_every_return_to_the_image():
         seen.append(x.copy())
         return np.zeros_like(x)
 
-    end = play(parse_schedule("80>0.002 +0.5 0.5>2>0.002"), GaussianBackend(), SEEDS, project=project)
+    end = play(parse_schedule("80>0.002 +0.5 0.5>2>0.002"), GaussianBackend(), Batch(SEEDS), project=project)
     assert len(seen) == 2 and (end == 0).all()
     np.testing.assert_allclose(seen[0], 80 * scale(80, 0.002) * standard_normal(SEEDS, SHAPE, 0), rtol=1e-5)
     np.testing.assert_allclose(
@@ -154,20 +155,20 @@ def test_the_chain_projects_at_every_return_to_the_image():
 
 
 def test_a_chain_that_ends_above_the_image_is_not_projected_there():
-    end = play(parse_schedule("80>0.002 +0.5 0.5>2"), GaussianBackend(), SEEDS, project=np.zeros_like)
+    end = play(parse_schedule("80>0.002 +0.5 0.5>2"), GaussianBackend(), Batch(SEEDS), project=np.zeros_like)
     np.testing.assert_allclose(end, 0.5 * scale(0.5, 2) * standard_normal(SEEDS, SHAPE, 1), rtol=1e-5)
 
 
 def test_a_trace_has_the_first_state_and_all_others():
     image = np.full((3, *SHAPE), 0.3, np.float32)
-    found = trace(GaussianBackend(), parse_schedule("+0.07 0.07>15>80>0.002"), SEEDS, None, image)
+    found = trace(GaussianBackend(), parse_schedule("+0.07 0.07>15>80>0.002"), Batch(SEEDS), image)
     assert found.levels == (0.07, 15, 80, 0.002) and found.states.shape == (4, 3, *SHAPE)
     np.testing.assert_allclose(found.states[2], found.states[0] * scale(0.07, 80), rtol=1e-5)
     assert not (found.states[0] == image).any()
 
 
 def test_a_trace_is_shown_with_the_contrast_of_an_image():
-    found = trace(GaussianBackend(), parse_schedule("80>0.002"), range(64), None)
+    found = trace(GaussianBackend(), parse_schedule("80>0.002"), Batch(range(64)))
     first, last = found.pictures()
     assert first.std() == pytest.approx(0.5, rel=0.05)
     np.testing.assert_allclose(last, found.states[1], rtol=1e-4)
@@ -176,14 +177,14 @@ def test_a_trace_is_shown_with_the_contrast_of_an_image():
 @pytest.mark.parametrize("text", ["+0.07 0.07>80", "80>2.4", "+0.2 0.2>5>0.002"])
 def test_a_schedule_that_cannot_fill_in_is_refused(text: str):
     with pytest.raises(BcmError, match="does not fill in"):
-        constrained.constrained(GaussianBackend(), parse_schedule(text), np.zeros_like, SEEDS, None)
+        constrained.constrained(GaussianBackend(), parse_schedule(text), np.zeros_like, Batch(SEEDS))
 
 
 @pytest.mark.parametrize("text", ["+0.07 0.07>80", "80>0.002"])
 def test_a_schedule_that_cannot_restore_is_refused(text: str):
     with pytest.raises(BcmError, match="does not restore"):
         restoration.restore(
-            GaussianBackend(), parse_schedule(text), np.zeros((3, *SHAPE), np.float32), SEEDS, None
+            GaussianBackend(), parse_schedule(text), Batch(SEEDS), np.zeros((3, *SHAPE), np.float32)
         )
 
 
@@ -265,14 +266,14 @@ def test_upscaled_images_shrink_to_what_they_were_made_from(bcm: BCM, digits: np
 
 
 def test_sizes_that_cannot_be_enlarged(bcm: BCM):
-    with pytest.raises(BcmError, match="sizes that can: 4×4, 2×2, 1×1"):
+    with pytest.raises(BcmError, match="possible sizes: 4×4, 2×2, 1×1"):
         bcm.upscale(np.zeros((1, 1, 3, 3), np.float32), labels=0)
     with pytest.raises(BcmError, match="cannot be enlarged"):
         bcm.upscale(np.zeros((1, 1, 8, 8), np.float32), labels=0)
 
 
 def test_a_grey_model_knows_no_colours(bcm: BCM, digits: np.ndarray):
-    with pytest.raises(BcmError, match="no colours"):
+    with pytest.raises(BcmError, match="needs a model of 3 channels"):
         bcm.colorize(digits, labels=DIGITS)
 
 

@@ -1,0 +1,41 @@
+"""Open a bundle and a backend: `bcm = bcm_edge.load("digits.bundle")`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import InputError
+from .backends import open_backend
+from .pipeline import BCM
+from .pixels import ValueRange
+from .storage.bundle import open_bundle
+
+
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    batch: int | None = None,
+    precision: str | None = None,
+    value_range: ValueRange = None,
+) -> BCM:
+    """Open a bundle and a backend for it.
+
+    backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null".
+    batch: the largest number of images of one network call; None: 16, or the largest batch of an engine. Larger
+        requests are split, with the same result.
+    precision: "fp32", "fp16", "bf16" or "int8"; None: that of an engine built for this GPU, else the most exact
+        precision of the bundle.
+    value_range: the range of float images that the methods are called with: (-1, 1), or (0, 1), which is converted.
+        None expects [-1, 1] and refuses arrays without a value below 0, which most likely lie in [0, 1].
+
+    Raises BundleError if the bundle is damaged or does not contain the precision, BackendError if the backend cannot
+    run here.
+
+    Threads may share the model: every method may be called from several threads at the same time, on every backend,
+    and returns to each what it returns to one thread alone. On a GPU, threads take turns. After `close`, calls raise
+    BackendError; calls that are running then end normally or raise BackendError.
+    """
+    if batch is not None and batch < 1:
+        raise InputError(f"batch must be at least 1, not {batch}")
+    bundle = open_bundle(path)
+    return BCM(bundle, open_backend(backend, bundle, precision), batch, value_range)
