@@ -81,6 +81,8 @@ def test_version_is_the_same_everywhere():
     assert version == bcm_edge.__version__
     assert citation["version"] == version
     assert str(citation["date-released"]) == date
+    for page in (ROOT / "README.md", ROOT / "docs" / "quickstart.md"):
+        assert set(re.findall(r"bcm_edge-([\d.]+)-py3", page.read_text())) == {version}
 
 
 def test_citation_names_the_paper():
