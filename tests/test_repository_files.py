@@ -1,4 +1,4 @@
-"""Workflow, templates, citation, changelog and their links are valid, and agree with the code."""
+"""Workflow, templates, citation and changelog are valid, and agree with the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ YAML_FILES = [
     ROOT / "CITATION.cff",
     *sorted((ROOT / ".github").rglob("*.yml")),
 ]
-PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 
 
@@ -49,7 +48,7 @@ def test_workflow_and_ci_call_targets_of_the_makefile():
 
 
 def test_contributing_names_targets_of_the_makefile():
-    called = make_targets_in("; ".join(re.findall(r"`(make [^`]+)`", PAGES[0].read_text())))
+    called = make_targets_in("; ".join(re.findall(r"`(make [^`]+)`", (ROOT / "CONTRIBUTING.md").read_text())))
     assert "test-gpu" in called
     assert called <= targets()
 
@@ -59,18 +58,6 @@ def test_bug_template_asks_for_the_report_of_doctor():
     fields = {field["id"]: field for field in form["body"]}
     assert "bcm-edge doctor --report" in fields["report"]["attributes"]["label"]
     assert fields["report"]["validations"]["required"] is True
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_of_pages_exist(page: Path):
-    for target, anchor in re.findall(r"\]\(([^)#]+)(#[^)]*)?\)", page.read_text()):
-        if "://" in target:
-            continue
-        assert (ROOT / target).exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", (ROOT / target).read_text(), re.MULTILINE)
-            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-            assert anchor[1:] in slugs, f"{target}{anchor}"
 
 
 def test_version_is_the_same_everywhere():
