@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -60,10 +60,3 @@ def ranked(
         found.append(Scored(schedule, score(schedule), levels))
         report(found[-1])
     return sorted(found, key=lambda scored: scored.score)
-
-
-def best_schedule(
-    template: str, levels: Iterable[tuple[float, ...]], score: Callable[[Schedule], float]
-) -> Scored:
-    """The schedule of lowest score among the template with each tuple of levels filled in."""
-    return ranked(Search(template, tuple(levels)), score)[0]

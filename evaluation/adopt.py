@@ -1,7 +1,7 @@
-"""Gives a checkpoint the schedules that were found for its bundle: `python -m bcm_edge.evaluation.adopt BUNDLE CHECKPOINT`.
+"""Copy the schedules of a bundle into a checkpoint: `python -m bcm_edge.evaluation.adopt BUNDLE CHECKPOINT`.
 
-`calibrate --search-schedule` writes the levels it finds into a bundle's manifest; a checkpoint that ships carries its own, so that every
-bundle made of it has them.
+`bcm-edge calibrate --search-schedule` writes the levels that it chooses into the manifest of a bundle. A
+checkpoint that ships contains its schedules, so that every bundle that is exported from it has them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ from ..runtime.storage.bundle import open_bundle
 
 
 def adopt(bundle: Path, checkpoint: Path) -> dict[str, str]:
-    """Rewrite the checkpoint with the bundle's named schedules, and return them: name → text."""
+    """Write the bundle's named schedules into the checkpoint file.
+
+    Returns the schedules, name → text. Raises BundleError or CheckpointError.
+    """
     schedules = dict(open_bundle(bundle).manifest.schedules)
-    found = load_checkpoint(checkpoint)
-    found.require("bcm")
+    trained = load_checkpoint(checkpoint)
+    trained.require("bcm")
     save_checkpoint(
-        checkpoint, found.state_dict, found.config, schedules, found.provenance, classes=found.classes
+        checkpoint,
+        trained.state_dict,
+        trained.config,
+        schedules,
+        trained.provenance,
+        classes=trained.classes,
     )
     return schedules
 

@@ -1,13 +1,15 @@
-"""The Square attack (Andriushchenko et al. 2020, arXiv 1912.00049) on a classifier of which nothing but its logits is asked.
+"""The Square attack (Andriushchenko et al. 2020, arXiv 1912.00049), which needs only the logits of a classifier.
 
-The adversarial-robustness-toolbox's version of it: every query tries one square, at one place and with one sign for all images, and
-an image keeps it where it lowers the margin. The paper draws them per image; this one is the weaker attack for as many queries.
+The implementation is that of the adversarial-robustness-toolbox. Each query tries one square, with the same place
+and sign for all images, and each image keeps the square if it lowers the margin of the right class. In the paper
+every image has squares of its own; for the same number of queries, this attack is the weaker one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,18 +24,56 @@ from .classifier import Classifier
 def square_attack(
     classifier: Classifier, images: np.ndarray, labels: np.ndarray, budget: float, queries: int, seed: int
 ) -> np.ndarray:
-    """Images float32 [N, C, H, W] in [-1, 1], no pixel further than `budget` (L∞, in these units) from its own, that mislead the
-    classifier where the attack succeeds.
+    """Change the images so that the classifier answers wrongly, if the attack succeeds.
 
-    labels: int64 [N], the right ones. queries: proposals per image; images that mislead it already are left as they are. The same for
-    the same arguments; numpy's global random state, which the toolbox draws from, and torch's number of threads are put back.
-    Raises MissingExtraError without the toolbox, InputError for a budget below 0 or no queries.
+    images: float32 [N, C, H, W] in [-1, 1]. labels: int64 [N], the right classes. budget: the largest change of a
+    pixel (L∞, in units of [-1, 1]). queries: proposals per image; an image that is already misclassified is not
+    changed further. Returns float32 [N, C, H, W] in [-1, 1]; equal arguments give equal images.
+
+    numpy's global random state, which the toolbox uses, and torch's number of threads are restored. Raises
+    MissingExtraError without the toolbox, InputError if the budget is negative or queries is less than 1.
     """
     if budget < 0 or queries < 1:
         raise InputError(
-            f"an attack needs a budget from 0 and at least 1 query, not {budget:g} and {queries}"
+            f"an attack needs a budget of 0 or more and at least 1 query, got {budget:g} and {queries}"
         )
-    try:  # imported here: an optional extra, and one that takes seconds and writes into the home folder
+    toolbox_classifier, toolbox_attack = _toolbox()
+    if budget == 0:
+        return images.astype(np.float32)
+
+    @torch.inference_mode()
+    def logits(x: np.ndarray) -> np.ndarray:
+        return classifier(torch.from_numpy(np.asarray(x, np.float32))).numpy()
+
+    # The toolbox's wrapper of torch modules is a third slower, and offers gradients, which the attack must not use.
+    estimator = toolbox_classifier(
+        logits,
+        input_shape=images.shape[1:],
+        nb_classes=classifier.head.out_features,
+        channels_first=True,
+        clip_values=(-1, 1),
+    )
+    attack = toolbox_attack(
+        estimator,
+        norm=np.inf,
+        eps=float(budget),
+        max_iter=queries,
+        batch_size=len(images),
+        verbose=False,
+    )
+    with _numpy_seed(seed), _one_thread():
+        attacked = attack.generate(images.astype(np.float32), labels)
+    # The toolbox adds eps in float64, so a pixel in float32 may lie slightly outside the budget.
+    within = np.clip(attacked, images - np.float32(budget), images + np.float32(budget))
+    return np.clip(within, -1, 1).astype(np.float32)
+
+
+def _toolbox() -> tuple[Any, Any]:
+    """The toolbox's class of black-box classifiers, and its Square attack. Raises MissingExtraError.
+
+    It is imported here because it is an optional extra, takes seconds, and writes into the home folder.
+    """
+    try:
         with temporary_folder() as folder, home_folder(folder):
             from art.attacks.evasion import SquareAttack
             from art.estimators.classification import BlackBoxClassifierNeuralNetwork
@@ -42,40 +82,13 @@ def square_attack(
         raise MissingExtraError(
             f"the attack needs the adversarial-robustness-toolbox; {line} ({error})"
         ) from error
-    if budget == 0:
-        return images.astype(np.float32)
-
-    @torch.inference_mode()
-    def logits(x: np.ndarray) -> np.ndarray:
-        return classifier(torch.from_numpy(np.asarray(x, np.float32))).numpy()
-
-    # the toolbox's wrapper of torch modules takes a third longer, and knows gradients, which the attack must not
-    estimator = BlackBoxClassifierNeuralNetwork(
-        logits,
-        input_shape=images.shape[1:],
-        nb_classes=classifier.head.out_features,
-        channels_first=True,
-        clip_values=(-1, 1),
-    )
-    attack = SquareAttack(
-        estimator,  # pyright: ignore[reportArgumentType]  # which their alias of classifiers leaves out, and the attack takes
-        norm=np.inf,
-        eps=float(budget),
-        max_iter=queries,
-        batch_size=len(images),
-        verbose=False,
-    )
-    with _numpy_seed(seed), _one_thread():
-        found = attack.generate(images.astype(np.float32), labels)
-    near = np.clip(
-        found, images - np.float32(budget), images + np.float32(budget)
-    )  # eps itself is added in float64
-    return np.clip(near, -1, 1).astype(np.float32)
+    return BlackBoxClassifierNeuralNetwork, SquareAttack
 
 
 @contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
-    state = np.random.get_state()  # noqa: NPY002  # the toolbox draws from it
+    """Seed numpy's global random state, which the toolbox draws from, and restore it."""
+    state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield
@@ -85,7 +98,7 @@ def _numpy_seed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Faster for networks this small."""
+    """Run torch with one thread, which is faster for networks as small as the classifier."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,8 +1,11 @@
-"""What measured numbers say about the paper's claims (arXiv 2403.18035), in words: pure functions of points, lower y being better.
+"""Compare measured numbers with the claims of the paper (arXiv 2403.18035), in words.
 
-A point's x is network calls, its spread the standard error of the figure over seeds or images; the choice of data is not in it, and a
-figure measured once counts as exact. Two figures are equal where they differ by no
-more than the two spreads together, √(a² + b²); that favours whoever is behind, so it is said wherever a verdict rests on it.
+All functions are pure functions of points. The x of a point is a number of network calls. Its y is a figure of
+which lower is better. Its spread is the standard error over seeds or images; it does not cover the choice of the
+data. A figure that was measured once counts as exact.
+
+Two figures count as equal if they differ by at most √(a² + b²), where a and b are their spreads. This rule favours
+the worse one, so the sentences mention each equality that a verdict depends on.
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ from itertools import pairwise
 from .exhibits import Point
 
 REACHED, PARTLY, NOT_REACHED, NOT_MEASURED = "reached", "partly reached", "not reached", "not measured"
-FEW = 4  # network calls of a generation that count as few
-YARDSTICK = 35  # network calls of EDM, Heun's method in 18 steps, that few-call generation is held against
-NO_BASELINE = "no baseline given (--baseline FILE, made by bcm-edge train --objective edm)"
+FEW = 4  # the most network calls of few-call generation
+YARDSTICK = 35  # network calls of the comparison with few-call generation: EDM, Heun's method in 18 steps
+NO_BASELINE = (
+    "no baseline was given; make one with bcm-edge train --objective edm and pass it with --baseline FILE"
+)
 
 Lines = Mapping[str, Sequence[Point]]  # sampler → its points
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, what became of it, and the numbers behind that in sentences."""
+    """A claim of the paper, a verdict on it, and sentences with the numbers behind the verdict."""
 
     title: str
     verdict: str
@@ -32,108 +37,128 @@ class Claim:
 
 
 def as_good(a: Point, b: Point) -> bool:
-    """Whether a is better than b or equal to it within the spread."""
+    """Return whether `a` is better than `b` or equal to it within the spread."""
     return a.y <= b.y + tolerance(a, b)
 
 
 def tolerance(a: Point, b: Point) -> float:
-    """The difference up to which two figures are equal; a figure without spread has none."""
+    """Return the largest difference at which two figures are equal; a figure without a spread counts as exact."""
     return math.hypot(a.spread or 0, b.spread or 0)
 
 
 def first_as_good(line: Sequence[Point], target: Point) -> Point | None:
-    """The measured point of fewest calls that is as good as the target: nothing is interpolated."""
-    return next((point for point in sorted(line, key=lambda p: p.x) if as_good(point, target)), None)
+    """Return the point with the fewest calls that is as good as the target, or None. Nothing is interpolated."""
+    by_calls = sorted(line, key=lambda point: point.x)
+    return next((point for point in by_calls if as_good(point, target)), None)
 
 
 def best_per_call(points: Sequence[Point]) -> list[Point]:
-    """The lowest of the points with equal numbers of calls, by calls."""
-    return [min((p for p in points if p.x == x), key=lambda p: p.y) for x in sorted({p.x for p in points})]
+    """Return the lowest point of each number of calls, in the order of calls."""
+    best: dict[float, Point] = {}
+    for point in sorted(points, key=lambda point: point.x):
+        if point.x not in best or point.y < best[point.x].y:
+            best[point.x] = point
+    return list(best.values())
 
 
 def generation_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
-    """Few-call generation against Heun's method in 35 calls. Points: Fréchet ratios; baselines: "Heun" and others of the same denoiser."""
+    """Judge few-call generation against Heun's method with 35 calls.
+
+    bcm: Fréchet ratios. baselines: Fréchet ratios of "Heun" and of other samplers of the same denoiser.
+    """
     title = f"Generation: BCM in 1 to {FEW} network calls against EDM in {YARDSTICK} (Heun, 18 steps)"
-    few = [p for p in best_per_call(bcm) if p.x <= FEW]
-    yardstick = next((p for p in baselines.get("Heun", ()) if p.x == YARDSTICK), None)
-    if yardstick is None or not few:
-        return Claim(
-            title,
-            NOT_MEASURED,
-            (NO_BASELINE if yardstick is None else f"no generation in up to {FEW} calls",),
-        )
-    edm = f"EDM {_value(yardstick, '.2f')} with {YARDSTICK}"
+    few = [point for point in best_per_call(bcm) if point.x <= FEW]
+    yardstick = next((point for point in baselines.get("Heun", ()) if point.x == YARDSTICK), None)
+    if yardstick is None:
+        return Claim(title, NOT_MEASURED, (NO_BASELINE,))
+    if not few:
+        return Claim(title, NOT_MEASURED, (f"no generation schedule has at most {FEW} network calls",))
     reached = first_as_good(few, yardstick)
-    shown = reached or min(few, key=lambda p: p.y)
-    first = f"{_value(shown, '.2f')} with {_calls(shown)}, {edm}{_within(shown, yardstick)}"
-    return Claim(
-        title, REACHED if reached else NOT_REACHED, (first, *(_needed(p, baselines, ".2f") for p in few))
-    )
+    shown = reached or min(few, key=lambda point: point.y)
+    ours = f"{_value(shown, '.2f')} with {_calls(shown)}"
+    edm = f"EDM {_value(yardstick, '.2f')} with {YARDSTICK}"
+    first = f"{ours}, {edm}{_within(shown, yardstick)}"
+    needed = (_needed(point, baselines, ".2f") for point in few)
+    return Claim(title, REACHED if reached else NOT_REACHED, (first, *needed))
 
 
 def inversion_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
-    """Few-call inversion and generation against both samplers at equal calls. Points: reconstruction errors over all calls, up and down.
+    """Judge few-call inversion and generation against the baselines with as many calls.
 
-    Where a baseline cannot take as few calls as BCM did, it is given the next number that it can.
+    Points: reconstruction errors over the calls of inversion and generation together. A baseline that cannot have
+    the same number of calls gets the next larger number that was measured.
     """
-    title = (
-        "Inversion: BCM in few network calls against EDM (Heun) and DDIM in as many, up to the noise and back"
-    )
+    title = "Inversion and reconstruction: BCM in few network calls against EDM (Heun) and DDIM in as many"
     few = best_per_call(bcm)
-    if not any(baselines.values()) or not few:
-        return Claim(title, NOT_MEASURED, (NO_BASELINE if few else "no inversion",))
-    pairs = [
-        (p, name, rival) for p in few for name, line in baselines.items() if (rival := _at_least(line, p.x))
-    ]
-    if not pairs:
-        return Claim(title, NOT_MEASURED, ("no baseline was measured at as many calls, or more",))
-    won = [as_good(p, rival) for p, _, rival in pairs]
-    verdict = REACHED if all(won) else PARTLY if any(won) else NOT_REACHED
-    sentences = []
-    for p in few:
-        rivals = [
-            f"{name} {_value(r, '#.2g')}{f' (with {r.x:g})' if r.x != p.x else ''}{_within(p, r)}"
-            for q, name, r in pairs
-            if q is p
-        ]
-        sentences.append(f"with {_calls(p)}: BCM {_value(p, '#.2g')}, {', '.join(rivals)}")
-    return Claim(title, verdict, (*sentences, _needed(min(few, key=lambda p: p.y), baselines, "#.2g")))
+    if not few:
+        return Claim(title, NOT_MEASURED, ("no inversion was measured",))
+    if not any(baselines.values()):
+        return Claim(title, NOT_MEASURED, (NO_BASELINE,))
+    won, sentences = [], []
+    for point in few:
+        rivals = _rivals(point, baselines)
+        won += [as_good(point, rival) for rival in rivals.values()]
+        ours = f"with {_calls(point)}: BCM {_value(point, '#.2g')}"
+        sentences.append(", ".join([ours, *(_rival(name, rival, point) for name, rival in rivals.items())]))
+    if not won:
+        return Claim(title, NOT_MEASURED, ("no baseline was measured with as many calls or more",))
+    verdict = NOT_REACHED
+    if any(won):
+        verdict = REACHED if all(won) else PARTLY
+    best = min(few, key=lambda point: point.y)
+    return Claim(title, verdict, (*sentences, _needed(best, baselines, "#.2g")))
 
 
-def rising_claim(points: Sequence[Point], what: str, form: str) -> Claim:
-    """Whether each further network call makes the figure better. what: the figure's name; form: how it is written."""
+def rising_claim(points: Sequence[Point], figure: str, form: str) -> Claim:
+    """Judge whether each further network call improves a figure.
+
+    figure: its name. form: the format specification of its values.
+    """
     line = best_per_call(points)
-    title = f"More network calls, better {what}"
+    title = f"More network calls, better {figure}"
     if len(line) < 2:
-        return Claim(title, NOT_MEASURED, ("fewer than two numbers of calls",))
-    steps = list(pairwise(line))
-    worse = [
-        f"worse from {a.x:g} to {_calls(b)}: {_value(a, form)} to {_value(b, form)}"
-        for a, b in steps
-        if not as_good(b, a)
-    ]
-    equal = [
-        f"no difference beyond the spread from {a.x:g} to {_calls(b)}"
-        for a, b in steps
-        if as_good(b, a) and as_good(a, b)
-    ]
-    course = ", ".join(f"{format(p.y, form)} with {p.x:g}" for p in line)
-    gained = not as_good(line[0], line[-1])
-    verdict = NOT_REACHED if worse or not gained else PARTLY if equal else REACHED
+        return Claim(title, NOT_MEASURED, ("fewer than two numbers of network calls were measured",))
+    worse, equal = [], []
+    for a, b in pairwise(line):
+        if not as_good(b, a):
+            worse.append(f"worse from {a.x:g} to {_calls(b)}: {_value(a, form)} to {_value(b, form)}")
+        elif as_good(a, b):
+            equal.append(f"no difference beyond the spread from {a.x:g} to {_calls(b)}")
+    course = ", ".join(f"{format(point.y, form)} with {point.x:g}" for point in line)
+    improved = not as_good(line[0], line[-1])
+    verdict = REACHED
+    if worse or not improved:
+        verdict = NOT_REACHED
+    elif equal:
+        verdict = PARTLY
     return Claim(title, verdict, (course, *worse, *equal))
 
 
-def _at_least(line: Sequence[Point], calls: float) -> Point | None:
-    return min((p for p in line if p.x >= calls), key=lambda p: p.x, default=None)
+def _rivals(point: Point, baselines: Lines) -> dict[str, Point]:
+    """Baseline → its point with as many calls, or with the next larger number that was measured."""
+    rivals = {}
+    for name, line in baselines.items():
+        enough = [rival for rival in line if rival.x >= point.x]
+        if enough:
+            rivals[name] = min(enough, key=lambda rival: rival.x)
+    return rivals
+
+
+def _rival(name: str, rival: Point, point: Point) -> str:
+    """A baseline's figure beside ours, with its number of calls if that differs."""
+    calls = "" if rival.x == point.x else f" (with {rival.x:g})"
+    return f"{name} {_value(rival, '#.2g')}{calls}{_within(point, rival)}"
 
 
 def _needed(target: Point, baselines: Lines, form: str) -> str:
-    """How many calls each baseline takes to be as good."""
-    found = {name: first_as_good(line, target) for name, line in baselines.items() if line}
-    said = [
-        f"{name} from {_calls(p)}" if p else f"{name} with no measured number" for name, p in found.items()
-    ]
-    return f"as good as BCM with {_calls(target)} ({format(target.y, form)}): {', '.join(said)}"
+    """How many calls each baseline needs to be as good as the target."""
+    needed = []
+    for name, line in baselines.items():
+        if line:
+            point = first_as_good(line, target)
+            calls = f"from {_calls(point)}" if point else "with no measured number of calls"
+            needed.append(f"{name} {calls}")
+    return f"as good as BCM with {_calls(target)} ({format(target.y, form)}): {', '.join(needed)}"
 
 
 def _within(a: Point, b: Point) -> str:
@@ -142,7 +167,8 @@ def _within(a: Point, b: Point) -> str:
 
 
 def _value(point: Point, form: str) -> str:
-    return format(point.y, form) + (f" ± {format(point.spread, form)}" if point.spread else "")
+    value = format(point.y, form)
+    return f"{value} ± {format(point.spread, form)}" if point.spread else value
 
 
 def _calls(point: Point) -> str:

@@ -1,7 +1,7 @@
-"""A small classifier of a labelled data set: the judge of whether an image is of the class asked for, and a source of features.
+"""A small classifier of a labelled data set. It judges whether an image has the requested class, and gives features.
 
-It is trained anew from a fixed seed wherever it is needed (two seconds of one core for the digits, half a minute for MNIST), so no
-weights of it have to be trusted or shipped. It is small: what tells digits apart well, and richer pictures roughly.
+It is trained from a fixed seed each time it is needed (two seconds of one core for the digits, half a minute for
+MNIST), so no weights have to be shipped or trusted. It is accurate on digits, and only roughly on richer images.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from ..training.dataset import Dataset
 
 FEATURES = 64
 EPOCHS, BATCH, RATE = 15, 64, 5e-3
-MAX_STEPS = 3000  # of the optimizer: large data sets are seen less than EPOCHS times
-SMOOTHING = 0.1  # of the labels: keeps the features of fitted and unseen digits on one scale, which the Fréchet distance needs
-SMALL = 16  # pixels a side; larger images are halved by strided convolutions until they are
-PIXELS = 2**20  # in one pass of features and predictions, which bounds their memory
+MAX_STEPS = 3000  # of the optimizer; a large data set is seen fewer than EPOCHS times
+# Label smoothing keeps the features of training images and of new images on one scale, which the Fréchet distance
+# needs.
+SMOOTHING = 0.1
+SMALL = 16  # pixels; strided convolutions halve larger images until their side is at most this
+PIXELS = 2**20  # the most pixels in one pass, which limits the memory of features and predictions
 
 
 class Classifier(nn.Module):
-    """Images [N, channels, S, S] in [-1, 1] → logits [N, classes]; an Extractor: its features are the 64 activations before the
-    last layer. fitted_to: the data it knows, for its name."""
+    """Images [N, channels, S, S] in [-1, 1] → logits [N, classes].
+
+    It is also an Extractor: its features are the 64 activations before the last layer. fitted_to: the name of the
+    training data, for the name of the features.
+    """
 
     def __init__(self, channels: int, size: int, classes: int, fitted_to: str) -> None:
         super().__init__()
@@ -51,23 +56,27 @@ class Classifier(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, float32 [N, classes]."""
         return self.head(self.body(images))
 
     @torch.inference_mode()
     def features(self, images: np.ndarray) -> np.ndarray:
-        """float32 [N, C, S, S] → float32 [N, 64]. Images outside [-1, 1] are clipped, as they are when shown."""
+        """Return the features of float32 [N, C, S, S], float32 [N, 64]. Values are clipped to [-1, 1]."""
         return torch.cat([self.body(part) for part in _parts(images)]).numpy()
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """float32 [N, C, S, S] → int64 [N]."""
+        """Return the classes of float32 [N, C, S, S], int64 [N]. Values are clipped to [-1, 1]."""
         return torch.cat([self(part).argmax(1) for part in _parts(images)]).numpy()
 
 
 def train_classifier(data: Dataset, seed: int = 0) -> Classifier:
-    """Fit on labelled images. Torch's random state and number of threads are left as they were. Raises LabelError without labels."""
+    """Train a classifier on labelled images.
+
+    torch's random state and number of threads are restored. Raises LabelError if the data has no labels.
+    """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # faster for work this small, and the same result on any number of cores
+    torch.set_num_threads(1)  # faster for a network this small, and the same result on any number of cores
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -78,16 +87,17 @@ def train_classifier(data: Dataset, seed: int = 0) -> Classifier:
 
 def _fitted(data: Dataset) -> Classifier:
     if data.labels is None or data.num_classes is None:
-        raise LabelError(f"{data.name}: has no labels, which a classifier is fitted to")
+        raise LabelError(f"{data.name}: has no labels; a classifier cannot be trained without them")
     _, channels, size, _ = data.images.shape
     model = Classifier(channels, size, data.num_classes, data.name)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-    steps = min(EPOCHS * -(-len(data) // BATCH), MAX_STEPS)
+    steps_per_epoch = -(-len(data) // BATCH)
+    steps = min(EPOCHS * steps_per_epoch, MAX_STEPS)
     for step, chosen in enumerate(islice(_batches(len(data)), steps)):
-        optimizer.param_groups[0]["lr"] = RATE * (
-            1 - EPOCHS * step // steps / EPOCHS
-        )  # falls EPOCHS times, however many there are
-        loss = F.cross_entropy(model(data.images[chosen]), data.labels[chosen], label_smoothing=SMOOTHING)
+        # The learning rate decreases in EPOCHS stages, however many steps there are.
+        optimizer.param_groups[0]["lr"] = RATE * (1 - EPOCHS * step // steps / EPOCHS)
+        logits = model(data.images[chosen])
+        loss = F.cross_entropy(logits, data.labels[chosen], label_smoothing=SMOOTHING)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -95,12 +105,13 @@ def _fitted(data: Dataset) -> Classifier:
 
 
 def _batches(n: int) -> Iterator[Tensor]:
-    """Indices of one batch after the other, in a new order each time all n have been seen."""
+    """Yield the indices of batches without end, in a new random order for each pass over all n."""
     while True:
         yield from torch.randperm(n).split(BATCH)
 
 
 def _parts(images: np.ndarray) -> Iterator[Tensor]:
-    """Clipped, in as many at a time as PIXELS allow."""
+    """Yield the images, clipped, in parts of at most PIXELS pixels."""
     size = max(1, PIXELS // (images.shape[2] * images.shape[3]))
-    return (part.clamp(-1, 1) for part in torch.from_numpy(images).split(size))
+    for part in torch.from_numpy(images).split(size):
+        yield part.clamp(-1, 1)

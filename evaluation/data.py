@@ -1,4 +1,4 @@
-"""The two parts of a data set that judging a model takes: images to fit a classifier to, and others, held out, to measure against."""
+"""The two parts of a data set that judge a model: training images for a classifier, and held-out images."""
 
 from __future__ import annotations
 
@@ -16,65 +16,77 @@ from ..training.data import load_dataset, load_digits
 from ..training.dataset import Dataset, digest
 from ..training.matching import matched
 
-SPLIT = 4, 5  # four of five images train
+SPLIT = 4, 5  # four of five images are training images
 SPLIT_SEED = 0
 
 
 def held_out(
     data: str, model: ModelFacts, digits: str, test: str | None = None, value_range: ValueRange = None
 ) -> tuple[Dataset, Dataset]:
-    """(training part, held-out part) of "digits", a folder or a file of arrays, both fit for the model and with its labels.
+    """Return (training part, held-out part) of a data set. Both fit the model and have its labels.
 
-    digits: the part of the digits that is held out, "validation" or "test". test: "digits", a folder or a file of held-out images;
-    without, a fifth of the data is. Either comes in a fixed random order, since files may be sorted by class. value_range: of float
-    images in files. Raises ImageError, also where the held-out images are those of the data, LabelError, also where classes of the
-    data are not the model's, CalibrationError for too few.
+    data: "digits", a folder, or a file of arrays. digits: the part of the digits that is held out, "validation" or
+    "test". test: the held-out images, "digits", a folder or a file; None holds out a fifth of the data. The
+    held-out part of a folder or file is in a fixed random order, because files may be sorted by class. value_range:
+    of float images in files.
+
+    Raises ImageError if the images do not fit the model, or if most held-out images are also in the data;
+    LabelError if the classes are not those of the model; CalibrationError if there are too few held-out images.
     """
-    if test is not None:
-        real = (
-            matched(load_digits(digits), model)
-            if test == "digits"
-            else _shuffled(load_dataset(test, None, model, value_range))
-        )
-        train = load_dataset(data, None, model, value_range)
-        _check_apart(train, real)
-    elif data == "digits":
-        train, real = (matched(load_digits(part), model) for part in ("train", digits))
-    else:
-        train, real = _split(load_dataset(data, None, model, value_range))
+    train, real = _parts(data, model, digits, test, value_range)
     for part in (train, real):
         labels = None if part.labels is None else part.labels.numpy()
         check_images(part.images.numpy(), labels, part.name, model.sample_shape, model.num_classes)
     if len(real) < MINIMUM:
-        source = test or data
         raise CalibrationError(
-            f"{source}: {len(real)} images are held out to measure schedules against; the least is {MINIMUM}"
+            f"{test or data}: only {len(real)} images are held out; schedules are measured on at least {MINIMUM}"
         )
     return train, real
 
 
+def _parts(
+    data: str, model: ModelFacts, digits: str, test: str | None, value_range: ValueRange
+) -> tuple[Dataset, Dataset]:
+    if test is not None:
+        if test == "digits":
+            real = matched(load_digits(digits), model)
+        else:
+            real = _shuffled(load_dataset(test, None, model, value_range))
+        train = load_dataset(data, None, model, value_range)
+        _check_apart(train, real)
+        return train, real
+    if data == "digits":
+        return matched(load_digits("train"), model), matched(load_digits(digits), model)
+    return _split(load_dataset(data, None, model, value_range))
+
+
 def _check_apart(train: Dataset, real: Dataset) -> None:
+    """Raise LabelError if the classes differ, ImageError if more than half of the held-out images are in `train`."""
     if train.classes and real.classes and train.classes != real.classes:
         odd = min(set(train.classes) ^ set(real.classes), default=train.classes[0])
         raise LabelError(
-            f"{real.name}: its sub-folders are not those of {train.name} ({odd!r} is in one alone), so the numbers of their classes differ"
+            f"{real.name}: its sub-folders are not those of {train.name} (only one has {odd!r}), so the numbers of"
+            " their classes differ"
         )
     seen = {digest([image]) for image in train.images}
     known = sum(digest([image]) in seen for image in real.images)
     if 2 * known > len(real):
         raise ImageError(
-            f"{real.name}: {known} of its {len(real)} images are among those of {train.name}, so they are not held out"
+            f"{real.name}: {known} of its {len(real)} images are also in {train.name}, so they are not held out"
         )
 
 
 def trained_on_all(
     data: str, model: ModelFacts, provenances: Mapping[str, Mapping[str, Any]], value_range: ValueRange = None
 ) -> list[str]:
-    """Which of these, by what is told of their making, were trained on all of the data, so that no part of it is held out from them."""
-    if data == "digits" or not any("data" in told for told in provenances.values()):
+    """Return the names of the models that were trained on all of the data, so that no part of it is held out.
+
+    provenances: name → what the file of the model records about its training.
+    """
+    if data == "digits" or not any("data" in provenance for provenance in provenances.values()):
         return []
     whole = load_dataset(data, None, model, value_range).digest
-    return [name for name, told in provenances.items() if told.get("data") == whole]
+    return [name for name, provenance in provenances.items() if provenance.get("data") == whole]
 
 
 def _split(data: Dataset) -> tuple[Dataset, Dataset]:

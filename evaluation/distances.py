@@ -1,7 +1,8 @@
-"""How far apart two sets of features lie, and how much of each the other covers.
+"""Distances between two sets of features, and how much of one set the other covers.
 
-Features are float [N, D] and [M, D], of any extractor; everything is computed in float64, over all of them, and nothing is drawn
-at random. All of these depend on N and M, not on the distributions alone: compare only figures of the same extractor, N and M.
+Features are float [N, D] and [M, D] of any extractor. Everything is computed in float64 over all features, without
+random choices. All figures depend on N and M as well as on the distributions, so compare only figures of the same
+extractor, N and M.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import numpy as np
 
 from ..errors import ImageError
 
-NEIGHBOUR = 3  # whose distance is the radius of a sample's ball, as in the paper
-BLOCK = 1024  # rows of a matrix of pairs that are held at once
+NEIGHBOUR = 3  # the radius of a sample's ball is the distance to its 3rd nearest neighbour, as in the paper
+BLOCK = 1024  # rows of a matrix of pairs that are in memory at once
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """|μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½) of features [N, D] and [M, D], each taken as a Gaussian; FID where they are Inception's.
+    """Return the Fréchet distance between two sets of features, each taken as a Gaussian.
 
-    The eigenvalues of Σ_a Σ_b are those of the symmetric Σ_a^½ Σ_b Σ_a^½, which keeps everything real. Biased upwards by small
-    samples (about (1/N + 1/M) of the variance): compare only distances with the same N and M.
+        |μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½)
+
+    It is FID if the features are Inception's. The eigenvalues of Σ_a Σ_b are those of the symmetric matrix
+    Σ_a^½ Σ_b Σ_a^½, which avoids complex numbers. Small samples bias the distance upwards, by about (1/N + 1/M) of
+    the variance.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     shift = a.mean(axis=0) - b.mean(axis=0)
@@ -30,11 +34,12 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased MMD² of features [N, D] and [M, D] with the kernel (x·y/D + 1)³; KID where they are Inception's (arXiv 1801.01401).
+    """Return the unbiased squared MMD of two sets of features with the kernel (x·y/D + 1)³ (arXiv 1801.01401).
 
-    Unbiased: about 0, and as often below it, for two independent sets of one distribution; below it where both are drawn with the same
-    share of every class, since they then are more alike than chance would have them. The paper averages over random subsets; here all
-    pairs are taken once. Raises ImageError for fewer than 2 of either.
+    It is KID if the features are Inception's. For two independent sets of one distribution its mean is 0, so it is
+    negative as often as positive. It is lower if both sets have the same share of each class, because they are then
+    more similar than independent sets. The paper averages over random subsets; here each pair counts once. Raises
+    ImageError if a set has fewer than 2 features.
     """
     a, b = _checked(a, b, least=2)
     n, m = len(a), len(b)
@@ -45,11 +50,13 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 def precision_recall(
     real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOUR, real_radii: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """(precision, recall) of Kynkäänniemi et al. (arXiv 1904.06991), each in [0, 1].
+    """Return (precision, recall) of Kynkäänniemi et al. (arXiv 1904.06991), each in [0, 1].
 
-    Precision: the share of generated features within the ball of some real one, which reaches to its k-th nearest other real one;
-    recall: the same with the sets exchanged. The fewer samples, the larger the balls. Raises ImageError for k or fewer of either.
-    real_radii: `radii` of the real ones, where they are known already.
+    Precision is the share of generated features that lie in the ball of some real feature; the ball reaches to its
+    k-th nearest real neighbour. Recall is the same with the two sets exchanged. Fewer samples have larger balls.
+
+    real_radii: the result of `radii` for the real features, if it is known. Raises ImageError if a set has k or
+    fewer features.
     """
     real, generated = _checked(real, generated, least=k + 1)
     real_radii = radii(real, k) if real_radii is None else real_radii
@@ -57,8 +64,8 @@ def precision_recall(
 
 
 def radii(features: np.ndarray, k: int = NEIGHBOUR) -> np.ndarray:
-    """float64 [N]: how far each one's k-th nearest other lies."""
-    # imported here: takes a second, and the Fréchet distance does without
+    """Return the distance of each feature to its k-th nearest neighbour, float64 [N]."""
+    # Imported here because it takes a second, and the Fréchet distance does not need it.
     from sklearn.neighbors import NearestNeighbors
 
     distances, _ = NearestNeighbors(n_neighbors=k).fit(np.asarray(features, np.float64)).kneighbors()
@@ -66,12 +73,11 @@ def radii(features: np.ndarray, k: int = NEIGHBOUR) -> np.ndarray:
 
 
 def _covered(points: np.ndarray, centres: np.ndarray, reach: np.ndarray) -> float:
-    """Share of points in some centre's ball."""
+    """The share of the points that lie in the ball of some centre."""
     from sklearn.metrics import DistanceMetric
 
-    metric = DistanceMetric.get_metric(
-        "euclidean"
-    )  # by differences, so that a copy of a centre lies at 0, inside a ball of radius 0
+    # This metric subtracts before it squares, so the distance to a copy is exactly 0, inside a ball of radius 0.
+    metric = DistanceMetric.get_metric("euclidean")
     rows = (metric.pairwise(points[i : i + BLOCK], centres) for i in range(0, len(points), BLOCK))
     return float(np.concatenate([(row <= reach).any(axis=1) for row in rows]).mean())
 
@@ -82,7 +88,7 @@ def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _kernel_sum_of_others(a: np.ndarray) -> float:
-    """Σ (x·y/D + 1)³ over the pairs of two different samples, in both orders."""
+    """Σ (x·y/D + 1)³ over all pairs of two different samples, each pair in both orders."""
     return _kernel_sum(a, a) - float(_kernel(np.square(a).sum(axis=1), a.shape[1]).sum())
 
 
@@ -91,9 +97,9 @@ def _kernel(products: np.ndarray, dimensions: int) -> np.ndarray:
 
 
 def _checked(a: np.ndarray, b: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64. Raises ImageError."""
+    """Both sets as float64. Raises ImageError if one has fewer than `least` features."""
     if min(len(a), len(b)) < least:
         raise ImageError(
-            f"sets of {len(a)} and {len(b)} images cannot be compared this way; the least is {least} of each"
+            f"sets of {len(a)} and {len(b)} images cannot be compared; the least is {least} images in each"
         )
     return np.asarray(a, np.float64), np.asarray(b, np.float64)

@@ -1,4 +1,4 @@
-"""What a report shows: tables, pictures and curves, as plain values. Those who measure make them; report.py puts them on a page."""
+"""The contents of a report as plain values: tables, pictures and curves. report.py renders them as HTML."""
 
 from __future__ import annotations
 
@@ -10,41 +10,46 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells: numbers are shown as they are given, so round them first; note: a sentence or two below."""
+    """A table. Numbers are shown with all their digits, so round them first."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
+    # one or two sentences below the table
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """images: float32 [N, C, H, W] in [-1, 1], C = 1 or 3, laid out in rows of `columns`; rows: what each row shows, or nothing."""
+    """Pictures in rows of `columns`."""
 
     title: str
+    # float32 [N, C, H, W] in [-1, 1], C = 1 or 3
     images: np.ndarray
     columns: int
+    # the label of each row; empty for none
     rows: Sequence[str] = ()
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement; spread: standard error over repetitions, where there were some."""
+    """One measurement."""
 
     x: float
     y: float
+    # the standard error over repetitions; None for a single measurement
     spread: float | None = None
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines of points by name, over an axis that is logarithmic where said so."""
+    """Lines of points in one plot."""
 
     title: str
     x_label: str
     y_label: str
+    # name → points
     lines: Mapping[str, Sequence[Point]]
     log_x: bool = False
     log_y: bool = False

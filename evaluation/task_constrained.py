@@ -37,7 +37,7 @@ def loop(levels: Sequence[float]) -> Schedule:
     return parse_schedule(" ".join([f"80>{SIGMA_MIN}", *(f"+{t:.4g} {t:.4g}>{SIGMA_MIN}" for t in levels)]))
 
 
-def karras_levels(n: int, rho: float = 7.0) -> list[float]:
+def inner_karras_levels(n: int, rho: float = 7.0) -> list[float]:
     """The n levels between 80 and 0.002 that divide the grid of Karras et al. (arXiv 2206.00364) evenly, falling."""
     high, low = SIGMA_MAX ** (1 / rho), SIGMA_MIN ** (1 / rho)
     return [float((high + i / (n + 1) * (low - high)) ** rho) for i in range(1, n + 1)]
@@ -49,7 +49,7 @@ def methods(ours: Schedule, tuned: Sequence[float]) -> dict[str, Schedule]:
     return {
         "ours": ours,
         "consistency loop, tuned levels": loop(tuned[:n]),
-        "consistency loop, Karras levels": loop(karras_levels(n)),
+        "consistency loop, Karras levels": loop(inner_karras_levels(n)),
     }
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NonFiniteError
-from ..runtime.batches import BATCH
+from ..runtime.batches import BATCH, slices
 from ..runtime.noise import START_DRAW, standard_normal
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
 from .preconditioning import Denoiser
@@ -32,7 +32,7 @@ DDPM_STEPS, FIRST_BETA, LAST_BETA = 1000, 1e-4, 0.02  # Ho et al. 2020, arXiv 20
 Denoise = Callable[[Tensor, float], Tensor]  # D(x, t): float32 [N, …] and one level for all → float32 [N, …]
 
 
-def karras_levels(steps: int) -> np.ndarray:
+def heun_levels(steps: int) -> np.ndarray:
     """EDM's levels (eq. 5): 80 = t_0 > … > t_(N-1) = 0.002 > t_N = 0 for N ≥ 2 steps; float64 [N + 1]."""
     levels = np.linspace(SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO), steps) ** RHO
     levels[0], levels[-1] = SIGMA_MAX, SIGMA_MIN
@@ -106,7 +106,7 @@ class Solver:
     @property
     def levels(self) -> np.ndarray:
         """80 > … > 0, float64 [steps + 1]."""
-        return karras_levels(self.steps) if self.name == "heun" else ddim_levels(self.steps)
+        return heun_levels(self.steps) if self.name == "heun" else ddim_levels(self.steps)
 
     @property
     def nfe(self) -> int:
@@ -160,8 +160,7 @@ def _in_batches(
     labels: np.ndarray | None,
 ) -> np.ndarray:
     states = []
-    for start in range(0, len(x), BATCH):
-        rows = slice(start, start + BATCH)
+    for rows in slices(len(x), BATCH):
         label = None if labels is None else torch.from_numpy(labels[rows])
 
         def denoise(x: Tensor, t: float, label: Tensor | None = label) -> Tensor:

@@ -22,7 +22,7 @@ from bcm_edge.errors import CheckpointError, InputError, NonFiniteError
 from bcm_edge.export.exporter import ExportPlan
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bcm_edge.model.preconditioning import Denoiser
-from bcm_edge.model.samplers import Solver, ddim, ddim_levels, ddpm_sigmas, heun, karras_levels
+from bcm_edge.model.samplers import Solver, ddim, ddim_levels, ddpm_sigmas, heun, heun_levels
 from bcm_edge.runtime.backends.null import NullBackend
 from bcm_edge.runtime.chain import start_state
 from bcm_edge.runtime.schedule import parse_schedule
@@ -82,10 +82,10 @@ def two_shapes(n: int = 12) -> Dataset:
 
 
 def test_levels_of_heun():
-    assert karras_levels(5) == pytest.approx(
+    assert heun_levels(5) == pytest.approx(
         [80, 17.52783196464411, 2.515218976147159, 0.16975275626876413, 0.002, 0], rel=1e-12
     )
-    levels = karras_levels(18)
+    levels = heun_levels(18)
     assert (len(levels), levels[0], levels[-2], levels[-1]) == (19, 80, 0.002, 0)
 
 

@@ -494,7 +494,7 @@ def test_a_schedule_search_wants_enough_to_measure_against(bundle_copy: Path, tm
     before = (bundle_copy / "manifest.json").read_bytes()
     ended = cli("calibrate", bundle_copy, "--search-schedule", 2, "--data", tmp_path / "few.npz")
     assert ended.exit_code == 2
-    assert "20 images are held out to measure schedules against; the least is 32" in ended.stderr
+    assert "only 20 images are held out; schedules are measured on at least 32" in ended.stderr
     assert (bundle_copy / "manifest.json").read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""What is said of measured numbers, on literal ones."""
+"""The verdicts and sentences of claims, on literal numbers."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_generation_that_falls_short_says_by_what_and_how_many_calls_that_is_wor
             "1.31 ± 0.05 with 4 calls, EDM 1.17 ± 0.04 with 35",
             "as good as BCM with 1 call (1.93): Heun from 9 calls, DDIM from 10 calls",
             "as good as BCM with 2 calls (1.40): Heun from 9 calls, DDIM from 35 calls",
-            "as good as BCM with 3 calls (1.38): Heun from 9 calls, DDIM with no measured number",
-            "as good as BCM with 4 calls (1.31): Heun from 17 calls, DDIM with no measured number",
+            "as good as BCM with 3 calls (1.38): Heun from 9 calls, DDIM with no measured number of calls",
+            "as good as BCM with 4 calls (1.31): Heun from 17 calls, DDIM with no measured number of calls",
         ),
     )
 
@@ -78,7 +78,7 @@ def test_more_than_four_calls_are_not_few():
 def test_without_a_baseline_nothing_is_claimed(claim: Any):
     made = claim(BCM, {})
     assert made.verdict == "not measured"
-    assert made.sentences[0].startswith("no baseline given")
+    assert made.sentences[0].startswith("no baseline was given")
 
 
 def test_inversion_is_held_against_as_many_calls_or_the_next_number():

@@ -7,10 +7,9 @@ import pytest
 import torch
 from agreement import relative_l2
 
-from bcm_edge.calibration.levels import best_schedule
+from bcm_edge.calibration.levels import Search, ranked
 from bcm_edge.errors import ScheduleError
 from bcm_edge.evaluation.classifier import train_classifier
-from bcm_edge.evaluation.quality import measure_generation, measure_inversion
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
 from bcm_edge.runtime.batches import Batch
@@ -28,20 +27,28 @@ def shipped():
 # ---- levels
 
 
-def test_best_schedule_is_the_lowest_score():
-    found = best_schedule("80>{0}>0.002", [(0.2,), (1.5,), (4.0,)], lambda s: abs(s.moves[0].u - 1))
-    assert str(found.schedule) == "80>1.5>0.002"
-    assert found.score == 0.5
+def test_schedules_are_ranked_by_their_scores():
+    family = Search("80>{0}>0.002", ((0.2,), (1.5,), (4.0,)))
+    ranking = ranked(family, lambda schedule: abs(schedule.moves[0].u - 1))
+    assert [(str(scored.schedule), scored.score) for scored in ranking] == [
+        ("80>1.5>0.002", 0.5),
+        ("80>0.2>0.002", 0.8),
+        ("80>4>0.002", 3.0),
+    ]
 
 
-def test_best_schedule_takes_several_levels():
-    found = best_schedule("80>0.002 +{0} {0}>{1}>0.002", [(0.1, 1), (0.2, 3)], lambda s: -s.moves[1].u)
-    assert str(found.schedule) == "80>0.002 +0.2 0.2>3>0.002"
+def test_several_levels_are_filled_in():
+    family = Search("80>0.002 +{0} {0}>{1}>0.002", ((0.1, 1), (0.2, 3)))
+    best = ranked(family, lambda schedule: -schedule.moves[1].u)[0]
+    assert str(best.schedule) == "80>0.002 +0.2 0.2>3>0.002"
+    assert best.levels == (0.2, 3)
 
 
-def test_best_schedule_checks_every_level():
+def test_every_schedule_is_checked_before_the_first_is_scored():
+    scored = []
     with pytest.raises(ScheduleError):
-        best_schedule("80>{0}>0.002", [(0.2,), (100,)], lambda s: 0)
+        ranked(Search("80>{0}>0.002", ((0.2,), (100,))), lambda schedule: scored.append(schedule) or 0)
+    assert not scored
 
 
 # ---- the judge
@@ -94,26 +101,25 @@ def test_shipped_schedules(shipped):
 def test_shipped_samples(judge, shipped):
     """Bounds with slack for one set of seeds; docs/model.md has what was reached."""
     backend = TorchBackend(shipped.model())
-    rows = {
-        name: measure_generation(judge, backend, name, parse_schedule(shipped.schedules[name]), [77])
-        for name in ("one-step", "ancestral-2", "zigzag-3", "mixture-4")
-    }
-    ratios = [row.ratio for row in rows.values()]
+    ratios = []
+    for name in ("one-step", "ancestral-2", "zigzag-3", "mixture-4"):
+        images = judge.generate(parse_schedule(shipped.schedules[name]), backend, 77)
+        assert judge.agreement(images) >= 0.95
+        ratios.append(judge.ratio(images))
     assert ratios[0] <= 2.5
     assert min(ratios) <= 2
-    assert all(row.agreement is not None and row.agreement >= 0.95 for row in rows.values())
     assert ratios[0] > max(ratios[1:])  # more network calls, better samples
 
 
 def test_shipped_reconstructions(judge, shipped):
     backend = TorchBackend(shipped.model())
     one, two = (
-        measure_inversion(judge, backend, name, parse_schedule(shipped.schedules[name]), 77)
+        judge.reconstruction_error(parse_schedule(shipped.schedules[name]), backend, 77)
         for name in ("invert-1", "invert-2")
     )
-    assert one.error <= 0.005
-    assert two.error <= 0.0033  # the seeds of docs/model.md give .0030
-    assert two.error < one.error
+    assert one <= 0.005
+    assert two <= 0.0033  # the seeds of docs/model.md give .0030
+    assert two < one
 
 
 def test_the_second_model_makes_images_that_it_inverts():

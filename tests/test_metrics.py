@@ -20,7 +20,7 @@ from bcm_edge.evaluation import classifier as classifiers
 from bcm_edge.evaluation import distances
 from bcm_edge.evaluation.classifier import Classifier, train_classifier
 from bcm_edge.evaluation.distances import frechet_distance, kernel_distance, precision_recall
-from bcm_edge.evaluation.quality import Judge, measure_generation, measure_inversion
+from bcm_edge.evaluation.quality import Judge
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
 from bcm_edge.runtime.pixels import from_uint8, mean_squared_error
@@ -399,16 +399,12 @@ def test_fewer_images_are_generated_and_inverted(classifier: Classifier):
     backend = TorchBackend(load_checkpoint(shipped_checkpoint()).model())
     images = judge.generate(ONE_STEP, backend, 5)
     assert images.shape == (100, 1, 8, 8)
-    agreement = judge.agreement(images)
-    assert agreement > 0.9
-    measured = measure_generation(judge, backend, "one-step", ONE_STEP, [5])
-    assert measured.agreement == pytest.approx(agreement, abs=0.01)  # one image may lie between two classes
+    assert judge.agreement(images) > 0.9
     latents = judge.invert(INVERSION, backend, 5)
     back = judge.reconstruct(latents, backend)
     assert latents.shape == back.shape == (7, 1, 8, 8)
-    error = measure_inversion(judge, backend, "invert-1", INVERSION, 5).error
+    error = judge.reconstruction_error(INVERSION, backend, 5)
     # Before they are compared, images are rounded to uint8, where a few values may round either way.
-    assert error == pytest.approx(judge.reconstruction_error(INVERSION, backend, 5), rel=1e-2)
     assert error == pytest.approx(mean_squared_error(back, judge.originals).mean(), rel=1e-2)
     assert error < 0.02
 
@@ -419,7 +415,7 @@ def test_fewer_images_are_generated_and_inverted(classifier: Classifier):
 def test_numbers_of_images_that_are_not_there_are_refused(
     classifier: Classifier, numbers: dict[str, int], asked: int
 ):
-    with pytest.raises(ImageError, match=rf"{asked} of its \d+ images were asked for"):
+    with pytest.raises(ImageError, match=rf"cannot take {asked} of its \d+ images"):
         Judge(classifier, load_digits("train"), load_digits("test"), extractor=None, **numbers)
 
 
@@ -433,13 +429,13 @@ def test_data_without_labels_is_scored_and_refused_only_where_classes_are_needed
         lambda: judge.agreement(test.images.numpy()[:10]),
         lambda: judge.accuracy,
     ):
-        with pytest.raises(LabelError, match="without labels; give an npz"):
+        with pytest.raises(LabelError, match="without labels; use an npz file"):
             needs_labels()
-    with pytest.raises(LabelError, match="need an extractor"):
+    with pytest.raises(LabelError, match="features need an extractor"):
         Judge(None, train, test)
 
 
 def test_labels_without_a_classifier_are_no_judge_of_classes():
     judge = Judge(None, load_digits("train"), load_digits("test"), Brightness())
-    with pytest.raises(LabelError, match="no classifier was fitted"):
+    with pytest.raises(LabelError, match="no classifier was trained"):
         _ = judge.accuracy

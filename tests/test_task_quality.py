@@ -28,8 +28,8 @@ from bcm_edge.evaluation.task_constrained import (
     TUNED_UPSCALING,
     enlarge,
     holes,
+    inner_karras_levels,
     inpainting_methods,
-    karras_levels,
     loop,
     measure_colouring,
     measure_inpainting,
@@ -191,7 +191,7 @@ def test_an_attack_that_cannot_be_made_is_said(
 
 
 def test_the_loops_levels():
-    levels = karras_levels(7)
+    levels = inner_karras_levels(7)
     assert len(levels) == 7
     assert levels == sorted(levels, reverse=True)
     assert levels[3] == pytest.approx(((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7)

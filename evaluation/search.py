@@ -1,0 +1,71 @@
+"""The search for the levels of a bundle's schedules: what `bcm-edge calibrate --search-schedule` does.
+
+The families of schedules and their grids of levels are in calibration/levels.py. A judge scores every schedule
+on held-out images; the best schedule of each family goes into the manifest of the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..calibration.levels import GENERATION, INVERSION, Scored, ranked
+from ..runtime.loading import load
+from ..runtime.storage.bundle import Bundle
+from ..runtime.storage.rewriting import update_manifest
+from .quality import Judge
+
+FIRST_SEED = 1_000_000  # first seed of the samples that schedules are scored on
+
+Report = Callable[[str], None]  # gets one line of progress
+Rankings = dict[str, list[Scored]]  # name of the family → all of its schedules, the best first
+
+
+def rank_schedules(bundle: Bundle, nfe: int, judge: Judge, report: Report) -> Rankings:
+    """Score all schedules of `nfe` network calls with the bundle's fp32 graphs."""
+    rankings: Rankings = {}
+    with load(bundle.path, precision="fp32") as bcm:
+        for name, family in {**GENERATION, **INVERSION}.items():
+            if family.nfe != nfe:
+                continue
+            report(f"{name}: {len(family.levels)} schedules {family.template}")
+            rankings[name] = ranked(
+                family,
+                lambda schedule: judge.score(schedule, bcm.backend, FIRST_SEED),
+                _counter(len(family.levels), report),
+            )
+    return rankings
+
+
+def save_best(
+    bundle: Bundle, rankings: Rankings, facts: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """Write the best schedule of each family into the bundle's manifest.
+
+    facts: how the schedules were scored; they are recorded beside each score. Returns the schedules (name → text)
+    and their scores with the facts (name → values).
+    """
+    best = {name: ranking[0] for name, ranking in rankings.items()}
+    schedules = {name: str(scored.schedule) for name, scored in best.items()}
+    quality = {name: {measure(scored): scored.score, **facts} for name, scored in best.items()}
+    update_manifest(
+        bundle, lambda m: replace(m, schedules=m.schedules | schedules, quality=m.quality | quality)
+    )
+    return schedules, quality
+
+
+def search_facts(judge: Judge, source: str) -> dict[str, Any]:
+    """How a judge scores schedules, for `save_best`. source: the name of the held-out images."""
+    return {"data": source, "images": len(judge.images), "samples": judge.samples, "seed": FIRST_SEED}
+
+
+def measure(scored: Scored) -> str:
+    """The name of what the score measures."""
+    return "reconstruction_mse" if scored.schedule.from_image else "frechet_ratio"
+
+
+def _counter(total: int, report: Report) -> Callable[[Scored], None]:
+    """Report each schedule with its number out of `total`."""
+    numbers = iter(range(1, total + 1))
+    return lambda scored: report(f"  {next(numbers)}/{total}  {scored.score:.5g}  {scored.schedule}")
