@@ -6,15 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from bcm_edge.cli import main
+from fixture_types import ROOT, Cli, Completed, Process
 
 if TYPE_CHECKING:  # they need torch, which not every Python here has
     from bcm_edge.evaluation.classifier import Classifier
@@ -31,14 +32,9 @@ with suppress(
 # Read when torch is imported: its threads sleep while they wait. On a busy machine, spinning makes tests five times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-ROOT = Path(__file__).resolve().parent.parent
-
 # Tests with these fixtures are slow: they take many seconds of processor time, or what not every machine has.
 SLOW_FIXTURES = {"browser", "classifier", "cluster", "triton", "typed_bundle"}
 SLOW_FOLDERS = {"tensorrt"}  # they need what tests/tensorrt/fetch.sh downloads
-
-Cli = Callable[..., Result]
-Process = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,9 +80,7 @@ def cli() -> Cli:
 def process() -> Process:
     """Run `python cli.py …` as a process of its own."""
 
-    def run(
-        *arguments: object, cwd: Path | None = None, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, cwd: Path | None = None, **environment: str) -> Completed:
         command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
         return subprocess.run(
             command,
@@ -102,9 +96,7 @@ def process() -> Process:
 
 
 @pytest.fixture(scope="session")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory, process: Process
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def exported(tmp_path_factory: pytest.TempPathFactory, process: Process) -> tuple[Path, Completed]:
     """The shipped model's bundle, and what `python cli.py export` said when it made it."""
     folder = tmp_path_factory.mktemp("exported")
     ended = process("export", "-o", "digits.bundle", cwd=folder)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Cli
 from PIL import Image
 
 import bcm_edge
@@ -24,6 +23,7 @@ from bcm_edge.runtime.pipeline import BCM
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.asked import data_url
 from bcm_edge.ui.server import Window
+from fixture_types import Cli
 
 Ask = Callable[..., tuple[int, Any]]
 
