@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
+from fixture_types import ROOT, Cli, Completed, Process
 
 from bcm_edge.cli import main
-from fixture_types import ROOT, Cli, Completed, Process
 
 if TYPE_CHECKING:  # they need torch, which not every Python here has
     from bcm_edge.evaluation.classifier import Classifier

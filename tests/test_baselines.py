@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from agreement import ROUNDING, assert_images_agree, relative_l2, weights_apart
+from fixture_types import Cli
 from networks import TINY, random_model, tiny_checkpoint
 from PIL import Image
 from refusals import refusal
@@ -29,7 +30,6 @@ from bcm_edge.training.dataset import Dataset
 from bcm_edge.training.denoising import Denoising, Noising, noised
 from bcm_edge.training.networks import network_for
 from bcm_edge.training.trainer import Trainer, TrainOptions, train
-from fixture_types import Cli
 
 S = 0.5
 EDM = TrainOptions(steps=7, batch=4, channels=8, objective="edm")

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from archives import write_npz
+from fixture_types import Cli
 from refusals import refusal
 
 from bcm_edge.evaluation import comparison
@@ -37,7 +38,6 @@ from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.runtime.storage.manifest import ModelFacts
 from bcm_edge.training.data import load_digits
 from bcm_edge.training.networks import network_for
-from fixture_types import Cli
 
 DIGITS = ModelFacts("digits", (1, 8, 8), 10, 0, {})
 PLAIN = ModelFacts("plain", (1, 8, 8), None, 0, {})

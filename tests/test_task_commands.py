@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agreement import assert_images_agree
+from fixture_types import Cli
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -15,7 +16,6 @@ from PIL.PngImagePlugin import PngImageFile
 import bcm_edge
 from bcm_edge.runtime.pictures.images import read_images
 from bcm_edge.runtime.pixels import from_uint8, to_uint8
-from fixture_types import Cli
 
 
 @pytest.fixture(scope="module")

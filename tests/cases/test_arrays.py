@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from fixture_types import Cli
 from refusals import refusal
 
 import bcm_edge
@@ -20,7 +21,6 @@ from bcm_edge.jobs.dataset import find, read
 from bcm_edge.runtime.pictures.images import images_from_array, read_images
 from bcm_edge.runtime.storage.arrays import array_shapes
 from bcm_edge.serving.answers import TASKS
-from fixture_types import Cli
 
 SHAPE = (1, 8, 8)
 UNCLEAR = "images have no value below 0, so they seem to lie in [0, 1] instead of [-1, 1]; convert them with images * 2 - 1, or"

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import CONFIG, Weights, holds, loaded, saved
+from fixture_types import Cli
 from networks import TINY
 from refusals import refusal
 from safetensors.torch import save_file
 from torch import Tensor
-
-from fixture_types import Cli
 
 QKV = "middle_block.1.qkv.weight"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixture_types import ROOT
 
 from bcm_edge.errors import OutputError
 from bcm_edge.runtime.machine.cache_folder import cache_directory
-from fixture_types import ROOT
 
 FIX = "set BCM_EDGE_CACHE_DIR to a folder of your own"
 NO_TEMPORARY = "temporary files cannot be written to any of the usual folders; free some space, or set TMPDIR to a folder of your own"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
+from fixture_types import Cli
 from PIL import Image
 from refusals import refusal
 
@@ -20,7 +21,6 @@ from bcm_edge.runtime.pictures.folders import ignored_by_systems
 from bcm_edge.runtime.pictures.images import ImageSet, read_images
 from bcm_edge.runtime.pictures.masks import read_holes
 from bcm_edge.runtime.pictures.writing import save_images
-from fixture_types import Cli
 
 COLOUR = (3, 16, 16)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from agreement import assert_images_agree
 from animals import ANIMALS, animals_checkpoint
+from fixture_types import Cli
 from networks import TINY, random_model
 from refusals import edit_manifest, refusal
 from safetensors import safe_open
@@ -27,7 +28,6 @@ from bcm_edge.runtime.pipeline import BCM
 from bcm_edge.runtime.storage.bundle import open_bundle
 from bcm_edge.runtime.wording import listed
 from bcm_edge.ui.answers import Answers
-from fixture_types import Cli
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fixture_types import Cli, Process
 from refusals import refusal
 
 import bcm_edge
 from bcm_edge.runtime.checks.report import report
 from bcm_edge.runtime.log import without_home
-from fixture_types import Cli, Process
 
 
 @pytest.fixture

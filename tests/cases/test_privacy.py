@@ -18,10 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from fixture_types import ROOT
 from guard import look_ups_and_connections, traced, written
 from processes import child
-
-from fixture_types import ROOT
 
 ORT_SENDS = tuple(map(int, version("onnxruntime").split(".")[:2])) >= (
     1,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from animals import ANIMALS, animals_checkpoint, classes, picture
 from click.testing import Result
+from fixture_types import Cli
 from networks import TINY
 from refusals import refusal
 
@@ -20,7 +21,6 @@ from bcm_edge.evaluation.data import held_out
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from bcm_edge.runtime.storage.manifest import ModelFacts
 from bcm_edge.training.data import load_dataset
-from fixture_types import Cli
 
 ANIMAL = ModelFacts("animals", (3, 16, 16), 4, 0, {}, ANIMALS)
 NAMELESS = replace(ANIMAL, classes=None)

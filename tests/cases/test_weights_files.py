@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import CONFIG, Weights, holds, loaded, saved
+from fixture_types import Cli
 from refusals import refusal
 from safetensors.torch import save_file
-
-from fixture_types import Cli
 
 FIRST_SHARD, SECOND_SHARD = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixture_types import Cli
 from plans import with_engine
 
 from bcm_edge.errors import BcmError, CheckFailed
@@ -17,7 +18,6 @@ from bcm_edge.export.triton.contents import archive_runtime
 from bcm_edge.export.triton.lint import lint
 from bcm_edge.export.triton.repository import plan_repository, write_repository
 from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
-from fixture_types import Cli
 
 TASKS = ["bcm_generate", "bcm_inpaint", "bcm_interpolate", "bcm_invert", "bcm_reconstruct"]
 MOVES = ["bcm_forward", "bcm_inverse"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fixture_types import Cli
 from PIL import Image
 
 import bcm_edge
@@ -23,7 +24,6 @@ from bcm_edge.runtime.pipeline import BCM
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.asked import data_url
 from bcm_edge.ui.server import Window
-from fixture_types import Cli
 
 Ask = Callable[..., tuple[int, Any]]
 

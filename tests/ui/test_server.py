@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fixture_types import ROOT, Cli
 from PIL import Image
 from processes import child
 
@@ -25,7 +26,6 @@ from bcm_edge.runtime.pipeline import BCM
 from bcm_edge.runtime.pixels import from_uint8, mean_squared_error, to_uint8
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.server import LIMIT, Window, is_served
-from fixture_types import ROOT, Cli
 
 from .conftest import Ask, answer_to, pixels, url_of
 
