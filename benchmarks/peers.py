@@ -111,7 +111,7 @@ def measure(path: Path, batch: int, seconds: float) -> dict:
 
     from bcm_edge.export.restore import restored_model
     from bcm_edge.runtime.checks.benchmark import Start, differ, interleave, summarise
-    from bcm_edge.runtime.machine.load import Others
+    from bcm_edge.runtime.machine.load import OtherProcesses
     from bcm_edge.runtime.machine.resources import threads
     from bcm_edge.runtime.storage.bundle import open_bundle
     from bcm_edge.runtime.wording import first_line
@@ -129,7 +129,7 @@ def measure(path: Path, batch: int, seconds: float) -> dict:
             skipped[name] = f"{type(error).__name__}: {first_line(error)}"
             continue
         sides[name] = (run, images, time.perf_counter() - started)
-    others = Others()
+    others = OtherProcesses()
     turns = interleave([run for run, _, _ in sides.values()], seconds)
     taken = others.share()
     eager = sides[EAGER][1]

@@ -29,7 +29,7 @@ from ..runtime.checks.products import (
 )
 from ..runtime.machine.environment import environment
 from ..runtime.machine.install_hints import install_line
-from ..runtime.machine.load import Others
+from ..runtime.machine.load import OtherProcesses
 from ..runtime.machine.resources import threads
 from ..runtime.machine.temporary import temporary_folder
 from ..runtime.schedule import Schedule
@@ -274,7 +274,7 @@ def _measure(
         return _Measured(batch, [], not_run, [], {}, None)
     turn = f"{len(ready)} variants and {len(products)} matrix products in turn, {seconds:g} s each"
     progress(f"batch {batch}: {turn}, then {benchmark.STARTS} fresh processes of each variant")
-    watch = Others()
+    watch = OtherProcesses()
     turns = benchmark.interleave([*players, *(product.run for product in products)], seconds)
     fastest = peaks(products, turns[len(ready) :])
     others = watch.share()

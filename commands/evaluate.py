@@ -16,7 +16,7 @@ from ..errors import CheckpointError, ImageError, LabelError
 from ..runtime.checks.benchmark import QUIET
 from ..runtime.loading import load
 from ..runtime.machine.environment import versions
-from ..runtime.machine.load import Others
+from ..runtime.machine.load import OtherProcesses
 from ..runtime.machine.processor import cpu_model
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
@@ -238,7 +238,7 @@ def _measured(rivals: Rivals, facts: dict[str, dict[str, str]], title: str) -> t
         rivals.seed,
         lambda what: progress(f"tasks: {what}"),
     )
-    watch = Others()
+    watch = OtherProcesses()
     times = comparison.latencies(rivals)
     others = watch.share()
     nfe = {name: bcm.schedule(name).nfe for name in bcm.schedules}

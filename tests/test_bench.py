@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result as Ended
-from processes import child
 from torch.utils.flop_counter import FlopCounterMode
 
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
@@ -32,9 +30,6 @@ from bcm_edge.runtime.checks.benchmark import (
     summarise,
     verdicts,
 )
-from bcm_edge.runtime.machine.jetson import jetson
-from bcm_edge.runtime.machine.load import Others, busy_seconds
-from bcm_edge.runtime.machine.processor import cpu_flags, cpu_model
 
 Cli = Callable[..., Ended]
 
@@ -185,63 +180,6 @@ def test_peak_memory_is_the_processes_own() -> None:
     peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     del held
     assert 5 < peak < 200
-
-
-# The machine
-
-
-def test_processor_is_read_from_cpuinfo(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "cpuinfo").write_text(
-        "processor\t: 0\nmodel name\t: Fast 9000\nflags\t\t: fpu avx2 avx512_vnni amx_int8 sse2\n"
-    )
-    assert cpu_model(tmp_path) == "Fast 9000"
-    assert cpu_flags(tmp_path) == ["avx2", "avx512_vnni", "amx_int8"]
-
-
-def test_busy_time_is_all_but_idle_and_waiting(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "stat").write_text(
-        "cpu  100 200 300 9000 5000 10 20 70 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n"
-    )
-    assert busy_seconds(tmp_path) == 700 / os.sysconf("SC_CLK_TCK")
-    assert busy_seconds(tmp_path / "none") is None
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell")
-def test_another_process_counts_as_others() -> None:
-    with child([sys.executable, "-c", "while True: pass"]):
-        others = Others()
-        time.sleep(1)
-        share = others.share()
-    assert share is not None
-    assert share > 0.3 / (os.cpu_count() or 1)
-
-
-def test_jetson_tells_its_power_mode_and_clocks(tmp_path: Path) -> None:
-    files = {
-        "proc/device-tree/model": "NVIDIA Jetson Orin Nano\0",
-        "var/lib/nvpmodel/status": "pmode:0001\n",
-        "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=1 NAME=7W >\n",
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "729600\n",
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "1510400\n",
-        "sys/class/devfreq/17000000.gpu/cur_freq": "306000000\n",
-        "sys/class/devfreq/17000000.gpu/max_freq": "624750000\n",
-        "sys/class/devfreq/off/cur_freq": "",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert jetson(tmp_path) == {
-        "board": "NVIDIA Jetson Orin Nano",
-        "power_mode": "1 7W",
-        "clocks_mhz": {"cpu0": {"now": 729.6, "max": 1510.4}, "17000000.gpu": {"now": 306.0, "max": 624.75}},
-    }
-
-
-def test_other_machines_are_no_jetson(tmp_path: Path) -> None:
-    assert jetson(tmp_path) is None
 
 
 # The command

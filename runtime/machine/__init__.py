@@ -1,1 +1,1 @@
-"""The machine that this process runs on: processors, memory, GPU, Jetson, installed libraries, folders of its own."""
+"""This machine: processors, memory, GPU, Jetson boards, installed libraries, cache and temporary files."""

@@ -1,6 +1,6 @@
-"""The environment of a measurement: processor, threads, versions and load; on a Jetson its power mode and clocks.
+"""The conditions under which something was measured: processor, threads, versions, load, Jetson power mode.
 
-Reads files and starts no process.
+Only files are read; no process is started.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from .jetson import jetson
 from .processor import cpu_flags, cpu_model
 from .resources import threads
 
-LIBRARIES = (
-    "numpy",
-    "onnxruntime",
-    "openvino",
-    "torch",
-)  # modules, and the distributions that usually provide them
+# Modules. A distribution of the same name usually provides each of them.
+LIBRARIES = ("numpy", "onnxruntime", "openvino", "torch")
 
 
 def environment() -> dict[str, Any]:
-    """Everything a table of times needs beside it. load_average: of the last minute, or None where the system does not tell."""
+    """Return everything that has to be recorded with a measured time, as JSON values.
+
+    load_average: of the last minute, or None where the system does not report it.
+    """
     values: dict[str, Any] = {
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
@@ -40,10 +39,10 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of Python and of every library that may compute, by distribution. Imports none of them.
+    """Return distribution → version, for Python and every library that may compute. No library is imported.
 
-    Several distributions can provide one module, such as onnxruntime and onnxruntime-gpu: all that are installed are listed. A name of
-    LIBRARIES that is not installed has None.
+    Several distributions can provide one module, such as onnxruntime and onnxruntime-gpu; all that are
+    installed are listed. The value is None for a name of LIBRARIES that is not installed.
     """
     providers = importlib.metadata.packages_distributions()
     result: dict[str, str | None] = {"python": platform.python_version()}

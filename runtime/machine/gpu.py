@@ -1,4 +1,7 @@
-"""Which GPU is here, asked of the driver itself, before any object of TensorRT exists: TensorRT 8.6 crashes where there is none."""
+"""Which GPU this machine has, queried from the driver with ctypes.
+
+No object of TensorRT may be created before: TensorRT 8.6 crashes on machines without a GPU.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,19 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...errors import BackendError, InputError
+from .resources import system_memory
 
 # CUdevice_attribute of cuda.h
-_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS = 75, 76, 18, 16
+_MAJOR = 75
+_MINOR = 76
+_INTEGRATED = 18
+_MULTIPROCESSORS = 16
 
-# how TensorRT, CUDA and Python say that memory did not suffice; the third is what TensorRT says when no kernel got the memory it asked for
+# Parts of the messages of TensorRT, CUDA and Python for too little memory, in lower case. The third is
+# TensorRT's message if no kernel could get the memory that it needs.
 _OUT_OF_MEMORY = (
     "out of memory",
     "outofmemory",
@@ -29,31 +36,36 @@ _OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Gpu:
-    """index: among those that CUDA_VISIBLE_DEVICES leaves; capability: compute capability, "8.7"; multiprocessors: how many, which tells
-    boards of one name apart; memory: bytes in all; integrated: whether it shares the processor's memory, as on a Jetson; cuda: the
-    newest CUDA that the driver knows, "12.6"."""
+    """A GPU, as its driver describes it."""
 
+    # The number among the GPUs that CUDA_VISIBLE_DEVICES makes visible.
     index: int
     name: str
+    # Compute capability, for example "8.7".
     capability: str
+    # The number of multiprocessors. Boards of the same name can differ in it.
     multiprocessors: int
+    # Total memory in bytes.
     memory: int
+    # Whether the GPU shares the memory of the processor, as on a Jetson.
     integrated: bool
+    # The newest CUDA version that the driver supports, for example "12.6".
     cuda: str
 
     def __str__(self) -> str:
-        return f"{self.name} (compute capability {self.capability}, {self.memory / 1e9:.1f} GB, driver for CUDA {self.cuda})"
+        memory = f"{self.memory / 1e9:.1f} GB"
+        return f"{self.name} (compute capability {self.capability}, {memory}, driver for CUDA {self.cuda})"
 
 
 def probe(index: int = 0) -> Gpu:
-    """The GPU of this index. Raises BackendError where there is no driver, no GPU, or none of this index."""
+    """Return the GPU with this index. Raises BackendError if there is no driver or no such GPU."""
     call = _driver()
     if (status := call("cuInit", 0)) != 0:
-        raise BackendError(f"no NVIDIA GPU can be used here: the driver says {_error_name(call, status)}")
+        raise BackendError(f"no NVIDIA GPU can be used: the driver reports {_error_name(call, status)}")
     count = _read(call, "cuDeviceGetCount", ctypes.c_int)
     if not 0 <= index < count:
-        there = "there is none" if count == 0 else f"there is cuda:{', cuda:'.join(map(str, range(count)))}"
-        raise BackendError(f"no GPU cuda:{index} here; {there}")
+        names = ", ".join(f"cuda:{number}" for number in range(count))
+        raise BackendError(f"no GPU cuda:{index} on this machine; available: {names or 'none'}")
     device = _read(call, "cuDeviceGet", ctypes.c_int, index)
     name = ctypes.create_string_buffer(256)
     call("cuDeviceGetName", name, len(name), device)
@@ -61,40 +73,48 @@ def probe(index: int = 0) -> Gpu:
         _read(call, "cuDeviceGetAttribute", ctypes.c_int, attribute, device)
         for attribute in (_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS)
     )
-    version = _read(call, "cuDriverGetVersion", ctypes.c_int)
-    memory = _read(call, "cuDeviceTotalMem_v2", ctypes.c_size_t, device)
-    cuda = f"{version // 1000}.{version % 1000 // 10}"
+    version = _read(call, "cuDriverGetVersion", ctypes.c_int)  # 12060 for CUDA 12.6
     return Gpu(
-        index, name.value.decode(), f"{major}.{minor}", multiprocessors, memory, bool(integrated), cuda
+        index=index,
+        name=name.value.decode(),
+        capability=f"{major}.{minor}",
+        multiprocessors=multiprocessors,
+        memory=_read(call, "cuDeviceTotalMem_v2", ctypes.c_size_t, device),
+        integrated=bool(integrated),
+        cuda=f"{version // 1000}.{version % 1000 // 10}",
     )
 
 
 def parse_device(text: str) -> int:
-    """The index that "cuda:1", or "cuda", names. Raises InputError."""
+    """Return 1 for "cuda:1", and 0 for "cuda". Raises InputError."""
     name, _, number = text.partition(":")
     if name != "cuda" or not (number.isdecimal() or text == "cuda"):
-        raise InputError(f"{text!r} is no device; engines are built for cuda:0, cuda:1, …")
+        raise InputError(f"unknown device {text!r}; engines are built for cuda:0, cuda:1, …")
     return int(number or 0)
 
 
 def make_current(index: int) -> None:
-    """Make the GPU's primary context this thread's, which CUDA's other libraries then work on. Raises BackendError."""
+    """Make the primary context of a GPU current in this thread. CUDA's other libraries then use this GPU.
+
+    Raises BackendError.
+    """
     call = _driver()
     probe(index)
     device = _read(call, "cuDeviceGet", ctypes.c_int, index)
     context = _read(call, "cuDevicePrimaryCtxRetain", ctypes.c_void_p, device)
     if (status := call("cuCtxSetCurrent", ctypes.c_void_p(context))) != 0:
         raise BackendError(
-            f"the GPU cuda:{index} cannot be used: the driver says {_error_name(call, status)}"
+            f"GPU cuda:{index} cannot be used: the driver reports {_error_name(call, status)}"
         )
 
 
 def free_memory(gpu: Gpu) -> int | None:
-    """Bytes that a new allocation on the GPU may take now; None where neither driver nor system tells."""
-    if gpu.integrated:  # the driver counts what the system could reclaim as taken
-        with suppress(OSError, ValueError, StopIteration):
-            lines = Path("/proc/meminfo").read_text().splitlines()
-            return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    """Return how many bytes can be allocated on the GPU now, or None if it is unknown."""
+    if gpu.integrated:
+        # The driver reports memory as used that the system could reclaim.
+        memory = system_memory()
+        if memory is not None:
+            return memory
     with suppress(BackendError):
         make_current(gpu.index)
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
@@ -104,26 +124,26 @@ def free_memory(gpu: Gpu) -> int | None:
 
 
 def is_out_of_memory(text: str) -> bool:
-    """Whether what TensorRT, CUDA or Python says means that memory did not suffice."""
+    """Return whether a message of TensorRT, CUDA or Python reports too little memory."""
     text = text.lower().replace("out_of_memory", "out of memory")
     return any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 def _driver() -> Callable[..., int]:
-    """call(function, *arguments) → the driver's status. Raises BackendError where there is no driver."""
+    """Return call(function, *arguments) → status of the driver. Raises BackendError if there is no driver."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         library = ctypes.CDLL(name)
     except OSError:
-        raise BackendError(f"no NVIDIA driver here ({name} cannot be loaded)") from None
+        raise BackendError(f"no NVIDIA driver on this machine ({name} cannot be loaded)") from None
     return lambda function, *arguments: int(getattr(library, function)(*arguments))
 
 
 def _read(call: Callable[..., int], function: str, kind: type[Any], *arguments: object) -> Any:
-    """What a driver function writes to its first argument."""
+    """Return the value that a function of the driver writes to its first argument."""
     value = kind()
     if (status := call(function, ctypes.byref(value), *arguments)) != 0:
-        raise BackendError(f"the NVIDIA driver fails: {function} says {_error_name(call, status)}")
+        raise BackendError(f"NVIDIA driver error: {function} returned {_error_name(call, status)}")
     return value.value
 
 

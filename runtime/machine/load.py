@@ -1,4 +1,4 @@
-"""How much of the processors other processes take."""
+"""How much of the processors' time other processes use."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ from pathlib import Path
 from .system_files import ROOT, read_text
 
 
-class Others:
-    """How much of the processors other processes take from now on; a virtual machine's neighbours count with them."""
+class OtherProcesses:
+    """Measures the processor time that other processes use from now on.
+
+    Other virtual machines on the same host are included.
+    """
 
     def __init__(self) -> None:
-        self._started = time.perf_counter(), time.process_time(), busy_seconds()
+        self._started = time.perf_counter()
+        self._own_seconds = time.process_time()
+        self._busy_seconds = busy_seconds()
 
     def share(self) -> float | None:
-        """Of all processors' time since then, 0 to 1; None where the system does not tell."""
-        started, own, busy = self._started
-        now = busy_seconds()
-        if busy is None or now is None:
+        """Return their share of the time of all processors since the start, 0 to 1; None if it is unknown."""
+        busy = busy_seconds()
+        if self._busy_seconds is None or busy is None:
             return None
-        elapsed = (time.perf_counter() - started) * (os.cpu_count() or 1)
-        return min(max((now - busy - (time.process_time() - own)) / elapsed, 0.0), 1.0)
+        available = (time.perf_counter() - self._started) * (os.cpu_count() or 1)
+        own = time.process_time() - self._own_seconds
+        return min(max((busy - self._busy_seconds - own) / available, 0.0), 1.0)
 
 
 def busy_seconds(root: Path = ROOT) -> float | None:
-    """Processor seconds since the start of the machine in which some process ran, or a neighbour of this virtual machine."""
+    """Return the processor seconds that all processes have used since the machine was started.
+
+    Time that the host gave to other virtual machines is included. None if /proc/stat is not readable.
+    """
     words = read_text(root / "proc/stat").partition("\n")[0].split()
     if len(words) < 9 or words[0] != "cpu":
         return None

@@ -1,12 +1,14 @@
-"""What libraries would report about their users, and files that they would leave in the home folder: switched off in this one place.
+"""Switch off telemetry of libraries, and keep their files out of the home folder.
 
-bcm-edge sends nothing. Libraries that it uses do, unless they are told otherwise before they are imported:
+bcm-edge sends nothing. Some libraries that it uses send data unless this is switched off before they are
+imported:
 
-- ONNX Runtime (1.32 and newer) sends events to a Microsoft server, and keeps a device ID and a database in ~/.cache/Microsoft.
+- ONNX Runtime (1.32 and newer) sends events to a Microsoft server, and keeps a device ID and a database in
+  ~/.cache/Microsoft.
 - OpenVINO sends events to Google Analytics, and keeps an ID and counts in ~/intel.
-- Ray sends reports of its use, where they are not switched off.
+- Ray sends reports of its use.
 
-A setting that a user made in the environment is left as it is. docs/privacy.md lists what is written where.
+Environment variables that the user has set are not changed. docs/privacy.md lists every file that is written.
 """
 
 from __future__ import annotations
@@ -22,34 +24,40 @@ from typing import Any
 from ...errors import OutputError
 from .cache_folder import cache_directory
 
-TELEMETRY_OFF = {  # environment variable → the value that its library documents for "off"; child processes inherit them
+# Environment variable → the value that its library documents for "off". Child processes inherit them.
+TELEMETRY_OFF = {
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-OPENVINO_TELEMETRY = "openvino_telemetry"  # OpenVINO has no variable; without this module it uses a stub of its own, which sends nothing
+# OpenVINO has no such variable. If this module cannot be imported, it uses a stub, which sends nothing.
+OPENVINO_TELEMETRY = "openvino_telemetry"
 
-FOLDERS = {  # environment variable → the folder of the cache in which its library is to keep what it would keep in the home folder
+# Environment variable → folder in the cache, for files that the library would keep in the home folder.
+FOLDERS = {
     "MPLCONFIGDIR": "matplotlib",
     "CUDA_CACHE_PATH": "cuda",
 }
 
 
 def switch_off_telemetry() -> None:
-    """For this process, and for those that it starts. `import bcm_edge` does this; a library that was imported before is not affected."""
+    """Switch off telemetry in this process and in the processes that it starts.
+
+    `import bcm_edge` calls this. Libraries that were imported before are not affected.
+    """
     for name, value in TELEMETRY_OFF.items():
-        if not os.environ.get(
-            name
-        ):  # empty is what a container's configuration makes of a variable that is not set
+        if not os.environ.get(name):  # container configurations set unset variables to ""
             os.environ[name] = value
     modules: dict[str, Any] = sys.modules
     modules.setdefault(OPENVINO_TELEMETRY, None)  # None: importing it raises ImportError
 
 
 def keep_files_in_cache() -> None:
-    """Have libraries keep their files in the cache folder. The command line does this; a program that imports bcm_edge keeps its own."""
-    logging.getLogger("matplotlib").setLevel(
-        logging.ERROR
-    )  # without a folder it goes on with a temporary one, and says so in three lines
+    """Make libraries keep their files in the cache folder.
+
+    The command line calls this. A program that imports bcm_edge decides for itself.
+    """
+    # Without a folder, matplotlib uses a temporary one, and logs three lines about it.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with suppress(OutputError):  # there is no cache folder
         for name, folder in FOLDERS.items():
             if not os.environ.get(name):
@@ -58,11 +66,15 @@ def keep_files_in_cache() -> None:
 
 @contextmanager
 def home_folder(folder: Path) -> Iterator[None]:
-    """Another home folder for the block, for libraries that write there and have no setting. Processes started in it keep it."""
+    """Use another home folder in the block, for libraries that write there and cannot be configured.
+
+    Processes that are started in the block keep it.
+    """
     before = os.environ.get("HOME")
     os.environ["HOME"] = str(folder)
     try:
         yield
     finally:
         os.environ.pop("HOME")
-        os.environ.update({} if before is None else {"HOME": before})
+        if before is not None:
+            os.environ["HOME"] = before

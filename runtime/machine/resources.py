@@ -1,4 +1,7 @@
-"""What this process may use of the machine: processors and memory, with the limits of a container (cgroup v1 and v2), and disks."""
+"""The processors, memory and disk space that this process may use.
+
+The limits of containers (cgroups, versions 1 and 2) are taken into account.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +13,69 @@ from pathlib import Path
 from ...errors import BackendError, InputError
 from .system_files import ROOT, read_lines
 
-_UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 for "no limit"
+_UNLIMITED = 1 << 60  # cgroup v1 has a number near 2**63 if there is no limit
+
+
+def threads() -> int:
+    """Return $BCM_EDGE_THREADS, or else `processors`. More threads than processors halve the speed.
+
+    Raises BackendError if the variable is not a positive integer.
+    """
+    if text := os.environ.get("BCM_EDGE_THREADS"):
+        if not text.isdecimal() or not int(text):
+            raise BackendError(f"BCM_EDGE_THREADS must be a positive integer, not {text!r}")
+        return int(text)
+    return processors()
 
 
 def processors(root: Path = ROOT) -> int:
-    """How many threads can run at once: the processors of the affinity mask, or ceil(CPU quota) of the container if that is less."""
-    quotas = [quota for folder in _groups(root, "cpu") if (quota := _quota(folder)) is not None]
-    return max(1, min([_allowed(), *(math.ceil(quota) for quota in quotas)]))
+    """Return how many threads can run at once.
+
+    This is the number of processors in the affinity mask or, if it is smaller, the CPU quota of the
+    container, rounded up.
+    """
+    limits = [_affinity()]
+    for folder in _groups(root, "cpu"):
+        quota = _quota(folder)
+        if quota is not None:
+            limits.append(math.ceil(quota))
+    return max(1, min(limits))
 
 
 def limit_threads(root: Path = ROOT) -> None:
-    """Have torch and other libraries on OpenMP begin with `processors` threads: by themselves they know the affinity mask, not the quota.
+    """Set OMP_NUM_THREADS to `processors` if a CPU quota applies, unless the user has set it.
 
-    To be called before they are imported. OMP_NUM_THREADS that the user has set stays.
+    torch and other libraries with OpenMP respect the affinity mask, but not the quota. Call this before they
+    are imported.
     """
-    if (count := processors(root)) < _allowed():
+    count = processors(root)
+    if count < _affinity():
         os.environ.setdefault("OMP_NUM_THREADS", str(count))
 
 
-def _allowed() -> int:
-    """The processors of the affinity mask."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def system_memory(root: Path = ROOT) -> int | None:
+    """Return how many bytes the machine can allocate without swapping, or None if it is unknown."""
+    for line in read_lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def available_memory(root: Path = ROOT) -> int | None:
-    """Bytes that can still be allocated without swapping: of the machine, or of the container if that is less. None if unknown."""
-    free = [room for folder in _groups(root, "memory") if (room := _room(folder)) is not None]
-    for line in read_lines(root / "proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
-    return max(0, min(free)) if free else None
+    """Return how many bytes this process can allocate without swapping, or None if it is unknown.
+
+    This is the free memory of the machine or, if it is smaller, of the container.
+    """
+    limits = [_room(folder) for folder in _groups(root, "memory")]
+    limits.append(system_memory(root))
+    known = [limit for limit in limits if limit is not None]
+    return max(0, min(known)) if known else None
 
 
 def check_memory(needed: int, what: str, advice: str) -> None:
-    """Raise InputError if `needed` bytes are more than what is available.
+    """Raise InputError if `needed` bytes are more than the available memory.
 
-    what: what takes the memory, as the subject of the message; advice: what to do instead.
+    what: what needs the memory, as the subject of the message. advice: what the user should do.
     """
     available = available_memory()
     if available is not None and needed > available:
@@ -55,19 +85,25 @@ def check_memory(needed: int, what: str, advice: str) -> None:
 
 
 def check_disk(needed: int, folder: Path, what: str, advice: str) -> None:
-    """Raise InputError if `needed` bytes are more than what is free where a folder lies, or will lie.
+    """Raise InputError if `needed` bytes are more than the free disk space at a folder, which need not exist.
 
-    what, advice: as in `check_memory`.
+    what, advice: as for `check_memory`.
     """
-    base = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    folder = folder.absolute()
+    base = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     try:
         free = shutil.disk_usage(base).free
-    except OSError:  # what is wrong with it is found where it is opened
+    except OSError:  # opening the folder will report the problem
         return
     if needed > free:
         raise InputError(
             f"{what} would take {_size(needed)} of disk space, and {_size(free)} are free at {base}; {advice}"
         )
+
+
+def _affinity() -> int:
+    """Return the number of processors in the affinity mask."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _size(count: int) -> str:
@@ -78,58 +114,52 @@ def _size(count: int) -> str:
 
 
 def _groups(root: Path, controller: str) -> list[Path]:
-    """The cgroup folders of this process that can limit a controller, from its own group up to the top."""
+    """Return the cgroup folders that can limit this process, from its own group up to the top.
+
+    controller: "cpu" or "memory".
+    """
     folders: list[Path] = []
     for line in read_lines(root / "proc/self/cgroup"):
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if not controllers:  # v2
+        if not controllers:  # version 2
             tops = [root / "sys/fs/cgroup"]
-        elif controller in controllers.split(
-            ","
-        ):  # v1, where a folder may be named after all controllers that it is for
+        elif controller in controllers.split(","):  # version 1; a folder may have several controllers as name
             tops = [root / "sys/fs/cgroup" / name for name in dict.fromkeys((controller, controllers))]
         else:
             continue
         for top in tops:
-            # in a container the path may be the host's, of which the container sees only the top
+            # In a container, the path may be the one on the host, and only the top exists here.
             own = top / path.lstrip("/")
             folders += [folder for folder in (own, *own.parents) if folder == top or top in folder.parents]
     return folders
 
 
 def _quota(folder: Path) -> float | None:
-    """Processors, from cpu.max (v2) or cpu.cfs_quota_us (v1); None without a limit."""
-    words = " ".join(read_lines(folder / "cpu.max")).split()
-    if not words:
-        words = " ".join(
-            [*read_lines(folder / "cpu.cfs_quota_us"), *read_lines(folder / "cpu.cfs_period_us")]
-        ).split()
-    if len(words) != 2 or not all(word.isdecimal() for word in words):  # "max 100000", or -1 in v1
+    """Return the CPU quota of a cgroup as a number of processors, or None if there is no limit."""
+    words = " ".join(read_lines(folder / "cpu.max")).split()  # version 2
+    if not words:  # version 1
+        lines = [*read_lines(folder / "cpu.cfs_quota_us"), *read_lines(folder / "cpu.cfs_period_us")]
+        words = " ".join(lines).split()
+    if len(words) != 2 or not all(word.isdecimal() for word in words):  # without limit: "max 100000", or -1
         return None
     quota, period = map(int, words)
     return quota / period if quota and period else None
 
 
 def _room(folder: Path) -> int | None:
-    """Bytes between the limit and what is in use; page cache that can be dropped counts as free. None without a limit."""
+    """Return the bytes between the memory limit of a cgroup and its usage, or None if there is no limit.
+
+    Page cache that the system can drop counts as free.
+    """
     for limit_name, usage_name, cache_name in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ("memory.max", "memory.current", "inactive_file"),  # version 2
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
     ):
-        limit, usage = ("".join(read_lines(folder / name)).strip() for name in (limit_name, usage_name))
+        limit = "".join(read_lines(folder / limit_name)).strip()
+        usage = "".join(read_lines(folder / usage_name)).strip()
         if limit.isdecimal() and usage.isdecimal() and int(limit) < _UNLIMITED:
-            statistics = dict(
-                line.split()[:2] for line in read_lines(folder / "memory.stat") if len(line.split()) == 2
-            )
+            pairs = [line.split() for line in read_lines(folder / "memory.stat")]
+            statistics = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
             return int(limit) - int(usage) + int(statistics.get(cache_name, 0))
     return None
-
-
-def threads() -> int:
-    """$BCM_EDGE_THREADS, else the processors this process may use. More threads than that halve the speed. Raises BackendError."""
-    if given := os.environ.get("BCM_EDGE_THREADS"):
-        if not given.isdecimal() or not int(given):
-            raise BackendError(f"BCM_EDGE_THREADS is {given!r}; it is a number of threads from 1")
-        return int(given)
-    return processors()

@@ -1,4 +1,7 @@
-"""Temporary files and folders of this package: in $TMPDIR, else in /tmp, and with one clear message where none can be made."""
+"""Temporary files and folders of this package, in $TMPDIR or else in /tmp.
+
+If none can be created, every command reports the same clear error.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from typing import IO
 
 from ...errors import OutputError
 
-LEAST = 1 << 20  # bytes that have to be free: with less, libraries fail late and unclearly
-PYTHON_SAYS = "No usable temporary directory"  # where a library makes temporary files, such as torch when it is imported
+LEAST = 1 << 20  # bytes that must be free; with less, libraries fail later and with unclear messages
+PYTHON_SAYS = "No usable temporary directory"  # Python's message, for example when torch is imported
 TEMPORARY_FIX = "free some space, or set TMPDIR to a folder of your own"
 NO_TEMPORARY = f"temporary files cannot be written to any of the usual folders; {TEMPORARY_FIX}"
 
 
 def temporary_directory() -> Path:
-    """Where temporary files are made. Raises OutputError where none can be."""
+    """Return the folder for temporary files. Raises OutputError if none can be written or it is full."""
     try:
         place = Path(tempfile.gettempdir())
         free = shutil.disk_usage(place).free
@@ -32,7 +35,10 @@ def temporary_directory() -> Path:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield an empty folder, removed with what is in it at the end. Raises OutputError, also where it fills up in the block."""
+    """Yield an empty folder, which is removed with its content at the end.
+
+    Raises OutputError, also if the disk fills up in the block.
+    """
     place = temporary_directory()
     try:
         with tempfile.TemporaryDirectory(prefix="bcm-edge-", ignore_cleanup_errors=True) as folder:
@@ -44,7 +50,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def temporary_text() -> IO[str]:
-    """An empty text file without a name, to be written, read and closed. Raises OutputError."""
+    """Return an empty text file without a name, for writing and reading. Raises OutputError."""
     place = temporary_directory()
     try:
         return tempfile.TemporaryFile("w+")

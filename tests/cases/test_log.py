@@ -237,7 +237,7 @@ def test_a_number_of_threads_that_is_none_is_in_the_report(
     monkeypatch.setenv("BCM_EDGE_THREADS", "two")
     ended = cli("doctor", "--report")
     assert ended.exit_code == 1
-    assert "threads: BCM_EDGE_THREADS is 'two'; it is a number of threads from 1; " in ended.stdout
+    assert "threads: BCM_EDGE_THREADS must be a positive integer, not 'two'; " in ended.stdout
     assert "✗ machine: " in ended.stdout and "\n    fix: unset BCM_EDGE_THREADS\n" in ended.stdout
 
 

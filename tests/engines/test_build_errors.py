@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver here (libcuda.so.1 cannot be loaded)"),
-        ({"FAKE_INIT": "100"}, "no NVIDIA GPU can be used here: the driver says CUDA_ERROR_NO_DEVICE"),
-        ({"FAKE_GPUS": "0"}, "no GPU cuda:0 here; there is none"),
+        ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver on this machine (libcuda.so.1 cannot be loaded)"),
+        ({"FAKE_INIT": "100"}, "no NVIDIA GPU can be used: the driver reports CUDA_ERROR_NO_DEVICE"),
+        ({"FAKE_GPUS": "0"}, "no GPU cuda:0 on this machine; available: none"),
         ({"PYTHONPATH": ""}, "tensorrt is not installed; pip install '.[trt10]'"),
-        ({"FAKE_TENSORRT": "8.5.2"}, "TensorRT 8.5.2 is too old; this needs 8.6 (JetPack 6.0) or newer"),
+        ({"FAKE_TENSORRT": "8.5.2"}, "TensorRT 8.5.2 is too old; 8.6 (JetPack 6.0) or newer is needed"),
     ],
 )
 def test_without_a_gpu_one_line_says_what_is_needed_and_what_still_works(
@@ -285,7 +285,7 @@ def test_doctor_on_another_machine_tells_broken_engines_from_foreign_ones(built_
     shown = run("doctor", built_copy, LD_LIBRARY_PATH="").stdout
     assert "✗ engine: int8-sm87" in shown and "its engine.json cannot be used" in shown
     assert "✓ engines: for other machines: fp16-sm87" in shown
-    assert "✓ GPU: none: no NVIDIA driver here" in shown
+    assert "✓ GPU: none: no NVIDIA driver on this machine" in shown
 
 
 def test_a_precision_that_the_bundle_lacks_is_refused_before_the_gpu_is_asked(bundle_copy: Path, cli):
@@ -321,15 +321,15 @@ def test_amounts_that_are_none(text: str):
 
 
 @pytest.mark.parametrize("text", ["", "cpu", "cuda:", "cuda:-1", "cuda:x", "gpu:0", "0"])
-def test_devices_that_are_none(text: str):
-    with pytest.raises(InputError, match="is no device; engines are built for cuda:0, cuda:1, …"):
+def test_unknown_devices(text: str):
+    with pytest.raises(InputError, match=f"unknown device '{text}'; engines are built for cuda:0, cuda:1, …"):
         parse_device(text)
 
 
 def test_another_gpu_can_be_named(typed_copy: Path, run: Build):
     assert run("build", typed_copy, "--device", "cuda:1", FAKE_GPUS="2").returncode == 0
     ended = run("build", typed_copy, "--device", "cuda:2", FAKE_GPUS="2")
-    assert "no GPU cuda:2 here; there is cuda:0, cuda:1." in ended.stderr
+    assert "no GPU cuda:2 on this machine; available: cuda:0, cuda:1." in ended.stderr
 
 
 def test_building_takes_neither_torch_nor_onnx(typed_copy: Path, record: ModuleType):

@@ -41,7 +41,7 @@ def test_jetpack_and_power_are_told(monkeypatch: pytest.MonkeyPatch):
     assert found["JetPack"].ok and found["JetPack"].fix == ""
     assert (
         found["JetPack"].detail
-        == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; meant for, not tried"
+        == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; supported, but not tested"
     )
     assert found["power"] == doctor.Finding("power", True, "0 MAXN", "")
 

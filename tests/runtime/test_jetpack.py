@@ -1,4 +1,7 @@
-"""Jetson releases from fake system trees. The files are in the form that owners of such boards have shown; none was read off one here."""
+"""Releases of JetPack, recognised by fake system files.
+
+The files have the form that owners of such boards have published; none was read from a board here.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,6 @@ from pathlib import Path
 import pytest
 
 from bcm_edge.runtime.machine.jetpack import install_lines, jetpack, l4t, release
-from bcm_edge.runtime.machine.jetson import fastest_mode, jetson, power_advice
-
-AGX_ORIN = "< PM_CONFIG DEFAULT=2 >\n< POWER_MODEL ID=0 NAME=MAXN >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MODE_30W >\n"
-ORIN_NANO = "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n< POWER_MODEL ID=3 NAME=7W >\n"
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -63,12 +62,14 @@ def test_releases_that_can_run(
 def test_what_is_said_of_a_release() -> None:
     assert (
         str(release((36, 4, 3)))
-        == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; meant for, not tried"
+        == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; supported, but not tested"
     )
-    assert str(release((36, 3, 0))).endswith("TensorRT 8.6; best effort: types are hints, no bf16")
+    assert str(release((36, 3, 0))).endswith(
+        "TensorRT 8.6; limited: TensorRT may use other types than the graph asks for, no bf16"
+    )
     assert release((36, 3, 0)).fix == "flash JetPack 6.2: it has TensorRT 10.3"
     assert str(release((39, 2, 2))).endswith(
-        "TensorRT up to 11.4.1; meant for, not tried; TensorRT 11.0 to 11.4.0 run on no JetPack"
+        "TensorRT up to 11.4.1; supported, but not tested; TensorRT 11.0 to 11.4.0 run on no JetPack"
     )
 
 
@@ -87,7 +88,7 @@ def test_releases_that_are_too_old_say_where_to_move(
     found = jetpack(device(tmp_path, major, revision))
     assert found is not None
     assert (found.name, found.tensorrt, found.ok, found.extra) == (name, tensorrt, False, "")
-    assert found.runs == "this package needs TensorRT 8.6 and Python 3.10"
+    assert found.support == "this package needs TensorRT 8.6 and Python 3.10"
     assert found.fix == "flash JetPack 6.2 or newer; it is for Orin and later boards only"
     assert install_lines(found) == ""
 
@@ -146,58 +147,3 @@ def test_installation_sees_the_tensorrt_of_the_system(
         ".venv/bin/pip install '.[jetson6]'"
     )
     assert install_lines(release((38, 4, 0))).endswith("'.[jetson7]'")
-
-
-def clocks(gpu: int, cpu: int = 2201600, video: int = 115200000) -> dict[str, str]:
-    return {
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": f"{cpu}\n",
-        "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "2201600\n",
-        "sys/class/devfreq/17000000.gpu/cur_freq": f"{gpu}\n",
-        "sys/class/devfreq/17000000.gpu/max_freq": "1300500000\n",
-        "sys/class/devfreq/15340000.vic/cur_freq": f"{video}\n",
-        "sys/class/devfreq/15340000.vic/max_freq": "729600000\n",
-    }
-
-
-@pytest.mark.parametrize(
-    ("mode", "modes", "files", "advice"),
-    [
-        ("0000", AGX_ORIN, clocks(1300500000), ""),
-        ("0000", AGX_ORIN, clocks(1300500000, cpu=2190000), ""),  # as measured
-        ("0000", AGX_ORIN, clocks(306000000), "sudo jetson_clocks"),
-        ("0000", AGX_ORIN, clocks(1300500000, cpu=729600), "sudo jetson_clocks"),
-        ("0002", AGX_ORIN, clocks(1300500000), "sudo nvpmodel -m 0 && sudo jetson_clocks"),
-        ("0000", ORIN_NANO, clocks(1300500000), "sudo nvpmodel -m 2 && sudo jetson_clocks"),
-        ("0002", ORIN_NANO, clocks(1300500000), ""),
-        ("0002", "", clocks(1300500000), ""),  # 2 may be the fastest
-        ("0000", "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=7W >\n", {}, ""),
-    ],
-)
-def test_advice_on_power(tmp_path: Path, mode: str, modes: str, files: dict[str, str], advice: str) -> None:
-    root = tree(tmp_path, {"var/lib/nvpmodel/status": f"pmode:{mode}\n", "etc/nvpmodel.conf": modes, **files})
-    assert power_advice(jetson(root), root) == advice
-
-
-def test_thor_has_clocks_of_other_names(tmp_path: Path) -> None:
-    for name, now in (("gpu-gpc-0", 1575), ("gpu-nvd-0", 300)):
-        tree(
-            tmp_path,
-            {
-                f"sys/class/devfreq/{name}/cur_freq": f"{now}000000",
-                f"sys/class/devfreq/{name}/max_freq": "1575000000",
-            },
-        )
-    tree(
-        tmp_path,
-        {"var/lib/nvpmodel/status": "pmode:0000", "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=MAXN >"},
-    )
-    assert power_advice(jetson(tmp_path), tmp_path) == ""
-    (tmp_path / "sys/class/devfreq/gpu-gpc-0/cur_freq").write_text("390000000")
-    assert power_advice(jetson(tmp_path), tmp_path) == "sudo jetson_clocks"
-
-
-def test_no_advice_where_the_mode_is_not_told_or_there_is_no_jetson(tmp_path: Path) -> None:
-    assert power_advice(jetson(tmp_path), tmp_path) == ""
-    root = tree(tmp_path, {"etc/nvpmodel.conf": AGX_ORIN})
-    assert power_advice(jetson(root), root) == ""
-    assert fastest_mode(root) == "0"

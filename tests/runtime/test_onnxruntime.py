@@ -176,5 +176,5 @@ def test_threads_are_the_users_to_choose(digits_bundle: Path, monkeypatch: pytes
         assert np.isfinite(bcm.generate(1, labels=3)).all()
     for wrong in ("0", "two", "-1"):
         monkeypatch.setenv("BCM_EDGE_THREADS", wrong)
-        with pytest.raises(BackendError, match="a number of threads from 1"):
+        with pytest.raises(BackendError, match="BCM_EDGE_THREADS must be a positive integer"):
             bcm_edge.load(digits_bundle, "onnxruntime")

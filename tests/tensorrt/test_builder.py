@@ -276,7 +276,8 @@ def ending(typed_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_a_gpu_the_process_says_so(ending: Callable[..., str]):
     assert re.match(
-        r"no NVIDIA driver here \(libcuda.so.1 cannot be loaded\)$|no GPU cuda:99 here", ending(CHILD)
+        r"no NVIDIA driver on this machine \(libcuda.so.1 cannot be loaded\)$|no GPU cuda:99 on this machine",
+        ending(CHILD),
     )
 
 
