@@ -31,18 +31,22 @@ PAGES = {
 }
 LANGUAGES = {".py": "python", ".sh": "sh", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 COMMANDS = "<!-- commands -->"  # where a page has the reference of all commands
+# Options of the pages with source text, which stand in no list of pages and are not searched.
+_ALONE = "hide:\n  - navigation\n  - toc\nsearch:\n  exclude: true\n"
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of PAGES, and a page with the source text of each other file that a page links to."""
     for path, page in PAGES.items():
-        if (ROOT / path).is_file():
-            files.append(File.generated(config, page, content=_text(path)))
+        files.append(File.generated(config, page, content=_text(path)))
     linked = {target for file in files.documentation_pages() for target in _outside(file)}
+    linked |= {f"{path}/{name}" for path in linked if (ROOT / path).is_dir() for name in _shown(path)}
     for path in sorted(linked - set(PAGES)):
-        page = File.generated(config, _page(path), content=_source(path), inclusion=InclusionLevel.NOT_IN_NAV)
-        files.append(page)
+        content = _folder(path) if (ROOT / path).is_dir() else _source(path)
+        files.append(
+            File.generated(config, _page(path), content=content, inclusion=InclusionLevel.NOT_IN_NAV)
+        )
     return files
 
 
@@ -60,16 +64,16 @@ def _home(src_uri: str) -> Path:
 
 
 def _repository_path(link: str, src_uri: str) -> str | None:
-    """Return the file that a link leads to, as a path from the repository's root.
+    """Return the file or folder that a link leads to, as a path from the repository's root.
 
-    None for a web address, and for a file that does not exist.
+    A folder with a README.md stands for that file. None for a web address, and for what does not exist.
     """
     if "://" in link or link.startswith(("mailto:", "/")):
         return None
     target = Path(os.path.normpath(_home(src_uri) / link))
     if target.is_dir() and (target / "README.md").is_file():
         target /= "README.md"
-    inside = target.is_file() and target.is_relative_to(ROOT)
+    inside = target.exists() and target.is_relative_to(ROOT)
     return target.relative_to(ROOT).as_posix() if inside else None
 
 
@@ -85,7 +89,7 @@ def _page(path: str) -> str:
     """Return the page of a file of the repository, as a path from docs/."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    return PAGES.get(path, f"source/{path}.md")
+    return PAGES.get(path, f"source/{path}{'/index' if (ROOT / path).is_dir() else ''}.md")
 
 
 def _in_site(link: str, src_uri: str) -> str:
@@ -100,14 +104,25 @@ def _text(path: str) -> str:
     return f"---\nhide:\n  - navigation\n---\n\n{text}" if path == "README.md" else text
 
 
+def _shown(path: str) -> list[str]:
+    """Return the names of the files of a folder that have pages of their own."""
+    return sorted(file.name for file in (ROOT / path).iterdir() if file.suffix in LANGUAGES)
+
+
+def _folder(path: str) -> str:
+    """Return a page that lists the files of a folder."""
+    title = path.replace("_", r"\_")
+    listing = "\n".join(f"- [`{name}`]({name}.md)" for name in _shown(path))
+    return f"---\n{_ALONE}---\n\n# {title}\n\n{listing}\n"
+
+
 def _source(path: str) -> str:
     """Return a page that shows the text of a file. The search of the site does not include it."""
     text = (ROOT / path).read_text(encoding="utf-8").rstrip("\n")
     language = LANGUAGES.get(Path(path).suffix, "make" if path == "Makefile" else "text")
     fence = "`" * 6
     title = path.replace("_", r"\_")
-    options = "hide:\n  - navigation\n  - toc\nsearch:\n  exclude: true\n"
-    return f"---\n{options}---\n\n# {title}\n\n{fence}{language}\n{text}\n{fence}\n"
+    return f"---\n{_ALONE}---\n\n# {title}\n\n{fence}{language}\n{text}\n{fence}\n"
 
 
 def _commands() -> Iterator[str]:
