@@ -1,1 +1,1 @@
-"""Calibration: what samplers and low precision need to learn from data."""
+"""Calibration: activation ranges for 8-bit graphs, and noise levels for schedules, both measured on data."""

@@ -1,8 +1,8 @@
-"""How near a network's activations come to the end of float16: a table, a picture, and why some tensors stay in float32."""
+"""How close a network's activations come to the largest float16, and why some tensors stay float32."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from ..runtime.storage.bundle import Bundle
 from ..runtime.storage.manifest import DIRECTIONS
 from .ranges import FP16_MAX, Calibration
 
-_CONDITIONING = "hangs on t, u and label alone: 250 log t needs 24 bits"
+# Why a tensor stays float32 in a 16-bit graph.
+_CONDITIONING = "depends only on t, u and the label: 250 log t needs 24 bits"
 _PRECONDITIONING = "preconditioning: c_out multiplies errors by up to 79"
 _ATTENTION = "softmax and the norms before it"
 _NORM = "normalisation, its scale, shift and SiLU: sums of thousands of terms"
@@ -21,26 +22,28 @@ _NORM = "normalisation, its scale, shift and SiLU: sums of thousands of terms"
 
 @dataclass(frozen=True)
 class Activation:
-    """One tensor. largest: |value| over the trajectories of both directions; bits: of its type in the bundle's 16-bit graphs, None if the
-    bundle has none of those; why: the reason for 32, else ""."""
+    """One tensor of the network."""
 
     tensor: str
+    # The largest |value| over the played schedules of both directions.
     largest: float
+    # Of its type in the bundle's 16-bit graphs: 16 or 32. None if the bundle has no 16-bit graphs.
     bits: int | None
+    # Why it has 32 bits; "" otherwise.
     why: str
 
     @property
     def headroom(self) -> float:
-        """How many times larger it may get before float16 ends."""
+        """The factor by which the activation may grow before float16 overflows."""
         return FP16_MAX / self.largest if self.largest else float("inf")
 
 
 def activations(bundle: Bundle, calibration: Calibration) -> list[Activation]:
-    """Every measured activation, in the graph's order."""
+    """Return every measured activation, in the order of the graph."""
     largest: dict[str, float] = {}
     for direction in DIRECTIONS:
-        for name, pair in calibration.ranges[direction].items():
-            largest[name] = max(largest.get(name, 0.0), *map(abs, pair))
+        for name, (low, high) in calibration.ranges[direction].items():
+            largest[name] = max(largest.get(name, 0.0), abs(low), abs(high))
     reasons = _float32_tensors(bundle)
     if reasons is None:
         return [Activation(name, value, None, "") for name, value in largest.items()]
@@ -51,31 +54,35 @@ def activations(bundle: Bundle, calibration: Calibration) -> list[Activation]:
 
 
 def overflowing(measured: Sequence[Activation]) -> list[Activation]:
-    """Those that a float16 graph cannot hold, the largest first."""
-    return sorted((a for a in measured if a.bits != 32 and a.largest > FP16_MAX), key=lambda a: -a.largest)
+    """Return the activations that overflow in a float16 graph, the largest first."""
+    too_large = [
+        activation for activation in measured if activation.bits != 32 and activation.largest > FP16_MAX
+    ]
+    return sorted(too_large, key=lambda activation: -activation.largest)
 
 
 def save_picture(measured: Sequence[Activation], path: Path) -> None:
-    """Largest |activation| against the tensor's position in the graph, with the end of float16; a PNG."""
+    """Plot the largest |value| of each tensor against its position in the graph, and save it as a PNG."""
     import matplotlib as mpl
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    kinds = {
+    series = {
         16: ("16 bits", "tab:blue"),
         32: ("float32 in every graph", "tab:orange"),
         None: ("activations", "tab:blue"),
     }
-    for bits, (label, color) in kinds.items():
+    for bits, (label, color) in series.items():
         points = [
-            (position, a.largest) for position, a in enumerate(measured) if a.bits == bits and a.largest
+            (position, activation.largest)
+            for position, activation in enumerate(measured)
+            if activation.bits == bits and activation.largest
         ]
         if points:
-            axes.scatter(
-                *zip(*points, strict=True), s=8, color=color, label=f"{label} ({len(points)} tensors)"
-            )
+            positions, values = zip(*points, strict=True)
+            axes.scatter(positions, values, s=8, color=color, label=f"{label} ({len(points)} tensors)")
     axes.axhline(FP16_MAX, color="tab:red", linewidth=1, label="float16 ends at 65504")
     axes.set(yscale="log", xlabel="tensor, from input to output", ylabel="largest |activation|")
     figure.legend(loc="outside upper center", ncols=3)
@@ -84,34 +91,48 @@ def save_picture(measured: Sequence[Activation], path: Path) -> None:
 
 
 def _float32_tensors(bundle: Bundle) -> dict[str, str] | None:
-    """Tensors that stay float32 in the bundle's 16-bit graphs → why; None if it has no such graphs."""
-    precision = next((p for p in ("fp16", "bf16") if p in bundle.precisions), None)
+    """Return float32 tensor → reason, for the bundle's 16-bit graphs; None if it has no such graphs."""
+    precision = next((name for name in ("fp16", "bf16") if name in bundle.precisions), None)
     if precision is None:
         return None
     reasons: dict[str, str] = {}
     for path in bundle.graphs(precision).values():
         graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
-        types = {
-            value.name: value.type.tensor_type.elem_type
-            for value in (*graph.input, *graph.value_info, *graph.output)
-        }
-        attention = {node.name.split("/")[0] for node in graph.node if node.op_type == "Softmax"}
-        on_image = {"x", "noise"}
-        for value in graph.input:
-            reasons[value.name] = _PRECONDITIONING if value.name in on_image else _CONDITIONING
-        for node in graph.node:
-            if on_image & set(node.input):
-                on_image |= set(node.output)
-            for name in node.output:
-                if types.get(name) == TensorProto.FLOAT:
-                    reasons[name] = _reason(node, name in on_image, attention)
+        reasons |= _reasons(graph, _types(graph))
     return reasons
 
 
-def _reason(node: onnx.NodeProto, on_image: bool, attention: set[str]) -> str:
-    place = node.name.split("/")[0]
+def _types(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return tensor → ONNX element type, for the tensors whose types are known."""
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+def _reasons(graph: onnx.GraphProto, types: Mapping[str, int]) -> dict[str, str]:
+    """Return float32 tensor → why it is float32, for one 16-bit graph."""
+    attention_paths = {_module_path(node) for node in graph.node if node.op_type == "Softmax"}
+    image_tensors = {"x", "noise"}  # extended below by all that is computed from them
+    reasons = {
+        value.name: _PRECONDITIONING if value.name in image_tensors else _CONDITIONING
+        for value in graph.input
+    }
+    for node in graph.node:
+        if image_tensors & set(node.input):
+            image_tensors |= set(node.output)
+        for name in node.output:
+            if types.get(name) == TensorProto.FLOAT:
+                reasons[name] = _reason(_module_path(node), name in image_tensors, attention_paths)
+    return reasons
+
+
+def _reason(path: str, on_image: bool, attention_paths: set[str]) -> str:
     if not on_image:
         return _CONDITIONING
-    if place in ("preconditioning", "noise"):
+    if path in ("preconditioning", "noise"):
         return _PRECONDITIONING
-    return _ATTENTION if place in attention else _NORM
+    return _ATTENTION if path in attention_paths else _NORM
+
+
+def _module_path(node: onnx.NodeProto) -> str:
+    """The path of the torch module that a node belongs to; nodes are named PATH/OPERATOR."""
+    return node.name.split("/")[0]

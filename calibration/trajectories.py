@@ -1,7 +1,7 @@
-"""What the graphs really see: whole schedules, played on samples of every class in both directions.
+"""Play whole schedules on samples of every class, so that a network is observed on the inputs it really gets.
 
-Images alone would miss most of it: a network call gets one at the beginning of an inversion, else something between image and
-noise at a level of some schedule.
+Images alone would not do: only the first network call of an inversion gets an image. Every other call gets
+a state between image and noise, at a level of some schedule.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from ..runtime.batches import Batch, slices
 from ..runtime.chain import play
 from ..runtime.schedule import ONE_STEP, Schedule
 
-MINIMUM = 32  # images; fewer leave the largest activations of rare inputs unseen
-BATCH_VALUES = (
-    8 * 3 * 32 * 32
-)  # of the images of a network call; watching a network holds all of its activations in memory
+MINIMUM = 32  # images; with fewer, rare inputs with the largest activations would be missed
+LARGEST_BATCH = 8  # samples of one network call
+# Values of one network call: eight images of 3×32×32. While a network is observed, all its activations are in
+# memory, so larger images are played in smaller batches.
+BATCH_VALUES = 8 * 3 * 32 * 32
+TOLERANCE = 1.001  # largest |value| of an image that counts as one in [-1, 1]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What trajectories start from. images: float32 [N, C, H, W] in [-1, 1]; labels: int64 [N] or None; source: what they are, for people.
+    """The images that calibration starts from. The noise of sample i comes from seed i."""
 
-    Noise comes from seeds 0 … N-1.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray | None
-    source: str
+    images: np.ndarray  # float32 [N, C, H, W] in [-1, 1]
+    labels: np.ndarray | None  # int64 [N], or None for a model without classes
+    source: str  # where the images come from, shown to the user
 
     @property
     def digest(self) -> str:
-        """sha256 of images and labels."""
-        whole = hashlib.sha256(self.images.tobytes())
-        whole.update(b"" if self.labels is None else self.labels.tobytes())
-        return whole.hexdigest()
+        """The sha256 of images and labels."""
+        sha256 = hashlib.sha256(self.images.tobytes())
+        if self.labels is not None:
+            sha256.update(self.labels.tobytes())
+        return sha256.hexdigest()
 
 
 def draw_samples(
@@ -52,21 +52,25 @@ def draw_samples(
     sample_shape: tuple[int, int, int],
     num_classes: int | None,
 ) -> Samples:
-    """n of the given images, spread evenly over their classes.
+    """Choose n of the images, spread evenly over their classes. The choice is the same every time.
 
-    Raises ImageError or LabelError if they do not fit the model, CalibrationError if they are too few.
+    images: [N, C, H, W] in [-1, 1]; labels: integers [N], or None for a model without classes; source: the
+    name of the data set, for messages.
+
+    Raises ImageError or LabelError if the images or labels do not fit the model, and CalibrationError if
+    there are fewer than n images, or n is less than MINIMUM.
     """
     _check_count(n)
     check_images(images, labels, source, sample_shape, num_classes)
     if len(images) < n:
-        raise CalibrationError(f"{source}: has {len(images)} images, {n} are to be used")
+        raise CalibrationError(f"{source}: has {len(images)} images, but calibration is to use {n}")
     order = np.random.default_rng(0).permutation(len(images))
     if num_classes is None:
         return Samples(images[order[:n]].astype(np.float32), None, source)
-    assert labels is not None
-    ranks = np.empty(
-        len(order), np.int64
-    )  # of an image within its class: first one image of every class, then the second ones
+    assert labels is not None  # checked by check_images
+    # Rank every image within its class. Sorted by rank, the first images of all classes come before the
+    # second.
+    ranks = np.empty(len(order), np.int64)
     for label in np.unique(labels):
         members = order[labels[order] == label]
         ranks[members] = np.arange(len(members))
@@ -81,11 +85,16 @@ def check_images(
     sample_shape: tuple[int, int, int],
     num_classes: int | None,
 ) -> None:
-    """Raises ImageError or LabelError unless these are images, and labels where it needs them, of a model."""
+    """Raise ImageError or LabelError unless images and labels fit a model.
+
+    images: finite, [N, *sample_shape], in [-1, 1]. labels: integers [N] from 0 to num_classes - 1; not
+    looked at if the model has no classes (num_classes None).
+    """
     if images.shape[1:] != sample_shape:
-        given, taken = (" × ".join(map(str, shape)) for shape in (images.shape[1:], sample_shape))
-        raise ImageError(f"{source}: images of {given}; the model takes {taken}")
-    if not np.isfinite(images).all() or np.abs(images).max() > 1.001:
+        actual = " × ".join(map(str, images.shape[1:]))
+        expected = " × ".join(map(str, sample_shape))
+        raise ImageError(f"{source}: images of {actual}; the model takes {expected}")
+    if not np.isfinite(images).all() or np.abs(images).max() > TOLERANCE:
         raise ImageError(f"{source}: images must be finite and lie in [-1, 1]")
     if num_classes is None:
         return
@@ -93,19 +102,26 @@ def check_images(
         raise LabelError(
             f"{source}: has no labels, and the model has {num_classes} classes; use sub-folders or an npz"
         )
-    if labels.min() < 0 or labels.max() >= num_classes:
+    smallest, largest = labels.min(), labels.max()
+    if smallest < 0 or largest >= num_classes:
         raise LabelError(
-            f"{source}: has labels {labels.min()} to {labels.max()}; the model has classes 0 to {num_classes - 1}"
+            f"{source}: has labels {smallest} to {largest}; the model has classes 0 to {num_classes - 1}"
         )
 
 
 def generate_samples(backend: Backend, n: int) -> Samples:
-    """n images by the model itself, one call each, over all classes: where no data is at hand."""
+    """Generate n images over all classes with the model itself, in one network call each.
+
+    Raises CalibrationError if n is less than MINIMUM.
+    """
     _check_count(n)
     classes = backend.num_classes
-    labels = None if classes is None else np.arange(n, dtype=np.int64) * max(1, classes // n) % classes
+    labels = None
+    if classes is not None:
+        stride = max(1, classes // n)
+        labels = np.arange(n, dtype=np.int64) * stride % classes
     batch = Batch(range(n), labels)
-    images = [play(ONE_STEP, backend, batch[part]) for part in _parts(n, backend.sample_shape)]
+    images = [play(ONE_STEP, backend, batch[rows]) for rows in slices(n, _batch_size(backend.sample_shape))]
     return Samples(np.clip(np.concatenate(images), -1, 1), labels, "made by the model itself")
 
 
@@ -115,22 +131,25 @@ def play_all(
     samples: Samples,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Play every schedule on every sample: generations from noise, inversions from the images. report(calls done, calls in all)."""
+    """Play every schedule on every sample: generations from noise, inversions from the images.
+
+    report: called with (network calls done, network calls in all) after each network call.
+    """
     batch = Batch(range(len(samples.images)), samples.labels)
-    parts = _parts(len(batch), backend.sample_shape)
+    parts = slices(len(batch), _batch_size(backend.sample_shape))
     total = sum(schedule.nfe for schedule in schedules) * len(parts)
     calls = iter(range(1, total + 1))
     for schedule in schedules:
-        for part in parts:
-            x = samples.images[part] if schedule.from_image else None
-            play(schedule, backend, batch[part], x, on_move=lambda *_: report(next(calls), total))
+        for rows in parts:
+            images = samples.images[rows] if schedule.from_image else None
+            play(schedule, backend, batch[rows], images, on_move=lambda *_: report(next(calls), total))
 
 
-def _parts(n: int, sample_shape: tuple[int, int, int]) -> list[slice]:
-    """n samples in batches of at most 8, and of at most BATCH_VALUES."""
-    return slices(n, max(1, min(8, BATCH_VALUES // math.prod(sample_shape))))
+def _batch_size(sample_shape: tuple[int, int, int]) -> int:
+    """The number of samples of one network call."""
+    return max(1, min(LARGEST_BATCH, BATCH_VALUES // math.prod(sample_shape)))
 
 
 def _check_count(n: int) -> None:
     if n < MINIMUM:
-        raise CalibrationError(f"{n} images are too few to calibrate on; the least is {MINIMUM}")
+        raise CalibrationError(f"{n} images are too few to calibrate on; at least {MINIMUM} are needed")

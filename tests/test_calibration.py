@@ -57,8 +57,20 @@ def test_samples_are_spread_evenly_over_classes():
 @pytest.mark.parametrize(
     ("images", "labels", "n", "error", "message"),
     [
-        (pictures(40), None, 31, CalibrationError, "31 images are too few to calibrate on; the least is 32"),
-        (pictures(33), np.zeros(33, int), 34, CalibrationError, "x: has 33 images, 34 are to be used"),
+        (
+            pictures(40),
+            None,
+            31,
+            CalibrationError,
+            "31 images are too few to calibrate on; at least 32 are needed",
+        ),
+        (
+            pictures(33),
+            np.zeros(33, int),
+            34,
+            CalibrationError,
+            "x: has 33 images, but calibration is to use 34",
+        ),
         (
             pictures(40).reshape(40, 1, 2, 8),
             np.zeros(40, int),
@@ -466,7 +478,7 @@ def test_a_link_to_a_bundle_is_followed(bundle_copy: Path, tmp_path: Path):
             "are for int8, not for --search-schedule",
         ),
         (("--data", "digits", "--size", 31), "31 images are too few"),
-        (("--data", "digits", "--size", 5000), "has 1257 images, 5000 are to be used"),
+        (("--data", "digits", "--size", 5000), "has 1257 images, but calibration is to use 5000"),
         (("--data", "nowhere.npz"), "nowhere.npz"),
         (("--calibration", "nowhere.json"), "nowhere.json: not a calibration file"),
         (("--search-schedule", 2), "--search-schedule needs --data"),
