@@ -1,1 +1,1 @@
-"""From a checkpoint to a bundle: graphs per direction, their verification, and the folder they are published in."""
+"""Export: from a checkpoint to a verified bundle, and from a bundle to engines and Triton repositories."""

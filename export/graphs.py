@@ -1,10 +1,12 @@
-"""The two graphs of a model, with one set of weights on disk.
+"""Write the two graphs of a model, which share one weights file.
 
     forward(x, t, u [, label])        → x_u = f(x, t, u)
     inverse(x, noise, t, u [, label]) → x_u = f(x + noise, t, u)
 
-x, noise, x_u: float32 [N, C, H, W]; t, u: float32 [N]; label: int64 [N]; N is dynamic. The two differ by one addition: every
-inversion begins by adding a little noise, and a chain of moves on a device should need no other kernel.
+x, noise, x_u: float32 [N, C, H, W]. t, u: float32 [N]. label: int64 [N]. N is dynamic.
+
+The inverse graph has one addition more. Every inversion begins by adding a little noise, and with the
+addition in the graph a device needs no other kernel to play one.
 """
 
 from __future__ import annotations
@@ -23,34 +25,39 @@ from .weights import WeightsFile
 from .writer import BF16, FP16, FP32, GraphBuilder, Number
 
 TYPES = {"fp32": FP32, "fp16": FP16, "bf16": BF16}
-BF16_OPSET = 22  # the first with bfloat16 convolutions
+BF16_OPSET = 22  # the first opset with bfloat16 convolutions
+IR_VERSION = 10
 
 
 def write_graphs(
     model: ConsistencyModel, folder: Path, precision: str = "fp32", opset: int = 18
 ) -> dict[str, str]:
-    """Write the two graphs of a floating-point precision and their weights file; returns direction → file name.
+    """Write the graphs and the weights file of a floating-point precision; return direction → file name.
 
-    The types are in the graph: what computes in 16 bits and what stays float32 is in network_graph.py. Inputs and outputs are float32.
-    Both pass onnx.checker's full check. Raises CheckpointError if a weight does not fit the type.
+    Inputs and outputs are float32 in every precision. network_graph.py describes which values inside have
+    16 bits. Both graphs are checked with onnx.checker. bf16 graphs have at least opset 22.
+
+    Raises CheckpointError if a weight is too large for the precision.
     """
     names = graph_names(precision)
-    opset = max(opset, BF16_OPSET) if precision == "bf16" else opset
+    if precision == "bf16":
+        opset = max(opset, BF16_OPSET)
     with WeightsFile(folder / weights_name(precision)) as weights:
         for direction, name in names.items():
-            onnx.save(_model_proto(model, direction, weights, TYPES[precision], opset), folder / name)
+            proto = _model_proto(model, direction, weights, TYPES[precision], opset)
+            onnx.save(proto, folder / name)
     for name in names.values():
         onnx.checker.check_model(folder / name, full_check=True)
     return names
 
 
 def graph_names(precision: str) -> dict[str, str]:
-    """Direction → file name in a bundle: forward.onnx, forward.fp16.onnx, …"""
+    """Return direction → file name in a bundle: forward.onnx, forward.fp16.onnx, …"""
     return {direction: f"{direction}{_infix(precision)}.onnx" for direction in DIRECTIONS}
 
 
 def weights_name(precision: str) -> str:
-    """File name in a bundle: weights.bin, weights.fp16.bin, …"""
+    """Return the name of a precision's weights file in a bundle: weights.bin, weights.fp16.bin, …"""
     return f"weights{_infix(precision)}.bin"
 
 
@@ -61,26 +68,33 @@ def _infix(precision: str) -> str:
 def _model_proto(
     model: ConsistencyModel, direction: str, weights: WeightsFile, compute: Number, opset: int
 ) -> onnx.ModelProto:
+    """The graph of one direction. compute: the type of convolutions and matrix products."""
     image = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", *model.config.sample_shape])
     level = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N"])
     builder = GraphBuilder(weights, compute)
-    inputs, x = {"x": image}, "x"
+    inputs = {"x": image}
+    x = "x"
     if direction == "inverse":
         inputs["noise"] = image
         x = builder.op("Add", "x", "noise", at="noise")
     inputs |= {"t": level, "u": level}
+    label = None
     if model.config.num_classes is not None:
-        inputs["label"] = helper.make_tensor_type_proto(TensorProto.INT64, ["N"])
-    result = consistency_model(builder, model, x, "t", "u", "label" if "label" in inputs else None)
+        label = "label"
+        inputs[label] = helper.make_tensor_type_proto(TensorProto.INT64, ["N"])
+    result = consistency_model(builder, model, x, "t", "u", label)
     graph = builder.build(direction, inputs, {"x_u": image}, result)
     proto = helper.make_model(
-        graph, producer_name="bcm_edge", opset_imports=[helper.make_opsetid("", opset)], ir_version=10
+        graph,
+        producer_name="bcm_edge",
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=IR_VERSION,
     )
-    facts = {
+    properties = {
         "direction": direction,
         "levels": [SIGMA_MIN, SIGMA_MAX],
         "sigma_data": SIGMA_DATA,
         "config": model.config.to_json(),
     }
-    helper.set_model_props(proto, {f"bcm_edge.{key}": json.dumps(value) for key, value in facts.items()})
+    helper.set_model_props(proto, {f"bcm_edge.{key}": json.dumps(value) for key, value in properties.items()})
     return proto

@@ -1,8 +1,9 @@
-"""8-bit graphs: the float32 graphs with Quantize/Dequantize pairs around convolutions (onnxruntime.quantization does the insertion).
+"""Write 8-bit graphs: the float32 graphs with Quantize/Dequantize pairs around convolutions.
 
-Weights are int8 per output channel, activations int8 per tensor, all symmetric, biases float32: the form that ONNX
-Runtime, OpenVINO and TensorRT all take. (TensorRT rejects the int32 biases that are onnxruntime's default, and wants signed activations.)
-Everything else stays as it is in the float32 graph. Convolutions hold 99 % of the arithmetic.
+onnxruntime.quantization inserts the pairs. Weights are int8 per output channel and activations int8 per
+tensor, all symmetric; biases are float32. ONNX Runtime, OpenVINO and TensorRT all support this form.
+(TensorRT rejects the int32 biases that onnxruntime.quantization writes by default, and supports signed
+activations only.) Everything else stays as in the float32 graph: convolutions are 99 % of the arithmetic.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-from ..calibration.ranges import Calibration
+from ..calibration.ranges import Calibration, Ranges
 from ..errors import CalibrationError
 from ..runtime.storage.bundle import Bundle
 from .graphs import graph_names, weights_name
@@ -31,27 +32,31 @@ OPTIONS = {
     "QuantizeBias": False,
     "DedicatedQDQPair": True,
 }
-Error = Callable[[Collection[str]], float]
+ErrorOf = Callable[[Collection[str]], float]  # layers that stay float32 → relative L2 error
 
-_INLINE = 1024  # bytes: smaller tensors (constants, scalar scales, which differ between the directions) stay in the graph
+# Bytes. Smaller tensors stay in the graph: constants, and scalar scales, which differ between the directions.
+_INLINE = 1024
 
 
 def write_int8_graphs(
     bundle: Bundle, calibration: Calibration, kept: Collection[str], folder: Path
 ) -> dict[str, str]:
-    """Write the pair of int8 graphs and their weights file; returns direction → file name.
+    """Write the two int8 graphs and their weights file; return direction → file name.
 
-    kept: layers (as `layers` names them) that stay float32. Raises CalibrationError if the calibration is of another model, or
-    `kept` names a layer that does not exist or every one there is.
+    kept: the layers that stay float32, as `layers` names them.
+
+    Raises CalibrationError if the calibration belongs to another model, or if `kept` names an unknown layer
+    or all layers.
     """
     convolutions = layers(bundle)
-    if unknown := sorted(set(kept) - set(convolutions)):
+    unknown = sorted(set(kept) - set(convolutions))
+    if unknown:
         raise CalibrationError(
-            f"{unknown[0]} is to be kept in float32, but is no convolution of this network"
+            f"cannot keep {unknown[0]} in float32: it is not a convolution of this network"
         )
     if set(kept) == set(convolutions):
         raise CalibrationError(
-            "every convolution is to be kept in float32, which would be an int8 graph in name only"
+            "all convolutions are to stay in float32, so the graphs would have no int8 at all"
         )
     names = graph_names("int8")
     with WeightsFile(folder / weights_name("int8")) as weights:
@@ -67,31 +72,35 @@ def write_int8_graphs(
 def quantised(
     bundle: Bundle, calibration: Calibration, kept: Collection[str], direction: str
 ) -> onnx.ModelProto:
-    """One int8 graph. 8-bit weights are inside; all others are where they were, in the bundle's float32 weights file."""
+    """Return the int8 graph of one direction.
+
+    It contains the 8-bit weights. All others remain in the bundle's float32 weights file.
+    """
     calibration.check_fits(bundle)
-    graph, ranges = bundle.graphs("fp32")[direction], calibration.ranges[direction]
+    graph = bundle.graphs("fp32")[direction]
+    ranges = calibration.ranges[direction]
     proto = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
-    add_infer_metadata(
-        proto
-    )  # says that shapes are there; the quantizer would write everything to disk to infer them
+    # Mark the shapes as inferred; otherwise the quantizer writes the model to disk to infer them.
+    add_infer_metadata(proto)
     chosen = [node for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in kept]
-    if missing := {name for node in chosen for name in (node.input[0], node.output[0])} - set(ranges):
-        raise CalibrationError(f"this calibration has no range for {min(missing)} of the {direction} graph")
+    _check_ranges(chosen, ranges, direction)
     weights = {name for node in chosen for name in node.input[1:]}
     for tensor in proto.graph.initializer:
         if tensor.name in weights:
-            _fetch(tensor, graph.parent)
-    known = TensorsData(
-        CalibrationMethod.MinMax,
-        {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
-    )
-    names = [node.name for node in chosen]
+            _load_values(tensor, graph.parent)
     quantizer = QDQQuantizer(
-        proto, True, False, QuantType.QInt8, QuantType.QInt8, known, names, [], ["Conv"], dict(OPTIONS)
+        proto,
+        True,  # per channel
+        False,  # reduce_range
+        QuantType.QInt8,
+        QuantType.QInt8,
+        _tensors_data(ranges),
+        [node.name for node in chosen],
+        [],
+        ["Conv"],
+        dict(OPTIONS),
     )
-    logging.disable(
-        logging.WARNING
-    )  # it warns once per bias that the bias is not quantised, which is what the options ask for
+    logging.disable(logging.WARNING)  # one warning per bias that stays float32, which OPTIONS asks for
     try:
         quantizer.quantize_model()
     finally:
@@ -104,20 +113,24 @@ def quantised(
 
 
 def layers(bundle: Bundle) -> list[str]:
-    """The convolutions of the network by module path, in the graph's order."""
+    """Return the module paths of the network's convolutions, in the order of the graph."""
     nodes = onnx.load(bundle.graphs("fp32")["forward"], load_external_data=False).graph.node
     return [_layer(node) for node in nodes if node.op_type == "Conv"]
 
 
 def choose_layers(
-    names: Iterable[str], error: Error, error_alone: Error, bound: float, report: Callable[[str], None]
+    names: Iterable[str], error: ErrorOf, error_alone: ErrorOf, bound: float, report: Callable[[str], None]
 ) -> tuple[list[str], float]:
-    """(layers to keep in float32, the error that remains), keeping the most sensitive, and as few as the bound allows.
+    """Return the most sensitive layers, as few as the bound allows, and the error when they stay float32.
 
-    error(kept): the error after whole schedules with these layers kept; error_alone: the same, and may be a cheaper estimate, for all
-    but one kept. If everything in int8 is within the bound, nothing is ranked. Otherwise each layer is quantised alone and the worst are
-    kept, as many as the sum of the squared errors says, then one more at a time until the bound is met; with all kept there is nothing
-    left to quantise.
+    error: the error over whole schedules if these layers stay float32. error_alone: the same for all layers
+    but one; it may be a cheaper estimate.
+
+    If the error is within the bound with every layer in int8, no layer is kept. Otherwise each layer is
+    quantised alone, and layers are kept from the worst on. The errors of single layers are taken to be
+    independent, so their squares add up. That sum gives the number to start with, and one more layer is
+    kept at a time until the measured error is within the bound. If no choice meets the bound, all layers
+    are returned, with error 0.
     """
     names = list(names)
     remaining = error([])
@@ -129,57 +142,81 @@ def choose_layers(
         alone[name] = error_alone([other for other in names if other != name])
         report(f"int8 in {name} alone ({index + 1} of {len(names)}): relative L2 {alone[name]:.1e}")
     worst_first = sorted(names, key=lambda name: -alone[name])
-    squares = np.square([alone[name] for name in worst_first])
-    predicted = np.sqrt(squares[::-1].cumsum()[::-1])  # with the first k kept
-    first = next((k for k in range(1, len(names)) if predicted[k] <= bound), len(names))
-    for k in range(max(first, 1), len(names)):
-        remaining = error(worst_first[:k])
-        report(f"{k} of {len(names)} layers in float32: relative L2 {remaining:.1e}, bound {bound:.1e}")
+    for count in range(_first_guess([alone[name] for name in worst_first], bound), len(names)):
+        remaining = error(worst_first[:count])
+        report(f"{count} of {len(names)} layers in float32: relative L2 {remaining:.1e}, bound {bound:.1e}")
         if remaining <= bound:
-            return worst_first[:k], remaining
+            return worst_first[:count], remaining
     return worst_first, 0.0
 
 
-def _spare_other_readers(graph: onnx.GraphProto) -> None:
-    """Let a float tensor that a convolution takes in 8 bits reach everything else that reads it as it was.
+def _first_guess(errors: list[float], bound: float) -> int:
+    """How many layers to keep at first, at least one. errors: of each layer alone, the largest first."""
+    squares = np.square(errors)
+    predicted = np.sqrt(squares[::-1].cumsum()[::-1])  # predicted[k]: the error with the first k layers kept
+    return next((count for count in range(1, len(errors)) if predicted[count] <= bound), len(errors))
 
-    The quantizer gives every reader of the tensor a pair of its own: the norm beside a skip convolution, say, would read 8 bits too.
-    What a convolution gives stays quantised for all, which is what lets ONNX Runtime compute it in integers.
+
+def _check_ranges(convolutions: Iterable[onnx.NodeProto], ranges: Collection[str], direction: str) -> None:
+    """Raise CalibrationError if the range of an activation is missing."""
+    activations = {name for node in convolutions for name in (node.input[0], node.output[0])}
+    missing = activations - set(ranges)
+    if missing:
+        raise CalibrationError(f"this calibration has no range for {min(missing)} of the {direction} graph")
+
+
+def _tensors_data(ranges: Ranges) -> TensorsData:
+    """The ranges as onnxruntime.quantization takes them."""
+    values = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    return TensorsData(CalibrationMethod.MinMax, values)
+
+
+def _spare_other_readers(graph: onnx.GraphProto) -> None:
+    """Connect every operator but convolutions to the float activations that convolutions read in 8 bits.
+
+    The quantizer gives every reader of such a tensor a Quantize/Dequantize pair: the norm beside a skip
+    convolution, for example, would read 8 bits, too. The output of a convolution stays quantised for all
+    its readers, so that ONNX Runtime can compute the convolution in integers.
     """
     source = {node.output[0]: node for node in graph.node}
     for node in graph.node:
         if node.op_type in ("Conv", "QuantizeLinear", "DequantizeLinear"):
             continue
         for index, name in enumerate(node.input):
-            if name in source and source[name].op_type == "DequantizeLinear":
-                quantize = source[source[name].input[0]]
-                if quantize.input[0] not in source or source[quantize.input[0]].op_type != "Conv":
-                    node.input[index] = quantize.input[0]
-    ends = {value.name for value in graph.output}
-    for kind in ("DequantizeLinear", "QuantizeLinear"):  # pairs that nothing reads any more, from their ends
-        read = ends.union(*(node.input for node in graph.node))
-        used = [node for node in graph.node if node.op_type != kind or node.output[0] in read]
-        del graph.node[:]
-        graph.node.extend(used)
+            if name not in source or source[name].op_type != "DequantizeLinear":
+                continue
+            original = source[source[name].input[0]].input[0]
+            if original not in source or source[original].op_type != "Conv":
+                node.input[index] = original
+    _remove_unread(graph, "DequantizeLinear")
+    _remove_unread(graph, "QuantizeLinear")
+
+
+def _remove_unread(graph: onnx.GraphProto, operator: str) -> None:
+    """Remove the nodes of this operator whose output nothing reads."""
+    read = {value.name for value in graph.output}
+    for node in graph.node:
+        read.update(node.input)
+    used = [node for node in graph.node if node.op_type != operator or node.output[0] in read]
+    del graph.node[:]
+    graph.node.extend(used)
 
 
 def _move_weights(proto: onnx.ModelProto, folder: Path, weights: WeightsFile) -> None:
-    """Put large tensors into the file that both directions share; equal names hold equal values there."""
+    """Move large tensors to the file that both directions share; equal names have equal values there."""
     for index, tensor in enumerate(proto.graph.initializer):
-        _fetch(tensor, folder)
-        raw = (
-            np.frombuffer(tensor.raw_data, np.uint8)
-            if tensor.HasField("raw_data")
-            else onnx.numpy_helper.to_array(tensor)
-        )
-        if raw.nbytes >= _INLINE:
-            proto.graph.initializer[index].CopyFrom(
-                weights.add(tensor.name, raw, tensor.dims, tensor.data_type)
-            )
+        _load_values(tensor, folder)
+        if tensor.HasField("raw_data"):
+            values = np.frombuffer(tensor.raw_data, np.uint8)
+        else:
+            values = onnx.numpy_helper.to_array(tensor)
+        if values.nbytes >= _INLINE:
+            external = weights.add(tensor.name, values, tensor.dims, tensor.data_type)
+            proto.graph.initializer[index].CopyFrom(external)
 
 
-def _fetch(tensor: onnx.TensorProto, folder: Path) -> None:
-    """Bring a tensor's values out of the weights file into the graph."""
+def _load_values(tensor: onnx.TensorProto, folder: Path) -> None:
+    """Load a tensor's values from the weights file into the graph, if they are not there yet."""
     if tensor.data_location == TensorProto.EXTERNAL:
         load_external_data_for_tensor(tensor, str(folder))
         del tensor.external_data[:]
@@ -187,4 +224,5 @@ def _fetch(tensor: onnx.TensorProto, folder: Path) -> None:
 
 
 def _layer(node: onnx.NodeProto) -> str:
+    """The module path of a convolution."""
     return node.name.removesuffix("/Conv")

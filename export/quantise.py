@@ -1,4 +1,4 @@
-"""A bundle's 8-bit graphs, from data to verdict: ranges over trajectories, layers by measured sensitivity, the pair of graphs."""
+"""Make the 8-bit graphs of a bundle: measure ranges, choose the layers to quantise, write the graphs."""
 
 from __future__ import annotations
 
@@ -20,91 +20,114 @@ from ..runtime.storage.bundle import Bundle
 from .graphs import graph_names, weights_name
 from .int8 import choose_layers, layers, quantised, write_int8_graphs
 
-SAFETY = 0.8  # share of the bound that the choice of layers may use up; other seeds than those it looks at need some too
+# The share of the bound that the choice of layers may use. The rest is for seeds that the choice does not
+# play.
+SAFETY = 0.8
 FILES = (*graph_names("int8").values(), weights_name("int8"), CALIBRATION)
 
-Report = Callable[[str], None]
+Report = Callable[[str], None]  # called with one line per stage
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How to make the 8-bit graphs. schedules: what is played to choose layers, on so many seeds; bound: relative L2 after every move;
-    inaccurate: take every layer where no choice meets the bound."""
+    """How layers are chosen for the 8-bit graphs."""
 
+    # Played to measure the error of a choice.
     schedules: list[Schedule]
+    # The largest relative L2 error that a move may have.
     bound: float
+    # How many seeds the schedules are played on.
     seeds: int
+    # Quantise every layer if no choice meets the bound.
     inaccurate: bool = False
 
 
 def seeds_for(parameters: int) -> int:
-    """How many samples layers are chosen on."""
+    """Return how many seeds layers are chosen on, for a network with this many parameters."""
     return 2 if parameters > LARGE else 8
 
 
 def calibrate(
     bundle: Bundle, samples: Samples | None, schedules: list[Schedule], report: Report
 ) -> Calibration:
-    """Ranges of every activation of the float32 graphs while the schedules play on samples, by default on images of the model's own."""
+    """Measure the range of every activation of the float32 graphs while the schedules play.
+
+    samples: the images to play them on. None: the model generates them.
+    """
     if samples is None:
         backend = open_backend("auto", bundle, "fp32")
         samples = generate_samples(backend, MINIMUM)
         backend.close()
     report(f"calibrating: {len(schedules)} schedules on {len(samples.images)} images ({samples.source})")
-    calibration = measure_ranges(bundle, schedules, samples, _tenths(report))
-    report(f"ranges of {sum(map(len, calibration.ranges.values()))} tensors")
+    calibration = measure_ranges(bundle, schedules, samples, _every_tenth(report))
+    tensors = sum(len(ranges) for ranges in calibration.ranges.values())
+    report(f"ranges of {tensors} tensors")
     return calibration
 
 
 def quantise(
-    bundle: Bundle, calibration: Calibration, how: Quantisation, folder: Path, report: Report
+    bundle: Bundle, calibration: Calibration, quantisation: Quantisation, folder: Path, report: Report
 ) -> Calibration:
-    """Write the int8 pair, its weights and calibration.json to a folder; returns the calibration with the layers it keeps in float32.
+    """Write the int8 graphs, their weights and calibration.json to a folder.
 
-    Layers are chosen where the calibration does not name them. Raises ParityError with the numbers if no choice meets the bound.
+    Layers are chosen if the calibration does not name them. Returns the calibration with the layers that stay
+    float32. Raises ParityError with the measured errors if no choice of layers meets the bound.
     """
     if calibration.kept is None:
-        calibration = replace(calibration, kept=_choose(bundle, calibration, how, report))
+        calibration = replace(calibration, kept=_choose(bundle, calibration, quantisation, report))
     write_int8_graphs(bundle, calibration, calibration.kept or [], folder)
     (folder / CALIBRATION).write_text(calibration.to_json())
     return calibration
 
 
-def _choose(bundle: Bundle, calibration: Calibration, how: Quantisation, report: Report) -> list[str]:
+def _choose(
+    bundle: Bundle, calibration: Calibration, quantisation: Quantisation, report: Report
+) -> list[str]:
+    """Return the layers that stay float32."""
     reference = open_backend("onnxruntime", bundle, "fp32")
-    recording = record(reference, how.schedules, how.seeds)
-    # a large network has over a hundred layers to rank: one sample, and the reconstruction, which plays both directions
-    ranking = (
-        record(reference, how.schedules[-1:], 1) if bundle.manifest.model.parameters > LARGE else recording
-    )
+    recording = record(reference, quantisation.schedules, quantisation.seeds)
+    ranking_recording = recording
+    if bundle.manifest.model.parameters > LARGE:
+        # A large network has over a hundred layers to rank, so one sample has to do, played on the last
+        # schedule alone: the reconstruction, which plays both directions.
+        ranking_recording = record(reference, quantisation.schedules[-1:], 1)
     reference.close()
-    names = layers(bundle)
 
-    def error(kept: Collection[str], recording: Recording = recording) -> float:
+    def error_on(recording: Recording, kept: Collection[str]) -> float:
         candidate = _Candidate(bundle, calibration, kept)
-        errors = compare(candidate, recording, (len(recording.seeds),), how.bound)
+        errors = compare(candidate, recording, (len(recording.seeds),), quantisation.bound)
         candidate.close()
-        return max(e.relative_l2 for e in errors)
+        return max(error.relative_l2 for error in errors)
 
-    kept, _ = choose_layers(names, error, lambda kept: error(kept, ranking), SAFETY * how.bound, report)
-    if len(kept) == len(names):
-        if how.inaccurate:
-            return []
-        raise ParityError(
-            f"no layer can be computed in 8 bits within a bound of {how.bound:.1e} relative L2 (of which {SAFETY:.0%} may be used); "
-            "raise the bound, or take every layer with --allow-inaccurate",
-            [],
-        )
-    return kept
+    names = layers(bundle)
+    kept, _ = choose_layers(
+        names,
+        error=lambda kept: error_on(recording, kept),
+        error_alone=lambda kept: error_on(ranking_recording, kept),
+        bound=SAFETY * quantisation.bound,
+        report=report,
+    )
+    if len(kept) < len(names):
+        return kept
+    if quantisation.inaccurate:
+        return []
+    raise ParityError(
+        f"no layer can be computed in 8 bits within the bound of {quantisation.bound:.1e} relative L2, "
+        f"of which the choice of layers may use {SAFETY:.0%}; raise the bound, or quantise every layer with "
+        "--allow-inaccurate",
+        [],
+    )
 
 
 class _Candidate(OnnxRuntimeBackend):
-    """int8 graphs with some layers kept, made in memory: nothing is written while layers are tried."""
+    """Plays int8 graphs that exist in memory only, while choices of layers are tried."""
 
     def __init__(self, bundle: Bundle, calibration: Calibration, kept: Collection[str]) -> None:
         model = bundle.manifest.model
         super().__init__(bundle.graphs("fp32"), False, model.sample_shape, model.num_classes, "int8")
-        self._bundle, self._calibration, self._kept = bundle, calibration, kept
+        self._bundle = bundle
+        self._calibration = calibration
+        self._kept = kept
 
     def _open(self, graph: Path) -> onnxruntime.InferenceSession:
         direction = next(direction for direction, path in self._graphs.items() if path == graph)
@@ -112,11 +135,13 @@ class _Candidate(OnnxRuntimeBackend):
         return open_serialised(proto.SerializeToString(), graph.parent)
 
 
-def _tenths(report: Report) -> Callable[[int, int], None]:
-    """Nine lines on the way."""
+def _every_tenth(report: Report) -> Callable[[int, int], None]:
+    """Return a callback (calls done, calls in all) that reports nine times, after each tenth but the last."""
 
     def on_call(done: int, total: int) -> None:
-        if done * 10 // total > (done - 1) * 10 // total and done < total:
+        tenths_before = (done - 1) * 10 // total
+        tenths_now = done * 10 // total
+        if tenths_before < tenths_now and done < total:
             report(f"  {done} of {total} network calls")
 
     return on_call

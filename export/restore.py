@@ -1,4 +1,4 @@
-"""The torch model back out of a bundle: its float32 weights are stored under their state-dict names."""
+"""Rebuild the torch model from the float32 graphs of a bundle."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from ..runtime.storage.bundle import Bundle
 
 
 def restored_model(bundle: Bundle) -> ConsistencyModel:
-    """The network of the bundle's fp32 graphs, in evaluation mode. Raises BundleError if they do not hold all of its weights."""
+    """Return the network of the bundle's fp32 graphs, in evaluation mode.
+
+    The graphs store the weights under their state-dict names.
+
+    Raises BundleError if the graphs do not hold all of its weights.
+    """
     graph = onnx.load(bundle.graphs("fp32")["forward"]).graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     model = ConsistencyModel(NetworkConfig.from_json(bundle.manifest.model.config))
     state = model.network.state_dict()
-    if missing := sorted(set(state) - set(stored)):
+    missing = sorted(set(state) - set(stored))
+    if missing:
         raise BundleError(
-            f"{bundle.path}: the fp32 graphs lack the weight {missing[0]}, so the torch model cannot be rebuilt"
+            f"{bundle.path}: cannot rebuild the torch model, the fp32 graphs lack the weight {missing[0]}"
         )
-    values = {
-        name: torch.from_numpy(numpy_helper.to_array(stored[name]).copy()).reshape(state[name].shape)
-        for name in state
-    }
-    model.network.load_state_dict(values)
+    weights = {}
+    for name, parameter in state.items():
+        values = numpy_helper.to_array(stored[name]).copy()
+        weights[name] = torch.from_numpy(values).reshape(parameter.shape)
+    model.network.load_state_dict(weights)
     return model.eval()

@@ -1,7 +1,8 @@
-"""Whether the graphs of one precision keep to their bound, and the verdict for the manifest."""
+"""Verify the graphs of one precision against a recording of the torch model."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,41 +21,45 @@ def verified(
     allowed: bool,
     report: Callable[[str], None],
 ) -> tuple[Manifest, list[MoveError]]:
-    """(the manifest with the verdicts, what was measured on the first backend). Nothing is measured, and that is reported, where no
-    backend here can compute it.
+    """Return the manifest with the verdicts, and the errors that the first backend showed.
 
-    Raises ParityError if a move strays further than the bound (relative L2), unless `allowed`.
+    Where no backend of this machine supports the precision, the list of errors is empty and a line is
+    reported. batches: the batch sizes to play. bound: the largest relative L2 error that a move may have.
+    allowed: return verdicts that fail, too.
+
+    Raises ParityError if a move exceeds the bound, unless `allowed`.
     """
-    manifest, measured = bundle.manifest, []
+    manifest = bundle.manifest
+    first_errors: list[MoveError] = []
     started = time.perf_counter()
     try:
-        for verdict, errors, candidate in check_precision(
+        for verdict, errors, backend in check_precision(
             bundle, precision, recording, batches, bound, "torch"
         ):
             report(f"{verdict} ({len(errors)} moves in {time.perf_counter() - started:.1f} s)")
             if not verdict.ok and not allowed:
-                raise _disagreement(errors, precision, candidate.name, bound)
-            manifest, measured = manifest.with_verdict(verdict), measured or errors
+                raise _parity_error(errors, precision, backend.name, bound)
+            manifest = manifest.with_verdict(verdict)
+            first_errors = first_errors or errors
             started = time.perf_counter()
     except BackendError as error:
         report(f"{precision}: NOT VERIFIED: {error}")
-    return manifest, measured
+    return manifest, first_errors
 
 
-def _disagreement(errors: Sequence[MoveError], precision: str, backend: str, bound: float) -> ParityError:
-    bad = [e for e in errors if not e.ok]
-    worst = max(bad, key=lambda e: e.relative_l2)
-    if worst.relative_l2 == float("inf"):
-        hint = (
-            " Its numbers end at 65504: export bf16, which has float32's range."
-            if precision == "fp16"
-            else ""
-        )
+def _parity_error(errors: Sequence[MoveError], precision: str, backend: str, bound: float) -> ParityError:
+    outside = [error for error in errors if not error.ok]
+    worst = max(outside, key=lambda error: error.relative_l2)
+    if math.isinf(worst.relative_l2):
+        hint = ""
+        if precision == "fp16":
+            hint = " The largest float16 is 65504; export bf16, which has the range of float32."
         return ParityError(
             f"{precision}: in {worst.schedule!r}, {worst.move}. Nothing was written.{hint}", errors
         )
     return ParityError(
-        f"{precision} on {backend} strays from torch in {len(bad)} of {len(errors)} moves; worst is {worst.move} of {worst.schedule!r} "
-        f"at batch {worst.batch}: relative L2 {worst.relative_l2:.1e}, bound {bound:.0e}. Nothing was written.",
+        f"{precision} on {backend} differs from torch in {len(outside)} of {len(errors)} moves "
+        f"by more than the bound of {bound:.0e}. The worst is {worst.move} of {worst.schedule!r} "
+        f"at batch {worst.batch}: relative L2 {worst.relative_l2:.1e}. Nothing was written.",
         errors,
     )

@@ -1,4 +1,4 @@
-"""One file of weights that several graphs take theirs from (ONNX external data)."""
+"""A weights file that several ONNX graphs share (ONNX external data)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ALIGNMENT = 64  # bytes: the width of a cache line and of the widest vector load
 
 
 class WeightsFile:
-    """One external-data file. A tensor added twice under one name is written once."""
+    """An external-data file being written. A tensor added twice under the same name is stored once."""
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
         self._file = path.open("wb")
-        self._entries: dict[str, tuple[int, int]] = {}  # name → (offset, length)
+        self._entries: dict[str, tuple[int, int]] = {}  # name → (offset, length), in bytes
 
     def __enter__(self) -> WeightsFile:
         return self
@@ -29,13 +29,17 @@ class WeightsFile:
         self._file.close()
 
     def add(self, name: str, values: np.ndarray, shape: Sequence[int], data_type: int) -> TensorProto:
-        """An initializer of the given shape and ONNX type whose bytes, those of `values`, live in this file."""
+        """Store the bytes of `values` in the file and return an initializer that refers to them.
+
+        shape, data_type: of the initializer; data_type is an ONNX element type.
+        """
         if name not in self._entries:
-            self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+            padding = -self._file.tell() % ALIGNMENT
+            self._file.write(b"\0" * padding)
             self._entries[name] = (self._file.tell(), values.nbytes)
             self._file.write(np.ascontiguousarray(values).data)
         offset, length = self._entries[name]
-        proto = TensorProto(name=name, data_type=data_type, dims=shape, data_location=TensorProto.EXTERNAL)
+        tensor = TensorProto(name=name, data_type=data_type, dims=shape, data_location=TensorProto.EXTERNAL)
         for key, value in {"location": self._name, "offset": offset, "length": length}.items():
-            proto.external_data.add(key=key, value=str(value))
-        return proto
+            tensor.external_data.add(key=key, value=str(value))
+        return tensor
