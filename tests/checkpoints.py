@@ -1,4 +1,4 @@
-"""Weights files of the tiny network, written and read."""
+"""Weights files of the tiny network."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ CONFIG = DATA / "tiny.json"
 
 
 def saved(path: Path, value: Any) -> Path:
+    """Write a value with torch.save. Return the path."""
     torch.save(value, path)
     return path
 
 
 def loaded(path: Path) -> Checkpoint:
+    """Load a weights file with the configuration of the tiny network."""
     return load_checkpoint(path, read_fields(CONFIG))
 
 
 def holds(checkpoint: Checkpoint, expected: Weights) -> bool:
-    """Whether a checkpoint has exactly these tensors."""
-    held = checkpoint.state_dict
-    return held.keys() == expected.keys() and all(
-        torch.equal(held[name], tensor) for name, tensor in expected.items()
-    )
+    """Return whether a checkpoint has exactly these tensors."""
+    return same_tensors(checkpoint.state_dict, expected)
+
+
+def same_tensors(actual: Weights, expected: Weights) -> bool:
+    """Return whether two sets of named tensors have the same names and are equal to the bit."""
+    if actual.keys() != expected.keys():
+        return False
+    return all(torch.equal(actual[name], tensor) for name, tensor in expected.items())

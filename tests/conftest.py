@@ -1,4 +1,7 @@
-"""Fixtures of more than one test file: one exported bundle per session, and the command line, in process and as a process."""
+"""Fixtures of several test folders.
+
+They export the bundles, and run the command line in this process or as a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,25 @@ from fixture_types import ROOT, Cli, Completed, Process
 
 from bcm_edge.cli import main
 
-if TYPE_CHECKING:  # they need torch, which not every Python here has
+if TYPE_CHECKING:  # they need torch, which is not installed on every Python that runs these tests
     from bcm_edge.evaluation.classifier import Classifier
     from bcm_edge.evaluation.quality import Judge
 
-with suppress(
-    ImportError
-):  # a machine with a GPU may have pytest alone: no test in tests/gpu takes hypothesis
+# A machine with a GPU may have pytest alone. No test in tests/gpu needs hypothesis.
+with suppress(ImportError):
     from hypothesis import settings
 
-    settings.register_profile("bcm-edge", deadline=None)  # a busy machine is not a slow test
+    settings.register_profile("bcm-edge", deadline=None)  # tests may be slow on a busy machine
     settings.load_profile("bcm-edge")
 
-# Read when torch is imported: its threads sleep while they wait. On a busy machine, spinning makes tests five times slower.
+# torch reads this when it is imported: its threads sleep while they wait. Threads that spin instead make
+# tests five times slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Tests with these fixtures are slow: they take many seconds of processor time, or what not every machine has.
+# A test that uses one of these fixtures is marked slow: it takes many seconds of processor time, or needs
+# something that not every machine has.
 SLOW_FIXTURES = {"browser", "classifier", "cluster", "triton", "typed_bundle"}
-SLOW_FOLDERS = {"tensorrt"}  # they need what tests/tensorrt/fetch.sh downloads
+SLOW_FOLDERS = {"tensorrt"}  # their tests need what tests/tensorrt/fetch.sh downloads
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(item.fixturenames) if isinstance(item, pytest.Function) else set()
@@ -53,6 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def rounding(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --rounding, two passes of one network differ by rounding."""
     with pytest.MonkeyPatch.context() as patch:
         if request.config.getoption("--rounding"):
             from rounding import round_differently
@@ -63,7 +68,7 @@ def rounding(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder of this session; nobody's own is read or written."""
+    """The cache folder of this session. The cache of the user is neither read nor written."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BCM_EDGE_CACHE_DIR", str(folder))
@@ -72,18 +77,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def cli() -> Cli:
-    """Run a command in this process. An exception that is no deliberate error comes out as it is and fails the test."""
+    """Run a command in this process. An exception that the command line does not handle fails the test."""
     return lambda *arguments: CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
 
 
 @pytest.fixture(scope="session")
 def process() -> Process:
-    """Run `python cli.py …` as a process of its own."""
+    """Run `python cli.py …` as a process."""
 
     def run(*arguments: object, cwd: Path | None = None, **environment: str) -> Completed:
-        command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
         return subprocess.run(
-            command,
+            [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],
             cwd=cwd,
             env={**os.environ, **environment},
             capture_output=True,
@@ -97,52 +101,52 @@ def process() -> Process:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, process: Process) -> tuple[Path, Completed]:
-    """The shipped model's bundle, and what `python cli.py export` said when it made it."""
+    """The bundle of the shipped model, and the completed `python cli.py export` that wrote it."""
     folder = tmp_path_factory.mktemp("exported")
-    ended = process("export", "-o", "digits.bundle", cwd=folder)
-    assert ended.returncode == 0, ended.stderr
-    return folder / "digits.bundle", ended
+    completed = process("export", "-o", "digits.bundle", cwd=folder)
+    assert completed.returncode == 0, completed.stderr
+    return folder / "digits.bundle", completed
 
 
 @pytest.fixture(scope="session")
 def digits_bundle(request: pytest.FixtureRequest) -> Path:
-    """The shipped model, exported and verified once. Every test reads it, none writes to it.
+    """The shipped model, exported and verified once. Tests only read it.
 
-    BCM_EDGE_TEST_BUNDLE names one made before, for a Python that has no torch to export with.
+    BCM_EDGE_TEST_BUNDLE may name a bundle that exists, for a Python that has no torch to export with.
     """
-    given = os.environ.get("BCM_EDGE_TEST_BUNDLE")
-    return Path(given).resolve() if given else request.getfixturevalue("exported")[0]
+    bundle = os.environ.get("BCM_EDGE_TEST_BUNDLE")
+    return Path(bundle).resolve() if bundle else request.getfixturevalue("exported")[0]
 
 
 @pytest.fixture(scope="session")
 def typed_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model in all four precisions, calibrated on digits. Every test reads it, none writes to it.
+    """The shipped model in all four precisions, calibrated on digits. Tests only read it.
 
-    BCM_EDGE_TEST_BUNDLE names one made before, as for digits_bundle.
+    BCM_EDGE_TEST_BUNDLE may name a bundle that exists, as for digits_bundle.
     """
-    if given := os.environ.get("BCM_EDGE_TEST_BUNDLE"):
-        return Path(given).resolve()
+    if existing := os.environ.get("BCM_EDGE_TEST_BUNDLE"):
+        return Path(existing).resolve()
     bundle = tmp_path_factory.mktemp("typed") / "digits.bundle"
-    ended = request.getfixturevalue("cli")("export", "-o", bundle, "--precision", "all", "--data", "digits")
-    assert ended.exit_code == 0, ended.output
+    result = request.getfixturevalue("cli")("export", "-o", bundle, "--precision", "all", "--data", "digits")
+    assert result.exit_code == 0, result.output
     return bundle
 
 
 @pytest.fixture
 def typed_copy(typed_bundle: Path, tmp_path: Path) -> Path:
-    """A bundle in all precisions, of the test's own."""
+    """A copy of the bundle in all precisions that the test may change."""
     return shutil.copytree(typed_bundle, tmp_path / "typed.bundle")
 
 
 @pytest.fixture
 def bundle_copy(digits_bundle: Path, tmp_path: Path) -> Path:
-    """A bundle of the test's own, to damage."""
+    """A copy of the exported bundle that the test may change."""
     return shutil.copytree(digits_bundle, tmp_path / "copy.bundle")
 
 
 @pytest.fixture(scope="session")
 def classifier() -> Classifier:
-    """Of the digits; to train it takes two seconds."""
+    """A classifier of the digits. Its training takes two seconds."""
     from bcm_edge.evaluation.classifier import train_classifier
     from bcm_edge.training.data import load_digits
 
@@ -151,7 +155,7 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="session")
 def judge(classifier: Classifier) -> Judge:
-    """Of models of the digits, on the test part."""
+    """A judge of models of the digits. It compares with the test part."""
     from bcm_edge.evaluation.quality import Judge
     from bcm_edge.training.data import load_digits
 
@@ -160,7 +164,7 @@ def judge(classifier: Classifier) -> Judge:
 
 @pytest.fixture(scope="session")
 def reference_dir() -> Path:
-    """The networks with outputs of the authors' code, which lie beside a checkout and not in it."""
+    """Networks with the outputs of the authors' code. The folder lies beside the checkout, not in it."""
     folder = ROOT.parent / "shared" / "reference"
     if not folder.is_dir():
         pytest.skip("the authors' reference networks (shared/reference) are not beside this checkout")

@@ -1,4 +1,4 @@
-"""Environments that contain only some of the packages installed here, as links: nothing is downloaded."""
+"""Environments that contain only some of the packages installed here, as links. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sysconfig
 from importlib.metadata import Distribution
 from pathlib import Path
 
-# pip reads no configuration of this machine and asks no index: every dependency must be in the environment.
+# pip reads no configuration of this machine and no index, so every dependency must be in the environment.
 OFFLINE = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
@@ -20,7 +20,7 @@ def link(names: list[str], site: Path) -> None:
     for distribution in _with_dependencies(names):
         top_level = {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}
         for name in top_level:
-            if not (site / name).exists():  # such as google, to which several packages add modules
+            if not (site / name).exists():  # several packages add modules to a folder such as google
                 (site / name).symlink_to(Path(str(distribution.locate_file(name))))
 
 
@@ -41,7 +41,7 @@ def _with_dependencies(names: list[str]) -> list[Distribution]:
 def _installed(name: str) -> Distribution | None:
     try:
         return importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:  # required on another system or Python only
+    except importlib.metadata.PackageNotFoundError:  # required only on another system or Python
         return None
 
 

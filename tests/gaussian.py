@@ -1,7 +1,7 @@
 """A model whose consistency function is known: data N(0, s²) per pixel.
 
-There the probability-flow ODE has the solution f(x, t, u) = x √((u² + s²) / (t² + s²)), so every state of every schedule has a
-closed form, and a wrong level, order or noise shows as a wrong number.
+For such data the probability-flow ODE has the solution f(x, t, u) = x √((u² + s²) / (t² + s²)). So every
+state of every schedule has a closed form, and a wrong level, order or noise gives a wrong number.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ SEEDS = [7, 8, 9]
 
 
 def scale(t: float, u: float) -> float:
+    """Return the factor by which a move from level t to level u multiplies a state."""
     return float(np.sqrt((u * u + S * S) / (t * t + S * S)))
 
 
 class GaussianBackend:
-    """Exact moves for Gaussian data; `calls` keeps what it was asked."""
+    """Exact moves for Gaussian data. `calls` lists every move, and whether noise was added before it.
+
+    poison: a level u at which one pixel of sample 1 becomes NaN.
+    """
 
     name = "gaussian"
     device = "pencil"
@@ -30,7 +34,7 @@ class GaussianBackend:
 
     def __init__(self, poison: float | None = None) -> None:
         self.calls: list[tuple[Move, bool]] = []
-        self.poison = poison  # a level u at which one pixel of sample 1 becomes NaN
+        self.poison = poison
 
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None

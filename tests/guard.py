@@ -1,4 +1,4 @@
-"""What a process and those that it starts do beyond their folders and this machine, seen by strace."""
+"""Files that a process and its children write and addresses that they contact, as strace reports them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-DNS = 53  # a look-up, also where a server of the loopback passes it on
-CALLS = "connect,sendto,sendmsg,sendmmsg,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
+DNS = 53  # a request to this port looks up a name, even if the name server is on the loopback interface
+CALLS = (
+    "connect,sendto,sendmsg,sendmmsg,open,openat,creat,mkdir,mkdirat,"
+    "rename,renameat,renameat2,link,linkat,symlink,symlinkat"
+)
 _OPENED = re.compile(r"(?:open|openat|creat)\((.*)\) += \d+<([^>]*)>")
 _NAMED = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:[^"\\]|\\.)*)"')
 _ADDRESS = re.compile(r'sin6?_port=htons\((\d+)\).*?inet_(?:addr\(|pton\(AF_INET6, )"([^"]+)"')
@@ -21,38 +24,32 @@ _FILELESS = ("/dev/", "/proc/", "/memfd:", "pipe:", "socket:", "anon_inode:")
 
 
 def strace() -> str:
-    """The program; skips the test where it is not installed, or a process may not trace another one."""
+    """Return the path of strace.
+
+    Skips the test where strace is not installed, or where a process may not trace another.
+    """
     program = shutil.which("strace")
     if program is None:
         pytest.skip("strace is not installed")
-    if subprocess.run(
-        [program, "-f", "--seccomp-bpf", "-o", os.devnull, "true"], capture_output=True, check=False
-    ).returncode:
+    trial = [program, "-f", "--seccomp-bpf", "-o", os.devnull, "true"]
+    if subprocess.run(trial, capture_output=True, check=False).returncode:
         pytest.skip("strace cannot trace a process here")
     return program
 
 
 def traced(command: Sequence[object], traces: Path) -> list[str]:
-    """The command, under strace; `traces` is a folder for what it writes, a file per thread."""
+    """Return the command line that runs a command under strace.
+
+    traces: a folder, which is created. strace writes one file per thread into it.
+    """
     traces.mkdir(parents=True)
-    options = [
-        "-f",
-        "-ff",
-        "-qq",
-        "-y",
-        "--seccomp-bpf",
-        "-e",
-        "signal=none",
-        "-e",
-        f"trace={CALLS}",
-        "-o",
-        str(traces / "thread"),
-    ]
+    options = ["-f", "-ff", "-qq", "-y", "--seccomp-bpf", "-e", "signal=none"]
+    options += ["-e", f"trace={CALLS}", "-o", str(traces / "thread")]
     return [strace(), *options, *map(str, command)]
 
 
 def look_ups_and_connections(traces: Path) -> list[str]:
-    """Calls that ask a name server, or that reach for an address beyond the loopback."""
+    """Return the calls that ask a name server or contact an address outside the loopback network."""
     return [
         line
         for line in _lines(traces)
@@ -62,21 +59,21 @@ def look_ups_and_connections(traces: Path) -> list[str]:
 
 
 def written(traces: Path, cwd: Path) -> list[Path]:
-    """Files that were opened for writing, folders that were made, and new names. cwd: where the process began."""
+    """Return the files opened for writing, the folders created, and the new names of renamed or linked files.
+
+    cwd: the folder in which the process was started.
+    """
     paths: dict[Path, None] = {}
     for line in _lines(traces):
         if opened := _OPENED.match(line):
-            found = (
-                [opened[2]]
-                if re.search(r"O_WRONLY|O_RDWR|O_CREAT", opened[1]) or line.startswith("creat")
-                else []
-            )
+            writes = re.search(r"O_WRONLY|O_RDWR|O_CREAT", opened[1]) or line.startswith("creat")
+            names = [opened[2]] if writes else []
         elif re.match(r"(mkdir|rename|link|symlink)\w*\(.* = 0$", line):
-            folder, name = _NAMED.findall(line)[-1]  # the new one
-            found = [os.path.join(folder or cwd, name)]  # noqa: PTH118
+            folder, name = _NAMED.findall(line)[-1]  # the last path of the call is the new one
+            names = [os.path.join(folder or cwd, name)]  # noqa: PTH118
         else:
             continue
-        paths |= dict.fromkeys(Path(path) for path in found if not path.startswith(_FILELESS))
+        paths |= dict.fromkeys(Path(name) for name in names if not name.startswith(_FILELESS))
     return list(paths)
 
 
@@ -87,6 +84,6 @@ def _lines(traces: Path) -> Iterator[str]:
 
 def _is_loopback(host: str) -> bool:
     address = ipaddress.ip_address(host)
-    return address.is_loopback or bool(
-        getattr(address, "ipv4_mapped", None) and address.ipv4_mapped.is_loopback
-    )  # type: ignore[union-attr]
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.is_loopback or address.ipv4_mapped.is_loopback
+    return address.is_loopback

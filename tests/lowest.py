@@ -1,6 +1,7 @@
-"""The lowest versions that pyproject.toml allows of what the runtime needs, as pip takes them: python tests/lowest.py [PYPROJECT].
+"""Print the lowest versions that pyproject.toml allows for the runtime: python tests/lowest.py [PYPROJECT].
 
-One line per dependency of the package and of its extra [run]: "numpy>=1.24" becomes "numpy==1.24".
+One line for each dependency of the package and of its extra [run], as pip takes it: "numpy>=1.24" becomes
+"numpy==1.24".
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ except ImportError:  # Python 3.10
 
 
 def lowest(project: dict[str, Any]) -> list[str]:
-    """project: the table [project]. Raises ValueError for a dependency that is not written NAME>=VERSION."""
+    """Return one pin per dependency of the table [project].
+
+    Raises ValueError for a dependency that is not written NAME>=VERSION.
+    """
     pins = []
     for dependency in [*project["dependencies"], *project["optional-dependencies"]["run"]]:
         name, sign, version = dependency.partition(">=")
@@ -27,7 +31,6 @@ def lowest(project: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    file = (
-        Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / "pyproject.toml"
-    )
+    own = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    file = Path(sys.argv[1]) if len(sys.argv) > 1 else own
     print("\n".join(lowest(tomllib.loads(file.read_text())["project"])))

@@ -18,7 +18,11 @@ TINY = NetworkConfig.from_json(read_fields(DATA / "tiny.json"))
 
 
 def tiny_model() -> tuple[ConsistencyModel, dict[str, np.ndarray]]:
-    """The authors' tiny network: weights and inputs drawn from one frozen random stream, outputs as recorded."""
+    """Return the authors' tiny network, and its recorded inputs and outputs.
+
+    Weights and inputs are drawn from one frozen random stream. The outputs were recorded from the authors'
+    code.
+    """
     stream = np.random.RandomState(1234)
     weights = {}
     for key, shape in json.loads((DATA / "tiny_keys.json").read_text()):
@@ -29,23 +33,19 @@ def tiny_model() -> tuple[ConsistencyModel, dict[str, np.ndarray]]:
             values = 1 + 0.1 * normal if key.endswith("weight") else 0.05 * normal
         weights[key] = torch.from_numpy(values.astype(np.float32))
     recorded = dict(np.load(DATA / "tiny.npz"))
-    recorded["x"] = np.stack(
-        [
-            (stream.standard_normal((2, 3, 16, 16)) * max(t, 0.5)).astype(np.float32)
-            for t, _ in recorded["pairs"]
-        ]
-    )
+    images = [stream.standard_normal((2, 3, 16, 16)) * max(t, 0.5) for t, _ in recorded["pairs"]]
+    recorded["x"] = np.stack([image.astype(np.float32) for image in images])
     model = ConsistencyModel(TINY)
     model.network.load_state_dict(weights)
     return model.eval().requires_grad_(False), recorded
 
 
 def random_model(config: NetworkConfig = TINY) -> ConsistencyModel:
-    """A network with the same random weights each time."""
+    """Return a network with random weights, the same in every call."""
     torch.manual_seed(1)
     return ConsistencyModel(config).eval().requires_grad_(False)
 
 
 def tiny_checkpoint(**more: Any) -> Checkpoint:
-    """The random network of TINY, as if read from a file."""
+    """Return the random network of TINY, as if it was read from a file tiny.pt."""
     return Checkpoint("tiny.pt", TINY, random_model().network.state_dict(), **more)

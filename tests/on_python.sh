@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The runtime's tests on another Python, if one is installed here, with the lowest versions that pyproject.toml allows of what the
-# runtime needs, or with the newest: tests/on_python.sh VERSION lowest|newest BUNDLE
-# JetPack 6 has Python 3.10, and no torch to export with, so the bundle comes from outside.
+# Run the tests of the runtime on another Python: tests/on_python.sh VERSION lowest|newest BUNDLE
+# Its dependencies have the lowest versions that pyproject.toml allows, or the newest. Nothing is tested if that
+# Python is not installed. JetPack 6 has Python 3.10 and no torch to export with, so BUNDLE must exist.
 set -euo pipefail
 version=$1 which=$2 bundle=$3
 for candidate in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
     if "$candidate" -c 'import venv' 2>/dev/null; then python=$candidate; break; fi
 done
 if [ -z "${python:-}" ]; then
-    echo "Python $version is not installed here: the runtime was not tested on it with the $which versions"
+    echo "Python $version is not installed here: not tested with the $which versions"
     exit 0
 fi
 venv=.venv-$version-$which
@@ -31,6 +31,9 @@ if [ ! -e "$venv/installed" ] || [ pyproject.toml -nt "$venv/installed" ]; then
     "${pip[@]}" --constraint "$venv/pins.txt" -e '.[run,test]'
     touch "$venv/installed"
 fi
-echo "Python $version with $("$venv/bin/python" -m pip freeze | grep -iE '^(numpy|click|rich|pillow|onnxruntime)==' | paste -sd ' ')"
-cases=$(printf "tests/cases/test_%s.py " arrays command_line images large_numbers linked_bundle log output_places streams) # need no torch
+versions=$("$venv/bin/python" -m pip freeze | grep -iE '^(numpy|click|rich|pillow|onnxruntime)==' | paste -sd ' ')
+echo "Python $version with $versions"
+# These test files need no torch.
+names=(arrays command_line images large_numbers linked_bundle log output_places streams)
+cases=$(printf "tests/cases/test_%s.py " "${names[@]}")
 BCM_EDGE_TEST_BUNDLE=$bundle "$venv/bin/python" -m pytest -q tests/runtime $cases

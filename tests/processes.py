@@ -1,4 +1,4 @@
-"""Child processes of tests."""
+"""Child processes that a test starts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 @contextmanager
 def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A running process, killed at the end of the block if it has not ended by then.
+    """Run a process during a block. At the end of the block it is killed if it still runs.
 
-    It acts on Ctrl-C even if this process ignores SIGINT, as the background jobs of a shell do: a child inherits that
-    a signal is ignored, but no handler.
+    The process reacts to Ctrl-C even if this one ignores SIGINT, as background jobs of a shell do. A child
+    process inherits that a signal is ignored, but it inherits no handler.
     """
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(command, text=True, **options)
     finally:
         signal.signal(signal.SIGINT, inherited)
-    with process:  # at its end, the pipes are closed and the process is waited for
+    with process:  # closes the pipes at its end and waits for the process
         try:
             yield process
         finally:

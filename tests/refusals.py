@@ -1,4 +1,4 @@
-"""How a command refuses what cannot be used, and two ways to make it so."""
+"""How a command refuses its input, and two ways to make a bad input."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from typing import Any
 from click.testing import Result
 
 
-def refusal(ended: Result, lines: int = 1) -> str:
-    """The message of a command that refused its input: exit code 2, nothing on stdout, one line at the end of stderr."""
-    assert ended.exit_code == 2
-    assert ended.stdout == ""
-    message = ended.stderr.rpartition("error: ")[2]
-    assert message != ended.stderr
+def refusal(result: Result, lines: int = 1) -> str:
+    """Return the error message of a command that refused its input.
+
+    Checks that the exit code is 2, that stdout is empty, and that the message is the last line of stderr.
+    lines: the number of lines of the message.
+    """
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    message = result.stderr.rpartition("error: ")[2]
+    assert message != result.stderr
     assert message.count("\n") == lines
     return message.rstrip("\n")
 
 
 def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Apply a change to the manifest of a bundle."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     change(manifest)
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 class Payload:
-    """Unpickling this creates a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target

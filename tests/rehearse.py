@@ -1,10 +1,12 @@
-"""Rehearse on the processor what will be run on a GPU: `make rehearse` runs `make test-gpu` and benchmarks/gpu.py as a user does.
+"""Rehearse the GPU tests and the GPU benchmark on a processor: `make rehearse`.
 
-The stand-ins of tests/engines/fakes take the place of hardware and of the libraries that drive it: NVIDIA's driver, cuda-core, TensorRT,
-torch's CUDA and ONNX Runtime's GPU providers. Everything above them is real. Nothing that it prints says how fast a GPU is.
+It runs `make test-gpu` and benchmarks/gpu.py as a user does. The stand-ins of tests/engines/fakes replace
+the hardware and the libraries that drive it: NVIDIA's driver, cuda-core, TensorRT, torch's CUDA and ONNX
+Runtime's GPU providers. Everything above them is real. The times that are printed say nothing about a GPU.
 
-Each runs twice: with everything, and on a machine that has neither TensorRT nor pytest's plugins. With everything, each test and each
-variant of the benchmark must run to its end; without TensorRT only what needs it may be left out. Otherwise the exit code is 1.
+Both run twice: with all stand-ins, and as on a machine that has neither TensorRT nor the plugins of pytest.
+With all stand-ins, every test and every variant of the benchmark must be executed. Without TensorRT, only
+tests and variants that need it may be skipped. Otherwise the exit code is 1.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ VARIANTS = {
 BENCHMARK = ["--network", "digits", "--seconds", "0.01", "--matrix", "64", "--budget", "300"]
 PYTEST_ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "FAKE_ABSENT": "hypothesis"}
 CHAINED = "mixture-4"  # the schedule whose engines are timed one by one
-ABSENT = "tensorrt is not installed"  # how a test or a variant that needs it says so
+ABSENT = "tensorrt is not installed"  # the reason of a skipped test or variant
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def make_driver() -> None:
-    """The stub of NVIDIA's driver."""
+    """Compile the stub of NVIDIA's driver."""
     compiler = shutil.which("cc")
     if compiler is None:
         sys.exit("the rehearsal needs a C compiler (cc) for the stub of NVIDIA's driver")
@@ -61,7 +63,7 @@ def make_driver() -> None:
 
 
 def stand_ins_without(library: str) -> Path:
-    """A folder with all stand-ins but one."""
+    """Return a folder with all stand-ins except that of one library."""
     folder = WORK / f"without-{library}"
     folder.mkdir()
     for entry in FAKES.iterdir():
@@ -71,7 +73,11 @@ def stand_ins_without(library: str) -> Path:
 
 
 def environment(stand_ins: Path) -> dict[str, str]:
-    """In which a process finds the driver and the stand-ins, and `make` nothing of a make that runs the rehearsal."""
+    """Return the environment variables with which a process finds the driver and the stand-ins.
+
+    Variables of the `make` that may run the rehearsal are left out, so that `make test-gpu` does not see
+    them.
+    """
     places = {"PYTHONPATH": stand_ins, "LD_LIBRARY_PATH": WORK}
     paths = {name: f"{place}:{os.environ.get(name, '')}".rstrip(":") for name, place in places.items()}
     inherited = {
@@ -81,15 +87,16 @@ def environment(stand_ins: Path) -> dict[str, str]:
 
 
 def run_tests(title: str, variables: dict[str, str], may_skip: bool) -> list[str]:
-    """Run `make test-gpu`, list its tests, and return what is wrong."""
+    """Run `make test-gpu`, print the executed tests, and return the problems."""
     report = WORK / f"{title.replace(' ', '-')}.xml"
     command = ["make", "--no-print-directory", "test-gpu", f"PYTHON={sys.executable}"]
-    ended = subprocess.run(
-        command, cwd=ROOT, env={**variables, "PYTEST_ADDOPTS": f"--junitxml={report}"}, check=False
-    )
+    environment = {**variables, "PYTEST_ADDOPTS": f"--junitxml={report}"}
+    completed = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     if not report.is_file():
-        return [f"make test-gpu {title} ended with {ended.returncode} before its tests"]
-    problems = [f"make test-gpu {title} ended with {ended.returncode}"] if ended.returncode else []
+        return [f"make test-gpu {title} ended with {completed.returncode} before its tests"]
+    problems = []
+    if completed.returncode:
+        problems.append(f"make test-gpu {title} ended with {completed.returncode}")
     executed = 0
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
@@ -107,15 +114,17 @@ def run_tests(title: str, variables: dict[str, str], may_skip: bool) -> list[str
 def run_benchmark(
     title: str, variables: dict[str, str], variants: set[str], sizes: str, schedules: list[str]
 ) -> list[str]:
-    """Run benchmarks/gpu.py and return what is wrong: every variant is to be measured on every schedule at every batch size."""
+    """Run benchmarks/gpu.py and return the problems.
+
+    Every variant must be measured on every schedule at every batch size.
+    """
     results = WORK / f"benchmark-{title.replace(' ', '-')}.json"
     work = ["--batch", sizes, "--schedules", ",".join(schedules), "-o", str(results)]
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *BENCHMARK, *work]
-    ended = subprocess.run(
-        command, env={**variables, "OMP_NUM_THREADS": "1"}, check=False
-    )  # fp16 in torch is slow on a busy CPU
-    if ended.returncode or not results.is_file():
-        return [f"benchmarks/gpu.py {title} ended with {ended.returncode}"]
+    environment = {**variables, "OMP_NUM_THREADS": "1"}  # fp16 in torch is slow on a busy CPU
+    completed = subprocess.run(command, env=environment, check=False)
+    if completed.returncode or not results.is_file():
+        return [f"benchmarks/gpu.py {title} ended with {completed.returncode}"]
     batches = json.loads(results.read_text())["batches"]
     problems = [problem for batch in batches for problem in check_batch(batch, variants, schedules)]
     if [str(batch["batch"]) for batch in batches] != sizes.split(","):
@@ -124,16 +133,15 @@ def run_benchmark(
 
 
 def check_batch(batch: dict[str, Any], variants: set[str], schedules: list[str]) -> list[str]:
-    """What is wrong with the figures of one batch size."""
+    """Return the problems of the figures of one batch size."""
     problems = []
     for schedule in schedules:
         rows = [row for row in batch["rows"] if row["schedule"] == schedule]
         missing = variants - {row["variant"] for row in rows}
         problems += [f"{schedule}: {name} was not measured: {batch['not_run'].get(name)}" for name in missing]
         for row in rows:
-            if not (
-                row["in_turn"] and 0 < row["low_ms"] <= row["high_ms"] and 1e-6 < row["relative_l2"] < 5e-3
-            ):
+            times_fit = row["in_turn"] and 0 < row["low_ms"] <= row["high_ms"]
+            if not (times_fit and 1e-6 < row["relative_l2"] < 5e-3):
                 problems.append(f"{schedule}: {row['variant']} has wrong figures: {row}")
     if CHAINED in schedules and len((batch["chain"] or {}).get("engines_ms", [])) != 4:
         problems.append(f"the four engines of {CHAINED} were not timed: {batch['chain']}")

@@ -126,9 +126,7 @@ def test_checkpoint_is_to_be_exported_and_not_over_itself(cli: Cli, tmp_path: Pa
 @pytest.mark.parametrize("name", ["digits.zip", "digits.tar.gz", "digits.tar"])
 def test_archive_is_to_be_unpacked(cli: Cli, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\3\4")
-    expected = (
-        f"{tmp_path / name}: not a bundle (an archive); unpack it, and give the folder that contains manifest.json"
-    )
+    expected = f"{tmp_path / name}: not a bundle (an archive); unpack it, and give the folder that contains manifest.json"
     assert refusal(cli("inspect", tmp_path / name)) == expected
 
 
@@ -150,9 +148,7 @@ def test_git_lfs_pointer_in_place_of_a_file(bundle_copy: Path, cli: Cli, name: s
     (bundle_copy / name).write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 3038208\n"
     )
-    expected = (
-        f"{bundle_copy}: {name} is a Git LFS pointer, not the file; get the files with: git lfs pull"
-    )
+    expected = f"{bundle_copy}: {name} is a Git LFS pointer, not the file; get the files with: git lfs pull"
     assert refusal(cli("inspect", bundle_copy)) == expected
 
 

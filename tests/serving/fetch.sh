@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A real Triton Inference Server without a container or a GPU: tests/serving/fetch.sh PYTHON FOLDER
+# Install a real Triton Inference Server without a container or a GPU: tests/serving/fetch.sh PYTHON FOLDER
 #
-#   FOLDER/venv       the server that nvidia-pytriton bundles, started directly, and what its Python models import
-#   FOLDER/backends   its Python backend, and stand-ins for the two that need more: folders `onnxruntime` and `tensorrt` whose models are
-#                     played by tests/serving/stand_in.py, under unmodified configs
+#   FOLDER/venv       the server of the package nvidia-pytriton, and the packages that its Python models import
+#   FOLDER/backends   its Python backend, and stand-ins for two backends that are not in that package: in the folders
+#                     `onnxruntime` and `tensorrt`, tests/serving/stand_in.py plays models under unmodified configs
 #
-# numpy stays below 2: with a newer one the server's Python backend passes empty tensors on. Where the wheel or libpython cannot be had,
-# the tests are skipped by name.
+# numpy stays below 2: with a newer version the Python backend of this server passes on empty tensors. Where the wheel
+# or libpython is not available, the tests that need the server are skipped.
 set -euo pipefail
 python=$1 folder=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,7 @@ if [ ! -e "$folder/installed" ] || [ "$0" -nt "$folder/installed" ]; then
     rm -rf "$venv" "$folder/installed"
     "$python" -m venv "$venv"
     if ! "$venv/bin/python" -m pip install --quiet nvidia-pytriton==0.7.0 'numpy<2' onnxruntime 2>"$folder/log"; then
-        echo "Triton cannot be had for this Python or processor, so its tests will be skipped: $(tail -n 1 "$folder/log")"
+        echo "Triton is not available for this Python or processor; its tests are skipped: $(tail -n 1 "$folder/log")"
         rm -rf "$venv"
         exit 0
     fi
@@ -26,11 +26,11 @@ fi
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 server=$site/pytriton/tritonserver
 rm -rf "$folder/backends"
-for backend in python onnxruntime tensorrt; do # copies: a link out of its folder is refused
+for backend in python onnxruntime tensorrt; do # copies, because Triton refuses links to files outside the folder
     mkdir -p "$folder/backends/$backend"
 done
-cp "$server"/backends/python/{libtriton_python.so,triton_python_backend_utils.py} "$server/python_backend_stubs/$version/triton_python_backend_stub" \
-    "$folder/backends/python/"
+cp "$server"/backends/python/{libtriton_python.so,triton_python_backend_utils.py} "$folder/backends/python/"
+cp "$server/python_backend_stubs/$version/triton_python_backend_stub" "$folder/backends/python/"
 cp "$here/stand_in.py" "$folder/backends/onnxruntime/model.py"
 cp "$here/stand_in.py" "$folder/backends/tensorrt/model.py"
 ln -sfn "$server/bin/tritonserver" "$folder/tritonserver"

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributions import Environment
+from fixture_types import ROOT
 
 import bcm_edge
 
 pytest.importorskip("build", reason="build is not installed; pip install '.[dev]'")
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
 NAME = f"bcm_edge-{bcm_edge.__version__}"
 WHEEL = f"{NAME}-py3-none-any.whl"
 RUN = ["numpy", "click", "rich", "pillow", "onnxruntime"]

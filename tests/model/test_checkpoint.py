@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from agreement import ROUNDING, relative_l2
+from networks import TINY
 
 from bcm_edge import BcmError
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
-from bcm_edge.model.config import NetworkConfig, read_fields
+from bcm_edge.model.config import NetworkConfig
 from bcm_edge.model.infer_config import PRESETS, infer_config
 from bcm_edge.model.preconditioning import ConsistencyModel
 
-TINY = NetworkConfig.from_json(read_fields(Path(__file__).parent / "data" / "tiny.json"))
 IMAGENET64 = NetworkConfig(
     64, 3, 192, 3, 3, (4, 8), (1, 2, 3, 4), 1000, 64, resblock_updown=True, use_scale_shift_norm=False
 )

@@ -21,6 +21,7 @@ from agreement import assert_images_agree, assert_pixels_show
 from archives import write_npz
 from click.testing import Result
 from distributions import link
+from fixture_types import ROOT
 from PIL import Image
 
 import bcm_edge
@@ -43,7 +44,6 @@ COMMANDS = (
     ),
     *("verify", "bench", "inspect", "doctor", "train", "evaluate", "map", "demo", "ui"),
 )
-ROOT = Path(__file__).resolve().parent.parent
 
 Cli = Callable[..., Result]
 Process = Callable[..., "subprocess.CompletedProcess[str]"]

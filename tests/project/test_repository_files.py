@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from fixture_types import ROOT
 
 import bcm_edge
 
-ROOT = Path(__file__).resolve().parent.parent
 YAML_FILES = [
     ROOT / ".pre-commit-config.yaml",
     ROOT / "CITATION.cff",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from fixture_types import ROOT
 from lowest import lowest, tomllib
 
-PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+PYPROJECT = ROOT / "pyproject.toml"
 
 
 def test_every_dependency_of_the_runtime_is_pinned_at_its_lower_bound():

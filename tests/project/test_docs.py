@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 import pytest
+from fixture_types import ROOT
 from lowest import tomllib
 
 from bcm_edge.cli import main
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy" / "README.md"])
 SOURCE_FOLDERS = {
     folder.name

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixture_types import ROOT
 
 from bcm_edge import errors
 from bcm_edge.runtime.engines.store import BuildOptions, EngineFacts
 from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES
 
-ROOT = Path(__file__).resolve().parent.parent
 CHOSEN = {
     "files",
     "schedules",
