@@ -14,6 +14,7 @@ from bcm_edge.model.config import read_fields
 
 Weights = dict[str, Tensor]
 CONFIG = DATA / "tiny.json"
+DIGITS_FIELDS = {"image_size": 8, "num_head_channels": 32, "norm_groups": 8}  # not visible in the tensors
 
 
 def saved(path: Path, value: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Bundles that were changed, cut off, or point outside themselves are named and never opened."""
+"""Bundles that were changed or truncated, or that refer to files outside, are refused with their name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
-from hypothesis import HealthCheck, given, settings
+from fixture_types import Cli
+from fuzzing import fuzzed
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from refusals import edit_manifest, refusal
@@ -22,21 +23,10 @@ from bcm_edge.runtime.storage.bundle import open_bundle
 
 BUNDLE_FILES = ("forward.onnx", "golden.npz", "inverse.onnx", "weights.bin")
 
-Cli = Callable[..., Result]
-
-fuzzed = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-# Bundles
-
 
 def rename_in_manifest(name: str) -> Callable[[dict[str, Any]], None]:
+    """Return an edit of the manifest that lists golden.npz under another name."""
+
     def change(manifest: dict[str, Any]) -> None:
         manifest["files"][name] = manifest["files"].pop("golden.npz")
 
@@ -58,10 +48,9 @@ def test_bundle_with_a_renamed_file_is_refused_by_every_command(
 ) -> None:
     (bundle_copy / "inverse.onnx").rename(bundle_copy / "Inverse.onnx")
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
-    inputs = {"generate": (), "invert": (tmp_path / "in.png",), "reconstruct": (tmp_path / "in.png",)}.get(
-        command
-    )
-    more = () if inputs is None else (*inputs, "--label", 3, "-o", tmp_path / "out.npz")
+    inputs = () if command == "generate" else (tmp_path / "in.png",)
+    writes = command in ("generate", "invert", "reconstruct")
+    more = (*inputs, "--label", 3, "-o", tmp_path / "out.npz") if writes else ()
     assert refusal(cli(command, bundle_copy, *more)).startswith(f"{bundle_copy}: inverse.onnx is missing")
     assert not (tmp_path / "out.npz").exists()
 
@@ -124,7 +113,9 @@ def test_flipped_byte_in_the_manifest_is_refused_or_harmless(
 
 
 @pytest.mark.parametrize("name", BUNDLE_FILES)
-def test_bundle_file_that_is_a_link_out_of_it(bundle_copy: Path, cli: Cli, tmp_path: Path, name: str) -> None:
+def test_bundle_file_that_is_a_link_to_a_file_outside(
+    bundle_copy: Path, cli: Cli, tmp_path: Path, name: str
+) -> None:
     (bundle_copy / name).rename(tmp_path / "outside")
     (bundle_copy / name).symlink_to(tmp_path / "outside")
     message = refusal(cli("inspect", bundle_copy))
@@ -142,7 +133,9 @@ def test_bundle_manifest_that_is_a_link(bundle_copy: Path, cli: Cli, tmp_path: P
     )
 
 
-def test_bundle_file_below_a_folder_that_is_a_link_out(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
+def test_bundle_file_in_a_folder_that_is_a_link_to_the_outside(
+    bundle_copy: Path, cli: Cli, tmp_path: Path
+) -> None:
     (tmp_path / "outside").mkdir()
     (bundle_copy / "golden.npz").rename(tmp_path / "outside" / "golden.npz")
     (bundle_copy / "sub").symlink_to(tmp_path / "outside")
@@ -156,7 +149,7 @@ def test_bundle_file_below_a_folder_that_is_a_link_out(bundle_copy: Path, cli: C
     "name",
     ["../golden.npz", "sub/../../golden.npz", "/etc/hostname", "..\\golden.npz", "C:golden.npz", ".", ""],
 )
-def test_bundle_path_that_leaves_it(bundle_copy: Path, cli: Cli, name: str) -> None:
+def test_manifest_path_outside_the_bundle(bundle_copy: Path, cli: Cli, name: str) -> None:
     shutil.copy(bundle_copy / "golden.npz", bundle_copy.parent / "golden.npz")
     edit_manifest(bundle_copy, rename_in_manifest(name))
     assert (
@@ -208,13 +201,13 @@ def test_bundle_with_a_schedule_that_cannot_be_played(bundle_copy: Path, cli: Cl
     )
 
 
-def test_bundle_that_is_not_one(cli: Cli, tmp_path: Path) -> None:
+def test_path_that_is_not_a_bundle(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
-    made = "a bundle is a folder, make one with: bcm-edge export -o"
+    file_advice = "a bundle is a folder, make one with: bcm-edge export -o"
     assert (
         refusal(cli("inspect", tmp_path / "file"))
-        == f"{tmp_path}/file: not a bundle (a file); {made} {tmp_path}/file.bundle"
+        == f"{tmp_path}/file: not a bundle (a file); {file_advice} {tmp_path}/file.bundle"
     )
     advice = "make a bundle with: bcm-edge export -o"
     assert (
@@ -227,14 +220,17 @@ def test_bundle_that_is_not_one(cli: Cli, tmp_path: Path) -> None:
     )
 
 
-def test_network_that_gives_nan_makes_no_image(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
+def test_network_that_returns_nan_writes_no_image(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
     data = np.full((bundle_copy / "weights.bin").stat().st_size // 4, np.nan, "<f4").tobytes()
     (bundle_copy / "weights.bin").write_bytes(data)
     facts = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     edit_manifest(bundle_copy, lambda manifest: manifest["files"].update({"weights.bin": facts}))
-    ended = cli("generate", bundle_copy, "--label", 3, "--schedule", "80>2.4>0.002", "-o", tmp_path / "a.png")
-    assert ended.exit_code == 1
-    assert ended.stderr == (
-        "error: move 1 of 2 (80>2.4) on backend onnxruntime gave NaN or infinity (first in sample 0); no image was made\n"
+    result = cli(
+        "generate", bundle_copy, "--label", 3, "--schedule", "80>2.4>0.002", "-o", tmp_path / "a.png"
+    )
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: move 1 of 2 (80>2.4) on backend onnxruntime gave NaN or infinity (first in sample 0); "
+        "no image was made\n"
     )
     assert not (tmp_path / "a.png").exists()

@@ -1,4 +1,4 @@
-"""Checkpoints and configurations that cannot be used get one clear line, exit code 2, and leave nothing behind."""
+"""Checkpoints that cannot be used are refused in one line, with exit code 2, and leave no file behind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import Result
-from hypothesis import HealthCheck, given, settings
+from checkpoints import DIGITS_FIELDS
+from fixture_types import Cli, Refusal
+from fuzzing import fuzzed
+from hypothesis import given
 from hypothesis import strategies as st
 from refusals import Payload
 from torch import Tensor
@@ -19,32 +21,13 @@ from torch import Tensor
 from bcm_edge.errors import CheckpointError
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 
-DIGITS_FIELDS = {
-    "image_size": 8,
-    "num_head_channels": 32,
-    "norm_groups": 8,
-}  # what the digits' tensors do not tell
-
-Cli = Callable[..., Result]
-
-fuzzed = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-# Checkpoints
-
 
 def test_official_pt_file_is_read(cli: Cli, official: Path, fields_file: Path, tmp_path: Path) -> None:
-    told = cli(
+    result = cli(
         "export", official, "--config", fields_file, "--dry-run", "--json", "-o", tmp_path / "x.bundle"
     )
-    assert told.exit_code == 0, told.stderr
-    assert json.loads(told.stdout)["parameters"] == 759489
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["parameters"] == 759489
 
 
 @pytest.mark.parametrize(
@@ -66,16 +49,16 @@ def test_official_pt_file_is_read(cli: Cli, official: Path, fields_file: Path, t
     ],
     ids=["empty", "text", "picture", "text-pickle", "zip-head", "safetensors-head", "pickled-dict"],
 )
-def test_file_that_is_no_checkpoint(
-    refuse_export: Callable[..., str], tmp_path: Path, content: bytes, problem: str
+def test_file_that_is_not_a_checkpoint(
+    refuse_export: Refusal, tmp_path: Path, content: bytes, problem: str
 ) -> None:
     (tmp_path / "weights.pt").write_bytes(content)
     assert refuse_export(tmp_path / "weights.pt").startswith(f"{tmp_path}/weights.pt: {problem}")
 
 
 @pytest.mark.parametrize("content", [b"\x80", b"\x80\x02"])
-def test_bare_pickle_cut_off_at_its_head(
-    refuse_export: Callable[..., str], tmp_path: Path, content: bytes
+def test_pickle_that_ends_after_its_first_bytes(
+    refuse_export: Refusal, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "weights.pt").write_bytes(content)
     assert refuse_export(tmp_path / "weights.pt").startswith(
@@ -83,13 +66,13 @@ def test_bare_pickle_cut_off_at_its_head(
     )
 
 
-def test_checkpoint_that_is_not_there(refuse_export: Callable[..., str], tmp_path: Path) -> None:
+def test_checkpoint_that_does_not_exist(refuse_export: Refusal, tmp_path: Path) -> None:
     assert (
         refuse_export(tmp_path / "no.pt") == f"{tmp_path}/no.pt: cannot be read (No such file or directory)"
     )
 
 
-def test_checkpoint_that_is_a_folder(refuse_export: Callable[..., str], tmp_path: Path) -> None:
+def test_checkpoint_that_is_a_folder(refuse_export: Refusal, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert (
         refuse_export(tmp_path / "empty") == f"{tmp_path}/empty: a folder without a weights file; it is empty"
@@ -97,8 +80,8 @@ def test_checkpoint_that_is_a_folder(refuse_export: Callable[..., str], tmp_path
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare", "beside weights"])
-def test_pickle_with_code_is_never_executed(
-    refuse_export: Callable[..., str], tmp_path: Path, weights: dict[str, Tensor], form: str
+def test_code_in_a_pickle_is_never_executed(
+    refuse_export: Refusal, tmp_path: Path, weights: dict[str, Tensor], form: str
 ) -> None:
     target, file = tmp_path / "executed", tmp_path / "evil.pt"
     payload = (
@@ -114,25 +97,26 @@ def test_pickle_with_code_is_never_executed(
         pickle.loads(file.read_bytes())["payload"].close()
     else:
         torch.load(file, weights_only=False)["payload"].close()
-    assert target.exists()  # the payload does work where it is let in
+    assert target.exists()  # the payload works where it is allowed to run
 
 
-def test_pickle_with_code_is_refused_as_such(refuse_export: Callable[..., str], tmp_path: Path) -> None:
+def test_pickle_with_code_is_refused(refuse_export: Refusal, tmp_path: Path) -> None:
     torch.save({"payload": Payload(tmp_path / "executed")}, tmp_path / "evil.pt")
     assert refuse_export(tmp_path / "evil.pt") == (
-        f"{tmp_path}/evil.pt: refused, because it holds more than tensors, such as io.open (nothing in it was executed). "
-        "Save the state dict alone, with the program that wrote the file: torch.save(network.state_dict(), 'weights.pt')"
+        f"{tmp_path}/evil.pt: refused, because it holds more than tensors, such as io.open "
+        "(nothing in it was executed). Save the state dict alone, with the program that wrote the file: "
+        "torch.save(network.state_dict(), 'weights.pt')"
     )
 
 
-@pytest.mark.parametrize("part", [0.001, 0.3, 0.9, 0.9999])
+@pytest.mark.parametrize("fraction", [0.001, 0.3, 0.9, 0.9999])
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])
 def test_truncated_weights(
-    refuse_export: Callable[..., str], official: Path, tmp_path: Path, kind: str, part: float
+    refuse_export: Refusal, official: Path, tmp_path: Path, kind: str, fraction: float
 ) -> None:
     data = {"pt": official, "safetensors": shipped_checkpoint()}[kind].read_bytes()
     file = tmp_path / f"cut.{kind}"
-    file.write_bytes(data[: int(part * len(data))])
+    file.write_bytes(data[: int(fraction * len(data))])
     message = refuse_export(file)
     assert message.startswith(f"{file}: damaged")
     assert "truncated" in message
@@ -140,7 +124,7 @@ def test_truncated_weights(
 
 @fuzzed
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_bit_flip_in_official_weights_is_found_or_harmless(
+def test_bit_flip_in_official_weights_is_detected_or_harmless(
     official: Path, scratch: Path, weights: dict[str, Tensor], position: float, bit: int
 ) -> None:
     data = bytearray(official.read_bytes())
@@ -148,15 +132,15 @@ def test_bit_flip_in_official_weights_is_found_or_harmless(
     file = scratch / "flipped.pt"
     file.write_bytes(data)
     try:
-        read = load_checkpoint(file, DIGITS_FIELDS).state_dict
+        loaded = load_checkpoint(file, DIGITS_FIELDS).state_dict
     except CheckpointError as error:
         assert str(error).startswith(f"{file}: ")
     else:  # padding between the records of the archive
-        assert all(torch.equal(read[name], tensor) for name, tensor in weights.items())
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
 
 
-def test_bit_flip_in_a_tensor_of_official_weights_is_found(
-    refuse_export: Callable[..., str], official: Path, tmp_path: Path, weights: dict[str, Tensor]
+def test_bit_flip_in_a_tensor_of_official_weights_is_detected(
+    refuse_export: Refusal, official: Path, tmp_path: Path, weights: dict[str, Tensor]
 ) -> None:
     data = bytearray(official.read_bytes())
     at = data.find(weights["out.2.weight"].numpy().tobytes())
@@ -168,7 +152,7 @@ def test_bit_flip_in_a_tensor_of_official_weights_is_found(
 
 @fuzzed
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_bit_flip_in_our_tensors_is_found(scratch: Path, position: float, bit: int) -> None:
+def test_bit_flip_in_shipped_tensors_is_detected(scratch: Path, position: float, bit: int) -> None:
     data = bytearray(shipped_checkpoint().read_bytes())
     begin = 8 + int.from_bytes(data[:8], "little")
     data[begin + int(position * (len(data) - begin))] ^= 1 << bit
@@ -183,7 +167,7 @@ def test_bit_flip_in_our_tensors_is_found(scratch: Path, position: float, bit: i
 
 @fuzzed
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_bit_flip_in_our_header_is_found_or_leaves_the_weights(
+def test_bit_flip_in_the_shipped_header_is_detected_or_harmless(
     scratch: Path, weights: dict[str, Tensor], position: float, bit: int
 ) -> None:
     data = bytearray(shipped_checkpoint().read_bytes())
@@ -191,16 +175,16 @@ def test_bit_flip_in_our_header_is_found_or_leaves_the_weights(
     file = scratch / "header.safetensors"
     file.write_bytes(data)
     try:
-        read = load_checkpoint(file).state_dict
+        loaded = load_checkpoint(file).state_dict
     except CheckpointError as error:
         assert str(file) in str(error)
     else:
-        assert all(torch.equal(read[name], tensor) for name, tensor in weights.items())
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(
-    refuse_export: Callable[..., str],
+    refuse_export: Refusal,
     save_pt: Callable[[Any], Path],
     weights: dict[str, Tensor],
     value: float,
@@ -212,21 +196,21 @@ def test_weights_that_are_not_finite_are_named(
 
 
 def test_missing_tensor_is_named(
-    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
+    refuse_export: Refusal, save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
 ) -> None:
     file = save_pt({name: tensor for name, tensor in weights.items() if name != "time_embed.0.bias"})
     assert refuse_export(file) == f"{file}: the tensors do not fit the network: 1 missing (time_embed.0.bias)"
 
 
 def test_unexpected_tensor_is_named(
-    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
+    refuse_export: Refusal, save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
 ) -> None:
     file = save_pt({**weights, "surplus.weight": torch.zeros(3)})
     assert refuse_export(file) == f"{file}: the tensors do not fit the network: 1 unexpected (surplus.weight)"
 
 
-def test_misshapen_tensor_is_named(
-    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
+def test_tensor_of_the_wrong_shape_is_named(
+    refuse_export: Refusal, save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
 ) -> None:
     file = save_pt({**weights, "time_embed.0.bias": torch.zeros(7)})
     assert refuse_export(file).endswith(
@@ -240,8 +224,9 @@ def test_misshapen_tensor_is_named(
         ({"epoch": 3}, " (input_blocks.0.0.weight is not found); its keys are epoch"),
         (
             {"epoch": 3, "model": {f"conv{i}.weight": torch.zeros(1) for i in range(9)}},
-            " (input_blocks.0.0.weight is not found); its keys are epoch, model; those of model are conv0.weight, conv1.weight, "
-            "conv2.weight, conv3.weight, conv4.weight, conv5.weight, conv6.weight, conv7.weight, conv8.weight",
+            " (input_blocks.0.0.weight is not found); its keys are epoch, model; "
+            "those of model are conv0.weight, conv1.weight, conv2.weight, conv3.weight, conv4.weight, "
+            "conv5.weight, conv6.weight, conv7.weight, conv8.weight",
         ),
         (
             {"a\n\x1b[31m": torch.zeros(1)},
@@ -255,105 +240,14 @@ def test_misshapen_tensor_is_named(
     ids=["counter", "another network", "control characters", "empty", "list", "tensor", "nothing"],
 )
 def test_torch_file_without_a_network(
-    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], value: Any, problem: str
+    refuse_export: Refusal, save_pt: Callable[[Any], Path], value: Any, problem: str
 ) -> None:
     file = save_pt(value)
     assert refuse_export(file) == f"{file}: no state dict of a BCM in it{problem}"
 
 
 def test_network_without_its_last_layer(
-    refuse_export: Callable[..., str], save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
+    refuse_export: Refusal, save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
 ) -> None:
     file = save_pt({name: tensor for name, tensor in weights.items() if not name.startswith("out.")})
     assert "not the state dict of a BCM ('out.2.weight' not found or misshapen" in refuse_export(file)
-
-
-# Configuration
-
-
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        ({"num_classes": 11}, "the tensors say num_classes = 10, the configuration says 11"),
-        ({"channel_mult": [1, 3]}, "the tensors say channel_mult = (1, 2), the configuration says (1, 3)"),
-        ({"num_res_blocks": 2}, "the tensors say num_res_blocks = 1, the configuration says 2"),
-        ({"colour": "red"}, "unknown field 'colour'; the fields are attention_resolutions, "),
-        ({"image_size": 7}, "image_size 7 cannot be halved 1 times"),
-        ({"image_size": "8"}, "image_size must be a positive integer, not '8'"),
-        ({"norm_groups": 7}, "32 channels at level 0 do not divide into 7 groups"),
-        ({"attention_resolutions": [2, "4"]}, "the configuration says (2, '4')"),
-        ({"image_size": 10**6}, "one image of 1000000 pixels a side would take "),
-    ],
-    ids=["classes", "channel_mult", "depth", "unknown", "odd", "text", "groups", "mixed list", "huge"],
-)
-def test_config_that_the_tensors_contradict(
-    refuse_export: Callable[..., str], official: Path, tmp_path: Path, fields: dict[str, Any], problem: str
-) -> None:
-    (tmp_path / "c.json").write_text(json.dumps({**DIGITS_FIELDS, **fields}))
-    assert problem in refuse_export(official, "--config", tmp_path / "c.json")
-
-
-def test_config_that_contradicts_the_header_of_our_file(
-    refuse_export: Callable[..., str], tmp_path: Path
-) -> None:
-    (tmp_path / "c.json").write_text('{"num_classes": 3}')
-    message = refuse_export(shipped_checkpoint(), "--config", tmp_path / "c.json")
-    assert message.endswith("the tensors say num_classes = 10, the configuration says 3")
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("image_size", 16), ("num_head_channels", 16), ("norm_groups", 4)]
-)
-def test_config_that_contradicts_what_only_the_header_tells(
-    refuse_export: Callable[..., str], tmp_path: Path, field: str, value: int
-) -> None:
-    (tmp_path / "c.json").write_text(json.dumps({field: value}))
-    message = refuse_export(shipped_checkpoint(), "--config", tmp_path / "c.json")
-    assert f"the file says {field} = {DIGITS_FIELDS[field]}, the configuration says {value}. " in message
-
-
-def test_config_with_a_byte_order_mark_is_read(cli: Cli, official: Path, tmp_path: Path) -> None:
-    (tmp_path / "c.json").write_text(json.dumps(DIGITS_FIELDS), encoding="utf-8-sig")
-    assert (
-        cli(
-            "export", official, "--config", tmp_path / "c.json", "--dry-run", "-o", tmp_path / "x.bundle"
-        ).exit_code
-        == 0
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("{", "not JSON ("),
-        ("[" * 100_000, "not JSON ("),
-        ("[1]", "not a JSON object of configuration fields"),
-    ],
-    ids=["cut", "deep", "list"],
-)
-def test_config_file_that_is_no_object(
-    refuse_export: Callable[..., str], official: Path, tmp_path: Path, content: str, problem: str
-) -> None:
-    (tmp_path / "c.json").write_text(content)
-    assert refuse_export(official, "--config", tmp_path / "c.json").startswith(
-        f"{tmp_path}/c.json: {problem}"
-    )
-
-
-def test_config_file_that_is_not_there(refuse_export: Callable[..., str], official: Path) -> None:
-    assert (
-        refuse_export(official, "--config", "no.json")
-        == "no.json: cannot be read (No such file or directory)"
-    )
-
-
-def test_preset_unknown(refuse_export: Callable[..., str], official: Path) -> None:
-    assert (
-        refuse_export(official, "--preset", "imagenet128") == "no preset 'imagenet128'; there is imagenet64"
-    )
-
-
-def test_config_missing_says_what_to_pass(refuse_export: Callable[..., str], official: Path) -> None:
-    assert refuse_export(official, "--opset", 18) == (
-        f"{official}: its tensors do not tell image_size and num_head_channels; pass --config FILE.json with these fields"
-    )

@@ -1,4 +1,4 @@
-"""Nothing is lost: no half output, no old output gone, on a full disk and under kill -9."""
+"""A full disk or kill -9 leaves no partial output, and the previous output stays."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
+from fixture_types import ROOT, Cli, Completed
 from PIL import Image
 from refusals import refusal
 from torch import Tensor
@@ -25,13 +24,6 @@ from torch import Tensor
 from bcm_edge.errors import OutputError
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from bcm_edge.runtime.pictures.writing import save_images
-
-ROOT = Path(__file__).resolve().parents[2]
-
-Cli = Callable[..., Result]
-
-
-# Outputs
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.npz", "folder"])
@@ -41,35 +33,35 @@ def test_generate_onto_an_output_that_exists(
     output = tmp_path / name
     if name == "folder":
         output.mkdir()
-        (output / "images.csv").write_text("file\n")  # as a folder that was written here has it
-    kept = output / "000000.png" if name == "folder" else output
-    kept.write_text("mine")
+        (output / "images.csv").write_text("file\n")  # present in every folder that bcm-edge writes
+    first_file = output / "000000.png" if name == "folder" else output
+    first_file.write_text("mine")
     arguments = ("generate", digits_bundle, "-n", 2, "--label", 3, "-o", output)
     assert refusal(cli(*arguments)) == f"{output} exists already; --force replaces it"
-    assert kept.read_text() == "mine"
+    assert first_file.read_text() == "mine"
     assert cli(*arguments, "--force").exit_code == 0
-    assert kept.read_bytes()[:2] == {"out.png": b"\x89P", "out.npz": b"PK", "folder": b"\x89P"}[name]
+    assert first_file.read_bytes()[:2] == {"out.png": b"\x89P", "out.npz": b"PK", "folder": b"\x89P"}[name]
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize(
     "command", [("generate", "-n", 2, "--label", 3), ("export",), ("demo",)], ids=lambda c: c[0]
 )
-def test_force_does_not_replace_a_folder_of_the_users_own(
+def test_force_does_not_replace_a_folder_with_other_files(
     cli: Cli, digits_bundle: Path, tmp_path: Path, command: tuple[Any, ...]
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "000000.png").write_text("mine")
     bundle = (digits_bundle,) if command[0] == "generate" else ()
     message = refusal(cli(command[0], *bundle, *command[1:], "-o", tmp_path / "photos", "--force"))
-    assert (
-        message
-        == f"{tmp_path}/photos is a folder with other files in it, which --force does not replace; choose another name"
+    assert message == (
+        f"{tmp_path}/photos is a folder with other files in it, which --force does not replace; "
+        "choose another name"
     )
     assert (tmp_path / "photos" / "000000.png").read_text() == "mine"
 
 
-def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -116,46 +108,43 @@ def test_demo_and_train_onto_an_output_that_exists(
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_output_below_a_file(
-    refuse_generate: Callable[..., str], cli: Cli, digits_bundle: Path, tmp_path: Path
-) -> None:
+def test_output_below_a_file(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    ended = cli(
+    result = cli(
         "generate", digits_bundle, "--backend", "null", "--label", 3, "-o", tmp_path / "file" / "a.png"
     )
-    assert refusal(ended).startswith(f"{tmp_path}/file/a.png: cannot be written (")
+    assert refusal(result).startswith(f"{tmp_path}/file/a.png: cannot be written (")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_output_of_a_kind_that_cannot_be_written(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
-    ended = cli("generate", digits_bundle, "--backend", "null", "--label", 3, "-o", tmp_path / "a.mp4")
-    assert refusal(ended).startswith(f"{tmp_path}/a.mp4: cannot write .mp4 files; use .npz, .png, ")
+def test_output_with_an_unknown_suffix(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    result = cli("generate", digits_bundle, "--backend", "null", "--label", 3, "-o", tmp_path / "a.mp4")
+    assert refusal(result).startswith(f"{tmp_path}/a.mp4: cannot write .mp4 files; use .npz, .png, ")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_latents_are_written_as_npz_only(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
-    ended = cli("invert", digits_bundle, tmp_path / "in.png", "--label", 3, "-o", tmp_path / "z.png")
-    assert refusal(ended) == f"{tmp_path}/z.png: latents are written as .npz"
+    result = cli("invert", digits_bundle, tmp_path / "in.png", "--label", 3, "-o", tmp_path / "z.png")
+    assert refusal(result) == f"{tmp_path}/z.png: latents are written as .npz"
 
 
-# Disk full, and kill -9
-
-
-def no_room() -> None:
-    """In a child: a write beyond 64 kB fails, as on a full disk, instead of killing the process."""
+def limit_file_size() -> None:
+    """Make a write beyond 64 kB fail, as on a full disk. Runs in a child process."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
 
 
-def on_a_full_disk(*arguments: object) -> subprocess.CompletedProcess[str]:
+def on_a_full_disk(*arguments: object) -> Completed:
+    """Run a command whose files cannot grow beyond 64 kB."""
     command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
     return subprocess.run(
-        command, preexec_fn=no_room, capture_output=True, text=True, timeout=300, check=False
+        command, preexec_fn=limit_file_size, capture_output=True, text=True, timeout=300, check=False
     )
 
 
 def contents(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder."""
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.rglob("*"))
@@ -166,9 +155,9 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_export_on_a_full_disk_leaves_the_old_bundle(bundle_copy: Path) -> None:
     before = contents(bundle_copy.parent)
-    ended = on_a_full_disk("export", "-o", bundle_copy, "--force")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.splitlines()[-1] == f"error: {bundle_copy}: cannot be written (File too large)"
+    completed = on_a_full_disk("export", "-o", bundle_copy, "--force")
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert completed.stderr.splitlines()[-1] == f"error: {bundle_copy}: cannot be written (File too large)"
     assert contents(bundle_copy.parent) == before
 
 
@@ -178,9 +167,9 @@ def test_generate_on_a_full_disk_leaves_the_old_file(
 ) -> None:
     (tmp_path / name).write_text("mine")
     arguments = ("-n", 300, "--backend", "null", "--label", 3, "-o", tmp_path / name)
-    ended = on_a_full_disk("generate", digits_bundle, *arguments, "--force")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"error: {tmp_path}/{name}: cannot be written (File too large)\n"
+    completed = on_a_full_disk("generate", digits_bundle, *arguments, "--force")
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert completed.stderr == f"error: {tmp_path}/{name}: cannot be written (File too large)\n"
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: "mine"}
 
 
@@ -202,7 +191,9 @@ def test_checkpoint_on_a_full_disk_leaves_the_old_file(tmp_path: Path, weights: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("old", [False, True], ids=["new", "over-an-old-one"])
-def test_kill_in_the_middle_of_an_export(digits_bundle: Path, tmp_path: Path, cli: Cli, old: bool) -> None:
+def test_export_killed_halfway_leaves_the_output_as_it_was(
+    digits_bundle: Path, tmp_path: Path, cli: Cli, old: bool
+) -> None:
     output = tmp_path / "digits.bundle"
     if old:
         shutil.copytree(digits_bundle, output)
@@ -228,12 +219,11 @@ def test_kill_in_the_middle_of_an_export(digits_bundle: Path, tmp_path: Path, cl
         assert not output.exists()
 
 
-def test_export_after_a_kill_works(tmp_path: Path, cli: Cli) -> None:
-    leftover = (
-        tmp_path / f".digits.bundle.partial-{platform.node()}-{os.getpid()}"
-    )  # of a killed process that had our number
+def test_export_after_a_killed_export(tmp_path: Path, cli: Cli) -> None:
+    # Left by a killed process that had the process number of this one.
+    leftover = tmp_path / f".digits.bundle.partial-{platform.node()}-{os.getpid()}"
     leftover.mkdir()
     (leftover / "weights.bin").write_text("half")
-    ended = cli("export", "-o", tmp_path / "digits.bundle", "--no-verify")
-    assert ended.exit_code == 0, ended.stderr
+    result = cli("export", "-o", tmp_path / "digits.bundle", "--no-verify")
+    assert result.exit_code == 0, result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["digits.bundle"]

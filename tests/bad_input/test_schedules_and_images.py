@@ -1,27 +1,24 @@
-"""Schedules, labels, images and latents that cannot be used get one clear line and exit code 2."""
+"""Schedules, labels, images and latents that cannot be used are refused in one line, with exit code 2."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from archives import write_npz
-from click.testing import Result
+from fixture_types import Cli, Refusal
 from PIL import Image
 from refusals import Payload, edit_manifest, refusal
-
-Cli = Callable[..., Result]
-
 
 # Schedules and labels
 
 
-def test_schedule_unknown(refuse_generate: Callable[..., str]) -> None:
+def test_unknown_schedule(refuse_generate: Refusal) -> None:
     assert refuse_generate("--label", 3, "--schedule", "mixture-5") == (
-        "no schedule 'mixture-5' in this bundle; it has one-step, ancestral-2, zigzag-3, mixture-4, invert-1, invert-2, "
+        "no schedule 'mixture-5' in this bundle; "
+        "it has one-step, ancestral-2, zigzag-3, mixture-4, invert-1, invert-2, "
         "or write one in quotes, as in '80>2.4>0.002'"
     )
 
@@ -48,34 +45,25 @@ def test_schedule_unknown(refuse_generate: Callable[..., str]) -> None:
         ("80>0.002 +0.1", "an injection must be followed by a move", 14),
     ],
 )
-def test_schedule_that_cannot_be_played_points_at_its_column(
-    refuse_generate: Callable[..., str], text: str, problem: str, column: int
+def test_invalid_schedule_shows_the_column(
+    refuse_generate: Refusal, text: str, problem: str, column: int
 ) -> None:
     message = refuse_generate("--label", 3, "--schedule", text, lines=3)
     assert message == f"schedule: {problem} (column {column})\n  {text}\n  {' ' * (column - 1)}^"
 
 
-def test_schedule_that_starts_from_an_image_cannot_generate(refuse_generate: Callable[..., str]) -> None:
+def test_generate_refuses_a_schedule_that_starts_from_an_image(refuse_generate: Refusal) -> None:
     message = refuse_generate("--label", 3, "--schedule", "+0.07 0.07>1>80")
     assert message == "schedule '+0.07 0.07>1>80' starts from an image, so it cannot generate"
 
 
-def test_schedule_that_does_not_end_in_noise_cannot_invert(
+def test_invert_refuses_a_schedule_that_does_not_end_in_noise(
     cli: Cli, digits_bundle: Path, tmp_path: Path
 ) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
-    ended = cli(
-        "invert",
-        digits_bundle,
-        tmp_path / "in.png",
-        "--label",
-        3,
-        "--schedule",
-        "+0.07 0.07>15",
-        "-o",
-        tmp_path / "z.npz",
-    )
-    assert refusal(ended).startswith(
+    options = ("--label", 3, "--schedule", "+0.07 0.07>15", "-o", tmp_path / "z.npz")
+    result = cli("invert", digits_bundle, tmp_path / "in.png", *options)
+    assert refusal(result).startswith(
         "schedule '+0.07 0.07>15' does not invert: an inversion adds noise to an image and ends at 80"
     )
     assert not (tmp_path / "z.npz").exists()
@@ -92,13 +80,11 @@ def test_schedule_that_does_not_end_in_noise_cannot_invert(
         ("1.5", "'1.5' is not a label: this model has no class names; give a number from 0 to 9"),
     ],
 )
-def test_label_that_the_model_does_not_have(
-    refuse_generate: Callable[..., str], label: str, problem: str
-) -> None:
+def test_invalid_label(refuse_generate: Refusal, label: str, problem: str) -> None:
     assert refuse_generate("-n", 2, "--label", label) == problem
 
 
-def test_label_missing(refuse_generate: Callable[..., str]) -> None:
+def test_missing_label(refuse_generate: Refusal) -> None:
     assert (
         refuse_generate()
         == "this model is class-conditional: give labels from 0 to 9 (--label on the command line)"
@@ -108,11 +94,11 @@ def test_label_missing(refuse_generate: Callable[..., str]) -> None:
 @pytest.mark.parametrize("label", ["0", "all"])
 def test_label_for_a_model_without_classes(bundle_copy: Path, cli: Cli, tmp_path: Path, label: str) -> None:
     edit_manifest(bundle_copy, lambda manifest: manifest["model"].update(num_classes=None))
-    ended = cli("generate", bundle_copy, "--backend", "null", "--label", label, "-o", tmp_path / "a.png")
-    assert refusal(ended) == "this model has no classes, so it takes no labels; leave them out"
+    result = cli("generate", bundle_copy, "--backend", "null", "--label", label, "-o", tmp_path / "a.png")
+    assert refusal(result) == "this model has no classes, so it takes no labels; leave them out"
 
 
-def test_seed_beyond_64_bits(refuse_generate: Callable[..., str]) -> None:
+def test_seed_beyond_64_bits(refuse_generate: Refusal) -> None:
     assert refuse_generate("--label", 3, "--seed", 2**64) == "seeds must lie in [0, 2**64)"
 
 
@@ -123,30 +109,21 @@ def test_seed_of_64_bits(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
         assert archive["seeds"].tolist() == [2**64 - 1]
 
 
-def test_backend_unknown(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
-    ended = cli("generate", digits_bundle, "--backend", "abacus", "--label", 3, "-o", tmp_path / "a.png")
-    assert refusal(ended).startswith("unknown backend 'abacus'; there are auto, ")
+def test_unknown_backend(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    result = cli("generate", digits_bundle, "--backend", "abacus", "--label", 3, "-o", tmp_path / "a.png")
+    assert refusal(result).startswith("unknown backend 'abacus'; there are auto, ")
 
 
 # Images and latents
 
 
 @pytest.fixture
-def refuse_invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Callable[..., str]:
+def refuse_invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Refusal:
+    """Run `invert`, which must refuse its images and leave no file behind; return its message."""
+
     def run(*images: Path) -> str:
-        message = refusal(
-            cli(
-                "invert",
-                digits_bundle,
-                *images,
-                "--backend",
-                "null",
-                "--label",
-                3,
-                "-o",
-                tmp_path / "refused.npz",
-            )
-        )
+        options = ("--backend", "null", "--label", 3, "-o", tmp_path / "refused.npz")
+        message = refusal(cli("invert", digits_bundle, *images, *options))
         assert [file.name for file in tmp_path.iterdir() if "refused" in file.name] == []
         return message
 
@@ -154,20 +131,20 @@ def refuse_invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Callable[...
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"])
-def test_image_that_cannot_be_read(refuse_invert: Callable[..., str], tmp_path: Path, content: bytes) -> None:
+def test_image_that_cannot_be_read(refuse_invert: Refusal, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.png").write_bytes(content)
     assert refuse_invert(tmp_path / "bad.png").startswith(f"{tmp_path}/bad.png: not a readable image (")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp"])
-def test_image_that_is_cut_off(refuse_invert: Callable[..., str], tmp_path: Path, suffix: str) -> None:
+def test_truncated_image(refuse_invert: Refusal, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"cut.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(file)
     os.truncate(file, file.stat().st_size // 2)
     assert refuse_invert(file).startswith(f"{file}: not a readable image (")
 
 
-def test_one_bad_image_among_good_ones_is_named(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+def test_unreadable_image_in_a_folder_is_named(refuse_invert: Refusal, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("L", (8, 8)).save(folder / "a.png")
@@ -175,7 +152,7 @@ def test_one_bad_image_among_good_ones_is_named(refuse_invert: Callable[..., str
     assert refuse_invert(folder).startswith(f"{folder}/b.png: not a readable image (")
 
 
-def test_image_that_is_not_there(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+def test_image_that_does_not_exist(refuse_invert: Refusal, tmp_path: Path) -> None:
     assert (
         refuse_invert(tmp_path / "no.npz") == f"{tmp_path}/no.npz: cannot be read (No such file or directory)"
     )
@@ -184,7 +161,7 @@ def test_image_that_is_not_there(refuse_invert: Callable[..., str], tmp_path: Pa
     )
 
 
-def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+def test_folder_without_images(refuse_invert: Refusal, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "notes.txt").write_text("x")
@@ -211,23 +188,25 @@ def test_folder_without_images(refuse_invert: Callable[..., str], tmp_path: Path
         ),
         (
             {"images": np.full((1, 1, 8, 8), 255, np.float32)},
-            "images must lie in [-1, 1]; these go from 255 to 255; convert pixels from 0 to 255 with images / 127.5 - 1",
+            "images must lie in [-1, 1]; these go from 255 to 255; "
+            "convert pixels from 0 to 255 with images / 127.5 - 1",
         ),
         (
             {"images": np.zeros((1, 1, 8, 8), np.int64)},
-            "images must be uint8, or floats in [-1, 1], not int64; convert 0 and 1 to pixels with (images * 255).astype('uint8')",
+            "images must be uint8, or floats in [-1, 1], not int64; "
+            "convert 0 and 1 to pixels with (images * 255).astype('uint8')",
         ),
     ],
     ids=["no-images", "shape", "none", "nan", "range", "kind"],
 )
-def test_npz_whose_images_do_not_fit(
-    refuse_invert: Callable[..., str], tmp_path: Path, arrays: dict[str, np.ndarray], problem: str
+def test_npz_with_unusable_images(
+    refuse_invert: Refusal, tmp_path: Path, arrays: dict[str, np.ndarray], problem: str
 ) -> None:
     write_npz(tmp_path / "in.npz", arrays)
     assert refuse_invert(tmp_path / "in.npz") == f"{tmp_path}/in.npz: {problem}"
 
 
-def test_npz_with_code_is_never_executed(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+def test_code_in_an_npz_is_never_executed(refuse_invert: Refusal, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", images=np.array([Payload(tmp_path / "executed")], dtype=object))
     assert refuse_invert(tmp_path / "in.npz").startswith(
         f"{tmp_path}/in.npz: not a readable npz file of arrays ("
@@ -235,7 +214,7 @@ def test_npz_with_code_is_never_executed(refuse_invert: Callable[..., str], tmp_
     assert not (tmp_path / "executed").exists()
 
 
-def test_npy_file_named_npz(refuse_invert: Callable[..., str], tmp_path: Path) -> None:
+def test_npy_file_named_npz(refuse_invert: Refusal, tmp_path: Path) -> None:
     with (tmp_path / "in.npz").open("wb") as file:
         np.save(file, np.zeros((1, 1, 8, 8), np.float32))
     assert refuse_invert(tmp_path / "in.npz").startswith(
@@ -254,9 +233,9 @@ def test_npz_damaged_anywhere_is_refused_or_harmless(cli: Cli, digits_bundle: Pa
         bad[position] ^= 0x21
         (tmp_path / "in.npz").write_bytes(bad)
         arguments = ("--backend", "null", "--label", 3, "-o", tmp_path / "z.npz", "--force")
-        ended = cli("invert", digits_bundle, tmp_path / "in.npz", *arguments)
-        if ended.exit_code:
-            assert refusal(ended).startswith(f"{tmp_path}/in.npz: ")
+        result = cli("invert", digits_bundle, tmp_path / "in.npz", *arguments)
+        if result.exit_code:
+            assert refusal(result).startswith(f"{tmp_path}/in.npz: ")
             refused += 1
     assert refused > len(good) / 2
 
@@ -274,20 +253,20 @@ def test_npz_damaged_anywhere_is_refused_or_harmless(cli: Cli, digits_bundle: Pa
     ],
     ids=["shape", "number", "kind", "infinity"],
 )
-def test_latents_that_do_not_fit(
-    refuse_generate: Callable[..., str], tmp_path: Path, latents: np.ndarray, problem: str
+def test_unusable_latents(
+    refuse_generate: Refusal, tmp_path: Path, latents: np.ndarray, problem: str
 ) -> None:
     np.savez(tmp_path / "z.npz", latents=latents)
     assert refuse_generate("--label", 3, "--latents", tmp_path / "z.npz") == problem
 
 
-def test_latents_of_another_number(refuse_generate: Callable[..., str], tmp_path: Path) -> None:
+def test_number_of_latents_other_than_n(refuse_generate: Refusal, tmp_path: Path) -> None:
     np.savez(tmp_path / "z.npz", latents=np.zeros((2, 1, 8, 8), np.float32))
     message = refuse_generate("--label", 3, "--latents", tmp_path / "z.npz", "-n", 3)
     assert message == f"{tmp_path}/z.npz has 2 latents, but -n asks for 3 images"
 
 
-def test_latents_file_without_latents(refuse_generate: Callable[..., str], tmp_path: Path) -> None:
+def test_latents_file_without_latents(refuse_generate: Refusal, tmp_path: Path) -> None:
     np.savez(tmp_path / "z.npz", images=np.zeros((2, 1, 8, 8), np.float32))
     message = refuse_generate("--label", 3, "--latents", tmp_path / "z.npz")
     assert message == f"{tmp_path}/z.npz: has no array `latents` (it has images)"
