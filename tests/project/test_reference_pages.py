@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from fixture_types import ROOT
 
 from bcm_edge import errors
 from bcm_edge.runtime.engines.store import BuildOptions, EngineFacts
-from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES
+from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
 
 CHOSEN = {
     "files",
@@ -84,6 +85,18 @@ def test_bundle_page_lists_the_facts_of_a_training_run():
     assert {field for field in listed if field.startswith("provenance.checkpoint.")} == facts
 
 
+def test_bundle_page_lists_the_facts_of_a_schedule_search():
+    from bcm_edge.calibration.levels import Scored
+    from bcm_edge.evaluation.search import measure, search_facts
+
+    judge: Any = SimpleNamespace(images=(), samples=1)
+    schedules = [parse_schedule(text) for text in DEFAULT_SCHEDULES.values()]
+    measures = {measure(Scored(schedule, 0.0, ())) for schedule in schedules}
+    listed = first_cells(section(page("bundle.md"), "manifest.json"))
+    facts = {f"quality.*.{name}" for name in (*measures, *search_facts(judge, "digits"))}
+    assert {field for field in listed if field.startswith("quality.")} == facts
+
+
 def test_bundle_page_lists_the_keys_of_a_calibration():
     from bcm_edge.calibration.ranges import Calibration
 
@@ -115,11 +128,12 @@ def test_error_page_draws_the_tree_of_classes():
     parents: dict[int, str] = {}
     drawn = {}
     for line in tree.splitlines():
-        depth, name = len(re.match(r"[│├└─ ]*", line)[0]) // 4, line.strip("│├└─ ")  # type: ignore[index]
+        name = line.strip("│├└─ ")
+        depth = (len(line) - len(name)) // 4
         parents[depth] = name
         drawn[name] = parents.get(depth - 1, "Exception")
     actual = {
-        c.__name__: c.__base__.__name__
+        c.__name__: c.__bases__[0].__name__
         for c in vars(errors).values()
         if inspect.isclass(c) and issubclass(c, errors.BcmError)
     }
