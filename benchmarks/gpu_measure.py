@@ -46,7 +46,7 @@ class BatchMeasurement:
         matrix: int,
     ) -> None:
         from bcm_edge.export.restore import restored_model
-        from bcm_edge.runtime.checks.benchmark import flop_per_call
+        from bcm_edge.runtime.checks.operations import flop_per_call
         from bcm_edge.runtime.storage.bundle import open_bundle
 
         self._state, self._results, self._budget, self._seconds = state, results, budget, seconds
@@ -227,7 +227,8 @@ def row_of(
     turns: seconds of each run, turn by turn. flop: operations of one network call on one image.
     """
     from bcm_edge.runtime.backends.null import NullBackend
-    from bcm_edge.runtime.checks.benchmark import Start, summarise
+    from bcm_edge.runtime.checks.benchmark import summarise
+    from bcm_edge.runtime.checks.starts import Start
 
     result = summarise(NullBackend((1, 1, 1)), batch, nfe, turns, Start(0, 0), flop, matmul_tflops * 1e3)
     assert result.gflops is not None and result.of_matmul is not None

@@ -110,7 +110,8 @@ def measure(path: Path, batch: int, seconds: float) -> dict:
     import torch
 
     from bcm_edge.export.restore import restored_model
-    from bcm_edge.runtime.checks.benchmark import Start, differ, interleave, summarise
+    from bcm_edge.runtime.checks.benchmark import differ, interleave, summarise
+    from bcm_edge.runtime.checks.starts import Start
     from bcm_edge.runtime.machine.load import OtherProcesses
     from bcm_edge.runtime.machine.resources import threads
     from bcm_edge.runtime.storage.bundle import open_bundle

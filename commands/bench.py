@@ -16,8 +16,9 @@ from ..errors import BackendError, NonFiniteError
 from ..runtime.arguments import check_number
 from ..runtime.backends import NAMES, REAL, backend_module, open_backend
 from ..runtime.backends.base import Backend
-from ..runtime.checks import benchmark
+from ..runtime.checks import benchmark, starts
 from ..runtime.checks.benchmark import Result
+from ..runtime.checks.operations import flop_per_call
 from ..runtime.checks.products import (
     MATRIX,
     Peak,
@@ -134,7 +135,7 @@ def bench(
     check_number(sizes[-1], opened.manifest.model.sample_shape, "images of a batch")
     wanted = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
     surroundings = environment()  # before the measuring, whose own load would stand in it
-    flop = benchmark.flop_per_call(opened.graphs(opened.precisions[0])["forward"])
+    flop = flop_per_call(opened.graphs(opened.precisions[0])["forward"])
     with _candidates(opened, REAL if backend == "all" else (backend,), wanted, vs) as (candidates, not_run):
         compared = [] if flop is None else [(candidate.name, candidate.precision) for candidate in candidates]
         products, failed = open_products(compared)
@@ -212,7 +213,7 @@ def _candidates(
 
 def _of_bundle(bundle: Bundle, name: str, precision: str) -> Candidate:
     def start(schedule: Schedule, batch: int) -> list[str]:
-        return benchmark.start_command(benchmark.FIRST_IMAGE, bundle.path, name, precision, schedule, batch)
+        return starts.start_command(starts.FIRST_IMAGE, bundle.path, name, precision, schedule, batch)
 
     return Candidate(name, precision, lambda: open_backend(name, bundle, precision), start)
 
@@ -231,7 +232,7 @@ def _of_torch(bundle: Bundle, folder: Path) -> Candidate:
 
     def start(schedule: Schedule, batch: int) -> list[str]:
         config = json.dumps(model.config.to_json())
-        return benchmark.start_command(TORCH_FIRST_IMAGE, checkpoint, config, threads(), schedule, batch)
+        return starts.start_command(TORCH_FIRST_IMAGE, checkpoint, config, threads(), schedule, batch)
 
     return Candidate("torch", "fp32", lambda: TorchBackend(model), start)
 
@@ -273,16 +274,16 @@ def _measure(
     if not ready:
         return _Measured(batch, [], not_run, [], {}, None)
     turn = f"{len(ready)} variants and {len(products)} matrix products in turn, {seconds:g} s each"
-    progress(f"batch {batch}: {turn}, then {benchmark.STARTS} fresh processes of each variant")
+    progress(f"batch {batch}: {turn}, then {starts.STARTS} fresh processes of each variant")
     watch = OtherProcesses()
     turns = benchmark.interleave([*players, *(product.run for product in products)], seconds)
     fastest = peaks(products, turns[len(ready) :])
     others = watch.share()
     for _, backend in ready:
         backend.close()
-    starts = benchmark.first_images([candidate.start(schedule, batch) for candidate, _ in ready])
+    first_starts = starts.first_images([candidate.start(schedule, batch) for candidate, _ in ready])
     results, absent = [], []
-    for (candidate, backend), own, start in zip(ready, turns[: len(ready)], starts, strict=True):
+    for (candidate, backend), own, start in zip(ready, turns[: len(ready)], first_starts, strict=True):
         peak = peak_for(candidate.name, candidate.precision, fastest)
         reached = None if peak is None else peak.gflops
         summary = benchmark.summarise(backend, batch, schedule.nfe, own, start, flop, reached)

@@ -11,7 +11,8 @@ import click
 
 from ..errors import ParityError
 from ..runtime.accuracy import BOUNDS
-from ..runtime.checks.parity import MoveError, batches_to_check, load_recording, programs_to_check
+from ..runtime.checks.parity import MoveError
+from ..runtime.checks.recording import batches_to_check, load_recording, programs_to_check
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.bundle import Bundle, describe_files, open_bundle
 from ..runtime.storage.files import check_free, replacing

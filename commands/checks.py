@@ -14,15 +14,8 @@ import click
 from ..errors import BackendError, BcmError, OutputError
 from ..runtime.accuracy import BOUNDS
 from ..runtime.backends import open_backend
-from ..runtime.checks.parity import (
-    MoveError,
-    Recording,
-    batches_to_check,
-    check_precision,
-    load_recording,
-    programs_to_check,
-    record,
-)
+from ..runtime.checks.parity import MoveError, check_precision
+from ..runtime.checks.recording import Recording, batches_to_check, load_recording, programs_to_check, record
 from ..runtime.engines.store import engines
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import Manifest

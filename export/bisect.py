@@ -21,7 +21,8 @@ from ..runtime.backends import CHECKING, open_backend
 from ..runtime.backends.base import Backend, graph_inputs
 from ..runtime.batches import Batch
 from ..runtime.chain import play
-from ..runtime.checks.parity import Recording, compare
+from ..runtime.checks.parity import compare
+from ..runtime.checks.recording import Recording
 from ..runtime.schedule import Move, parse_schedule
 from ..runtime.storage.bundle import Bundle
 from .layer_errors import QUANTISERS, LayerError, compare_layers, relative_l2

@@ -21,14 +21,8 @@ from ..model.checkpoint import Checkpoint
 from ..model.player import TorchBackend
 from ..model.preconditioning import ConsistencyModel
 from ..runtime.accuracy import BOUNDS
-from ..runtime.checks.parity import (
-    MoveError,
-    Recording,
-    batches_to_check,
-    programs_to_check,
-    record,
-    save_recording,
-)
+from ..runtime.checks.parity import MoveError
+from ..runtime.checks.recording import Recording, batches_to_check, programs_to_check, record, save_recording
 from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule
 from ..runtime.storage.bundle import Bundle, describe_files
 from ..runtime.storage.files import replacing

@@ -14,7 +14,8 @@ from ..errors import ParityError
 from ..runtime.backends import open_backend
 from ..runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ..runtime.backends.sessions import open_serialised
-from ..runtime.checks.parity import LARGE, Recording, compare, record
+from ..runtime.checks.parity import compare
+from ..runtime.checks.recording import LARGE, Recording, record
 from ..runtime.schedule import Schedule
 from ..runtime.storage.bundle import Bundle
 from .graphs import graph_names, weights_name

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import BackendError, ParityError
-from ..runtime.checks.parity import MoveError, Recording, check_precision
+from ..runtime.checks.parity import MoveError, check_precision
+from ..runtime.checks.recording import Recording
 from ..runtime.storage.bundle import Bundle
 from ..runtime.storage.manifest import Manifest
 

@@ -14,7 +14,8 @@ from typing import Any
 from ...errors import DowngradeError, ParityError
 from ...runtime.accuracy import BOUNDS
 from ...runtime.backends.tensorrt import TensorRtBackend
-from ...runtime.checks.parity import MoveError, compare, load_recording, verdict_on
+from ...runtime.checks.parity import MoveError, compare, verdict_on
+from ...runtime.checks.recording import load_recording
 from ...runtime.engines.store import (
     FACTS,
     PLANS,

@@ -1,4 +1,4 @@
-"""What runs on this machine, what does not, and the one line that fixes it."""
+"""Find out what can run on this machine, what cannot, and what the user can do about it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..machine.install_hints import Extra, install_line
 from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..machine.jetpack import install_lines, jetpack
 from ..machine.jetson import jetson, power_advice
+from ..machine.processor import board_name
 from ..machine.resources import threads
 from ..machine.temporary import LEAST, TEMPORARY_FIX, temporary_directory
 from ..storage.bundle import Bundle, open_bundle
 
-EXTRAS: dict[
-    Extra, tuple[str, tuple[str, ...]]
-] = {  # extra of pyproject.toml → (what it is for, the modules it brings)
+# Extra of pyproject.toml → (its purpose, the modules that it installs)
+EXTRAS: dict[Extra, tuple[str, tuple[str, ...]]] = {
     "export": ("exporting checkpoints", ("torch", "onnx", "onnxruntime", "safetensors")),
     "quantize": ("calibrating and int8 graphs", ("torch", "onnx", "onnxruntime", "sklearn", "matplotlib")),
     "debug": ("bisecting", ("polygraphy", "onnx", "onnxruntime")),
@@ -39,18 +39,24 @@ EXTRAS: dict[
 
 @dataclass(frozen=True)
 class Finding:
-    """subject and detail for people; fix: the line that mends it, or ""; blocks: whether no bundle can run until it is mended."""
+    """The result of one check."""
 
+    # What was checked, for people.
     subject: str
     ok: bool
     detail: str
+    # The command or action that solves the problem, or "".
     fix: str = ""
+    # Whether no bundle can run until the problem is solved.
     blocks: bool = False
 
 
 def examine(bundle: Path | None = None) -> list[Finding]:
-    """Look at the machine, the backends, the extras, the folders and, if given, a bundle with its engines. TensorRT is imported where
-    there is a GPU, as nothing else tells its version on a Jetson; no other backend's library is."""
+    """Check the machine, the backends, the extras, the folders and, if given, a bundle with its engines.
+
+    TensorRT is imported on machines with a GPU, because on a Jetson nothing else reports its version. The
+    libraries of other backends are not imported.
+    """
     findings = [_machine(), *_jetson(), _gpu(), *_backends(), *_extras(), _cache(), _temporary()]
     if bundle is not None:
         findings += _bundle(bundle)
@@ -58,31 +64,34 @@ def examine(bundle: Path | None = None) -> list[Finding]:
 
 
 def missing_modules(extra: Extra) -> list[str]:
-    """Modules of an extra that are not installed."""
-    return [name for name in EXTRAS[extra][1] if importlib.util.find_spec(name) is None]
+    """Return the modules of an extra that are not installed."""
+    _, modules = EXTRAS[extra]
+    return [name for name in modules if importlib.util.find_spec(name) is None]
 
 
 def _machine() -> Finding:
-    board = Path("/proc/device-tree/model")  # a Jetson names itself here
-    name = board.read_text().strip("\0\n ") if board.is_file() else platform.machine()
-    described = f"{name}, {platform.system()}, Python {platform.python_version()}, numpy {np.__version__}"
+    name = board_name() or platform.machine()
+    versions = f"{platform.system()}, Python {platform.python_version()}, numpy {np.__version__}"
+    detail = f"{name}, {versions}"
     try:
-        return Finding("machine", True, f"{described}, {threads()} of {os.cpu_count()} processors")
+        return Finding("machine", True, f"{detail}, {threads()} of {os.cpu_count()} processors")
     except BackendError as error:
-        return Finding("machine", False, f"{described}; {error}", "unset BCM_EDGE_THREADS", blocks=True)
+        return Finding("machine", False, f"{detail}; {error}", "unset BCM_EDGE_THREADS", blocks=True)
 
 
 def _jetson() -> list[Finding]:
-    """JetPack, and whether the board runs as fast as it can; nothing on any other machine."""
-    found = jetpack()
-    if found is None:
+    """Return the JetPack release, and whether the board runs at full speed; nothing on other machines."""
+    release = jetpack()
+    if release is None:
         return []
-    advice = power_advice(jetson())
-    mode = (jetson() or {}).get("power_mode") or "power mode unknown"
-    lines = install_lines(found).splitlines() if _lacks_libraries() else []
+    lines = install_lines(release).splitlines() if _lacks_libraries() else []
+    board = jetson()
+    mode = (board or {}).get("power_mode") or "power mode unknown"
+    advice = power_advice(board)
+    slow = ", slower than this board can be" if advice else ""
     return [
-        Finding("JetPack", found.ok, str(found), found.fix or " && ".join(lines)),
-        Finding("power", not advice, f"{mode}{', slower than this board can be' if advice else ''}", advice),
+        Finding("JetPack", release.ok, str(release), release.fix or " && ".join(lines)),
+        Finding("power", not advice, f"{mode}{slow}", advice),
     ]
 
 
@@ -99,8 +108,8 @@ def _gpu() -> Finding:
         gpu = probe()
     except BackendError as error:
         return Finding("GPU", True, f"none: {error}; bundles run on the processor")
-    if missing := missing_tensorrt(gpu):
-        return Finding("GPU", True, f"{gpu}; {missing.partition(';')[0]}")
+    if problem := missing_tensorrt(gpu):
+        return Finding("GPU", True, f"{gpu}; {problem.partition(';')[0]}")
     try:
         return Finding("GPU", True, f"{gpu}, TensorRT {tensorrt_version()}")
     except BackendError as error:
@@ -112,25 +121,23 @@ def _backends() -> list[Finding]:
     none_runs = all(reasons.values())
     findings = []
     for name, reason in reasons.items():
-        problem, _, fix = (reason or "").partition("; ")
-        findings.append(
-            Finding(
-                f"backend {name}",
-                not reason,
-                problem or "can run bundles",
-                fix,
-                blocks=bool(reason) and none_runs,
-            )
-        )
+        subject = f"backend {name}"
+        if reason:
+            problem, _, fix = reason.partition("; ")
+            findings.append(Finding(subject, False, problem, fix, blocks=none_runs))
+        else:
+            findings.append(Finding(subject, True, "can run bundles"))
     return findings
 
 
 def _extras() -> list[Finding]:
     findings = []
     for extra, (purpose, _) in EXTRAS.items():
-        missing = missing_modules(extra)
-        detail = f"{', '.join(missing)} not installed; not needed to run bundles" if missing else "installed"
-        findings.append(Finding(purpose, not missing, detail, install_line(extra) if missing else ""))
+        if missing := missing_modules(extra):
+            detail = f"{', '.join(missing)} not installed; not needed to run bundles"
+            findings.append(Finding(purpose, False, detail, install_line(extra)))
+        else:
+            findings.append(Finding(purpose, True, "installed"))
     return findings
 
 
@@ -138,24 +145,24 @@ def _cache() -> Finding:
     try:
         folder = cache_directory()
     except OutputError as error:
-        return Finding(
-            "cache", False, f"{str(error).removesuffix(f'; {CACHE_FIX}')}; bundles open slowly", CACHE_FIX
-        )
-    existing = _existing(folder)
+        problem = str(error).removesuffix(f"; {CACHE_FIX}")
+    else:
+        existing = _existing(folder)
+        problem = _cache_problem(folder, existing)
+        if not problem:
+            return Finding("cache", True, f"{folder} ({_free(existing)})")
+    return Finding("cache", False, f"{problem}; bundles open slowly", CACHE_FIX)
+
+
+def _cache_problem(folder: Path, existing: Path) -> str:
+    """Return why the cache folder cannot be used, or "". existing: itself or the nearest folder above it."""
     if not existing.is_dir():
-        return Finding(
-            "cache",
-            False,
-            f"{folder} cannot be made, as {existing} is not a folder; bundles open slowly",
-            CACHE_FIX,
-        )
+        return f"{folder} cannot be created, because {existing} is not a folder"
     if not os.access(existing, os.W_OK | os.X_OK):
-        return Finding(
-            "cache", False, f"{folder}: {existing} cannot be written; bundles open slowly", CACHE_FIX
-        )
+        return f"{folder}: {existing} cannot be written"
     if shutil.disk_usage(existing).free < LEAST:
-        return Finding("cache", False, f"{folder}: no space left there; bundles open slowly", CACHE_FIX)
-    return Finding("cache", True, f"{folder} ({_free(existing)})")
+        return f"{folder}: no space left on this disk"
+    return ""
 
 
 def _temporary() -> Finding:
@@ -163,15 +170,15 @@ def _temporary() -> Finding:
         folder = temporary_directory()
     except OutputError as error:
         problem = str(error).removesuffix(f"; {TEMPORARY_FIX}")
-        return Finding(
-            "temporary files", False, f"{problem}; bench, build, calibrate and map need them", TEMPORARY_FIX
-        )
+        detail = f"{problem}; bench, build, calibrate and map need them"
+        return Finding("temporary files", False, detail, TEMPORARY_FIX)
     return Finding("temporary files", True, f"{folder} ({_free(folder)})")
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that can be seen."""
-    return next(place for place in (folder, *folder.parents) if os.path.exists(place))  # noqa: PTH110 (raises for none that cannot be read)
+    """Return the folder, or the nearest folder above it that exists and can be read."""
+    # os.path.exists, because Path.exists raises PermissionError for them.
+    return next(place for place in (folder, *folder.parents) if os.path.exists(place))  # noqa: PTH110
 
 
 def _free(folder: Path) -> str:
@@ -184,33 +191,29 @@ def _bundle(path: Path) -> list[Finding]:
     except BcmError as error:
         return [Finding("bundle", False, str(error), blocks=True)]
     model = bundle.manifest.model
-    whole = Finding(
-        "bundle", True, f"{path} is whole ({model.name}, {model.parameters / 1e6:.2f} M parameters)"
-    )
-    return [whole, *_engines(bundle)]
+    detail = f"{path} is complete ({model.name}, {model.parameters / 1e6:.2f} M parameters)"
+    return [Finding("bundle", True, detail), *_engines(bundle)]
 
 
 def _engines(bundle: Bundle) -> list[Finding]:
-    """One finding per engine; where no engine can run at all, one for all that are whole."""
+    """Return one finding per engine. If no engine can run here, all intact ones share one finding."""
     found = engines(bundle)
     broken = [Finding("engine", False, str(engine)) for engine in found if engine.facts is None]
     whole = [engine for engine in found if engine.facts]
+    if not whole:
+        return broken
     try:
-        gpu, version = probe(), tensorrt_version() if whole else ""
+        gpu, version = probe(), tensorrt_version()
     except BackendError:
         names = ", ".join(engine.name for engine in whole)
-        return [*broken, *([Finding("engines", True, f"for other machines: {names}")] if whole else [])]
+        return [*broken, Finding("engines", True, f"for other machines: {names}")]
     return [*broken, *(_engine(engine, bundle, gpu, version) for engine in whole)]
 
 
 def _engine(engine: Engine, bundle: Bundle, gpu: Gpu, version: str) -> Finding:
     reason = misfit(engine, bundle, gpu, version)
     if reason is None:
-        return Finding("engine", True, f"{engine} fits here")
+        return Finding("engine", True, f"{engine} fits this machine")
     precision = f" --precision {engine.facts.options.precision}" if engine.facts else ""
-    return Finding(
-        "engine",
-        False,
-        f"{engine.name} does not run here: {reason}",
-        f"bcm-edge build {bundle.path}{precision}",
-    )
+    fix = f"bcm-edge build {bundle.path}{precision}"
+    return Finding("engine", False, f"{engine.name} does not run here: {reason}", fix)

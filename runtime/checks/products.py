@@ -1,8 +1,8 @@
-"""Matrix products in the libraries that play bundles: a network's speed is compared with the fastest of them.
+"""Measure matrix products in the libraries that run bundles, for comparison with the speed of a network.
 
-Which library multiplies fastest differs from machine to machine. So every installed one is measured, and the
-fastest counts as the peak. A product is a small graph, opened with the threads and the settings of the
-library's backend. The onnx package writes the graphs.
+The library with the fastest product differs from machine to machine. So every installed library is measured,
+and the fastest product counts as the peak. A product is a small graph, opened with the threads and the
+settings of the library's backend. The onnx package writes the graphs.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ if TYPE_CHECKING:
 
 MATRIX = 1024  # rows and columns of every matrix
 LIBRARIES = {"onnxruntime": ("fp32", "int8"), "openvino": ("fp32", "bf16", "int8"), "torch": ("fp32",)}
-COMPUTED_IN_FLOAT32 = ("onnxruntime", "fp16")
+COMPUTED_IN_FLOAT32 = ("onnxruntime", "fp16")  # a backend and a precision
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product of two matrices of this precision. `run` computes it once, from float32 and to float32."""
+    """A product of two matrices in a library."""
 
     library: str
     precision: str
+    # Computes the product once, from float32 to float32.
     run: Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Peak:
-    """What the fastest product reached, in 10⁹ operations per second."""
+    """What the fastest product reached."""
 
+    # 10⁹ operations per second.
     gflops: float
     library: str
     precision: str
@@ -50,16 +52,17 @@ class Peak:
 
 
 def comparable(backend: str, precision: str) -> str | None:
-    """The precision of the products that a variant is compared with; None if there are none, as on a GPU."""
+    """Return the precision of the products that a variant is compared with; None if there are none."""
     if (backend, precision) == COMPUTED_IN_FLOAT32:
         return "fp32"
     return precision if precision in LIBRARIES.get(backend, ()) else None
 
 
 def open_products(variants: Collection[tuple[str, str]]) -> tuple[list[Product], list[str]]:
-    """The products that variants, (backend, precision), are compared with; and which failed, with the reason.
+    """Return the products that variants are compared with, and why others could not be opened.
 
-    They are of every library that has a backend here, and of torch if torch is among the variants.
+    variants: pairs of a backend and a precision. Products are opened in every library whose backend can run
+    on this machine, and in torch if torch is among the variants.
     """
     precisions = {comparable(backend, precision) for backend, precision in variants} - {None}
     if not precisions:
@@ -67,42 +70,46 @@ def open_products(variants: Collection[tuple[str, str]]) -> tuple[list[Product],
     libraries = [name for name in ("onnxruntime", "openvino") if not backend_module(name).unavailable("fp32")]
     if any(backend == "torch" for backend, _ in variants):
         libraries.append("torch")
-    products, problems = [], []
+    products: list[Product] = []
+    problems: list[str] = []
     for library in libraries:
         for precision in LIBRARIES[library]:
-            if precision in {"fp32", *precisions}:
-                try:
-                    run = opened(library, precision)
-                    run()
-                    products.append(Product(library, precision, run))
-                except Exception as error:  # the libraries' errors share no base class
-                    problems.append(f"{precision} matrix product in {library}: {first_line(error)}")
+            if precision not in {"fp32", *precisions}:
+                continue
+            try:
+                run = opened(library, precision)
+                run()
+                products.append(Product(library, precision, run))
+            except Exception as error:  # the errors of the libraries share no base class
+                problems.append(f"{precision} matrix product in {library}: {first_line(error)}")
     return products, problems
 
 
 def opened(library: str, precision: str) -> Callable[[], np.ndarray]:
-    """What computes the product once and returns it. Raises what the library raises."""
+    """Return the function that computes the product once. Raises the errors of the library."""
     a = np.random.default_rng(1).normal(size=(MATRIX, MATRIX)).astype(np.float32)
     if library == "torch":
         import torch
 
         left, right = torch.from_numpy(a), torch.randn(MATRIX, MATRIX)
         return lambda: torch.matmul(left, right).numpy()
+    model = graph(precision).SerializeToString()
     if library == "onnxruntime":
-        session = open_serialised(graph(precision).SerializeToString(), Path())  # no weights outside
+        session = open_serialised(model, Path())  # the graph has no external weights
         return lambda: np.asarray(session.run(None, {"a": a})[0])
     import openvino
 
     core = openvino.Core()
-    model = core.read_model(graph(precision).SerializeToString())
-    request = core.compile_model(model, "CPU", compile_properties()).create_infer_request()
+    compiled = core.compile_model(core.read_model(model), "CPU", compile_properties())
+    request = compiled.create_infer_request()
     return lambda: request.infer({"a": a}, share_inputs=True, share_outputs=True)[0]
 
 
 def graph(precision: str) -> onnx.ModelProto:
-    """y = a · b with a constant b.
+    """Return the graph of y = a · b with a constant b.
 
-    As in a bundle's graphs, bf16 has casts at its ends, and int8 has a quantised input and quantised weights.
+    As in the graphs of a bundle, bf16 has casts at its input and output, and int8 has a quantised input and
+    quantised weights.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -112,12 +119,14 @@ def graph(precision: str) -> onnx.ModelProto:
     nodes = [helper.make_node("MatMul", ["a", "b"], ["y"])]
     if precision == "bf16":
         nodes = [
-            *(helper.make_node("Cast", [name], [f"{name} bf16"], to=TensorProto.BFLOAT16) for name in "ab"),
+            helper.make_node("Cast", ["a"], ["a bf16"], to=TensorProto.BFLOAT16),
+            helper.make_node("Cast", ["b"], ["b bf16"], to=TensorProto.BFLOAT16),
             helper.make_node("MatMul", ["a bf16", "b bf16"], ["y bf16"]),
             helper.make_node("Cast", ["y bf16"], ["y"], to=TensorProto.FLOAT),
         ]
     if precision == "int8":
-        constants["b"] = rng.integers(-63, 64, b.shape, np.int8)  # AVX2 adds two products in 16 bits
+        # Values up to 63, because AVX2 adds two products in 16 bits.
+        constants["b"] = rng.integers(-63, 64, b.shape, np.int8)
         constants |= {"scale": np.float32(1 / 32), "zero": np.int8(0)}
         nodes = [
             helper.make_node("QuantizeLinear", ["a", "scale", "zero"], ["a int8"]),
@@ -127,15 +136,18 @@ def graph(precision: str) -> onnx.ModelProto:
         ]
     a, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [MATRIX, MATRIX]) for name in "ay")
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    whole = helper.make_graph(nodes, "product", [a], [y], initializers)
-    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    product = helper.make_graph(nodes, "product", [a], [y], initializers)
+    return helper.make_model(product, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
 def peaks(products: Sequence[Product], turns: Sequence[Turns]) -> dict[str, Peak]:
-    """Precision → its fastest product. A float32 product counts for all, as it can replace any of them."""
+    """Return precision → the fastest product.
+
+    A float32 product counts for every precision, because it can replace a product in any of them.
+    """
     measured = []
-    for product, own in zip(products, turns, strict=True):
-        seconds = float(np.median(np.concatenate(own)))
+    for product, own_turns in zip(products, turns, strict=True):
+        seconds = float(np.median(np.concatenate(own_turns)))
         measured.append(Peak(2 * MATRIX**3 / seconds / 1e9, product.library, product.precision))
     fastest = {}
     for precision in dict.fromkeys(peak.precision for peak in measured):
@@ -145,19 +157,21 @@ def peaks(products: Sequence[Product], turns: Sequence[Turns]) -> dict[str, Peak
 
 
 def peak_for(backend: str, precision: str, peaks: Mapping[str, Peak]) -> Peak | None:
-    """The peak that a variant is compared with; None where no product is comparable, or none was measured."""
+    """Return the peak that a variant is compared with; None if there is no comparable product."""
     compared = comparable(backend, precision)
     return None if compared is None else peaks.get(compared)
 
 
 def without_share_above_peak(result: Result, peak: Peak | None) -> tuple[Result, str]:
-    """The result, and why it has no share of a peak ("" if it has one, or if its operations are not counted).
+    """Return the result without its share of the peak if that is above 1, and a message about it.
 
-    A network that is faster than every product shows that none of them is a peak. Its share is left out.
+    A network that is faster than every product shows that none of them is a peak. The message is "" if the
+    share is kept, or if operations are not counted.
     """
     if result.gflops is None or (result.of_matmul is not None and result.of_matmul <= 1):
         return result, ""
-    reason = "no matrix product was measured that it can be compared with"
-    if peak is not None:
+    if peak is None:
+        reason = "no comparable matrix product was measured"
+    else:
         reason = f"its {result.gflops:.0f} GFLOP/s are more than the fastest matrix product reached: {peak}"
     return replace(result, of_matmul=None), f"of matmul for {result} at batch {result.batch}: {reason}"

@@ -1,4 +1,4 @@
-"""What a report of a problem needs: versions, settings, processor, memory."""
+"""The environment for a problem report: versions, settings, processor, memory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..machine.jetson import jetson
 from ..machine.processor import cpu_flags, cpu_model
 from ..machine.resources import available_memory, processors, threads
 
+# Distributions whose versions are shown besides those of machine/environment.py.
 OTHERS = (
     "pillow",
     "click",
@@ -26,46 +27,47 @@ OTHERS = (
     "cuda-core",
     "ray",
     "tritonclient",
-)  # distributions
-VARIABLES = (
-    "BCM_EDGE_",
-    "ORT_",
-    "OMP_NUM_THREADS",
-)  # of the environment, those that a report shows: they begin so
+)
+VARIABLES = ("BCM_EDGE_", "ORT_", "OMP_NUM_THREADS")  # starts of the names of shown environment variables
 
 
 def report() -> list[str]:
-    """The environment in lines, for a report of a problem: no more of the user's than the variables that begin with VARIABLES."""
+    """Return the environment in lines, for a problem report.
+
+    Of the user's environment variables, only those whose names start with VARIABLES are shown.
+    """
     from ... import __version__
 
-    memory, board = available_memory(), jetson()
+    system = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    flags = " ".join(cpu_flags()) or "none of the instruction sets that matter"
+    memory = available_memory()
+    libraries = ", ".join(f"{name} {version}" for name, version in _installed().items())
     lines = [
-        f"bcm-edge {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}",
-        f"processor: {cpu_model()} ({' '.join(cpu_flags()) or 'none of the instruction sets that matter'})",
-        f"threads: {_told(threads)}; {processors()} of {os.cpu_count()} processors may be used",
+        f"bcm-edge {__version__}, Python {platform.python_version()}, {system}",
+        f"processor: {cpu_model()} ({flags})",
+        f"threads: {_value_or_error(threads)}; {processors()} of {os.cpu_count()} processors may be used",
         f"memory available: {'unknown' if memory is None else f'{memory / 1e9:.1f} GB'}",
-        f"libraries: {', '.join(f'{name} {version}' for name, version in _installed().items())}",
-        f"cache: {_told(cache_directory)}",
-        *(
-            f"variable: {name}={value}"
-            for name, value in sorted(os.environ.items())
-            if name.startswith(VARIABLES)
-        ),
-        *([f"board: {board}"] if board else []),
+        f"libraries: {libraries}",
+        f"cache: {_value_or_error(cache_directory)}",
     ]
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(VARIABLES):
+            lines.append(f"variable: {name}={value}")
+    if board := jetson():
+        lines.append(f"board: {board}")
     return [without_home(line) for line in lines]
 
 
-def _told(value: Callable[[], object]) -> object:
-    """A value, or why there is none."""
+def _value_or_error(function: Callable[[], object]) -> object:
+    """Return the value of a function, or its error."""
     try:
-        return value()
+        return function()
     except BcmError as error:
         return error
 
 
 def _installed() -> dict[str, str]:
-    """Distribution → version, of those that may compute, read or write here and are installed."""
+    """Return distribution → version, for the installed libraries that compute, read or write."""
     installed = {name: version for name, version in versions().items() if version and name != "python"}
     for name in OTHERS:
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -158,7 +158,7 @@ def test_network_faster_than_every_product_has_no_share_and_says_why() -> None:
 def test_network_without_a_comparable_product_has_no_share_and_says_why() -> None:
     checked, problem = without_share_above_peak(result(420.4, None), None)
     assert checked.of_matmul is None
-    reason = "no matrix product was measured that it can be compared with"
+    reason = "no comparable matrix product was measured"
     assert problem == f"of matmul for int8 on openvino at batch 8: {reason}"
 
 

@@ -134,7 +134,7 @@ def test_a_cache_without_space_is_noted_and_the_run_goes_on(cramped: list[str], 
     ("environment", "finding"),
     [
         ({}, "this user has no home folder"),
-        ({"BCM_EDGE_CACHE_DIR": "PLACE/file"}, "PLACE/file cannot be made, as PLACE/file is not a folder"),
+        ({"BCM_EDGE_CACHE_DIR": "PLACE/file"}, "PLACE/file cannot be created, because PLACE/file is not a folder"),
         ({"BCM_EDGE_CACHE_DIR": "PLACE/closed/cache"}, "PLACE/closed/cache: PLACE/closed cannot be written"),
         ({"HOME": "PLACE/empty"}, "PLACE/empty/.cache/bcm-edge: PLACE/empty cannot be written"),
     ],

@@ -18,18 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel
 from bcm_edge.runtime.backends.null import NullBackend
-from bcm_edge.runtime.checks import benchmark
-from bcm_edge.runtime.checks.benchmark import (
-    Result,
-    Start,
-    differ,
-    first_images,
-    flop_per_call,
-    interleave,
-    start_command,
-    summarise,
-    verdicts,
-)
+from bcm_edge.runtime.checks import benchmark, operations, starts
+from bcm_edge.runtime.checks.benchmark import Result, differ, interleave, summarise, verdicts
+from bcm_edge.runtime.checks.operations import flop_per_call
+from bcm_edge.runtime.checks.starts import Start, first_images, start_command
 
 Cli = Callable[..., Ended]
 
@@ -41,7 +33,7 @@ FEW = ("--seconds", 0.01, "--batch", 1)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns of a few milliseconds and one process per variant."""
     monkeypatch.setattr(benchmark, "TURN", 0.005)
-    monkeypatch.setattr(benchmark, "STARTS", 1)
+    monkeypatch.setattr(starts, "STARTS", 1)
 
 
 def result(backend: str, precision: str, p50: float, spread: float = 0.1) -> Result:
@@ -170,7 +162,7 @@ def test_failed_process_has_no_figures_and_says_why() -> None:
     (start,) = first_images([[sys.executable, "-c", "raise SystemExit('no memory')"]])
     assert math.isnan(start.seconds)
     assert math.isnan(start.peak_mb)
-    assert start.problem == "the process ended with 1: no memory"
+    assert start.problem == "the process ended with exit code 1: no memory"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process may count what its parent held")
@@ -273,11 +265,11 @@ def test_bench_lists_what_cannot_run_with_the_reason(bundle_copy: Path, cli: Cli
 def test_bench_without_onnx_says_what_is_absent(
     digits_bundle: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = benchmark.importlib.util.find_spec
+    find_spec = operations.importlib.util.find_spec
     monkeypatch.setattr(
-        benchmark.importlib.util,
+        operations.importlib.util,
         "find_spec",
-        lambda name, *rest: None if name == "onnx" else found(name, *rest),
+        lambda name, *rest: None if name == "onnx" else find_spec(name, *rest),
     )
     ended = cli("bench", digits_bundle, *FEW, "--backend", "null", "--json")
     values = json.loads(ended.stdout)

@@ -14,7 +14,8 @@ from shared_use import assert_closing_is_safe, assert_threads_agree
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
 from bcm_edge.runtime.backends.base import DeviceBackend
-from bcm_edge.runtime.checks.parity import compare, load_recording
+from bcm_edge.runtime.checks.parity import compare
+from bcm_edge.runtime.checks.recording import load_recording
 from bcm_edge.runtime.pixels import to_uint8
 from bcm_edge.runtime.storage.bundle import open_bundle
 

@@ -247,6 +247,6 @@ def test_verify_bench_and_inspect_know_engines(built_copy: Path, run: Build):
 
 def test_doctor_says_whether_an_engine_fits(built_copy: Path, run: Build):
     fits = run("doctor", built_copy).stdout
-    assert fits.count("fits here") == 3 and "✓ GPU: Fake Orin (compute capability 8.7" in fits
+    assert fits.count("fits this machine") == 3 and "✓ GPU: Fake Orin (compute capability 8.7" in fits
     other = run("doctor", built_copy, FAKE_TENSORRT="10.16.1").stdout
     assert "does not run here: built by TensorRT 10.3.0, here is 10.16.1\n    fix: bcm-edge build" in other

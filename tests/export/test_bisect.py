@@ -26,7 +26,8 @@ from bcm_edge.model.player import TorchBackend
 from bcm_edge.model.preconditioning import ConsistencyModel
 from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.backends import open_backend
-from bcm_edge.runtime.checks.parity import Recording, compare, record
+from bcm_edge.runtime.checks.parity import compare
+from bcm_edge.runtime.checks.recording import Recording, record
 from bcm_edge.runtime.storage.bundle import Bundle, describe_files, open_bundle
 
 LATE = "output_blocks.0.0.in_layers.2"  # a convolution with most of the network before it

@@ -21,7 +21,7 @@ from bcm_edge.export.graphs import write_graphs
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint
 from bcm_edge.model.config import NetworkConfig
 from bcm_edge.model.preconditioning import ConsistencyModel
-from bcm_edge.runtime.checks.parity import load_recording
+from bcm_edge.runtime.checks.recording import load_recording
 from bcm_edge.runtime.storage.bundle import describe_files, open_bundle
 from bcm_edge.runtime.storage.external_data import external_files
 from bcm_edge.training.dataset import Dataset
@@ -171,7 +171,7 @@ def test_a_graph_that_strays_is_not_published(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_large_network_verifies_two_schedules_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bcm_edge.runtime.checks.parity.LARGE", 1000)
+    monkeypatch.setattr("bcm_edge.runtime.checks.recording.LARGE", 1000)
     plan = ExportPlan(tiny_checkpoint(), Path("b"))
     assert [str(p) for p in plan.programs] == ["80>3>0.002 +0.12 0.12>0.4>0.002", "+0.07 0.07>15>80>0.002"]
     assert plan.batches == (2,)

@@ -20,7 +20,8 @@ from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.backends.tensorrt import TensorRtBackend
 from bcm_edge.runtime.chain import injected_noises, start_state
-from bcm_edge.runtime.checks.parity import compare, load_recording
+from bcm_edge.runtime.checks.parity import compare
+from bcm_edge.runtime.checks.recording import load_recording
 from bcm_edge.runtime.engines.store import UNREAD, BuildOptions, EngineFacts, engines
 from bcm_edge.runtime.machine.gpu import Gpu, free_memory
 from bcm_edge.runtime.pixels import to_uint8

@@ -13,7 +13,7 @@ import pytest
 
 from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.chain import injected_noises, start_state
-from bcm_edge.runtime.checks.parity import Recording, load_recording
+from bcm_edge.runtime.checks.recording import Recording, load_recording
 from bcm_edge.runtime.machine.gpu import Gpu, free_memory
 from bcm_edge.runtime.machine.installed import missing_tensorrt
 from bcm_edge.runtime.schedule import parse_schedule

@@ -15,7 +15,8 @@ from agreement import assert_images_agree
 import bcm_edge
 from bcm_edge.errors import BackendError
 from bcm_edge.runtime.backends import cached, optimised
-from bcm_edge.runtime.checks.parity import compare, load_recording
+from bcm_edge.runtime.checks.parity import compare
+from bcm_edge.runtime.checks.recording import load_recording
 from bcm_edge.runtime.machine.resources import threads
 
 

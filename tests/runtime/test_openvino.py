@@ -12,7 +12,8 @@ from agreement import assert_images_agree
 import bcm_edge
 from bcm_edge.errors import BackendError
 from bcm_edge.runtime.backends import open_backend
-from bcm_edge.runtime.checks.parity import compare, load_recording
+from bcm_edge.runtime.checks.parity import compare
+from bcm_edge.runtime.checks.recording import load_recording
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 pytest.importorskip("openvino", reason="openvino is not installed; pip install '.[openvino]'")

@@ -10,7 +10,8 @@ import pytest
 
 from bcm_edge import BcmError
 from bcm_edge.runtime.backends.null import NullBackend
-from bcm_edge.runtime.checks.parity import compare, load_recording, record
+from bcm_edge.runtime.checks.parity import compare
+from bcm_edge.runtime.checks.recording import load_recording, record
 from bcm_edge.runtime.schedule import Move, parse_schedule
 from bcm_edge.runtime.storage.bundle import open_bundle
 
