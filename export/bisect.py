@@ -1,8 +1,8 @@
-"""Bisecting: the first layer of a precision's graphs that computes something else than the float32 reference.
+"""Find the first layer of a precision's graphs whose output differs from the float32 reference.
 
-The schedules of a recording are played move by move, each from the recorded state, so that errors of earlier moves do not mix in. The
-first move that strays is played once more with every tensor visible (layer_errors.py), and the first that leaves the tolerance names the
-layer.
+The schedules of a recording are played move by move, each from the recorded state, so that the errors of
+earlier moves do not add up. The first move outside the bound is played again with every tensor as an output
+(layer_errors.py). The first tensor outside the tolerance names the layer.
 """
 
 from __future__ import annotations
@@ -25,72 +25,89 @@ from ..runtime.checks.parity import compare
 from ..runtime.checks.recording import Recording
 from ..runtime.schedule import Move, parse_schedule
 from ..runtime.storage.bundle import Bundle
-from .layer_errors import QUANTISERS, LayerError, compare_layers, relative_l2
+from .layer_errors import QUANTISERS, LayerError, compare_layers, relative_error
 
-GROWING = 3  # layers named for what they add to the error
+GROWING = 3  # how many layers are named at which the error grows most
 
 
 @dataclass(frozen=True)
 class Stray:
-    """The first layer that leaves the tolerance. alone: whether the move strays by itself; otherwise errors of several moves add up, and
-    this is the move with the largest. output_error, tolerance: relative L2; growing: where the error grows most, largest first."""
+    """The first layer whose error exceeds the tolerance."""
 
     precision: str
+    # The file name of the graph.
     graph: str
+    # The schedule and the move in which the error was found, as text.
     schedule: str
     move: str
+    # Whether this move exceeds the bound by itself. Otherwise only the errors of several moves together do,
+    # and this is the move with the largest.
     alone: bool
+    # The relative L2 error of the move's output.
     output_error: float
+    # The relative L2 error that a layer may have.
     tolerance: float
     first: LayerError
+    # The layers at which the error grows most, the largest growth first.
     growing: list[LayerError]
+    # What the user can do about it.
     hint: str
 
     @property
     def node(self) -> str:
+        """The name of the layer's node in the graph."""
         return self.first.node
 
     @property
     def layer(self) -> str:
+        """The path of the torch module."""
         return self.first.layer
 
     def __str__(self) -> str:
         first = self.first
-        which = "" if self.alone else "; no move strays alone, this is the one with the largest error"
         error = f"relative L2 {first.error:.1e}" if math.isfinite(first.error) else "NaN or infinity"
-        growing = ", ".join(f"{one.node} ({one.before:.1e} → {one.error:.1e})" for one in self.growing)
+        note = "" if self.alone else "; no move exceeds the bound by itself, this one has the largest error"
         lines = [
-            f"{self.precision}: the first layer to stray is {first.layer} (node {first.node}, {first.operator})",
-            f"  in move {self.move} of {self.schedule!r} ({self.graph}{which})",
-            f"  {error} there, {first.before:.1e} in what goes in, {self.output_error:.1e} in what the move gives; "
-            f"tolerance {self.tolerance:.1e}",
-            f"  the error grows most at {growing}" if growing else "",
-            f"  hint: {self.hint}",
+            f"{self.precision}: the first layer outside the tolerance is {first.layer} "
+            f"(node {first.node}, {first.operator})",
+            f"  in move {self.move} of {self.schedule!r} ({self.graph}{note})",
+            f"  {error} in its output, {first.before:.1e} in its inputs, "
+            f"{self.output_error:.1e} in the output of the move; tolerance {self.tolerance:.1e}",
         ]
-        return "\n".join(line for line in lines if line)
+        if self.growing:
+            places = [f"{layer.node} ({layer.before:.1e} → {layer.error:.1e})" for layer in self.growing]
+            lines.append(f"  the error grows most at {', '.join(places)}")
+        lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
+        """Return all fields as a dictionary of JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A network call on the recorded state. truth: what was recorded after it; error: relative L2 of the candidate's output; row: the
-    sample that strays most."""
+    """A network call that starts from the recorded state."""
 
     schedule: str
     move: Move
+    # The inputs of the graph, name → values.
     feed: dict[str, np.ndarray]
-    truth: np.ndarray
+    # The recorded state after the call.
+    expected: np.ndarray
+    # The relative L2 error of the candidate's output.
     error: float
-    row: int
+    # The row of the sample with the largest error.
+    worst_row: int
 
 
 def first_stray_layer(bundle: Bundle, precision: str, recording: Recording, bound: float) -> Stray | None:
-    """The first layer of a precision's graphs whose output leaves the bound (relative L2), or None where whole schedules keep to it.
+    """Return the first layer whose error exceeds the bound, or None if whole schedules keep to it.
 
-    Raises ParityError where no layer is to blame: the reference strays from the recording as well, or the error is gone as soon as
-    layers are looked at.
+    bound: the largest relative L2 error that a move may have.
+
+    Raises ParityError if no layer can be named: if the reference differs from the recording as well, or if
+    the error disappears once every tensor is an output.
     """
     candidate = open_backend(CHECKING.get(precision, "onnxruntime"), bundle, precision)
     try:
@@ -101,93 +118,124 @@ def first_stray_layer(bundle: Bundle, precision: str, recording: Recording, boun
         return None
     alone = call.error > bound
     path = bundle.graphs(precision)[call.move.graph]
-    for rows in (
-        slice(call.row, call.row + 1),
-        slice(None),
-    ):  # one sample is enough, unless what is wrong needs several
-        layers, output = compare_layers(
-            bundle, precision, call.move.graph, {name: values[rows] for name, values in call.feed.items()}
-        )
+    one_sample = slice(call.worst_row, call.worst_row + 1)
+    every_sample = slice(None)
+    # One sample is enough, unless the error appears with several only.
+    for rows in (one_sample, every_sample):
+        feed = {name: values[rows] for name, values in call.feed.items()}
+        layers, output = compare_layers(bundle, precision, call.move.graph, feed)
         tolerance = bound if alone else min(bound, layers[-1].error)
-        strays = [one for one in layers if one.error >= tolerance > 0]
-        if strays:
-            first = next((one for one in strays if math.isinf(one.error)), strays[0])
-            growing = sorted(
-                (one for one in layers if one.before < one.error < math.inf),
-                key=lambda one: one.before - one.error,
-            )
-            hint = _hint(precision, first, growing)
-            where = (precision, path.name, call.schedule, str(call.move), alone)
-            return Stray(*where, call.error, tolerance, first, growing[:GROWING], hint)
-    raise _nothing_to_blame(path, call, relative_l2(output, call.truth) <= bound)
+        outside = [layer for layer in layers if layer.error >= tolerance > 0]
+        if not outside:
+            continue
+        first = next((layer for layer in outside if math.isinf(layer.error)), outside[0])
+        growing = sorted(
+            (layer for layer in layers if layer.before < layer.error < math.inf),
+            key=lambda layer: layer.before - layer.error,
+        )
+        return Stray(
+            precision=precision,
+            graph=path.name,
+            schedule=call.schedule,
+            move=str(call.move),
+            alone=alone,
+            output_error=call.error,
+            tolerance=tolerance,
+            first=first,
+            growing=growing[:GROWING],
+            hint=_hint(precision, first, growing),
+        )
+    error_disappeared = relative_error(output, call.expected) <= bound
+    raise _no_layer_error(path, call, error_disappeared)
 
 
-class _Recorded:
-    """A backend that gives the recorded states, and notes how far the candidate strays from each when it starts from the one before."""
+class _RecordedBackend:
+    """A backend that returns the recorded states and measures the candidate at every move.
+
+    The candidate starts each move from the recorded state before it.
+    """
 
     name, device, precision = "recording", "", "fp32"
 
     def __init__(self, candidate: Backend, schedule: str, states: np.ndarray) -> None:
-        self.sample_shape, self.num_classes = candidate.sample_shape, candidate.num_classes
+        self.sample_shape = candidate.sample_shape
+        self.num_classes = candidate.num_classes
         self.calls: list[_Call] = []
-        self._candidate, self._schedule, self._states = candidate, schedule, states
+        self._candidate = candidate
+        self._schedule = schedule
+        self._states = states
 
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
     ) -> np.ndarray:
-        truth = self._states[len(self.calls)]
-        state = self._candidate.play_move(x, noise, move, labels)
-        row = int(np.argmax([relative_l2(one, other) for one, other in zip(state, truth, strict=True)]))
-        feed = graph_inputs(x, noise, move, labels)
-        self.calls.append(_Call(self._schedule, move, feed, truth, relative_l2(state, truth), row))
-        return truth
+        expected = self._states[len(self.calls)]
+        actual = self._candidate.play_move(x, noise, move, labels)
+        row_errors = [relative_error(row, expected[i]) for i, row in enumerate(actual)]
+        call = _Call(
+            self._schedule,
+            move,
+            graph_inputs(x, noise, move, labels),
+            expected,
+            error=relative_error(actual, expected),
+            worst_row=int(np.argmax(row_errors)),
+        )
+        self.calls.append(call)
+        return expected
 
     def close(self) -> None:
-        """Nothing of its own to free."""
+        """Do nothing: the candidate is closed by its owner."""
 
 
 def _first_stray_call(candidate: Backend, recording: Recording, bound: float) -> _Call | None:
-    """The first call beyond the bound; where there is none, but errors add up to more over a schedule, the worst."""
+    """Return the first call outside the bound.
+
+    If there is none, but whole schedules exceed the bound, return the call with the largest error. If they do
+    not, return None.
+    """
     calls: list[_Call] = []
+    batch = Batch(recording.seeds, recording.labels)
     for text, states in recording.states.items():
-        schedule, recorded = parse_schedule(text), _Recorded(candidate, text, states)
-        play(
-            schedule,
-            recorded,
-            Batch(recording.seeds, recording.labels),
-            recording.images if schedule.from_image else None,
-        )
+        schedule = parse_schedule(text)
+        recorded = _RecordedBackend(candidate, text, states)
+        play(schedule, recorded, batch, recording.images if schedule.from_image else None)
+        for call in recorded.calls:
+            if call.error > bound:
+                return call
         calls += recorded.calls
-        if stray := next((call for call in recorded.calls if call.error > bound), None):
-            return stray
     if all(move.ok for move in compare(candidate, recording, (len(recording.seeds),), bound)):
         return None
     return max(calls, key=lambda call: call.error)
 
 
 def _hint(precision: str, first: LayerError, growing: Sequence[LayerError]) -> str:
-    """What to do about a layer that strays."""
+    """What the user can do about the error of a layer."""
     if math.isinf(first.error) and precision == "fp16":
-        reached = f"the fp32 reference reaches {first.largest:.3g} there, float16 ends at {FP16_MAX:.0f}"
-        return f"{reached}; export bf16, which has float32's range"
+        return (
+            f"the fp32 reference has values up to {first.largest:.3g} there, but the largest float16 is "
+            f"{FP16_MAX:.0f}; export bf16, which has the range of float32"
+        )
     if precision == "fp32":
-        return "what this layer computes is not what torch does: see its function in export/network_graph.py, and its weights in the graph"
+        return (
+            "this layer does not compute what torch does; "
+            "check its function in export/network_graph.py and its weights in the graph"
+        )
     if precision == "int8":
-        layer = next(
-            (one.layer for one in (first, *growing) if one.operator in ("Conv", *QUANTISERS)), first.layer
+        quantised = [layer for layer in (first, *growing) if layer.operator in ("Conv", *QUANTISERS)]
+        name = quantised[0].layer if quantised else first.layer
+        return (
+            f'keep {name} in float32: add it to "kept" in a copy of calibration.json, and calibrate with '
+            "--calibration COPY"
         )
-        return f'keep {layer} in float32: add it to "kept" in a copy of calibration.json, and calibrate with --calibration COPY'
-    return f"keep {first.layer} in float32, or export fp32; if nothing but this layer strays, look at its weights"
+    return f"keep {first.layer} in float32, or export fp32; if no other layer has an error, check its weights"
 
 
-def _nothing_to_blame(path: Path, call: _Call, vanished: bool) -> ParityError:
-    what = f"{path}: {call.move} of {call.schedule!r} strays by a relative L2 of {call.error:.1e}, but no layer does. "
-    if vanished:
-        return ParityError(
-            f"{what}With every tensor visible the error is gone, so it comes from an optimisation that joins layers",
-            [],
-        )
-    return ParityError(
-        f"{what}The reference strays from the recording as well: the weights are not those that were recorded",
-        [],
+def _no_layer_error(path: Path, call: _Call, error_disappeared: bool) -> ParityError:
+    message = (
+        f"{path}: {call.move} of {call.schedule!r} has a relative L2 error of {call.error:.1e}, but no layer "
+        "exceeds the bound. "
     )
+    if error_disappeared:
+        message += "The error disappears when every tensor is an output, so it comes from fusing layers"
+    else:
+        message += "The reference differs from the recording, too: the recording was made with other weights"
+    return ParityError(message, [])

@@ -1,10 +1,11 @@
-"""A whole schedule as one graph, for servers that play no Python.
+"""Join the moves of a schedule into one graph, for servers that run ONNX graphs but no Python.
 
-    generation:  noise_0, …, noise_k [, label]         → image    noise_0 is the start, the others are what injections add
-    inversion:   image, noise_0, …, noise_k [, label]  → latent
+    generation:  noise_0, …, noise_k [, label]         → image    noise_0 is the start, injections add the
+    others inversion:   image, noise_0, …, noise_k [, label]  → latent
 
-Noises are of std 1, and scaled in the graph. The moves are the bundle's graphs, one behind the other over one copy of the weights, with
-their levels as constants. image, latent, noises: float32 [N, C, H, W]; label: int64 [N].
+image, latent, noises: float32 [N, C, H, W]. label: int64 [N]. The noises have std 1; the graph scales them.
+The graph of a move is copied from the bundle, with the move's levels as constants. All moves share the
+weights.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ from ..runtime.schedule import ONE_STEP, SIGMA_MAX, Inject, Move, Schedule
 from ..runtime.storage.bundle import Bundle
 
 MOST_MOVES = 8
-FUSED_BOUNDS = {
-    "fp32": 1e-5,
-    "fp16": 1e-3,
-    "int8": 1e-3,
-}  # relative L2: the same operations, which ONNX Runtime may fuse differently
+# Relative L2. Both sides play the same operations, which ONNX Runtime may optimise differently.
+FUSED_BOUNDS = {"fp32": 1e-5, "fp16": 1e-3, "int8": 1e-3}
+CHECKED_SEEDS = (1, 2, 3)
 
 
 def fused_graph(bundle: Bundle, precision: str, schedule: Schedule) -> ModelProto:
-    """The graph of a schedule; its weights stay in the bundle's file of the precision, which has to lie beside it.
+    """Return a schedule as one graph. Its weights stay in the precision's weights file of the bundle.
 
-    Raises ScheduleError for more than 8 moves, or a schedule that neither generates nor inverts.
+    That file must be in the folder of the graph when it is opened.
+
+    Raises ScheduleError if the schedule has more than 8 moves, or neither generates nor inverts.
     """
     check_fuses(schedule)
     graphs = {
         direction: onnx.load(path, load_external_data=False)
         for direction, path in bundle.graphs(precision).items()
     }
-    fusing = _Fusing(graphs)
-    fusing.play(schedule)
+    builder = _FusedGraphBuilder(graphs)
+    builder.add_schedule(schedule)
     model = bundle.manifest.model
     image = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", *model.sample_shape])
     label = helper.make_tensor_type_proto(TensorProto.INT64, ["N"])
@@ -52,152 +53,180 @@ def fused_graph(bundle: Bundle, precision: str, schedule: Schedule) -> ModelProt
         helper.make_value_info(name, label if name == "label" else image)
         for name in fused_inputs(schedule, model.num_classes)
     ]
-    result = helper.make_value_info(fused_output(schedule), image)
-    graph = helper.make_graph(fusing.nodes, "schedule", inputs, [result], list(fusing.initializers.values()))
-    first = graphs["forward"]
+    output = helper.make_value_info(fused_output(schedule), image)
+    graph = helper.make_graph(
+        builder.nodes, "schedule", inputs, [output], list(builder.initializers.values())
+    )
+    forward = graphs["forward"]
     fused = helper.make_model(
-        graph, producer_name="bcm_edge", opset_imports=first.opset_import, ir_version=first.ir_version
+        graph, producer_name="bcm_edge", opset_imports=forward.opset_import, ir_version=forward.ir_version
     )
     helper.set_model_props(fused, {"bcm_edge.schedule": str(schedule)})
     return fused
 
 
 def check_fuses(schedule: Schedule) -> None:
-    """Raise ScheduleError for a schedule that does not fit into one graph."""
+    """Raise ScheduleError if a schedule cannot become one graph."""
     if schedule.nfe > MOST_MOVES:
         raise ScheduleError(
-            f"schedule {str(schedule)!r} has {schedule.nfe} moves; one graph takes up to {MOST_MOVES}"
+            f"schedule {str(schedule)!r} has {schedule.nfe} moves; one graph can have up to {MOST_MOVES}"
         )
     if not schedule.generates and not schedule.inverts:
         raise ScheduleError(
-            f"schedule {str(schedule)!r} neither generates (from 80 to 0.002) nor inverts (from an image to 80)"
+            f"schedule {str(schedule)!r} neither generates (from 80 to 0.002) "
+            "nor inverts (from an image to 80)"
         )
 
 
 def fused_inputs(schedule: Schedule, num_classes: int | None) -> list[str]:
-    """Names in order."""
-    noises = sum(isinstance(step, Inject) for step in schedule.steps) + (not schedule.from_image)
-    return [
-        *(["image"] if schedule.from_image else []),
-        *(f"noise_{i}" for i in range(noises)),
-        *([] if num_classes is None else ["label"]),
-    ]
+    """Return the names of the graph's inputs, in order. num_classes: None for a model without classes."""
+    count = sum(isinstance(step, Inject) for step in schedule.steps)
+    if not schedule.from_image:
+        count += 1  # the start
+    names = [f"noise_{i}" for i in range(count)]
+    if schedule.from_image:
+        names = ["image", *names]
+    if num_classes is not None:
+        names.append("label")
+    return names
 
 
 def fused_output(schedule: Schedule) -> str:
+    """Return the name of the graph's output."""
     return "latent" if schedule.from_image else "image"
 
 
 def fused_noises(
     schedule: Schedule, seeds: Sequence[int], sample_shape: tuple[int, int, int]
 ) -> dict[str, np.ndarray]:
-    """The noises with which the graph makes what the chain makes of these seeds: name → float32 [N, C, H, W]."""
+    """Return the noises with which the graph computes what the chain computes from these seeds.
+
+    Name of the input → float32 [N, C, H, W] of std 1.
+    """
+    later_injections = sum(isinstance(step, Inject) for step in schedule.steps[1:])
     draws = [INVERSION_DRAW if schedule.from_image else START_DRAW]
-    draws += [
-        START_DRAW + i for i in range(1, sum(isinstance(step, Inject) for step in schedule.steps[1:]) + 1)
-    ]
+    draws += [START_DRAW + i for i in range(1, later_injections + 1)]
     return {f"noise_{i}": standard_normal(seeds, sample_shape, draw) for i, draw in enumerate(draws)}
 
 
 def check_fused(file: Path, bundle: Bundle, precision: str, schedule: Schedule) -> None:
-    """Raise ParityError unless ONNX Runtime makes of the graph what the chain makes of the bundle, for a few seeds. Precisions that it does
-    not compute on a processor are not compared."""
+    """Raise ParityError if the graph in a file computes other images than the chain, for a few seeds.
+
+    A precision that ONNX Runtime does not support on this processor is not checked.
+    """
     from ..runtime.backends import onnxruntime as ort
     from ..runtime.backends.sessions import open_serialised
 
     if ort.unavailable(precision) is not None:
         return
-    model, seeds = bundle.manifest.model, [1, 2, 3]
-    labels = None if model.num_classes is None else np.arange(len(seeds)) % model.num_classes
-    batch = Batch(seeds, labels)
+    model = bundle.manifest.model
+    labels = None
+    if model.num_classes is not None:
+        labels = np.arange(len(CHECKED_SEEDS)) % model.num_classes
+    batch = Batch(CHECKED_SEEDS, labels)
     backend = ort.open(bundle, precision)
-    image = np.clip(play(ONE_STEP, backend, batch), -1, 1) if schedule.from_image else None
-    wanted = play(schedule, backend, batch, image)
-    wanted = wanted / np.float32(SIGMA_MAX) if schedule.from_image else np.clip(wanted, -1, 1)
-    given = {**fused_noises(schedule, seeds, model.sample_shape), "image": image, "label": labels}
+    if schedule.from_image:
+        image = np.clip(play(ONE_STEP, backend, batch), -1, 1)
+        expected = play(schedule, backend, batch, image) / np.float32(SIGMA_MAX)
+    else:
+        image = None
+        expected = np.clip(play(schedule, backend, batch), -1, 1)
+    values = {**fused_noises(schedule, CHECKED_SEEDS, model.sample_shape), "image": image, "label": labels}
+    feed = {name: values[name] for name in fused_inputs(schedule, model.num_classes)}
     session = open_serialised(file.read_bytes(), file.parent)
-    found = np.asarray(
-        session.run(None, {name: given[name] for name in fused_inputs(schedule, model.num_classes)})[0]
-    )
-    error = relative_l2(found, wanted)
-    if not error <= FUSED_BOUNDS[precision]:
-        bound = f"bound {FUSED_BOUNDS[precision]:g}"
+    actual = np.asarray(session.run(None, feed)[0])
+    error = relative_l2(actual, expected)
+    bound = FUSED_BOUNDS[precision]
+    if not error <= bound:  # also true for NaN
         raise ParityError(
-            f"{file}: the graph of {str(schedule)!r} differs from the chain by {error:.1e} ({bound})", []
+            f"{file}: the graph of {str(schedule)!r} differs from the chain by a relative L2 of {error:.1e} "
+            f"(bound {bound:g})",
+            [],
         )
 
 
-class _Fusing:
-    """Nodes and initializers in the making."""
+class _FusedGraphBuilder:
+    """Collects the nodes and initializers of a fused graph. Methods take and return the names of values."""
 
     def __init__(self, graphs: Mapping[str, ModelProto]) -> None:
+        """graphs: direction → the graph of one move."""
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
         self._graphs = graphs
 
-    def play(self, schedule: Schedule) -> None:
-        first = "image" if schedule.from_image else "noise_0"
-        self._rows = self._op("Shape", first, at="rows", start=0, end=1)
-        state = (
-            first if schedule.from_image else self._op("Mul", first, self._number(schedule.start), at="start")
-        )
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Add all nodes of a schedule, from the inputs to the output."""
+        state = "image" if schedule.from_image else "noise_0"
+        self._batch_size = self._op("Shape", state, at="rows", start=0, end=1)
+        if not schedule.from_image:
+            state = self._op("Mul", state, self._number(schedule.start), at="start")
         noises = iter(fused_inputs(schedule, None)[1:])
-        added, moves = None, 0
+        noise = None  # what the next move adds to the state
+        moves = 0
         for step in schedule.steps:
             if isinstance(step, Inject):
-                added = self._op("Mul", next(noises), self._number(step.sigma), at=f"move_{moves}/noise")
+                noise = self._op("Mul", next(noises), self._number(step.sigma), at=f"move_{moves}/noise")
             else:
-                state, added, moves = self._move(step, state, added, f"move_{moves}"), None, moves + 1
+                state = self._add_move(step, state, noise, f"move_{moves}")
+                noise = None
+                moves += 1
         if schedule.from_image:
             self._op("Div", state, self._number(SIGMA_MAX), at="end", output="latent")
         else:
             self._op("Clip", state, self._number(-1), self._number(1), at="end", output="image")
 
-    def _move(self, move: Move, state: str, added: str | None, at: str) -> str:
-        """The nodes of a direction's graph, every value of theirs under the name of this move."""
+    def _add_move(self, move: Move, state: str, noise: str | None, at: str) -> str:
+        """Copy the nodes of a direction's graph. Their values get the prefix `at`."""
         graph = self._graphs[move.graph].graph
-        values = {
-            name: self._op("Expand", self._number(level, 1), self._rows, at=f"{at}/{name}")
-            for name, level in (("t", move.t), ("u", move.u))
-        }
+        values = {}  # name in the direction's graph → name in the fused graph
+        for name, level in (("t", move.t), ("u", move.u)):
+            values[name] = self._op("Expand", self._number(level, 1), self._batch_size, at=f"{at}/{name}")
         if move.graph == "inverse":
-            values |= {"x": state, "noise": added or self._zeros(state, at)}
+            values["x"] = state
+            values["noise"] = noise or self._zeros(state, at)
+        elif noise is None:
+            values["x"] = state
         else:
-            values["x"] = state if added is None else self._op("Add", state, added, at=f"{at}/add")
-        values |= {
-            initializer.name: self._shared(initializer, move.graph) for initializer in graph.initializer
-        }
-        outside = {"label", ""}
+            values["x"] = self._op("Add", state, noise, at=f"{at}/add")
+        for initializer in graph.initializer:
+            values[initializer.name] = self._add_initializer(initializer, move.graph)
+        values["label"] = "label"  # an input of the fused graph, too
+        values[""] = ""  # an optional input that a node leaves out
         for node in graph.node:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.name = f"{at}/{node.name}"
-            copy.input[:] = [
-                values.get(name, name if name in outside else f"{at}/{name}") for name in node.input
-            ]
-            copy.output[:] = [name and f"{at}/{name}" for name in node.output]
+            copy.input[:] = [values.get(name, f"{at}/{name}") for name in node.input]
+            copy.output[:] = [f"{at}/{name}" if name else "" for name in node.output]
             self.nodes.append(copy)
         return f"{at}/{graph.output[0].name}"
 
-    def _shared(self, initializer: TensorProto, direction: str) -> str:
-        """The name under which an initializer of a direction stands here: its own, but where the other direction has another of that
-        name, as scales of 8 bits are."""
+    def _add_initializer(self, initializer: TensorProto, direction: str) -> str:
+        """Add an initializer of a direction's graph and return its name.
+
+        It keeps its name, unless the other direction has another initializer of that name, as scales of 8-bit
+        graphs may be.
+        """
         if self.initializers.setdefault(initializer.name, initializer) == initializer:
             return initializer.name
-        other = TensorProto()
-        other.CopyFrom(initializer)
-        other.name = f"{direction}/{initializer.name}"
-        return self.initializers.setdefault(other.name, other).name
+        renamed = TensorProto()
+        renamed.CopyFrom(initializer)
+        renamed.name = f"{direction}/{initializer.name}"
+        self.initializers.setdefault(renamed.name, renamed)
+        return renamed.name
 
     def _zeros(self, like: str, at: str) -> str:
-        return self._op("ConstantOfShape", self._op("Shape", like, at=f"{at}/shape"), at=f"{at}/zeros")
+        shape = self._op("Shape", like, at=f"{at}/shape")
+        return self._op("ConstantOfShape", shape, at=f"{at}/zeros")
 
     def _op(self, kind: str, *inputs: str, at: str, output: str = "", **attributes: Any) -> str:
+        """Add a node and return the name of its output. kind: the ONNX operator."""
         name = output or f"fused/{at}"
         self.nodes.append(helper.make_node(kind, inputs, [name], name=f"fused/{at}", **attributes))
         return name
 
     def _number(self, value: float, *shape: int) -> str:
+        """Add a float32 constant, filled with one value, and return its name."""
         name = f"fused/{np.float32(value)}/{'x'.join(map(str, shape))}"
         self.initializers.setdefault(name, numpy_helper.from_array(np.full(shape, value, np.float32), name))
         return name
