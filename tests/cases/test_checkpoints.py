@@ -1,4 +1,4 @@
-"""Checkpoints as training loops and wrappers leave them: read, with a note of what was taken, or refused in one line."""
+"""Checkpoints of training loops and wrappers: the network is found, and a note names the weights used."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import CONFIG, Weights, holds, loaded, saved
-from fixture_types import Cli
+from fixture_types import Cli, Refusal
 from networks import TINY
-from refusals import refusal
-from safetensors.torch import save_file
-from torch import Tensor
 
 QKV = "middle_block.1.qkv.weight"
 
@@ -28,14 +25,12 @@ def average(weights: Weights) -> Weights:
 
 
 def prefixed(prefix: str, tensors: Weights) -> Weights:
+    """Add a prefix to every name."""
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-# Training loops and wrappers
-
-
 @pytest.mark.parametrize(
-    ("wrap", "place"),
+    ("wrap", "location"),
     [
         (lambda w: prefixed("module.", w), "module"),
         (lambda w: prefixed("_orig_mod.", w), "_orig_mod"),
@@ -80,20 +75,20 @@ def prefixed(prefix: str, tensors: Weights) -> Weights:
         "list",
     ],
 )
-def test_network_is_found_where_it_stands(
-    tmp_path: Path, weights: Weights, wrap: Callable[[Weights], Any], place: str
+def test_network_is_found_inside_a_checkpoint(
+    tmp_path: Path, weights: Weights, wrap: Callable[[Weights], Any], location: str
 ) -> None:
     path = saved(tmp_path / "loop.pt", wrap(weights))
     checkpoint = loaded(path)
     assert holds(checkpoint, weights)
     assert checkpoint.config == TINY
-    assert checkpoint.notes == (f"{path}: took the weights of '{place}'",)
+    assert checkpoint.notes == (f"{path}: took the weights of '{location}'",)
 
 
 @pytest.mark.parametrize(
     "wrapper", ["_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"]
 )
-def test_wrappers_inside_the_network_are_taken_off(tmp_path: Path, weights: Weights, wrapper: str) -> None:
+def test_names_of_wrappers_are_removed(tmp_path: Path, weights: Weights, wrapper: str) -> None:
     wrapped = {
         name.replace("input_blocks.0.", f"input_blocks.0.{wrapper}."): tensor
         for name, tensor in weights.items()
@@ -102,14 +97,14 @@ def test_wrappers_inside_the_network_are_taken_off(tmp_path: Path, weights: Weig
     assert holds(loaded(saved(tmp_path / "blocks.pt", wrapped)), weights)
 
 
-def test_counters_beside_the_weights_are_no_weights(tmp_path: Path, weights: Weights) -> None:
+def test_counters_beside_the_weights_are_ignored(tmp_path: Path, weights: Weights) -> None:
     checkpoint = loaded(saved(tmp_path / "x.pt", {**weights, "step": torch.tensor(7), "epoch": 3}))
     assert holds(checkpoint, weights)
     assert checkpoint.notes == ()
 
 
 @pytest.mark.parametrize(
-    ("wrap", "place", "other"),
+    ("wrap", "location", "other"),
     [
         (lambda w, a: {"model": w, "ema": a, "step": 7}, "ema", "model"),
         (lambda w, a: {"net": w, "netEMA": a}, "netEMA", "net"),
@@ -141,23 +136,25 @@ def test_counters_beside_the_weights_are_no_weights(tmp_path: Path, weights: Wei
     ],
     ids=["keys", "camel case", "suffix", "prefixes", "wrapper", "latent diffusion"],
 )
-def test_averaged_weights_are_taken_and_the_others_named(
+def test_averaged_weights_are_preferred_and_the_others_named(
     tmp_path: Path,
     weights: Weights,
     average: Weights,
     wrap: Callable[[Weights, Weights], Any],
-    place: str,
+    location: str,
     other: str,
 ) -> None:
     path = saved(tmp_path / "loop.pt", wrap(weights, average))
     checkpoint = loaded(path)
     assert holds(checkpoint, average)
     (note,) = checkpoint.notes
-    assert note.startswith(f"{path}: took the averaged weights (EMA) of '{place}', not those of '{other}'. ")
+    assert note.startswith(
+        f"{path}: took the averaged weights (EMA) of '{location}', not those of '{other}'. "
+    )
 
 
 @pytest.mark.parametrize("form", ["keys", "prefixes"])
-def test_the_line_in_the_note_saves_the_other_weights(
+def test_code_in_the_note_saves_the_other_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Weights, average: Weights, form: str
 ) -> None:
     both = {
@@ -170,7 +167,7 @@ def test_the_line_in_the_note_saves_the_other_weights(
     assert holds(loaded(tmp_path / "weights.pt"), weights)
 
 
-def test_averaged_weights_without_names_are_mentioned(
+def test_averaged_weights_without_names_are_reported(
     tmp_path: Path, weights: Weights, average: Weights
 ) -> None:
     checkpoint = loaded(
@@ -180,8 +177,8 @@ def test_averaged_weights_without_names_are_mentioned(
     assert "the averaged weights in 'ema.shadow_params' have no names and are not used" in checkpoint.notes[1]
 
 
-def test_two_networks_that_nothing_tells_apart(
-    refuse_checkpoint: Callable[[Path], str], tmp_path: Path, weights: Weights
+def test_two_networks_of_equal_rank_are_refused(
+    refuse_checkpoint: Refusal, tmp_path: Path, weights: Weights
 ) -> None:
     message = refuse_checkpoint(saved(tmp_path / "x.pt", {"teacher": weights, "student": weights}))
     assert message.startswith(
@@ -201,15 +198,15 @@ def test_export_and_train_print_the_notes(cli: Cli, tmp_path: Path, weights: Wei
     options = ("--data", tmp_path / "d.npz", "--steps", 1, "--batch", 4, "-o", tmp_path / "t.safetensors")
     trained = cli("train", "--init", path, "--config", CONFIG, *options)
     assert trained.exit_code == 0, trained.stderr
-    for ended in (exported, trained):
-        assert f"note: {path}: took the weights of 'module'\n" in ended.stderr
+    for result in (exported, trained):
+        assert f"note: {path}: took the weights of 'module'\n" in result.stderr
 
 
 @pytest.mark.slow  # the whole export
 def test_bundle_of_a_wrapped_network(cli: Cli, tmp_path: Path, weights: Weights) -> None:
     path = saved(tmp_path / "lightning.ckpt", {"state_dict": prefixed("model.", weights), "epoch": 1})
-    ended = cli("export", path, "--config", CONFIG, "-o", tmp_path / "x.bundle")
-    assert ended.exit_code == 0, ended.stderr
+    result = cli("export", path, "--config", CONFIG, "-o", tmp_path / "x.bundle")
+    assert result.exit_code == 0, result.stderr
     manifest = json.loads((tmp_path / "x.bundle" / "manifest.json").read_text())
     assert manifest["model"]["name"] == "lightning"
     assert manifest["model"]["config"]["channel_mult"] == list(TINY.channel_mult)
@@ -224,8 +221,8 @@ def test_bundle_of_a_wrapped_network(cli: Cli, tmp_path: Path, weights: Weights)
     ],
     ids=["hyper-parameters", "numpy", "module"],
 )
-def test_other_objects_beside_the_weights(
-    refuse_checkpoint: Callable[[Path], str], tmp_path: Path, weights: Weights, value: Any, problem: str
+def test_other_objects_beside_the_weights_are_refused(
+    refuse_checkpoint: Refusal, tmp_path: Path, weights: Weights, value: Any, problem: str
 ) -> None:
     message = refuse_checkpoint(
         saved(tmp_path / "x.ckpt", {"state_dict": weights, "hyper_parameters": value})
@@ -235,121 +232,8 @@ def test_other_objects_beside_the_weights(
     assert message.endswith("torch.save(network.state_dict(), 'weights.pt')")
 
 
-def test_state_of_an_optimiser(refuse_checkpoint: Callable[[Path], str], tmp_path: Path) -> None:
+def test_state_of_an_optimizer_is_refused(refuse_checkpoint: Refusal, tmp_path: Path) -> None:
     message = refuse_checkpoint(
         saved(tmp_path / "opt.pt", {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []})
     )
     assert message.startswith("the state of an optimizer, not of a network; give the file of the weights")
-
-
-# Values
-
-
-@pytest.mark.parametrize(
-    ("convert", "problem"),
-    [
-        (lambda t: (t * 100).long(), "weights must be floating point; found int64"),
-        (lambda t: t > 0, "weights must be floating point; found bool"),
-        (lambda t: t + 0j, "weights must be floating point; found complex64"),
-        (
-            lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
-            "weights must be floating point; found quantized values (qint8)",
-        ),
-        (lambda t: t.to_sparse(), "weights must be dense; found sparse_coo"),
-        (lambda t: t[:, :, 0, 0].to_sparse_csr(), "weights must be dense; found sparse_csr"),
-        (lambda t: t.to("meta"), "found shapes without values (tensors on the device meta)"),
-        (lambda t: t[:0], "found no elements"),
-        (
-            lambda t: torch.zeros(1).expand(t.shape),
-            "found elements that share memory, as expand() makes them,",
-        ),
-        (
-            lambda t: torch.zeros(1).expand(10**9, 10**9),
-            "found elements that share memory, as expand() makes them,",
-        ),
-        (
-            lambda t: torch.nested.nested_tensor([t[0], t[1, :2]]),
-            "weights must be plain tensors; found a nested tensor or another class",
-        ),
-    ],
-    ids=[
-        "int64",
-        "bool",
-        "complex",
-        "quantized",
-        "sparse",
-        "csr",
-        "meta",
-        "empty",
-        "expanded",
-        "bomb",
-        "nested",
-    ],
-)
-@pytest.mark.filterwarnings("ignore")  # torch's, of prototypes and of what it will do without
-def test_tensors_that_are_no_weights(
-    refuse_checkpoint: Callable[[Path], str],
-    tmp_path: Path,
-    weights: Weights,
-    convert: Callable[[Tensor], Tensor],
-    problem: str,
-) -> None:
-    message = refuse_checkpoint(saved(tmp_path / "x.pt", {**weights, QKV: convert(weights[QKV])}))
-    assert message.startswith(problem)
-    assert f" in {QKV}. " in message
-
-
-@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_state_dict_of_integers(
-    refuse_checkpoint: Callable[[Path], str], tmp_path: Path, weights: Weights, suffix: str
-) -> None:
-    path = tmp_path / f"integers.{suffix}"
-    integers = {name: (tensor * 100).to(torch.int16) for name, tensor in weights.items()}
-    torch.save(integers, path) if suffix == "pt" else save_file(integers, path)
-    message = refuse_checkpoint(path)
-    assert message.startswith("weights must be floating point; found int16 in ")
-    assert f" and {len(weights) - 3} more. Give the network as it was trained" in message
-
-
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str
-)
-def test_other_floating_point_types_become_float32(
-    tmp_path: Path, weights: Weights, dtype: torch.dtype
-) -> None:
-    converted = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    checkpoint = loaded(saved(tmp_path / "x.pt", converted))
-    assert holds(checkpoint, {name: tensor.float() for name, tensor in converted.items()})
-    assert ["float8_e4m3fn have 2 or 3 bits of precision" in note for note in checkpoint.notes] == [True] * (
-        dtype.itemsize == 1
-    )
-
-
-def test_tensors_in_another_order_of_memory_are_read(tmp_path: Path, weights: Weights) -> None:
-    checkpoint = loaded(
-        saved(tmp_path / "x.pt", {**weights, QKV: weights[QKV].transpose(0, 1).contiguous().transpose(0, 1)})
-    )
-    assert holds(checkpoint, weights)
-    assert checkpoint.state_dict[QKV].is_contiguous()
-
-
-def test_weights_of_a_wrapped_network_stay_in_the_file(tmp_path: Path, weights: Weights) -> None:
-    """Mapped into memory, the tensors lie in one piece of the file's size; copies lie apart."""
-    checkpoint = loaded(saved(tmp_path / "x.pt", {"model": prefixed("module.", weights)}))
-    addresses = [tensor.data_ptr() for tensor in checkpoint.state_dict.values()]
-    assert max(addresses) - min(addresses) < (tmp_path / "x.pt").stat().st_size
-
-
-# Presets
-
-
-def test_preset_for_a_small_network(cli: Cli, tmp_path: Path, weights: Weights) -> None:
-    path = saved(tmp_path / "x.pt", weights)
-    message = refusal(cli("export", path, "--preset", "imagenet64", "--dry-run", "-o", tmp_path / "x.bundle"))
-    assert message.startswith(
-        f"{path}: the tensors say model_channels = {TINY.model_channels}, --preset imagenet64 says 192; "
-    )
-    message = refusal(
-        cli("export", "digits", "--preset", "imagenet64", "--dry-run", "-o", tmp_path / "x.bundle")
-    )
-    assert "the file says image_size = 8, --preset imagenet64 says 64. " in message

@@ -1,4 +1,4 @@
-"""The command line where something goes wrong: errors as JSON, interrupts, bugs, typing errors, and paths as people write them."""
+"""Errors on the command line: as JSON, interrupts, bugs, misspelt commands, and unusual paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import Result
+from fixture_types import Cli, Completed
 from refusals import refusal
 
 from bcm_edge.cli import main
@@ -25,11 +25,12 @@ from bcm_edge.errors import ShardError
 
 COMMANDS = main.list_commands(click.Context(main))
 
-Cli = Callable[..., Result]
-Process = Callable[..., "subprocess.CompletedProcess[str]"]
+
+Process = Callable[..., "Completed"]
 
 
 def parameters(name: str) -> list[click.Parameter]:
+    """The options and arguments of a command."""
     command = main.get_command(click.Context(main), name)
     assert command
     return command.params
@@ -37,27 +38,17 @@ def parameters(name: str) -> list[click.Parameter]:
 
 @pytest.fixture
 def patched(digits_bundle: Path, tmp_path: Path) -> Process:
-    """Run `generate` in a process in which saving the images does something else, as Python code says."""
+    """Run `generate` in a process whose function that saves the images has another body, given as code."""
 
-    def run(instead: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(body: str, *arguments: str) -> Completed:
         code = (
             "import os, signal, sys; from bcm_edge.commands import images; from bcm_edge.cli import main\n"
-            f"def save_images(*_, **__): {instead}\n"
+            f"def save_images(*_, **__): {body}\n"
             "images.save_images = save_images; sys.argv[0] = 'bcm-edge'; main()"
         )
-        words = [
-            "generate",
-            str(digits_bundle),
-            "--backend",
-            "null",
-            "--label",
-            "3",
-            "-o",
-            "out.png",
-            *arguments,
-        ]
+        options = ["--backend", "null", "--label", "3", "-o", "out.png", *arguments]
         return subprocess.run(
-            [sys.executable, "-c", code, *words],
+            [sys.executable, "-c", code, "generate", str(digits_bundle), *options],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -91,62 +82,66 @@ def patched(digits_bundle: Path, tmp_path: Path) -> Process:
 def test_error_with_json_is_one_object_on_stdout(
     generate: Cli, arguments: tuple[str, ...], kind: str, message: str
 ) -> None:
-    ended = generate(*arguments, "--json")
-    assert ended.exit_code == 2
-    (key, error), *others = json.loads(ended.stdout).items()
+    result = generate(*arguments, "--json")
+    assert result.exit_code == 2
+    (key, error), *others = json.loads(result.stdout).items()
     assert (key, others) == ("error", [])
     assert (error["kind"], error["exit_code"]) == (kind, 2)
     assert error["message"].startswith(message)
-    assert error["message"].splitlines()[0] in ended.stderr
+    assert error["message"].splitlines()[0] in result.stderr
 
 
 def test_unknown_command_with_json(cli: Cli) -> None:
-    ended = cli("generat", "digits.bundle", "--json")
-    assert json.loads(ended.stdout)["error"]["message"] == "No such command 'generat'; did you mean generate?"
-    assert ended.exit_code == 2
+    result = cli("generat", "digits.bundle", "--json")
+    assert (
+        json.loads(result.stdout)["error"]["message"] == "No such command 'generat'; did you mean generate?"
+    )
+    assert result.exit_code == 2
 
 
 def test_error_without_json_prints_nothing_on_stdout(generate: Cli) -> None:
     assert refusal(generate("-o", "out.mp4")).startswith("out.mp4: cannot write .mp4 files")
     assert generate("-o", "out.png", "--lable").stdout == ""
-    assert generate("-o", "out.png", "--", "--json").stdout == ""  # no option, but a bundle too many
+    assert (
+        generate("-o", "out.png", "--", "--json").stdout == ""
+    )  # --json is an argument here, a second bundle
 
 
-def test_failure_after_the_result_adds_no_second_object(
+def test_failure_after_the_result_prints_no_second_object(
     generate: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     printed = Run.report
 
     def report(*arguments: Any) -> None:
         printed(*arguments)
-        raise ShardError("one could not be done")
+        raise ShardError("one shard failed")
 
     monkeypatch.setattr(Run, "report", report)
-    ended = generate("-o", "out.png", "--json")
-    assert (ended.exit_code, json.loads(ended.stdout)["output"]) == (1, "out.png")
-    assert ended.stderr.endswith("error: one could not be done\n")
+    result = generate("-o", "out.png", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["output"]) == (1, "out.png")
+    assert result.stderr.endswith("error: one shard failed\n")
 
 
-# What is no deliberate error
+# Unexpected errors
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_bug_says_that_it_is_one(patched: Process, tmp_path: Path, as_json: bool) -> None:
-    ended = patched("return {}['weights']", *(["--json"] if as_json else []))
-    assert ended.returncode == 70
+def test_unexpected_exception_is_reported_as_a_bug(patched: Process, tmp_path: Path, as_json: bool) -> None:
+    completed = patched("return {}['weights']", *(["--json"] if as_json else []))
+    assert completed.returncode == 70
     message = "this is a bug in bcm-edge: KeyError: 'weights'; "
-    assert f"error: {message}" in ended.stderr and "--log-file" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert f"error: {message}" in completed.stderr and "--log-file" in completed.stderr
+    assert "Traceback" not in completed.stderr
     if as_json:
-        assert json.loads(ended.stdout)["error"]["kind"] == "KeyError"
-        assert json.loads(ended.stdout)["error"]["message"].startswith(message)
+        assert json.loads(completed.stdout)["error"]["kind"] == "KeyError"
+        assert json.loads(completed.stdout)["error"]["message"].startswith(message)
     else:
-        assert ended.stdout == ""
+        assert completed.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("instead", "exit_code", "line"),
+    ("body", "exit_code", "line"),
     [
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted"),
         (
@@ -158,18 +153,20 @@ def test_bug_says_that_it_is_one(patched: Process, tmp_path: Path, as_json: bool
     ],
     ids=["Ctrl-C", "memory", "file"],
 )
-def test_what_ends_a_command_is_one_line(patched: Process, instead: str, exit_code: int, line: str) -> None:
-    ended = patched(instead)
-    assert (ended.returncode, ended.stdout) == (exit_code, "")
-    assert ended.stderr == f"{line}\n"
+def test_interrupt_and_system_errors_are_one_line(
+    patched: Process, body: str, exit_code: int, line: str
+) -> None:
+    completed = patched(body)
+    assert (completed.returncode, completed.stdout) == (exit_code, "")
+    assert completed.stderr == f"{line}\n"
 
 
 @pytest.mark.parametrize(
-    "said", ["[enforce fail at alloc_cpu.cpp:117] can't allocate memory: 8 bytes", "std::bad_alloc"]
+    "reason", ["[enforce fail at alloc_cpu.cpp:117] can't allocate memory: 8 bytes", "std::bad_alloc"]
 )
-def test_library_without_memory_is_no_bug(said: str) -> None:
-    message, exit_code = explained(RuntimeError(f"{said}\nframe #0"))
-    assert message == f"not enough memory ({said}); give fewer images at a time, or a smaller --batch"
+def test_out_of_memory_in_a_library_is_not_a_bug(reason: str) -> None:
+    message, exit_code = explained(RuntimeError(f"{reason}\nframe #0"))
+    assert message == f"not enough memory ({reason}); give fewer images at a time, or a smaller --batch"
     assert exit_code == 2
 
 
@@ -178,36 +175,36 @@ def test_control_characters_of_a_name_are_escaped(cli: Cli) -> None:
 
 
 def test_interrupt_with_json(patched: Process) -> None:
-    ended = patched("os.kill(os.getpid(), signal.SIGINT)", "--json")
-    assert json.loads(ended.stdout)["error"] == {
+    completed = patched("os.kill(os.getpid(), signal.SIGINT)", "--json")
+    assert json.loads(completed.stdout)["error"] == {
         "kind": "KeyboardInterrupt",
         "message": "interrupted",
         "exit_code": 130,
     }
-    assert ended.returncode == 128 + signal.SIGINT
+    assert completed.returncode == 128 + signal.SIGINT
 
 
-# Typing errors
+# Misspelt commands
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("word", "suggestion"),
     [("generat", "generate"), ("inveret", "invert"), ("purfy", "purify"), ("trian", "train")],
 )
-def test_misspelt_command(cli: Cli, typed: str, meant: str) -> None:
-    ended = cli(typed, "digits.bundle")
-    assert (ended.exit_code, ended.stdout) == (2, "")
-    assert ended.stderr.endswith(f"Error: No such command {typed!r}; did you mean {meant}?\n")
+def test_misspelt_command(cli: Cli, word: str, suggestion: str) -> None:
+    result = cli(word, "digits.bundle")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(f"Error: No such command {word!r}; did you mean {suggestion}?\n")
 
 
-def test_command_that_is_like_none(cli: Cli) -> None:
+def test_unknown_command_without_a_suggestion(cli: Cli) -> None:
     assert cli("frobnicate").stderr.endswith("Error: No such command 'frobnicate'; main --help lists them.\n")
 
 
 def test_no_command_shows_the_help(cli: Cli) -> None:
-    ended = cli()
-    assert ended.exit_code == 2
-    assert "  generate     Images from noise, or from latents." in ended.output
+    result = cli()
+    assert result.exit_code == 2
+    assert "  generate     Images from noise, or from latents." in result.output
 
 
 # Paths
@@ -225,21 +222,21 @@ def test_every_path_expands_the_home_folder(name: str) -> None:
             assert isinstance(parameter.type, OutputPath)
 
 
-def test_home_folder_behind_an_equals_sign(
+def test_home_folder_after_an_equals_sign(
     generate: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    ended = generate("--output=~/sub/out.png")
-    assert (ended.exit_code, ended.stdout) == (0, f"{tmp_path}/home/sub/out.png\n")
+    result = generate("--output=~/sub/out.png")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path}/home/sub/out.png\n")
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-def test_home_folder_of_nobody(generate: Cli, tmp_path: Path) -> None:
+def test_home_folder_of_an_unknown_user(generate: Cli, tmp_path: Path) -> None:
     message = refusal(generate("--output=~nobody-of-that-name/out.png"))
     assert message.startswith(
         "~nobody-of-that-name/out.png: there is no user 'nobody-of-that-name'; write ./~nobody"
     )
-    (tmp_path / "~backup.npz").write_bytes(b"PK")  # as a shell's *.npz gives it
+    (tmp_path / "~backup.npz").write_bytes(b"PK")  # what a shell returns for *.npz
     assert refusal(generate("--latents", "~backup.npz", "-o", "out.png")).startswith("~backup.npz: ")
     assert generate("-o", "./~x.png").exit_code == 0 and (tmp_path / "~x.png").is_file()
 
@@ -253,7 +250,7 @@ def test_results_are_not_written_to_standard_output(cli: Cli, name: str, output:
     assert refusal(cli(name, "-o", output)) == expected
 
 
-def test_file_named_as_standard_output(generate: Cli, tmp_path: Path) -> None:
+def test_file_whose_name_starts_with_a_hyphen(generate: Cli, tmp_path: Path) -> None:
     assert generate("-o", "./-.png").exit_code == 0
     assert generate("-o", "-n.png").exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"-.png", "-n.png"}
@@ -263,7 +260,7 @@ def test_empty_path(generate: Cli) -> None:
     assert refusal(generate("-o", "")) == "the path of '-o' / '--output' is empty"
 
 
-def test_name_of_a_folder_for_a_file(generate: Cli, cli: Cli, tmp_path: Path) -> None:
+def test_folder_name_where_a_file_is_written(generate: Cli, cli: Cli, tmp_path: Path) -> None:
     message = "out.png/ ends in /, as a folder's name does, but a file is to be written; leave out the /"
     assert refusal(generate("-o", "out.png/")) == message
     assert refusal(cli("train", "--data", "digits", "-o", "weights/")).startswith("weights/ ends in /, ")
@@ -271,7 +268,7 @@ def test_name_of_a_folder_for_a_file(generate: Cli, cli: Cli, tmp_path: Path) ->
     assert (tmp_path / "pictures" / "images.csv").is_file()
 
 
-def test_output_that_is_the_input_is_read_before_it_is_replaced(
+def test_output_may_replace_its_own_input(
     generate: Cli, cli: Cli, digits_bundle: Path, tmp_path: Path
 ) -> None:
     assert generate("-n", 2, "-o", "x.npz").exit_code == 0
@@ -284,7 +281,7 @@ def test_output_that_is_the_input_is_read_before_it_is_replaced(
         assert arrays["latents"].shape == (2, 1, 8, 8)
 
 
-def test_output_does_not_replace_what_it_is_made_from(
+def test_output_does_not_replace_the_bundle_or_the_checkpoint(
     generate: Cli, bundle_copy: Path, cli: Cli, tmp_path: Path
 ) -> None:
     assert generate("-n", 2, "-o", "x.npz").exit_code == 0
@@ -300,13 +297,13 @@ def test_output_does_not_replace_what_it_is_made_from(
 
 def test_file_that_looks_like_an_option(cli: Cli, generate: Cli, digits_bundle: Path, tmp_path: Path) -> None:
     assert generate("-o", "-5.npz").exit_code == 0
-    ended = cli("invert", digits_bundle, "-5.npz", "-o", "z.npz")
-    assert (ended.exit_code, ended.stdout) == (2, "")
-    assert ended.stderr.endswith("For the file of that name write ./-5.npz.\n")
+    result = cli("invert", digits_bundle, "-5.npz", "-o", "z.npz")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith("For the file of that name write ./-5.npz.\n")
     assert cli("invert", digits_bundle, "./-5.npz", "-o", "z.npz").exit_code == 0
 
 
-def test_paths_that_are_not_utf_8_where_a_library_needs_that(cli: Cli, tmp_path: Path) -> None:
+def test_path_that_is_not_utf_8_where_a_library_needs_it(cli: Cli, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Pictures and folders as people bring them: read right, or refused in one line. Nothing is skipped or converted silently."""
+"""Images and folders of many kinds are read correctly or refused in one line; conversions are reported."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from bcm_edge import BcmError
 from bcm_edge.jobs.dataset import find
 from bcm_edge.runtime.pictures.folders import ignored_by_systems
 from bcm_edge.runtime.pictures.images import ImageSet, read_images
-from bcm_edge.runtime.pictures.masks import read_holes
 from bcm_edge.runtime.pictures.writing import save_images
 
 COLOUR = (3, 16, 16)
 
 
 def colour(folder: Path, name: str, size: int = 16, kind: str | None = None) -> Image.Image:
-    """A reddish picture: its channels differ, so that grey would be seen."""
+    """Save a reddish image, whose channels differ, so that a conversion to grey shows."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(len(name)).integers(0, 100, (size, size, 3), dtype=np.uint8)
     pixels[..., 0] += 150
@@ -36,15 +35,17 @@ def colour(folder: Path, name: str, size: int = 16, kind: str | None = None) -> 
 
 
 def is_coloured(image: np.ndarray) -> bool:
+    """Whether the channels of an image differ."""
     return bool(np.abs(image[0] - image[1]).max() > 0.5)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def write_16_bit_png(file: Path, values: np.ndarray, transparent: int | None = None) -> None:
-    """Grey of 16 bits, where one value may stand for transparent (the tRNS chunk)."""
+    """Write a grey PNG of 16 bits, in which one value may mean transparent (the tRNS chunk)."""
     header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     extra = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
@@ -53,17 +54,19 @@ def write_16_bit_png(file: Path, values: np.ndarray, transparent: int | None = N
 
 
 @pytest.fixture
-def invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Callable[..., Result]:
+def invert(cli: Cli, digits_bundle: Path, tmp_path: Path) -> Cli:
+    """Run `invert` with label 3 and the output out.npz."""
+
     def run(*arguments: object) -> Result:
         return cli("invert", digits_bundle, *arguments, "--label", "3", "-o", tmp_path / "out.npz", "--force")
 
     return run
 
 
-# ---- folders
+# Folders
 
 
-def test_one_grey_picture_turns_no_other_grey(tmp_path: Path):
+def test_one_grey_image_leaves_the_others_in_colour(tmp_path: Path):
     colour(tmp_path, "0.png").convert("L").save(tmp_path / "0.png")
     for k in range(1, 6):
         colour(tmp_path, f"{k}.png")
@@ -72,7 +75,7 @@ def test_one_grey_picture_turns_no_other_grey(tmp_path: Path):
     assert images.note == "6 images: 1 converted from grey to colour"
 
 
-def test_what_is_converted_is_counted_in_one_line(tmp_path: Path):
+def test_conversions_are_counted_in_one_line(tmp_path: Path):
     colour(tmp_path, "a.png", size=20)
     colour(tmp_path, "b.png")
     (tmp_path / "labels.csv").write_text("a,0\n")
@@ -86,8 +89,8 @@ def test_what_is_converted_is_counted_in_one_line(tmp_path: Path):
     )
 
 
-def test_only_known_folders_of_systems_are_left_out(tmp_path: Path):
-    """A name that begins with @ is often that of an account, whose pictures were collected."""
+def test_only_known_system_folders_are_ignored(tmp_path: Path):
+    """A folder whose name begins with @ often holds the images of one account, and is read."""
     assert ignored_by_systems(tmp_path / "@eaDir") and ignored_by_systems(tmp_path / ".thumbnails")
     assert not ignored_by_systems(tmp_path / "@nasa")
     for name in ("@nasa.png", "a.png", "~$a.png", "thumbs.db"):
@@ -95,18 +98,18 @@ def test_only_known_folders_of_systems_are_left_out(tmp_path: Path):
     assert read_images([tmp_path], COLOUR).names == ["@nasa", "a"]
 
 
-def test_the_command_prints_the_line(invert: Callable[..., Result], tmp_path: Path):
+def test_command_prints_the_conversions(invert: Cli, tmp_path: Path):
     for k in range(3):
         colour(tmp_path / "in", f"{k}.jfif", kind="JPEG")
         colour(tmp_path / "in", f"{k}.PNG", kind="PNG")
-    ended = invert(tmp_path / "in")
-    assert ended.exit_code == 0
-    assert "note: 6 images: 6 converted from colour to grey, 6 cropped or resized to 8×8\n" in ended.stderr
+    result = invert(tmp_path / "in")
+    assert result.exit_code == 0
+    assert "note: 6 images: 6 converted from colour to grey, 6 cropped or resized to 8×8\n" in result.stderr
     assert np.load(tmp_path / "out.npz")["latents"].shape == (6, 1, 8, 8)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-def test_of_an_animation_the_first_frame_is_read_and_said(tmp_path: Path, suffix: str):
+def test_first_frame_of_an_animation_is_read_and_reported(tmp_path: Path, suffix: str):
     frames = [Image.new("RGB", (16, 16), c) for c in ("red", "blue", "lime")]
     frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:])
     images = read_images([tmp_path], COLOUR)
@@ -114,14 +117,15 @@ def test_of_an_animation_the_first_frame_is_read_and_said(tmp_path: Path, suffix
     assert images.note == "1 image: 1 read as the first frame of an animation"
 
 
-# ---- modes and depths
+# Modes and bit depths
 
 
-def test_32_bit_integers_are_refused(invert: Callable[..., Result], tmp_path: Path):
+def test_32_bit_integers_are_refused(invert: Cli, tmp_path: Path):
     values = (np.add.outer(np.arange(8), np.arange(8)) * 16).astype(np.int32)
     Image.fromarray(values).save(tmp_path / "int32.tif")
     assert refusal(invert(tmp_path / "int32.tif")) == (
-        f"{tmp_path}/int32.tif: holds 32-bit or signed integers, whose range is unknown; save it with 8 or 16 bits, unsigned"
+        f"{tmp_path}/int32.tif: holds 32-bit or signed integers, whose range is unknown; "
+        "save it with 8 or 16 bits, unsigned"
     )
 
 
@@ -135,7 +139,7 @@ def test_16_bit_grey_with_a_transparent_value(tmp_path: Path, transparent: int |
 
 
 def write_tiff(file: Path, data: bytes, bits: int, photometric: int = 1, sample_format: int = 1) -> None:
-    """8×8 pixels of one channel; photometric 0: white is zero; sample_format 2: signed."""
+    """Write a TIFF of 8×8 pixels in one channel. photometric 0: white is zero. sample_format 2: signed."""
     entries = [(256, 8), (257, 8), (258, bits), (259, 1), (262, photometric), (273, 134), (277, 1), (278, 8)]
     entries += [(279, len(data)), (339, sample_format)]
     table = b"".join(
@@ -147,11 +151,12 @@ def write_tiff(file: Path, data: bytes, bits: int, photometric: int = 1, sample_
 
 
 def packed_12_bits(values: np.ndarray) -> bytes:
+    """Pack every two values into three bytes."""
     pairs = values.reshape(-1, 2).astype(int)
     return b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs)
 
 
-def test_tiff_of_other_depths_and_directions(tmp_path: Path):
+def test_tiff_with_other_bit_depths_and_white_as_zero(tmp_path: Path):
     levels = np.arange(64)
     write_tiff(tmp_path / "12.tif", packed_12_bits(levels * 65), 12)
     write_tiff(tmp_path / "16.tif", (levels * 1040).astype("<u2").tobytes(), 16)
@@ -166,31 +171,26 @@ def test_tiff_of_other_depths_and_directions(tmp_path: Path):
         read_images([tmp_path / "signed.tif"], (1, 8, 8))
 
 
-def test_a_deep_pgm_is_scaled_by_its_own_maximum(tmp_path: Path):
+def test_pgm_is_scaled_by_its_own_maximum(tmp_path: Path):
     (tmp_path / "deep.pgm").write_bytes(b"P5 8 8 1023\n" + np.full((8, 8), 1023, ">u2").tobytes())
     assert read_images([tmp_path / "deep.pgm"], (1, 8, 8)).images.min() == 1
 
 
-def test_the_modes_of_printers_and_cameras_are_converted(tmp_path: Path):
+def test_cmyk_and_ycbcr_are_converted(tmp_path: Path):
     picture = colour(tmp_path, "rgb.png")
     picture.convert("CMYK").save(tmp_path / "cmyk.tif")
-    picture.convert("YCbCr").save(
-        tmp_path / "ycc.jpg", quality=100, subsampling=0
-    )  # as TIFF, Pillow before 13 cannot read it
+    # Pillow before version 13 cannot read YCbCr in a TIFF.
+    picture.convert("YCbCr").save(tmp_path / "ycc.jpg", quality=100, subsampling=0)
+    expected = read_images([tmp_path / "rgb.png"], COLOUR).images
     for name in ("cmyk.tif", "ycc.jpg"):
-        assert (
-            np.abs(
-                read_images([tmp_path / name], COLOUR).images
-                - read_images([tmp_path / "rgb.png"], COLOUR).images
-            ).max()
-            < 0.1
-        )
+        assert np.abs(read_images([tmp_path / name], COLOUR).images - expected).max() < 0.1
 
 
-# ---- files that are damaged
+# Damaged files
 
 
 def damaged(kind: str) -> bytes:
+    """The start of a file of this format, followed by invalid data."""
     if kind == "ppm":
         return b"P6 -4 8 255\n" + b"\0" * 20
     if kind == "pfm":
@@ -207,7 +207,7 @@ def damaged(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["avif", "ppm", "pfm", "tiff", "gif", "qoi", "eps"])
-def test_damaged_pictures_are_refused_in_a_line(invert: Callable[..., Result], tmp_path: Path, kind: str):
+def test_damaged_images_are_refused_in_one_line(invert: Cli, tmp_path: Path, kind: str):
     (tmp_path / "broken.png").write_bytes(damaged(kind))
     assert refusal(invert(tmp_path / "broken.png")).startswith(
         f"{tmp_path}/broken.png: not a readable image ("
@@ -215,13 +215,13 @@ def test_damaged_pictures_are_refused_in_a_line(invert: Callable[..., Result], t
     assert not (tmp_path / "out.npz").exists()
 
 
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "AVIF"])
-def test_a_picture_cut_anywhere_is_read_or_refused(tmp_path: Path, format_: str):
-    if format_ == "AVIF" and format_ not in registered():
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "AVIF"])
+def test_image_truncated_anywhere_is_read_or_refused(tmp_path: Path, image_format: str):
+    if image_format == "AVIF" and image_format not in registered():
         pytest.skip("this build of Pillow has no AVIF")
     whole = tmp_path / "whole"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
-        whole, format=format_
+        whole, format=image_format
     )
     data = whole.read_bytes()
     for length in range(0, len(data), max(1, len(data) // 60)):
@@ -234,18 +234,20 @@ def test_a_picture_cut_anywhere_is_read_or_refused(tmp_path: Path, format_: str)
 
 
 def registered() -> set[str]:
+    """The formats that this Pillow can read."""
     Image.init()
     return set(Image.OPEN)
 
 
 def refused_or_read(read: Callable[[], ImageSet]) -> None:
+    """Check that a call returns finite images or raises an error of one line."""
     try:
         assert np.isfinite(read().images).all()
     except BcmError as error:
         assert "\n" not in str(error)
 
 
-def test_what_is_not_a_file_is_refused_without_waiting(invert: Callable[..., Result], tmp_path: Path):
+def test_pipes_and_broken_links_are_refused_without_waiting(invert: Cli, tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.png")
     os.mkfifo(tmp_path / "pipe.npz")
     for name in ("pipe.png", "pipe.npz"):
@@ -260,7 +262,7 @@ def test_what_is_not_a_file_is_refused_without_waiting(invert: Callable[..., Res
     assert "dangling.png: cannot be read (No such file or directory)" in refusal(invert(tmp_path / "folder"))
 
 
-def test_names_that_no_file_system_takes(tmp_path: Path):
+def test_names_that_are_not_valid_file_names(tmp_path: Path):
     for name in ("x" * 300, "x" * 300 + ".png", "a\0b.png"):
         with pytest.raises(BcmError, match="cannot be read"):
             read_images([tmp_path / name], COLOUR)
@@ -280,68 +282,14 @@ def test_names_that_no_file_system_takes(tmp_path: Path):
         (b"some text", "its format is not supported"),
     ],
 )
-def test_what_is_not_a_picture_is_named(tmp_path: Path, content: bytes, advice: str):
+def test_files_that_are_not_images_are_identified(tmp_path: Path, content: bytes, advice: str):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(BcmError, match=advice):
         read_images([tmp_path / "x.png"], COLOUR)
 
 
-def test_a_picture_that_ends_too_early(tmp_path: Path):
+def test_truncated_image(tmp_path: Path):
     colour(tmp_path, "whole.png", size=64)
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
     with pytest.raises(BcmError, match=r"it ends too early\); download or copy it again"):
         read_images([tmp_path / "cut.png"], COLOUR)
-
-
-# ---- masks
-
-
-def mask_with_alpha(file: Path) -> None:
-    """8×8: transparent white, one black row, and a white square of 3×3 pixels."""
-    mask = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
-    mask.paste((0, 0, 0, 255), (0, 0, 8, 1))
-    mask.paste((255, 255, 255, 255), (2, 2, 5, 5))
-    mask.save(file)
-
-
-def test_transparent_parts_of_a_mask_count_as_black(tmp_path: Path):
-    mask_with_alpha(tmp_path / "mask.png")
-    Image.new("L", (8, 8)).save(tmp_path / "digit.png")
-    holes = read_holes(tmp_path / "mask.png", [tmp_path / "digit.png"], (1, 8, 8))
-    assert holes.sum() == 9 and holes[0, 0, 2:5, 2:5].all()
-
-
-def test_inpaint_fills_the_painted_part_of_a_mask(cli: Cli, digits_bundle: Path, tmp_path: Path):
-    mask_with_alpha(tmp_path / "mask.png")
-    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "digit.png")
-    options = ("--mask", tmp_path / "mask.png", "--label", 3, "-o", tmp_path / "out.npz", "--json")
-    ended = cli("inpaint", digits_bundle, tmp_path / "digit.png", *options)
-    assert ended.exit_code == 0
-    assert '"filled": 0.140625' in ended.stdout  # 9 of 64
-
-
-def test_a_mask_that_is_transparent_everywhere_has_no_hole(tmp_path: Path):
-    Image.new("RGBA", (8, 8), (255, 255, 255, 0)).save(tmp_path / "mask.png")
-    Image.new("L", (8, 8)).save(tmp_path / "digit.png")
-    with pytest.raises(BcmError, match="no hole found"):
-        read_holes(tmp_path / "mask.png", [tmp_path / "digit.png"], (1, 8, 8))
-
-
-# ---- outputs
-
-
-@pytest.mark.parametrize(
-    ("name", "note"), [("out.jpg", "JPEG changes pixels a little"), ("out.jpeg", "JPEG"), ("out.png", "")]
-)
-def test_lossy_outputs_are_announced(cli: Cli, digits_bundle: Path, tmp_path: Path, name: str, note: str):
-    ended = cli("generate", digits_bundle, "--label", "3", "-o", tmp_path / name)
-    assert ended.exit_code == 0
-    assert note in ended.stderr and ("note: " in ended.stderr) is bool(note)
-
-
-def test_webp_keeps_every_pixel(cli: Cli, digits_bundle: Path, tmp_path: Path):
-    pictures = []
-    for name in ("out.png", "out.webp"):
-        assert cli("generate", digits_bundle, "--label", "3", "-o", tmp_path / name).exit_code == 0
-        pictures.append(np.asarray(Image.open(tmp_path / name).convert("L")).astype(int))
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1  # WebP stores grey as colour
