@@ -72,6 +72,13 @@ def test_version_is_the_same_everywhere():
         assert set(re.findall(r"bcm_edge-([\d.]+)-py3", page.read_text())) == {version}
 
 
+def test_hooks_run_tests_that_exist():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    files = [word for hook in hooks for word in hook["entry"].split() if word.startswith("tests/")]
+    assert files
+    assert all((ROOT / file).is_file() for file in files)
+
+
 def test_citation_names_the_paper():
     (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
     assert paper["title"] == "Bidirectional Consistency Models"
