@@ -261,7 +261,7 @@ def build_engine(bundle: str, largest: int) -> None:
     """Build the fp16 engine, unless an earlier call has. Raises BcmError."""
     from bcm_edge.export.engines.build import build
     from bcm_edge.export.engines.plan import plan_build
-    from bcm_edge.runtime.engines.store import BuildOptions
+    from bcm_edge.runtime.engines.facts import BuildOptions
     from bcm_edge.runtime.storage.bundle import open_bundle
 
     plan = plan_build(open_bundle(Path(bundle)), BuildOptions("fp16", (1, 16, largest)))

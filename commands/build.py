@@ -98,7 +98,7 @@ def build(
     """
     from ..export.engines.build import refuse_wider_types, report_dla
     from ..export.engines.plan import plan_build
-    from ..runtime.engines.store import BuildOptions
+    from ..runtime.engines.facts import BuildOptions
 
     opened, index = open_bundle(bundle), parse_device(device)
     precision = precision or ("fp16" if "fp16" in opened.precisions else opened.precisions[0])
@@ -122,7 +122,7 @@ def build(
             "\n".join(_dla_line(direction, of) for direction, of in layers.items()),
         )
         return
-    if (present := plan.present()) and present.facts and not force:
+    if (present := plan.present()) and not force:
         if strict_types:
             refuse_wider_types(present.facts)
         progress(f"up to date: {present}")

@@ -16,7 +16,7 @@ from ..runtime.accuracy import BOUNDS
 from ..runtime.backends import open_backend
 from ..runtime.checks.parity import MoveError, check_precision
 from ..runtime.checks.recording import Recording, batches_to_check, load_recording, programs_to_check, record
-from ..runtime.engines.store import engines
+from ..runtime.engines.store import broken_engines, engines
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
@@ -227,7 +227,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     """Show what a bundle holds: the model, its schedules, its files, its engines and where it comes from."""
     opened = open_bundle(bundle)
     manifest = opened.manifest
-    model, found = manifest.model, engines(opened)
+    model, whole, broken = manifest.model, engines(opened), broken_engines(opened)
     classes = f"{model.num_classes} classes" if model.num_classes else "no classes"
     named = [f"{label} {name}" for label, name in enumerate(model.classes or ())]
     c, h, w = model.sample_shape
@@ -254,7 +254,12 @@ def inspect(bundle: Path, as_json: bool) -> None:
                 *(f"  {verdict}" for verdict in opened.verdicts()),
             ]
         ),
-        "\n".join([f"engines: {len(found) or 'none'}", *(f"  {engine}" for engine in found)]),
+        "\n".join(
+            [
+                f"engines: {len(whole) + len(broken) or 'none'}",
+                *(f"  {engine}" for engine in (*whole, *broken)),
+            ]
+        ),
         "\n".join(f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()),
     ]
     values: dict[str, Any] = {
@@ -269,7 +274,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
         "schema": manifest.schema,
     }
     values["engines"] = {
-        engine.name: asdict(engine.facts) if engine.facts else {"problem": engine.problem} for engine in found
+        **{engine.name: asdict(engine.facts) for engine in whole},
+        **{engine.name: {"problem": engine.problem} for engine in broken},
     }
     values |= {
         "precisions": opened.precisions,

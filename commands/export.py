@@ -97,7 +97,7 @@ def export(
     from ..export.exporter import ExportPlan
     from ..export.exporter import export as run_export
     from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
-    from ..runtime.engines.store import engines_in
+    from ..runtime.engines.store import engine_folders
     from ..runtime.storage.files import check_free
     from ..runtime.storage.manifest import MANIFEST
 
@@ -107,7 +107,7 @@ def export(
         )
     check_utf8(output, checkpoint or "")
     check_free(output, force, marker=MANIFEST)
-    if lost := [engine.name for engine in engines_in(output)]:
+    if lost := [engine.name for engine in engine_folders(output)]:
         progress(
             f"note: --force replaces {output} with {len(lost)} engines in it, which will have to be built again: {', '.join(lost)}"
         )

@@ -16,16 +16,8 @@ from ...runtime.accuracy import BOUNDS
 from ...runtime.backends.tensorrt import TensorRtBackend
 from ...runtime.checks.parity import MoveError, compare, verdict_on
 from ...runtime.checks.recording import load_recording
-from ...runtime.engines.store import (
-    FACTS,
-    PLANS,
-    UNREAD,
-    Engine,
-    EngineFacts,
-    plan_hashes,
-    remember,
-    system,
-)
+from ...runtime.engines.facts import FACTS, PLANS, UNREAD, EngineFacts
+from ...runtime.engines.store import Engine, plan_hashes, remember, system
 from ...runtime.machine.temporary import temporary_folder
 from ...runtime.storage.files import replacing
 from ...runtime.storage.hashes import sha256

@@ -19,7 +19,8 @@ import tensorrt as trt
 
 from ...errors import BackendError, BcmError, BuildError
 from ...runtime.engines import adapter
-from ...runtime.engines.store import HELPERS, BuildOptions, workspace_limit
+from ...runtime.engines.facts import HELPERS, BuildOptions
+from ...runtime.engines.store import workspace_limit
 from ...runtime.machine.gpu import free_memory, is_out_of_memory, make_current, probe
 from .plans import OnDla, OutOfMemory, PlanWriter
 from .realised import counted, realised_types, wider_types

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import BackendError, OutputError
+from ...runtime.engines.facts import BuildOptions
 from ...runtime.engines.store import (
     ENGINES,
-    BuildOptions,
+    BrokenEngine,
     Engine,
+    broken_engines,
     check_plans,
     engine_key,
     engines,
@@ -60,29 +62,29 @@ class BuildPlan:
     def present(self) -> Engine | None:
         """Return the engine that this build would make if it is already in the bundle and undamaged."""
         engine = read_engine(self.folder)
-        if engine.facts is None or misfit(engine, self.bundle, self.gpu, self.tensorrt):
+        if isinstance(engine, BrokenEngine) or misfit(engine, self.bundle, self.gpu, self.tensorrt):
             return None
         return None if _damage(engine) else engine
 
-    def stale(self) -> list[tuple[Engine, str]]:
+    def stale(self) -> list[tuple[Engine | BrokenEngine, str]]:
         """Return the engines of this precision that do not run here, each with the reason.
 
-        They include the engine that this build replaces, if its files are damaged.
+        They include the engine that this build replaces, if its files are damaged, and every broken engine.
         """
-        stale_engines = []
+        stale_engines: list[tuple[Engine | BrokenEngine, str]] = []
         for engine in engines(self.bundle):
-            if engine.facts and engine.facts.options.precision != self.options.precision:
+            if engine.facts.options.precision != self.options.precision:
                 continue
             reason = misfit(engine, self.bundle, self.gpu, self.tensorrt) or _damage(engine)
             if reason:
                 stale_engines.append((engine, reason))
-        return stale_engines
+        return [*stale_engines, *((engine, engine.problem) for engine in broken_engines(self.bundle))]
 
-    def replaces(self, engine: Engine) -> bool:
+    def replaces(self, engine: Engine | BrokenEngine) -> bool:
         """Whether a stale engine has the same options and GPU as this build, so that no machine can run it."""
-        facts = engine.facts
-        if facts is None:
+        if isinstance(engine, BrokenEngine):
             return engine.folder == self.folder
+        facts = engine.facts
         ours = (self.gpu.name, self.gpu.capability, self.gpu.multiprocessors, system(), self.options)
         return (facts.gpu, facts.capability, facts.multiprocessors, facts.system, facts.options) == ours
 

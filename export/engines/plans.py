@@ -11,7 +11,7 @@ import tensorrt as trt
 
 from ...errors import BackendError, BuildError
 from ...runtime.engines import adapter
-from ...runtime.engines.store import BuildOptions
+from ...runtime.engines.facts import BuildOptions
 from ...runtime.machine.gpu import is_out_of_memory
 from ...runtime.storage.files import write_atomically
 from ...runtime.storage.manifest import DIRECTIONS

@@ -15,7 +15,7 @@ from typing import Any
 import tensorrt as trt
 
 from ...runtime.engines.adapter import float_types, is_strongly_typed
-from ...runtime.engines.store import UNREAD
+from ...runtime.engines.facts import UNREAD
 
 _WIDTH = {"int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
 _FORMS = (

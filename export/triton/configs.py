@@ -101,7 +101,7 @@ def engine_model(
     warm: Mapping[str, np.ndarray],
 ) -> Model:
     """Plans in Triton's TensorRT backend, one per compute capability, with a CUDA graph for every power of two of samples."""
-    known = {engine.facts.capability: engine.facts.options.batch for engine in engines if engine.facts}
+    known = {engine.facts.capability: engine.facts.options.batch for engine in engines}
     least, most = (
         max(batch[0] for batch in known.values()),
         min(serving.max_batch, *(batch[2] for batch in known.values())),

@@ -117,7 +117,6 @@ def _told_dims(tensor: dict[str, Any]) -> tuple[int, ...]:
 def _plans(version: Path, config: dict[str, Any], direction: str, engines: Sequence[Engine]) -> Iterator[str]:
     named = config["cc_model_filenames"]
     for engine in engines:
-        assert engine.facts
         plan, known = version / named.get(engine.facts.capability, "-"), engine.facts.files[direction]
         if not plan.is_file() or sha256(plan) != known.sha256:
             yield f"has not the plan of {engine.name}"

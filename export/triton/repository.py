@@ -89,7 +89,7 @@ def plan_repository(
     Raises BackendError for tensorrt without engines that Triton can load, ScheduleError for names that are not schedules of the bundle's or
     do not fit into a graph, BundleError for a precision that it does not hold.
     """
-    built = [engine.facts.options.precision for engine in engines(bundle) if engine.facts]
+    built = [engine.facts.options.precision for engine in engines(bundle)]
     platform = platform or ("tensorrt" if built else "onnxruntime")
     precision = precision or (built[0] if built and platform == "tensorrt" else bundle.precisions[0])
     facts = {
@@ -123,11 +123,7 @@ def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
     """Those that Triton can load, their plans' hashes checked. Raises BackendError."""
     found: dict[str, Engine] = {}
     for engine in engines(bundle):
-        if (
-            engine.facts
-            and engine.facts.options.precision == precision
-            and engine.facts.graphs == bundle.hashes(precision)
-        ):
+        if engine.facts.options.precision == precision and engine.facts.graphs == bundle.hashes(precision):
             found.setdefault(engine.facts.capability, engine)
     if not found:
         raise BackendError(
@@ -136,11 +132,11 @@ def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
         )
     for engine in found.values():
         check_plans(engine)
-        if engine.facts and engine.facts.options.batch[0] > 1:
+        if engine.facts.options.batch[0] > 1:
             raise BackendError(
                 f"{engine.name}: takes no fewer than {engine.facts.options.batch[0]} samples, and requests have any number"
             )
-        if engine.facts and engine.facts.options.stripped:
+        if engine.facts.options.stripped:
             raise BackendError(
                 f"{engine.name}: its plans lack their weights, and Triton has none to give; build it without --strip"
             )

@@ -35,7 +35,6 @@ class TensorRtBackend:
     name = "tensorrt"
 
     def __init__(self, bundle: Bundle, engine: Engine, gpu: Gpu) -> None:
-        assert engine.facts
         check_plans(engine)
         model = bundle.manifest.model
         self.engine, self.precision = engine, engine.facts.options.precision
@@ -65,7 +64,6 @@ class TensorRtBackend:
     @property
     def device(self) -> str:
         """For people: the GPU, TensorRT, and how schedules are played."""
-        assert self.engine.facts
         played = (
             f"one by one: {'; '.join(sorted(self._eager))}" if self._eager else "one CUDA graph per schedule"
         )

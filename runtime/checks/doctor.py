@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import BackendError, BcmError, OutputError
 from ..backends import REAL, backend_module
-from ..engines.store import Engine, engines, misfit
+from ..engines.store import Engine, broken_engines, engines, misfit
 from ..machine.cache_folder import CACHE_FIX, cache_directory
 from ..machine.gpu import Gpu, probe
 from ..machine.install_hints import Extra, install_line
@@ -197,9 +197,8 @@ def _bundle(path: Path) -> list[Finding]:
 
 def _engines(bundle: Bundle) -> list[Finding]:
     """Return one finding per engine. If no engine can run here, all intact ones share one finding."""
-    found = engines(bundle)
-    broken = [Finding("engine", False, str(engine)) for engine in found if engine.facts is None]
-    whole = [engine for engine in found if engine.facts]
+    broken = [Finding("engine", False, str(engine)) for engine in broken_engines(bundle)]
+    whole = engines(bundle)
     if not whole:
         return broken
     try:
@@ -214,6 +213,6 @@ def _engine(engine: Engine, bundle: Bundle, gpu: Gpu, version: str) -> Finding:
     reason = misfit(engine, bundle, gpu, version)
     if reason is None:
         return Finding("engine", True, f"{engine} fits this machine")
-    precision = f" --precision {engine.facts.options.precision}" if engine.facts else ""
+    precision = f" --precision {engine.facts.options.precision}"
     fix = f"bcm-edge build {bundle.path}{precision}"
     return Finding("engine", False, f"{engine.name} does not run here: {reason}", fix)

@@ -12,7 +12,8 @@ from ...errors import BackendError
 from ..storage.bundle import Bundle
 from ..storage.manifest import DIRECTIONS
 from . import adapter
-from .store import FACTS, PLANS, Engine
+from .facts import FACTS, PLANS
+from .store import Engine
 
 if TYPE_CHECKING:
     from cuda.core import Stream
@@ -24,7 +25,6 @@ class LoadedEngines:
     """The engines of one build. They run one after the other on one stream, so they can share their scratch memory."""
 
     def __init__(self, engine: Engine, bundle: Bundle, memory: DeviceMemory, stream: Stream) -> None:
-        assert engine.facts
         self._sample_shape = bundle.manifest.model.sample_shape
         self.messages = adapter.Messages()
         runtime = adapter.create(trt.Runtime, self.messages)

@@ -1,12 +1,12 @@
-"""The engines of a bundle: BUNDLE/engines/KEY/ with bare plans and an engine.json that says what they are and where they run.
+"""The engines of a bundle: plans and an engine.json in BUNDLE/engines/KEY/.
 
-    forward.plan  inverse.plan   the two directions, as TensorRT serialised them: trtexec and Triton load them untouched
+    forward.plan  inverse.plan   the two directions as TensorRT serialised them; trtexec and Triton can load them
     add_noise.plan               x + noise, for an injection before a move towards the image
     to_uint8.plan                float32 in [-1, 1] → pixels
-    engine.json                  this module's `EngineFacts`
+    engine.json                  `EngineFacts` of facts.py
 
-KEY names the GPU, the TensorRT version, the graphs and the build options, so engines of several machines lie side by side. A plan is
-handed to TensorRT only after engine.json fits this machine and the plan has the sha256 that stands there.
+KEY names the GPU, the TensorRT version, the graphs and the build options, so a bundle can contain engines for several
+machines. A plan is passed to TensorRT only if engine.json fits this machine and the plan has the recorded sha256.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ...errors import BackendError, OutputError
 from ..machine.cache_folder import cache_directory
@@ -25,144 +24,54 @@ from ..machine.gpu import Gpu
 from ..storage.bundle import Bundle
 from ..storage.files import write_atomically
 from ..storage.hashes import sha256
-from ..storage.manifest import DIRECTIONS, PRECISIONS, FileFacts
+from .facts import FACTS, PLANS, SCHEMA, BuildOptions, EngineFacts
 
 ENGINES = "engines"  # the folder in a bundle
-FACTS = "engine.json"
-HELPERS = ("add_noise", "to_uint8")
-PLANS = (*DIRECTIONS, *HELPERS)
-SCHEMA = 2
 WORKSPACE_SHARE = 0.5
-UNREAD = "not reported"  # the type of a convolution that TensorRT's inspector does not report
-_FACTS_LIMIT = 16 << 20  # bytes; an engine.json has some thousand
+_FACTS_LIMIT = 16 << 20  # bytes; a usual engine.json has some thousand
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """What the user chose.
-
-    batch: (smallest, most common, largest)
-    workspace: bytes of scratch memory that one layer may take; None: TensorRT's own limit, all memory of the GPU, and on a GPU that
-        shares the processor's memory WORKSPACE_SHARE of what is free when the build begins
-    opt_level: TensorRT's 0 (quick build) to 5
-    stripped: plans without weights, which the graph's file supplies when they are loaded
-    """
-
-    precision: str = "fp16"
-    batch: tuple[int, int, int] = (1, 4, 16)
-    workspace: int | None = None
-    opt_level: int = 3
-    stripped: bool = False
-
-
-@dataclass(frozen=True)
-class EngineFacts:
-    """engine.json. What playing the plans showed stands in the bundle's manifest, with their sha256.
-
-    system: "Linux aarch64"
-    graphs: file name → sha256 of graphs and weights
-    files: plan → size and sha256
-    types: direction → type → how many convolutions compute in it
-    wider: direction → convolution → its type, where that has more bits than the graph asks for
-    scratch: bytes of device memory that all plans share
-    seconds: of compiling
-    built: when, ISO 8601 in UTC
-    """
-
-    tensorrt: str
-    gpu: str
-    capability: str
-    multiprocessors: int
-    system: str
-    graphs: dict[str, str]
-    options: BuildOptions
-    files: dict[str, FileFacts]
-    types: dict[str, dict[str, int]]
-    wider: dict[str, dict[str, str]]
-    scratch: int
-    seconds: float
-    built: str
-    schema: int = SCHEMA
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
-
-    @classmethod
-    def from_json(cls, values: Any) -> EngineFacts:
-        """Raises KeyError, TypeError, ValueError or AttributeError for anything malformed, or newer than this package."""
-        if values["schema"] != SCHEMA:
-            raise ValueError(f"schema {values['schema']}, this package reads {SCHEMA}")
-        options = values["options"]
-        smallest, common, largest = (int(n) for n in options["batch"])
-        if options["precision"] not in PRECISIONS or not 1 <= smallest <= common <= largest:
-            raise ValueError("invalid build options")
-        if not all(str(values[name]).isprintable() for name in ("tensorrt", "gpu", "capability", "system")):
-            raise ValueError("a name with unprintable characters")  # it would be shown to people
-        wider = {
-            str(d): {str(name): str(kind) for name, kind in each.items()}
-            for d, each in values["wider"].items()
-        }
-        if not all(f"{name}{kind}".isprintable() for each in wider.values() for name, kind in each.items()):
-            raise ValueError("the name of a convolution with unprintable characters")
-        if not wider.keys() <= values["types"].keys():
-            raise ValueError("convolutions of a direction that has no types")
-        return cls(
-            str(values["tensorrt"]),
-            str(values["gpu"]),
-            str(values["capability"]),
-            int(values["multiprocessors"]),
-            str(values["system"]),
-            {str(name): str(digest) for name, digest in values["graphs"].items()},
-            BuildOptions(
-                options["precision"],
-                (smallest, common, largest),
-                None if options["workspace"] is None else int(options["workspace"]),
-                int(options["opt_level"]),
-                bool(options["stripped"]),
-            ),
-            {
-                name: FileFacts(int(values["files"][name]["size"]), str(values["files"][name]["sha256"]))
-                for name in PLANS
-            },
-            {
-                str(d): {str(kind): int(n) for kind, n in types.items()}
-                for d, types in values["types"].items()
-            },
-            wider,
-            int(values["scratch"]),
-            float(values["seconds"]),
-            str(values["built"]),
-        )
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Engines of one build, as they lie in a folder. facts: None where engine.json is none; then `problem` says why."""
-
+class _Folder:
     folder: Path
-    facts: EngineFacts | None
-    problem: str = ""
 
     @property
     def name(self) -> str:
-        """Of the folder, as a person may see it."""
+        """The name of the folder, with unprintable characters escaped."""
         return self.folder.name if self.folder.name.isprintable() else ascii(self.folder.name)
 
+
+@dataclass(frozen=True)
+class Engine(_Folder):
+    """The engines of one build, with a valid engine.json."""
+
+    facts: EngineFacts
+
     def plan(self, name: str) -> Path:
+        """Return the file of a plan: one of PLANS."""
         return self.folder / f"{name}.plan"
 
     def __str__(self) -> str:
-        if self.facts is None:
-            return f"{self.name}: {self.problem}"
-        o = self.facts.options
-        return f"{self.name}: {o.precision}, batch {':'.join(map(str, o.batch))}, TensorRT {self.facts.tensorrt}, {self.facts.gpu}"
+        options = self.facts.options
+        batch = ":".join(map(str, options.batch))
+        return f"{self.name}: {options.precision}, batch {batch}, TensorRT {self.facts.tensorrt}, {self.facts.gpu}"
+
+
+@dataclass(frozen=True)
+class BrokenEngine(_Folder):
+    """A folder of engines whose engine.json cannot be used."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
 
 
 def workspace_limit(chosen: int | None, gpu: Gpu, free: int | None) -> int | None:
-    """Bytes of scratch memory that one layer may take; None leaves TensorRT's own limit, which is all memory of the GPU.
+    """Return the bytes of scratch memory that one layer may use, or None for TensorRT's own limit, all memory of the GPU.
 
-    chosen: by the user; free: bytes that are free, where that is known. On a GPU that shares the processor's memory TensorRT's limit
-    would let the system run out, so the limit is WORKSPACE_SHARE of what is free.
+    chosen: the choice of the user, or None. free: bytes that are free, or None if unknown. On a GPU that shares the
+    memory of the processor the system could run out of memory, so the limit is WORKSPACE_SHARE of what is free.
     """
     if chosen is None and gpu.integrated:
         return int(WORKSPACE_SHARE * (gpu.memory if free is None else free))
@@ -170,7 +79,7 @@ def workspace_limit(chosen: int | None, gpu: Gpu, free: int | None) -> int | Non
 
 
 def engine_key(bundle: Bundle, gpu: Gpu, tensorrt: str, options: BuildOptions) -> str:
-    """The folder's name: what a person looks for first, then a hash of everything."""
+    """Return the name of an engine folder: precision, GPU and TensorRT version, then a hash of all facts."""
     facts = [
         SCHEMA,
         gpu.name,
@@ -186,100 +95,102 @@ def engine_key(bundle: Bundle, gpu: Gpu, tensorrt: str, options: BuildOptions) -
 
 
 def system() -> str:
-    """What a plan's host code is for: "Linux aarch64"."""
+    """Return the system that the host code of a plan is compiled for, for example "Linux aarch64"."""
     return f"{platform.system()} {platform.machine()}"
 
 
 def engines(bundle: Bundle) -> list[Engine]:
-    """All engines of a bundle, the newest first; plans unread."""
-    return engines_in(bundle.path)
+    """Return the engines of a bundle with a valid engine.json, the newest first. Plans are not read."""
+    whole = [engine for engine in engine_folders(bundle.path) if isinstance(engine, Engine)]
+    return sorted(whole, key=lambda engine: engine.facts.built, reverse=True)
 
 
-def engines_in(path: Path) -> list[Engine]:
-    """All engines in a bundle's folder, or in what may be one."""
-    folder = path / ENGINES
-    if not folder.is_dir() or not folder.resolve().is_relative_to(path.resolve()):
+def broken_engines(bundle: Bundle) -> list[BrokenEngine]:
+    """Return the engine folders of a bundle whose engine.json cannot be used, by name."""
+    return [engine for engine in engine_folders(bundle.path) if isinstance(engine, BrokenEngine)]
+
+
+def engine_folders(path: Path) -> list[Engine | BrokenEngine]:
+    """Return all engine folders in the folder of a bundle, by name. The bundle itself may be damaged."""
+    parent = path / ENGINES
+    if not parent.is_dir() or not parent.resolve().is_relative_to(path.resolve()):
         return []
-    found = [
-        read_engine(path)
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".")
-    ]
-    return sorted(found, key=lambda engine: engine.facts.built if engine.facts else "", reverse=True)
+    folders = [folder for folder in sorted(parent.iterdir()) if folder.is_dir()]
+    return [read_engine(folder) for folder in folders if not folder.name.startswith(".")]
 
 
-def read_engine(folder: Path) -> Engine:
-    """The engines in one folder; what is wrong with its engine.json stands in `problem`."""
+def read_engine(folder: Path) -> Engine | BrokenEngine:
+    """Read the engine.json of an engine folder."""
     file = folder / FACTS
     try:
         if file.is_symlink() or folder.is_symlink():
             raise ValueError("a link")
         if file.exists() and not file.is_file():
-            raise ValueError("no file")
+            raise ValueError("not a file")
         if file.stat().st_size > _FACTS_LIMIT:
             raise ValueError("too large")
         return Engine(folder, EngineFacts.from_json(json.loads(file.read_text())))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        return Engine(folder, None, f"its {FACTS} cannot be used ({type(error).__name__}: {error})")
+        return BrokenEngine(folder, f"its {FACTS} cannot be used ({type(error).__name__}: {error})")
 
 
 def misfit(engine: Engine, bundle: Bundle, gpu: Gpu, tensorrt: str) -> str | None:
-    """Why an engine does not run here, in one line; None if it fits. Plans are not read."""
+    """Return in one line why an engine cannot run here, or None if it can. Plans are not read."""
     facts = engine.facts
-    if facts is None:
-        return engine.problem
     if facts.tensorrt != tensorrt:
-        return f"built by TensorRT {facts.tensorrt}, here is {tensorrt}"
+        return f"built by TensorRT {facts.tensorrt}, but TensorRT {tensorrt} is installed here"
     if facts.capability != gpu.capability:
-        return f"built for compute capability {facts.capability} ({facts.gpu}), this GPU ({gpu.name}) has {gpu.capability}"
+        return (
+            f"built for compute capability {facts.capability} ({facts.gpu}), but this GPU ({gpu.name}) has "
+            f"{gpu.capability}"
+        )
     if (facts.gpu, facts.multiprocessors) != (gpu.name, gpu.multiprocessors):
         ours = f"{gpu.name} with {gpu.multiprocessors} multiprocessors"
-        return f"built on {facts.gpu} with {facts.multiprocessors} multiprocessors, this is {ours}"
+        return f"built on {facts.gpu} with {facts.multiprocessors} multiprocessors, but this GPU is {ours}"
     if facts.system != system():
-        return f"built on {facts.system}, this is {system()}"
+        return f"built on {facts.system}, but this system is {system()}"
     precision = facts.options.precision
     if precision not in bundle.precisions or facts.graphs != bundle.hashes(precision):
-        return "built from graphs that the bundle no longer holds"
+        return "built from graphs that the bundle does not contain any more"
     for name in PLANS:
         plan, known = engine.plan(name), facts.files[name]
         if plan.is_symlink() or not plan.is_file() or plan.stat().st_size != known.size:
-            return f"its {plan.name} is missing, or not the file that was built"
+            return f"its {plan.name} is missing or is not the file that was built"
     return None
 
 
 def check_plans(engine: Engine) -> None:
-    """Raise BackendError if a plan is not the file that engine.json is about. To be called before TensorRT reads any."""
-    assert engine.facts
-    for name, known in engine.facts.files.items():
+    """Raise BackendError if a plan is not the file that engine.json records. Call this before TensorRT reads a plan."""
+    for name, recorded in engine.facts.files.items():
         plan = engine.plan(name)
         try:
-            same = (
-                not plan.is_symlink() and plan.stat().st_size == known.size and sha256(plan) == known.sha256
-            )
+            same_size = not plan.is_symlink() and plan.stat().st_size == recorded.size
+            same = same_size and sha256(plan) == recorded.sha256
         except OSError as error:
             raise BackendError(f"{plan}: cannot be read ({error.strerror})") from error
         if not same:
             raise BackendError(
-                f"{plan}: not the file that was built (its sha256 differs from {FACTS}'s); run bcm-edge build again"
+                f"{plan}: not the file that was built (its sha256 is not the one in {FACTS}); run bcm-edge build again"
             )
 
 
 def remember(engine: Engine) -> None:
-    """Note in the cache that this machine built these plans."""
-    assert engine.facts
-    with suppress(
-        OSError, OutputError
-    ):  # a cache that cannot be written: the engine has to be asked for by name
-        for known in engine.facts.files.values():
-            write_atomically(_built_here(known.sha256), "")
+    """Record in the cache that this machine built these plans.
+
+    Without a cache that can be written, the backend `tensorrt` has to be chosen by name.
+    """
+    with suppress(OSError, OutputError):
+        for recorded in engine.facts.files.values():
+            write_atomically(_built_here(recorded.sha256), "")
 
 
 def is_remembered(engine: Engine) -> bool:
-    """Whether this machine built these plans. A plan holds code, and its sha256 stands beside it in a folder that came from anywhere."""
-    with suppress(OSError, OutputError):  # no cache, or one that cannot be read
-        return engine.facts is not None and all(
-            _built_here(known.sha256).is_file() for known in engine.facts.files.values()
-        )
+    """Whether the cache records that this machine built these plans.
+
+    A plan contains code. Its sha256 in engine.json does not make it trusted, because a bundle brings both files.
+    """
+    with suppress(OSError, OutputError):
+        return all(_built_here(recorded.sha256).is_file() for recorded in engine.facts.files.values())
     return False
 
 
@@ -288,27 +199,33 @@ def _built_here(digest: str) -> Path:
 
 
 def plan_hashes(key: str, facts: EngineFacts) -> dict[str, str]:
-    """Plan → sha256, by its name in the bundle when it lies in engines/KEY."""
-    return {f"{ENGINES}/{key}/{name}.plan": known.sha256 for name, known in facts.files.items()}
+    """Return the sha256 of the plans of the folder engines/KEY, by their names in the bundle."""
+    return {f"{ENGINES}/{key}/{name}.plan": recorded.sha256 for name, recorded in facts.files.items()}
 
 
 def find_engine(
     bundle: Bundle, gpu: Gpu, tensorrt: str, precision: str | None, built_here: bool = False
 ) -> Engine:
-    """The newest engine that fits this machine; precision: None takes any, the newest first; built_here: pass over those that came along.
+    """Return the newest engine that fits this machine.
 
-    Raises BackendError with every other engine and its reason, and the command that builds one.
+    precision: None accepts every precision. built_here: skip engines that this machine did not build.
+
+    Raises BackendError, which lists every engine with the reason, and the command that builds one.
     """
     reasons = []
     for engine in engines(bundle):
         reason = misfit(engine, bundle, gpu, tensorrt)
-        if reason is None and engine.facts and precision not in (None, engine.facts.options.precision):
+        if reason is None and precision not in (None, engine.facts.options.precision):
             reason = f"is {engine.facts.options.precision}"
         if reason is None and built_here and not is_remembered(engine):
-            reason = "not built here; --backend tensorrt plays it all the same"
+            reason = "not built on this machine; --backend tensorrt plays it nevertheless"
         if reason is None:
             return engine
         reasons.append(f"{engine.name}: {reason}")
-    what = f"{bundle.path}: no engine{f' in {precision}' if precision else ''} for this GPU ({gpu.name}, TensorRT {tensorrt})"
+    reasons += map(str, broken_engines(bundle))
+    wanted = f" in {precision}" if precision else ""
     command = f"bcm-edge build {bundle.path}{f' --precision {precision}' if precision else ''}"
-    raise BackendError(f"{what}; build one: {command}" + "".join(f"\n  {reason}" for reason in reasons))
+    raise BackendError(
+        f"{bundle.path}: no engine{wanted} for this GPU ({gpu.name}, TensorRT {tensorrt}); build one: {command}"
+        + "".join(f"\n  {reason}" for reason in reasons)
+    )

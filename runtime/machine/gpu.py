@@ -103,9 +103,7 @@ def make_current(index: int) -> None:
     device = _read(call, "cuDeviceGet", ctypes.c_int, index)
     context = _read(call, "cuDevicePrimaryCtxRetain", ctypes.c_void_p, device)
     if (status := call("cuCtxSetCurrent", ctypes.c_void_p(context))) != 0:
-        raise BackendError(
-            f"GPU cuda:{index} cannot be used: the driver reports {_error_name(call, status)}"
-        )
+        raise BackendError(f"GPU cuda:{index} cannot be used: the driver reports {_error_name(call, status)}")
 
 
 def free_memory(gpu: Gpu) -> int | None:

@@ -27,9 +27,7 @@ FLAGS = (*_X86_FLAGS, *_ARM_FLAGS)
 
 def cpu_model(root: Path = ROOT) -> str:
     """Return the name of the processor or, if the system does not report it, of the board."""
-    return (
-        _cpuinfo(root, "model name") or board_name(root) or platform.processor() or platform.machine()
-    )
+    return _cpuinfo(root, "model name") or board_name(root) or platform.processor() or platform.machine()
 
 
 def board_name(root: Path = ROOT) -> str:

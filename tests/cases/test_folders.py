@@ -127,7 +127,10 @@ def test_full_cache_is_noted_and_the_command_goes_on(no_temporary_folder: list[s
     ("environment", "finding"),
     [
         ({}, "this user has no home folder"),
-        ({"BCM_EDGE_CACHE_DIR": "PLACE/file"}, "PLACE/file cannot be created, because PLACE/file is not a folder"),
+        (
+            {"BCM_EDGE_CACHE_DIR": "PLACE/file"},
+            "PLACE/file cannot be created, because PLACE/file is not a folder",
+        ),
         ({"BCM_EDGE_CACHE_DIR": "PLACE/closed/cache"}, "PLACE/closed/cache: PLACE/closed cannot be written"),
         ({"HOME": "PLACE/empty"}, "PLACE/empty/.cache/bcm-edge: PLACE/empty cannot be written"),
     ],

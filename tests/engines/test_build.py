@@ -126,7 +126,7 @@ def test_an_engine_of_another_tensorrt_is_named_rebuilt_and_removed(typed_copy: 
     run("build", typed_copy)
     old = folder_of(typed_copy).name
     ended = run("build", typed_copy, FAKE_TENSORRT="10.16.1")
-    reason = "built by TensorRT 10.3.0, here is 10.16.1"
+    reason = "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here"
     assert f"stale: {old}: {reason}; built anew from the bundle's graphs\n" in ended.stderr
     assert f"removed: {old} ({reason})\n" in ended.stderr
     assert folder_of(typed_copy).name.startswith("fp16-sm87-trt10.16.1-")
@@ -163,7 +163,7 @@ def test_only_engines_of_the_precision_are_spoken_of(typed_copy: Path, run: Buil
 
 def test_an_engine_of_the_same_board_with_more_multiprocessors_is_another(typed_copy: Path, run: Build):
     run("build", typed_copy)
-    reason = "built on Fake Orin with 16 multiprocessors, this is Fake Orin with 8 multiprocessors"
+    reason = "built on Fake Orin with 16 multiprocessors, but this GPU is Fake Orin with 8 multiprocessors"
     assert f"{reason}; left as it is" in run("build", typed_copy, FAKE_MULTIPROCESSORS="8").stderr
 
 
@@ -198,7 +198,7 @@ def test_generate_says_why_an_engine_is_not_played(built_copy: Path, run: Build,
     ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", FAKE_TENSORRT="10.16.1")
     assert (
         "note: playing on onnxruntime, since " in ended.stderr
-        and "built by TensorRT 10.3.0, here is 10.16.1" in ended.stderr
+        and "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here" in ended.stderr
     )
     assert (
         "note"
@@ -249,4 +249,7 @@ def test_doctor_says_whether_an_engine_fits(built_copy: Path, run: Build):
     fits = run("doctor", built_copy).stdout
     assert fits.count("fits this machine") == 3 and "✓ GPU: Fake Orin (compute capability 8.7" in fits
     other = run("doctor", built_copy, FAKE_TENSORRT="10.16.1").stdout
-    assert "does not run here: built by TensorRT 10.3.0, here is 10.16.1\n    fix: bcm-edge build" in other
+    assert (
+        "does not run here: built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here\n    fix: bcm-edge build"
+        in other
+    )

@@ -12,15 +12,8 @@ from typing import Any
 import pytest
 
 from bcm_edge.errors import BackendError
-from bcm_edge.runtime.engines.store import (
-    BuildOptions,
-    EngineFacts,
-    engine_key,
-    engines,
-    find_engine,
-    misfit,
-    read_engine,
-)
+from bcm_edge.runtime.engines.facts import BuildOptions, EngineFacts
+from bcm_edge.runtime.engines.store import engine_key, engines, find_engine, misfit, read_engine
 from bcm_edge.runtime.machine.gpu import Gpu
 from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 
@@ -71,7 +64,7 @@ def test_the_newest_that_fits_is_taken_or_the_newest_of_a_precision(built_copy: 
             next(built_copy.glob(f"engines/{precision}-*")),
             lambda facts, age=age: facts.update(built=f"2026-01-0{age + 1}T00:00:00+00:00"),
         )
-    assert [engine.facts.options.precision for engine in engines(bundle) if engine.facts] == [
+    assert [engine.facts.options.precision for engine in engines(bundle)] == [
         "int8",
         "fp32",
         "fp16",
@@ -93,25 +86,28 @@ def test_every_engine_that_does_not_fit_is_named_with_its_reason_and_the_command
         == f"{built_bundle}: no engine in fp16 for this GPU (Fake Orin, TensorRT 10.16.1); build one: {command}"
     )
     assert len(rest) == 3 and all(
-        line.endswith(": built by TensorRT 10.3.0, here is 10.16.1") for line in rest
+        line.endswith(": built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here") for line in rest
     )
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda facts: facts.update(system="Windows AMD64"), "built on Windows AMD64, this is Linux"),
+        (
+            lambda facts: facts.update(system="Windows AMD64"),
+            "built on Windows AMD64, but this system is Linux",
+        ),
         (
             lambda facts: facts.update(capability="9.0"),
-            "built for compute capability 9.0 (Fake Orin), this GPU (Fake Orin) has 8.7",
+            "built for compute capability 9.0 (Fake Orin), but this GPU (Fake Orin) has 8.7",
         ),
         (
             lambda facts: facts["graphs"].update({"forward.fp16.onnx": "0"}),
-            "built from graphs that the bundle no longer holds",
+            "built from graphs that the bundle does not contain any more",
         ),
         (
             lambda facts: facts["files"]["forward"].update(size=1),
-            "its forward.plan is missing, or not the file that was built",
+            "its forward.plan is missing or is not the file that was built",
         ),
         (
             lambda facts: facts.update(schema=3),
@@ -131,11 +127,11 @@ def test_every_engine_that_does_not_fit_is_named_with_its_reason_and_the_command
         ),
         (
             lambda facts: facts["wider"]["forward"].update({"a\x1b[2J": "fp32"}),
-            "its engine.json cannot be used (ValueError: the name of a convolution with unprintable characters)",
+            "its engine.json cannot be used (ValueError: a name with unprintable characters)",
         ),
         (
             lambda facts: facts["wider"].update(sideways={"a": "fp32"}),
-            "its engine.json cannot be used (ValueError: convolutions of a direction that has no types)",
+            "its engine.json cannot be used (ValueError: `wider` has a direction that `types` does not have)",
         ),
         (lambda facts: facts.clear(), "its engine.json cannot be used (KeyError: 'schema')"),
     ],
@@ -143,15 +139,19 @@ def test_every_engine_that_does_not_fit_is_named_with_its_reason_and_the_command
 def test_what_does_not_fit_says_why(fp16: Path, change: Callable[[dict[str, Any]], object], reason: str):
     bundle = open_bundle(fp16.parent.parent)
     edit(fp16, change)
-    found = misfit(read_engine(fp16), bundle, ORIN, "10.3.0")
-    assert found is not None and found.startswith(reason)
+    engine = read_engine(fp16)
+    if isinstance(engine, BrokenEngine):
+        assert engine.problem.startswith(reason)
+    else:
+        assert (misfit(engine, bundle, ORIN, "10.3.0") or "").startswith(reason)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"schema": 1}', "\0"])
 def test_an_engine_json_that_is_none_is_a_reason_and_no_crash(fp16: Path, text: str):
     (fp16 / "engine.json").write_text(text)
-    assert read_engine(fp16).problem.startswith("its engine.json cannot be used (")
-    assert len(engines(open_bundle(fp16.parent.parent))) == 3
+    bundle = open_bundle(fp16.parent.parent)
+    assert _problem(bundle, fp16).startswith("its engine.json cannot be used (")
+    assert len(engines(bundle)) == 2 and len(broken_engines(bundle)) == 1
 
 
 def test_links_are_not_followed(fp16: Path, built_copy: Path, tmp_path: Path):
@@ -165,9 +165,10 @@ def test_links_are_not_followed(fp16: Path, built_copy: Path, tmp_path: Path):
     plan = fp16 / "forward.plan"
     plan.rename(tmp_path / "forward.plan")
     plan.symlink_to(tmp_path / "forward.plan")
+    engine = next(engine for engine in engines(bundle) if engine.folder == fp16)
     assert (
-        misfit(read_engine(fp16), bundle, ORIN, "10.3.0")
-        == "its forward.plan is missing, or not the file that was built"
+        misfit(engine, bundle, ORIN, "10.3.0")
+        == "its forward.plan is missing or is not the file that was built"
     )
 
 
@@ -180,15 +181,13 @@ def test_a_folder_of_engines_that_is_a_link_out_of_the_bundle_holds_none(built_c
 def test_a_pipe_is_not_read(fp16: Path):
     (fp16 / "engine.json").unlink()
     os.mkfifo(fp16 / "engine.json")
-    assert read_engine(fp16).problem == "its engine.json cannot be used (ValueError: no file)"
+    assert read_engine(fp16) == BrokenEngine(fp16, "its engine.json cannot be used (ValueError: not a file)")
 
 
 def test_names_with_control_characters_are_not_shown(fp16: Path):
     edit(fp16, lambda facts: facts.update(gpu="Orin\n✓ engine: fine"))
-    assert (
-        read_engine(fp16).problem
-        == "its engine.json cannot be used (ValueError: a name with unprintable characters)"
-    )
+    problem = "its engine.json cannot be used (ValueError: a name with unprintable characters)"
+    assert read_engine(fp16) == BrokenEngine(fp16, problem)
     odd = fp16.rename(fp16.with_name("odd\x1b[31m"))
     assert str(read_engine(odd)).startswith("'odd\\x1b[31m': its engine.json cannot be used")
 
@@ -199,4 +198,4 @@ def test_an_engine_that_is_being_written_is_not_seen(built_copy: Path, fp16: Pat
 
 
 def _problem(bundle: Bundle, folder: Path) -> str:
-    return next(engine.problem for engine in engines(bundle) if engine.folder == folder)
+    return next(engine.problem for engine in broken_engines(bundle) if engine.folder == folder)

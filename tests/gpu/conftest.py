@@ -18,7 +18,7 @@ import pytest
 from bcm_edge.errors import BackendError
 from bcm_edge.export.engines.build import build
 from bcm_edge.export.engines.plan import plan_build
-from bcm_edge.runtime.engines.store import BuildOptions
+from bcm_edge.runtime.engines.facts import BuildOptions
 from bcm_edge.runtime.machine.gpu import Gpu, probe
 from bcm_edge.runtime.machine.installed import missing_cuda_core, missing_tensorrt
 from bcm_edge.runtime.storage.bundle import open_bundle

@@ -22,7 +22,8 @@ from bcm_edge.runtime.backends.tensorrt import TensorRtBackend
 from bcm_edge.runtime.chain import injected_noises, start_state
 from bcm_edge.runtime.checks.parity import compare
 from bcm_edge.runtime.checks.recording import load_recording
-from bcm_edge.runtime.engines.store import UNREAD, BuildOptions, EngineFacts, engines
+from bcm_edge.runtime.engines.facts import UNREAD, BuildOptions, EngineFacts
+from bcm_edge.runtime.engines.store import engines
 from bcm_edge.runtime.machine.gpu import Gpu, free_memory
 from bcm_edge.runtime.pixels import to_uint8
 from bcm_edge.runtime.schedule import parse_schedule
@@ -52,7 +53,7 @@ def onnxruntime(typed_bundle: Path) -> Iterator[bcm_edge.BCM]:
 
 def facts_of(bundle: Path, precision: str) -> EngineFacts:
     """What engine.json says of the engine of a precision."""
-    facts = [engine.facts for engine in engines(open_bundle(bundle)) if engine.facts]
+    facts = [engine.facts for engine in engines(open_bundle(bundle))]
     return next(each for each in facts if each.options.precision == precision)
 
 

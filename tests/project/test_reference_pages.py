@@ -15,7 +15,7 @@ import pytest
 from fixture_types import ROOT
 
 from bcm_edge import errors
-from bcm_edge.runtime.engines.store import BuildOptions, EngineFacts
+from bcm_edge.runtime.engines.facts import BuildOptions, EngineFacts
 from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
 
 CHOSEN = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bcm_edge.runtime.engines.store import ENGINES, FACTS, PLANS, BuildOptions, EngineFacts
+from bcm_edge.runtime.engines.facts import FACTS, PLANS, BuildOptions, EngineFacts
+from bcm_edge.runtime.engines.store import ENGINES
 from bcm_edge.runtime.storage.bundle import Bundle, describe_files, open_bundle
 
 

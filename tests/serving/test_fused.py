@@ -72,7 +72,9 @@ def test_weights_are_held_once(bcm: BCM):
 def test_a_graph_of_another_schedule_is_found_out(bcm: BCM, tmp_path: Path):
     file = saved(bcm, "80>2.4>0.002", tmp_path)
     check_fused(file, bcm.bundle, "fp32", parse_schedule("80>2.4>0.002"))
-    with pytest.raises(ParityError, match=r"the graph of '80>2.3>0.002' differs from the chain by a relative L2 of \d"):
+    with pytest.raises(
+        ParityError, match=r"the graph of '80>2.3>0.002' differs from the chain by a relative L2 of \d"
+    ):
         check_fused(file, bcm.bundle, "fp32", parse_schedule("80>2.3>0.002"))
 
 

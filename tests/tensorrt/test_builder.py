@@ -28,7 +28,7 @@ from bcm_edge.export.engines import child
 from bcm_edge.export.engines.child import CHILD, compile_in_child
 from bcm_edge.export.engines.plan import BuildPlan
 from bcm_edge.export.graphs import write_graphs
-from bcm_edge.runtime.engines.store import BuildOptions
+from bcm_edge.runtime.engines.facts import BuildOptions
 from bcm_edge.runtime.machine.gpu import Gpu
 from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 from bcm_edge.runtime.storage.external_data import external_files
