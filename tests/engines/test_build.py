@@ -137,7 +137,7 @@ def test_an_engine_of_another_gpu_is_named_and_left_for_its_owner(typed_copy: Pa
     old = folder_of(typed_copy).name
     ended = run("build", typed_copy, FAKE_CAPABILITY="110")
     assert (
-        f"stale: {old}: built for compute capability 8.7 (Fake Orin), this GPU (Fake Orin) has 11.0; left as it is\n"
+        f"stale: {old}: built for compute capability 8.7 (Fake Orin), but this GPU (Fake Orin) has 11.0; left as it is\n"
         in ended.stderr
     )
     assert sorted(folder.name for folder in (typed_copy / "engines").iterdir())[0].startswith("fp16-sm110-")
@@ -212,7 +212,7 @@ def test_an_engine_that_came_along_is_played_only_by_name(built_copy: Path, run:
     elsewhere = {"BCM_EDGE_CACHE_DIR": str(tmp_path / "cache")}  # of a machine that has built nothing
     ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", **elsewhere)
     assert (
-        "not built here; --backend tensorrt plays it all the same" in ended.stderr
+        "not built on this machine; --backend tensorrt plays it nevertheless" in ended.stderr
         and "fp32 on onnxruntime" in ended.stderr
     )
     ended = run(

@@ -13,7 +13,15 @@ import pytest
 
 from bcm_edge.errors import BackendError
 from bcm_edge.runtime.engines.facts import BuildOptions, EngineFacts
-from bcm_edge.runtime.engines.store import engine_key, engines, find_engine, misfit, read_engine
+from bcm_edge.runtime.engines.store import (
+    BrokenEngine,
+    broken_engines,
+    engine_key,
+    engines,
+    find_engine,
+    misfit,
+    read_engine,
+)
 from bcm_edge.runtime.machine.gpu import Gpu
 from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 
