@@ -36,6 +36,17 @@ def images(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return file
 
 
+@pytest.fixture(scope="session")
+def animals(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose classes have names. Tests must not change it."""
+    from animals import animals_checkpoint
+
+    folder = tmp_path_factory.mktemp("animals")
+    checkpoint = animals_checkpoint(folder / "animals.safetensors")
+    assert cli("export", checkpoint, "-o", folder / "animals.bundle", "--no-verify").exit_code == 0
+    return folder / "animals.bundle"
+
+
 @pytest.fixture
 def unit_npz(tmp_path: Path) -> Path:
     """An npz file of four images in [0, 1]."""
