@@ -39,9 +39,9 @@ from .console import (
 from .paths import PATH, PATH_OR_NAME
 
 if TYPE_CHECKING:
-    from ..evaluation.comparison import Rivals
     from ..evaluation.exhibits import Exhibit
     from ..evaluation.quality import Judge
+    from ..evaluation.rivals import Rivals
     from ..model.checkpoint import Checkpoint
     from ..training.dataset import Dataset
 
@@ -104,8 +104,8 @@ def evaluate(
     """Measure generation, inversion, tasks and latency, hold them against the baseline's and the paper's claims; write one HTML page."""
     require_extra("evaluate")
     check_free(output, force)  # before an hour of measuring
-    from ..evaluation.comparison import Rivals
     from ..evaluation.data import held_out
+    from ..evaluation.rivals import Rivals
 
     with load(bundle, backend, precision=precision, value_range=SIGNED) as bcm:
         if bcm.sample_shape[0] not in (1, 3):
@@ -222,14 +222,17 @@ def _judge(
 
 def _measured(rivals: Rivals, facts: dict[str, dict[str, str]], title: str) -> tuple[dict[str, Any], str]:
     """All numbers, and the page that shows them."""
-    from ..evaluation import comparison, report
+    from ..evaluation import comparison, comparison_pictures, report
     from ..evaluation.report import Page, Section
     from ..evaluation.tasks import task_exhibits
 
     bcm, judge = rivals.bcm, rivals.judge
     samples, inversions = comparison.sampled(rivals), comparison.inverted(rivals)
     progress("pictures: samples and reconstructions")
-    galleries = [comparison.sample_gallery(rivals), comparison.reconstruction_gallery(rivals)]
+    galleries = [
+        comparison_pictures.sample_gallery(rivals),
+        comparison_pictures.reconstruction_gallery(rivals),
+    ]
     tasks = task_exhibits(
         bcm,
         judge,

@@ -1,8 +1,8 @@
-"""The Square attack (Andriushchenko et al. 2020, arXiv 1912.00049), which needs only the logits of a classifier.
+"""The Square attack on a classifier (Andriushchenko et al. 2020, arXiv 1912.00049). It needs only the logits.
 
-The implementation is that of the adversarial-robustness-toolbox. Each query tries one square, with the same place
-and sign for all images, and each image keeps the square if it lowers the margin of the right class. In the paper
-every image has squares of its own; for the same number of queries, this attack is the weaker one.
+The implementation is that of the adversarial-robustness-toolbox. Each query tries one square, with the same
+place and sign for all images, and each image keeps the square if it lowers the margin of the right class. In
+the paper every image has squares of its own; for the same number of queries, this attack is the weaker one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def square_attack(
 ) -> np.ndarray:
     """Change the images so that the classifier answers wrongly, if the attack succeeds.
 
-    images: float32 [N, C, H, W] in [-1, 1]. labels: int64 [N], the right classes. budget: the largest change of a
-    pixel (L∞, in units of [-1, 1]). queries: proposals per image; an image that is already misclassified is not
-    changed further. Returns float32 [N, C, H, W] in [-1, 1]; equal arguments give equal images.
+    images: float32 [N, C, H, W] in [-1, 1]. labels: int64 [N], the right classes. budget: the largest change
+    of a pixel (L∞, in units of [-1, 1]). queries: proposals per image; an image that is already misclassified
+    is not changed further. Returns float32 [N, C, H, W] in [-1, 1]; equal arguments give equal images.
 
     numpy's global random state, which the toolbox uses, and torch's number of threads are restored. Raises
     MissingExtraError without the toolbox, InputError if the budget is negative or queries is less than 1.
@@ -45,7 +45,7 @@ def square_attack(
     def logits(x: np.ndarray) -> np.ndarray:
         return classifier(torch.from_numpy(np.asarray(x, np.float32))).numpy()
 
-    # The toolbox's wrapper of torch modules is a third slower, and offers gradients, which the attack must not use.
+    # The toolbox's wrapper of torch modules is a third slower, and it offers gradients.
     estimator = toolbox_classifier(
         logits,
         input_shape=images.shape[1:],

@@ -1,11 +1,11 @@
 """Compare measured numbers with the claims of the paper (arXiv 2403.18035), in words.
 
-All functions are pure functions of points. The x of a point is a number of network calls. Its y is a figure of
-which lower is better. Its spread is the standard error over seeds or images; it does not cover the choice of the
-data. A figure that was measured once counts as exact.
+All functions are pure functions of points. The x of a point is a number of network calls. Its y is a figure
+of which lower is better. Its spread is the standard error over seeds or images; it does not cover the choice
+of the data. A figure that was measured once counts as exact.
 
-Two figures count as equal if they differ by at most √(a² + b²), where a and b are their spreads. This rule favours
-the worse one, so the sentences mention each equality that a verdict depends on.
+Two figures count as equal if they differ by at most √(a² + b²), where a and b are their spreads. This rule
+favours the worse one, so the sentences mention each equality that a verdict depends on.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def as_good(a: Point, b: Point) -> bool:
 
 
 def tolerance(a: Point, b: Point) -> float:
-    """Return the largest difference at which two figures are equal; a figure without a spread counts as exact."""
+    """Return the largest difference at which two figures are equal. A figure without a spread is exact."""
     return math.hypot(a.spread or 0, b.spread or 0)
 
 
 def first_as_good(line: Sequence[Point], target: Point) -> Point | None:
-    """Return the point with the fewest calls that is as good as the target, or None. Nothing is interpolated."""
+    """Return the point of fewest calls that is as good as the target, or None. Nothing is interpolated."""
     by_calls = sorted(line, key=lambda point: point.x)
     return next((point for point in by_calls if as_good(point, target)), None)
 
@@ -85,8 +85,8 @@ def generation_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
 def inversion_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
     """Judge few-call inversion and generation against the baselines with as many calls.
 
-    Points: reconstruction errors over the calls of inversion and generation together. A baseline that cannot have
-    the same number of calls gets the next larger number that was measured.
+    Points: reconstruction errors over the calls of inversion and generation together. A baseline that cannot
+    have the same number of calls gets the next larger number that was measured.
     """
     title = "Inversion and reconstruction: BCM in few network calls against EDM (Heun) and DDIM in as many"
     few = best_per_call(bcm)

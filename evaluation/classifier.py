@@ -1,7 +1,8 @@
-"""A small classifier of a labelled data set. It judges whether an image has the requested class, and gives features.
+"""A small classifier of a labelled data set, which judges the classes of images and gives features.
 
-It is trained from a fixed seed each time it is needed (two seconds of one core for the digits, half a minute for
-MNIST), so no weights have to be shipped or trusted. It is accurate on digits, and only roughly on richer images.
+It is trained from a fixed seed each time it is needed (two seconds of one core for the digits, half a minute
+for MNIST), so no weights have to be shipped or trusted. It is accurate on digits, and only roughly on richer
+images.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from ..training.dataset import Dataset
 FEATURES = 64
 EPOCHS, BATCH, RATE = 15, 64, 5e-3
 MAX_STEPS = 3000  # of the optimizer; a large data set is seen fewer than EPOCHS times
-# Label smoothing keeps the features of training images and of new images on one scale, which the Fréchet distance
-# needs.
+# Label smoothing keeps the features of training images and of new images on one scale, which the Fréchet
+# distance needs.
 SMOOTHING = 0.1
 SMALL = 16  # pixels; strided convolutions halve larger images until their side is at most this
 PIXELS = 2**20  # the most pixels in one pass, which limits the memory of features and predictions
@@ -30,8 +31,8 @@ PIXELS = 2**20  # the most pixels in one pass, which limits the memory of featur
 class Classifier(nn.Module):
     """Images [N, channels, S, S] in [-1, 1] → logits [N, classes].
 
-    It is also an Extractor: its features are the 64 activations before the last layer. fitted_to: the name of the
-    training data, for the name of the features.
+    It is also an Extractor: its features are the 64 activations before the last layer. fitted_to: the name of
+    the training data, for the name of the features.
     """
 
     def __init__(self, channels: int, size: int, classes: int, fitted_to: str) -> None:

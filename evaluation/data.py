@@ -25,13 +25,14 @@ def held_out(
 ) -> tuple[Dataset, Dataset]:
     """Return (training part, held-out part) of a data set. Both fit the model and have its labels.
 
-    data: "digits", a folder, or a file of arrays. digits: the part of the digits that is held out, "validation" or
-    "test". test: the held-out images, "digits", a folder or a file; None holds out a fifth of the data. The
-    held-out part of a folder or file is in a fixed random order, because files may be sorted by class. value_range:
-    of float images in files.
+    data: "digits", a folder, or a file of arrays. digits: the part of the digits that is held out,
+    "validation" or "test". test: the held-out images, "digits", a folder or a file; None holds out a fifth of
+    the data. The held-out part of a folder or file is in a fixed random order, because files may be sorted by
+    class. value_range: of float images in files.
 
     Raises ImageError if the images do not fit the model, or if most held-out images are also in the data;
-    LabelError if the classes are not those of the model; CalibrationError if there are too few held-out images.
+    LabelError if the classes are not those of the model; CalibrationError if there are too few held-out
+    images.
     """
     train, real = _parts(data, model, digits, test, value_range)
     for part in (train, real):
@@ -39,7 +40,8 @@ def held_out(
         check_images(part.images.numpy(), labels, part.name, model.sample_shape, model.num_classes)
     if len(real) < MINIMUM:
         raise CalibrationError(
-            f"{test or data}: only {len(real)} images are held out; schedules are measured on at least {MINIMUM}"
+            f"{test or data}: only {len(real)} images are held out; schedules are measured on at least"
+            f" {MINIMUM}"
         )
     return train, real
 
@@ -61,18 +63,19 @@ def _parts(
 
 
 def _check_apart(train: Dataset, real: Dataset) -> None:
-    """Raise LabelError if the classes differ, ImageError if more than half of the held-out images are in `train`."""
+    """Raise LabelError if the classes differ, ImageError if most of the held-out images are in `train`."""
     if train.classes and real.classes and train.classes != real.classes:
         odd = min(set(train.classes) ^ set(real.classes), default=train.classes[0])
         raise LabelError(
-            f"{real.name}: its sub-folders are not those of {train.name} (only one has {odd!r}), so the numbers of"
-            " their classes differ"
+            f"{real.name}: its sub-folders are not those of {train.name} (only one has {odd!r}), so the"
+            " numbers of their classes differ"
         )
     seen = {digest([image]) for image in train.images}
     known = sum(digest([image]) in seen for image in real.images)
     if 2 * known > len(real):
         raise ImageError(
-            f"{real.name}: {known} of its {len(real)} images are also in {train.name}, so they are not held out"
+            f"{real.name}: {known} of its {len(real)} images are also in {train.name},"
+            " so they are not held out"
         )
 
 

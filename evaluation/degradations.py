@@ -29,7 +29,7 @@ def jpeg(images: np.ndarray, quality: int) -> np.ndarray:
 
 
 def blur(images: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur the images with a Gaussian of σ pixels. Beyond the border, the pixels of the border are repeated."""
+    """Blur the images with a Gaussian of σ pixels. The pixels of the border are repeated beyond it."""
     return gaussian_filter(images, (0, 0, sigma, sigma), mode="nearest").astype(np.float32)
 
 

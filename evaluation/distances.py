@@ -1,8 +1,8 @@
 """Distances between two sets of features, and how much of one set the other covers.
 
-Features are float [N, D] and [M, D] of any extractor. Everything is computed in float64 over all features, without
-random choices. All figures depend on N and M as well as on the distributions, so compare only figures of the same
-extractor, N and M.
+Features are float [N, D] and [M, D] of any extractor. Everything is computed in float64 over all features,
+without random choices. All figures depend on N and M as well as on the distributions, so compare only figures
+of the same extractor, N and M.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
         |μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½)
 
     It is FID if the features are Inception's. The eigenvalues of Σ_a Σ_b are those of the symmetric matrix
-    Σ_a^½ Σ_b Σ_a^½, which avoids complex numbers. Small samples bias the distance upwards, by about (1/N + 1/M) of
-    the variance.
+    Σ_a^½ Σ_b Σ_a^½, which avoids complex numbers. Small samples bias the distance upwards, by about
+    (1/N + 1/M) of the variance.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     shift = a.mean(axis=0) - b.mean(axis=0)
@@ -34,12 +34,12 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the unbiased squared MMD of two sets of features with the kernel (x·y/D + 1)³ (arXiv 1801.01401).
+    """Return the unbiased MMD² of two sets of features with the kernel (x·y/D + 1)³ (arXiv 1801.01401).
 
-    It is KID if the features are Inception's. For two independent sets of one distribution its mean is 0, so it is
-    negative as often as positive. It is lower if both sets have the same share of each class, because they are then
-    more similar than independent sets. The paper averages over random subsets; here each pair counts once. Raises
-    ImageError if a set has fewer than 2 features.
+    It is KID if the features are Inception's. For two independent sets of one distribution its mean is 0, so
+    it is negative as often as positive. It is lower if both sets have the same share of each class, because
+    they are then more similar than independent sets. The paper averages over random subsets; here each pair
+    counts once. Raises ImageError if a set has fewer than 2 features.
     """
     a, b = _checked(a, b, least=2)
     n, m = len(a), len(b)
@@ -52,11 +52,12 @@ def precision_recall(
 ) -> tuple[float, float]:
     """Return (precision, recall) of Kynkäänniemi et al. (arXiv 1904.06991), each in [0, 1].
 
-    Precision is the share of generated features that lie in the ball of some real feature; the ball reaches to its
-    k-th nearest real neighbour. Recall is the same with the two sets exchanged. Fewer samples have larger balls.
+    Precision is the share of generated features that lie in the ball of some real feature; the ball reaches
+    to its k-th nearest real neighbour. Recall is the same with the two sets exchanged. Fewer samples have
+    larger balls.
 
-    real_radii: the result of `radii` for the real features, if it is known. Raises ImageError if a set has k or
-    fewer features.
+    real_radii: the result of `radii` for the real features, if it is known. Raises ImageError if a set has k
+    or fewer features.
     """
     real, generated = _checked(real, generated, least=k + 1)
     real_radii = radii(real, k) if real_radii is None else real_radii
@@ -76,7 +77,8 @@ def _covered(points: np.ndarray, centres: np.ndarray, reach: np.ndarray) -> floa
     """The share of the points that lie in the ball of some centre."""
     from sklearn.metrics import DistanceMetric
 
-    # This metric subtracts before it squares, so the distance to a copy is exactly 0, inside a ball of radius 0.
+    # This metric subtracts before it squares, so the distance to a copy is exactly 0. A copy is therefore in
+    # a ball of radius 0.
     metric = DistanceMetric.get_metric("euclidean")
     rows = (metric.pairwise(points[i : i + BLOCK], centres) for i in range(0, len(points), BLOCK))
     return float(np.concatenate([(row <= reach).any(axis=1) for row in rows]).mean())

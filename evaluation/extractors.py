@@ -1,8 +1,8 @@
-"""Where the features that images are compared by come from: any Extractor, among them the Inception network that FID is defined on.
+"""Feature extractors: the features of images that distances compare, among them the Inception network of FID.
 
-The network is written out here because every library that has it (torch-fidelity, pytorch-fid, clean-fid) imports torchvision, which
-fails beside a torch of another build, and reads its weights with a loader that executes what a pickle says, or downloads them. Its
-units bear the names of the published weights.
+The network is written out here because every library that has it (torch-fidelity, pytorch-fid, clean-fid)
+imports torchvision, which fails beside a torch of another build, and either downloads the weights or reads
+them with a loader that can execute code from the file. The units have the names of the published weights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,23 +23,21 @@ from ..model.weights_files import read_weights
 from ..runtime.pixels import to_uint8
 from ..runtime.storage.hashes import sha256
 
-SIZE = 299  # pixels, height and width that the network sees
-BATCH = 32  # images at a time: about 0.5 GB of activations
+SIZE = 299  # pixels, height and width of the network's input
+BATCH = 32  # images per call: about 0.5 GB of activations
 WANTED = (
     "give the FID Inception weights, the file pt_inception-2015-12-05-6726825d.pth of pytorch-fid "
     "(weights-inception-2015-12-05-6726825d.pth of torch-fidelity), or the same tensors as safetensors"
 )
 
 Kernel = int | tuple[int, int]
-Shapes = Sequence[tuple[int, Kernel] | tuple[int, Kernel, int]]  # of units: channels out, kernel, stride
-CROSS: tuple[tuple[int, Kernel], ...] = (
-    (384, (1, 3)),
-    (384, (3, 1)),
-)  # the two units, side by side on one input, that end a branch of the last blocks
+Shapes = Sequence[tuple[int, Kernel] | tuple[int, Kernel, int]]  # of units: output channels, kernel, stride
+# The two units on one input that end some branches of the last blocks.
+CROSS: tuple[tuple[int, Kernel], ...] = ((384, (1, 3)), (384, (3, 1)))
 
 
 class Extractor(Protocol):
-    """Images to features whose distances mean something."""
+    """Computes features of images, whose distances are meaningful."""
 
     @property
     def name(self) -> str:
@@ -47,12 +45,15 @@ class Extractor(Protocol):
         ...
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """float32 [N, C, H, W] in [-1, 1], clipped → float32 [N, D]."""
+        """Return the features, float32 [N, D], of float32 [N, C, H, W]. Values are clipped to [-1, 1]."""
         ...
 
 
 class Inception:
-    """The extractor of FID: pool3 of the Inception network of 2015-12-05, D = 2048. Grey or RGB images, as uint8, resized to 299×299."""
+    """The extractor of FID: pool3 of the Inception network of 2015-12-05, D = 2048.
+
+    Images are grey or RGB, as uint8, and are resized to 299×299.
+    """
 
     def __init__(self, network: nn.Sequential, name: str) -> None:
         self.name = name
@@ -60,50 +61,69 @@ class Inception:
 
     @torch.inference_mode()
     def features(self, images: np.ndarray) -> np.ndarray:
-        """float32 [N, 1 or 3, H, W] in [-1, 1], clipped → float32 [N, 2048]. Raises ImageError for other numbers of channels."""
+        """Return the features, float32 [N, 2048], of float32 [N, 1 or 3, H, W].
+
+        Values are clipped to [-1, 1]. Raises ImageError for another number of channels.
+        """
         if images.shape[1] not in (1, 3):
             raise ImageError(
-                f"images of {images.shape[1]} channels: the Inception network takes grey ones or RGB"
+                f"the Inception network takes grey or RGB images, got images of {images.shape[1]} channels"
             )
         parts = torch.from_numpy(to_uint8(images)).split(BATCH)
         return torch.cat([self._layers((_resized(part.float()) - 128) / 128) for part in parts]).numpy()
 
 
 def open_inception(weights: Path) -> Inception:
-    """The network with these weights: a .pth file or safetensors. Nothing is downloaded, and nothing in the file executed.
+    """Return the network with the weights of a .pth file or of safetensors.
 
-    Raises CheckpointError where the file is missing, holds more than tensors, or holds those of another network.
+    Nothing is downloaded, and nothing in the file is executed. Raises CheckpointError if the file is missing,
+    contains more than tensors, or contains the tensors of another network.
     """
     try:
-        tensors = read_weights(weights).content
+        content = read_weights(weights).content
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {WANTED}") from error
     with torch.device("meta"):
         network = _network()
-    counters = {
-        name for name in network.state_dict() if name.endswith("num_batches_tracked")
-    }  # of training: old files lack them
-    expected = {name: tensor.shape for name, tensor in network.state_dict().items() if name not in counters}
-    found = tensors if isinstance(tensors, Mapping) else {}
-    usable = {
-        name
-        for name, t in found.items()
-        if isinstance(t, Tensor) and t.shape == expected.get(name) and bool(t.isfinite().all())
-    }
-    if wrong := sorted((expected.keys() | found.keys()) - usable - counters, key=str):
-        names = ", ".join(map(str, wrong[:3])) + (", …" if len(wrong) > 3 else "")
-        raise CheckpointError(
-            f"{weights}: {len(wrong)} tensors are missing, extra, misshapen or not finite ({names}); {WANTED}"
-        )
-    network.load_state_dict({name: found[name].float() for name in expected}, assign=True)
-    name = (
-        f"2048 pool3 activations of the FID Inception network ({weights.name}, sha256 {sha256(weights)[:8]})"
-    )
+    tensors: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
+    names = _check_tensors(weights, tensors, network)
+    network.load_state_dict({name: tensors[name].float() for name in names}, assign=True)
+    file = f"{weights.name}, sha256 {sha256(weights)[:8]}"
+    name = f"2048 pool3 activations of the FID Inception network ({file})"
     return Inception(network.eval().requires_grad_(False), name)
 
 
+def _check_tensors(weights: Path, tensors: Mapping[str, Any], network: nn.Sequential) -> list[str]:
+    """The names of the network's tensors. Raises CheckpointError unless the file has exactly these.
+
+    Counters of training may be in the file; old files lack them.
+    """
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    counters = {name for name in shapes if name.endswith("num_batches_tracked")}
+    expected = [name for name in shapes if name not in counters]
+
+    def usable(name: str) -> bool:
+        tensor = tensors.get(name)
+        if not isinstance(tensor, Tensor) or tensor.shape != shapes.get(name):
+            return False
+        return bool(tensor.isfinite().all())
+
+    names = {*expected, *tensors} - counters
+    wrong = sorted((name for name in names if name not in expected or not usable(name)), key=str)
+    if wrong:
+        listed = ", ".join(map(str, wrong[:3])) + (", …" if len(wrong) > 3 else "")
+        raise CheckpointError(
+            f"{weights}: {len(wrong)} tensors are missing, unexpected, of a wrong shape, or not finite"
+            f" ({listed}); {WANTED}"
+        )
+    return expected
+
+
 def _resized(pixels: Tensor) -> Tensor:
-    """float32 [N, 1 or 3, H, W] → [N, 3, 299, 299], bilinear as TensorFlow 1 did it: pixel i of the result lies at i · H / 299."""
+    """float32 [N, 1 or 3, H, W] → [N, 3, 299, 299].
+
+    Bilinear as in TensorFlow 1: pixel i is at i · H / 299.
+    """
     for axis in (3, 2):
         size = pixels.shape[axis]
         places = torch.arange(SIZE, dtype=torch.float32) * torch.tensor(size / SIZE)
@@ -115,7 +135,7 @@ def _resized(pixels: Tensor) -> Tensor:
 
 
 class _Unit(nn.Sequential):
-    """Convolution, batch normalisation, ReLU. Units of stride 2 are not padded, others are unless told."""
+    """Convolution, batch normalisation, ReLU. Units of stride 2 have no padding, others do by default."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padded: bool = True
@@ -127,9 +147,10 @@ class _Unit(nn.Sequential):
 
 
 class _Mixed(nn.Module):
-    """Branches of units on one input, concatenated; the last branch pools, into as many channels as `pooled`, or those there are.
+    """Branches of units on one input, with their outputs concatenated. The last branch is a pooling.
 
-    crossed: branches that end in CROSS.
+    pooled: the output channels of the unit after the pooling; None for no unit. crossed: the branches that
+    end in CROSS.
     """
 
     def __init__(
@@ -142,21 +163,26 @@ class _Mixed(nn.Module):
     ) -> None:
         super().__init__()
         self.pool = pool
-        self.paths = []  # names of the units, step by step
+        self.paths: list[list[list[str]]] = []  # of each branch, the names of the units of each step
         for branch, shapes in branches.items():
-            channels, path = inputs, []
-            alone = len(shapes) == 1 and branch not in crossed
-            for step, shape in enumerate(shapes, 1):
-                outputs, kernel, stride = shape if len(shape) == 3 else (*shape, 1)
-                path.append([branch if alone else f"{branch}_{step}"])
-                self.add_module(path[-1][0], _Unit(channels, outputs, kernel, stride))
-                channels = outputs
-            if branch in crossed:
-                path.append([f"{branch}_{len(shapes) + 1}{letter}" for letter in "ab"])
-                for name, (outputs, kernel) in zip(path[-1], CROSS, strict=True):
-                    self.add_module(name, _Unit(channels, outputs, kernel))
-            self.paths.append(path)
+            self.paths.append(self._add_branch(inputs, branch, shapes, branch in crossed))
         self.branch_pool = _Unit(inputs, pooled, 1) if pooled else nn.Identity()
+
+    def _add_branch(self, inputs: int, branch: str, shapes: Shapes, crossed: bool) -> list[list[str]]:
+        channels, path = inputs, []
+        alone = len(shapes) == 1 and not crossed
+        for step, shape in enumerate(shapes, 1):
+            outputs, kernel, stride = shape if len(shape) == 3 else (*shape, 1)
+            name = branch if alone else f"{branch}_{step}"
+            self.add_module(name, _Unit(channels, outputs, kernel, stride))
+            path.append([name])
+            channels = outputs
+        if crossed:
+            names = [f"{branch}_{len(shapes) + 1}{letter}" for letter in "ab"]
+            for name, (outputs, kernel) in zip(names, CROSS, strict=True):
+                self.add_module(name, _Unit(channels, outputs, kernel))
+            path.append(names)
+        return path
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([*(self._play(path, x) for path in self.paths), self.branch_pool(self.pool(x))], 1)
@@ -167,38 +193,57 @@ class _Mixed(nn.Module):
         return x
 
 
-def _network() -> nn.Sequential:
-    """The whole network; its last layer, which features do without, tells these weights from torchvision's, which has 1000 classes."""
-    average = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
-    maximum = partial(
-        F.max_pool2d, kernel_size=3, stride=1, padding=1
-    )  # as in the published network, perhaps by mistake
-    halve = partial(F.max_pool2d, kernel_size=3, stride=2)
-    fine: dict[str, Shapes] = {
+_average = partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+# The published network has a maximum here, perhaps by mistake.
+_maximum = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
+_halve = partial(F.max_pool2d, kernel_size=3, stride=2)
+
+
+def _fine(inputs: int, pooled: int) -> _Mixed:
+    """A block on 35×35 positions."""
+    branches: dict[str, Shapes] = {
         "branch1x1": [(64, 1)],
         "branch5x5": [(48, 1), (64, 5)],
         "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
     }
-    coarse: dict[str, Shapes] = {
+    return _Mixed(inputs, branches, _average, pooled)
+
+
+def _middle(channels: int) -> _Mixed:
+    """A block on 17×17 positions."""
+    c = channels
+    branches: dict[str, Shapes] = {
+        "branch1x1": [(192, 1)],
+        "branch7x7": [(c, 1), (c, (1, 7)), (192, (7, 1))],
+        "branch7x7dbl": [(c, 1), (c, (7, 1)), (c, (1, 7)), (c, (7, 1)), (192, (1, 7))],
+    }
+    return _Mixed(768, branches, _average, 192)
+
+
+def _coarse(inputs: int, pool: Callable[[Tensor], Tensor]) -> _Mixed:
+    """A block on 8×8 positions."""
+    branches: dict[str, Shapes] = {
         "branch1x1": [(320, 1)],
         "branch3x3": [(384, 1)],
         "branch3x3dbl": [(448, 1), (384, 3)],
     }
-    crossed = ("branch3x3", "branch3x3dbl")
+    return _Mixed(inputs, branches, pool, 192, crossed=("branch3x3", "branch3x3dbl"))
 
-    def middle(c: int) -> _Mixed:
-        double: Shapes = [(c, 1), (c, (7, 1)), (c, (1, 7)), (c, (7, 1)), (192, (1, 7))]
-        return _Mixed(
-            768,
-            {
-                "branch1x1": [(192, 1)],
-                "branch7x7": [(c, 1), (c, (1, 7)), (192, (7, 1))],
-                "branch7x7dbl": double,
-            },
-            average,
-            192,
-        )
 
+def _network() -> nn.Sequential:
+    """The whole network.
+
+    Features do not need the last layer. It distinguishes these weights from those of torchvision, which have
+    1000 classes.
+    """
+    to_middle: dict[str, Shapes] = {
+        "branch3x3": [(384, 3, 2)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)],
+    }
+    to_coarse: dict[str, Shapes] = {
+        "branch3x3": [(192, 1), (320, 3, 2)],
+        "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2)],
+    }
     return nn.Sequential(
         OrderedDict(
             Conv2d_1a_3x3=_Unit(3, 32, 3, stride=2),
@@ -208,26 +253,17 @@ def _network() -> nn.Sequential:
             Conv2d_3b_1x1=_Unit(64, 80, 1),
             Conv2d_4a_3x3=_Unit(80, 192, 3, padded=False),
             MaxPool_2=nn.MaxPool2d(3, stride=2),
-            Mixed_5b=_Mixed(192, fine, average, 32),
-            Mixed_5c=_Mixed(256, fine, average, 64),
-            Mixed_5d=_Mixed(288, fine, average, 64),
-            Mixed_6a=_Mixed(
-                288, {"branch3x3": [(384, 3, 2)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)]}, halve
-            ),
-            Mixed_6b=middle(128),
-            Mixed_6c=middle(160),
-            Mixed_6d=middle(160),
-            Mixed_6e=middle(192),
-            Mixed_7a=_Mixed(
-                768,
-                {
-                    "branch3x3": [(192, 1), (320, 3, 2)],
-                    "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2)],
-                },
-                halve,
-            ),
-            Mixed_7b=_Mixed(1280, coarse, average, 192, crossed),
-            Mixed_7c=_Mixed(2048, coarse, maximum, 192, crossed),
+            Mixed_5b=_fine(192, 32),
+            Mixed_5c=_fine(256, 64),
+            Mixed_5d=_fine(288, 64),
+            Mixed_6a=_Mixed(288, to_middle, _halve),
+            Mixed_6b=_middle(128),
+            Mixed_6c=_middle(160),
+            Mixed_6d=_middle(160),
+            Mixed_6e=_middle(192),
+            Mixed_7a=_Mixed(768, to_coarse, _halve),
+            Mixed_7b=_coarse(1280, _average),
+            Mixed_7c=_coarse(2048, _maximum),
             AvgPool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
             fc=nn.Linear(2048, 1008),

@@ -1,7 +1,7 @@
 """PSNR and SSIM: how similar each image is to its original.
 
-Images are float32 [N, C, H, W] in [-1, 1]. Both sides are clipped, rounded to uint8 and compared in [0, 1], as in
-`mean_squared_error` of runtime/pixels.py.
+Images are float32 [N, C, H, W] in [-1, 1]. Both sides are clipped, rounded to uint8 and compared in [0, 1],
+as in `mean_squared_error` of runtime/pixels.py.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     float64 [N], at most 1; 1 if all pixels are equal. Raises ImageError if the shapes differ.
 
-    The implementation is scikit-image's, averaged over the channels and over the windows that lie completely inside
-    the image: K1 = 0.01, K2 = 0.03, L = 1, (co)variances divided by the number of pixels. Images of at least 11×11
-    pixels use the window of the paper, a Gaussian of σ = 1.5 over 11×11 pixels. Smaller images use a uniform square
-    window of the largest odd side that fits (7 for 8×8). These are two measures; do not compare one with the other.
+    The implementation is scikit-image's, averaged over the channels and over the windows that lie completely
+    inside the image: K1 = 0.01, K2 = 0.03, L = 1, (co)variances divided by the number of pixels. Images of at
+    least 11×11 pixels use the window of the paper, a Gaussian of σ = 1.5 over 11×11 pixels. Smaller images
+    use a uniform square window of the largest odd side that fits (7 for 8×8). These are two measures; do not
+    compare one with the other.
     """
     _check_shapes(a, b)
     side = min(a.shape[2:])

@@ -1,4 +1,4 @@
-"""The page docs/model.md about the digits model that ships: its training, its samples and its reconstructions."""
+"""The page docs/model.md: training, samples and reconstructions of the digits model that ships."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..model.checkpoint import Checkpoint
 from ..training.data import SPLIT_SEED
-from .comparison import SETS, Inverted, Rivals, Sampled, inverted, sampled
+from .comparison import SETS, Inverted, Sampled, inverted, sampled
 from .quality import Judge
+from .rivals import Rivals
 
 ONE_STEP_BACK = ", one-step"  # ends the name of an inversion that is followed by one step back
 
@@ -45,9 +46,9 @@ def _model(checkpoint: Checkpoint) -> list[str]:
         "",
         "*This page is written by `make model`.*",
         "",
-        f"`model/{checkpoint.name}` generates and inverts handwritten digits: greyscale images of 8×8 pixels in",
-        f"{config.num_classes} classes, from scikit-learn's `load_digits`. It ships with the package, so",
-        "that every command can be tried at once and the tests have a trained network.",
+        f"`model/{checkpoint.name}` generates and inverts handwritten digits: greyscale images of 8×8",
+        f"pixels in {config.num_classes} classes, from scikit-learn's `load_digits`. It ships with the",
+        "package, so that every command can be tried at once and the tests have a trained network.",
         "",
         f"- {parameters:,} parameters, {size}",
         f"- U-Net with {channels} channels, attention in the middle",
@@ -118,14 +119,14 @@ def _protocol(judge: Judge) -> list[str]:
         "- **Levels.** The levels were chosen on the validation digits. The training recipe and the grids of",
         "  levels were chosen while test results were visible ([training recipe](recipe.md)). The results",
         "  are therefore slightly optimistic.",
-        f"- **Fréchet ratio.** The distance of {train} generated digits (with the training labels) to the {test}",
-        f"  test digits, divided by the distance of the {train} training digits to the test digits, which is",
-        f"  {judge.floor:.2f}. Real digits have a ratio of 1. The table shows the mean ± its standard error",
-        f"  over {SETS} sets of seeds.",
+        f"- **Fréchet ratio.** The distance of {train} generated digits (with the training labels) to the",
+        f"  {test} test digits, divided by the distance of the {train} training digits to the test digits,",
+        f"  which is {judge.floor:.2f}. Real digits have a ratio of 1. The table shows the mean ± its",
+        f"  standard error over {SETS} sets of seeds.",
         "- **Features and labels.** They come from a small CNN that was trained on the training digits. It",
         f"  classifies {judge.accuracy:.1%} of the test digits correctly.",
-        f"- **Reconstruction MSE.** In [0, 1], after rounding to uint8, over the {test} test digits with their",
-        "  labels.",
+        f"- **Reconstruction MSE.** In [0, 1], after rounding to uint8, over the {test} test digits with",
+        "  their labels.",
         "- **Weights.** The averaged weights of the file, rounded to float16.",
         "- **Bias.** The classifier has seen the training digits. This may increase their distance to other",
         "  digits, which is the unit of the ratio.",

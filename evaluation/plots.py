@@ -79,7 +79,7 @@ def _draw_line(
 
 
 def _label(name: str) -> str:
-    """The name as matplotlib shows it unchanged: it sets formulas between two $, and hides names that begin with _."""
+    """The name, escaped: matplotlib sets formulas between two $, and hides names that begin with _."""
     name = name.replace("$", r"\$")
     return f"\u200b{name}" if name.startswith("_") else name
 
@@ -87,7 +87,8 @@ def _label(name: str) -> str:
 def _logarithmic(axes: Axes, direction: str) -> None:
     """Make an axis, "x" or "y", logarithmic.
 
-    The ticks are at 1, 2, 5, 10, … if it covers less than three decades, otherwise at powers of ten, as plain numbers.
+    The ticks are at 1, 2, 5, 10, … if it covers less than three decades, otherwise at powers of ten, as plain
+    numbers.
     """
     axes.set(**{f"{direction}scale": "log"})
     axis = axes.xaxis if direction == "x" else axes.yaxis

@@ -1,8 +1,8 @@
 """The quality of a model: its samples against held-out images, and the error of its reconstructions.
 
-The Fréchet ratio is FD(generated, real) / FD(train, real), with equally many generated and training images, so that
-real images have a ratio of 1. `Judge.reference` has the other figures of the training images. The default features
-are those of evaluation/classifier.py; they do not see diversity that the classifier ignores.
+The Fréchet ratio is FD(generated, real) / FD(train, real), with equally many generated and training images,
+so that real images have a ratio of 1. `Judge.reference` has the other figures of the training images. The
+default features are those of evaluation/classifier.py; they do not see diversity that the classifier ignores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHOICE_SEED = 0  # of the choice of images, if not all are used
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of one set of images against the held-out images, in the judge's features (evaluation/distances.py)."""
+    """Figures of a set of images against the held-out images, in the judge's features (see distances.py)."""
 
     # Fréchet distance
     frechet: float
@@ -57,12 +57,12 @@ class Judge:
     ) -> None:
         """Choose the images, and compute the features of the real ones.
 
-        classifier: trained on the training part; None for data without labels. extractor: of the features; None for
-        the classifier. samples: the number of generated images, and of training images that they are compared with;
-        if the model has classes, their labels are those of these training images; None for one per training image.
-        reconstructed: the number of held-out images that are inverted; None for all. Fewer images are chosen with a
-        fixed seed. Raises ImageError if there are not enough images, LabelError if there is neither a classifier
-        nor an extractor.
+        classifier: trained on the training part; None for data without labels. extractor: of the features;
+        None for the classifier. samples: the number of generated images, and of training images that they are
+        compared with; if the model has classes, their labels are those of these training images; None for one
+        per training image. reconstructed: the number of held-out images that are inverted; None for all.
+        Fewer images are chosen with a fixed seed. Raises ImageError if there are not enough images,
+        LabelError if there is neither a classifier nor an extractor.
         """
         if extractor is None:
             if classifier is None:
@@ -140,7 +140,7 @@ class Judge:
         return _play(ONE_STEP, backend, Batch(range(len(latents)), labels), latents)
 
     def reconstruction_error(self, schedule: Schedule, backend: Backend, first_seed: int) -> float:
-        """Return the mean squared error in [0, 1] of an inversion followed by one step, after rounding to uint8."""
+        """Return the mean squared error of an inversion and one step back, in [0, 1], rounded to uint8."""
         latents = self.invert(schedule, backend, first_seed)
         return float(mean_squared_error(self.reconstruct(latents, backend), self.originals).mean())
 
@@ -166,8 +166,8 @@ class Judge:
     def _predict(self, images: np.ndarray) -> np.ndarray:
         if self.classifier is None:
             raise LabelError(
-                f"{self._data}: label agreement and accuracy need a classifier, and no classifier was trained on"
-                " this data"
+                f"{self._data}: label agreement and accuracy need a classifier, and no classifier was trained"
+                " on this data"
             )
         return self.classifier.predict(images)
 
@@ -181,8 +181,8 @@ class Judge:
 
     def _unlabelled(self, figure: str) -> LabelError:
         return LabelError(
-            f"{self._data}: {figure} cannot be measured without labels; use an npz file with `labels`, or a folder"
-            " with one sub-folder per class"
+            f"{self._data}: {figure} cannot be measured without labels; use an npz file with `labels`, or a"
+            " folder with one sub-folder per class"
         )
 
 
@@ -195,7 +195,8 @@ def _choice(data: Dataset, n: int | None, least: int) -> np.ndarray:
         return np.arange(len(data))
     if not least <= n <= len(data):
         raise ImageError(
-            f"{data.name}: cannot take {n} of its {len(data)} images; give a number from {least} to {len(data)}"
+            f"{data.name}: cannot take {n} of its {len(data)} images; give a number from {least} to"
+            f" {len(data)}"
         )
     return np.random.default_rng(CHOICE_SEED).permutation(len(data))[:n]
 

@@ -1,4 +1,4 @@
-"""The page that says how good a bundle is: what was measured as exhibits, and those as one HTML file that needs nothing else."""
+"""The report of an evaluation: measurements as exhibits, and a page of exhibits as one HTML file."""
 
 from __future__ import annotations
 
@@ -24,52 +24,71 @@ from .quality import Scores
 
 CELL = 56  # CSS pixels to which small images are enlarged, by a whole factor
 NOTHING = "–"
+# A number, perhaps with a sign, an exponent, %, a spread, or a range in brackets.
 NUMBER = re.compile(r"[-−+≥≤<]*\d[\d.,]*(e[-+]?\d+)?\s?%?( ± \S+)?( \(.*\))?")
 GENERATION_NOTE = (
-    "Fréchet ratio: distance of the samples to the held-out images, divided by that of as many training images, so that real images "
-    "score 1; the lower the better. Mean ± its standard error over sets of seeds, where there was more than one."
+    "Fréchet ratio: the distance of the samples to the held-out images, divided by the distance of as many"
+    " training images. Real images have a ratio of 1; lower is better. Mean ± its standard error over the"
+    " sets of seeds, if there is more than one."
 )
-KID_NOTE = "KID may be negative, more so where both sets have the same share of every class."
-SECONDS_NOTE = "The BCM is played by its backend, the baselines by torch, and not in turns, so their seconds do not compare; network calls do."
+COMPARABLE_NOTE = (
+    "All figures depend on the number of images: compare them with the first row, not with other pages."
+)
+KID_NOTE = "KID may be negative, more often if both sets have the same share of each class."
+SECONDS_NOTE = (
+    "The BCM is played by its backend and the baselines by torch, not in turn, so compare their network calls"
+    " and not their seconds."
+)
 INVERSION_NOTE = (
-    "MSE: mean squared difference in [0, 1] of pixels rounded to uint8 ± its standard error over the images; PSNR: the median, in dB; "
-    "SSIM: the mean. Network calls count both ways. Latents are in units of σ_max: white noise would have mean 0, standard deviation 1. "
-    "Heun and DDIM add no noise, the BCM a little before it inverts."
+    "MSE: mean squared difference in [0, 1] of pixels rounded to uint8 ± its standard error over the images."
+    " PSNR: the median, in dB. SSIM: the mean. Network calls are those of inversion and generation together."
+    " Latents are in units of σ_max; white noise would have mean 0 and standard deviation 1. Heun and DDIM"
+    " add no noise; the BCM adds a little before it inverts."
 )
-LATENCY_NOTE = "Median seconds per image over several runs, and where the middle half of them lies; drawing the noise is included."
+LATENCY_NOTE = (
+    "Median seconds per image over several runs, with the first and third quartile. The time to draw the"
+    " noise is included."
+)
 
 
 @dataclass(frozen=True)
 class Section:
+    """A part of the page with a heading."""
+
     title: str
     exhibits: Sequence[Exhibit]
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the report shows. facts: heading → name → value; commands: lines to type, for whoever makes the page again."""
+    """The content of the report."""
 
     title: str
+    # heading → name → value
     facts: Mapping[str, Mapping[str, str]]
     claims: Sequence[Claim]
     sections: Sequence[Section]
+    # the commands that make the page again
     commands: Sequence[str]
 
 
 def claims(samples: Sequence[Sampled], inversions: Sequence[Inverted]) -> list[Claim]:
-    """What came out of the paper's claims."""
+    """Judge the claims of the paper by the measurements."""
     generation, inversion = _ratios(samples), _errors(inversions)
-    ours = [p for name, line in inversion.items() if name.startswith("BCM") for p in line]
+    ours = [point for name, line in inversion.items() if name.startswith("BCM") for point in line]
     return [
-        generation_claim(generation["BCM"], _without_ours(generation)),
-        inversion_claim(ours, _without_ours(inversion)),
+        generation_claim(generation["BCM"], _baselines(generation)),
+        inversion_claim(ours, _baselines(inversion)),
         rising_claim(generation["BCM"], "samples (Fréchet ratio)", ".2f"),
         rising_claim(ours, "reconstructions (MSE)", "#.2g"),
     ]
 
 
 def generation_exhibits(samples: Sequence[Sampled], real: Scores) -> list[Exhibit]:
-    """real: the scores of training images, as many as were generated."""
+    """Return the curves and the table of samples.
+
+    real: the scores of as many training images as were generated.
+    """
     lines = _ratios(samples)
     ends = [point.x for line in lines.values() for point in line]
     level = {LEVEL: [Point(min(ends), 1.0), Point(max(ends), 1.0)]}
@@ -78,67 +97,45 @@ def generation_exhibits(samples: Sequence[Sampled], real: Scores) -> list[Exhibi
         "network calls (NFE)",
         "Fréchet ratio",
         {**lines, **level},
-        True,
-        True,
-        GENERATION_NOTE,
+        log_x=True,
+        log_y=True,
+        note=GENERATION_NOTE,
     )
-    columns = (
-        "sampler",
-        "levels",
-        "NFE",
-        "Fréchet distance",
-        "ratio",
-        "KID ×1000",
-        "precision",
-        "recall",
-        "label agreement",
-        "s/image",
-    )
-    first = (
-        "training images",
-        NOTHING,
-        NOTHING,
-        *_scores(real.frechet, real.ratio, None, real.kid, real.precision, real.recall),
-    )
-    rows: list[Sequence[object]] = [(*first, NOTHING, NOTHING)]
-    for s in samples:
-        figures = (s.mean(name) for name in ("kid", "precision", "recall"))
-        label = NOTHING if s.agreement is None else f"{s.agreement:.1%}"
-        shown = _scores(s.mean("frechet"), s.mean("ratio"), s.spread, *figures)
-        rows.append((_sampler(s), s.program, s.nfe, *shown, label, f"{s.seconds:#.2g}"))
-    note = f"All of these depend on the number of images: compare them with the first row, not with other pages. {KID_NOTE} {SECONDS_NOTE}"
+    scores = "Fréchet distance", "ratio", "KID ×1000", "precision", "recall"
+    columns = ("sampler", "levels", "NFE", *scores, "label agreement", "s/image")
+    rows: list[Sequence[object]] = [
+        ("training images", NOTHING, NOTHING, *_scores(real, None), NOTHING, NOTHING)
+    ]
+    for sample in samples:
+        mean = Scores(*(sample.mean(name) for name in ("frechet", "ratio", "kid", "precision", "recall")))
+        agreement = NOTHING if sample.agreement is None else f"{sample.agreement:.1%}"
+        name = f"BCM {sample.name}" if sample.family == "BCM" else sample.name
+        shown = _scores(mean, sample.spread)
+        rows.append((name, sample.program, sample.nfe, *shown, agreement, f"{sample.seconds:#.2g}"))
+    note = f"{COMPARABLE_NOTE} {KID_NOTE} {SECONDS_NOTE}"
     return [curves, Table("Generation", columns, rows, note)]
 
 
 def inversion_exhibits(inversions: Sequence[Inverted]) -> list[Exhibit]:
+    """Return the curves and the table of inversions."""
     curves = Curves(
         "Reconstruction error over network calls",
-        "network calls up and down",
+        "network calls of inversion and generation",
         "MSE",
         _errors(inversions),
-        True,
-        True,
-        INVERSION_NOTE,
+        log_x=True,
+        log_y=True,
+        note=INVERSION_NOTE,
     )
     columns = ("sampler", "levels", "NFE", "MSE", "PSNR dB", "SSIM", "latent mean", "latent std", "s/image")
-    rows = [
-        (
-            *(
-                f"BCM {i.name}" if i.line.startswith("BCM") else i.name,
-                i.program,
-                i.nfe,
-                f"{i.mse:#.3g} ± {i.error:#.2g}",
-            ),
-            *(
-                f"{i.psnr:.1f}",
-                f"{i.ssim:.3f}",
-                f"{i.latent_mean:.3f}",
-                f"{i.latent_std:.3f}",
-                f"{i.seconds:#.2g}",
-            ),
-        )
-        for i in inversions
-    ]
+    rows = []
+    for inversion in inversions:
+        name = f"BCM {inversion.name}" if inversion.line.startswith("BCM") else inversion.name
+        mse = f"{inversion.mse:#.3g} ± {inversion.error:#.2g}"
+        likeness = f"{inversion.psnr:.1f}", f"{inversion.ssim:.3f}"
+        latents = f"{inversion.latent_mean:.3f}", f"{inversion.latent_std:.3f}"
+        seconds = f"{inversion.seconds:#.2g}"
+        rows.append((name, inversion.program, inversion.nfe, mse, *likeness, *latents, seconds))
     return [curves, Table("Inversion and reconstruction", columns, rows, SECONDS_NOTE)]
 
 
@@ -148,61 +145,42 @@ def latency_exhibit(
     inversions: Sequence[Inverted],
     nfe: Mapping[str, int],
 ) -> Table:
-    """nfe: schedule → network calls."""
-    batches = sorted({t.batch for t in times})
-    seconds = {(t.name, t.batch): f"{t.seconds:#.2g} ({t.low:#.2g} – {t.high:#.2g})" for t in times}
-    ratios = {s.name: f"{s.mean('ratio'):.2f}" for s in samples if s.family == "BCM"}
-    errors = {
-        i.name.removesuffix(", one-step"): f"{i.mse:#.2g}"
-        for i in inversions
-        if i.name.endswith(", one-step")
+    """Return the table of latencies beside the quality. nfe: schedule → network calls."""
+    batches = sorted({time.batch for time in times})
+    seconds = {
+        (time.name, time.batch): f"{time.seconds:#.2g} ({time.low:#.2g} – {time.high:#.2g})" for time in times
     }
-    columns = (
-        "schedule",
-        "NFE",
-        "Fréchet ratio",
-        "one-step reconstruction MSE",
-        *(f"s/image, batch {batch}" for batch in batches),
-    )
-    rows = [
-        (
-            name,
-            calls,
-            ratios.get(name, NOTHING),
-            errors.get(name, NOTHING),
-            *(seconds[name, batch] for batch in batches),
-        )
-        for name, calls in nfe.items()
-    ]
+    ratios = {sample.name: f"{sample.mean('ratio'):.2f}" for sample in samples if sample.family == "BCM"}
+    errors = {
+        inversion.name.removesuffix(", one-step"): f"{inversion.mse:#.2g}"
+        for inversion in inversions
+        if inversion.name.endswith(", one-step")
+    }
+    quality = "Fréchet ratio", "one-step reconstruction MSE"
+    columns = ("schedule", "NFE", *quality, *(f"s/image, batch {batch}" for batch in batches))
+    rows = []
+    for name, calls in nfe.items():
+        own_seconds = (seconds[name, batch] for batch in batches)
+        rows.append((name, calls, ratios.get(name, NOTHING), errors.get(name, NOTHING), *own_seconds))
     return Table("Seconds per image on this machine", columns, rows, LATENCY_NOTE)
 
 
 def values(exhibit: Exhibit) -> dict[str, Any]:
-    """What JSON tells of an exhibit: all but the pixels."""
+    """Return an exhibit as values for JSON, without pixels."""
+    shared = {"title": exhibit.title, "note": exhibit.note}
     if isinstance(exhibit, Gallery):
-        return {
-            "title": exhibit.title,
-            "images": len(exhibit.images),
-            "rows": list(exhibit.rows),
-            "note": exhibit.note,
-        }
+        return {**shared, "images": len(exhibit.images), "rows": list(exhibit.rows)}
     if isinstance(exhibit, Table):
         rows = [
             [cell.item() if isinstance(cell, np.generic) else cell for cell in row] for row in exhibit.rows
         ]
-        return {"title": exhibit.title, "columns": list(exhibit.columns), "rows": rows, "note": exhibit.note}
+        return {**shared, "columns": list(exhibit.columns), "rows": rows}
     lines = {name: [asdict(point) for point in line] for name, line in exhibit.lines.items()}
-    return {
-        "title": exhibit.title,
-        "x": exhibit.x_label,
-        "y": exhibit.y_label,
-        "lines": lines,
-        "note": exhibit.note,
-    }
+    return {**shared, "x": exhibit.x_label, "y": exhibit.y_label, "lines": lines}
 
 
 def render(page: Page) -> str:
-    """The page as HTML, everything in it escaped but the drawings made here."""
+    """Return the page as HTML. Everything in it is escaped except the curves drawn by plots.py."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -220,27 +198,28 @@ def render(page: Page) -> str:
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of a gallery: what it shows, a PNG as a data URI, and the width in CSS pixels it is shown at."""
+    """One row of a gallery as a picture."""
 
     label: str
+    # a PNG as a data URI
     uri: str
+    # CSS pixels
     width: int
 
 
 def strips(gallery: Gallery) -> list[Strip]:
-    """The rows of a gallery as pictures, a white pixel between images."""
+    """Return the rows of a gallery as pictures, with one white pixel between images."""
     n, channels, height, width = gallery.images.shape
     factor, step = max(1, CELL // width), width + 1
-    found = []
-    for start in range(0, n, gallery.columns):
+    rows = []
+    for number, start in enumerate(range(0, n, gallery.columns)):
         row = to_uint8(gallery.images[start : start + gallery.columns])
         sheet = np.full((height, gallery.columns * step - 1, channels), 255, np.uint8)
         for index, image in enumerate(row):
             sheet[:, index * step : index * step + width] = image.transpose(1, 2, 0)
-        number = start // gallery.columns
         label = gallery.rows[number] if number < len(gallery.rows) else ""
-        found.append(Strip(label, _png(sheet), factor * sheet.shape[1]))
-    return found
+        rows.append(Strip(label, _png(sheet), factor * sheet.shape[1]))
+    return rows
 
 
 def _png(pixels: np.ndarray) -> str:
@@ -250,7 +229,7 @@ def _png(pixels: np.ndarray) -> str:
 
 
 def _is_number(cell: object) -> bool:
-    """Whether a cell is set flush right: a number, perhaps with %, a spread or a range behind it, or nothing."""
+    """Whether a cell is aligned to the right: a number, or NOTHING."""
     return not isinstance(cell, str) or cell == NOTHING or NUMBER.fullmatch(cell) is not None
 
 
@@ -263,22 +242,19 @@ def _errors(inversions: Sequence[Inverted]) -> dict[str, list[Point]]:
 
 
 def _lines(points: Sequence[tuple[str, Point]]) -> dict[str, list[Point]]:
-    found: dict[str, list[Point]] = {}
+    """Name → points, from pairs of a name and a point."""
+    lines: dict[str, list[Point]] = {}
     for name, point in points:
-        found.setdefault(name, []).append(point)
-    return found
+        lines.setdefault(name, []).append(point)
+    return lines
 
 
-def _without_ours(lines: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
+def _baselines(lines: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
     return {name: line for name, line in lines.items() if not name.startswith("BCM")}
 
 
-def _sampler(sample: Sampled) -> str:
-    return f"BCM {sample.name}" if sample.family == "BCM" else sample.name
-
-
-def _scores(
-    frechet: float, ratio: float, spread: float | None, kid: float, precision: float, recall: float
-) -> tuple[str, ...]:
-    ratios = f"{ratio:.2f}" + (f" ± {spread:.2f}" if spread else "")
-    return f"{frechet:.3g}", ratios, f"{1000 * kid:.2f}", f"{precision:.3f}", f"{recall:.3f}"
+def _scores(scores: Scores, spread: float | None) -> tuple[str, ...]:
+    """The cells of a table. spread: of the ratio."""
+    ratio = f"{scores.ratio:.2f}" + (f" ± {spread:.2f}" if spread else "")
+    precision, recall = f"{scores.precision:.3f}", f"{scores.recall:.3f}"
+    return f"{scores.frechet:.3g}", ratio, f"{1000 * scores.kid:.2f}", precision, recall

@@ -1,7 +1,7 @@
 """The search for the levels of a bundle's schedules: what `bcm-edge calibrate --search-schedule` does.
 
-The families of schedules and their grids of levels are in calibration/levels.py. A judge scores every schedule
-on held-out images; the best schedule of each family goes into the manifest of the bundle.
+The families of schedules and their grids of levels are in calibration/levels.py. A judge scores every
+schedule on held-out images; the best schedule of each family goes into the manifest of the bundle.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def save_best(
 ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
     """Write the best schedule of each family into the bundle's manifest.
 
-    facts: how the schedules were scored; they are recorded beside each score. Returns the schedules (name → text)
-    and their scores with the facts (name → values).
+    facts: how the schedules were scored; they are recorded beside each score. Returns the schedules (name →
+    text) and their scores with the facts (name → values).
     """
     best = {name: ranking[0] for name, ranking in rankings.items()}
     schedules = {name: str(scored.schedule) for name, scored in best.items()}

@@ -26,10 +26,10 @@ from ..training.data import load_digits
 from ..training.trainer import Progress, TrainOptions, train
 from .adopt import adopt
 from .classifier import Classifier, train_classifier
-from .comparison import Rivals
 from .data import held_out
 from .model_page import Cost, model_page
 from .quality import Judge
+from .rivals import Rivals
 from .search import rank_schedules, save_best, search_facts
 
 OPTIONS = TrainOptions(steps=3400, intervals=80)
@@ -102,7 +102,7 @@ def train_weights(weights: Path, options: TrainOptions, report: Report) -> Cost:
 
 
 def choose_schedules(files: Files, classifier: Classifier, report: Report) -> None:
-    """Export the weights, search the levels on the validation digits, and put the best into the weights file."""
+    """Export the weights, search the levels on the validation digits, and write the best into the weights."""
     checkpoint = load_checkpoint(files.weights)
     export(ExportPlan(checkpoint, files.bundle, force=True), checkpoint.sha256(), report)
     bundle = open_bundle(files.bundle)

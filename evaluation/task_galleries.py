@@ -1,4 +1,4 @@
-"""Pictures of what inversion opens. Arguments as in task_measures.py; every gallery takes the first few images it is given."""
+"""Pictures of the tasks. The arguments are those of task_measures.py; galleries show the first few images."""
 
 from __future__ import annotations
 
@@ -14,69 +14,86 @@ from .classifier import Classifier
 from .degradations import DEGRADATIONS
 from .exhibits import Gallery
 from .task_constrained import enlarge, holes, shrink, to_grey
-from .task_measures import QUERIES, VARYING, Reconstruction, asked
+from .task_measures import QUERIES, VARYING, Reconstruction, model_labels
 
 PICTURES = 8  # per row
 PAIRS = 3  # of images to interpolate between
-FRAMES = 9
-SHOWN_BUDGET, SHOWN_STRENGTH = 0.3, 0.3  # of the attack and the purification
+FRAMES = 9  # of an interpolation
+SHOWN_BUDGET, SHOWN_STRENGTH = 0.3, 0.3  # of the attack and of the purification
 
 
 def inpainting(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
-    few, of = _few(bcm, images, labels)
-    rows = {"original": few}
-    for name, mask in holes(*few.shape[2:]).items():
-        rows[f"without the {name}"] = np.where(mask, 0, few)
-        rows[f"{name} filled in"] = bcm.inpaint(few, mask, seed=seed, labels=of)
+    """Return images with each hole, and with the hole filled in."""
+    images, labels = _first(bcm, images, labels)
+    rows = {"original": images}
+    for name, mask in holes(*images.shape[2:]).items():
+        rows[f"without the {name}"] = np.where(mask, 0, images)
+        rows[f"{name} filled in"] = bcm.inpaint(images, mask, seed=seed, labels=labels)
     return _gallery("Inpainting", rows)
 
 
 def restoration(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
-    few, of = _few(bcm, images, labels)
-    rows = {"original": few}
+    """Return images with each degradation, and restored."""
+    images, labels = _first(bcm, images, labels)
+    rows = {"original": images}
     for degradation in DEGRADATIONS:
-        rows[degradation.name] = degradation.apply(few, range(seed, seed + len(few)))
-        rows[f"{degradation.name}, restored"] = bcm.restore(rows[degradation.name], seed=seed, labels=of)
-    return _gallery("Restoration", rows, "At the default strength, whatever the damage.")
+        degraded = degradation.apply(images, range(seed, seed + len(images)))
+        rows[degradation.name] = degraded
+        rows[f"{degradation.name}, restored"] = bcm.restore(degraded, seed=seed, labels=labels)
+    return _gallery("Restoration", rows, "All at the default strength.")
 
 
 def purification(
     bcm: BCM, classifier: Classifier, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> Gallery:
-    """Raises MissingExtraError without the toolbox that attacks."""
-    few, of = images[:PICTURES], labels[:PICTURES]
-    attacked = square_attack(classifier, few, of, SHOWN_BUDGET, QUERIES, seed)
+    """Return images, attacked and purified, with the classifier's answers.
+
+    Raises MissingExtraError without the adversarial-robustness-toolbox.
+    """
+    clean, labels = images[:PICTURES], labels[:PICTURES]
+    attacked = square_attack(classifier, clean, labels, SHOWN_BUDGET, QUERIES, seed)
     guessed = None if bcm.num_classes is None else bcm.guess_labels(attacked, seed=seed)
     purified = bcm.restore(attacked, strength=SHOWN_STRENGTH, seed=seed, labels=guessed)
-    rows = {
-        f"{name}: seen as {' '.join(map(str, classifier.predict(x)))}": x
-        for name, x in {"clean": few, "attacked": attacked, "purified": purified}.items()
-    }
+    rows = {}
+    for name, shown in {"clean": clean, "attacked": attacked, "purified": purified}.items():
+        answers = " ".join(map(str, classifier.predict(shown)))
+        rows[f"{name}: classified as {answers}"] = shown
     return _gallery("Purification", rows, f"L∞ budget {SHOWN_BUDGET:g}, strength {SHOWN_STRENGTH:g}.")
 
 
 def interpolation(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> list[Gallery]:
-    """Between images of one class, and of two; without labels, between neighbours."""
-    n = min(2 * PAIRS, len(images) // 2 * 2)
-    pairs = {"Interpolation": (np.arange(0, n, 2), np.arange(1, n, 2))} if labels is None else _pairs(labels)
-    shown = []
+    """Return interpolations within a class and between two classes; without labels, between neighbours."""
+    if labels is None:
+        n = min(2 * PAIRS, len(images) // 2 * 2)
+        pairs = {"Interpolation": (np.arange(0, n, 2), np.arange(1, n, 2))}
+    else:
+        pairs = _pairs(labels)
+    galleries = []
     for title, (a, b) in pairs.items():
-        if len(a):
-            of_a, of_b = (None if labels is None else asked(bcm, labels[of]) for of in (a, b))
-            note = "Ends: the reconstructions of two images."
-            if of_a is not None and of_b is not None and not np.array_equal(of_a, of_b):
-                note += " Frames of the first half are generated under the first image's label, the others under the second's."
-            path = bcm.interpolate(images[a], images[b], frames=FRAMES, seed=seed, labels=of_a, labels_b=of_b)
-            shown.append(Gallery(title, path.reshape(-1, *images.shape[1:]), FRAMES, note=note))
-    return shown
+        if len(a) == 0:
+            continue
+        labels_a, labels_b = (
+            None if labels is None else model_labels(bcm, labels[chosen]) for chosen in (a, b)
+        )
+        note = "The ends are the reconstructions of two images."
+        if labels_a is not None and labels_b is not None and not np.array_equal(labels_a, labels_b):
+            note += (
+                " Frames of the first half are generated with the label of the first image, the others with the"
+                " label of the second."
+            )
+        path = bcm.interpolate(
+            images[a], images[b], frames=FRAMES, seed=seed, labels=labels_a, labels_b=labels_b
+        )
+        galleries.append(Gallery(title, path.reshape(-1, *images.shape[1:]), FRAMES, note=note))
+    return galleries
 
 
 def _pairs(labels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Indices of the first and the second images of up to PAIRS pairs, within classes and between a class and the next."""
-    members = [np.flatnonzero(labels == k) for k in np.unique(labels)]
-    same = [(m[0], m[1]) for m in members if len(m) > 1][:PAIRS]
-    other = [(m[0], n[0]) for m, n in pairwise(members)][:PAIRS]
-    named = {"Interpolation within a class": same, "Interpolation between classes": other}
+    """Title → the indices of the first and of the second images, of up to PAIRS pairs."""
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    within = [(images[0], images[1]) for images in members if len(images) > 1][:PAIRS]
+    between = [(images[0], others[0]) for images, others in pairwise(members)][:PAIRS]
+    named = {"Interpolation within a class": within, "Interpolation between classes": between}
     return {
         title: (np.array([a for a, _ in pairs], int), np.array([b for _, b in pairs], int))
         for title, pairs in named.items()
@@ -84,61 +101,60 @@ def _pairs(labels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def variations(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
-    few, of = _few(bcm, images, labels)
-    rows = {"original": few}
-    rows |= {
-        f"strength {s:g}": bcm.variations(few, 1, strength=s, seed=seed, labels=of)[:, 0] for s in VARYING
-    }
-    return _gallery(
-        "Variations", rows, "One variation of each image, turned towards the same noise at every strength."
-    )
+    """Return one variation of each image at each strength."""
+    images, labels = _first(bcm, images, labels)
+    rows = {"original": images}
+    for strength in VARYING:
+        varied = bcm.variations(images, 1, strength=strength, seed=seed, labels=labels)
+        rows[f"strength {strength:g}"] = varied[:, 0]
+    note = "One variation of each image. All strengths turn the latent towards the same noise."
+    return _gallery("Variations", rows, note)
 
 
 def upscaling(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int, factor: int) -> Gallery:
-    few, of = _few(bcm, images, labels)
-    small = shrink(few, factor)
+    """Return images in low resolution, and enlarged with and without the model."""
+    images, labels = _first(bcm, images, labels)
+    small = shrink(images, factor)
     rows = {
-        "original": few,
+        "original": images,
         "low resolution": enlarge(small, factor, Image.Resampling.NEAREST),
         "bicubic": enlarge(small, factor, Image.Resampling.BICUBIC),
-        "upscaled": bcm.upscale(small, seed=seed, labels=of),
+        "upscaled": bcm.upscale(small, seed=seed, labels=labels),
     }
     return _gallery(f"Upscaling by {factor}", rows)
 
 
 def colouring(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
-    few, of = _few(bcm, images, labels)
-    grey = to_grey(few)
+    """Return images in grey, and coloured by the model."""
+    images, labels = _first(bcm, images, labels)
+    grey = to_grey(images)
     rows = {
-        "original": few,
+        "original": images,
         "grey": np.repeat(grey, 3, axis=1),
-        "coloured": bcm.colorize(grey, seed=seed, labels=of),
+        "coloured": bcm.colorize(grey, seed=seed, labels=labels),
     }
     return _gallery("Colourisation", rows)
 
 
-def errors(found: Sequence[Reconstruction]) -> list[Gallery]:
-    """One map per inversion, all on one scale. Nothing where there are none."""
-    if not found:
+def errors(reconstructions: Sequence[Reconstruction]) -> list[Gallery]:
+    """Return one error map per inversion, all on one scale; nothing if there are no inversions."""
+    if not reconstructions:
         return []
-    worst = max(float(f.by_pixel.max()) for f in found) or 1.0
-    maps = np.stack([2 * f.by_pixel / worst - 1 for f in found])[:, None].astype(np.float32)
-    note = f"Mean squared error per pixel, left to right: {', '.join(f.name for f in found)}. Black: 0; white: {worst:.2g}."
-    return [Gallery("Where reconstruction errs", maps, len(found), note=note)]
+    worst = max(float(each.by_pixel.max()) for each in reconstructions) or 1.0
+    maps = np.stack([2 * each.by_pixel / worst - 1 for each in reconstructions])[:, None].astype(np.float32)
+    names = ", ".join(each.name for each in reconstructions)
+    note = f"Mean squared error per pixel, from left to right: {names}. Black: 0; white: {worst:.2g}."
+    return [Gallery("Reconstruction error per pixel", maps, len(reconstructions), note=note)]
 
 
-def _few(bcm: BCM, images: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The first images, and the labels that the model is to be given for them."""
-    of = asked(bcm, labels)
-    return images[:PICTURES], None if of is None else of[:PICTURES]
+def _first(bcm: BCM, images: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The first images, and the labels that the model gets for them."""
+    labels = model_labels(bcm, labels)
+    return images[:PICTURES], None if labels is None else labels[:PICTURES]
 
 
 def _gallery(title: str, rows: dict[str, np.ndarray], note: str = "") -> Gallery:
-    """Rows of equally many images, each with its name."""
-    return Gallery(
-        title,
-        np.concatenate(list(rows.values())).astype(np.float32),
-        len(next(iter(rows.values()))),
-        list(rows),
-        note,
-    )
+    """A gallery of named rows with equally many images each."""
+    images = np.concatenate(list(rows.values())).astype(np.float32)
+    columns = len(next(iter(rows.values())))
+    return Gallery(title, images, columns, list(rows), note)

@@ -1,11 +1,14 @@
-"""What inversion opens, measured on held-out images and shown: the report's part on tasks.
+"""The part of the report about tasks: what a model does with held-out images, in tables, pictures and curves.
 
-The numbers come from task_measures.py and task_constrained.py, the pictures from task_galleries.py; here they become tables.
+The numbers come from task_measures.py and task_constrained.py, the pictures from task_galleries.py. This
+module makes tables of the numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,9 +40,50 @@ from .task_measures import (
     say,
 )
 
-ATTACKED = 100  # images at most: every one is attacked QUERIES times per budget, and its label guessed at several network calls per class
-FACTOR = 2  # of enlargements
-CURVED = 0.2  # the strength whose restorations are drawn over network calls
+# The most images that are attacked: each costs QUERIES queries per budget, and several network calls per
+# class to guess its label.
+ATTACKED = 100
+FACTOR = 2  # of upscaling
+CURVED = 0.2  # the strength of the restorations in the curves
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The model and the images of a report; see task_measures.py."""
+
+    bcm: BCM
+    judge: Judge
+    images: np.ndarray
+    labels: np.ndarray | None
+    seed: int
+    report: Report | None
+
+    @property
+    def arguments(self) -> tuple[BCM, Judge, np.ndarray, np.ndarray | None, int]:
+        """The common arguments of the measures."""
+        return self.bcm, self.judge, self.images, self.labels, self.seed
+
+    @property
+    def shown(self) -> tuple[BCM, np.ndarray, np.ndarray | None, int]:
+        """The common arguments of the galleries."""
+        return self.bcm, self.images, self.labels, self.seed
+
+    @cached_property
+    def note(self) -> str:
+        """What the figures of all tasks have in common, for tables."""
+        own = max(frechet(self.judge, self.images), 0)
+        note = (
+            f"Fréchet distances are to the {len(self.judge.images)} held-out images; the distance of the"
+            f" {len(self.images)} originals themselves is {own:.2f}."
+        )
+        if self.bcm.num_classes is not None:
+            note += " The model gets the true label of each image."
+        return note
+
+    def say(self, line: str) -> None:
+        """Report a line of progress."""
+        say(self.report, line)
 
 
 def task_exhibits(
@@ -50,235 +94,222 @@ def task_exhibits(
     seed: int,
     report: Report | None = None,
 ) -> list[Exhibit]:
-    """Tables, pictures and curves of every task that the model can do.
+    """Measure all tasks that the model can do.
 
-    images: float32 [N, C, H, W] in [-1, 1], held out; labels: int64 [N], or None for data without classes; seed: of the first image, the
-    others have seed + 1, …. report is told what is being measured. Raises LabelError for a model with classes and no labels.
+    images: float32 [N, C, H, W] in [-1, 1], held out. labels: int64 [N], or None for data without classes.
+    seed: of the first image; the following images have seed + 1, …. report: gets a line of progress for each
+    measurement. Raises LabelError for a model with classes and no labels.
     """
-    distance = f"Fréchet distances are to the {len(judge.images)} held-out images"
-    around = (
-        f"{distance}; the {len(images)} originals themselves lie at {max(frechet(judge, images), 0):.2f}."
-    )
-    if bcm.num_classes is not None:
-        around += " The model is told every image's true label."
-    shown: list[Exhibit] = []
-    shown += _inpainting(bcm, judge, images, labels, seed, around, report)
-    shown += _restoration(bcm, judge, images, labels, seed, around, report)
-    shown += _purification(bcm, judge, images, labels, seed, report)
-    say(report, "interpolation")
-    shown += galleries.interpolation(bcm, images, labels, seed)
-    say(report, "variations")
-    shown += _variations(bcm, judge, images, labels, seed, around)
+    run = Run(bcm, judge, images, labels, seed, report)
+    exhibits = [*_inpainting(run), *_restoration(run), *_purification(run)]
+    run.say("interpolation")
+    exhibits += galleries.interpolation(bcm, images, labels, seed)
+    run.say("variations")
+    exhibits += _variations(run)
     if images.shape[2] % FACTOR == images.shape[3] % FACTOR == 0:
-        say(report, "upscaling")
-        shown += _upscaling(bcm, judge, images, labels, seed, around)
+        run.say("upscaling")
+        exhibits += _upscaling(run)
     if images.shape[1] == 3:
-        say(report, "colourisation")
-        shown += _colouring(bcm, judge, images, labels, seed, around)
-    say(report, "reconstruction")
-    return shown + _reconstruction(bcm, images, labels, seed)
+        run.say("colourisation")
+        exhibits += _colouring(run)
+    run.say("reconstruction")
+    return exhibits + _reconstruction(run)
 
 
-def _inpainting(
-    bcm: BCM,
-    judge: Judge,
-    images: np.ndarray,
-    labels: np.ndarray | None,
-    seed: int,
-    around: str,
-    report: Report | None,
-) -> list[Exhibit]:
-    found = measure_inpainting(bcm, judge, images, labels, seed, report=report)
-    rows = [
-        [f.hole, f.method, f.schedule.nfe, _r(f.error, 4), _r(f.frechet, 2), "yes" if f.exact else "no"]
-        for f in found
-    ]
+def _inpainting(run: Run) -> list[Exhibit]:
+    fillings = measure_inpainting(*run.arguments, report=run.report)
     columns = ["hole", "method", "network calls", "MSE in the hole", "Fréchet distance", "known pixels exact"]
-    note = f"MSE of pixels in [0, 1]. {around} {methods_note({f.method: f.schedule for f in found})}"
-    return [Table("Inpainting", columns, rows, note), galleries.inpainting(bcm, images, labels, seed)]
-
-
-def _restoration(
-    bcm: BCM,
-    judge: Judge,
-    images: np.ndarray,
-    labels: np.ndarray | None,
-    seed: int,
-    around: str,
-    report: Report | None,
-) -> list[Exhibit]:
-    found = measure_restoration(bcm, judge, images, labels, seed, report=report)
-    names = list(dict.fromkeys(f.degradation for f in found))
-    rows = []
-    for name in names:
-        of = [f for f in found if f.degradation == name]
-        for nfe in sorted({f.nfe for f in of}):
-            rows.append([name, nfe or "–", *_by_strength([f for f in of if f.nfe == nfe])])
-    columns = [
-        "damage",
-        "network calls",
-        *(f"{what}, strength {s:g}" for what in ("PSNR", "SSIM", "Fréchet distance") for s in STRENGTHS),
-    ]
-    programs = {f.nfe: str(f.schedule) for f in found if f.strength == CURVED}
-    spelt = "; ".join(f"{nfe}: {program}" for nfe, program in programs.items())
-    note = f"Rows without calls: the damaged images. Calls at strength {CURVED:g}: {spelt}. {around}"
-    lines = {
-        name: [
-            Point(f.nfe, _r(f.frechet, 3))
-            for f in found
-            if f.degradation == name and f.strength in (None, CURVED)
+    rows = [
+        [
+            filling.hole,
+            filling.method,
+            filling.schedule.nfe,
+            _rounded(filling.error, 4),
+            _rounded(filling.frechet, 2),
+            "yes" if filling.exact else "no",
         ]
-        for name in names
-        if name.startswith("JPEG")
-    }
-    curves = Curves(
+        for filling in fillings
+    ]
+    methods = methods_note({filling.method: filling.schedule for filling in fillings})
+    note = f"MSE of pixels in [0, 1]. {run.note} {methods}"
+    gallery = galleries.inpainting(*run.shown)
+    return [Table("Inpainting", columns, rows, note), gallery]
+
+
+def _restoration(run: Run) -> list[Exhibit]:
+    restored = measure_restoration(*run.arguments, report=run.report)
+    gallery = galleries.restoration(*run.shown)
+    return [_restoration_table(restored, run.note), _restoration_curves(restored), gallery]
+
+
+def _restoration_table(restored: Sequence[Restored], run_note: str) -> Table:
+    figures = ("PSNR", "SSIM", "Fréchet distance")
+    measured = [f"{figure}, strength {strength:g}" for figure in figures for strength in STRENGTHS]
+    rows = []
+    for name in dict.fromkeys(each.degradation for each in restored):
+        own = [each for each in restored if each.degradation == name]
+        for nfe in sorted({each.nfe for each in own}):
+            cells = _by_strength([each for each in own if each.nfe == nfe])
+            rows.append([name, nfe or NOTHING, *cells])
+    schedules = {each.nfe: str(each.schedule) for each in restored if each.strength == CURVED}
+    listed = "; ".join(f"{nfe}: {schedule}" for nfe, schedule in schedules.items())
+    note = f"Rows without calls: the degraded images. Schedules at strength {CURVED:g}: {listed}. {run_note}"
+    return Table("Restoration", ["degradation", "network calls", *measured], rows, note)
+
+
+def _restoration_curves(restored: Sequence[Restored]) -> Curves:
+    lines: dict[str, list[Point]] = {}
+    for each in restored:
+        if each.degradation.startswith("JPEG") and each.strength in (None, CURVED):
+            point = Point(each.nfe, _rounded(each.frechet, 3))
+            lines.setdefault(each.degradation, []).append(point)
+    return Curves(
         "Restoration of JPEG: distance over network calls",
         "network calls",
         "Fréchet distance",
         lines,
         log_y=True,
-        note=f"0 calls: the compressed images. Strength {CURVED:g}; the programs are those of the table.",
+        note=f"0 calls: the compressed images. Strength {CURVED:g}; the schedules are those of the table.",
     )
+
+
+def _by_strength(restored: Sequence[Restored]) -> list[float]:
+    """PSNR, SSIM and distance at each strength.
+
+    The degraded images have no strength; their figures are repeated.
+    """
+    by_strength = {each.strength: each for each in restored}
+    rows = [by_strength[None] if None in by_strength else by_strength[strength] for strength in STRENGTHS]
     return [
-        Table("Restoration", columns, rows, note),
-        curves,
-        galleries.restoration(bcm, images, labels, seed),
+        *(_rounded(row.psnr, 2) for row in rows),
+        *(_rounded(row.ssim, 3) for row in rows),
+        *(_rounded(row.frechet, 2) for row in rows),
     ]
 
 
-def _by_strength(found: Sequence[Restored]) -> list[float]:
-    """PSNR, SSIM and distance at every strength; the degraded images have none, and the same everywhere."""
-    at = [
-        found[0] if found[0].strength is None else next(f for f in found if f.strength == s)
-        for s in STRENGTHS
-    ]
-    return [*(_r(f.psnr, 2) for f in at), *(_r(f.ssim, 3) for f in at), *(_r(f.frechet, 2) for f in at)]
-
-
-def _purification(
-    bcm: BCM, judge: Judge, images: np.ndarray, labels: np.ndarray | None, seed: int, report: Report | None
-) -> list[Exhibit]:
-    title, reason = "Purification", "the data has no labels, so there is no classifier to attack"
-    if labels is not None and judge.classifier is not None:
-        few, of = images[:ATTACKED], labels[:ATTACKED]
+def _purification(run: Run) -> list[Exhibit]:
+    title, classifier = "Purification", run.judge.classifier
+    reason = "the data has no labels, so there is no classifier to attack"
+    if run.labels is not None and classifier is not None:
+        images, labels = run.images[:ATTACKED], run.labels[:ATTACKED]
         try:
-            found = measure_purification(bcm, judge, few, of, seed, report=report)
-            return [
-                _purification_table(title, found, len(few)),
-                galleries.purification(bcm, judge.classifier, few, of, seed),
-            ]
+            purified = measure_purification(run.bcm, run.judge, images, labels, run.seed, report=run.report)
+            table = _purification_table(title, purified, len(images))
+            return [table, galleries.purification(run.bcm, classifier, images, labels, run.seed)]
         except MissingExtraError as error:
             reason = str(error)
     return [Table(title, [], [], f"Not measured: {reason}.")]
 
 
-def _purification_table(title: str, found: Sequence[Purified], n: int) -> Table:
-    conditional = found[0].guessed is not None
-    columns = ["L∞ budget", "attacked", *(["label guessed by the model"] if conditional else [])]
-    columns += [f"purified, strength {s:g}" for s in PURIFYING]
-    columns += [f"true label given, {s:g}" for s in PURIFYING] if conditional else []
-    rows = [
-        [
-            f.budget,
-            _r(f.attacked, 3),
-            *([_r(f.guessed, 3)] if f.guessed is not None else []),
-            *(_r(f.purified[s], 3) for s in PURIFYING),
-            *(_r(f.purified_true_labels[s], 3) for s in PURIFYING if f.purified_true_labels is not None),
-        ]
-        for f in found
-    ]
+def _purification_table(title: str, purified: Sequence[Purified], n: int) -> Table:
+    conditional = purified[0].guessed is not None
+    columns = ["L∞ budget", "attacked"]
+    if conditional:
+        columns.append("label guessed by the model")
+    columns += [f"purified, strength {strength:g}" for strength in PURIFYING]
+    if conditional:
+        columns += [f"true label given, {strength:g}" for strength in PURIFYING]
+    rows = []
+    for each in purified:
+        row = [each.budget, _rounded(each.attacked, 3)]
+        if each.guessed is not None:
+            row.append(_rounded(each.guessed, 3))
+        row += [_rounded(each.purified[strength], 3) for strength in PURIFYING]
+        if each.purified_true_labels is not None:
+            row += [_rounded(each.purified_true_labels[strength], 3) for strength in PURIFYING]
+        rows.append(row)
     note = (
-        f"Share of {n} images that the classifier gets right after a Square attack of {QUERIES} queries on it; budgets in units of "
-        "[-1, 1]; 0: clean images, sent through the purification all the same. The attacker knows nothing of the purification."
+        f"Share of {n} images that the classifier labels correctly after a Square attack of {QUERIES}"
+        " queries. Budgets are in units of [-1, 1]; 0 means that clean images are purified. The attack does not"
+        " take the purification into account."
     )
     if conditional:
         note += (
-            " Purified under labels that the model guesses from the attacked images; a wrong one can pull an image to another class. The "
-            "columns with the true label say what a right guess would give, and are no defence, for the label is the answer."
+            " For the purification, the model guesses the labels from the attacked images; a wrong label can"
+            " change the class of an image. The columns with the true label show the result of right guesses."
+            " They are not a defence, because the label is the answer."
         )
     return Table(title, columns, rows, note)
 
 
-def _variations(
-    bcm: BCM, judge: Judge, images: np.ndarray, labels: np.ndarray | None, seed: int, around: str
-) -> list[Exhibit]:
-    found = measure_variations(bcm, judge, images, labels, seed)
-    rows = [
-        [f.strength, _r(f.error, 4), _r(f.frechet, 2), "–" if f.agreement is None else _r(f.agreement, 3)]
-        for f in found
-    ]
+def _variations(run: Run) -> list[Exhibit]:
+    varied = measure_variations(*run.arguments)
     columns = ["strength", "MSE to the original", "Fréchet distance", "classifier sees the original's class"]
-    note = f"One variation of each image; strength 0 is the reconstruction. {around}"
-    return [Table("Variations", columns, rows, note), galleries.variations(bcm, images, labels, seed)]
-
-
-def _upscaling(
-    bcm: BCM, judge: Judge, images: np.ndarray, labels: np.ndarray | None, seed: int, around: str
-) -> list[Exhibit]:
-    found = measure_upscaling(bcm, judge, images, labels, seed, FACTOR)
     rows = [
         [
-            f.method,
-            "–" if f.schedule is None else f.schedule.nfe,
-            _r(f.error, 4),
-            _r(f.frechet, 2),
-            f"{f.small_error:.1e}",
+            each.strength,
+            _rounded(each.error, 4),
+            _rounded(each.frechet, 2),
+            NOTHING if each.agreement is None else _rounded(each.agreement, 3),
         ]
-        for f in found
+        for each in varied
     ]
-    columns = [
-        "method",
-        "network calls",
-        "MSE to the original",
-        "Fréchet distance",
-        "largest error in low resolution",
-    ]
-    spelt = methods_note({f.method: f.schedule for f in found if f.schedule})
-    note = f"From means over {FACTOR}×{FACTOR} pixels; the last column in units of [-1, 1], where float32 rounds at 6e-8. {around} {spelt}"
-    return [
-        Table(f"Upscaling by {FACTOR}", columns, rows, note),
-        galleries.upscaling(bcm, images, labels, seed, FACTOR),
-    ]
+    note = f"One variation of each image; strength 0 is the reconstruction. {run.note}"
+    gallery = galleries.variations(*run.shown)
+    return [Table("Variations", columns, rows, note), gallery]
 
 
-def _colouring(
-    bcm: BCM, judge: Judge, images: np.ndarray, labels: np.ndarray | None, seed: int, around: str
-) -> list[Exhibit]:
-    found = measure_colouring(bcm, judge, images, labels, seed)
+def _upscaling(run: Run) -> list[Exhibit]:
+    enlarged = measure_upscaling(*run.arguments, FACTOR)
+    figures = "MSE to the original", "Fréchet distance", "largest error in low resolution"
     rows = [
         [
-            f.method,
-            "–" if f.schedule is None else f.schedule.nfe,
-            _r(f.error, 4),
-            "–" if np.isnan(f.hues) else _r(f.hues, 3),
-            _r(f.frechet, 2),
-            f"{f.grey_error:.1e}",
+            each.method,
+            NOTHING if each.schedule is None else each.schedule.nfe,
+            _rounded(each.error, 4),
+            _rounded(each.frechet, 2),
+            f"{each.small_error:.1e}",
         ]
-        for f in found
+        for each in enlarged
     ]
-    columns = [
-        "method",
-        "network calls",
-        "MSE to the original",
-        "right hues",
-        "Fréchet distance",
-        "largest error of brightness",
-    ]
-    note = f"Right hues: of pixels with max - min of R, G, B above {CHROMA:g}, those within {HUE * 360:g}° of the original's. {around}"
-    note += f" {methods_note({f.method: f.schedule for f in found if f.schedule})}"
-    return [Table("Colourisation", columns, rows, note), galleries.colouring(bcm, images, labels, seed)]
+    methods = methods_note({each.method: each.schedule for each in enlarged if each.schedule})
+    note = (
+        f"The small images are means over {FACTOR}×{FACTOR} pixels. The last column is in units of [-1, 1],"
+        f" where float32 rounds at 6e-8. {run.note} {methods}"
+    )
+    table = Table(f"Upscaling by {FACTOR}", ["method", "network calls", *figures], rows, note)
+    return [table, galleries.upscaling(*run.shown, FACTOR)]
 
 
-def _reconstruction(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> list[Exhibit]:
-    found = measure_reconstruction(bcm, images, labels, seed)
+def _colouring(run: Run) -> list[Exhibit]:
+    coloured = measure_colouring(*run.arguments)
+    figures = "MSE to the original", "right hues", "Fréchet distance", "largest error of brightness"
     rows = [
-        [f.name, str(f.schedule), f.schedule.nfe, _r(f.error, 5), _r(float(f.by_pixel.max()), 5)]
-        for f in found
+        [
+            each.method,
+            NOTHING if each.schedule is None else each.schedule.nfe,
+            _rounded(each.error, 4),
+            NOTHING if np.isnan(each.hues) else _rounded(each.hues, 3),
+            _rounded(each.frechet, 2),
+            f"{each.grey_error:.1e}",
+        ]
+        for each in coloured
     ]
+    methods = methods_note({each.method: each.schedule for each in coloured if each.schedule})
+    note = (
+        f"Right hues: the share of pixels with max - min of R, G, B above {CHROMA:g} whose hue is within"
+        f" {HUE * 360:g}° of the original's. {run.note} {methods}"
+    )
+    table = Table("Colourisation", ["method", "network calls", *figures], rows, note)
+    return [table, galleries.colouring(*run.shown)]
+
+
+def _reconstruction(run: Run) -> list[Exhibit]:
+    reconstructions = measure_reconstruction(*run.shown)
     columns = ["inversion", "levels", "network calls", "MSE", "MSE of the worst pixel"]
-    note = f"Mean over {len(images)} held-out images, one step back."
-    return [Table("Where reconstruction errs", columns, rows, note), *galleries.errors(found)]
+    rows = [
+        [
+            each.name,
+            str(each.schedule),
+            each.schedule.nfe,
+            _rounded(each.error, 5),
+            _rounded(float(each.by_pixel.max()), 5),
+        ]
+        for each in reconstructions
+    ]
+    note = f"Mean over {len(run.images)} held-out images, one step back."
+    return [Table("Reconstruction errors", columns, rows, note), *galleries.errors(reconstructions)]
 
 
-def _r(value: float, digits: int) -> float:
+def _rounded(value: float, digits: int) -> float:
     return round(float(value), digits)

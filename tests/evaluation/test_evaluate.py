@@ -26,10 +26,10 @@ from fixture_types import Cli
 from refusals import refusal
 
 from bcm_edge.evaluation import comparison
-from bcm_edge.evaluation.comparison import with_level_inserted
 from bcm_edge.evaluation.exhibits import Curves, Gallery, Point, Table
 from bcm_edge.evaluation.plots import KNOWN, svg
 from bcm_edge.evaluation.report import Page, Section, render, strips, values
+from bcm_edge.evaluation.rivals import with_level_inserted
 from bcm_edge.model.checkpoint import save_checkpoint, shipped_checkpoint
 from bcm_edge.model.preconditioning import Denoiser
 from bcm_edge.runtime.checks import benchmark

@@ -45,7 +45,7 @@ from bcm_edge.evaluation.task_measures import (
     measure_restoration,
     measure_variations,
 )
-from bcm_edge.evaluation.tasks import _purification, task_exhibits
+from bcm_edge.evaluation.tasks import Run, _purification, task_exhibits
 from bcm_edge.runtime.schedule import Schedule
 from bcm_edge.runtime.tasks.constrained import COLOURING, UPSCALING
 from bcm_edge.training.data import load_digits
@@ -156,7 +156,7 @@ def test_exhibits_of_every_task(
         "Purification",
         "Variations",
         "Upscaling by 2",
-        "Where reconstruction errs",
+        "Reconstruction errors",
     ]
     assert titles(shown, Curves) == ["Restoration of JPEG: distance over network calls"]
     assert len(titles(shown, Gallery)) == 8
@@ -182,7 +182,7 @@ def test_an_attack_that_cannot_be_made_is_said(
         raise MissingExtraError("the toolbox is not there")
 
     monkeypatch.setattr("bcm_edge.evaluation.task_measures.square_attack", missing)
-    (table,) = _purification(bcm, judge, *digits, SEED, None)
+    (table,) = _purification(Run(bcm, judge, *digits, SEED, None))
     assert isinstance(table, Table)
     assert table.note == "Not measured: the toolbox is not there."
 
