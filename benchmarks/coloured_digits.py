@@ -1,10 +1,11 @@
-"""Coloured digits, to try colourisation on: scikit-learn's 8×8 digits, each in the colour of its class on black.
+"""Make data for colourisation: scikit-learn's 8×8 digits, each in the colour of its class on black.
 
-    python benchmarks/coloured_digits.py -o colour.npz                          the training part
-    python benchmarks/coloured_digits.py -o unseen.npz --part test              digits no model was trained on
+    python benchmarks/coloured_digits.py -o colour.npz                  the training part
+    python benchmarks/coloured_digits.py -o unseen.npz --part test      digits that no model was trained on
 
-The hue of class k is k / 10 of the circle at full saturation, so that a colour can be told from its label alone; what is to be
-found by a colourisation is where it goes. The file has images, float32 [N, 3, 8, 8] in [-1, 1], and labels, int64 [N].
+The hue of class k is k / 10 of the circle, fully saturated. The label alone therefore determines the colour;
+a colourisation has to find its place. The file has `images`, float32 [N, 3, 8, 8] in [-1, 1], and `labels`,
+int64 [N].
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bcm_edge.training.data import load_digits
 
 
 def coloured_digits(part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a part of the digits: "train", "validation" or "test"."""
+    """Return images and labels of a part of the digits: "train", "validation" or "test"."""
     digits = load_digits(part)
     assert digits.labels is not None
     labels, ink = digits.labels.numpy(), (digits.images.numpy() + 1) / 2
@@ -29,18 +30,17 @@ def coloured_digits(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    """Write the npz file."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the npz file to write")
     parser.add_argument("--part", choices=("train", "validation", "test"), default="train")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     arguments = parser.parse_args()
     images, labels = coloured_digits(arguments.part)
     save_npz(arguments.output, {"images": images, "labels": labels}, arguments.force)
-    print(
-        f"{arguments.output}: {len(images)} images, {images.dtype} {list(images.shape)}, labels {labels.min()} to {labels.max()}"
-    )
+    shape = f"{images.dtype} {list(images.shape)}"
+    print(f"{arguments.output}: {len(images)} images, {shape}, labels {labels.min()} to {labels.max()}")
 
 
 if __name__ == "__main__":

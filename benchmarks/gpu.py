@@ -7,7 +7,8 @@
 The command exports the network, builds an fp16 engine, and runs each batch size in a process of its own. A
 variant that cannot run here is reported with the reason. Each measurement is written to the JSON file at
 once, and a later call with the same file replaces the batch sizes that it measures. Standard output is
-Markdown for docs/performance.md; `python benchmarks/gpu_report.py results.json` prints it again without a GPU.
+Markdown for docs/performance.md; `python benchmarks/gpu_report.py results.json` prints it again without a
+GPU.
 
 Times are wall-clock times of whole schedules, from arrays on the host to the last state on the host, copies
 and waiting included. Noise is drawn before; its time is reported. Single engines and the fp16 matrix product
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
@@ -32,19 +32,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpu_arguments import arguments_parser
 from gpu_limits import Budget, end_with_parent, run
 from gpu_measure import BatchMeasurement, say
 from gpu_report import BATCHES, report
 from gpu_results import TENSORRT, VARIANTS, Measured, Results
 from networks import prepare
+from result_files import origin
 
 PROGRAM = __file__
-SCHEDULES = ("one-step", "mixture-4", "invert-2")
 GRACE = 2.0  # seconds in which a process may end by itself when its time is over
 
 
 def main() -> None:
-    parser = arguments_parser()
+    """Measure all batch sizes, and print the report."""
+    parser = arguments_parser(__doc__)
     arguments = parser.parse_args()
     if arguments.child:
         be_child(*arguments.child)
@@ -52,7 +54,7 @@ def main() -> None:
     if reason := missing():
         print(f"benchmarks/gpu.py needs {reason}", file=sys.stderr)
         sys.exit(2)
-    measured_on = environment()
+    measured_on, measured_by = environment(), origin()
     with tempfile.TemporaryDirectory() as scratch:
         try:
             results = Results(arguments.output or Path(scratch) / "results.json", arguments.network)
@@ -61,90 +63,23 @@ def main() -> None:
         except OSError as error:
             parser.error(f"{arguments.output} cannot be read ({error.strerror})")
         results.save()  # fails now if the file cannot be written
-        records = measure_all(arguments, budget, results, measured_on, Path(scratch))
+        made = [Measured(batch, measured_on, measured_by=measured_by) for batch in arguments.batch]
+        records = measure_all(arguments, budget, results, made, Path(scratch))
     print("\n".join(report(arguments.network, list(results.batches.values()), kept(records, results))))
     sys.exit(0 if any(record.rows for record in records) else 1)
-
-
-def arguments_parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    add = parser.add_argument
-    networks = ["imagenet64", "digits"]
-    add("--network", choices=networks, default=networks[0], help="imagenet64 has random weights")
-    batches, names = ",".join(map(str, BATCHES)), ",".join(SCHEDULES)
-    add(
-        "--batch",
-        type=sizes,
-        default=batches,
-        help=f"batch sizes, powers of two, separated by commas (default: {batches})",
-    )
-    add("--schedules", type=schedules, default=names, help=f"names, separated by commas (default: {names})")
-    add("--seconds", type=positive, default=3.0, help="per variant, schedule and batch size (default: 3)")
-    add(
-        "--matrix",
-        type=count,
-        default=8192,
-        help="rows and columns of the fp16 matrix product (default: 8192)",
-    )
-    add(
-        "--budget",
-        type=positive,
-        default=math.inf,
-        help="wall-clock seconds for the whole call (default: no limit)",
-    )
-    add("--folder", type=Path, help="keeps bundle and engine for later calls; 5 GB")
-    add(
-        "-o", dest="output", type=Path, help="JSON file that keeps the figures; an existing file is continued"
-    )
-    add("--child", nargs=2, help=argparse.SUPPRESS)  # the work of a process of its own, and its arguments
-    return parser
-
-
-def sizes(text: str) -> list[int]:
-    batches = [int(word) if word.isdecimal() else 0 for word in text.split(",")]
-    if any(batch < 1 or batch & (batch - 1) for batch in batches) or len(set(batches)) < len(batches):
-        reason = "because an engine fills any other batch up to the next one"
-        raise argparse.ArgumentTypeError(
-            f"batch sizes must be different powers of two (1, 2, 4, …), {reason}"
-        )
-    return batches
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return number
-
-
-def schedules(text: str) -> str:
-    from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES
-
-    if unknown := [name for name in text.split(",") if name not in DEFAULT_SCHEDULES]:
-        raise argparse.ArgumentTypeError(
-            f"unknown schedule {', '.join(unknown)}; there are {', '.join(DEFAULT_SCHEDULES)}"
-        )
-    return text
 
 
 def measure_all(
     arguments: argparse.Namespace,
     budget: Budget,
     results: Results,
-    measured_on: dict[str, Any],
+    empty: Sequence[Measured],
     scratch: Path,
 ) -> list[Measured]:
-    """Export, build, and measure the batch sizes; each has an equal part of the time that is left for it."""
+    """Export, build, and measure the batch sizes. Each gets an equal part of the remaining time.
+
+    empty: the records to fill, one per batch size.
+    """
     folder = (arguments.folder or scratch) / arguments.network
     bundle = str(folder / "bundle")
     network = {"folder": str(folder), "network": arguments.network}
@@ -167,11 +102,11 @@ def measure_all(
         "matrix": arguments.matrix,
     }
     records = []
-    for position, batch in enumerate(arguments.batch):
-        record = Measured(batch, measured_on, not_run=dict(reasons))
+    for position, record in enumerate(empty):
+        record.not_run = dict(reasons)
         if no_bundle is None:
-            part = budget.share(len(arguments.batch) - position)
-            record = measure_batch(record, part, scratch / f"batch-{batch}.json", request)
+            part = budget.share(len(empty) - position)
+            record = measure_batch(record, part, scratch / f"batch-{record.batch}.json", request)
         results.put(record)
         records.append(record)
     return records
@@ -194,7 +129,7 @@ def measure_batch(record: Measured, budget: Budget, state: Path, request: dict[s
 
 
 def note_end(record: Measured, problem: str, out_of_time: bool) -> bool:
-    """Note what a process left undone when it ended. Whether another process can do the rest."""
+    """Record the work that a process left undone. Returns whether another process can do the rest."""
     work, record.doing = record.doing, None
     if work is not None:
         record.not_run.setdefault(work, problem)
@@ -207,7 +142,7 @@ def note_end(record: Measured, problem: str, out_of_time: bool) -> bool:
 
 
 def kept(records: Sequence[Measured], results: Results) -> list[str]:
-    """One line for each batch size that has no new figure, so that those of an earlier call stay."""
+    """Return a line for each batch size without a new figure, whose figures of an earlier call stay."""
     lines = []
     for record in records:
         if results.batches[record.batch] is not record:
@@ -217,7 +152,7 @@ def kept(records: Sequence[Measured], results: Results) -> list[str]:
 
 
 def child(stage: str, request: dict[str, Any], seconds: float, too_long: str) -> str | None:
-    """Do a stage in a process of its own; returns why it failed, `too_long` if it did not end in time."""
+    """Run a stage as a process. Returns None, why it failed, or `too_long` if it did not end in time."""
     if seconds <= 0:
         return too_long
     try:
@@ -227,7 +162,7 @@ def child(stage: str, request: dict[str, Any], seconds: float, too_long: str) ->
 
 
 def be_child(stage: str, request: str) -> NoReturn:
-    """The other end of `child`. The last line of output says what failed."""
+    """Run a stage in the process that `child` starts. The last line of output is the reason of a failure."""
     from bcm_edge.errors import BcmError
 
     end_with_parent()
@@ -270,13 +205,13 @@ def build_engine(bundle: str, largest: int) -> None:
 
 
 def measure(bundle: str, state: str, output: str, network: str, budget: dict[str, Any], **how: Any) -> None:
-    """One batch size. The end of the budget holds here too: all processes have the same time.monotonic()."""
+    """Measure one batch size. The budget is valid here too: time.monotonic() is the same in all processes."""
     results = Results(Path(output), network)
     BatchMeasurement(Path(bundle), Path(state), results, Budget(**budget), **how).run()
 
 
 def missing() -> str | None:
-    """What this machine lacks, in one line."""
+    """Return what this machine lacks, in one line, or None."""
     from bcm_edge.errors import BackendError
     from bcm_edge.runtime.checks.doctor import missing_modules
     from bcm_edge.runtime.machine.gpu import probe
@@ -296,7 +231,7 @@ def missing() -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """The GPU, and the versions of the libraries that are measured. Measures nothing."""
+    """Return the GPU, and the versions of the libraries that are measured."""
     import torch
 
     from bcm_edge.errors import BackendError

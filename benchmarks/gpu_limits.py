@@ -33,9 +33,11 @@ class Budget:
 
     @classmethod
     def start(cls, total: float) -> Budget:
+        """Return a budget that begins now."""
         return cls(total, time.monotonic() + total)
 
     def left(self) -> float:
+        """Return the seconds that are left, at least 0."""
         return max(self.end - time.monotonic(), 0.0)
 
     def share(self, parts: int) -> Budget:

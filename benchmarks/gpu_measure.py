@@ -70,6 +70,7 @@ class BatchMeasurement:
         self._stopped: str | None = None  # a variant that was stopped while it was prepared
 
     def run(self) -> None:
+        """Measure each variant alone, then all in turn."""
         for variant in VARIANTS:
             if variant not in self._record.not_run:
                 say(f"batch {self._record.batch}: {variant}")
@@ -250,4 +251,5 @@ def row_of(
 
 
 def say(line: str) -> None:
+    """Print a line of progress on standard error, with the time."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from result_files import write_json
+
 EAGER, COMPILED, TENSORRT = "torch eager fp16", "torch.compile fp16", "TensorRT fp16"
 SESSIONS = {  # variant → the execution provider of ONNX Runtime that runs it
     "ONNX Runtime CUDA fp16": "CUDAExecutionProvider",
@@ -18,12 +20,7 @@ IN_TURN = "all variants in turn"
 
 @dataclass(frozen=True)
 class Row:
-    """One variant on one schedule. The times are those of a Result in runtime/checks/benchmark.py.
-
-    of_matmul: share of the fp16 matrix product that ran in the same turns. relative_l2: distance of the
-    last state from torch in float32. in_turn: whether all variants took turns in the measurement; otherwise
-    the variant took turns with the matrix product alone.
-    """
+    """One variant on one schedule. The times are those of a Result in runtime/checks/benchmark.py."""
 
     variant: str
     schedule: str
@@ -35,58 +32,71 @@ class Row:
     p99_ms: float
     images_per_s: float
     tflops: float
+    # share of the fp16 matrix product that ran in the same turns
     of_matmul: float
+    # distance of the last state from torch in float32
     relative_l2: float
+    # whether all variants took turns in the measurement; otherwise only the variant and the matrix product
     in_turn: bool
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A schedule on TensorRT in ms: from host to host, on the GPU without copies, and each engine alone."""
+    """A schedule on TensorRT."""
 
+    # from host to host
     wall_ms: float
+    # on the GPU, without copies
     device_ms: float
+    # each engine alone
     engines_ms: list[float]
 
     @property
     def ratio(self) -> float:
+        """The time from host to host, divided by the sum of the engine times."""
         return self.wall_ms / sum(self.engines_ms)
 
 
 @dataclass
 class Measured:
-    """One batch size. It grows while the batch size is measured.
-
-    not_run: variant, or "variant, schedule" → reason. ready_s: variant → seconds until it had run all
-    schedules once. noise_ms: schedule → time to draw its noise. played: variant → device and libraries.
-    doing: what is under way now: a variant, "all variants in turn, schedule", or None.
-    """
+    """The figures of one batch size. They are added while the batch size is measured."""
 
     batch: int
+    # the GPU and the versions of the libraries
     environment: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     chain: Chain | None = None
     matmul_tflops: float | None = None
+    # variant, or "variant, schedule" → reason
     not_run: dict[str, str] = field(default_factory=dict)
+    # variant → seconds until it had run all schedules once
     ready_s: dict[str, float] = field(default_factory=dict)
+    # schedule → time to draw its noise
     noise_ms: dict[str, float] = field(default_factory=dict)
+    # variant → device and libraries
     played: dict[str, str] = field(default_factory=dict)
+    # the current work: a variant, "all variants in turn, schedule", or None
     doing: str | None = None
+    # command, date and machine (`origin` in result_files.py)
+    measured_by: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Measured:
+        """Return the figures that `write` has written."""
         chain = Chain(**values["chain"]) if values["chain"] else None
         return cls(**{**values, "rows": [Row(**row) for row in values["rows"]], "chain": chain})
 
     @classmethod
     def read(cls, path: Path) -> Measured:
+        """Return the figures of a file of `write`."""
         return cls.from_json(json.loads(path.read_text()))
 
     def write(self, path: Path) -> None:
+        """Write the figures of this batch size to a file."""
         write_json(path, asdict(self))
 
     def of(self, variant: str) -> dict[str, Row]:
-        """Schedule → row of a variant; empty if the variant was not measured."""
+        """Return schedule → row of a variant; empty if the variant was not measured."""
         return {row.schedule: row for row in self.rows if row.variant == variant}
 
     def put(self, row: Row) -> None:
@@ -99,7 +109,7 @@ class Measured:
 
 
 class Results:
-    """The JSON file of all batch sizes of one network. Each change is written at once and atomically."""
+    """The JSON file of all batch sizes of one network. Each change is written immediately and atomically."""
 
     def __init__(self, path: Path, network: str) -> None:
         """Read the file if it exists. Raises ValueError if it holds something else."""
@@ -112,7 +122,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """The results of a file. Raises OSError or ValueError."""
+        """Return the results of a file. Raises OSError or ValueError."""
         return cls(path, _read(path)[0])
 
     def put(self, measured: Measured) -> None:
@@ -122,6 +132,7 @@ class Results:
             self.save()
 
     def save(self) -> None:
+        """Write the file."""
         batches = [asdict(self.batches[batch]) for batch in sorted(self.batches)]
         write_json(self.path, {"network": self.network, "batches": batches})
 
@@ -134,9 +145,3 @@ def _read(path: Path) -> tuple[str, dict[int, Measured]]:
         return str(values["network"]), {each.batch: each for each in measured}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a result of this benchmark") from error
-
-
-def write_json(path: Path, values: Any) -> None:
-    from bcm_edge.runtime.storage.files import write_atomically
-
-    write_atomically(path, json.dumps(values))

@@ -15,7 +15,7 @@ Inputs = tuple[Any, Any, Any, Any]  # x, moves, noises, labels: the arguments of
 
 
 def inputs_of(program: Any, batch: int, config: Any) -> Inputs:
-    """What the chain gives a device for a schedule, on the images that runtime/checks/benchmark.py plays."""
+    """Return what the chain passes to a device, for the images that runtime/checks/benchmark.py plays."""
     import numpy as np
 
     from bcm_edge.runtime import chain
@@ -34,11 +34,13 @@ def inputs_of(program: Any, batch: int, config: Any) -> Inputs:
 
 
 def in_parts(player: Any, x: Any, moves: Any, noises: Any, labels: Any) -> Any:
-    """The last state, computed for PART images at a time. Each image has noise of its own."""
+    """Return the last state, computed for PART images at a time. Each image has its own noise."""
     import numpy as np
 
+    from bcm_edge.runtime.batches import slices
+
     states = []
-    for part in (slice(start, start + PART) for start in range(0, len(x), PART)):
+    for part in slices(len(x), PART):
         own_noises = [None if noise is None else noise[part] for noise in noises]
         own_labels = None if labels is None else labels[part]
         states.append(player.play_moves(x[part], moves, own_noises, own_labels, every=False)[-1])
@@ -46,15 +48,16 @@ def in_parts(player: Any, x: Any, moves: Any, noises: Any, labels: Any) -> Any:
 
 
 def distance(state: Any, truth: Any) -> float:
-    """Relative L2."""
+    """Return the relative L2 distance, computed in float64."""
     import numpy as np
 
-    difference = np.linalg.norm((state - truth).ravel().astype(np.float64))
-    return float(difference / np.linalg.norm(truth.ravel().astype(np.float64)))
+    from bcm_edge.runtime.accuracy import relative_l2
+
+    return relative_l2(state.astype(np.float64), truth.astype(np.float64))
 
 
 def opened(variant: str, bundle: Any, model: Any) -> Any:
-    """The player of a variant. Raises BackendError if it cannot run here."""
+    """Return the player of a variant. Raises BackendError if it cannot run here."""
     import torch
 
     from bcm_edge.errors import BackendError
@@ -71,9 +74,9 @@ def opened(variant: str, bundle: Any, model: Any) -> Any:
 
 
 class Timed:
-    """Work on a CUDA stream (None: torch's current one) between two events; `ms` has the time of each run.
+    """Work on a CUDA stream (None: torch's current one), timed with events. `ms` has the time of each run.
 
-    The work runs once before the first event, so that the GPU does not wait for the host in between.
+    The work runs once before the first event, so that the GPU does not wait for the host between the events.
     """
 
     def __init__(self, work: Callable[[], object], stream: Any = None) -> None:
@@ -93,7 +96,7 @@ class Timed:
 
 
 def matrix_product(size: int) -> Timed:
-    """One product of two random fp16 matrices of this many rows and columns."""
+    """Return the timed product of two random fp16 matrices with `size` rows and columns."""
     import torch
 
     a, b, out = (torch.randn(size, size, dtype=torch.float16, device="cuda") for _ in range(3))
@@ -101,11 +104,12 @@ def matrix_product(size: int) -> Timed:
 
 
 def product_tflops(size: int, ms: float) -> float:
+    """Return the TFLOP/s of a matrix product that takes `ms`."""
     return 2 * size**3 / ms / 1e9
 
 
 def engine_launches(backend: Any, x: Any, moves: Any, noises: Any, labels: Any) -> list[Timed]:
-    """What the TensorRT backend launches for each move alone and last for all moves, without its copies."""
+    """Return the timed launches of the TensorRT backend, without copies: each move alone, then all."""
     import torch
 
     handle = int(backend._stream.handle)

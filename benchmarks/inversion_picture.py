@@ -1,9 +1,9 @@
-"""The picture of the README: ten digits of the MNIST model, the noise of each, and what comes back from it.
+"""Make the picture of the README: ten digits of the MNIST model, their latents, and their reconstructions.
 
-bcm-edge export mnist -o mnist.bundle
-python benchmarks/inversion_picture.py mnist.bundle -o docs/inversion.png
+    bcm-edge export mnist -o mnist.bundle
+    python benchmarks/inversion_picture.py mnist.bundle -o docs/inversion.png
 
-The digits of the first row are generated, since the package contains no images of MNIST.
+The digits are generated, because the package contains no images of MNIST.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bcm_edge.runtime.pictures.writing import save_images
 from bcm_edge.runtime.schedule import SIGMA_DATA
 
 SEED = 0
-SIDE = 3  # pixels of the picture for one of the model
+SIDE = 3  # the side of a pixel of the model in the picture, in pixels
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Write the picture."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="a picture, which is replaced")
     arguments = parser.parse_args()

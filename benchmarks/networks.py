@@ -130,6 +130,7 @@ class TorchPlayer:
         labels: Array | None,
         every: bool,
     ) -> Array:
+        """Return the last state, as `DeviceBackend.play_moves` does without `every`."""
         import torch
 
         with torch.no_grad() if self._compiled else torch.inference_mode():
@@ -182,6 +183,7 @@ class SessionPlayer:
         labels: Array | None,
         every: bool,
     ) -> Array:
+        """Return the last state, as `DeviceBackend.play_moves` does without `every`."""
         import numpy as np
 
         state, label = self._up(x), {} if labels is None else {"label": self._up(labels)}

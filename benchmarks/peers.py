@@ -1,19 +1,21 @@
-"""bcm-edge beside what else plays a BCM on a CPU: PyTorch as the authors run it, torch.compile, and diffusers' pipeline.
+"""Compare bcm-edge on a CPU with PyTorch as the authors run it, torch.compile, and diffusers' pipeline.
 
-    python benchmarks/peers.py                                             the shipped model, in fp32, bf16 and int8
-    python benchmarks/peers.py --network imagenet64 --bundle BUNDLE        an exported ImageNet-64 network
+    python benchmarks/peers.py                                       the shipped model, in fp32, bf16 and int8
+    python benchmarks/peers.py --network imagenet64 --bundle BUNDLE  an exported ImageNet-64 network
 
-Every side plays one network call, 80>0.002, on the same noise with the same weights; the other sides take them from the bundle. Per
-number of processors there is one process in which the sides of a batch size take turns, and each process is given its processors before
-a library counts them. The markdown table has medians in ms and how many times as fast as PyTorch eager that is; "=" where the
-difference is within noise. "s until ready" is from weights in memory to the first image, with torch imported and nothing in any cache.
-The last line of stdout is the same as JSON. Sides that cannot run here are named with the reason.
+Each variant plays one network call, 80>0.002, with the same noise and weights; the weights come from the
+bundle. The measurement with each number of processors is a process, which gets its processors before a
+library counts them. In it, the variants of a batch size take turns.
+
+The Markdown table has medians in ms, and in brackets how many times as fast as PyTorch eager the variant is;
+"=" means no difference beyond noise. "s until ready" is the time from weights in memory to the first image,
+with torch imported and all caches empty. A variant that cannot run here is listed with the reason. The last
+line of standard output is the figures as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import subprocess
@@ -23,77 +25,74 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from networks import prepare
-
-if TYPE_CHECKING:
-    from bcm_edge.model.preconditioning import ConsistencyModel
-    from bcm_edge.runtime.storage.bundle import Bundle
-
-EAGER = "PyTorch eager, as the authors run it"
-OURS = (
-    ("onnxruntime", "fp32"),
-    ("onnxruntime", "int8"),
-    ("openvino", "fp32"),
-    ("openvino", "bf16"),
-    ("openvino", "int8"),
-)
-PROGRAM = "80>0.002"
+from peer_variants import EAGER, variant_makers
+from result_files import add_output, origin, write_figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--network", choices=["digits", "imagenet64"], default="digits")
-    parser.add_argument(
-        "--bundle", type=Path, help="of that network, with the precisions to measure; made where not given"
-    )
-    parser.add_argument("--batch", default="1,8")
-    parser.add_argument(
-        "--seconds", type=float, default=5, help="per side, batch size and number of processors"
-    )
-    parser.add_argument(
-        "--measure", action="store_true", help=argparse.SUPPRESS
-    )  # the process of one number of processors
-    arguments = parser.parse_args()
+    """Measure with one processor and with all, and print the table."""
+    arguments = arguments_parser().parse_args()
     batches = [int(word) for word in arguments.batch.split(",")]
     if arguments.measure:
         print(json.dumps([measure(arguments.bundle, batch, arguments.seconds) for batch in batches]))
         return
+    measured_by = origin()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = arguments.bundle or make(Path(folder), arguments.network)
-        os.environ |= {
+        bundle = arguments.bundle or make_bundle(Path(folder), arguments.network)
+        empty_caches = {
             "BCM_EDGE_CACHE_DIR": f"{folder}/cache",
             "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
-        }  # empty ones
-        counts = sorted({1, len(os.sched_getaffinity(0))})
-        measured = {
-            cores: on_processors(cores, bundle, arguments.batch, arguments.seconds) for cores in counts
         }
-    report(arguments.network, measured)
+        os.environ |= empty_caches
+        measured = {
+            cores: on_processors(cores, bundle, arguments.batch, arguments.seconds)
+            for cores in sorted({1, len(os.sched_getaffinity(0))})
+        }
+    print_report(arguments.network, measured)
+    figures = {"network": arguments.network, "program": program_text(), "processors": measured}
+    write_figures(arguments.output, measured_by, figures)
+    print(json.dumps(figures))
 
 
-def make(folder: Path, network: str) -> Path:
-    """A bundle to measure, in all precisions that have a row. Choosing the 8-bit layers of the ImageNet-64 network takes half an hour."""
+def arguments_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    add = parser.add_argument
+    add("--network", choices=["digits", "imagenet64"], default="digits")
+    add("--bundle", type=Path, help="of that network, in the precisions to measure (default: it is exported)")
+    add("--batch", default="1,8", help="batch sizes, separated by commas (default: 1,8)")
+    add(
+        "--seconds",
+        type=float,
+        default=5,
+        help="per variant, batch size and number of processors (default: 5)",
+    )
+    add("--measure", action="store_true", help=argparse.SUPPRESS)  # the process of `on_processors`
+    add_output(parser)
+    return parser
+
+
+def program_text() -> str:
+    """Return the schedule that is played."""
+    from bcm_edge.runtime.schedule import ONE_STEP
+
+    return str(ONE_STEP)
+
+
+def make_bundle(folder: Path, network: str) -> Path:
+    """Export a bundle in all precisions of OURS. This takes half an hour for ImageNet-64, because of int8."""
     return prepare(folder, network == "imagenet64", "fp32,bf16,int8")[2]
 
 
-def on_processors(cores: int, bundle: Path, batch: str, seconds: float) -> list[dict]:
-    """What `measure` says in a process of its own on so many processors, per batch size."""
+def on_processors(cores: int, bundle: Path, batch: str, seconds: float) -> list[dict[str, Any]]:
+    """Return the results of `measure` for each batch size, from a process on this number of processors."""
     processors = sorted(os.sched_getaffinity(0))[:cores]
-    command = [
-        sys.executable,
-        __file__,
-        "--measure",
-        "--bundle",
-        str(bundle),
-        "--batch",
-        batch,
-        "--seconds",
-        str(seconds),
-    ]
+    command = [sys.executable, __file__, "--measure", "--bundle", str(bundle)]
+    command += ["--batch", batch, "--seconds", str(seconds)]
     print(f"on {cores} of the processors …", file=sys.stderr)
     ended = subprocess.run(
         command,
@@ -105,13 +104,28 @@ def on_processors(cores: int, bundle: Path, batch: str, seconds: float) -> list[
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def measure(path: Path, batch: int, seconds: float) -> dict:
-    """One batch size: results by side, and why the others are absent."""
+@dataclass
+class Prepared:
+    """A variant that is ready."""
+
+    # plays once, and returns images
+    run: Callable[[], Any]
+    # the first images
+    images: Any
+    # seconds until the first images
+    ready_s: float
+
+
+def measure(path: Path, batch: int, seconds: float) -> dict[str, Any]:
+    """Measure one batch size.
+
+    Returns the figures of each variant, the variants that cannot run with the reasons, and the share of the
+    processors that other processes took.
+    """
     import torch
 
     from bcm_edge.export.restore import restored_model
-    from bcm_edge.runtime.checks.benchmark import differ, interleave, summarise
-    from bcm_edge.runtime.checks.starts import Start
+    from bcm_edge.runtime.checks.benchmark import interleave
     from bcm_edge.runtime.machine.load import OtherProcesses
     from bcm_edge.runtime.machine.resources import threads
     from bcm_edge.runtime.storage.bundle import open_bundle
@@ -119,145 +133,92 @@ def measure(path: Path, batch: int, seconds: float) -> dict:
 
     torch.set_num_threads(threads())
     bundle = open_bundle(path)
-    sides, skipped = {}, {}
-    for name, prepare_side in side_makers(bundle, restored_model(bundle), batch).items():
+    variants: dict[str, Prepared] = {}
+    skipped = {}
+    for name, prepare_variant in variant_makers(bundle, restored_model(bundle), batch).items():
         print(f"  batch {batch}: {name}", file=sys.stderr)
         started = time.perf_counter()
         try:
-            run = prepare_side()
+            run = prepare_variant()
             images = run().clip(-1, 1)
-        except Exception as error:  # a library's own; the table names it and goes on with the others
+        except Exception as error:  # of any library
             skipped[name] = f"{type(error).__name__}: {first_line(error)}"
             continue
-        sides[name] = (run, images, time.perf_counter() - started)
+        variants[name] = Prepared(run, images, time.perf_counter() - started)
     others = OtherProcesses()
-    turns = interleave([run for run, _, _ in sides.values()], seconds)
+    turns = interleave([variant.run for variant in variants.values()], seconds)
     taken = others.share()
-    eager = sides[EAGER][1]
-    values = {}
-    for (name, (_, images, ready)), own in zip(sides.items(), turns, strict=True):
-        played = summarise(Side(name), batch, 1, own, Start(0, 0), None, 1)
-        error = float(((images - eager) ** 2).sum() ** 0.5 / (eager**2).sum() ** 0.5)
-        values[name] = (
-            played,
-            {"ms": played.p50_ms, "runs": played.runs, "ready_s": ready, "relative_l2": error},
-        )
-    base = values[EAGER][0]
-    rows = {
-        name: {**row, "ratio": base.p50_ms / r.p50_ms, "beyond_noise": differ(r, base)}
-        for name, (r, row) in values.items()
-    }
+    rows = rows_of(variants, turns, batch)
     return {"batch": batch, "taken_by_others": taken, "sides": rows, "skipped": skipped}
+
+
+def rows_of(
+    variants: dict[str, Prepared], turns: list[list[list[float]]], batch: int
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of each variant. turns: of each variant, the seconds of each run, turn by turn."""
+    from bcm_edge.runtime.accuracy import relative_l2
+    from bcm_edge.runtime.checks.benchmark import differ, summarise
+    from bcm_edge.runtime.checks.starts import Start
+
+    results = {
+        name: summarise(Side(name), batch, 1, own, Start(0, 0), None, 1)
+        for name, own in zip(variants, turns, strict=True)
+    }
+    eager, images = results[EAGER], variants[EAGER].images
+    rows = {}
+    for name, result in results.items():
+        rows[name] = {
+            "ms": result.p50_ms,
+            "runs": result.runs,
+            "ready_s": variants[name].ready_s,
+            "relative_l2": relative_l2(variants[name].images, images),
+            "ratio": eager.p50_ms / result.p50_ms,
+            "beyond_noise": differ(result, eager),
+        }
+    return rows
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is measured, as a result states it: its name alone."""
+    """What `summarise` asks of a backend: its name."""
 
     name: str
     precision: str = ""
     device: str = ""
 
 
-def side_makers(bundle: Bundle, model: ConsistencyModel, batch: int) -> dict[str, Callable[[], Callable]]:
-    """Name → what prepares that side and returns its play: images [N, C, H, W] in [-1, 1] or a little beyond."""
-    from bcm_edge.model.player import TorchBackend
-    from bcm_edge.runtime.backends import open_backend
-    from bcm_edge.runtime.checks.benchmark import player
-    from bcm_edge.runtime.schedule import parse_schedule
+def print_report(network: str, measured: dict[int, list[dict[str, Any]]]) -> None:
+    """Print the table in Markdown, the load by other processes, and the variants that were skipped.
 
-    program = parse_schedule(PROGRAM)
-
-    def compiled() -> Callable:
-        compiled_model = copy.copy(model)  # shares the weights; the other sides keep the model as it is
-        compiled_model.compile(fullgraph=True, dynamic=False)
-        return player(TorchBackend(compiled_model), program, batch)
-
-    def ours(name: str, precision: str) -> Callable:
-        return player(open_backend(name, bundle, precision), program, batch)
-
-    return {
-        EAGER: lambda: player(TorchBackend(model), program, batch),
-        "torch.compile(fullgraph)": compiled,
-        "diffusers ConsistencyModelPipeline": lambda: diffusers_pipeline(model, batch),
-        **{
-            f"bcm-edge {name} {precision}": lambda n=name, p=precision: ours(n, p) for name, precision in OURS
-        },
-    }
-
-
-def diffusers_pipeline(model: ConsistencyModel, batch: int) -> Callable:
-    """diffusers' pipeline with its scheduler around the same network, in one step from the same noise.
-
-    The scheduler has the c_skip and c_out of consistency models, not those of a BCM: the picture differs by some thousandths, the work
-    does not.
+    measured: number of processors → results of `measure`.
     """
-    import numpy as np
-    import torch
-    from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline
-
-    from bcm_edge.runtime.noise import START_DRAW, standard_normal
-    from bcm_edge.runtime.schedule import SIGMA_MIN
-
-    class Network(torch.nn.Module):
-        """The network as a pipeline calls it: scaled input and the warped level, which is 250 ln σ there too."""
-
-        dtype, device = torch.float32, torch.device("cpu")
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = model.network
-            c, size, _ = model.config.sample_shape
-            classes = model.config.num_classes
-            self.config = argparse.Namespace(in_channels=c, sample_size=size, num_class_embeds=classes)
-
-        def forward(self, x, timestep, class_labels, return_dict):
-            tau_t = torch.full((len(x),), float(timestep))
-            tau_u = torch.full((len(x),), 250 * float(np.log(SIGMA_MIN)))
-            return (self.network(x, tau_t, tau_u, class_labels),)
-
-    class Pipeline(ConsistencyModelPipeline):
-        def check_inputs(self, *_) -> None:
-            """Without this it takes colour images only."""
-
-    pipeline = Pipeline(Network(), CMStochasticIterativeScheduler())
-    pipeline.set_progress_bar_config(disable=True)
-    classes = model.config.num_classes
-    labels = None if classes is None else torch.arange(batch) % classes
-
-    def run() -> np.ndarray:
-        latents = torch.from_numpy(standard_normal(list(range(batch)), model.config.sample_shape, START_DRAW))
-        return 2 * pipeline(batch, labels, 1, latents=latents, output_type="pt").images.numpy() - 1
-
-    return run
-
-
-def report(network: str, measured: dict[int, list[dict]]) -> None:
     cells: dict[str, list[str]] = {}
-    columns, skipped = [], {}
+    columns, skipped, taken = [], {}, []
     for cores, batches in measured.items():
         for each in batches:
             columns.append(f"{cores} core{'s' * (cores > 1)}, batch {each['batch']}: ms")
+            taken.append(each["taken_by_others"] or 0)
             skipped |= each["skipped"]
             for name, row in each["sides"].items():
-                times = f"{row['ratio']:.1f}×" if row["beyond_noise"] else "="
-                cells.setdefault(name, []).append(
-                    f"{row['ms']:.2f}" + (f" ({times})" if name != EAGER else "")
-                )
+                cells.setdefault(name, []).append(cell(name, row))
     first = next(iter(measured.values()))[0]["sides"]
-    print(f"| {network}, `{PROGRAM}` | {' | '.join(columns)} | relative L2 to eager | s until ready |")
+    print(f"| {network}, `{program_text()}` | {' | '.join(columns)} | relative L2 to eager | s until ready |")
     print(f"|---|{'---:|' * (len(columns) + 2)}")
-    for name, row in cells.items():
-        print(
-            f"| {name} | {' | '.join(row)} | {first[name]['relative_l2']:.1e} | {first[name]['ready_s']:.1f} |"
-        )
-    taken = [each["taken_by_others"] or 0 for batches in measured.values() for each in batches]
-    print(
-        f"\nOther processes took {', '.join(f'{share:.0%}' for share in taken)} of all processors meanwhile, column by column."
-    )
+    for name, own in cells.items():
+        row = first[name]
+        print(f"| {name} | {' | '.join(own)} | {row['relative_l2']:.1e} | {row['ready_s']:.1f} |")
+    shares = ", ".join(f"{share:.0%}" for share in taken)
+    print(f"\nShare of all processors that other processes took, column by column: {shares}.")
     for name, reason in skipped.items():
         print(f"\nskipped: {name}: {reason}")
-    print(json.dumps({"network": network, "program": PROGRAM, "processors": measured}))
+
+
+def cell(name: str, row: dict[str, Any]) -> str:
+    """Return the time of a variant, and its speed relative to eager."""
+    if name == EAGER:
+        return f"{row['ms']:.2f}"
+    times = f"{row['ratio']:.1f}×" if row["beyond_noise"] else "="
+    return f"{row['ms']:.2f} ({times})"
 
 
 if __name__ == "__main__":

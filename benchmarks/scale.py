@@ -6,12 +6,14 @@ other figures are products of these.
 
 from __future__ import annotations
 
+import argparse
 import io
 import time
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from result_files import add_output, origin, write_figures
 
 HOUR = 3600
 MILLION = 1_000_000
@@ -57,26 +59,45 @@ WORK = (
     Work("generate, mixture-4 (4 calls)", 4, 64 * 64 * 3),
     Work("invert and back (3 calls)", 3, 2 * 64 * 64 * 3),
 )
-COLUMNS = (
-    "a network call, ms",
-    "images/s",
-    "hours per million",
-    "cost per million, $",
-    "pixels, MB/s",
-)
+COLUMNS = {  # key in the result file → heading of the column
+    "call_ms": "a network call, ms",
+    "images_per_s": "images/s",
+    "hours_per_million": "hours per million",
+    "dollars_per_million": "cost per million, $",
+    "pixels_mb_per_s": "pixels, MB/s",
+}
 
 
 def main() -> None:
+    """Print one table per task, and the time to decode an image."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    add_output(parser)
+    output, measured_by = parser.parse_args().output, origin()
+    figures = {work.name: {device.name: figures_of(work, device) for device in DEVICES} for work in WORK}
     for work in WORK:
-        print(f"| {work.name} | {' | '.join(COLUMNS)} |")
+        print(f"| {work.name} | {' | '.join(COLUMNS.values())} |")
         print("|---|---|---|---|---|---|")
         for device in DEVICES:
-            rate = 1 / (work.nfe * device.call)
-            hours = MILLION / rate / HOUR
-            figures = (1000 * device.call, rate, hours, hours * device.price, rate * work.size / 1e6)
-            print(f"| {device.name} ({device.source}) | {' | '.join(map(_short, figures))} |")
+            own = figures[work.name][device.name]
+            print(f"| {device.name} ({device.source}) | {' | '.join(_short(own[key]) for key in COLUMNS)} |")
         print()
-    print(f"decoding a PNG of 64×64×3 of noise: {png_seconds() * 1e6:.0f} µs of a core, measured now")
+    microseconds = png_seconds() * 1e6
+    print(f"decoding a PNG of 64×64×3 of noise: {microseconds:.0f} µs of a core, measured now")
+    write_figures(output, measured_by, {"tables": figures, "png_microseconds": microseconds})
+
+
+def figures_of(work: Work, device: Device) -> dict[str, float]:
+    """Return the values of COLUMNS."""
+    rate = 1 / (work.nfe * device.call)
+    hours = MILLION / rate / HOUR
+    return {
+        "call_ms": 1000 * device.call,
+        "images_per_s": rate,
+        "hours_per_million": hours,
+        "dollars_per_million": hours * device.price,
+        "pixels_mb_per_s": rate * work.size / 1e6,
+    }
 
 
 def png_seconds(n: int = 300) -> float:

@@ -1,10 +1,14 @@
-"""What serving costs: images per second and latency of a real Triton against the same chain in this process, taking turns in one run.
+"""Measure the cost of serving: a real Triton server against the same chain in this process.
 
     python benchmarks/serving.py digits.bundle --clients 8 --seconds 5
 
-Needs the server that tests/serving/fetch.sh brings. Every client waits for its answer before it asks again. "local": as many threads as
-clients on one loaded model, each network call on one thread, which is the fastest way here for many clients. "per move": a client that
-plays the schedule itself, one request per network call.
+The benchmark needs the server that tests/serving/fetch.sh downloads. All variants take turns. Each client
+waits for its answer before it sends the next request.
+
+    local                 threads, one per client, on one loaded model, with one thread per network call; the
+                          fastest way for many clients here
+    bcm_generate          a request per image
+    per move              a client that plays the schedule itself, with one request per network call
 """
 
 from __future__ import annotations
@@ -18,12 +22,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "serving"))
 
 from asking import Client
+from result_files import add_output, origin, write_figures
 from server import Server, running
 
 import bcm_edge
@@ -33,36 +39,43 @@ from bcm_edge.export.triton.repository import plan_repository, write_repository
 from bcm_edge.runtime.chain import injected_noises, start_state
 from bcm_edge.runtime.storage.bundle import open_bundle
 
-Ask = Callable[[int], object]  # is given a seed
+Ask = Callable[[int], object]  # requests the image of a seed
 SCHEDULE = "mixture-4"
 ROUNDS = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Start a server on a repository of the bundle, and measure."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=5.0, help="per way and round")
-    parser.add_argument("--instances", type=int, default=2)
-    given = parser.parse_args()
+    parser.add_argument("--clients", type=int, default=8, help="beside the measurement with one (default: 8)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per variant and round (default: 5)")
+    parser.add_argument("--instances", type=int, default=2, help="of each model in the server (default: 2)")
+    add_output(parser)
+    arguments = parser.parse_args()
+    measured_by = origin()
     with tempfile.TemporaryDirectory() as folder:
-        serving = Serving(instances=given.instances)
-        write_repository(
-            plan_repository(
-                open_bundle(given.bundle), Path(folder) / "models", "python", None, serving, (), False, False
-            )
-        )
-        with running(Path(folder) / "models", Path(folder) / "log") as server:
-            os.environ["BCM_EDGE_THREADS"] = "1"  # from here on: the server has its own
-            with bcm_edge.load(given.bundle, "onnxruntime") as bcm:
-                measure(server, bcm, given.clients, given.seconds)
+        models = Path(folder) / "models"
+        bundle, serving = open_bundle(arguments.bundle), Serving(instances=arguments.instances)
+        write_repository(plan_repository(bundle, models, "python", None, serving, (), False, False))
+        with running(models, Path(folder) / "log") as server:
+            # Of this process. The server has started with a number of its own.
+            os.environ["BCM_EDGE_THREADS"] = "1"
+            with bcm_edge.load(arguments.bundle, "onnxruntime") as bcm:
+                rows = measure(server, bcm, arguments.clients, arguments.seconds)
+    print_table(rows)
+    write_figures(arguments.output, measured_by, {"schedule": SCHEDULE, "rounds": ROUNDS, "rows": rows})
 
 
-def measure(server: Server, bcm: BCM, clients: int, seconds: float) -> None:
+def measure(server: Server, bcm: BCM, clients: int, seconds: float) -> list[dict[str, Any]]:
+    """Measure each variant with one client and with `clients` clients, in turn.
+
+    Each row has the variant, the number of clients, images_per_s (median of the rounds), of_local (the same
+    divided by that of the local variant), p50_ms and p99_ms (of all answers).
+    """
     label = None if bcm.num_classes is None else 3
-    ways: dict[str, Callable[[], Ask]] = {
+    makers: dict[str, Callable[[], Ask]] = {
         "local": lambda: lambda seed: bcm.generate(1, schedule=SCHEDULE, seed=seed, labels=label),
         "bcm_generate, gRPC": lambda: whole(Client(server, "grpc"), label),
         "bcm_generate, HTTP": lambda: whole(Client(server, "http"), label),
@@ -72,41 +85,67 @@ def measure(server: Server, bcm: BCM, clients: int, seconds: float) -> None:
     times: dict[tuple[str, int], list[float]] = {}
     for _ in range(ROUNDS):
         for n in (1, clients):
-            for name, make in ways.items():
-                took = load([make] * n, seconds)
-                rates.setdefault((name, n), []).append(len(took) / seconds)
-                times.setdefault((name, n), []).extend(took)
+            for variant, make in makers.items():
+                answers = load(make, n, seconds)
+                rates.setdefault((variant, n), []).append(len(answers) / seconds)
+                times.setdefault((variant, n), []).extend(answers)
+    rows = []
+    for (variant, n), own_rates in rates.items():
+        p50, p99 = (1000 * float(np.percentile(times[variant, n], q)) for q in (50, 99))
+        rate = statistics.median(own_rates)
+        rows.append(
+            {
+                "variant": variant,
+                "clients": n,
+                "images_per_s": rate,
+                "of_local": rate / statistics.median(rates["local", n]),
+                "p50_ms": p50,
+                "p99_ms": p99,
+            }
+        )
+    return rows
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the rows of `measure`."""
     print(f"{'':20}{'clients':>8}{'images/s':>10}{'of local':>10}{'p50 ms':>9}{'p99 ms':>9}")
-    for (name, n), found in rates.items():
-        share = statistics.median(found) / statistics.median(rates["local", n])
-        p50, p99 = (1000 * float(np.percentile(times[name, n], q)) for q in (50, 99))
-        print(f"{name:20}{n:8}{statistics.median(found):10.1f}{share:10.2f}{p50:9.1f}{p99:9.1f}")
+    for row in rows:
+        head = f"{row['variant']:20}{row['clients']:8}{row['images_per_s']:10.1f}{row['of_local']:10.2f}"
+        print(f"{head}{row['p50_ms']:9.1f}{row['p99_ms']:9.1f}")
 
 
-def load(makers: list[Callable[[], Ask]], seconds: float) -> list[float]:
-    """Seconds of every answer, all clients asking at once, from when the last is connected."""
-    took: list[float] = []
-    ready = threading.Barrier(len(makers))
+def load(make: Callable[[], Ask], clients: int, seconds: float) -> list[float]:
+    """Return the seconds of each answer, while all clients send requests at once.
 
-    def client(number: int, make: Callable[[], Ask]) -> None:
-        ask, seed = make(), number * 1_000_000  # a connection over HTTP belongs to its thread
+    The time begins when all clients are connected. make: connects a client.
+    """
+    answers: list[float] = []
+    ready = threading.Barrier(clients)
+
+    def client(number: int) -> None:
+        # Connected in this thread, because an HTTP connection belongs to its thread.
+        ask, seed = make(), number * 1_000_000
         ask(seed)
         ready.wait()
-        until = time.perf_counter() + seconds
-        while (begun := time.perf_counter()) < until:
+        end = time.perf_counter() + seconds
+        while True:
+            started = time.perf_counter()
+            if started >= end:
+                break
             ask(seed)
             seed += 1
-            took.append(time.perf_counter() - begun)
+            answers.append(time.perf_counter() - started)
 
-    threads = [threading.Thread(target=client, args=pair) for pair in enumerate(makers)]
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return took
+    return answers
 
 
 def whole(client: Client, label: int | None) -> Ask:
+    """Return a function that requests a whole chain."""
     labels = {} if label is None else {"label": label}
     return lambda seed: client.ask(
         "bcm_generate", ["result"], {"seed": np.uint64(seed), **labels, "schedule": SCHEDULE}
@@ -114,18 +153,19 @@ def whole(client: Client, label: int | None) -> Ask:
 
 
 def per_move(client: Client, bcm: BCM, label: int | None) -> Ask:
+    """Return a function that plays the schedule with one request per move."""
     program = bcm.schedule(SCHEDULE)
     labels = {} if label is None else {"label": label}
 
     def ask(seed: int) -> np.ndarray:
         x, noises = start_state(program, bcm.backend, [seed]), injected_noises(program, bcm.backend, [seed])
         for move, noise in zip(program.moves, noises, strict=True):
-            values = {"t": np.float32(move.t), "u": np.float32(move.u), **labels}
+            inputs = {"t": np.float32(move.t), "u": np.float32(move.u), **labels}
             if move.graph == "inverse":
-                values |= {"x": x, "noise": np.zeros_like(x) if noise is None else noise}
+                inputs |= {"x": x, "noise": np.zeros_like(x) if noise is None else noise}
             else:
-                values["x"] = x if noise is None else x + noise
-            x = client.ask(f"bcm_{move.graph}", ["x_u"], values)["x_u"]
+                inputs["x"] = x if noise is None else x + noise
+            x = client.ask(f"bcm_{move.graph}", ["x_u"], inputs)["x_u"]
         return x
 
     return ask

@@ -1,4 +1,4 @@
-"""Two inputs of docs/tasks.md that take more than the package: ten test digits attacked, and ten coloured ones in grey.
+"""Make two example files of docs/tasks.md: ten test digits after an attack, and ten coloured digits in grey.
 
 python benchmarks/task_inputs.py -o demo
 """
@@ -21,28 +21,25 @@ BUDGET, QUERIES = 0.3, 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Write attacked.npz and grey.npz, each with one digit per class."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="the folder to write attacked.npz and grey.npz to"
+        "-o", "--output", type=Path, required=True, help="the folder for attacked.npz and grey.npz"
     )
     parser.add_argument("--force", action="store_true", help="replace files that exist")
     arguments = parser.parse_args()
-    test, (coloured, labels) = load_digits("test"), coloured_digits("test")
-    first = [int(np.flatnonzero(labels == k)[0]) for k in range(10)]  # one per class
-    images, labels, grey = (
-        test.images.numpy()[first],
-        labels[first],
-        (LUMA * coloured[first]).sum(axis=1, keepdims=True),
-    )
-    attacked = square_attack(train_classifier(load_digits("train")), images, labels, BUDGET, QUERIES, seed=0)
-    for name, values in (("attacked", attacked), ("grey", grey)):
-        save_npz(
-            arguments.output / f"{name}.npz",
-            {"images": values.astype(np.float32), "labels": labels},
-            arguments.force,
-        )
+    digits, (coloured, labels) = load_digits("test"), coloured_digits("test")
+    first = [int(np.flatnonzero(labels == k)[0]) for k in range(10)]  # of each class
+    images, labels = digits.images.numpy()[first], labels[first]
+    classifier = train_classifier(load_digits("train"))
+    files = {
+        "attacked": square_attack(classifier, images, labels, BUDGET, QUERIES, seed=0),
+        "grey": (LUMA * coloured[first]).sum(axis=1, keepdims=True),
+    }
+    for name, values in files.items():
+        arrays = {"images": values.astype(np.float32), "labels": labels}
+        save_npz(arguments.output / f"{name}.npz", arrays, arguments.force)
     print(f"{arguments.output}: attacked.npz, grey.npz")
 
 

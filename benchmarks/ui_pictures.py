@@ -1,9 +1,10 @@
-"""Pictures of the window that `bcm-edge ui` opens, one per panel, for docs/ui.md: a headless Chromium uses the page as a person would.
+"""Make the pictures of docs/ui.md: a headless Chromium uses the page of `bcm-edge ui`, panel by panel.
 
     bcm-edge export mnist -o mnist.bundle
     python benchmarks/ui_pictures.py mnist.bundle -o docs/ui
 
-Needs playwright and a Chromium on the PATH. What the page draws by lot is the same every time; its milliseconds are not.
+The script needs playwright, and a Chromium on the PATH. The random choices of the page are the same in every
+run; its milliseconds are not.
 """
 
 from __future__ import annotations
@@ -24,24 +25,25 @@ from bcm_edge.runtime.pixels import SIGNED
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.server import Window
 
-LOTS = "{ let state = 1001354156; Math.random = () => (state = (state * 48271) % 2147483647) / 2147483647; }"
+# Replaces the random numbers of the page by a fixed sequence.
+RANDOM = (
+    "{ let state = 1001354156; Math.random = () => (state = (state * 48271) % 2147483647) / 2147483647; }"
+)
 Scheme = Literal["light", "dark"]
 SCHEMES: dict[str, Scheme] = {"generate": "light", "reconstruct": "light", "between": "dark", "fill": "light"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Write a PNG file per panel."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("bundle", type=Path)
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="a folder; pictures there are replaced"
+        "-o", "--output", type=Path, required=True, help="a folder, in which pictures are replaced"
     )
-    parser.add_argument("--width", type=int, default=1000, help="of the screen")
+    parser.add_argument("--width", type=int, default=1000, help="of the window, in pixels (default: 1000)")
     arguments = parser.parse_args()
-    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-    if chromium is None:
-        sys.exit("no Chromium is installed")
+    chromium = chromium_path()
     arguments.output.mkdir(parents=True, exist_ok=True)
     answers = Answers(bcm_edge.load(arguments.bundle, value_range=SIGNED))
     answers.warm_up()
@@ -50,7 +52,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for panel, scheme in SCHEMES.items():
             page = browser.new_page(viewport={"width": arguments.width, "height": 600}, color_scheme=scheme)
-            page.add_init_script(LOTS)
+            page.add_init_script(RANDOM)
             page.goto(f"{window.address}#{panel}")
             page.locator("#generate img[data-picture=picture][src]").wait_for(state="attached")
             USES[panel](page)
@@ -64,7 +66,17 @@ def main() -> None:
         window.shutdown()
 
 
+def chromium_path() -> str:
+    """Return the path of an installed Chromium. Exits if there is none."""
+    for name in ("chromium", "google-chrome", "chromium-browser"):
+        path = shutil.which(name)
+        if path:
+            return path
+    sys.exit("no Chromium is installed: neither chromium, google-chrome nor chromium-browser is on the PATH")
+
+
 def generate(page: Any) -> None:
+    """Generate an image, with the last schedule and a label."""
     page.locator("#generate [name=schedule]").select_option(
         index=page.locator("#generate [name=schedule] option").count() - 1
     )
@@ -75,11 +87,13 @@ def generate(page: Any) -> None:
 
 
 def reconstruct(page: Any) -> None:
+    """Reconstruct a generated image."""
     page.locator("#reconstruct").get_by_role("button", name="Make one").click()
     page.locator("#reconstruct img[data-picture=picture][src]").wait_for()
 
 
 def between(page: Any) -> None:
+    """Interpolate between two generated images."""
     for side in ("a", "b"):
         page.locator(f"#between figure:has([data-drop={side}])").get_by_role(
             "button", name="Make one"
@@ -89,6 +103,7 @@ def between(page: Any) -> None:
 
 
 def fill(page: Any) -> None:
+    """Draw a hole into a generated image, and fill it in."""
     page.locator("#fill").get_by_role("button", name="Make one").click()
     page.locator("#paint canvas").wait_for()
     box = page.locator("#paint").bounding_box()

@@ -185,6 +185,7 @@ class _Mixed(nn.Module):
         return path
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of all branches, concatenated."""
         return torch.cat([*(self._play(path, x) for path in self.paths), self.branch_pool(self.pool(x))], 1)
 
     def _play(self, path: list[list[str]], x: Tensor) -> Tensor:

@@ -78,8 +78,8 @@ def interpolation(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed:
         note = "The ends are the reconstructions of two images."
         if labels_a is not None and labels_b is not None and not np.array_equal(labels_a, labels_b):
             note += (
-                " Frames of the first half are generated with the label of the first image, the others with the"
-                " label of the second."
+                " Frames of the first half are generated with the label of the first image, the others with"
+                " the label of the second."
             )
         path = bcm.interpolate(
             images[a], images[b], frames=FRAMES, seed=seed, labels=labels_a, labels_b=labels_b

@@ -1,12 +1,10 @@
 """The part of the report about tasks: what a model does with held-out images, in tables, pictures and curves.
 
-The numbers come from task_measures.py and task_constrained.py, the pictures from task_galleries.py. This
-module makes tables of the numbers.
+The numbers come from task_measures.py and task_constrained.py, the pictures from task_galleries.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +13,7 @@ import numpy as np
 from ..errors import MissingExtraError
 from ..runtime.pipeline import BCM
 from . import task_galleries as galleries
-from .exhibits import Curves, Exhibit, Point, Table
+from .exhibits import Exhibit, Table
 from .quality import Judge
 from .task_constrained import (
     CHROMA,
@@ -26,12 +24,7 @@ from .task_constrained import (
     methods_note,
 )
 from .task_measures import (
-    PURIFYING,
-    QUERIES,
-    STRENGTHS,
-    Purified,
     Report,
-    Restored,
     frechet,
     measure_purification,
     measure_reconstruction,
@@ -39,13 +32,12 @@ from .task_measures import (
     measure_variations,
     say,
 )
+from .task_tables import NOTHING, purification_table, restoration_curves, restoration_table, rounded
 
 # The most images that are attacked: each costs QUERIES queries per budget, and several network calls per
 # class to guess its label.
 ATTACKED = 100
 FACTOR = 2  # of upscaling
-CURVED = 0.2  # the strength of the restorations in the curves
-NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -124,8 +116,8 @@ def _inpainting(run: Run) -> list[Exhibit]:
             filling.hole,
             filling.method,
             filling.schedule.nfe,
-            _rounded(filling.error, 4),
-            _rounded(filling.frechet, 2),
+            rounded(filling.error, 4),
+            rounded(filling.frechet, 2),
             "yes" if filling.exact else "no",
         ]
         for filling in fillings
@@ -139,52 +131,7 @@ def _inpainting(run: Run) -> list[Exhibit]:
 def _restoration(run: Run) -> list[Exhibit]:
     restored = measure_restoration(*run.arguments, report=run.report)
     gallery = galleries.restoration(*run.shown)
-    return [_restoration_table(restored, run.note), _restoration_curves(restored), gallery]
-
-
-def _restoration_table(restored: Sequence[Restored], run_note: str) -> Table:
-    figures = ("PSNR", "SSIM", "Fréchet distance")
-    measured = [f"{figure}, strength {strength:g}" for figure in figures for strength in STRENGTHS]
-    rows = []
-    for name in dict.fromkeys(each.degradation for each in restored):
-        own = [each for each in restored if each.degradation == name]
-        for nfe in sorted({each.nfe for each in own}):
-            cells = _by_strength([each for each in own if each.nfe == nfe])
-            rows.append([name, nfe or NOTHING, *cells])
-    schedules = {each.nfe: str(each.schedule) for each in restored if each.strength == CURVED}
-    listed = "; ".join(f"{nfe}: {schedule}" for nfe, schedule in schedules.items())
-    note = f"Rows without calls: the degraded images. Schedules at strength {CURVED:g}: {listed}. {run_note}"
-    return Table("Restoration", ["degradation", "network calls", *measured], rows, note)
-
-
-def _restoration_curves(restored: Sequence[Restored]) -> Curves:
-    lines: dict[str, list[Point]] = {}
-    for each in restored:
-        if each.degradation.startswith("JPEG") and each.strength in (None, CURVED):
-            point = Point(each.nfe, _rounded(each.frechet, 3))
-            lines.setdefault(each.degradation, []).append(point)
-    return Curves(
-        "Restoration of JPEG: distance over network calls",
-        "network calls",
-        "Fréchet distance",
-        lines,
-        log_y=True,
-        note=f"0 calls: the compressed images. Strength {CURVED:g}; the schedules are those of the table.",
-    )
-
-
-def _by_strength(restored: Sequence[Restored]) -> list[float]:
-    """PSNR, SSIM and distance at each strength.
-
-    The degraded images have no strength; their figures are repeated.
-    """
-    by_strength = {each.strength: each for each in restored}
-    rows = [by_strength[None] if None in by_strength else by_strength[strength] for strength in STRENGTHS]
-    return [
-        *(_rounded(row.psnr, 2) for row in rows),
-        *(_rounded(row.ssim, 3) for row in rows),
-        *(_rounded(row.frechet, 2) for row in rows),
-    ]
+    return [restoration_table(restored, run.note), restoration_curves(restored), gallery]
 
 
 def _purification(run: Run) -> list[Exhibit]:
@@ -194,42 +141,11 @@ def _purification(run: Run) -> list[Exhibit]:
         images, labels = run.images[:ATTACKED], run.labels[:ATTACKED]
         try:
             purified = measure_purification(run.bcm, run.judge, images, labels, run.seed, report=run.report)
-            table = _purification_table(title, purified, len(images))
+            table = purification_table(title, purified, len(images))
             return [table, galleries.purification(run.bcm, classifier, images, labels, run.seed)]
         except MissingExtraError as error:
             reason = str(error)
     return [Table(title, [], [], f"Not measured: {reason}.")]
-
-
-def _purification_table(title: str, purified: Sequence[Purified], n: int) -> Table:
-    conditional = purified[0].guessed is not None
-    columns = ["L∞ budget", "attacked"]
-    if conditional:
-        columns.append("label guessed by the model")
-    columns += [f"purified, strength {strength:g}" for strength in PURIFYING]
-    if conditional:
-        columns += [f"true label given, {strength:g}" for strength in PURIFYING]
-    rows = []
-    for each in purified:
-        row = [each.budget, _rounded(each.attacked, 3)]
-        if each.guessed is not None:
-            row.append(_rounded(each.guessed, 3))
-        row += [_rounded(each.purified[strength], 3) for strength in PURIFYING]
-        if each.purified_true_labels is not None:
-            row += [_rounded(each.purified_true_labels[strength], 3) for strength in PURIFYING]
-        rows.append(row)
-    note = (
-        f"Share of {n} images that the classifier labels correctly after a Square attack of {QUERIES}"
-        " queries. Budgets are in units of [-1, 1]; 0 means that clean images are purified. The attack does not"
-        " take the purification into account."
-    )
-    if conditional:
-        note += (
-            " For the purification, the model guesses the labels from the attacked images; a wrong label can"
-            " change the class of an image. The columns with the true label show the result of right guesses."
-            " They are not a defence, because the label is the answer."
-        )
-    return Table(title, columns, rows, note)
 
 
 def _variations(run: Run) -> list[Exhibit]:
@@ -238,9 +154,9 @@ def _variations(run: Run) -> list[Exhibit]:
     rows = [
         [
             each.strength,
-            _rounded(each.error, 4),
-            _rounded(each.frechet, 2),
-            NOTHING if each.agreement is None else _rounded(each.agreement, 3),
+            rounded(each.error, 4),
+            rounded(each.frechet, 2),
+            NOTHING if each.agreement is None else rounded(each.agreement, 3),
         ]
         for each in varied
     ]
@@ -256,16 +172,16 @@ def _upscaling(run: Run) -> list[Exhibit]:
         [
             each.method,
             NOTHING if each.schedule is None else each.schedule.nfe,
-            _rounded(each.error, 4),
-            _rounded(each.frechet, 2),
+            rounded(each.error, 4),
+            rounded(each.frechet, 2),
             f"{each.small_error:.1e}",
         ]
         for each in enlarged
     ]
     methods = methods_note({each.method: each.schedule for each in enlarged if each.schedule})
     note = (
-        f"The small images are means over {FACTOR}×{FACTOR} pixels. The last column is in units of [-1, 1],"
-        f" where float32 rounds at 6e-8. {run.note} {methods}"
+        f"The small images are means over {FACTOR}×{FACTOR} pixels. The last column is in units of [-1, 1];"
+        f" float32 rounds at 6e-8 there. {run.note} {methods}"
     )
     table = Table(f"Upscaling by {FACTOR}", ["method", "network calls", *figures], rows, note)
     return [table, galleries.upscaling(*run.shown, FACTOR)]
@@ -278,9 +194,9 @@ def _colouring(run: Run) -> list[Exhibit]:
         [
             each.method,
             NOTHING if each.schedule is None else each.schedule.nfe,
-            _rounded(each.error, 4),
-            NOTHING if np.isnan(each.hues) else _rounded(each.hues, 3),
-            _rounded(each.frechet, 2),
+            rounded(each.error, 4),
+            NOTHING if np.isnan(each.hues) else rounded(each.hues, 3),
+            rounded(each.frechet, 2),
             f"{each.grey_error:.1e}",
         ]
         for each in coloured
@@ -302,14 +218,10 @@ def _reconstruction(run: Run) -> list[Exhibit]:
             each.name,
             str(each.schedule),
             each.schedule.nfe,
-            _rounded(each.error, 5),
-            _rounded(float(each.by_pixel.max()), 5),
+            rounded(each.error, 5),
+            rounded(float(each.by_pixel.max()), 5),
         ]
         for each in reconstructions
     ]
     note = f"Mean over {len(run.images)} held-out images, one step back."
     return [Table("Reconstruction errors", columns, rows, note), *galleries.errors(reconstructions)]
-
-
-def _rounded(value: float, digits: int) -> float:
-    return round(float(value), digits)

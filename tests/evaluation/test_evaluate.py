@@ -451,4 +451,4 @@ def test_more_samples_than_images_are_refused(digits_bundle: Path, cli: Cli, tmp
     ended = cli(
         "evaluate", digits_bundle, "--data", "digits", "--samples", 2000, "-o", tmp_path / "page.html"
     )
-    assert "2000 of its 1257 images were asked for" in refusal(ended)
+    assert "cannot take 2000 of its 1257 images" in refusal(ended)

@@ -344,7 +344,7 @@ def test_without_the_toolbox_the_message_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setitem(sys.modules, "art.attacks.evasion", None)
-    with pytest.raises(MissingExtraError, match=r"bcm-edge\[evaluate\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[evaluate\]"):
         square_attack(classifier, *digits, 0.1, 5, SEED)
 
 
