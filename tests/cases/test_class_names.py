@@ -48,11 +48,8 @@ def test_class_names_are_normalized_and_stripped():
 def test_names_that_are_numbers_are_sorted_by_value():
     assert in_order(["10", "9", "1"]) == ["1", "9", "10"]
     assert in_order(["10", "9", "b"]) == ["10", "9", "b"]
-    assert in_order(["1", "01", "0"]) == [
-        "0",
-        "01",
-        "1",
-    ]  # two of them are the same number, so they are sorted as text
+    # Two of them are the same number, so they are sorted as text.
+    assert in_order(["1", "01", "0"]) == ["0", "01", "1"]
 
 
 def test_label_is_a_name_if_one_matches_and_a_number_otherwise():

@@ -102,9 +102,8 @@ def test_unknown_command_with_json(cli: Cli) -> None:
 def test_error_without_json_prints_nothing_on_stdout(generate: Cli) -> None:
     assert refusal(generate("-o", "out.mp4")).startswith("out.mp4: cannot write .mp4 files")
     assert generate("-o", "out.png", "--lable").stdout == ""
-    assert (
-        generate("-o", "out.png", "--", "--json").stdout == ""
-    )  # --json is an argument here, a second bundle
+    # After --, --json is an argument, a second bundle.
+    assert generate("-o", "out.png", "--", "--json").stdout == ""
 
 
 def test_failure_after_the_result_prints_no_second_object(

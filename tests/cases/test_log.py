@@ -1,4 +1,4 @@
-"""-v, --log-file and `doctor --report`: what a report of a problem needs, and nothing else of the user's."""
+"""-v, --log-file and `doctor --report`: they show what a problem report needs, and no private data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bcm_edge.runtime.log import without_home
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with a cache that nobody has used."""
+    """A home folder with an unused cache."""
     folder = tmp_path / "mary"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
@@ -30,26 +30,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def logged(file: Path) -> list[str]:
+def log_lines(file: Path) -> list[str]:
     """The messages of a log file, without their times."""
     return [re.sub(r"^\[ *\d+\.\d{3} s\] ", "", line) for line in file.read_text().splitlines()]
 
 
 def test_the_log_of_a_generation(digits_bundle: Path, home: Path, process: Process):
-    ended = process(
-        "generate",
-        digits_bundle,
-        "--label",
-        3,
-        "-o",
-        home / "x.png",
-        "--log-file",
-        home / "a.log",
-        ORT_SOMETHING="1",
-    )
-    assert (ended.returncode, ended.stdout) == (0, f"{home / 'x.png'}\n")
-    assert ended.stderr.count("\n") == 1  # as without a log
-    lines = logged(home / "a.log")
+    options = ("--label", 3, "-o", home / "x.png", "--log-file", home / "a.log")
+    completed = process("generate", digits_bundle, *options, ORT_SOMETHING="1")
+    assert (completed.returncode, completed.stdout) == (0, f"{home / 'x.png'}\n")
+    assert completed.stderr.count("\n") == 1  # the same as without a log
+    lines = log_lines(home / "a.log")
     assert re.fullmatch(r"log of bcm-edge, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}", lines[0])
     assert lines[1].startswith(f"bcm-edge {bcm_edge.__version__}, Python {platform.python_version()}, ")
     versions = next(line for line in lines if line.startswith("libraries: "))
@@ -74,36 +65,26 @@ def test_the_log_of_a_generation(digits_bundle: Path, home: Path, process: Proce
     assert str(home) not in (home / "a.log").read_text()
 
 
-def test_the_next_command_is_added_and_says_that_the_cache_entry_was_reused(
-    digits_bundle: Path, home: Path, cli: Cli
-):
+def test_next_command_is_appended_and_reuses_the_cache_entry(digits_bundle: Path, home: Path, cli: Cli):
     for seed in (0, 1):
-        ended = cli(
-            "--log-file",
-            home / "a.log",
-            "generate",
-            digits_bundle,
-            "--label",
-            3,
-            "--seed",
-            seed,
-            "-o",
-            home / f"{seed}.png",
-        )
-        assert ended.exit_code == 0, ended.stderr
-    lines = logged(home / "a.log")
+        options = ("--label", 3, "--seed", seed, "-o", home / f"{seed}.png")
+        result = cli("--log-file", home / "a.log", "generate", digits_bundle, *options)
+        assert result.exit_code == 0, result.stderr
+    lines = log_lines(home / "a.log")
     assert len([line for line in lines if line.startswith("log of bcm-edge, ")]) == 2
     (entry,) = (home / "cache" / "onnxruntime").iterdir()
     assert f"cache entry of fp32 graphs: reused, ~/cache/onnxruntime/{entry.name}" in lines
 
 
-def test_an_error_has_its_traceback_in_the_log_and_one_line_on_stderr(
-    digits_bundle: Path, home: Path, process: Process
-):
+def test_traceback_of_an_error_is_in_the_log_only(digits_bundle: Path, home: Path, process: Process):
     arguments = ("generate", digits_bundle, "--label", 99, "-o", home / "x.png")
-    plain, noted = process(*arguments), process(*arguments, "--log-file", home / "a.log")
-    assert (noted.returncode, noted.stdout, noted.stderr) == (plain.returncode, plain.stdout, plain.stderr)
-    assert (noted.returncode, noted.stderr) == (
+    plain, logged_run = process(*arguments), process(*arguments, "--log-file", home / "a.log")
+    assert (logged_run.returncode, logged_run.stdout, logged_run.stderr) == (
+        plain.returncode,
+        plain.stdout,
+        plain.stderr,
+    )
+    assert (logged_run.returncode, logged_run.stderr) == (
         2,
         "error: label 99 is out of range; this model has classes 0 to 9\n",
     )
@@ -113,61 +94,66 @@ def test_an_error_has_its_traceback_in_the_log_and_one_line_on_stderr(
     assert log.count("Traceback") == 1
 
 
-def test_an_error_of_usage_and_an_exit_code_are_in_the_log(digits_bundle: Path, home: Path, cli: Cli):
+def test_usage_errors_and_exit_codes_are_in_the_log(digits_bundle: Path, home: Path, cli: Cli):
     assert cli("generate", digits_bundle, "--seed", "x", "--log-file", home / "a.log").exit_code == 2
     assert "ERROR ended with BadParameter after " in (home / "a.log").read_text()
-    ended = cli("doctor", home / "no.bundle", "--log-file", home / "b.log")
-    assert ended.exit_code == 1
-    assert re.match(r"ended with exit code 1 after \d+\.\d{3} s", logged(home / "b.log")[-1])
+    result = cli("doctor", home / "no.bundle", "--log-file", home / "b.log")
+    assert result.exit_code == 1
+    assert re.match(r"ended with exit code 1 after \d+\.\d{3} s", log_lines(home / "b.log")[-1])
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before the command's name", "after it"])
-def test_verbose_says_the_same_on_stderr(digits_bundle: Path, home: Path, cli: Cli, before: bool):
+@pytest.mark.parametrize("option_first", [True, False], ids=["before the command's name", "after it"])
+def test_verbose_prints_the_log_on_stderr(digits_bundle: Path, home: Path, cli: Cli, option_first: bool):
     arguments = ["generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--json"]
-    ended = cli("-v", *arguments) if before else cli(*arguments, "--verbose")
-    assert ended.exit_code == 0
-    assert json.loads(ended.stdout)["backend"] == "onnxruntime"
-    assert "s] backend onnxruntime: chosen for fp32\n" in ended.stderr
-    assert ended.stderr.count("1 image in ") == 1  # what a command says anyway is not repeated
-    assert str(home) not in ended.stderr
+    result = cli("-v", *arguments) if option_first else cli(*arguments, "--verbose")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["backend"] == "onnxruntime"
+    assert "s] backend onnxruntime: chosen for fp32\n" in result.stderr
+    assert result.stderr.count("1 image in ") == 1  # what a command prints anyway is not repeated
+    assert str(home) not in result.stderr
 
 
 def test_verbose_keeps_an_error_in_one_line(digits_bundle: Path, home: Path, cli: Cli):
-    ended = cli("generate", digits_bundle, "--label", 99, "-o", home / "x.png", "-v")
-    assert ended.exit_code == 2 and "Traceback" not in ended.stderr
-    assert ended.stderr.endswith("\nerror: label 99 is out of range; this model has classes 0 to 9\n")
+    result = cli("generate", digits_bundle, "--label", 99, "-o", home / "x.png", "-v")
+    assert result.exit_code == 2 and "Traceback" not in result.stderr
+    assert result.stderr.endswith("\nerror: label 99 is out of range; this model has classes 0 to 9\n")
 
 
 def test_every_command_has_both_options(cli: Cli):
     from bcm_edge.cli import Commands
 
     for name in Commands.homes:
-        ended = cli(name, "--help")
+        result = cli(name, "--help")
         assert (
-            ended.exit_code == 0 and "--log-file FILE" in ended.stdout and "-v, --verbose" in ended.stdout
+            result.exit_code == 0 and "--log-file FILE" in result.stdout and "-v, --verbose" in result.stdout
         ), name
 
 
-def folder_in_place(path: Path) -> None:
+def make_a_folder_of_that_name(path: Path) -> None:
+    """Make a folder with the name of the log file."""
     path.mkdir()
 
 
-def file_for_folder(path: Path) -> None:
+def replace_the_folder_by_a_file(path: Path) -> None:
+    """Replace the folder of the log file by a file."""
     path.parent.rmdir()
     path.parent.write_text("")
 
 
-def users_file(path: Path) -> None:
+def write_another_file(path: Path) -> None:
+    """Write a file that is not a log."""
     path.write_bytes(b"\x89PNG not a log")
 
 
-@pytest.mark.parametrize("spoil", [folder_in_place, file_for_folder, users_file])
-def test_a_log_file_that_cannot_be_written_is_one_error_before_anything_runs(
-    digits_bundle: Path, home: Path, cli: Cli, spoil: Callable[[Path], None]
+@pytest.mark.parametrize(
+    "prepare", [make_a_folder_of_that_name, replace_the_folder_by_a_file, write_another_file]
+)
+def test_unwritable_log_file_is_refused_before_the_command_runs(
+    digits_bundle: Path, home: Path, cli: Cli, prepare: Callable[[Path], None]
 ):
     log = home / "logs" / "a.log"
     log.parent.mkdir()
-    spoil(log)
+    prepare(log)
     content = log.read_bytes() if log.is_file() else None
     for arguments in (["generate", "--log-file", log], ["--log-file", log, "generate"]):
         message = refusal(cli(*arguments, digits_bundle, "--label", 3, "-o", home / "x.png"))
@@ -179,14 +165,14 @@ def test_a_log_file_that_cannot_be_written_is_one_error_before_anything_runs(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_full_disk_for_the_log(home: Path, cli: Cli, digits_bundle: Path):
+def test_log_on_a_full_disk(home: Path, cli: Cli, digits_bundle: Path):
     message = refusal(
         cli("generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--log-file", "/dev/full")
     )
     assert message == "/dev/full: the log file cannot be written (No space left on device)"
 
 
-def test_a_disk_that_fills_up_ends_the_log_and_not_the_command(
+def test_disk_that_fills_up_ends_the_log_and_not_the_command(
     home: Path, cli: Cli, digits_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ):
     written: list[str] = []
@@ -201,44 +187,40 @@ def test_a_disk_that_fills_up_ends_the_log_and_not_the_command(
     from bcm_edge.commands import log
 
     monkeypatch.setattr(log._File, "format", full)
-    ended = cli("generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--log-file", home / "a.log")
-    assert ended.exit_code == 0 and (home / "x.png").exists()
-    assert ended.stderr.count("a.log: the log ends here, it cannot be written any more") == 1
+    result = cli("generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--log-file", home / "a.log")
+    assert result.exit_code == 0 and (home / "x.png").exists()
+    assert result.stderr.count("a.log: the log ends here, it cannot be written any more") == 1
     assert "backend onnxruntime: chosen for fp32" in written[-1]
 
 
-def test_nothing_of_the_environment_but_named_variables_is_shown(
-    home: Path, process: Process, digits_bundle: Path
-):
+def test_report_shows_only_known_environment_variables(home: Path, process: Process, digits_bundle: Path):
     secrets = {
         "AWS_SECRET_ACCESS_KEY": "hunter2",
         "HF_TOKEN": "hunter3",
         "OMP_NUM_THREADS": "2",
         "BCM_EDGE_THREADS": "1",
     }
-    shown = process("doctor", "--report", digits_bundle, **secrets).stdout
-    assert "hunter" not in shown
-    assert "variable: OMP_NUM_THREADS=2\n" in shown and "variable: BCM_EDGE_THREADS=1\n" in shown
-    assert "variable: BCM_EDGE_CACHE_DIR=~/cache\n" in shown and str(home) not in shown
+    output = process("doctor", "--report", digits_bundle, **secrets).stdout
+    assert "hunter" not in output
+    assert "variable: OMP_NUM_THREADS=2\n" in output and "variable: BCM_EDGE_THREADS=1\n" in output
+    assert "variable: BCM_EDGE_CACHE_DIR=~/cache\n" in output and str(home) not in output
 
 
-def test_the_report_of_doctor_is_the_log_of_the_environment_and_the_findings(home: Path, cli: Cli):
-    plain, noted = cli("doctor"), cli("doctor", "--report")
-    assert noted.exit_code == plain.exit_code == 0
+def test_report_of_doctor_has_the_environment_and_the_checks(home: Path, cli: Cli):
+    plain, logged_run = cli("doctor"), cli("doctor", "--report")
+    assert logged_run.exit_code == plain.exit_code == 0
     environment = [line for line in report() if not line.startswith("memory")]
-    assert all(f"{line}\n" in noted.stdout for line in environment)
-    assert "✓ backend onnxruntime: can run bundles\n" in noted.stdout
+    assert all(f"{line}\n" in logged_run.stdout for line in environment)
+    assert "✓ backend onnxruntime: can run bundles\n" in logged_run.stdout
     assert json.loads(cli("doctor", "--report", "--json").stdout)["report"][0] == environment[0]
 
 
-def test_a_number_of_threads_that_is_none_is_in_the_report(
-    home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
-):
+def test_invalid_number_of_threads_is_in_the_report(home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BCM_EDGE_THREADS", "two")
-    ended = cli("doctor", "--report")
-    assert ended.exit_code == 1
-    assert "threads: BCM_EDGE_THREADS must be a positive integer, not 'two'; " in ended.stdout
-    assert "✗ machine: " in ended.stdout and "\n    fix: unset BCM_EDGE_THREADS\n" in ended.stdout
+    result = cli("doctor", "--report")
+    assert result.exit_code == 1
+    assert "threads: BCM_EDGE_THREADS must be a positive integer, not 'two'; " in result.stdout
+    assert "✗ machine: " in result.stdout and "\n    fix: unset BCM_EDGE_THREADS\n" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -252,34 +234,32 @@ def test_a_number_of_threads_that_is_none_is_in_the_report(
         ("/home/mary.old", "/home/mary.old"),
     ],
 )
-def test_the_home_folder_is_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch, text: str, expected: str):
+def test_home_folder_is_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch, text: str, expected: str):
     monkeypatch.setenv("HOME", "/home/mary")
     assert without_home(text) == expected
 
 
-def test_a_log_file_that_is_given_twice_is_written_once(cli: Cli, digits_bundle: Path, tmp_path: Path):
+def test_log_file_given_twice_is_written_once(cli: Cli, digits_bundle: Path, tmp_path: Path):
     log = tmp_path / "a.log"
     assert cli("--log-file", log, "inspect", digits_bundle, "--log-file", log).exit_code == 0
     assert log.read_text().count("command: ") == 1
 
 
-def test_a_pipe_is_not_a_log_file(cli: Cli, digits_bundle: Path, tmp_path: Path):
+def test_pipe_is_refused_as_a_log_file(cli: Cli, digits_bundle: Path, tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     assert "is a pipe; a log is written to a file" in refusal(
         cli("inspect", digits_bundle, "--log-file", tmp_path / "pipe")
     )
 
 
-def test_users_of_the_library_get_the_log_where_they_ask_for_it(
-    digits_bundle: Path, caplog: pytest.LogCaptureFixture
-):
+def test_library_logs_to_the_logger_bcm_edge(digits_bundle: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, logger="bcm_edge"):
         bcm_edge.load(digits_bundle).close()
     assert "backend onnxruntime: chosen for fp32" in caplog.messages
     assert logging.getLogger("bcm_edge").level == logging.NOTSET
 
 
-def test_nothing_is_printed_where_nobody_asked(digits_bundle: Path, home: Path, cli: Cli):
-    ended = cli("inspect", digits_bundle)
-    assert (ended.exit_code, ended.stderr) == (0, "")
+def test_nothing_is_logged_by_default(digits_bundle: Path, home: Path, cli: Cli):
+    result = cli("inspect", digits_bundle)
+    assert (result.exit_code, result.stderr) == (0, "")
     assert [type(handler) for handler in logging.getLogger("bcm_edge").handlers] == [logging.NullHandler]

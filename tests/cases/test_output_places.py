@@ -1,4 +1,4 @@
-"""Where results cannot go is found before anything is computed; where they can, long names and links among it, they go."""
+"""Outputs: unusable places are refused before the work begins; long names and links are accepted."""
 
 from __future__ import annotations
 
@@ -6,55 +6,54 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+from fixture_types import Cli
 from refusals import refusal
 
 from bcm_edge.runtime.storage.bundle import open_bundle
 from bcm_edge.runtime.storage.files import folder_beside
 from bcm_edge.runtime.storage.rewriting import amending
 
-Cli = Callable[..., Result]
 
-
-def refused_before_work(ended: Result) -> str:
-    message = refusal(ended)
-    assert ended.stderr == f"error: {message}\n"  # no line of a run
+def refused_before_work(result: Result) -> str:
+    """The message of a command that refused its output and printed nothing else."""
+    message = refusal(result)
+    assert result.stderr == f"error: {message}\n"  # no progress was printed
     return message
 
 
 @pytest.fixture
-def generate_to(cli: Cli, digits_bundle: Path) -> Callable[..., Result]:
-    return lambda output, *more: cli(
-        "generate", digits_bundle, "--backend", "null", "--label", 3, "-n", 2, "-o", output, *more
-    )
+def generate_to(cli: Cli, digits_bundle: Path) -> Cli:
+    """Generate two images into an output, on the backend `null`, which runs no network."""
+    options = ("--backend", "null", "--label", 3, "-n", 2)
+
+    def run(output: object, *more: str) -> Result:
+        return cli("generate", digits_bundle, *options, "-o", output, *more)
+
+    return run
 
 
 @pytest.mark.parametrize("name", [f"{'x' * 246}.png", f"{'x' * 251}.npz", "😀" * 62 + ".png", "x" * 255])
-def test_names_as_long_as_the_file_system_takes(
-    generate_to: Callable[..., Result], tmp_path: Path, name: str
-) -> None:
-    for more in ((), ("--force",)):
-        assert generate_to(tmp_path / name, *more).exit_code == 0
+def test_longest_names_that_the_file_system_allows(generate_to: Cli, tmp_path: Path, name: str) -> None:
+    for force in ((), ("--force",)):
+        assert generate_to(tmp_path / name, *force).exit_code == 0
         assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize(
     "name", [f"{'x' * 252}.png", "😀" * 63 + ".png", "x" * 256, f"sub/{'x' * 256}", f"sub/{'x' * 256}/a.png"]
 )
-def test_names_that_are_too_long(generate_to: Callable[..., Result], tmp_path: Path, name: str) -> None:
+def test_names_that_are_too_long(generate_to: Cli, tmp_path: Path, name: str) -> None:
     message = refused_before_work(generate_to(tmp_path / name))
-    assert (
-        message
-        == f"{tmp_path / name}: cannot be written (file name too long: 256 bytes, the limit of this file system is 255)"
-    )
+    limit = "file name too long: 256 bytes, the limit of this file system is 255"
+    assert message == f"{tmp_path / name}: cannot be written ({limit})"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_path_that_is_too_long_as_a_whole(generate_to: Callable[..., Result], tmp_path: Path) -> None:
+def test_path_that_is_too_long(generate_to: Cli, tmp_path: Path) -> None:
     output = tmp_path.joinpath(*["d" * 200] * 25, "x.png")
     assert refused_before_work(generate_to(output)) == f"{output}: cannot be written (File name too long)"
     assert list(tmp_path.iterdir()) == []
@@ -69,19 +68,17 @@ def test_bundle_with_a_long_name_can_be_changed(bundle_copy: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("output", ["/sys/out.png", "/sys/a/b/out.png", "/proc/out.npz"])
-def test_folder_that_takes_no_files(generate_to: Callable[..., Result], output: str) -> None:
+def test_folder_that_accepts_no_files(generate_to: Cli, output: str) -> None:
     assert refused_before_work(generate_to(output)).startswith(f"{output}: cannot be written (")
 
 
-def test_output_below_a_file_is_found_before_the_work(
-    generate_to: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_output_below_a_file_is_refused_before_the_work(generate_to: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     message = refused_before_work(generate_to(tmp_path / "file" / "sub" / "a.png"))
     assert message == f"{tmp_path}/file/sub/a.png: cannot be written ({tmp_path}/file is not a folder)"
 
 
-def test_devices_and_pipes_are_never_replaced(generate_to: Callable[..., Result], tmp_path: Path) -> None:
+def test_devices_and_pipes_are_never_replaced(generate_to: Cli, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "null").symlink_to("/dev/null")
     for output in ("/dev/null", tmp_path / "pipe", tmp_path / "null"):
@@ -93,19 +90,17 @@ def test_devices_and_pipes_are_never_replaced(generate_to: Callable[..., Result]
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.npz", "folder"])
-def test_output_that_is_a_link_is_written_where_it_leads(
-    generate_to: Callable[..., Result], tmp_path: Path, name: str
-) -> None:
+def test_output_that_is_a_link_is_written_to_its_target(generate_to: Cli, tmp_path: Path, name: str) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / name).symlink_to(f"disk/{name}")
-    for more in ((), ("--force",)):
-        assert generate_to(tmp_path / name, *more).exit_code == 0
+    for force in ((), ("--force",)):
+        assert generate_to(tmp_path / name, *force).exit_code == 0
         assert (tmp_path / name).is_symlink()
         assert [file.name for file in (tmp_path / "disk").iterdir()] == [name]
     assert refusal(generate_to(tmp_path / name)) == f"{tmp_path / name} exists already; --force replaces it"
 
 
-def test_links_that_lead_nowhere(generate_to: Callable[..., Result], tmp_path: Path) -> None:
+def test_broken_links(generate_to: Cli, tmp_path: Path) -> None:
     (tmp_path / "out.png").symlink_to("not-mounted/out.png")
     message = refused_before_work(generate_to(tmp_path / "out.png"))
     assert (
@@ -120,7 +115,7 @@ def test_links_that_lead_nowhere(generate_to: Callable[..., Result], tmp_path: P
 
 
 def test_mount_points_are_not_replaced(
-    generate_to: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generate_to: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my out").mkdir()
     (tmp_path / "mountinfo").write_text(
@@ -133,21 +128,21 @@ def test_mount_points_are_not_replaced(
 
 
 def test_file_of_another_user_in_a_shared_folder(
-    generate_to: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generate_to: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shared").mkdir()
-    (tmp_path / "shared").chmod(0o1777)  # as /tmp
+    (tmp_path / "shared").chmod(0o1777)  # the mode of /tmp
     (tmp_path / "shared" / "out.png").write_text("theirs")
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     message = refused_before_work(generate_to(tmp_path / "shared" / "out.png", "--force"))
     assert message.startswith(f"{tmp_path}/shared/out.png belongs to another user")
 
 
-def test_what_a_killed_process_left_of_a_change_is_swept(tmp_path: Path) -> None:
-    dead = subprocess.run(
+def test_folder_left_by_a_killed_process_is_removed(tmp_path: Path) -> None:
+    process = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
     )
-    leftover = tmp_path / f".a.bundle.amending-{platform.node()}-{dead.stdout.strip()}"
+    leftover = tmp_path / f".a.bundle.amending-{platform.node()}-{process.stdout.strip()}"
     leftover.mkdir()
     (leftover / "weights.bin").write_text("half")
     with folder_beside(tmp_path / "a.bundle") as folder:

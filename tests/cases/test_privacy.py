@@ -1,6 +1,6 @@
-"""Nothing is sent and nothing is left behind: every command keeps to its output, the cache folder and the temporary folder.
+"""Commands send nothing and write only to their output, the cache folder and the temporary folder.
 
-Real commands run under strace, in a home folder of their own that was empty before.
+Real commands run under strace, with an empty home folder.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from fixture_types import ROOT
 from guard import look_ups_and_connections, traced, written
 from processes import child
 
-ORT_SENDS = tuple(map(int, version("onnxruntime").split(".")[:2])) >= (
-    1,
-    32,
-)  # the first version with telemetry on Linux
+# onnxruntime 1.32 is the first version with telemetry on Linux.
+ORT_SENDS = tuple(map(int, version("onnxruntime").split(".")[:2])) >= (1, 32)
 
 SWITCHED = """
 import os, subprocess, sys
 import bcm_edge
 child = "import os; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['RAY_USAGE_STATS_ENABLED'])"
-print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout.strip())
+process = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+print(process.stdout.strip())
 try:
     import openvino_telemetry
     print("openvino_telemetry")
@@ -51,8 +50,8 @@ square_attack(None, np.zeros((1, 1, 8, 8), np.float32), np.zeros(1, np.int64), 0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Folders of one user: an empty home, the current folder, the temporary one, and where traces go."""
+class User:
+    """The folders of a user: home (empty at first), the current one, a temporary one, and one for traces."""
 
     home: Path
     cwd: Path
@@ -61,28 +60,31 @@ class Place:
 
     @property
     def cache(self) -> Path:
+        """The cache folder below the home folder."""
         return self.home / ".cache" / "bcm-edge"
 
     def environment(self, **more: str) -> dict[str, str]:
-        kept = {
+        """The environment of a process of this user."""
+        inherited = {
             name: value
             for name, value in os.environ.items()
             if name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
         }
-        own = {
+        private = {
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
             "OMP_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        return {**kept, **own, **more}
+        return {**inherited, **private, **more}
 
     def run(self, *arguments: object, **environment: str) -> None:
-        """A command of bcm-edge under strace."""
+        """Run a command of bcm-edge under strace."""
         self.python(ROOT / "cli.py", *arguments, **environment)
 
     def python(self, *arguments: object, **environment: str) -> None:
-        ended = subprocess.run(
+        """Run Python under strace."""
+        completed = subprocess.run(
             traced([sys.executable, *arguments], self.traces),
             cwd=self.cwd,
             env=self.environment(**environment),
@@ -91,10 +93,10 @@ class Place:
             timeout=300,
             check=False,
         )
-        assert ended.returncode == 0, ended.stderr
+        assert completed.returncode == 0, completed.stderr
 
     def strays(self) -> list[Path]:
-        """What was written outside the documented folders."""
+        """Paths that were written outside the documented folders."""
         inside = (self.cwd, self.temporary, self.cache)
         return [
             path
@@ -103,6 +105,7 @@ class Place:
         ]
 
     def left_at_home(self) -> list[Path]:
+        """Paths in the home folder outside the cache."""
         return [
             path
             for path in self.home.rglob("*")
@@ -110,42 +113,48 @@ class Place:
         ]
 
     def check(self) -> None:
+        """Check that nothing was sent and nothing was written elsewhere."""
         assert look_ups_and_connections(self.traces) == []
         assert self.strays() == []
         assert self.left_at_home() == []
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with tempfile.TemporaryDirectory(prefix="t") as temporary:  # a short name: Ray's sockets lie there
-        found = Place(tmp_path / "home", tmp_path / "cwd", Path(temporary).resolve(), tmp_path / "traces")
-        found.home.mkdir()
-        found.cwd.mkdir()
-        yield found
+def user(tmp_path: Path) -> Iterator[User]:
+    """A user with an empty home folder."""
+    # A short name, because Ray makes sockets in this folder.
+    with tempfile.TemporaryDirectory(prefix="t") as temporary:
+        user = User(tmp_path / "home", tmp_path / "cwd", Path(temporary).resolve(), tmp_path / "traces")
+        user.home.mkdir()
+        user.cwd.mkdir()
+        yield user
 
 
-def test_telemetry_is_off_here_and_in_child_processes_unless_the_user_wants_it():
-    def said(**environment: str) -> list[str]:
-        unset = {
+def test_telemetry_is_off_unless_the_user_switches_it_on():
+    def settings(**environment: str) -> list[str]:
+        inherited = {
             name: value
             for name, value in os.environ.items()
             if name not in ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
         }
         command = [sys.executable, "-c", SWITCHED]
         return subprocess.run(
-            command, env={**unset, **environment}, capture_output=True, text=True, check=True
+            command, env={**inherited, **environment}, capture_output=True, text=True, check=True
         ).stdout.splitlines()
 
-    assert said() == ["1 0", "no openvino_telemetry"]
-    assert said(ORT_DISABLE_TELEMETRY="", RAY_USAGE_STATS_ENABLED="") == ["1 0", "no openvino_telemetry"]
-    assert said(ORT_DISABLE_TELEMETRY="0", RAY_USAGE_STATS_ENABLED="1") == ["0 1", "no openvino_telemetry"]
+    assert settings() == ["1 0", "no openvino_telemetry"]
+    assert settings(ORT_DISABLE_TELEMETRY="", RAY_USAGE_STATS_ENABLED="") == ["1 0", "no openvino_telemetry"]
+    assert settings(ORT_DISABLE_TELEMETRY="0", RAY_USAGE_STATS_ENABLED="1") == [
+        "0 1",
+        "no openvino_telemetry",
+    ]
 
 
-def test_openvino_takes_its_own_stub_for_telemetry():
+def test_openvino_uses_its_stub_for_telemetry():
     pytest.importorskip("openvino")
     code = "import bcm_edge, openvino.tools.ovc.telemetry_utils as utils; print(utils.tm.__name__)"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout == "openvino.tools.ovc.telemetry_stub\n"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout == "openvino.tools.ovc.telemetry_stub\n"
 
 
 @pytest.mark.slow
@@ -160,29 +169,29 @@ def test_openvino_takes_its_own_stub_for_telemetry():
         "map BUNDLE IMAGES --task invert --workers 1 -o latents",
     ],
 )
-def test_a_command_sends_nothing_and_leaves_nothing(
-    place: Place, digits_bundle: Path, images: Path, command: str
+def test_command_sends_nothing_and_writes_nowhere_else(
+    user: User, digits_bundle: Path, images: Path, command: str
 ):
     if "openvino" in command:
         pytest.importorskip("openvino")
-    place.run(*({"BUNDLE": digits_bundle, "IMAGES": images}.get(word, word) for word in command.split()))
-    place.check()
+    user.run(*({"BUNDLE": digits_bundle, "IMAGES": images}.get(word, word) for word in command.split()))
+    user.check()
 
 
 @pytest.mark.slow
-def test_libraries_of_evaluate_send_nothing_and_leave_nothing(place: Place):
+def test_libraries_of_evaluate_send_nothing_and_write_nowhere_else(user: User):
     pytest.importorskip("art")
-    place.python("-c", EVALUATING)
-    place.check()
-    assert list(place.cache.glob("matplotlib/fontlist*"))  # where they would lie in the home folder otherwise
+    user.python("-c", EVALUATING)
+    user.check()
+    assert list(user.cache.glob("matplotlib/fontlist*"))  # matplotlib would write them to the home folder
 
 
 @pytest.mark.slow
-def test_the_window_sends_nothing_and_leaves_nothing(place: Place, digits_bundle: Path):
-    command = traced([sys.executable, ROOT / "cli.py", "ui", digits_bundle, "--port", "0"], place.traces)
+def test_browser_page_sends_nothing_and_writes_nowhere_else(user: User, digits_bundle: Path):
+    command = traced([sys.executable, ROOT / "cli.py", "ui", digits_bundle, "--port", "0"], user.traces)
     options = {
-        "cwd": place.cwd,
-        "env": place.environment(),
+        "cwd": user.cwd,
+        "env": user.environment(),
         "stdout": subprocess.PIPE,
         "start_new_session": True,
     }
@@ -197,35 +206,38 @@ def test_the_window_sends_nothing_and_leaves_nothing(place: Place, digits_bundle
             assert answer.status == 200
         os.killpg(running.pid, signal.SIGINT)
         assert running.wait(60) == 0
-    place.check()
+    user.check()
 
 
 @pytest.mark.skipif(not ORT_SENDS, reason="this version of onnxruntime has no telemetry on Linux")
-def test_the_guard_sees_telemetry_that_the_user_switched_on(place: Place, digits_bundle: Path):
-    place.run(
+def test_strace_shows_telemetry_that_the_user_switched_on(user: User, digits_bundle: Path):
+    user.run(
         "generate", digits_bundle, "-n", "2", "--label", "3", "-o", "images.png", ORT_DISABLE_TELEMETRY="0"
     )
-    database = place.home / ".cache" / "Microsoft" / "DeveloperTools" / ".onnxruntime" / "onnxruntime.db"
-    assert database in place.strays()
-    assert database in place.left_at_home()
+    database = user.home / ".cache" / "Microsoft" / "DeveloperTools" / ".onnxruntime" / "onnxruntime.db"
+    assert database in user.strays()
+    assert database in user.left_at_home()
 
 
-def test_the_guard_sees_a_look_up_and_a_connection(place: Place):
-    place.python(
+def test_strace_shows_a_connection(user: User):
+    user.python(
         "-c", "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('203.0.113.7', 443))"
     )
-    assert "203.0.113.7" in "".join(look_ups_and_connections(place.traces))
+    assert "203.0.113.7" in "".join(look_ups_and_connections(user.traces))
 
 
-def test_a_served_model_brings_the_switches_along(tmp_path: Path):
+def test_served_model_switches_telemetry_off(tmp_path: Path):
     from bcm_edge.export.triton.contents import archive_runtime
 
     archive = tmp_path / "bcm_edge.zip"
     archive_runtime(archive)
-    code = "import bcm_edge, os, sys; print(bcm_edge.__file__.startswith(sys.path[0]), os.environ['ORT_DISABLE_TELEMETRY'])"
-    unset = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    program = f"import sys; sys.path.insert(0, {str(archive)!r}); {code}"
-    ended = subprocess.run(
-        [sys.executable, "-c", program], env=unset, capture_output=True, text=True, check=False
+    code = (
+        "import bcm_edge, os, sys; "
+        "print(bcm_edge.__file__.startswith(sys.path[0]), os.environ['ORT_DISABLE_TELEMETRY'])"
     )
-    assert ended.stdout == "True 1\n", ended.stderr
+    inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    program = f"import sys; sys.path.insert(0, {str(archive)!r}); {code}"
+    completed = subprocess.run(
+        [sys.executable, "-c", program], env=inherited, capture_output=True, text=True, check=False
+    )
+    assert completed.stdout == "True 1\n", completed.stderr

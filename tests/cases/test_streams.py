@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, cut off, or of a terminal that is not UTF-8: the real command in a process of its own."""
+"""Standard streams that are closed or full, or whose reader has ended, and terminals without UTF-8."""
 
 from __future__ import annotations
 
@@ -12,27 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixture_types import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FULL = "standard output: cannot be written (No space left on device)"
 
-Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Completed = subprocess.CompletedProcess[bytes]
+Shell = Callable[..., Completed]
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     """Run `bcm-edge ARGUMENTS` with redirections in a shell, in the test's folder."""
 
-    def run(redirections: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
-        command = [
-            "sh",
-            "-c",
-            f'"$@" {redirections}',
-            "sh",
-            sys.executable,
-            str(ROOT / "cli.py"),
-            *map(str, arguments),
-        ]
+    def run(redirections: str, *arguments: object, **environment: str) -> Completed:
+        shell = ["sh", "-c", f'"$@" {redirections}', "sh"]
+        command = [*shell, sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
         environment = {**os.environ, **environment}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=False
@@ -41,8 +35,8 @@ def shell(tmp_path: Path) -> Shell:
     return run
 
 
-def assert_whole(file: Path) -> None:
-    """An npz of one digit, with nothing else in it: no message that a library wrote to a descriptor it took for a stream."""
+def assert_is_intact(file: Path) -> None:
+    """Check that an npz file has one digit and that no library wrote a message into it."""
     with np.load(file, allow_pickle=False) as arrays:
         assert arrays["images"].shape == (1, 1, 8, 8)
     assert file.read_bytes()[:2] == b"PK"
@@ -51,68 +45,64 @@ def assert_whole(file: Path) -> None:
 @pytest.mark.parametrize(
     ("redirection", "reason"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")]
 )
-def test_result_that_cannot_be_printed(
+def test_stdout_that_is_closed_or_full(
     shell: Shell, digits_bundle: Path, tmp_path: Path, redirection: str, reason: str
 ) -> None:
-    ended = shell(redirection, "generate", digits_bundle, "--label", 3, "-o", "out.npz")
-    assert ended.returncode == 2
-    assert ended.stderr.decode().splitlines()[-1] == f"error: standard output: cannot be written ({reason})"
-    assert b"Traceback" not in ended.stderr and b"Exception ignored" not in ended.stderr
-    assert_whole(tmp_path / "out.npz")
+    completed = shell(redirection, "generate", digits_bundle, "--label", 3, "-o", "out.npz")
+    assert completed.returncode == 2
+    assert (
+        completed.stderr.decode().splitlines()[-1] == f"error: standard output: cannot be written ({reason})"
+    )
+    assert b"Traceback" not in completed.stderr and b"Exception ignored" not in completed.stderr
+    assert_is_intact(tmp_path / "out.npz")
 
 
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("generate", "--help"), ("--version",), ("inspect", "BUNDLE", "--json")]
 )
-def test_other_output_on_a_full_disk(shell: Shell, digits_bundle: Path, arguments: tuple[str, ...]) -> None:
-    given = [digits_bundle if word == "BUNDLE" else word for word in arguments]
-    ended = shell(">/dev/full", *given)
-    assert (ended.returncode, ended.stderr.decode()) == (2, f"error: {FULL}\n")
+def test_help_and_reports_on_a_full_disk(
+    shell: Shell, digits_bundle: Path, arguments: tuple[str, ...]
+) -> None:
+    words = [digits_bundle if word == "BUNDLE" else word for word in arguments]
+    completed = shell(">/dev/full", *words)
+    assert (completed.returncode, completed.stderr.decode()) == (2, f"error: {FULL}\n")
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&-", "<&- 2>&-"])
-def test_messages_that_cannot_be_printed_do_not_stop_a_command(
+def test_closed_or_full_stderr_does_not_stop_a_command(
     shell: Shell, digits_bundle: Path, tmp_path: Path, redirection: str
 ) -> None:
-    ended = shell(redirection, "generate", digits_bundle, "--label", 3, "-o", "out.npz")
-    assert (ended.returncode, ended.stdout) == (0, b"out.npz\n")
-    assert_whole(tmp_path / "out.npz")
+    completed = shell(redirection, "generate", digits_bundle, "--label", 3, "-o", "out.npz")
+    assert (completed.returncode, completed.stdout) == (0, b"out.npz\n")
+    assert_is_intact(tmp_path / "out.npz")
 
 
 def test_all_streams_closed(shell: Shell, digits_bundle: Path, tmp_path: Path) -> None:
-    ended = shell("<&- >&- 2>&-", "generate", digits_bundle, "--label", 3, "-o", "out.npz")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (2, b"", b"")
-    assert_whole(tmp_path / "out.npz")
+    completed = shell("<&- >&- 2>&-", "generate", digits_bundle, "--label", 3, "-o", "out.npz")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (2, b"", b"")
+    assert_is_intact(tmp_path / "out.npz")
 
 
-def test_error_with_stderr_closed_keeps_its_exit_code(shell: Shell) -> None:
-    ended = shell("2>&-", "inspect", "nowhere", "--json")
-    assert ended.returncode == 2
-    assert json.loads(ended.stdout)["error"]["kind"] == "BundleError"
+def test_exit_code_of_an_error_with_stderr_closed(shell: Shell) -> None:
+    completed = shell("2>&-", "inspect", "nowhere", "--json")
+    assert completed.returncode == 2
+    assert json.loads(completed.stdout)["error"]["kind"] == "BundleError"
 
 
-def test_reader_that_has_gone_is_no_error(digits_bundle: Path, tmp_path: Path) -> None:
+def test_pipe_whose_reader_has_ended_is_not_an_error(digits_bundle: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [
-        sys.executable,
-        str(ROOT / "cli.py"),
-        "generate",
-        str(digits_bundle),
-        "--label",
-        "3",
-        "-o",
-        str(tmp_path / "out.npz"),
-    ]
+    options = ["--label", "3", "-o", str(tmp_path / "out.npz")]
+    command = [sys.executable, str(ROOT / "cli.py"), "generate", str(digits_bundle), *options]
     try:
-        ended = subprocess.run(
+        completed = subprocess.run(
             command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300, check=False
         )
     finally:
         os.close(writing)
-    assert ended.returncode == 141  # as `yes | head -1` gives yes
-    assert ended.stderr.count("\n") == 1 and ended.stderr.startswith("1 image in ")
-    assert_whole(tmp_path / "out.npz")
+    assert completed.returncode == 141  # the exit code of yes in `yes | head -1`
+    assert completed.stderr.count("\n") == 1 and completed.stderr.startswith("1 image in ")
+    assert_is_intact(tmp_path / "out.npz")
 
 
 # Encodings
@@ -128,50 +118,43 @@ def test_reader_that_has_gone_is_no_error(digits_bundle: Path, tmp_path: Path) -
     ],
     ids=["ascii", "latin-1", "C", "utf-8"],
 )
-def test_characters_that_the_terminal_lacks_are_spelled(
+def test_characters_that_the_terminal_lacks_are_replaced(
     shell: Shell, digits_bundle: Path, environment: dict[str, str], expected: bytes
 ) -> None:
-    ended = shell("", "inspect", digits_bundle, **environment)
-    assert (ended.returncode, ended.stderr) == (0, b"")
-    assert ended.stdout.startswith(expected)
+    completed = shell("", "inspect", digits_bundle, **environment)
+    assert (completed.returncode, completed.stderr) == (0, b"")
+    assert completed.stdout.startswith(expected)
 
 
 def test_error_with_characters_that_the_terminal_lacks(shell: Shell) -> None:
-    ended = shell("", "inspect", "chiffre-é→😀.bundle", PYTHONIOENCODING="ascii")
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(b"error: chiffre-e->?.bundle: not a bundle (no such folder)")
+    completed = shell("", "inspect", "chiffre-é→😀.bundle", PYTHONIOENCODING="ascii")
+    assert completed.returncode == 2
+    assert completed.stderr.startswith(b"error: chiffre-e->?.bundle: not a bundle (no such folder)")
 
 
 @pytest.mark.parametrize("environment", [{}, {"PYTHONIOENCODING": "ascii"}], ids=["utf-8", "ascii"])
-def test_name_that_is_no_text_is_printed_as_it_is(
+def test_file_name_that_is_not_text_is_printed_unchanged(
     shell: Shell, digits_bundle: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     name = os.fsdecode(b"out-\xff.npz")
-    ended = shell("", "generate", digits_bundle, "--backend", "null", "--label", 3, "-o", name, **environment)
-    assert (ended.returncode, ended.stdout) == (0, b"out-\xff.npz\n")
-    assert_whole(tmp_path / name)
+    completed = shell(
+        "", "generate", digits_bundle, "--backend", "null", "--label", 3, "-o", name, **environment
+    )
+    assert (completed.returncode, completed.stdout) == (0, b"out-\xff.npz\n")
+    assert_is_intact(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     "terminal", [{"TERM": "dumb", "COLUMNS": "20"}, {"TERM": "xterm", "PYTHONIOENCODING": "ascii"}], ids=str
 )
-def test_progress_bar_on_a_poor_terminal(
+def test_progress_bar_on_a_limited_terminal(
     digits_bundle: Path, tmp_path: Path, terminal: dict[str, str]
 ) -> None:
     main, side = pty.openpty()
-    command = [
-        sys.executable,
-        str(ROOT / "cli.py"),
-        "generate",
-        str(digits_bundle),
-        "-n",
-        "40",
-        "--label",
-        "3",
-    ]
-    command += ["--schedule", "mixture-4", "-o", str(tmp_path / "out.npz")]
+    options = ["-n", "40", "--label", "3", "--schedule", "mixture-4", "-o", str(tmp_path / "out.npz")]
+    command = [sys.executable, str(ROOT / "cli.py"), "generate", str(digits_bundle), *options]
     try:
-        ended = subprocess.run(
+        completed = subprocess.run(
             command,
             stderr=side,
             stdout=subprocess.PIPE,
@@ -179,9 +162,9 @@ def test_progress_bar_on_a_poor_terminal(
             timeout=300,
             check=False,
         )
-        seen = os.read(main, 1 << 16)
+        output = os.read(main, 1 << 16)
     finally:
         os.close(main)
         os.close(side)
-    assert (ended.returncode, ended.stdout) == (0, f"{tmp_path}/out.npz\n".encode())
-    assert b"40 images in " in seen and b"Traceback" not in seen
+    assert (completed.returncode, completed.stdout) == (0, f"{tmp_path}/out.npz\n".encode())
+    assert b"40 images in " in output and b"Traceback" not in output

@@ -1,8 +1,7 @@
-"""Folders of images as people bring them: which are classes, and which size and colour their images get."""
+"""Folders of training images: which folders are classes, and the size and colour of the images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from animals import ANIMALS, classes, picture
-from click.testing import Result
+from fixture_types import Cli
 from refusals import refusal
 
 from bcm_edge.errors import ImageError, InputError
@@ -23,7 +22,7 @@ ANIMAL = ModelFacts("animals", (3, 16, 16), 4, 0, {}, ANIMALS)
 NAMELESS = replace(ANIMAL, classes=None)
 
 
-# ---- which folders are classes
+# Classes
 
 
 @pytest.mark.parametrize(
@@ -39,7 +38,7 @@ NAMELESS = replace(ANIMAL, classes=None)
         "lost+found",
     ],
 )
-def test_what_systems_leave_behind_is_no_class(tmp_path: Path, left_behind: str):
+def test_system_folders_are_not_classes(tmp_path: Path, left_behind: str):
     classes(tmp_path, ["cat", "dog", "fox"])
     picture(tmp_path / left_behind / "1.png")
     data = load_dataset(str(tmp_path))
@@ -48,37 +47,37 @@ def test_what_systems_leave_behind_is_no_class(tmp_path: Path, left_behind: str)
     assert data.notes == ()
 
 
-def test_hidden_files_in_a_class_are_not_images(tmp_path: Path):
+def test_hidden_files_in_a_class_are_ignored(tmp_path: Path):
     classes(tmp_path, ["cat", "dog"])
     for name in ("._cat0.png", ".DS_Store", "Thumbs.db"):
         (tmp_path / "cat" / name).write_bytes(b"\0\5\x16\7")
     assert len(load_dataset(str(tmp_path))) == 4
 
 
-def test_training_prints_and_keeps_the_classes(train: Callable[..., Result], tmp_path: Path):
+def test_training_prints_and_stores_the_classes(train: Cli, tmp_path: Path):
     data = classes(tmp_path / "animals", ["cat", "fox"])
     (tmp_path / "animals" / "dog").mkdir()
     picture(tmp_path / "animals" / ".ipynb_checkpoints" / "1.png")
-    ended = train(data)
-    assert ended.stderr.startswith(
+    result = train(data)
+    assert result.stderr.startswith(
         "data: 4 images of 3×16×16 from animals\nclasses: 0 cat (2), 1 dog (0), 2 fox (2)\n"
     )
-    assert "\nnote: animals: no images of these classes: 1 dog\n" in ended.stderr
+    assert "\nnote: animals: no images of these classes: 1 dog\n" in result.stderr
     checkpoint = load_checkpoint(tmp_path / "out.safetensors")
     assert (checkpoint.classes, checkpoint.config.num_classes) == (("cat", "dog", "fox"), 3)
 
 
-def test_folders_with_numbers_as_names_are_counted_by_value(tmp_path: Path):
+def test_folders_whose_names_are_numbers_are_sorted_by_value(tmp_path: Path):
     data = load_dataset(classes(tmp_path, [str(number) for number in range(11)], 1))
     assert data.classes == tuple(map(str, range(11)))
     assert data.summary()[1] == f"classes: {', '.join(f'{number} (1)' for number in range(11))}"
 
 
-def test_hundreds_of_classes_are_shortened(tmp_path: Path):
+def test_long_list_of_classes_is_shortened(tmp_path: Path):
     data = load_dataset(classes(tmp_path, [f"n{number:03}" for number in range(300)], 1, size=(2, 2)))
     assert data.summary()[1] == (
-        "classes: 0 n000 (1), 1 n001 (1), 2 n002 (1), 3 n003 (1), 4 n004 (1), 5 n005 (1), 6 n006 (1), 7 n007 (1), 8 n008 (1), "
-        "9 n009 (1), … 299 n299 (1)"
+        "classes: 0 n000 (1), 1 n001 (1), 2 n002 (1), 3 n003 (1), 4 n004 (1), "
+        "5 n005 (1), 6 n006 (1), 7 n007 (1), 8 n008 (1), 9 n009 (1), … 299 n299 (1)"
     )
 
 
@@ -90,14 +89,14 @@ def test_hundreds_of_classes_are_shortened(tmp_path: Path):
         (["é", "e\u0301"], "two classes"),
     ],
 )
-def test_folders_whose_names_cannot_be_class_names(
-    train: Callable[..., Result], tmp_path: Path, names: list[str], message: str
+def test_folder_names_that_are_not_valid_class_names(
+    train: Cli, tmp_path: Path, names: list[str], message: str
 ):
     error = refusal(train(classes(tmp_path / "data", names)))
     assert message in error and error.endswith("rename them")
 
 
-def test_folders_without_images_beside_images_are_no_classes(tmp_path: Path):
+def test_folders_without_images_beside_images_are_not_classes(tmp_path: Path):
     picture(tmp_path / "a.png")
     (tmp_path / "backup").mkdir()
     data = load_dataset(str(tmp_path))
@@ -105,15 +104,16 @@ def test_folders_without_images_beside_images_are_no_classes(tmp_path: Path):
     assert data.notes == (f"{tmp_path.name}: sub-folders without images are ignored: backup",)
 
 
-def test_images_that_lie_deeper_are_pointed_at(train: Callable[..., Result], tmp_path: Path):
+def test_message_names_the_subfolders_with_images(train: Cli, tmp_path: Path):
     classes(tmp_path / "data" / "train", ["cat"])
     message = refusal(train(tmp_path / "data"))
     assert message.endswith(
-        f"there are some in {tmp_path}/data/train/cat: give {tmp_path}/data/train, or move them up by one folder"
+        f"there are some in {tmp_path}/data/train/cat: give {tmp_path}/data/train, "
+        "or move them up by one folder"
     )
 
 
-def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(path: Path) -> Any:
         raise PermissionError(13, "Permission denied")
 
@@ -122,20 +122,20 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         load_dataset(str(tmp_path))
 
 
-# ---- size and colour
+# Size and colour
 
 
-def test_most_images_decide_for_colour(tmp_path: Path):
+def test_colour_if_most_images_have_colour(tmp_path: Path):
     picture(tmp_path / "0.png", mode="L")
     for number in range(1, 6):
         picture(tmp_path / f"{number}.png")
     data = load_dataset(str(tmp_path))
     assert data.images.shape == (6, 3, 16, 16)
-    assert (data.images[1:, 0] - data.images[1:, 1]).min() > 0.3  # the five are as red as they were
+    assert (data.images[1:, 0] - data.images[1:, 1]).min() > 0.3  # the five colour images keep their red
     assert data.notes == (f"{tmp_path.name}: 6 images: 1 converted from grey to colour",)
 
 
-def test_most_images_decide_for_grey_and_a_tie_for_colour(tmp_path: Path):
+def test_grey_if_most_images_are_grey_and_colour_in_a_tie(tmp_path: Path):
     for number, mode in enumerate(("RGB", "L", "LA", "1")):
         picture(tmp_path / "grey" / f"{number}.png", mode=mode)
     for number, mode in enumerate(("L", "L", "RGB", "P")):
@@ -146,7 +146,7 @@ def test_most_images_decide_for_grey_and_a_tie_for_colour(tmp_path: Path):
     assert tie.notes == ("tie: 4 images: 2 converted from grey to colour",)
 
 
-def test_the_model_decides_for_size_and_colour(tmp_path: Path):
+def test_model_determines_size_and_colour(tmp_path: Path):
     for number in range(3):
         picture(tmp_path / "grey" / f"{number}.png", (20, 24), "L")
     data = load_dataset(str(tmp_path / "grey"), model=replace(ANIMAL, num_classes=None))
@@ -164,31 +164,30 @@ def test_images_of_one_pixel_are_left_out(tmp_path: Path):
     assert data.notes == (f"{tmp_path.name}: 2 images with a side of 1 pixel left out: 0.png, 1.png",)
 
 
-def test_images_of_one_pixel_alone_are_refused(train: Callable[..., Result], tmp_path: Path):
+def test_folder_with_only_images_of_one_pixel_is_refused(train: Cli, tmp_path: Path):
     picture(tmp_path / "data" / "0.png", (1, 1))
     assert refusal(train(tmp_path / "data")).endswith("data: all of its images have a side of 1 pixel")
 
 
 @pytest.mark.parametrize("sizes", [(16, 20, 24, 30, 40), (16, 16, 24, 24), (16, 16, 24, 30, 40)])
-def test_images_of_many_sizes_want_a_size(
-    train: Callable[..., Result], tmp_path: Path, sizes: tuple[int, ...]
-):
+def test_images_of_many_sizes_need_the_option_image_size(train: Cli, tmp_path: Path, sizes: tuple[int, ...]):
     for number, size in enumerate(sizes):
         picture(tmp_path / "data" / f"{number}.png", (size, size + 2))
     message = refusal(train(tmp_path / "data"))
     assert message.endswith(
-        f"images of many sizes (shorter sides of 16 to {max(sizes)} pixels); say the size to resize them to, such as --image-size 64"
+        f"images of many sizes (shorter sides of 16 to {max(sizes)} pixels); "
+        "say the size to resize them to, such as --image-size 64"
     )
     assert load_dataset(str(tmp_path / "data"), 16).images.shape[2] == 16
 
 
-def test_half_of_the_images_decide_for_the_size(tmp_path: Path):
+def test_size_that_half_of_the_images_have_is_taken(tmp_path: Path):
     for number, size in enumerate((40, 16, 16, 16, 20, 50)):
         picture(tmp_path / f"{number}.png", (size, size))
     assert load_dataset(str(tmp_path)).images.shape[2] == 16
 
 
-def test_files_with_other_names_are_counted(tmp_path: Path):
+def test_files_that_are_not_images_are_counted(tmp_path: Path):
     classes(tmp_path / "data", ["cat"])
     picture(tmp_path / "data" / "cat" / "UPPER.PNG")
     picture(tmp_path / "data" / "cat" / "old.jpg").rename(tmp_path / "data" / "cat" / "old.jfif")
@@ -199,7 +198,7 @@ def test_files_with_other_names_are_counted(tmp_path: Path):
     assert data.notes == ("data: skipped 2 files that are not images (1 .txt, 1 .csv)",)
 
 
-def test_an_unreadable_image_is_named(train: Callable[..., Result], tmp_path: Path):
+def test_unreadable_image_is_named(train: Cli, tmp_path: Path):
     data = classes(tmp_path / "data", ["cat"])
     (tmp_path / "data" / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n123")
     assert refusal(train(data)).startswith(f"{data}/cat/broken.png: not a readable image")
@@ -212,10 +211,10 @@ def test_every_suffix_is_found(tmp_path: Path, suffix: str):
         load_dataset(str(tmp_path))
 
 
-# ---- memory
+# Memory
 
 
-def test_images_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_images_that_do_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bcm_edge.runtime.machine.resources.available_memory", lambda: 10_000)
     data = classes(tmp_path / "data", ["cat"], 4)
     with pytest.raises(InputError) as caught:
@@ -229,7 +228,7 @@ def test_images_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.Mo
         load_dataset(str(tmp_path / "data.npz"))
 
 
-def test_a_step_that_does_not_fit_in_memory(train: Callable[..., Result], tmp_path: Path):
+def test_training_step_that_does_not_fit_into_memory(train: Cli, tmp_path: Path):
     data = classes(tmp_path / "data", ["cat"])
     message = refusal(train(data, "--image-size", "100000"))
     assert message.startswith(
