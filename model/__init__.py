@@ -1,1 +1,1 @@
-"""The network in torch: configuration, U-Net, preconditioning, checkpoint import, and the small model that ships."""
+"""The network in torch: configuration, U-Net, preconditioning, weights files, and the models that ship."""

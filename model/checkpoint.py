@@ -1,4 +1,4 @@
-"""Weights of a network, validated, in and out: official .pt files, safetensors, iCT checkpoints."""
+"""Checkpoints: the validated weights of a network. Reading and writing of checkpoint files."""
 
 from __future__ import annotations
 
@@ -16,77 +16,102 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..runtime.classes import class_names
 from ..runtime.machine.resources import check_memory
-from ..runtime.storage import hashes as cache
+from ..runtime.storage import hashes
 from ..runtime.storage.files import replacing
 from ..runtime.storage.manifest import ModelFacts
 from .config import NetworkConfig
 from .infer_config import complete_ict, infer_config, is_ict, merged_fields
 from .preconditioning import ConsistencyModel, Denoiser
-from .state_dicts import check_values, find_network
+from .state_dicts import find_network
+from .weight_values import check_values
 from .weights_files import METADATA_KEY, digest, read_weights
 
 Model = TypeVar("Model", ConsistencyModel, Denoiser)
 
+# Models in this package: handwritten digits of 8×8 and of 28×28 pixels, both class-conditional.
+SHIPPED = ("digits", "mnist")
+
+_SHOWN = 3  # tensors that a message lists
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A validated set of weights: every tensor the configuration asks for, of the right shape, finite, float32."""
+    """Validated weights: all tensors of the configured network, finite, float32, of the right shape."""
 
     name: str
     config: NetworkConfig
+    # Tensors by the names of the U-Net's parameters.
     state_dict: dict[str, Tensor]
-    untrained_inversion: bool = False  # an iCT checkpoint completed with an identity initialisation
-    schedules: dict[str, str] = field(default_factory=dict)  # name → text, where the file brings its own
+    # Whether the weights are those of an iCT network, with an added identity initialisation.
+    untrained_inversion: bool = False
+    # Name → text. Only files that were written by this package have schedules.
+    schedules: dict[str, str] = field(default_factory=dict)
+    # How the network was trained. Only files that were written by this package have it.
     provenance: dict[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] | None = None  # their names, where the file has names
-    files: tuple[Path, ...] = ()  # that were read: one, or an index and its shards
-    notes: tuple[str, ...] = ()  # for the user: which of a file's weights were taken
+    # The names of the classes. None if the file has none.
+    classes: tuple[str, ...] | None = None
+    # The files that were read: one, or an index and its shards.
+    files: tuple[Path, ...] = ()
+    # For the user: which weights of the file were used.
+    notes: tuple[str, ...] = ()
 
     @property
     def facts(self) -> ModelFacts:
-        """What a bundle's manifest says of the network."""
-        parameters = sum(tensor.numel() for tensor in self.state_dict.values())
+        """What the manifest of a bundle contains about the network."""
         config = self.config
-        name = Path(self.name.removesuffix(".index.json")).stem
         return ModelFacts(
-            name, config.sample_shape, config.num_classes, parameters, config.to_json(), self.classes
+            name=Path(self.name.removesuffix(".index.json")).stem,
+            sample_shape=config.sample_shape,
+            num_classes=config.num_classes,
+            parameters=sum(tensor.numel() for tensor in self.state_dict.values()),
+            config=config.to_json(),
+            classes=self.classes,
         )
 
     @property
     def size(self) -> int:
-        """Bytes of the files."""
+        """Size of the files in bytes."""
         return sum(file.stat().st_size for file in self.files)
 
     def sha256(self) -> str:
-        """Of the file, in hex; of several files, of the lines that sha256sum prints for them."""
+        """Return the sha256 of the file; for several files, the sha256 of the output of `sha256sum FILES`."""
         if len(self.files) == 1:
-            return cache.sha256(self.files[0])
-        lines = "".join(f"{cache.sha256(file)}  {file.name}\n" for file in self.files)
+            return hashes.sha256(self.files[0])
+        lines = "".join(f"{hashes.sha256(file)}  {file.name}\n" for file in self.files)
         return hashlib.sha256(lines.encode()).hexdigest()
 
     @property
     def objective(self) -> str:
-        """What the network was trained to be: "bcm", or "edm" for a denoiser. Files that do not say are BCMs."""
+        """What the network was trained as: "bcm", or "edm" for a denoiser. The default is "bcm"."""
         return self.provenance.get("objective", "bcm")
 
     def require(self, objective: str) -> None:
-        """Raise CheckpointError if the network was trained to be something else."""
+        """Raise CheckpointError if the network was trained with another objective."""
         if self.objective == objective:
             return
         if objective == "edm":
-            raise CheckpointError(f"{self.name} is no denoiser; bcm-edge train --objective edm makes one")
+            raise CheckpointError(
+                f"{self.name} is not a denoiser; make one with: bcm-edge train --objective edm"
+            )
         raise CheckpointError(
-            f"{self.name} is no BCM: it was trained with --objective {self.objective}, as a baseline to compare one with, and cannot move "
-            f"between noise levels. Compare: bcm-edge evaluate BUNDLE --data DATA --baseline {self.name}"
+            f"{self.name} is not a BCM: it was trained with --objective {self.objective}, as a baseline, and "
+            "cannot move between noise levels. Compare a BCM with it: "
+            f"bcm-edge evaluate BUNDLE --data DATA --baseline {self.name}"
         )
 
     def model(self) -> ConsistencyModel:
-        """The BCM with these weights (shared with the checkpoint, not copied), in evaluation mode. Raises CheckpointError for others."""
+        """Return the BCM with these weights, in evaluation mode. The weights are shared, not copied.
+
+        Raises CheckpointError for a denoiser.
+        """
         self.require("bcm")
         return self._filled(ConsistencyModel)
 
     def denoiser(self) -> Denoiser:
-        """The same of an EDM denoiser."""
+        """Return the EDM denoiser with these weights, in evaluation mode. The weights are shared, not copied.
+
+        Raises CheckpointError for a BCM.
+        """
         self.require("edm")
         return self._filled(Denoiser)
 
@@ -97,22 +122,18 @@ class Checkpoint:
         return model.eval().requires_grad_(False)
 
 
-SHIPPED = (
-    "digits",
-    "mnist",
-)  # inside this package: handwritten digits of 8×8 and of 28×28 pixels, both class-conditional
-
-
 def shipped_checkpoint(name: str = "digits") -> Path:
-    """A model inside this package, one of SHIPPED."""
+    """Return the file of a model in this package. name: one of SHIPPED."""
     return Path(__file__).with_name(f"{name}.safetensors")
 
 
 def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read and validate a weights file, an index of shards, or the one of them in a folder.
+    """Read and validate a weights file, an index of shards, or the one weights file in a folder.
 
-    known: configuration fields that the tensors cannot tell (image_size, num_head_channels) or that are to be checked against
-    them; files written by this package bring their own. Raises CheckpointError, and InputError if one image would not fit into memory.
+    known: fields of the configuration. image_size and num_head_channels cannot be inferred from tensors;
+    other fields are compared with the tensors. Files that were written by this package contain all fields.
+
+    Raises CheckpointError, and InputError if a single image would not fit into memory.
     """
     file = read_weights(path)
     where, metadata = str(path), file.metadata
@@ -120,9 +141,8 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
     notes += check_values(tensors, where)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     config = infer_config(shapes, merged_fields(metadata.get("config", {}), known or {}, where), where)
-    check_memory(
-        config.image_memory, f"{where}: one image of {config.image_size} pixels a side", "check image_size"
-    )
+    image = f"{where}: one image of {config.image_size} pixels a side"
+    check_memory(config.image_memory, image, "check image_size")
     untrained = is_ict(shapes)
     if untrained:
         tensors = complete_ict(tensors)
@@ -131,11 +151,16 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
         name: tensor.detach().float().resolve_neg().contiguous() for name, tensor in tensors.items()
     }
     _check_finite(state_dict, where)
-    classes = _classes(metadata, config, where)
-    schedules, provenance = metadata.get("schedules", {}), metadata.get("provenance", {})
-    name = file.files[0].name
     return Checkpoint(
-        name, config, state_dict, untrained, schedules, provenance, classes, file.files, tuple(notes)
+        name=file.files[0].name,
+        config=config,
+        state_dict=state_dict,
+        untrained_inversion=untrained,
+        schedules=metadata.get("schedules", {}),
+        provenance=metadata.get("provenance", {}),
+        classes=_classes(metadata, config, where),
+        files=file.files,
+        notes=tuple(notes),
     )
 
 
@@ -148,22 +173,25 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float16,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Write safetensors with the configuration, schedules, provenance and class names in the header; the file is whole or absent."""
+    """Write a safetensors file with configuration, schedules, provenance and class names in its header.
+
+    An existing file is replaced. The file is written completely or not at all. Raises OutputError.
+    """
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state_dict.items()}
-    facts = {
+    header = {
         "config": config.to_json(),
         "schedules": dict(schedules),
         "provenance": dict(provenance),
         "sha256": digest(tensors),
     }
     if classes is not None:
-        facts["classes"] = list(classes)
+        header["classes"] = list(classes)
     with replacing(path, force=True) as partial:
-        partial.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(facts)}))
+        partial.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(header)}))
 
 
 def _classes(metadata: Mapping[str, Any], config: NetworkConfig, where: str) -> tuple[str, ...] | None:
-    """The class names in a header. Raises CheckpointError."""
+    """Return the class names in a header, or None. Raises CheckpointError."""
     if metadata.get("classes") is None:
         return None
     try:
@@ -178,24 +206,22 @@ def _classes(metadata: Mapping[str, Any], config: NetworkConfig, where: str) -> 
 
 
 def _check_complete(config: NetworkConfig, state_dict: Mapping[str, Tensor], where: str) -> None:
-    """Compare with the tensors the configured network has; one error names the first few of each kind of difference."""
+    """Raise CheckpointError unless the tensors are those of the configured network."""
     with torch.device("meta"):
-        expected = {name: tuple(t.shape) for name, t in ConsistencyModel(config).network.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in state_dict.items()}
-    problems = {
-        "missing": sorted(set(expected) - set(found)),
-        "unexpected": sorted(set(found) - set(expected)),
-        "misshapen": [
-            f"{n} {list(found[n])} instead of {list(expected[n])}"
-            for n in expected
-            if n in found and found[n] != expected[n]
-        ],
-    }
-    parts = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        for kind, names in problems.items()
-        if names
+        network = ConsistencyModel(config).network
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    actual = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    misshapen = [
+        f"{name} {list(actual[name])} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in actual and actual[name] != shape
     ]
+    problems = {
+        "missing": sorted(set(expected) - set(actual)),
+        "unexpected": sorted(set(actual) - set(expected)),
+        "misshapen": misshapen,
+    }
+    parts = [f"{len(names)} {kind} ({_first(names)})" for kind, names in problems.items() if names]
     if parts:
         raise CheckpointError(f"{where}: the tensors do not fit the network: {'; '.join(parts)}")
 
@@ -203,6 +229,9 @@ def _check_complete(config: NetworkConfig, state_dict: Mapping[str, Tensor], whe
 def _check_finite(state_dict: Mapping[str, Tensor], where: str) -> None:
     bad = [name for name, tensor in state_dict.items() if not tensor.isfinite().all()]
     if bad:
-        raise CheckpointError(
-            f"{where}: NaN or infinity in {len(bad)} tensors ({', '.join(bad[:3])}{', …' if len(bad) > 3 else ''})"
-        )
+        raise CheckpointError(f"{where}: NaN or infinity in {len(bad)} tensors ({_first(bad)})")
+
+
+def _first(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

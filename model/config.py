@@ -1,4 +1,4 @@
-"""What a BCM network looks like: the fields of the authors' configuration, as a value."""
+"""The configuration of a BCM network, with the fields of the authors' JSON files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 
+# Fields that are positive integers.
 _COUNTS = (
     "image_size",
     "in_channels",
@@ -18,31 +19,44 @@ _COUNTS = (
     "num_head_channels",
     "norm_groups",
     "patch_size",
-)  # fields that are positive integers
+)
+_OPTIONAL = {"norm_groups", "patch_size"}
+_SEQUENCES = ("attention_resolutions", "channel_mult")
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """An ADM U-Net with two time embeddings (arXiv 2105.05233 with the second embedding of arXiv 2403.18035).
+    """An ADM U-Net (arXiv 2105.05233) with a second embedding of a noise level (arXiv 2403.18035).
 
-    The field names are those of the authors' JSON files, but for the last two. Level i of the U-Net runs at
-    image_size / patch_size / 2**i pixels with model_channels * channel_mult[i] channels; attention_resolutions lists the downsampling
-    factors 2**i that have attention.
+    Level i of the U-Net works on image_size / patch_size / 2**i pixels a side, with
+    model_channels * channel_mult[i] channels. Only the last two fields are not in the authors' JSON files.
     """
 
+    # Pixels a side.
     image_size: int
     in_channels: int
+    # Channels of the first level are this times channel_mult[0]; also the width of the sinusoidal embedding.
     model_channels: int
     out_channels: int
+    # Residual blocks per level of the encoder.
     num_res_blocks: int
+    # Downsampling factors 2**i of the levels with attention.
     attention_resolutions: tuple[int, ...]
+    # Channels of each level, as a multiple of model_channels.
     channel_mult: tuple[int, ...]
+    # None for an unconditional model.
     num_classes: int | None
+    # Channels per attention head.
     num_head_channels: int
+    # Whether residual blocks change the resolution; otherwise convolutions do.
     resblock_updown: bool
+    # Whether the embedding scales and shifts features; otherwise it is added to them.
     use_scale_shift_norm: bool
-    norm_groups: int = 32  # groups of every GroupNorm; the authors' networks have 32
-    patch_size: int = 1  # the first convolution takes patches of so many pixels square, the last one gives them back; the authors' take 1
+    # Groups of every GroupNorm. The authors' networks have 32.
+    norm_groups: int = 32
+    # The first convolution reads patches of this many pixels a side, and the last one writes them. The
+    # authors' networks have 1.
+    patch_size: int = 1
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -50,7 +64,7 @@ class NetworkConfig:
             raise CheckpointError(f"this network cannot be built: {problem}")
 
     def _problem(self) -> str | None:
-        """The first reason why no network has these fields, or None."""
+        """Return the first reason why these fields are not valid, or None."""
         for name in _COUNTS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -60,22 +74,35 @@ class NetworkConfig:
         if not self.channel_mult or not all(isinstance(m, int) and m > 0 for m in self.channel_mult):
             return f"channel_mult must list positive integers, not {self.channel_mult!r}"
         if self.model_channels % 2:
-            return f"model_channels is also the width of the sinusoidal embedding and must be even, not {self.model_channels}"
+            return (
+                "model_channels is also the width of the sinusoidal embedding and must be even, "
+                f"not {self.model_channels}"
+            )
         halvings = len(self.channel_mult) - 1
         if self.image_size % (self.patch_size * 2**halvings):
             patches = f"divided by patches of {self.patch_size} and then " if self.patch_size > 1 else ""
             return f"image_size {self.image_size} cannot be {patches}halved {halvings} times"
         if self.in_channels != self.out_channels:
-            return f"in_channels {self.in_channels} and out_channels {self.out_channels} differ, but f(x, t, u) has the shape of x"
+            return (
+                f"in_channels {self.in_channels} and out_channels {self.out_channels} differ, "
+                "but f(x, t, u) has the shape of x"
+            )
+        return self._channel_problem()
+
+    def _channel_problem(self) -> str | None:
+        """Return the first level whose channels do not divide into groups or heads, or None."""
         for level, mult in enumerate(self.channel_mult):
             channels = mult * self.model_channels
             if channels % self.norm_groups:
                 return f"{channels} channels at level {level} do not divide into {self.norm_groups} groups"
-            if channels % self.num_head_channels and (
-                2**level in self.attention_resolutions or level == len(self.channel_mult) - 1
-            ):
-                return f"{channels} channels at level {level} do not divide into heads of {self.num_head_channels}"
+            if self._has_attention(level) and channels % self.num_head_channels:
+                heads = f"heads of {self.num_head_channels}"
+                return f"{channels} channels at level {level} do not divide into {heads}"
         return None
+
+    def _has_attention(self, level: int) -> bool:
+        """Return whether a level has attention. The block in the middle, after the last level, always has."""
+        return 2**level in self.attention_resolutions or level == len(self.channel_mult) - 1
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -89,25 +116,33 @@ class NetworkConfig:
 
     @property
     def image_memory(self) -> int:
-        """Bytes that one image takes in the network at least: its activations at full resolution, or the largest attention's weights."""
+        """Bytes that one image needs in the network at least.
+
+        This is the size of two activations at full resolution, or of the weights of the largest attention.
+        """
         side = self.image_size // self.patch_size
-        levels = [(2**level, mult * self.model_channels) for level, mult in enumerate(self.channel_mult)]
-        attention = [
-            4 * (channels // self.num_head_channels) * (side // factor) ** 4
-            for factor, channels in levels
-            if factor in self.attention_resolutions or factor == levels[-1][0]
-        ]
-        return max(4 * 2 * levels[0][1] * side**2, *attention)
+        sizes = [4 * 2 * self.channel_mult[0] * self.model_channels * side**2]
+        for level, mult in enumerate(self.channel_mult):
+            if self._has_attention(level):
+                heads = mult * self.model_channels // self.num_head_channels
+                sizes.append(4 * heads * (side // 2**level) ** 4)
+        return max(sizes)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; `from_json` reads them back."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Return the fields as JSON values; `from_json` reads them back."""
+        values = asdict(self)
+        for name in _SEQUENCES:
+            values[name] = list(values[name])
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any], where: str = "configuration") -> NetworkConfig:
-        """Build from JSON values. Raises CheckpointError naming unknown or missing fields."""
-        known = {f.name for f in fields(cls)}
-        required = known - {"norm_groups", "patch_size"}
+        """Return the configuration with these JSON values.
+
+        where: their source in error messages. Raises CheckpointError for unknown, missing or invalid fields.
+        """
+        known = {field.name for field in fields(cls)}
+        required = known - _OPTIONAL
         if not isinstance(values, dict):
             raise CheckpointError(f"{where}: expected a JSON object with {', '.join(sorted(required))}")
         if unknown := sorted(set(values) - known):
@@ -116,22 +151,24 @@ class NetworkConfig:
             )
         if missing := sorted(required - set(values)):
             raise CheckpointError(f"{where}: field {missing[0]!r} is missing")
-        sequences = {name: values[name] for name in ("attention_resolutions", "channel_mult")}
-        for name, value in sequences.items():
+        sequences = {}
+        for name in _SEQUENCES:
+            value = values[name]
             if not isinstance(value, (list, tuple)):
                 raise CheckpointError(f"{where}: {name} must be a list, not {value!r}")
+            sequences[name] = tuple(value)
         try:
-            return cls(**{**values, **{name: tuple(value) for name, value in sequences.items()}})
+            return cls(**{**values, **sequences})
         except CheckpointError as error:
             raise CheckpointError(f"{where}: {error}") from None
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """Some or all configuration fields from a JSON file. Raises CheckpointError."""
-    if path.exists() and not path.is_file():  # to open a pipe may wait for ever
+    """Return some or all fields of a configuration from a JSON file. Raises CheckpointError."""
+    if path.exists() and not path.is_file():  # opening a pipe could block forever
         raise CheckpointError(f"{path}: a folder, a device or a pipe; a configuration must be a regular file")
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors write a byte order mark
+        values = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors write a byte order mark
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

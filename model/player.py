@@ -1,4 +1,4 @@
-"""The torch network as a backend: what every exported graph is compared with."""
+"""The torch network as a backend: the reference for every exported graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .preconditioning import ConsistencyModel
 
 
 class TorchBackend:
-    """Plays moves with a ConsistencyModel on the CPU, in float32 (the contract of runtime/backends/base.py)."""
+    """Plays moves with a ConsistencyModel, on the CPU in float32 (see runtime/backends/base.py)."""
 
     name = "torch"
     precision = "fp32"
@@ -25,9 +25,12 @@ class TorchBackend:
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
     ) -> np.ndarray:
+        """Return f(x + noise, move.t, move.u, labels), float32 [N, C, H, W]."""
         state = torch.from_numpy(x if noise is None else x + noise)
-        t, u = (torch.full((len(x),), level, dtype=torch.float32) for level in (move.t, move.u))
-        return self.model(state, t, u, None if labels is None else torch.from_numpy(labels)).numpy()
+        t = torch.full((len(x),), move.t, dtype=torch.float32)
+        u = torch.full((len(x),), move.u, dtype=torch.float32)
+        label = None if labels is None else torch.from_numpy(labels)
+        return self.model(state, t, u, label).numpy()
 
     def close(self) -> None:
-        """Nothing to free: the model belongs to the caller."""
+        """Do nothing: the model belongs to the caller."""

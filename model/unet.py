@@ -1,7 +1,8 @@
-"""The ADM U-Net with two time embeddings that a BCM is made of.
+"""The network of a BCM: an ADM U-Net with two time embeddings.
 
-Module names follow the authors' state dict (input_blocks.3.0.in_layers.2.weight …), so that their files load as they are.
-The network knows nothing of noise levels beyond their embedding; what turns it into f(x, t, u) is preconditioning.py.
+Modules have the names of the authors' state dict (input_blocks.3.0.in_layers.2.weight, …), so their files can
+be loaded without renaming. Noise levels enter the network only through their embeddings. preconditioning.py
+makes f(x, t, u) from the network.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from .config import NetworkConfig
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoidal features of a warped noise level: [cos(τ w_k), sin(τ w_k)], w_k = 10000^(-k / (dim/2)), in float32."""
+    """Sinusoidal features of a warped noise level τ, in float32.
+
+    They are [cos(τ w_k), sin(τ w_k)] with w_k = 10000^(-k / (dim/2)), for k = 0, …, dim/2 - 1.
+    """
 
     frequencies: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        # device="cpu": the network may be built on the meta device, but this constant has no tensor in any checkpoint
+        # device="cpu": the network may be built on the meta device, and no checkpoint contains this constant.
         exponent = torch.arange(dim // 2, dtype=torch.float32, device="cpu") / (dim // 2)
         self.register_buffer("frequencies", torch.exp(-math.log(10000) * exponent), persistent=False)
 
@@ -32,7 +36,7 @@ class TimeEmbedding(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour ×2, then a 3×3 convolution (for networks without residual resampling)."""
+    """Nearest-neighbour ×2 and a 3×3 convolution, for networks without residual resampling."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +47,7 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Module):
-    """3×3 convolution with stride 2 (for networks without residual resampling)."""
+    """3×3 convolution with stride 2, for networks without residual resampling."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,7 +58,10 @@ class Downsample(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """x + conv(SiLU(GN(conv(SiLU(GN(x))) + W SiLU(emb)))), resampled on both paths by `resample` ("up", "down" or None)."""
+    """x + conv(SiLU(GN(conv(SiLU(GN(x))) + W SiLU(emb)))).
+
+    resample: "up" or "down" changes the resolution on both paths; None keeps it.
+    """
 
     def __init__(self, config: NetworkConfig, c_in: int, c_out: int, resample: str | None = None) -> None:
         super().__init__()
@@ -65,7 +72,7 @@ class ResBlock(nn.Module):
             nn.GroupNorm(config.norm_groups, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.embedding_channels, emb_out))
-        # index 2 is the authors' dropout, which has no tensors; it keeps the convolution's key at out_layers.3
+        # Index 2 is dropout in the authors' network. The placeholder keeps the name out_layers.3.
         self.out_layers = nn.Sequential(
             nn.GroupNorm(config.norm_groups, c_out),
             nn.SiLU(),
@@ -97,9 +104,10 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Cosine self-attention over pixels: q, k and v are normalised to unit root mean square per head (EDM2, arXiv 2312.02696).
+    """Cosine self-attention over pixels (EDM2, arXiv 2312.02696).
 
-    Channels of qkv are laid out [q of all heads | k of all heads | v of all heads].
+    q, k and v are normalised to a root mean square of 1 per head. The channels of qkv are
+    [q of all heads | k of all heads | v of all heads].
     """
 
     def __init__(self, config: NetworkConfig, channels: int) -> None:
@@ -122,7 +130,7 @@ class AttentionBlock(nn.Module):
 
 
 class Stage(nn.ModuleList):
-    """Blocks in a row, each given the conditioning vector."""
+    """A sequence of blocks. Each gets the conditioning vector."""
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         for block in self:
@@ -131,7 +139,10 @@ class Stage(nn.ModuleList):
 
 
 class StemConv(nn.Conv2d):
-    """The first convolution, which ignores the conditioning vector: 3×3 over patches of p×p pixels, one output per patch."""
+    """The first convolution: 3×3 over patches of p×p pixels, with one output per patch.
+
+    It ignores the conditioning vector.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         p = config.patch_size
@@ -142,10 +153,13 @@ class StemConv(nn.Conv2d):
 
 
 class UNet(nn.Module):
-    """F(x, τ(t), τ(u), label).
+    """The raw network F(x, τ(t), τ(u), label).
 
-    x: [N, C, H, W] float32, already scaled by c_in; tau_t, tau_u: [N] float32 warped noise levels;
-    label: [N] int64 in [0, num_classes), given exactly when the network has classes. Returns [N, C, H, W].
+    x: float32 [N, C, H, W], scaled by c_in.
+    tau_t, tau_u: float32 [N], warped noise levels.
+    label: int64 [N] in [0, num_classes) for a network with classes, otherwise None.
+
+    Returns float32 [N, C, H, W].
     """
 
     label_emb: nn.Embedding
@@ -176,7 +190,7 @@ class UNet(nn.Module):
         )
 
     def condition(self, tau_t: Tensor, tau_u: Tensor, label: Tensor | None) -> Tensor:
-        """The conditioning vector [N, embedding_channels]: align([MLP_t ; MLP_u]) plus the label's embedding."""
+        """Return the conditioning vector [N, embedding_channels]: align([MLP_t ; MLP_u]) + the label's."""
         halves = [self.time_embed(self.embedding(tau_t)), self.time_embed_end(self.embedding(tau_u))]
         emb = self.time_embed_align(torch.cat(halves, dim=1))
         return emb if label is None else emb + self.label_emb(label)
@@ -194,7 +208,7 @@ class UNet(nn.Module):
 
 
 def _encoder(config: NetworkConfig) -> tuple[nn.ModuleList, list[int]]:
-    """The input blocks, and the channel count each leaves for its skip connection."""
+    """Return the input blocks, and the number of channels of each one's skip connection."""
     c = config.model_channels
     stages, skips = [Stage([StemConv(config)])], [c]
     for level, mult in enumerate(config.channel_mult):
@@ -206,16 +220,17 @@ def _encoder(config: NetworkConfig) -> tuple[nn.ModuleList, list[int]]:
                 stages[-1].append(AttentionBlock(config, c))
             skips.append(c)
         if level != len(config.channel_mult) - 1:
-            stages.append(
-                Stage([ResBlock(config, c, c, "down") if config.resblock_updown else Downsample(c)])
-            )
+            block = ResBlock(config, c, c, "down") if config.resblock_updown else Downsample(c)
+            stages.append(Stage([block]))
             skips.append(c)
     return nn.ModuleList(stages), skips
 
 
 def _decoder(config: NetworkConfig, skips: list[int]) -> nn.ModuleList:
-    """The output blocks; each takes the encoder's skip of the same position from the end."""
-    skips, stages, c = list(skips), [], skips[-1]
+    """Return the output blocks. Each takes the encoder's skip of the same position, counted from the end."""
+    skips = list(skips)
+    stages: list[Stage] = []
+    c = skips[-1]
     for level in reversed(range(len(config.channel_mult))):
         c_level = config.channel_mult[level] * config.model_channels
         for index in range(config.num_res_blocks + 1):
@@ -224,5 +239,6 @@ def _decoder(config: NetworkConfig, skips: list[int]) -> nn.ModuleList:
             if 2**level in config.attention_resolutions:
                 stages[-1].append(AttentionBlock(config, c))
             if level and index == config.num_res_blocks:
-                stages[-1].append(ResBlock(config, c, c, "up") if config.resblock_updown else Upsample(c))
+                block = ResBlock(config, c, c, "up") if config.resblock_updown else Upsample(c)
+                stages[-1].append(block)
     return nn.ModuleList(stages)

@@ -103,7 +103,7 @@ def test_code_in_a_pickle_is_never_executed(
 def test_pickle_with_code_is_refused(refuse_export: Refusal, tmp_path: Path) -> None:
     torch.save({"payload": Payload(tmp_path / "executed")}, tmp_path / "evil.pt")
     assert refuse_export(tmp_path / "evil.pt") == (
-        f"{tmp_path}/evil.pt: refused, because it holds more than tensors, such as io.open "
+        f"{tmp_path}/evil.pt: refused, because it contains more than tensors, for example io.open "
         "(nothing in it was executed). Save the state dict alone, with the program that wrote the file: "
         "torch.save(network.state_dict(), 'weights.pt')"
     )
@@ -160,7 +160,7 @@ def test_bit_flip_in_shipped_tensors_is_detected(scratch: Path, position: float,
     file.write_bytes(data)
     with pytest.raises(
         CheckpointError,
-        match=r"flipped\.safetensors: the weights are not those that were saved \(their hash differs\)",
+        match=r"flipped\.safetensors: the weights are not those that were saved \(their sha256 differs\)",
     ):
         load_checkpoint(file)
 
@@ -232,7 +232,7 @@ def test_tensor_of_the_wrong_shape_is_named(
             {"a\n\x1b[31m": torch.zeros(1)},
             r" (input_blocks.0.0.weight is not found); its keys are a\n\x1b[31m",
         ),
-        ({}, "; it holds an empty mapping"),
+        ({}, ", but an empty mapping"),
         ([torch.zeros(1)], ", but a value of type list"),
         (torch.zeros(1), ", but a value of type Tensor"),
         (None, ", but a value of type NoneType"),
@@ -243,11 +243,13 @@ def test_torch_file_without_a_network(
     refuse_export: Refusal, save_pt: Callable[[Any], Path], value: Any, problem: str
 ) -> None:
     file = save_pt(value)
-    assert refuse_export(file) == f"{file}: no state dict of a BCM in it{problem}"
+    assert refuse_export(file) == f"{file}: contains no state dict of a BCM{problem}"
 
 
 def test_network_without_its_last_layer(
     refuse_export: Refusal, save_pt: Callable[[Any], Path], weights: dict[str, Tensor]
 ) -> None:
     file = save_pt({name: tensor for name, tensor in weights.items() if not name.startswith("out.")})
-    assert "not the state dict of a BCM ('out.2.weight' not found or misshapen" in refuse_export(file)
+    assert "not the state dict of a BCM ('out.2.weight' is missing or has the wrong shape" in refuse_export(
+        file
+    )

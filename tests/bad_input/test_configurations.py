@@ -16,14 +16,17 @@ from bcm_edge.model.checkpoint import shipped_checkpoint
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"num_classes": 11}, "the tensors say num_classes = 10, the configuration says 11"),
-        ({"channel_mult": [1, 3]}, "the tensors say channel_mult = (1, 2), the configuration says (1, 3)"),
-        ({"num_res_blocks": 2}, "the tensors say num_res_blocks = 1, the configuration says 2"),
+        ({"num_classes": 11}, "the tensors have num_classes = 10, but the configuration has 11"),
+        (
+            {"channel_mult": [1, 3]},
+            "the tensors have channel_mult = (1, 2), but the configuration has (1, 3)",
+        ),
+        ({"num_res_blocks": 2}, "the tensors have num_res_blocks = 1, but the configuration has 2"),
         ({"colour": "red"}, "unknown field 'colour'; the fields are attention_resolutions, "),
         ({"image_size": 7}, "image_size 7 cannot be halved 1 times"),
         ({"image_size": "8"}, "image_size must be a positive integer, not '8'"),
         ({"norm_groups": 7}, "32 channels at level 0 do not divide into 7 groups"),
-        ({"attention_resolutions": [2, "4"]}, "the configuration says (2, '4')"),
+        ({"attention_resolutions": [2, "4"]}, "the configuration has (2, '4')"),
         ({"image_size": 10**6}, "one image of 1000000 pixels a side would take "),
     ],
     ids=["classes", "channel_mult", "depth", "unknown", "odd", "text", "groups", "mixed list", "huge"],
@@ -38,7 +41,7 @@ def test_configuration_that_contradicts_the_tensors(
 def test_configuration_that_contradicts_the_shipped_tensors(refuse_export: Refusal, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('{"num_classes": 3}')
     message = refuse_export(shipped_checkpoint(), "--config", tmp_path / "c.json")
-    assert message.endswith("the tensors say num_classes = 10, the configuration says 3")
+    assert message.endswith("the tensors have num_classes = 10, but the configuration has 3")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_configuration_that_contradicts_the_header(
 ) -> None:
     (tmp_path / "c.json").write_text(json.dumps({field: value}))
     message = refuse_export(shipped_checkpoint(), "--config", tmp_path / "c.json")
-    assert f"the file says {field} = {DIGITS_FIELDS[field]}, the configuration says {value}. " in message
+    assert f"the file has {field} = {DIGITS_FIELDS[field]}, but the configuration has {value}. " in message
 
 
 def test_configuration_with_a_byte_order_mark_is_read(cli: Cli, official: Path, tmp_path: Path) -> None:
@@ -95,6 +98,6 @@ def test_unknown_preset(refuse_export: Refusal, official: Path) -> None:
 
 def test_missing_configuration_names_the_fields(refuse_export: Refusal, official: Path) -> None:
     assert refuse_export(official, "--opset", 18) == (
-        f"{official}: its tensors do not tell image_size and num_head_channels; "
+        f"{official}: image_size and num_head_channels cannot be inferred from its tensors; "
         "pass --config FILE.json with these fields"
     )

@@ -82,7 +82,7 @@ def test_network_is_found_inside_a_checkpoint(
     checkpoint = loaded(path)
     assert holds(checkpoint, weights)
     assert checkpoint.config == TINY
-    assert checkpoint.notes == (f"{path}: took the weights of '{location}'",)
+    assert checkpoint.notes == (f"{path}: used the weights of '{location}'",)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_averaged_weights_are_preferred_and_the_others_named(
     assert holds(checkpoint, average)
     (note,) = checkpoint.notes
     assert note.startswith(
-        f"{path}: took the averaged weights (EMA) of '{location}', not those of '{other}'. "
+        f"{path}: used the averaged weights (EMA) of '{location}', not those of '{other}'. "
     )
 
 
@@ -182,7 +182,7 @@ def test_two_networks_of_equal_rank_are_refused(
 ) -> None:
     message = refuse_checkpoint(saved(tmp_path / "x.pt", {"teacher": weights, "student": weights}))
     assert message.startswith(
-        "holds 2 networks, 'teacher', 'student'. Save one of them alone, such as: torch.save(torch.load("
+        "contains 2 networks, 'teacher', 'student'. Save one of them alone, for example: torch.save(torch.load("
     )
 
 
@@ -199,7 +199,7 @@ def test_export_and_train_print_the_notes(cli: Cli, tmp_path: Path, weights: Wei
     trained = cli("train", "--init", path, "--config", CONFIG, *options)
     assert trained.exit_code == 0, trained.stderr
     for result in (exported, trained):
-        assert f"note: {path}: took the weights of 'module'\n" in result.stderr
+        assert f"note: {path}: used the weights of 'module'\n" in result.stderr
 
 
 @pytest.mark.slow  # the whole export
@@ -227,7 +227,7 @@ def test_other_objects_beside_the_weights_are_refused(
     message = refuse_checkpoint(
         saved(tmp_path / "x.ckpt", {"state_dict": weights, "hyper_parameters": value})
     )
-    assert message.startswith("refused, because it holds more than tensors, such as ")
+    assert message.startswith("refused, because it contains more than tensors, for example ")
     assert f"{problem} (nothing in it was executed). " in message
     assert message.endswith("torch.save(network.state_dict(), 'weights.pt')")
 

@@ -57,27 +57,27 @@ TABLE_END = bytes.fromhex("57fb808b247547db")
             "m.safetensors",
             LFS,
             "a Git LFS pointer, not the weights (1119.8 MB). "
-            "Fetch them, in the folder of the repository, with: git lfs pull",
+            "Get them, in the folder of the repository, with: git lfs pull",
         ),
         (
             "m.pt",
             b"\n<!DOCTYPE html><html><title>Sign in</title>",
-            "an HTML page, not weights: the download ended at a web page",
+            "an HTML page, not weights: the download returned a web page",
         ),
         ("m.pt", b'<?xml version="1.0"?><Error><Code>AccessDenied', "an XML document, not weights"),
         ("m.pt", b'{"message": "Not Found"}', "a JSON file without weights. "),
         (
             "tiny.json",
             CONFIG.read_bytes(),
-            "a JSON file without weights. A network's configuration is given with --config FILE.json",
+            "a JSON file without weights. Give the weights file, and pass the configuration",
         ),
         ("m.index.json", b'{"weight_map": ', "damaged or truncated JSON ("),
         ("m.pt", b"", "an empty file. Download or copy it again"),
-        ("m.pt", bytes(4096), "a file that begins with zeros, as an interrupted download leaves it"),
+        ("m.pt", bytes(4096), "a file that begins with zeros, like an interrupted download"),
         (
             "m.zip",
             zipped(CONFIG),
-            "a zip archive that torch.save did not write; it holds checkpoints/tiny.json. Unpack it",
+            "a zip archive that torch.save did not write; it contains checkpoints/tiny.json. Unpack it",
         ),
         ("m.zip", zipped(), "an empty zip archive"),
         ("m.npz", array(np.savez, weights=np.zeros(3)), "an npz archive of numpy arrays (weights.npy). "),
@@ -88,7 +88,7 @@ TABLE_END = bytes.fromhex("57fb808b247547db")
         (
             "m.h5",
             b"\x89HDF\r\n\x1a\n" + bytes(600),
-            "an HDF5 file, as Keras writes them. Give a torch state dict or safetensors",
+            "an HDF5 file, as written by Keras. Give a torch state dict or safetensors",
         ),
         ("m.ckpt", bytes(range(200)) + TABLE_END, "a part of a TensorFlow checkpoint. "),
         ("model.ckpt.data-00000-of-00001", bytes(range(1, 201)) * 3, "a part of a TensorFlow checkpoint. "),
@@ -96,7 +96,7 @@ TABLE_END = bytes.fromhex("57fb808b247547db")
         (
             "m.onnx",
             b"\x08\x07\x12\x07pytorch" + bytes(600),
-            "an ONNX graph. Give the checkpoint that it was made of",
+            "an ONNX graph. Give the checkpoint that it was made from",
         ),
         ("m.engine", b"ftrt" + bytes(600), "a TensorRT engine. "),
         (
@@ -138,7 +138,7 @@ def test_torchscript_archive(refuse_checkpoint: Refusal, tmp_path: Path) -> None
     contents = {"m/data.pkl": b"\x80\x02}.", "m/constants.pkl": b"\x80\x02).", "m/code/__torch__.py": script}
     (tmp_path / "script.pt").write_bytes(zipped(**contents))
     assert refuse_checkpoint(tmp_path / "script.pt").startswith(
-        "a TorchScript archive, which holds code. Save the state dict alone"
+        "a TorchScript archive, which contains code. Save the state dict alone"
     )
 
 
@@ -167,5 +167,5 @@ def test_url_is_not_downloaded(cli: Cli, tmp_path: Path) -> None:
         cli("export", "https://example.org/ema.pt", "--config", CONFIG, "-o", tmp_path / "x.bundle")
     )
     assert message.endswith(
-        "an address, not a file. Nothing is downloaded; download the file, and give its path"
+        "a URL, not a file. Nothing is downloaded; download the file, and give its path"
     )

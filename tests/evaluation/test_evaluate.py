@@ -427,7 +427,7 @@ def test_labels_that_no_classifier_can_be_fitted_to(digits_bundle: Path, cli: Cl
 
 def test_a_baseline_must_be_a_denoiser_of_the_same_images(digits_bundle: Path, cli: Cli, tmp_path: Path):
     options = (digits_bundle, "--data", "digits", "-o", tmp_path / "page.html", "--baseline")
-    assert "is no denoiser; bcm-edge train --objective edm makes one" in refusal(
+    assert "is not a denoiser; make one with: bcm-edge train --objective edm" in refusal(
         cli("evaluate", *options, shipped_checkpoint())
     )
     config = network_for(load_digits("train"), 8)

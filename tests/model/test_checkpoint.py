@@ -99,17 +99,17 @@ def test_the_preset_is_the_released_networks_of_any_depth(depth: int):
     [
         (
             {"in_channels": 1, "out_channels": 1},
-            "the tensors say in_channels = 1, --preset imagenet64 says 3; a preset is for the released",
+            "the tensors have in_channels = 1, but --preset imagenet64 has 3; a preset is for the released",
         ),
-        ({"num_classes": 10}, "the tensors say num_classes = 10, --preset imagenet64 says 1000"),
-        ({"num_classes": None}, "the tensors say num_classes = None, --preset imagenet64 says 1000"),
+        ({"num_classes": 10}, "the tensors have num_classes = 10, but --preset imagenet64 has 1000"),
+        ({"num_classes": None}, "the tensors have num_classes = None, but --preset imagenet64 has 1000"),
         (
             {"channel_mult": (1, 2, 3)},
-            r"the tensors say channel_mult = \(1, 2, 3\), --preset imagenet64 says \(1, 2, 3, 4\)",
+            r"the tensors have channel_mult = \(1, 2, 3\), but --preset imagenet64 has \(1, 2, 3, 4\)",
         ),
         (
             {"use_scale_shift_norm": True},
-            "the tensors say use_scale_shift_norm = True, --preset imagenet64 says False",
+            "the tensors have use_scale_shift_norm = True, but --preset imagenet64 has False",
         ),
     ],
 )
@@ -158,14 +158,14 @@ def test_what_tensors_do_not_tell_is_asked_for(tmp_path: Path):
     path = official_file(tmp_path / "x.pt", state_dict())
     with pytest.raises(
         BcmError,
-        match=r"do not tell image_size and num_head_channels; pass --config FILE\.json with these fields",
+        match=r"image_size and num_head_channels cannot be inferred from its tensors; pass --config FILE\.json with these fields",
     ):
         load_checkpoint(path)
 
 
 def test_a_contradiction_is_named(tmp_path: Path):
     path = official_file(tmp_path / "x.pt", state_dict())
-    with pytest.raises(BcmError, match="the tensors say num_classes = 4, the configuration says 12"):
+    with pytest.raises(BcmError, match="the tensors have num_classes = 4, but the configuration has 12"):
         load_checkpoint(path, {**KNOWN, "num_classes": 12})
 
 

@@ -362,7 +362,7 @@ def test_an_objective_that_does_not_exist():
         TrainOptions(objective="gan")
 
 
-# ---- a denoiser is no BCM
+# ---- a denoiser is not a BCM
 
 
 def test_each_checkpoint_gives_its_own_kind_of_network():
@@ -371,13 +371,13 @@ def test_each_checkpoint_gives_its_own_kind_of_network():
     read, written = (model.network.get_parameter("out.2.weight") for model in (denoiser, random_model()))
     assert torch.equal(read, written)
     assert not denoiser.training
-    with pytest.raises(CheckpointError, match=r"tiny\.pt is no BCM.*--baseline tiny\.pt"):
+    with pytest.raises(CheckpointError, match=r"tiny\.pt is not a BCM.*--baseline tiny\.pt"):
         tiny_checkpoint(provenance=BASELINE).model()
     for provenance in ({}, {"objective": "bcm"}):
         bcm = tiny_checkpoint(provenance=provenance)
         assert bcm.objective == "bcm"
         assert bcm.model().config == TINY
-        with pytest.raises(CheckpointError, match=r"tiny\.pt is no denoiser.*--objective edm"):
+        with pytest.raises(CheckpointError, match=r"tiny\.pt is not a denoiser.*--objective edm"):
             bcm.denoiser()
 
 
@@ -412,8 +412,8 @@ def test_commands_say_what_comes_next_and_refuse_a_denoiser(cli: Cli, tmp_path: 
     assert step.startswith("step 2/2  denoising ")
     assert "intervals" not in step
     assert last == f"  bcm-edge evaluate BUNDLE --data DATA --baseline {base}"
-    assert "is no BCM" in refusal(cli("export", base, "-o", tmp_path / "b.bundle"))
-    assert "is no BCM" in refusal(
+    assert "is not a BCM" in refusal(cli("export", base, "-o", tmp_path / "b.bundle"))
+    assert "is not a BCM" in refusal(
         cli("train", "--data", data, *small, "--init", base, "-o", tmp_path / "c.safetensors")
     )
     bcm = cli("train", "--data", data, *small, "-o", tmp_path / "bcm.safetensors")
