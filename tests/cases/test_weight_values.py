@@ -121,9 +121,9 @@ def test_preset_that_contradicts_the_tensors(cli: Cli, tmp_path: Path, weights: 
     path = saved(tmp_path / "x.pt", weights)
     message = refusal(cli("export", path, "--preset", "imagenet64", "--dry-run", "-o", tmp_path / "x.bundle"))
     assert message.startswith(
-        f"{path}: the tensors say model_channels = {TINY.model_channels}, --preset imagenet64 says 192; "
+        f"{path}: the tensors have model_channels = {TINY.model_channels}, but --preset imagenet64 has 192; "
     )
     message = refusal(
         cli("export", "digits", "--preset", "imagenet64", "--dry-run", "-o", tmp_path / "x.bundle")
     )
-    assert "the file says image_size = 8, --preset imagenet64 says 64. " in message
+    assert "the file has image_size = 8, but --preset imagenet64 has 64. " in message

@@ -166,6 +166,4 @@ def test_url_is_not_downloaded(cli: Cli, tmp_path: Path) -> None:
     message = refusal(
         cli("export", "https://example.org/ema.pt", "--config", CONFIG, "-o", tmp_path / "x.bundle")
     )
-    assert message.endswith(
-        "a URL, not a file. Nothing is downloaded; download the file, and give its path"
-    )
+    assert message.endswith("a URL, not a file. Nothing is downloaded; download the file, and give its path")

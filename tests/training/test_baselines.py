@@ -118,7 +118,7 @@ def test_levels_of_ddim():
         ("euler", 3, "heun or ddim, not 'euler'"),
         ("heun", 1, "at least 2"),
         ("ddim", 0, "at least 1"),
-        ("ddim", 931, "930 levels up to 80"),
+        ("ddim", 931, "takes at most 930 steps, the levels up to 80"),
     ],
 )
 def test_solvers_that_do_not_exist(name: str, steps: int, message: str):
@@ -382,7 +382,7 @@ def test_each_checkpoint_gives_its_own_kind_of_network():
 
 
 def test_export_refuses_a_denoiser(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"no BCM.*bcm-edge evaluate BUNDLE"):
+    with pytest.raises(CheckpointError, match=r"not a BCM.*bcm-edge evaluate BUNDLE"):
         ExportPlan(tiny_checkpoint(provenance=BASELINE), tmp_path / "b")
 
 
@@ -390,7 +390,7 @@ def test_training_starts_from_its_own_kind_alone():
     data = two_shapes()
     config = network_for(data, 8)
     weights = Trainer(data, config, EDM).model.network.state_dict()
-    with pytest.raises(CheckpointError, match="no BCM"):
+    with pytest.raises(CheckpointError, match="not a BCM"):
         Trainer(
             data,
             config,
