@@ -24,7 +24,7 @@ def refusal(result: Result, lines: int = 1) -> str:
     return message.rstrip("\n")
 
 
-def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Apply a change to the manifest of a bundle."""
     manifest = json.loads((bundle / "manifest.json").read_text())
     change(manifest)

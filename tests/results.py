@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from agreement import assert_images_agree
 from archives import read_npz
+from PIL import Image
 
 
 def only_json(text: str) -> dict[str, Any]:
@@ -20,6 +21,11 @@ def only_json(text: str) -> dict[str, Any]:
     value = json.loads(text, parse_constant=refuse)
     assert isinstance(value, dict)
     return value
+
+
+def read_pixels(picture: Path) -> np.ndarray:
+    """Return the pixels of a picture: uint8 [H, W] or [H, W, C]."""
+    return np.asarray(Image.open(picture))
 
 
 def assert_same_results(actual: Path, expected: Path) -> None:

@@ -1,0 +1,93 @@
+"""Help texts, the version, exit codes, and the text on stdout and stderr."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from fixture_types import Cli, Process
+from results import only_json
+
+import bcm_edge
+from bcm_edge.cli import main
+
+COMMANDS = (
+    *("export", "calibrate", "build", "triton"),
+    *("generate", "invert", "reconstruct", "interpolate", "variations", "trace"),
+    *("inpaint", "colorize", "upscale", "restore", "purify"),
+    *("verify", "bench", "inspect", "doctor", "train", "evaluate", "map", "demo", "ui"),
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_an_example_that_parses(cli: Cli, name: str):
+    result = cli(name, "--help")
+    assert result.exit_code == 0
+    example = re.search(rf"Example:  bcm-edge {name} (.+)", result.stdout, re.DOTALL)
+    assert example
+    command = main.get_command(click.Context(main), name)
+    assert command
+    # This raises click.UsageError for an option that does not exist or a value that is not allowed.
+    command.make_context(name, shlex.split(example[1]))
+
+
+def test_help_lists_every_command_with_one_line(cli: Cli):
+    result = cli("--help")
+    listed = re.findall(r"^  (\w+)  +\S.*[.]$", result.stdout, re.MULTILINE)
+    assert tuple(listed) == COMMANDS
+    assert "0 fine; 1 what was checked failed; 2 usage" in result.stdout
+
+
+def test_version_is_that_of_the_package(cli: Cli):
+    assert cli("--version").stdout == f"bcm-edge, version {bcm_edge.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-command",),
+        ("generate",),
+        ("generate", "x", "-n", "0", "-o", "y"),
+        ("invert", "x", "-o", "y"),
+        ("export", "--opset", "17"),
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_usage_error_exits_with_2(cli: Cli, arguments: tuple[str, ...]):
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+
+
+def test_unusable_input_exits_with_2_and_one_line(process: Process, tmp_path: Path):
+    completed = process("generate", "nowhere.bundle", "-o", "a.png", cwd=tmp_path)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    reason = "nowhere.bundle: not a bundle (no such folder)"
+    assert completed.stderr == f"error: {reason}; make a bundle with: bcm-edge export -o nowhere.bundle\n"
+
+
+def test_generate_prints_the_output_on_stdout_and_progress_on_stderr(
+    digits_bundle: Path, process: Process, tmp_path: Path
+):
+    completed = process("generate", digits_bundle, "-n", 2, "--label", 3, "-o", "out.npz", cwd=tmp_path)
+    assert (completed.returncode, completed.stdout) == (0, "out.npz\n")
+    progress = r"2 images in \d+\.\d\d s \(80>0\.002, 1 NFE each\) in fp32 on onnxruntime: CPU, \d+ threads\n"
+    assert re.fullmatch(progress, completed.stderr)
+
+
+@pytest.mark.parametrize("command", ["generate", "invert", "reconstruct"])
+def test_json_is_the_only_text_on_stdout(
+    digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path, command: str
+):
+    inputs = ("-n", 2, "--label", 3) if command == "generate" else (images_file,)
+    result = cli(command, digits_bundle, *inputs, "-o", tmp_path / "out.npz", "--json")
+    assert result.exit_code == 0
+    assert result.stdout.count("\n") == 1
+    report = only_json(result.stdout)
+    assert report["output"] == str(tmp_path / "out.npz")
+    assert report["images"] == (2 if command == "generate" else 6)
+    assert report["nfe"] == {"generate": 1, "invert": 2, "reconstruct": 3}[command]
