@@ -14,7 +14,7 @@ import click
 
 from ..errors import BackendError, NonFiniteError
 from ..runtime.arguments import check_number
-from ..runtime.backends import NAMES, REAL, backend_module, open_backend
+from ..runtime.backends import MODULES, backend_module, open_backend, playing
 from ..runtime.backends.base import Backend
 from ..runtime.checks import benchmark, starts
 from ..runtime.checks.benchmark import Result
@@ -89,7 +89,7 @@ class NotRun:
     "--backend",
     default="all",
     show_default=True,
-    type=click.Choice(["all", *NAMES]),
+    type=click.Choice(["all", *MODULES]),
     help="Where to play; all: whatever computes.",
 )
 @click.option(
@@ -136,7 +136,10 @@ def bench(
     wanted = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
     surroundings = environment()  # before the measuring, whose own load would stand in it
     flop = flop_per_call(opened.graphs(opened.precisions[0])["forward"])
-    with _candidates(opened, REAL if backend == "all" else (backend,), wanted, vs) as (candidates, not_run):
+    with _candidates(opened, playing() if backend == "all" else (backend,), wanted, vs) as (
+        candidates,
+        not_run,
+    ):
         compared = [] if flop is None else [(candidate.name, candidate.precision) for candidate in candidates]
         products, failed = open_products(compared)
         measured = [_measure(candidates, products, program, size, seconds, flop) for size in sizes]

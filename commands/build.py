@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BackendError
-from ..runtime.backends import REAL, backend_module
+from ..runtime.backends import backend_module, info, playing
 from ..runtime.engines.store import WORKSPACE_SHARE
 from ..runtime.machine.gpu import parse_device
 from ..runtime.storage.bundle import Bundle, open_bundle
@@ -207,7 +207,7 @@ def _dla_line(direction: str, of: dict[str, Any]) -> str:
 
 
 def _still_works(bundle: Bundle) -> str:
-    others = [name for name in REAL if name != "tensorrt"]
+    others = [name for name in playing() if info(name).device != "gpu"]
     able = [
         name for name in others if any(backend_module(name).unavailable(p) is None for p in bundle.precisions)
     ]

@@ -171,7 +171,8 @@ def parse_precisions(text: str) -> tuple[str, ...]:
     words = {*PRECISIONS} if text == "all" else {word.strip() for word in text.split(",")}
     if unknown := words - set(PRECISIONS):
         raise click.BadParameter(
-            f"{min(unknown)!r} is no precision; there are {', '.join(PRECISIONS)}", param_hint="--precision"
+            f"unknown precision {min(unknown)!r}; choose one of {', '.join(PRECISIONS)}",
+            param_hint="--precision",
         )
     return tuple(precision for precision in PRECISIONS if precision in words)
 

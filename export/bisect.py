@@ -17,7 +17,7 @@ import numpy as np
 
 from ..calibration.ranges import FP16_MAX
 from ..errors import ParityError
-from ..runtime.backends import CHECKING, open_backend
+from ..runtime.backends import checking_backend, open_backend
 from ..runtime.backends.base import Backend, graph_inputs
 from ..runtime.batches import Batch
 from ..runtime.chain import play
@@ -109,7 +109,7 @@ def first_stray_layer(bundle: Bundle, precision: str, recording: Recording, boun
     Raises ParityError if no layer can be named: if the reference differs from the recording as well, or if
     the error disappears once every tensor is an output.
     """
-    candidate = open_backend(CHECKING.get(precision, "onnxruntime"), bundle, precision)
+    candidate = open_backend(checking_backend(precision) or "onnxruntime", bundle, precision)
     try:
         call = _first_stray_call(candidate, recording, bound)
     finally:

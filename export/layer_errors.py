@@ -33,7 +33,7 @@ from polygraphy.logger import G_LOGGER
 
 from ..errors import BackendError, BcmError, MissingExtraError
 from ..runtime.accuracy import relative_l2
-from ..runtime.backends import CHECKING
+from ..runtime.backends import checking_backend
 from ..runtime.backends.sessions import open_serialised
 from ..runtime.backends.typed import spelled_out
 from ..runtime.checks.doctor import missing_modules
@@ -287,7 +287,7 @@ def _session(path: Path, precision: str, names: Iterable[str]) -> Callable[[], o
 
     def opened() -> onnxruntime.InferenceSession:
         proto = onnx.load(path, load_external_data=False)
-        if precision in CHECKING:
+        if checking_backend(precision):
             proto = spelled_out(proto)
         copies = [
             helper.make_node("Cast", [name], [name + _COPY], to=TensorProto.FLOAT)

@@ -1,22 +1,45 @@
-"""What a backend is: something that can play one move of an opened model, and, where a device makes that worth it, many at once."""
+"""What a backend is: something that computes one move of an opened model, or, on a device, a whole schedule."""
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from ...errors import BackendError
+from ..machine.install_hints import Extra, install_line
 from ..schedule import Move
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
+@dataclass(frozen=True)
+class BackendInfo:
+    """What a backend module declares about itself."""
+
+    name: str  # as users write it
+    purpose: Literal["play", "check", "test"]
+    device: Literal["cpu", "gpu", "none"]  # where it computes
+    precisions: tuple[str, ...]  # that it can compute
+    libraries: tuple[str, ...] = ()  # modules that it imports
+    extra: Extra | None = None  # the extra of this package that installs the libraries
+
+    def missing(self) -> str | None:
+        """Return which libraries are not installed and the line that installs them, or None if none is missing."""
+        absent = [name for name in self.libraries if importlib.util.find_spec(name) is None]
+        if not absent or self.extra is None:
+            return None
+        verb = "is" if len(absent) == 1 else "are"
+        return f"{' and '.join(absent)} {verb} not installed; {install_line(self.extra)}"
+
+
 class Backend(Protocol):
-    """An opened model. The chain calls `play_move` once per network evaluation. Any number of threads may share it."""
+    """An opened model. The chain calls `play_move` once per network call. Any number of threads may share a backend."""
 
     name: str
     precision: str  # of the graphs it plays
@@ -25,32 +48,35 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """What it runs on, for people: "CPU, 2 threads"."""
+        """What it runs on, as users see it: "CPU, 2 threads"."""
         ...
 
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
     ) -> np.ndarray:
-        """f(x + noise, move.t, move.u, labels).
+        """Return f(x + noise, move.t, move.u, labels) as a new float32 [N, C, H, W].
 
-        x, noise: float32 [N, C, H, W]; labels: int64 [N], exactly when the model has classes. Returns a new float32 [N, C, H, W].
+        x, noise: float32 [N, C, H, W]; noise may be None. labels: int64 [N] for a model with classes, else None.
         """
         ...
 
     def close(self) -> None:
-        """Free what the backend holds. Moves that other threads have begun are played to their end; later ones raise BackendError."""
+        """Free the memory of the backend.
+
+        Moves that other threads have begun end normally. Later ones raise BackendError.
+        """
         ...
 
 
 @runtime_checkable
 class DeviceBackend(Backend, Protocol):
-    """A backend whose states stay on a device from move to move. The chain asks it for a whole schedule.
+    """A backend whose states stay on a device from move to move. The chain passes it a whole schedule.
 
-    In both: noises[i] is float32 [N, C, H, W], added to the state before moves[i], or None.
+    In both methods noises[i] is float32 [N, C, H, W], added to the state before moves[i], or None.
     """
 
-    files: dict[str, str]  # what it plays besides the graphs it was made from: name in the bundle → sha256
-    max_batch: int  # more are refused
+    files: dict[str, str]  # the files that it plays besides the graphs: name in the bundle → sha256
+    max_batch: int  # larger batches raise BackendError
 
     def play_moves(
         self,
@@ -60,7 +86,7 @@ class DeviceBackend(Backend, Protocol):
         labels: np.ndarray | None,
         every: bool,
     ) -> np.ndarray:
-        """The states after every move, or after the last alone: a new float32 [moves or 1, N, C, H, W]."""
+        """Return the states after every move, or only after the last: a new float32 [moves or 1, N, C, H, W]."""
         ...
 
     def play_to_pixels(
@@ -70,12 +96,15 @@ class DeviceBackend(Backend, Protocol):
         noises: Sequence[np.ndarray | None],
         labels: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The last state as pixels, uint8 [N, C, H, W], clipped and rounded on the device; and bool [N]: which were finite."""
+        """Return the last state as pixels, uint8 [N, C, H, W], and which samples were finite, bool [N].
+
+        The device clips and rounds.
+        """
         ...
 
 
 class Opened(Generic[Key, Value]):
-    """Values that are made at their first use: each once, however many threads ask for it at the same time."""
+    """Values that are made at their first use, each once, even if several threads need it at the same time."""
 
     def __init__(self, make: Callable[[Key], Value]) -> None:
         self._make = make
@@ -83,7 +112,7 @@ class Opened(Generic[Key, Value]):
         self._values: dict[Key, Value] | None = {}  # None: closed
 
     def get(self, key: Key) -> Value:
-        """The value of a key. Raises BackendError after `close`, and what making the value raises."""
+        """Return the value of a key, and make it if it is new. Raises BackendError after `close`."""
         with self._lock:
             if self._values is None:
                 raise closed_error()
@@ -92,19 +121,23 @@ class Opened(Generic[Key, Value]):
             return self._values[key]
 
     def close(self) -> None:
-        """Drop all values. One that a thread still uses lives until that thread is done with it."""
+        """Drop all values. A value that a thread still uses is freed when the thread has finished with it."""
         with self._lock:
             self._values = None
 
 
 def closed_error() -> BackendError:
+    """The error of calls after `close`."""
     return BackendError("this model has been closed; load the bundle again")
 
 
 def graph_inputs(
     x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """The inputs of move.graph for one move, by name: x, t, u, of the inverse graph noise, and label where the model has classes."""
+    """Return the inputs of move.graph for one move by name.
+
+    They are x, t and u; noise for the inverse graph; label for a model with classes.
+    """
     inputs = {"t": np.full(len(x), move.t, np.float32), "u": np.full(len(x), move.u, np.float32)}
     if move.graph == "inverse":
         inputs |= {"x": x, "noise": np.zeros_like(x) if noise is None else noise}

@@ -1,4 +1,4 @@
-"""A device that computes nothing: a move returns its state unchanged. For testing everything around a backend without a library."""
+"""A backend that computes nothing: a move returns its input. It serves to test everything around a backend."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import numpy as np
 
 from ..schedule import Move
 from ..storage.bundle import Bundle
+from ..storage.manifest import PRECISIONS
+from .base import BackendInfo
+
+INFO = BackendInfo("null", "test", "none", PRECISIONS)
 
 
 class NullBackend:
-    name = "null"
+    """A backend whose moves return x + noise."""
+
+    name = INFO.name
     device = "nothing is computed"
 
     def __init__(
@@ -29,7 +35,7 @@ class NullBackend:
 
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> None:
-    """It runs everywhere."""
+    """Return None: this backend runs everywhere."""
 
 
 def open(bundle: Bundle, precision: str) -> NullBackend:

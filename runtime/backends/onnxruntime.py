@@ -7,7 +7,6 @@ loading the ImageNet-64 network to 0.2 processor seconds and 0.1 GB of its own m
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,11 @@ import numpy as np
 
 from ...errors import BackendError, OutputError
 from ..log import log, timed
-from ..machine.install_hints import install_line
 from ..machine.resources import threads
 from ..schedule import Move
 from ..storage.bundle import Bundle
 from ..wording import first_line
-from .base import Opened, graph_inputs
+from .base import BackendInfo, Opened, graph_inputs
 from .optimised import optimised_graphs
 from .sessions import open_optimised, open_session, session_options
 
@@ -28,10 +26,13 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+INFO = BackendInfo("onnxruntime", "play", "cpu", ("fp32", "fp16", "int8"), ("onnxruntime",), "run")
+
+
 class OnnxRuntimeBackend:
     """Sessions of both directions, each opened at its first move. Threads may run one session at the same time."""
 
-    name = "onnxruntime"
+    name = INFO.name
 
     def __init__(
         self,
@@ -77,10 +78,11 @@ class OnnxRuntimeBackend:
 
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
-    if importlib.util.find_spec("onnxruntime") is None:
-        return f"onnxruntime is not installed; {install_line('run')}"
+    """Return why ONNX Runtime cannot play a precision here, or None if it can."""
+    if reason := INFO.missing():
+        return reason
     if precision == "bf16":
-        return "ONNX Runtime has no bfloat16 convolutions on a CPU; take --backend openvino"
+        return "ONNX Runtime has no bfloat16 convolutions on a CPU; use --backend openvino"
     return None
 
 

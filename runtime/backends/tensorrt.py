@@ -20,8 +20,9 @@ from ..machine.gpu import Gpu, free_memory, is_out_of_memory, probe
 from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..schedule import Move
 from ..storage.bundle import Bundle
+from ..storage.manifest import PRECISIONS
 from ..wording import first_line
-from .base import closed_error
+from .base import BackendInfo, closed_error
 
 if TYPE_CHECKING:
     from ..engines.device_chain import DeviceChain
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
 CHAINS = 8  # recorded schedules that are kept at least, the latest used; each holds its states and noises on the GPU
 
 
+INFO = BackendInfo("tensorrt", "play", "gpu", PRECISIONS)  # machine/installed.py checks for its libraries
+
+
 class TensorRtBackend:
     """The engines of one build on one GPU. Threads may share it; they take turns."""
 
-    name = "tensorrt"
+    name = INFO.name
 
     def __init__(self, bundle: Bundle, engine: Engine, gpu: Gpu) -> None:
         check_plans(engine)
@@ -195,6 +199,7 @@ def batch_sizes(smallest: int, common: int, largest: int) -> list[int]:
 
 
 def unavailable(precision: str | None, bundle: Bundle | None = None) -> str | None:
+    """Return why TensorRT cannot play here, or, with a bundle, why it has no engine for this GPU; None if it can."""
     try:
         gpu = probe()
         if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu):

@@ -8,15 +8,14 @@ asks for are never optimised away. For checking; it is slower than float32.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import BackendError
-from ..machine.install_hints import install_line
 from ..machine.resources import threads
 from ..storage.bundle import Bundle
 from ..wording import first_line
+from .base import BackendInfo
 from .onnxruntime import OnnxRuntimeBackend
 from .sessions import open_serialised
 
@@ -25,10 +24,13 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+INFO = BackendInfo("typed", "check", "cpu", ("fp16", "bf16"), ("onnx", "onnxruntime"), "export")
+
+
 class TypedBackend(OnnxRuntimeBackend):
     """Sessions of both directions on spelled-out graphs, each made at its first move."""
 
-    name = "typed"
+    name = INFO.name
 
     def __init__(self, bundle: Bundle, precision: str) -> None:
         model = bundle.manifest.model
@@ -49,10 +51,11 @@ class TypedBackend(OnnxRuntimeBackend):
 
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
-    if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
-        return f"{' and '.join(missing)} not installed; {install_line('export')}"
-    if precision not in ("fp16", "bf16"):
-        return f"{precision} graphs have no 16-bit types to spell out; take --backend onnxruntime"
+    """Return why the roundings of a precision cannot be spelled out here, or None if they can."""
+    if reason := INFO.missing():
+        return reason
+    if precision not in INFO.precisions:
+        return f"{precision} graphs have no 16-bit types to spell out; use --backend onnxruntime"
     return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import BackendError, BcmError, OutputError
-from ..backends import REAL, backend_module
+from ..backends import backend_module, playing
 from ..engines.store import Engine, broken_engines, engines, misfit
 from ..machine.cache_folder import CACHE_FIX, cache_directory
 from ..machine.gpu import Gpu, probe
@@ -117,7 +117,7 @@ def _gpu() -> Finding:
 
 
 def _backends() -> list[Finding]:
-    reasons = {name: backend_module(name).unavailable("fp32") for name in REAL}
+    reasons = {name: backend_module(name).unavailable("fp32") for name in playing()}
     none_runs = all(reasons.values())
     findings = []
     for name, reason in reasons.items():

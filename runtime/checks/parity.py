@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import BackendError, NonFiniteError
 from ..accuracy import relative_l2
-from ..backends import CHECKING, backend_module, choose, open_backend
+from ..backends import backend_module, checking_backend, choose, open_backend
 from ..backends.base import Backend, DeviceBackend
 from ..batches import Batch
 from ..schedule import parse_schedule
@@ -90,7 +90,7 @@ def checking_backends(name: str, bundle: Bundle, precision: str) -> list[str]:
     if name != "auto":
         return [name]
     names = []
-    exact = CHECKING.get(precision)
+    exact = checking_backend(precision)
     if exact is not None and backend_module(exact).unavailable(precision) is None:
         names.append(exact)
     with suppress(BackendError):

@@ -106,7 +106,7 @@ def test_bench_without_onnx_reports_no_gflops(digits_bundle: Path, cli: Cli, mon
     [
         (("--schedule", "nonsense"), "no schedule 'nonsense' in this bundle"),
         (("--precision", "int8"), "has no int8 graphs"),
-        (("--precision", "fp64"), "'fp64' is no precision"),
+        (("--precision", "fp64"), "unknown precision 'fp64'"),
         (("--batch", "0"), "a batch has at least 1 image, not 0"),
         (("--batch", "1,eight"), "is no list of numbers such as 1,8"),
         (("--backend", "cuda"), "'cuda' is not one of"),

@@ -111,6 +111,6 @@ def test_null_backend_computes_nothing(digits_bundle: Path):
 
 def test_unknown_backend_is_named(digits_bundle: Path):
     with pytest.raises(
-        BcmError, match="unknown backend 'cuda'; there are auto, tensorrt, onnxruntime, openvino, typed, null"
+        BcmError, match="unknown backend 'cuda'; choose auto, tensorrt, onnxruntime, openvino, typed, null"
     ):
         bcm_edge.load(digits_bundle, backend="cuda")
