@@ -152,3 +152,16 @@ def test_environment_page_lists_every_variable_of_this_project():
     texts = [file.read_text(encoding="utf-8") for file in [*sources, ROOT / "Makefile"]]
     used = {name for text in texts for name in re.findall(r"BCM_EDGE_[A-Z_]*[A-Z]", text)}
     assert used == set(re.findall(r"BCM_EDGE_[A-Z_]*[A-Z]", page("environment.md")))
+
+
+def test_names_that_pages_place_in_a_file_are_in_it():
+    """`parse_schedule` in [runtime/schedule.py](../runtime/schedule.py): the file contains the name."""
+    place = re.compile(r"`(\w+)`(?: and `(\w+)`)? (?:in|of) \[[^\]]+\]\((\.\./[\w/]+\.py)\)")
+    checked = 0
+    for file in (ROOT / "docs").glob("*.md"):
+        for *names, path in place.findall(" ".join(file.read_text(encoding="utf-8").split())):
+            source = (file.parent / path).read_text(encoding="utf-8")
+            for name in filter(None, names):
+                assert re.search(rf"\b{name}\b", source), f"{file.name}: {name} is not in {path}"
+                checked += 1
+    assert checked >= 12
