@@ -25,7 +25,7 @@ from .paths import PATH, PATH_OR_NAME
 
 if TYPE_CHECKING:
     from ..runtime.pixels import ValueRange
-    from ..training.trainer import Progress
+    from ..training.run import Progress
 
 _PERIOD = 20  # steps between lines of progress where they replace one another, ×10 where they do not
 
@@ -100,8 +100,8 @@ def train(
     """
     require_extra("train")
     from ..model.checkpoint import load_checkpoint
-    from ..training.trainer import TrainOptions
-    from ..training.trainer import train as run_training
+    from ..training.options import TrainOptions
+    from ..training.run import train as run_training
 
     options = TrainOptions(
         steps, batch, learning_rate, intervals, channels or TrainOptions.channels, seed, objective

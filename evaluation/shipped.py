@@ -23,7 +23,8 @@ from ..model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpo
 from ..runtime.loading import load
 from ..runtime.storage.bundle import open_bundle
 from ..training.data import load_digits
-from ..training.trainer import Progress, TrainOptions, train
+from ..training.options import TrainOptions
+from ..training.run import Progress, train
 from .adopt import adopt
 from .classifier import Classifier, train_classifier
 from .data import held_out

@@ -1,1 +1,1 @@
-"""Training: data sets, the bidirectional objective, and the trainer."""
+"""Training: data sets, the bidirectional objective, EDM's objective for the baseline, and the trainer."""

@@ -1,4 +1,4 @@
-"""A data set in memory: images, their labels and the names of the classes."""
+"""A data set in memory: images, their labels, and the names of the classes."""
 
 from __future__ import annotations
 
@@ -11,98 +11,107 @@ from torch import Tensor
 
 from ..errors import ImageError, LabelError
 
-LISTED = 20  # classes in a line; of more, the first ones and the last
+LISTED = 20  # classes in a line; if there are more, the first ones and the last one are shown
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """images: float32 [N, C, S, S] in [-1, 1]; labels: int64 [N] in [0, num_classes), or None for data without classes.
+    """Images with optional labels and class names.
 
-    classes: the names of the classes, where the data has names. notes: what was converted, left out or assumed, in lines for people.
+    Raises ImageError for images that are not square, LabelError for labels that do not fit.
     """
 
     name: str
+    # float32 [N, C, S, S] in [-1, 1].
     images: Tensor
+    # int64 [N] in [0, num_classes), or None for data without classes.
     labels: Tensor | None
+    # The names of the classes, or None if they have none.
     classes: tuple[str, ...] | None = None
+    # What was converted, left out or assumed, as lines for people.
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _, _, height, width = self.images.shape
         if height != width:
-            raise ImageError(f"{self.name}: images of {width}×{height} pixels; the network takes square ones")
+            raise ImageError(
+                f"{self.name}: images of {width}×{height} pixels; the network takes square images"
+            )
         if self.labels is None:
             return
         if self.labels.shape != (len(self.images),):
-            raise LabelError(
-                f"{self.name}: {len(self.images)} images need that many labels, not {' × '.join(map(str, self.labels.shape))}"
-            )
+            count = " × ".join(map(str, self.labels.shape))
+            raise LabelError(f"{self.name}: {len(self.images)} images need that many labels, not {count}")
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0:
             raise LabelError(f"{self.name}: labels count classes from 0; these go from {low} to {high}")
         if self.classes is not None and high >= len(self.classes):
             raise LabelError(
-                f"{self.name}: labels go up to {high}, but {len(self.classes)} classes have names; they count from 0"
+                f"{self.name}: labels go up to {high}, but {len(self.classes)} classes have names; "
+                "they count from 0"
             )
 
     @property
     def num_classes(self) -> int | None:
+        """The number of classes, or None for data without classes."""
         if self.labels is None:
             return None
         return int(self.labels.max()) + 1 if self.classes is None else len(self.classes)
 
     @property
     def digest(self) -> str:
-        """sha256 of the images and labels: which data a model was trained on."""
+        """sha256 of the images and labels, which identifies the data that a model was trained on."""
         return digest([self.images] if self.labels is None else [self.images, self.labels])
 
     def __len__(self) -> int:
+        """The number of images."""
         return len(self.images)
 
     def noted(self, *notes: str) -> Dataset:
-        """The same with these notes after its own."""
+        """Return the data set with more notes."""
         return replace(self, notes=(*self.notes, *notes))
 
     def counts(self, num_classes: int | None = None) -> list[int]:
-        """How many images each class has: of num_classes classes, by default of all that the data has."""
-        return (
-            []
-            if self.labels is None
-            else torch.bincount(self.labels, minlength=num_classes or self.num_classes or 0).tolist()
-        )
+        """Return the number of images of each class; an empty list for data without classes.
+
+        num_classes: the number of classes to count, by default those of the data.
+        """
+        if self.labels is None:
+            return []
+        return torch.bincount(self.labels, minlength=num_classes or self.num_classes or 0).tolist()
 
     def summary(self, num_classes: int | None = None) -> list[str]:
-        """The images and the classes, in lines for people: "classes: 0 cat (4), 1 dog (4), 2 fox (4)"."""
+        """Return lines for people about images and classes, such as "classes: 0 cat (4), 1 dog (4)".
+
+        num_classes: the number of classes to show, by default those of the data.
+        """
         _, channels, height, width = self.images.shape
         lines = [f"data: {len(self)} images of {channels}×{height}×{width} from {self.name}"]
         if self.labels is None:
             return [*lines, "classes: none, since the images have no labels"]
-        words = [
+        texts = [
             f"{_titled(label, self.classes)} ({count})"
             for label, count in enumerate(self.counts(num_classes))
         ]
-        if len(words) > LISTED:
-            words = [*words[: LISTED // 2], f"… {words[-1]}"]
-        return [*lines, f"classes: {', '.join(words)}"]
+        if len(texts) > LISTED:
+            texts = [*texts[: LISTED // 2], f"… {texts[-1]}"]
+        return [*lines, f"classes: {', '.join(texts)}"]
 
 
 def without_images(dataset: Dataset, num_classes: int | None) -> str:
-    """The classes that have no image, for people: "1 dog, 4 owl"; "" if there are none."""
-    empty = [
-        _titled(label, dataset.classes)
-        for label, count in enumerate(dataset.counts(num_classes))
-        if not count
-    ]
+    """Return the classes without images as text, such as "1 dog, 4 owl"; "" if there are none."""
+    counts = dataset.counts(num_classes)
+    empty = [_titled(label, dataset.classes) for label, count in enumerate(counts) if not count]
     more = f" and {len(empty) - LISTED} more" if len(empty) > LISTED else ""
     return ", ".join(empty[:LISTED]) + more
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
-    """sha256 of the values, one tensor after the other."""
-    whole = hashlib.sha256()
+    """Return the sha256 of the values of tensors, in their order."""
+    hasher = hashlib.sha256()
     for tensor in tensors:
-        whole.update(tensor.contiguous().numpy().data)
-    return whole.hexdigest()
+        hasher.update(tensor.contiguous().numpy().data)
+    return hasher.hexdigest()
 
 
 def _titled(label: int, classes: tuple[str, ...] | None) -> str:

@@ -1,9 +1,10 @@
-"""A folder of images as a data set: its sub-folders are classes, and its images get one size and one kind of colour."""
+"""Read a folder of images as a data set, with sub-folders as classes, in one size and one colour mode."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,91 +18,118 @@ from ..runtime.pictures.formats import picture_facts, read_picture
 from ..runtime.wording import counted, listed
 from .dataset import Dataset
 
-Facts = tuple[bool, int]  # of an image file: whether it is grey, its shorter side in pixels
+
+@dataclass(frozen=True)
+class _Image:
+    """An image file of the data set."""
+
+    file: Path
+    # The number of its class; 0 if there are no classes.
+    label: int
+    grey: bool
+    # The shorter side, in pixels.
+    side: int
 
 
 def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, int, int] | None) -> Dataset:
-    """The images of a folder without labels, or those of its sub-folders, each a class under the sub-folder's name.
+    """Read the images of a folder without labels, or of its sub-folders, whose names are the classes.
 
-    Images are cropped to squares, resized and converted to sample_shape (C, S, S). Without it they are grey or in colour as most
-    of them are, and of image_size pixels, by default the shorter side that most of them have. Raises ImageError or LabelError.
+    The images are cropped to squares, resized and converted to sample_shape (C, S, S). If it is None, they
+    become grey or coloured like most of them, and get image_size pixels a side, by default the shorter side
+    that most of them have. Raises ImageError or LabelError.
     """
-    survey, title = Survey(), folder.name if folder.name not in ("", "..") else folder.resolve().name
+    title = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    survey = Survey()
     groups = _class_folders(folder, survey)
     loose = folder_images(folder, survey)
     if any(groups.values()) and loose:
         raise LabelError(
-            f"{loose[0]}: lies beside sub-folders, which are classes; move it into one, or the sub-folders away"
+            f"{loose[0]}: lies beside sub-folders, which are classes; move it into one of them, "
+            "or move the sub-folders away"
         )
     names = [] if loose else list(groups)
-    members = [(file, label) for label, name in enumerate(names) for file in groups[name]] or [
-        (file, 0) for file in loose
-    ]
-    if not members:
+    images = _images([loose] if loose else list(groups.values()))
+    if not images:
+        suffixes = ", ".join(SUFFIXES)
         raise ImageError(
-            f"{folder}: no images in it or its sub-folders (looked for {', '.join(SUFFIXES)}){_deeper(folder)}"
+            f"{folder}: no images in it or its sub-folders (looked for {suffixes}){_deeper(folder)}"
         )
-    facts = [picture_facts(file) for file, _ in members]
-    usable = [index for index, (_, side) in enumerate(facts) if side > 1]
+    usable = [image for image in images if image.side > 1]
     if not usable:
         raise ImageError(f"{folder}: all of its images have a side of 1 pixel")
-    shape = sample_shape or _common_shape([facts[index] for index in usable], image_size, folder)
-    images = _read([members[index][0] for index in usable], shape, folder, survey)
-    labels = torch.tensor([members[index][1] for index in usable]) if names else None
-    tiny = [
-        str(file.relative_to(folder))
-        for (file, _), (_, side) in zip(members, facts, strict=True)
-        if side == 1
-    ]
-    notes = (
-        f"sub-folders without images are ignored: {listed(list(groups))}" if loose and groups else "",
-        f"{counted(len(tiny), 'image')} with a side of 1 pixel left out: {listed(tiny)}" if tiny else "",
-        survey.line(),
-    )
-    return Dataset(
-        title, images, labels, tuple(names) or None, tuple(f"{title}: {note}" for note in notes if note)
-    )
+    shape = sample_shape or _common_shape(usable, image_size, folder)
+    pixels = _read([image.file for image in usable], shape, folder, survey)
+    labels = torch.tensor([image.label for image in usable]) if names else None
+    notes = []
+    if loose and groups:
+        notes.append(f"sub-folders without images are ignored: {listed(list(groups))}")
+    if tiny := [str(image.file.relative_to(folder)) for image in images if image.side == 1]:
+        notes.append(f"{counted(len(tiny), 'image')} with a side of 1 pixel left out: {listed(tiny)}")
+    if conversions := survey.line():
+        notes.append(conversions)
+    return Dataset(title, pixels, labels, tuple(names) or None, tuple(f"{title}: {note}" for note in notes))
 
 
 def _class_folders(folder: Path, survey: Survey) -> dict[str, list[Path]]:
-    """Class name → its images, for every sub-folder that is not a system's own, in the order of the classes. Raises LabelError."""
+    """Return class name → images for every sub-folder, in the order of the classes. Raises LabelError.
+
+    Folders of operating systems are left out.
+    """
     try:
         subs = [entry for entry in folder.iterdir() if entry.is_dir() and not ignored_by_systems(entry)]
     except OSError as error:
         raise ImageError(f"{folder}: cannot be read ({error.strerror or error})") from error
     try:
-        names = dict(zip(class_names([sub.name for sub in subs]), subs, strict=True))
+        folders = dict(zip(class_names([sub.name for sub in subs]), subs, strict=True))
     except ValueError as error:
         raise LabelError(f"{folder}: its sub-folders are classes, and {error}; rename them") from error
-    return {name: folder_images(names[name], survey) for name in in_order(list(names))}
+    return {name: folder_images(folders[name], survey) for name in in_order(list(folders))}
+
+
+def _images(groups: Sequence[Sequence[Path]]) -> list[_Image]:
+    """Read the headers of the images of each class."""
+    images = []
+    for label, files in enumerate(groups):
+        for file in files:
+            grey, side = picture_facts(file)
+            images.append(_Image(file, label, grey, side))
+    return images
 
 
 def _deeper(folder: Path) -> str:
-    """Where images lie in sub-folders of sub-folders, which are not read; "" if there are none."""
+    """Return where sub-folders of sub-folders contain images, which are not read; "" if none do."""
     for sub in folder.iterdir():
-        for deeper in sub.iterdir() if sub.is_dir() and not ignored_by_systems(sub) else ():
+        if not sub.is_dir() or ignored_by_systems(sub):
+            continue
+        for deeper in sub.iterdir():
             if deeper.is_dir() and not ignored_by_systems(deeper) and folder_images(deeper):
                 return f"; there are some in {deeper}: give {sub}, or move them up by one folder"
     return ""
 
 
-def _common_shape(facts: Sequence[Facts], image_size: int | None, folder: Path) -> tuple[int, int, int]:
-    """(C, S, S) that most images have, grey or colour by majority. Raises ImageError where no side is that of at least half of them."""
-    channels = 1 if 2 * sum(grey for grey, _ in facts) > len(facts) else 3
+def _common_shape(images: Sequence[_Image], image_size: int | None, folder: Path) -> tuple[int, int, int]:
+    """Return the (C, S, S) that most images have; C is 1 if more than half of them are grey, otherwise 3.
+
+    Raises ImageError if no side is that of at least half of them.
+    """
+    channels = 1 if 2 * sum(image.grey for image in images) > len(images) else 3
     if image_size is not None:
         return channels, image_size, image_size
-    sides = Counter(side for _, side in facts)
+    sides = Counter(image.side for image in images)
     (side, count), *others = sides.most_common(2)
-    if 2 * count < len(facts) or any(other == count for _, other in others):
+    if 2 * count < len(images) or any(other == count for _, other in others):
         raise ImageError(
-            f"{folder}: images of many sizes (shorter sides of {min(sides)} to {max(sides)} pixels); say the size to resize them to, "
-            "such as --image-size 64"
+            f"{folder}: images of many sizes (shorter sides of {min(sides)} to {max(sides)} pixels); "
+            "give the size to resize them to, for example --image-size 64"
         )
     return channels, side, side
 
 
 def _read(files: Sequence[Path], shape: tuple[int, int, int], folder: Path, survey: Survey) -> torch.Tensor:
-    """float32 [N, *shape]. Raises InputError, before anything is allocated, if they do not fit in memory."""
+    """Return images as float32 [N, *shape].
+
+    Raises InputError, before memory is allocated, if they do not fit into memory.
+    """
     what = f"{folder}: {len(files)} images of {'×'.join(map(str, shape))}"
     check_memory(4 * len(files) * int(np.prod(shape)), what, "give a smaller --image-size, or fewer images")
     images = np.empty((len(files), *shape), np.float32)

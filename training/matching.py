@@ -1,4 +1,4 @@
-"""The classes of a data set beside those of a model: labels are the model's numbers, found by name where both have names."""
+"""Match the classes of a data set with those of a model: labels become the class numbers of the model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from .dataset import Dataset
 
 
 def matched(dataset: Dataset, model: ModelFacts) -> Dataset:
-    """The data with the labels that the model knows its classes by; a note says what was assumed.
+    """Return the data set with the class numbers of the model as labels. A note explains what was assumed.
 
-    By name where both have names. A model without names knows its classes by number: names that are numbers are those classes,
-    other names are taken in their order, which needs as many as the model has. Raises LabelError where a class of the data is
-    unknown to the model, or nothing says which one it is.
+    - If both have class names, classes are matched by name.
+    - If the data has no names, its labels are the numbers of the model.
+    - If the model has no names, class names that are numbers are its numbers. Other names are matched by
+      their order, if there are as many as the model has classes.
+
+    Raises LabelError if the model does not have a class of the data, or if it is unclear which one it is.
     """
     if dataset.labels is None or model.num_classes is None:
         return dataset
@@ -33,6 +36,7 @@ def matched(dataset: Dataset, model: ModelFacts) -> Dataset:
 
 
 def _by_number(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None) -> Dataset:
+    """Match data without class names."""
     assert dataset.labels is not None
     low, high = int(dataset.labels.min()), int(dataset.labels.max())
     if high >= num_classes:
@@ -48,42 +52,56 @@ def _by_number(dataset: Dataset, num_classes: int, names: tuple[str, ...] | None
     )
 
 
-def _by_name(dataset: Dataset, names: tuple[str, ...], wanted: tuple[str, ...]) -> Dataset:
-    counts = dataset.counts()
-    if unknown := [name for name, count in zip(names, counts, strict=True) if count and name not in wanted]:
+def _by_name(dataset: Dataset, names: tuple[str, ...], model_names: tuple[str, ...]) -> Dataset:
+    """Match class names of the data with those of the model."""
+    counts = zip(names, dataset.counts(), strict=True)
+    if unknown := [name for name, count in counts if count and name not in model_names]:
         raise LabelError(
-            f"{dataset.name}: the model has no class {listed(unknown)}; its classes are {listed(wanted)}, those of the data {listed(names)}"
+            f"{dataset.name}: the model has no class {listed(unknown)}; "
+            f"its classes are {listed(model_names)}, those of the data {listed(names)}"
         )
-    places = {name: label for label, name in enumerate(wanted)}
-    numbers = [places.get(name, 0) for name in names]  # a name that the model does not know has no image
-    moved = [f"{name} is {number}" for name, number in zip(names, numbers, strict=True) if name in places]
-    same = numbers == [*range(len(names))]
-    return _renumbered(dataset, numbers, wanted).noted(
-        *([] if same else [f"{dataset.name}: classes are numbered as in the model, by name: {listed(moved)}"])
-    )
+    numbers_by_name = {name: label for label, name in enumerate(model_names)}
+    # A class that the model does not have has no images, so its number does not matter.
+    numbers = [numbers_by_name.get(name, 0) for name in names]
+    renumbered = _renumbered(dataset, numbers, model_names)
+    if numbers == [*range(len(names))]:
+        return renumbered
+    pairs = [f"{name} is {numbers_by_name[name]}" for name in names if name in numbers_by_name]
+    note = f"{dataset.name}: classes are numbered as in the model, by name: {listed(pairs)}"
+    return renumbered.noted(note)
 
 
 def _by_value(dataset: Dataset, numbers: list[int], num_classes: int) -> Dataset:
+    """Match class names that are numbers with a model without class names."""
     if max(numbers) >= num_classes:
         raise LabelError(
-            f"{dataset.name}: its classes have the names {listed(list(map(str, numbers)))}, but the model has classes 0 to "
-            f"{num_classes - 1} without names; name the folders by the model's numbers"
+            f"{dataset.name}: its classes have the names {listed(list(map(str, numbers)))}, "
+            f"but the model has classes 0 to {num_classes - 1} without names; "
+            "name the folders by the model's numbers"
         )
-    note = f"{dataset.name}: the model has no class names; names that are numbers are taken as its numbers"
-    return _renumbered(dataset, numbers, None).noted(*([] if numbers == [*range(num_classes)] else [note]))
+    renumbered = _renumbered(dataset, numbers, None)
+    if numbers == [*range(num_classes)]:
+        return renumbered
+    return renumbered.noted(
+        f"{dataset.name}: the model has no class names; names that are numbers are taken as its numbers"
+    )
 
 
 def _by_position(dataset: Dataset, names: tuple[str, ...], num_classes: int) -> Dataset:
+    """Match class names by their order with a model without class names."""
     if len(names) != num_classes:
         raise LabelError(
-            f"{dataset.name}: has {len(names)} classes ({listed(names)}), and the model has {num_classes} without names, so it is unknown "
-            "which is which; name the folders by the model's numbers (0, 1, …), or give an npz with images and labels"
+            f"{dataset.name}: has {len(names)} classes ({listed(names)}), and the model has {num_classes} "
+            "without names, so it is unclear which class is which; "
+            "name the folders by the model's numbers (0, 1, …), or give an npz file with images and labels"
         )
     return dataset.noted(
-        f"{dataset.name}: the model has no class names; its classes 0 to {num_classes - 1} are taken as {listed(names)}"
+        f"{dataset.name}: the model has no class names; "
+        f"its classes 0 to {num_classes - 1} are taken as {listed(names)}"
     )
 
 
 def _renumbered(dataset: Dataset, numbers: Sequence[int], names: tuple[str, ...] | None) -> Dataset:
+    """Return the data set with numbers[label] instead of each label."""
     assert dataset.labels is not None
     return replace(dataset, labels=torch.tensor(numbers)[dataset.labels], classes=names)

@@ -1,4 +1,4 @@
-"""The networks that training starts from: of a size that suits the data, or given and checked against it."""
+"""The networks that training starts from: a new one for the data, or a given one that fits the data."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from .dataset import Dataset
 
 Model = TypeVar("Model", bound=Preconditioned)
 
-PATCHED = 24  # pixels; what is smaller is cheap enough as it is
-HELD = 100  # tensors of the size of the first level that a step holds at least; 200 to 290 were measured
+PATCHED = 24  # pixels; smaller images are not divided into patches
+# Tensors of the size of the first level that a training step holds at least; 200 to 290 were measured.
+HELD = 100
 
 
 def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
-    """A small U-Net for these images: halved until 4 … 7 pixels are left, `channels` at the first level and twice that below.
+    """Return a small U-Net for these images.
 
-    Images of PATCHED pixels and more, and of an even side, are taken in patches of 2×2, which makes the first level four times cheaper.
+    The resolution is halved until 4 to 7 pixels a side are left. The first level has `channels` channels, and
+    the others have twice as many. Images with an even side of at least PATCHED pixels are divided into
+    patches of 2×2 pixels, which makes the first level four times cheaper.
     """
-    _, c, height, _ = dataset.images.shape
-    patch_size = 2 if height >= PATCHED and height % 2 == 0 else 1
-    levels, size = 1, height // patch_size
+    _, image_channels, side, _ = dataset.images.shape
+    patch_size = 2 if side >= PATCHED and side % 2 == 0 else 1
+    levels, size = 1, side // patch_size
     while size % 2 == 0 and size >= 8:
         levels, size = levels + 1, size // 2
     return NetworkConfig(
-        image_size=height,
-        in_channels=c,
+        image_size=side,
+        in_channels=image_channels,
         model_channels=channels,
-        out_channels=c,
+        out_channels=image_channels,
         num_res_blocks=1,
         attention_resolutions=(),
         channel_mult=(1, *[2] * (levels - 1)),
@@ -47,23 +50,27 @@ def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
 
 
 def fitting(config: NetworkConfig, dataset: Dataset) -> NetworkConfig:
-    """The configuration of a network to fine-tune, if this data can be shown to it. Raises InputError."""
-    if tuple(dataset.images.shape[1:]) != config.sample_shape:
-        theirs, ours = (
-            "×".join(map(str, shape)) for shape in (dataset.images.shape[1:], config.sample_shape)
-        )
-        raise InputError(f"{dataset.name}: its images are {theirs}, the network takes {ours}")
-    if (dataset.num_classes is None) != (config.num_classes is None) or (dataset.num_classes or 0) > (
-        config.num_classes or 0
-    ):
+    """Return the configuration of a network to fine-tune. Raises InputError if it does not fit the data."""
+    image_shape = tuple(dataset.images.shape[1:])
+    if image_shape != config.sample_shape:
         raise InputError(
-            f"{dataset.name}: it has {dataset.num_classes or 'no'} classes, the network {config.num_classes or 'none'}"
+            f"{dataset.name}: its images are {_times(image_shape)}, the network takes "
+            f"{_times(config.sample_shape)}"
+        )
+    one_has_none = (dataset.num_classes is None) != (config.num_classes is None)
+    if one_has_none or (dataset.num_classes or 0) > (config.num_classes or 0):
+        raise InputError(
+            f"{dataset.name}: it has {dataset.num_classes or 'no'} classes, "
+            f"the network has {config.num_classes or 'none'}"
         )
     return config
 
 
 def check_step(batch: int, channels: int, image_size: int, patch_size: int = 2) -> None:
-    """Raise InputError if no training step of such a network and batch fits in memory. channels: at the first level."""
+    """Raise InputError if a training step of such a network does not fit into memory.
+
+    batch: images per step. channels: of the first level.
+    """
     check_memory(
         4 * HELD * batch * channels * (image_size // patch_size) ** 2,
         f"a training step of {batch} images of {image_size}×{image_size} pixels with {channels} channels",
@@ -72,7 +79,7 @@ def check_step(batch: int, channels: int, image_size: int, patch_size: int = 2) 
 
 
 def new_model(kind: type[Model], config: NetworkConfig, seed: int) -> Model:
-    """A model to train: random weights, but every residual branch and F itself begin at zero."""
+    """Return a model to train, with random weights. Every residual branch and F itself start as zero."""
     torch.manual_seed(seed)
     model = kind(config)
     for name, layer in model.network.named_modules():
@@ -83,3 +90,7 @@ def new_model(kind: type[Model], config: NetworkConfig, seed: int) -> Model:
         if parameter.ndim == 4:  # convolutions of this size are faster on a CPU with the channels last
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return model
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

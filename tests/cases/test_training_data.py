@@ -152,7 +152,7 @@ def test_names_for_a_model_without_names(
     [
         (
             ["dog", "fox"],
-            "has 2 classes (dog, fox), and the model has 4 without names, so it is unknown which is which",
+            "has 2 classes (dog, fox), and the model has 4 without names, so it is unclear which class is which",
         ),
         (list("abcde"), "has 5 classes (a, b, c, d, e), and the model has 4 without names"),
         (
@@ -253,7 +253,8 @@ def test_baseline_with_classes_in_another_order_is_refused(cli: Cli, tmp_path: P
 
 def test_resumed_run_accepts_renamed_folders_but_not_other_labels(tmp_path: Path):
     from bcm_edge.training.networks import network_for
-    from bcm_edge.training.trainer import Trainer, TrainOptions
+    from bcm_edge.training.options import TrainOptions
+    from bcm_edge.training.trainer import Trainer
 
     options = TrainOptions(steps=4, batch=2, channels=8, intervals=20)
     first = load_dataset(classes(tmp_path / "data", ["cat", "dog"]))

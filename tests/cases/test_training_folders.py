@@ -176,7 +176,7 @@ def test_images_of_many_sizes_need_the_option_image_size(train: Cli, tmp_path: P
     message = refusal(train(tmp_path / "data"))
     assert message.endswith(
         f"images of many sizes (shorter sides of 16 to {max(sizes)} pixels); "
-        "say the size to resize them to, such as --image-size 64"
+        "give the size to resize them to, for example --image-size 64"
     )
     assert load_dataset(str(tmp_path / "data"), 16).images.shape[2] == 16
 

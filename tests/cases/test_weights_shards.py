@@ -171,7 +171,7 @@ def test_folder_without_weights(refuse_checkpoint: Refusal, tmp_path: Path) -> N
     (tmp_path / "folder" / "unet").mkdir(parents=True)
     (tmp_path / "folder" / "notes.txt").touch()
     assert (
-        refuse_checkpoint(tmp_path / "folder") == "a folder without a weights file; it holds notes.txt, unet/"
+        refuse_checkpoint(tmp_path / "folder") == "a folder without a weights file; it contains notes.txt, unet/"
     )
 
 

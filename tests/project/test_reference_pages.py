@@ -72,7 +72,8 @@ def test_bundle_page_lists_the_facts_of_a_training_run():
     from networks import TINY
 
     from bcm_edge.training.dataset import Dataset
-    from bcm_edge.training.trainer import Trainer, TrainOptions
+    from bcm_edge.training.options import TrainOptions
+    from bcm_edge.training.trainer import Trainer
 
     torch = pytest.importorskip("torch")
     dataset = Dataset("zeros", torch.zeros(4, *TINY.sample_shape), torch.zeros(4, dtype=torch.int64))

@@ -29,7 +29,9 @@ from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.training.dataset import Dataset
 from bcm_edge.training.denoising import Denoising, Noising, noised
 from bcm_edge.training.networks import network_for
-from bcm_edge.training.trainer import Trainer, TrainOptions, train
+from bcm_edge.training.options import TrainOptions
+from bcm_edge.training.run import train
+from bcm_edge.training.trainer import Trainer
 
 S = 0.5
 EDM = TrainOptions(steps=7, batch=4, channels=8, objective="edm")
@@ -397,7 +399,7 @@ def test_training_starts_from_its_own_kind_alone():
             TrainOptions(channels=8),
             init=Checkpoint("base", config, weights, provenance=BASELINE),
         )
-    with pytest.raises(CheckpointError, match="no denoiser"):
+    with pytest.raises(CheckpointError, match="not a denoiser"):
         Trainer(data, config, EDM, init=Checkpoint("bcm", config, weights))
 
 

@@ -40,7 +40,9 @@ from bcm_edge.training.objective import (
     intervals_at,
     pseudo_huber,
 )
-from bcm_edge.training.trainer import Trainer, TrainOptions, train
+from bcm_edge.training.options import TrainOptions
+from bcm_edge.training.run import train
+from bcm_edge.training.trainer import Trainer
 
 SMALL = TrainOptions(steps=7, batch=4, channels=8, intervals=20)
 
@@ -274,14 +276,15 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bcm_edge.training import trainer
-trainer.SAVE_EVERY = 5
+from bcm_edge.training import run
+from bcm_edge.training.options import TrainOptions
+run.SAVE_EVERY = 5
 def on_progress(p):
     print(p.step, flush=True)
     if p.step == 13:
         sys.stdin.read()  # stands still until it is killed
-options = trainer.TrainOptions(steps=20, batch=4, channels=8, intervals=40)
-trainer.train(sys.argv[1], Path(sys.argv[2]), options, on_progress)
+options = TrainOptions(steps=20, batch=4, channels=8, intervals=40)
+run.train(sys.argv[1], Path(sys.argv[2]), options, on_progress)
 """
 
 
@@ -471,7 +474,7 @@ def test_data_that_the_network_cannot_take_is_refused(tmp_path: Path):
     with pytest.raises(LabelError, match="has labels 0 to 9; the model has classes 0 to 0"):
         train("digits", tmp_path / "out.safetensors", SMALL, init=wide)
     without = Checkpoint("without", replace(config, num_classes=None), {})
-    with pytest.raises(InputError, match="it has 10 classes, the network none"):
+    with pytest.raises(InputError, match="it has 10 classes, the network has none"):
         train("digits", tmp_path / "out.safetensors", SMALL, init=without)
     colour = Checkpoint("colour", replace(config, in_channels=3, out_channels=3, num_classes=10), {})
     with pytest.raises(InputError, match="its images are 1×8×8, the network takes 3×8×8"):
