@@ -42,7 +42,7 @@ def play_in_parts(
 ) -> np.ndarray:
     """Call play(part, *rows) for at most `size` samples at a time, and return the results as one array.
 
-    arrays: one row per sample, or None, which each call gets as it is. axis: where the samples are in the results.
+    arrays: one row per sample each; None is passed as None. axis: the axis of the samples in the results.
     """
     results = []
     for rows in slices(len(batch), size):

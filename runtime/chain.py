@@ -72,7 +72,7 @@ def play_to_pixels(
 
 
 def start_state(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> np.ndarray:
-    """Return the noise that a generation starts from: float32 [N, C, H, W] of standard deviation `schedule.start`."""
+    """Return the noise that a generation starts from, of standard deviation `schedule.start`."""
     return np.float32(schedule.start) * standard_normal(seeds, backend.sample_shape, START_DRAW)
 
 
@@ -147,6 +147,6 @@ def _check_finite(state: np.ndarray, schedule: Schedule, index: int, backend: st
     finite_samples = np.isfinite(state).reshape(len(state), -1).all(axis=1)
     sample = int(np.argmin(finite_samples))
     raise NonFiniteError(
-        f"move {index + 1} of {schedule.nfe} ({schedule.moves[index]}) on backend {backend} gave NaN or infinity "
-        f"(first in sample {sample}); no image was made"
+        f"move {index + 1} of {schedule.nfe} ({schedule.moves[index]}) on backend {backend} gave NaN or "
+        f"infinity (first in sample {sample}); no image was made"
     )

@@ -20,20 +20,24 @@ def load(
 ) -> BCM:
     """Open a bundle and a backend for it.
 
-    backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null".
-    batch: the largest number of images of one network call; None: 16, or the largest batch of an engine. Larger
-        requests are split, with the same result.
-    precision: "fp32", "fp16", "bf16" or "int8"; None: that of an engine built for this GPU, else the most exact
-        precision of the bundle.
-    value_range: the range of float images that the methods are called with: (-1, 1), or (0, 1), which is converted.
-        None expects [-1, 1] and refuses arrays without a value below 0, which most likely lie in [0, 1].
+    Args:
+        path: The folder of the bundle.
+        backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null".
+        batch: The largest number of images of one network call. Larger requests are split, with the same
+            result. By default 16, or the largest batch of an engine.
+        precision: "fp32", "fp16", "bf16" or "int8". By default that of an engine built for this GPU, else the
+            most exact precision of the bundle.
+        value_range: The range of the float images that the methods are called with: (-1, 1), or (0, 1), which
+            is converted. None expects [-1, 1] and refuses arrays without a value below 0, which most likely
+            lie in [0, 1].
 
-    Raises BundleError if the bundle is damaged or does not contain the precision, BackendError if the backend cannot
-    run here.
+    Raises:
+        BundleError: The bundle is damaged, or does not contain the precision.
+        BackendError: The backend cannot run here.
 
-    Threads may share the model: every method may be called from several threads at the same time, on every backend,
-    and returns to each what it returns to one thread alone. On a GPU, threads take turns. After `close`, calls raise
-    BackendError; calls that are running then end normally or raise BackendError.
+    Threads may share the model. Every method may be called from several threads at the same time, on every
+    backend, and returns what it returns to one thread alone. On a GPU, threads take turns. After `close`,
+    calls raise BackendError; calls that are running then end normally or raise BackendError.
     """
     if batch is not None and batch < 1:
         raise InputError(f"batch must be at least 1, not {batch}")

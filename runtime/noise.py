@@ -1,11 +1,11 @@
-"""Gaussian noise that depends on the seed of a sample alone: not on batch size, position in the batch or backend.
+"""Gaussian noise that depends on the seed of a sample alone, and not on the batch or the backend.
 
-The bits come from the counter-based generator Philox (Salmon et al. 2011, "Parallel random numbers: as easy as
-1, 2, 3"), keyed by (seed, draw). numpy guarantees that these bits stay the same in every version. It does not
-guarantee that for `Generator.standard_normal`, so the Box-Muller transform is computed here, in float64.
+The bits come from the counter-based generator Philox (Salmon et al. 2011, "Parallel random numbers: as easy
+as 1, 2, 3"), keyed by (seed, draw). numpy guarantees that these bits stay the same in every version. It does
+not guarantee that for `Generator.standard_normal`, so the Box-Muller transform is computed here, in float64.
 
-On one machine the noise of a sample is always the same to the last bit. Between processors and numpy versions,
-logarithm and cosine may differ by one rounding of float32.
+On one machine the noise of a sample is always the same to the last bit. Between processors and numpy
+versions, logarithm and cosine may differ by one rounding of float32.
 """
 
 from __future__ import annotations

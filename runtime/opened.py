@@ -1,4 +1,4 @@
-"""An opened model: a bundle, the backend that plays it, and the checks of what its methods are called with."""
+"""An opened model: a bundle, a backend that plays it, and the checks of arguments."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class OpenedModel:
     def _images(
         self, images: np.ndarray, shape: tuple[int, int, int] | None = None, what: str = "images"
     ) -> np.ndarray:
-        """Check images, and return them as float32 [N, *shape] in [-1, 1]. shape: by default that of the model."""
+        """Check images and return them as float32 [N, *shape] in [-1, 1]. shape: by default the model's."""
         return check_images(images, shape or self.sample_shape, what, self.value_range)
 
     def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
@@ -79,5 +79,5 @@ class OpenedModel:
     def _play(
         self, task: Callable[..., np.ndarray], batch: Batch, *arrays: np.ndarray | None, axis: int = 0
     ) -> np.ndarray:
-        """Call task(part, *rows of the arrays) for as many samples as one network call takes; see `play_in_parts`."""
+        """Call task(part, *rows of the arrays) for `batch` samples at a time (`play_in_parts`)."""
         return play_in_parts(task, self.batch, batch, *arrays, axis=axis)

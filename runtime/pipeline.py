@@ -1,4 +1,4 @@
-"""BCM, the class whose methods are the tasks: generate, invert, reconstruct, and the tasks that build on them."""
+"""BCM: the class whose methods are the tasks, from generation and inversion to restoration."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from functools import partial
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .arguments import Labels, Seeds, check_holes, check_latents, check_number, length
+from .arguments import Labels, Seeds, check_latents, check_number, length
 from .batches import Batch
 from .chain import OnMove
 from .classes import NOTHING_TO_GUESS
-from .opened import OpenedModel
+from .editing import EditingTasks
 from .schedule import Schedule
-from .tasks import basic, classes, constrained, restoration
+from .tasks import basic, classes
 from .tasks import latents as latent_tasks
 from .tasks import trace as traces
 
 
-class BCM(OpenedModel):
-    """A model that generates and inverts images.
+class BCM(EditingTasks):
+    """A model that generates and inverts images. `bcm_edge.load` opens one.
 
-    Arrays are float32 [N, C, H, W]. Images lie in [-1, 1]; uint8 images are accepted too. All methods share these
-    arguments:
+    Arrays are float32 [N, C, H, W]. Images lie in [-1, 1]; uint8 images are accepted too. These arguments
+    mean the same in all methods:
 
-    seed: an integer s, which means s, s+1, … for the images in order, or one integer per image. All noise of an
-        image comes from its own seed.
-    labels: a class for all images, or one per image, each a number or a name of `classes`. Required if the model has
-        classes, and not accepted otherwise.
-    schedule: a name of `schedules`, or a text such as "80>2.4>0.002".
-    on_move(index, move, state): called after every network call.
+    - seed: an integer s, which means s, s+1, … for the images in order, or one integer per image. All noise
+      of an image comes from its own seed.
+    - labels: a class for all images, or one per image, each a number or a name of `classes`. Required for a
+      model with classes, and refused by a model without.
+    - schedule: a name of `schedules`, or a text such as "80>2.4>0.002".
+    - on_move: called as on_move(index, move, state) after every network call.
 
-    docs/tasks.md describes the tasks beyond generate, invert and reconstruct, and measures how well they work.
+    docs/tasks.md describes the tasks beyond generate, invert and reconstruct, and how well they work.
     """
 
     def generate(
@@ -46,10 +46,14 @@ class BCM(OpenedModel):
         on_move: OnMove | None = None,
         uint8: bool = False,
     ) -> np.ndarray:
-        """Return n images, or one per latent: float32 [n, C, H, W] in [-1, 1], or uint8.
+        """Return images from noise, or from latents: float32 [n, C, H, W] in [-1, 1], or uint8.
 
-        n: by default as many as there are seeds or labels. latents: float32 [n, C, H, W] of unit variance, as `invert`
-        returns them; None draws them from the seeds.
+        Args:
+            n: The number of images. By default as many as there are latents, seeds or labels.
+            schedule: From noise to an image.
+            latents: float32 [n, C, H, W] of unit variance, as `invert` returns them. None draws them from the
+            seeds.
+            uint8: Return pixels from 0 to 255, which a GPU converts itself.
         """
         if latents is not None:
             latents = check_latents(latents, self.sample_shape)
@@ -75,6 +79,10 @@ class BCM(OpenedModel):
         """Return the latents of images: float32 [N, C, H, W] near unit variance.
 
         `generate(latents=…)` returns to the images.
+
+        Args:
+            images: [N, C, H, W], float32 or uint8.
+            schedule: From an image to noise.
         """
         images = self._images(images)
         return self._invert(images, schedule, self._batch(len(images), seed, labels), on_move)
@@ -90,7 +98,14 @@ class BCM(OpenedModel):
         on_move: OnMove | None = None,
         uint8: bool = False,
     ) -> np.ndarray:
-        """Return the images after inversion and generation: float32 [N, C, H, W] in [-1, 1], or uint8."""
+        """Invert images and generate them again: float32 [N, C, H, W] in [-1, 1], or uint8.
+
+        Args:
+            images: [N, C, H, W], float32 or uint8.
+            inversion: From an image to noise.
+            schedule: From noise to an image.
+            uint8: Return pixels from 0 to 255, which a GPU converts itself.
+        """
         images, up, down = self._images(images), self.schedule(inversion), self.schedule(schedule)
         batch = self._batch(len(images), seed, labels)
         task = partial(basic.reconstruct, self.backend, up, down, on_move=on_move, uint8=uint8)
@@ -111,8 +126,14 @@ class BCM(OpenedModel):
     ) -> np.ndarray:
         """Return images on the way from a to b, through the latents between: float32 [N, frames, C, H, W].
 
-        a, b: images [N, C, H, W]. The first and the last frame are their reconstructions. labels: of a, and of b unless
-        labels_b is given. The frames of the first half get the labels of a, the others those of b.
+        Args:
+            a: Images [N, C, H, W]. Their reconstructions are the first frames.
+            b: Images [N, C, H, W]. Their reconstructions are the last frames.
+            frames: The number of images on each way, with both ends; at least 2.
+            inversion: From an image to noise.
+            schedule: From noise to an image.
+            labels: The labels of a, which the frames of the first half get.
+            labels_b: The labels of b, which the other frames get; by default those of a.
         """
         if frames < 2:
             raise InputError(f"frames must be at least 2, not {frames}")
@@ -145,8 +166,13 @@ class BCM(OpenedModel):
     ) -> np.ndarray:
         """Return n images near each image: float32 [N, n, C, H, W].
 
-        strength: how far the latents are turned towards fresh noise, as a share of 90°. 0 gives the reconstruction, 1 an
-        unrelated image.
+        Args:
+            images: [N, C, H, W], float32 or uint8.
+            n: The number of variations of each image.
+            strength: How far the latents are turned towards fresh noise, as a share of 90°. 0 gives the
+                reconstruction, 1 an unrelated image.
+            inversion: From an image to noise.
+            schedule: From noise to an image.
         """
         images = self._images(images)
         check_number(n * len(images), self.sample_shape, "variations")
@@ -156,100 +182,16 @@ class BCM(OpenedModel):
         repeated = None if batch.labels is None else np.repeat(batch.labels[:, None], n, axis=1)
         return self._generate_each(nearby, schedule, batch.seeds, repeated, on_move)
 
-    def inpaint(
-        self,
-        images: np.ndarray,
-        holes: np.ndarray,
-        *,
-        schedule: str | Schedule | None = None,
-        seed: Seeds = 0,
-        labels: Labels = None,
-        on_move: OnMove | None = None,
-    ) -> np.ndarray:
-        """Return the images with their holes filled in, and all other pixels unchanged: float32 [N, C, H, W] in [-1, 1].
-
-        holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W], or
-        [N, 1 or C, H, W]. schedule: from noise to images; by default eight network calls whose levels depend on the size
-        of the images.
-        """
-        images = self._images(images)
-        holes = check_holes(holes, images)
-        program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
-
-        def fill_in(batch: Batch, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
-            project = constrained.known_pixels(images, holes)
-            return constrained.constrained(self.backend, program, project, batch, on_move)
-
-        return self._play(fill_in, self._batch(len(images), seed, labels), images, holes)
-
-    def colorize(
-        self,
-        grey: np.ndarray,
-        *,
-        schedule: str | Schedule = constrained.COLOURING,
-        seed: Seeds = 0,
-        labels: Labels = None,
-        on_move: OnMove | None = None,
-    ) -> np.ndarray:
-        """Return colour images, float32 [N, 3, H, W], whose brightness (ITU-R BT.601) is that of grey [N, 1, H, W]."""
-        constrained.check_colours(self.sample_shape)
-        _, height, width = self.sample_shape
-        grey, program = self._images(grey, (1, height, width), "grey images"), self.schedule(schedule)
-
-        def colour(batch: Batch, grey: np.ndarray) -> np.ndarray:
-            project = constrained.known_brightness(grey)
-            return constrained.constrained(self.backend, program, project, batch, on_move)
-
-        return self._play(colour, self._batch(len(grey), seed, labels), grey)
-
-    def upscale(
-        self,
-        small: np.ndarray,
-        *,
-        schedule: str | Schedule = constrained.UPSCALING,
-        seed: Seeds = 0,
-        labels: Labels = None,
-        on_move: OnMove | None = None,
-    ) -> np.ndarray:
-        """Return images, float32 [N, C, H, W], whose means over squares of k × k pixels are the pixels of `small`.
-
-        small: [N, C, H / k, W / k] with a whole number k.
-        """
-        factor = constrained.upscaling_factor(small, self.sample_shape)
-        _, height, width = self.sample_shape
-        small_shape = (self.sample_shape[0], height // factor, width // factor)
-        small, program = self._images(small, small_shape, "small images"), self.schedule(schedule)
-
-        def enlarge(batch: Batch, small: np.ndarray) -> np.ndarray:
-            project = constrained.known_means(small, factor)
-            return constrained.constrained(self.backend, program, project, batch, on_move)
-
-        return self._play(enlarge, self._batch(len(small), seed, labels), small)
-
-    def restore(
-        self,
-        images: np.ndarray,
-        *,
-        strength: float = 0.2,
-        schedule: str | Schedule | None = None,
-        seed: Seeds = 0,
-        labels: Labels = None,
-        on_move: OnMove | None = None,
-    ) -> np.ndarray:
-        """Return the images without the damage of compression, blur, noise or an attack: float32 [N, C, H, W] in [-1, 1].
-
-        strength: the noise level below which everything is treated as damage. schedule: another program from an image to
-        an image.
-        """
-        images = self._images(images)
-        program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
-        task = partial(restoration.restore, self.backend, program, on_move=on_move)
-        return self._play(task, self._batch(len(images), seed, labels), images)
-
     def guess_labels(
         self, images: np.ndarray, *, seed: Seeds = 0, on_move: OnMove | None = None
     ) -> np.ndarray:
-        """Return the label under which the model denoises each image best, int64 [N]: 5 network calls per class and image."""
+        """Return the label under which the model denoises each image best: int64 [N].
+
+        It takes 5 network calls per class and image.
+
+        Args:
+            images: [N, C, H, W], float32 or uint8.
+        """
         images, num_classes = self._images(images), self.num_classes
         if num_classes is None:
             raise LabelError(NOTHING_TO_GUESS)
@@ -265,9 +207,12 @@ class BCM(OpenedModel):
         labels: Labels = None,
         on_move: OnMove | None = None,
     ) -> traces.Trace:
-        """Return all states of a schedule.
+        """Return the states of a schedule, from the first to the last.
 
-        images: for a schedule that starts from an image. Other schedules start from noise, one per seed and label.
+        Args:
+            schedule: Any schedule.
+            images: [N, C, H, W], float32 or uint8, for a schedule that starts from an image. Other schedules
+                start from noise, one sample per seed and label.
         """
         program = self.schedule(schedule)
         if program.from_image and images is None:
@@ -299,7 +244,7 @@ class BCM(OpenedModel):
         labels: np.ndarray | None,
         on_move: OnMove | None,
     ) -> np.ndarray:
-        """Return the images of K latents per seed, float32 [N, K, C, H, W] like the latents. labels: [N, K] or None."""
+        """Return the images of K latents per seed, [N, K, C, H, W]. labels: [N, K] or None."""
         n, k = latents.shape[:2]
         images = self.generate(
             latents=latents.reshape(n * k, *self.sample_shape),

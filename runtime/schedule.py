@@ -2,7 +2,7 @@
 
     "80>0.002"                        generation in one network call, from noise level 80 to 0.002
     "80>2.4>0.002"                    two moves, without noise between them
-    "80>0.002 +0.1 0.1>1.2>0.002"     one move; then noise of level 0.1, amplified by the network to 1.2; down again
+    "80>0.002 +0.1 0.1>1.2>0.002"     one move; noise of level 0.1, amplified to 1.2; down again
     "+0.07 0.07>15>80"                inversion: noise of level 0.07 on an image, then up to level 80
 
 `a>b>c` are moves. `+σ` adds fresh Gaussian noise of standard deviation σ; the state is at level σ afterwards.
@@ -50,7 +50,10 @@ class Inject:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A valid program. `parse_schedule` makes one from text, `str()` gives the text back, `a + b` plays b after a."""
+    """A valid program.
+
+    `parse_schedule` makes one from text, `str()` gives the text back, and `a + b` plays b after a.
+    """
 
     steps: tuple[Move | Inject, ...]
 
@@ -66,7 +69,7 @@ class Schedule:
 
     @property
     def from_image(self) -> bool:
-        """Whether the program starts from an image, so with an injection; else it starts from noise or a latent."""
+        """Whether the program starts from an image, with an injection, and not from noise."""
         return isinstance(self.steps[0], Inject)
 
     @property
@@ -97,13 +100,14 @@ class Schedule:
 
     @property
     def fills_in(self) -> bool:
-        """Whether the program leads from noise to an image (0.002), as programs for partly known images do."""
+        """Whether the program leads from noise to an image (0.002), as those for partly known images do."""
         return not self.from_image and self.end == SIGMA_MIN
 
     def __add__(self, other: Schedule) -> Schedule:
         if not other.from_image and other.start != self.end:
             raise ScheduleError(
-                f"schedule {str(other)!r} starts at level {_text(other.start)}, but {str(self)!r} ends at {_text(self.end)}"
+                f"schedule {str(other)!r} starts at level {_text(other.start)}, but {str(self)!r} ends at "
+                f"level {_text(self.end)}"
             )
         return Schedule(self.steps + other.steps)
 

@@ -74,8 +74,8 @@ def check_inverts(schedule: Schedule) -> None:
     """Raise ScheduleError unless the schedule leads from an image to level 80."""
     if not schedule.inverts:
         raise ScheduleError(
-            f"schedule {str(schedule)!r} does not invert: an inversion adds noise to an image and ends at 80, "
-            "for example '+0.07 0.07>15>80'"
+            f"schedule {str(schedule)!r} does not invert: an inversion adds noise to an image and ends at 80"
+            ", for example '+0.07 0.07>15>80'"
         )
 
 

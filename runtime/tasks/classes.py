@@ -1,8 +1,8 @@
 """The class of an image, as the model sees it: the label under which it denoises the image best.
 
 This is the rule of diffusion classifiers (Li et al. 2023, arXiv 2303.16203): add noise, remove it once under
-every label, and take the label with the least squared error over a few draws. No other classifier is involved,
-so the rule also works for images that were made to deceive one.
+every label, and take the label with the least squared error over a few draws. No other classifier is
+involved, so the rule also works for images that were made to deceive one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ..noise import GUESS_DRAW, standard_normal
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Move
 from .size import relative_side
 
-# The noise level for images of 8×8 pixels. It hides small damage and keeps the class; docs/tasks.md compares levels.
+# The noise level for images of 8×8 pixels. It hides small damage and keeps the class; docs/tasks.md compares
+# levels.
 LEVEL = 0.7
 DRAWS = 5
 

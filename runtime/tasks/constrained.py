@@ -1,8 +1,8 @@
 """Complete partly known images: all pixels but a hole are known, or the brightness, or a smaller version.
 
-One algorithm does the three tasks (docs/tasks.md). It plays a schedule that returns to the image several times. At
-every return it projects the image: it changes the image so that it agrees with what is known. The result therefore
-agrees with it, known pixels to the last bit, means and brightness up to rounding.
+One algorithm does the three tasks (docs/tasks.md). It plays a schedule that returns to the image several
+times. At every return it projects the image: it changes the image so that it agrees with what is known. The
+result therefore agrees with it, known pixels to the last bit, means and brightness up to rounding.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from ..schedule import SIGMA_MAX, SIGMA_MIN, Schedule, parse_schedule
 from ..wording import counted
 from .size import relative_side
 
-# Rounds of fresh noise with falling levels; in the last round the network amplifies a little noise. The more is known,
-# the lower are the levels. They were chosen on the validation digits, for colours on coloured digits.
-# docs/tasks.md reports what was tried. HOLES has the levels for images of 8×8 pixels: of the rounds, and of the last one.
+# Rounds of fresh noise with falling levels; in the last round the network amplifies a little noise. The more
+# is known, the lower are the levels. They were chosen on the validation digits, for colours on coloured
+# digits. docs/tasks.md reports what was tried. HOLES has the levels for images of 8×8 pixels: of the rounds,
+# and of the last one.
 HOLES = (1.5, 1, 0.7, 0.5, 0.4), (0.2, 0.6)
 UPSCALING = parse_schedule(
     "80>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.3 0.3>0.002 +0.2 0.2>0.002 +0.1 0.1>0.8>0.002"
@@ -44,7 +45,10 @@ def inpainting(sample_shape: tuple[int, int, int]) -> Schedule:
 def constrained(
     backend: Backend, schedule: Schedule, project: Project, batch: Batch, on_move: OnMove | None = None
 ) -> np.ndarray:
-    """Generate images that `project` does not change, float32 [N, C, H, W] in [-1, 1]. Raises ScheduleError."""
+    """Generate images that `project` does not change: float32 [N, C, H, W] in [-1, 1].
+
+    Raises ScheduleError.
+    """
     check_fills_in(schedule)
     return play(schedule, backend, batch, None, on_move, project)
 
@@ -53,8 +57,8 @@ def check_fills_in(schedule: Schedule) -> None:
     """Raise ScheduleError unless the schedule leads from noise to an image."""
     if not schedule.fills_in:
         raise ScheduleError(
-            f"schedule {str(schedule)!r} does not fill in: the schedule must start from noise and return to 0.002 "
-            "at least once, for example '80>0.002 +1 1>0.002 +0.2 0.2>0.8>0.002'"
+            f"schedule {str(schedule)!r} does not fill in: the schedule must start from noise and return to "
+            "0.002 at least once, for example '80>0.002 +1 1>0.002 +0.2 0.2>0.8>0.002'"
         )
 
 
@@ -68,7 +72,10 @@ def check_colours(sample_shape: tuple[int, int, int]) -> None:
 
 
 def upscaling_factor(small: np.ndarray, sample_shape: tuple[int, int, int]) -> int:
-    """Return the whole number by which images of the shape of `small`, [N, C, H / k, W / k], are enlarged. Raises ImageError."""
+    """Return the whole number k by which images of the shape of `small`, [N, C, H / k, W / k], grow.
+
+    Raises ImageError.
+    """
     channels, height, width = sample_shape
     shape = np.shape(small)
     if len(shape) != 4:
@@ -78,7 +85,8 @@ def upscaling_factor(small: np.ndarray, sample_shape: tuple[int, int, int]) -> i
         factors = [k for k in range(2, min(height, width) + 1) if height % k == width % k == 0]
         sizes = ", ".join(f"{height // k}×{width // k}" for k in factors)
         raise ImageError(
-            f"images of {shape[2]}×{shape[3]} pixels cannot be enlarged to {height}×{width}; possible sizes: {sizes}"
+            f"images of {shape[2]}×{shape[3]} pixels cannot be enlarged to {height}×{width}; "
+            f"possible sizes: {sizes}"
         )
     return factor
 
@@ -86,18 +94,23 @@ def upscaling_factor(small: np.ndarray, sample_shape: tuple[int, int, int]) -> i
 def known_pixels(images: np.ndarray, holes: np.ndarray) -> Project:
     """Return the projection on the images that equal `images` outside the holes.
 
-    images: float32 [N, C, H, W] in [-1, 1]. holes: bool, True where unknown, of a shape that can be broadcast to images.
+    images: float32 [N, C, H, W] in [-1, 1]. holes: bool, True where unknown, of a shape that can be broadcast
+    to images.
     """
     return lambda x: np.where(holes, np.clip(x, -1, 1), images)
 
 
 def known_brightness(grey: np.ndarray) -> Project:
-    """Return the projection on the colour images [N, 3, H, W] in [-1, 1] with the brightness `grey` [N, 1, H, W]."""
+    """Return the projection on colour images in [-1, 1] with the brightness `grey`.
+
+    grey: float32 [N, 1, H, W]. The images are [N, 3, H, W].
+    """
     return lambda x: _with_mean(x, (LUMA * x).sum(axis=1, keepdims=True), grey, axes=(1,))
 
 
 def known_means(small: np.ndarray, factor: int) -> Project:
-    """Return the projection on the images in [-1, 1] whose means over squares of factor × factor pixels are `small`.
+    """Return the projection on the images in [-1, 1] whose means over squares of factor × factor pixels are
+    `small`.
 
     small: float32 [N, C, H / factor, W / factor] in [-1, 1].
     """
@@ -115,8 +128,8 @@ def known_means(small: np.ndarray, factor: int) -> Project:
 def _with_mean(x: np.ndarray, mean: np.ndarray, target: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """Return target + s (x - mean) with the largest s ≤ 1 per group that keeps the group in [-1, 1].
 
-    The deviations of a group have mean 0, so the new mean is the target for every s. s = 1 shifts the values of the
-    group; a smaller s also reduces their contrast.
+    The deviations of a group have mean 0, so the new mean is the target for every s. s = 1 shifts the values
+    of the group; a smaller s also reduces their contrast.
     """
     deviation = x - mean
     above, below = deviation.max(axis=axes, keepdims=True), deviation.min(axis=axes, keepdims=True)

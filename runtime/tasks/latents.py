@@ -1,8 +1,8 @@
 """Latents between two latents, and near a latent.
 
-Latents are float32 [N, C, H, W] of about unit variance, as `invert` returns them. High-dimensional noise lies near
-a sphere, and the straight line between two latents passes through its inside, where the model was not trained.
-So directions follow the great circle (Shoemake 1985), and norms a straight line:
+Latents are float32 [N, C, H, W] of about unit variance, as `invert` returns them. High-dimensional noise lies
+near a sphere, and the straight line between two latents passes through its inside, where the model was not
+trained. So directions follow the great circle (Shoemake 1985), and norms a straight line:
 
     slerp(a, b, f) = ((1 - f) |a| + f |b|) · (sin((1 - f) θ) â + sin(f θ) b̂) / sin θ,    cos θ = â · b̂
 """
@@ -24,8 +24,8 @@ _PARALLEL = (
 def slerp(a: np.ndarray, b: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """Return latents from a (fraction 0, to the last bit) to b (fraction 1), float32 [N, F, C, H, W].
 
-    a, b: float32 [N, C, H, W]. fractions: [F] in [0, 1]. Where a and b have the same or the opposite direction,
-    the latents follow the straight line.
+    a, b: float32 [N, C, H, W]. fractions: [F] in [0, 1]. Where a and b have the same or the opposite
+    direction, the latents follow the straight line.
     """
     rows_a, rows_b = (x.reshape(len(x), 1, -1).astype(np.float64) for x in (a, b))
     f = np.asarray(fractions, np.float64)[:, None]  # [F, 1] against [N, 1, D]
@@ -43,9 +43,11 @@ def slerp(a: np.ndarray, b: np.ndarray, fractions: np.ndarray) -> np.ndarray:
 
 
 def nearby(latents: np.ndarray, strength: float, seeds: Sequence[int], count: int) -> np.ndarray:
-    """Return `count` latents at an angle of strength · 90° from each latent, of the same norm: [N, count, C, H, W].
+    """Return `count` latents at an angle of strength · 90° from each latent, of the same norm: [N, count, C,
+    H, W].
 
-    latents: float32 [N, C, H, W]. strength: in [0, 1]; 0 gives the latents themselves, 1 fresh noise of their norm.
+    latents: float32 [N, C, H, W]. strength: in [0, 1]; 0 gives the latents themselves, 1 fresh noise of their
+    norm.
     seeds: one per latent. Raises InputError.
     """
     if not 0 <= strength <= 1:

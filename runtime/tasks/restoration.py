@@ -1,8 +1,8 @@
 """Restore damaged images: compressed, blurred, noisy or attacked ones. The kind of damage need not be known.
 
-Noise of standard deviation σ hides what is weaker than it. The network moves the noisy image up to a high level,
-where only what is typical of the data remains, and down again:  +σ σ>LEVEL>0.002.  A higher σ, the strength,
-removes more damage and loses more detail.
+Noise of standard deviation σ hides what is weaker than it. The network moves the noisy image up to a high
+level, where only what is typical of the data remains, and down again:  +σ σ>LEVEL>0.002.  A higher σ, the
+strength, removes more damage and loses more detail.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ def check_restores(schedule: Schedule) -> None:
     """Raise ScheduleError unless the schedule leads from an image to an image."""
     if not schedule.restores:
         raise ScheduleError(
-            f"schedule {str(schedule)!r} does not restore: a restoration adds noise to an image and ends at 0.002, "
-            "for example '+0.2 0.2>5>0.002'"
+            f"schedule {str(schedule)!r} does not restore: a restoration adds noise to an image and ends at "
+            "0.002, for example '+0.2 0.2>5>0.002'"
         )

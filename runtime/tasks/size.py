@@ -1,8 +1,9 @@
 """How the noise levels of tasks depend on the size of the images.
 
-A larger image has more pixels for the same object, so the same amount is hidden only under more noise (Hoogeboom et
-al. 2023, arXiv 2301.11093, on noise schedules for training). The levels of tasks were chosen on 8×8 pixels. Where
-they hide something that takes a share of the image, such as its class or how a hole continues, they grow with the side.
+A larger image has more pixels for the same object, so the same amount is hidden only under more noise
+(Hoogeboom et al. 2023, arXiv 2301.11093, on noise schedules for training). The levels of tasks were chosen on
+8×8 pixels. Where they hide something that takes a share of the image, such as its class or how a hole
+continues, they grow with the side.
 """
 
 from __future__ import annotations
