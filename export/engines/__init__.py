@@ -1,4 +1,9 @@
-"""From a bundle to TensorRT engines, on the device: needs TensorRT, and neither torch nor onnx.
+"""Build TensorRT engines from a bundle, on the device that runs them. Needs neither torch nor onnx.
 
-`build` is the way through; `compiler` is the process that it starts, `plans` what that does, `realised` what it reads back.
+plan.py          decides what a build will do
+build.py         runs a build: compile, verify, publish
+child.py         starts the compiling process and reads its events
+compiler.py      is the compiling process
+plan_writer.py   writes plans with TensorRT's builder
+realised.py      reads back the types in which convolutions compute
 """

@@ -1,14 +1,16 @@
-"""bundle → engines for the GPU of this machine: compiled in a child process, read back, played against the recording, then published.
+"""Build engines for the GPU of this machine: compile, read the types back, verify, publish.
 
-Needs TensorRT and neither torch nor onnx, so that it runs on the device.
+Needs TensorRT, but no torch and no onnx, so that it can run on the device.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from ...errors import DowngradeError, ParityError
@@ -24,57 +26,43 @@ from ...runtime.storage.hashes import sha256
 from ...runtime.storage.manifest import GOLDEN, FileFacts
 from ...runtime.storage.rewriting import update_manifest
 from ...runtime.storage.verdicts import Verdict
-from .child import Progress, Report, compile_in_child
-from .plan import BuildPlan
+from .child import compile_in_child
+from .plan import BuildPlan, Progress, Report
 
-NAMED = 5  # convolutions that a warning names
+NAMED = 5  # how many convolutions a warning names
 
 
 def build(plan: BuildPlan, report: Report, progress: Progress) -> tuple[EngineFacts, list[MoveError]]:
-    """Compile, check and publish. Returns the facts, and what the verification measured ([] without a recording).
+    """Compile the engines, verify them and publish them in the bundle.
 
-    The bundle is as it was until everything is done, and after any error. Raises BuildError, DowngradeError, ParityError, BackendError
-    or OutputError.
+    Returns the facts of the engines and the errors that verification measured, which are [] if the bundle
+    has no recording. The bundle does not change before everything is done, nor after any error.
+
+    Raises BuildError, DowngradeError, ParityError, BackendError or OutputError.
     """
     for engine, reason in plan.stale():
-        what = "built anew from the bundle's graphs" if plan.replaces(engine) else "left as it is"
-        report(f"stale: {engine.name}: {reason}; {what}")
+        consequence = "rebuilt from the bundle's graphs" if plan.replaces(engine) else "left as it is"
+        report(f"stale: {engine.name}: {reason}; {consequence}")
     with replacing(plan.folder, force=True, marker=FACTS) as folder:
         folder.mkdir()
         compiled = compile_in_child(plan, folder, report, progress)
-        facts = EngineFacts(
-            plan.tensorrt,
-            plan.gpu.name,
-            plan.gpu.capability,
-            plan.gpu.multiprocessors,
-            system(),
-            plan.bundle.hashes(plan.options.precision),
-            plan.options,
-            {
-                name: FileFacts((folder / f"{name}.plan").stat().st_size, sha256(folder / f"{name}.plan"))
-                for name in PLANS
-            },
-            compiled["types"],
-            compiled["wider"],
-            compiled["scratch"],
-            compiled["seconds"],
-            datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        )
+        facts = _facts(plan, folder, compiled)
         (folder / FACTS).write_text(facts.to_json())
-        for direction, asked in compiled["requested"].items():
+        for direction, requested in compiled["requested"].items():
             report(
-                f"{direction}: convolutions asked for in {_counts(asked)}, found in {_counts(facts.types[direction])}"
+                f"{direction}: convolutions requested in {_counts(requested)}, "
+                f"computed in {_counts(facts.types[direction])}"
             )
         if plan.strict_types:
             refuse_wider_types(facts)
-        verdict, measured = _verified(plan, Engine(folder, facts), report)
-        for line in _type_warnings(facts):
+        verdict, errors = _verify(plan, Engine(folder, facts), report)
+        for line in [*_wider_lines(facts), *_unread_lines(facts)]:
             report(f"warning: {line}")
     remember(Engine(plan.folder, facts))
     if verdict:
         update_manifest(plan.bundle, lambda manifest: manifest.with_verdict(verdict))
     _remove_superseded(plan, report)
-    return facts, measured
+    return facts, errors
 
 
 def refuse_wider_types(facts: EngineFacts) -> None:
@@ -82,77 +70,105 @@ def refuse_wider_types(facts: EngineFacts) -> None:
     if any(facts.wider.values()):
         lines = "; ".join(_wider_lines(facts))
         raise DowngradeError(
-            f"{lines}. --strict-types refuses such an engine; without it, the engine is kept if its images are right."
+            f"{lines}. --strict-types refuses such an engine; "
+            "without it, the engine is kept if its images are right."
         )
 
 
-def _type_warnings(facts: EngineFacts) -> list[str]:
-    """What a reader of the build's output should know of the types that TensorRT chose."""
-    unread = [direction for direction, types in facts.types.items() if set(types) == {UNREAD}]
-    return [
-        *_wider_lines(facts),
-        *(
-            f"{direction}: TensorRT does not report the type of any convolution, so the types were not checked"
-            for direction in unread
-        ),
-    ]
-
-
-def _wider_lines(facts: EngineFacts) -> list[str]:
-    """One line per direction with convolutions in more bits than the graph asks for: how many, and the first few by name."""
-    lines = []
-    for direction, wider in facts.wider.items():
-        if wider:
-            total = sum(facts.types[direction].values())
-            names = ", ".join(f"{name} in {kind}" for name, kind in list(wider.items())[:NAMED])
-            more = f" and {len(wider) - NAMED} more ({FACTS} lists them)" if len(wider) > NAMED else ""
-            asked = facts.options.precision
-            lines.append(
-                f"{direction}: {len(wider)} of {total} convolutions compute in more bits than {asked} asks for: {names}{more}"
-            )
-    return lines
-
-
 def report_dla(plan: BuildPlan, report: Report) -> dict[str, Any]:
-    """Direction → what a DLA could take of its graph (plans.OnDla). Nothing is built. Raises BackendError where there is none."""
+    """Return direction → how much of its graph a DLA supports (plan_writer.DlaSupport). Nothing is built.
+
+    Raises BackendError if the GPU has no DLA.
+    """
     with temporary_folder() as folder:
         return compile_in_child(plan, folder, report, lambda *_: None, dla=True)
 
 
-def _verified(plan: BuildPlan, engine: Engine, report: Report) -> tuple[Verdict | None, list[MoveError]]:
-    """Whole schedules on these plans, at both ends of the profile and between, against the bundle's recording. Raises ParityError."""
+def _facts(plan: BuildPlan, folder: Path, compiled: Mapping[str, Any]) -> EngineFacts:
+    """The facts of the plans in a folder. compiled: the fields of compiler.Compiled."""
+    files = {name: folder / f"{name}.plan" for name in PLANS}
+    return EngineFacts(
+        tensorrt=plan.tensorrt,
+        gpu=plan.gpu.name,
+        capability=plan.gpu.capability,
+        multiprocessors=plan.gpu.multiprocessors,
+        system=system(),
+        graphs=plan.bundle.hashes(plan.options.precision),
+        options=plan.options,
+        files={name: FileFacts(file.stat().st_size, sha256(file)) for name, file in files.items()},
+        types=compiled["types"],
+        wider=compiled["wider"],
+        scratch=compiled["scratch"],
+        seconds=compiled["seconds"],
+        built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _unread_lines(facts: EngineFacts) -> list[str]:
+    """A line per direction of which TensorRT reports no types at all."""
+    return [
+        f"{direction}: TensorRT does not report the type of any convolution, so the types were not checked"
+        for direction, types in facts.types.items()
+        if set(types) == {UNREAD}
+    ]
+
+
+def _wider_lines(facts: EngineFacts) -> list[str]:
+    """A line per direction with convolutions in more bits than the graph asks for: their number and names."""
+    lines = []
+    for direction, wider in facts.wider.items():
+        if not wider:
+            continue
+        total = sum(facts.types[direction].values())
+        names = ", ".join(f"{name} in {type_}" for name, type_ in list(wider.items())[:NAMED])
+        if len(wider) > NAMED:
+            names += f" and {len(wider) - NAMED} more ({FACTS} lists them)"
+        lines.append(
+            f"{direction}: {len(wider)} of {total} convolutions compute in more bits "
+            f"than {facts.options.precision} asks for: {names}"
+        )
+    return lines
+
+
+def _verify(plan: BuildPlan, engine: Engine, report: Report) -> tuple[Verdict | None, list[MoveError]]:
+    """Play whole schedules on the plans at all of the plan's batch sizes, and compare with the recording.
+
+    Returns (None, []) if the bundle has no recording. Raises ParityError if a move exceeds the bound.
+    """
     if GOLDEN not in plan.bundle.manifest.files:
         report(f"NOT VERIFIED: the bundle has no {GOLDEN}")
         return None, []
-    facts, started, bound = engine.facts, time.perf_counter(), BOUNDS[plan.options.precision]
-    assert facts
+    precision = plan.options.precision
+    bound = BOUNDS[precision]
+    started = time.perf_counter()
     backend = TensorRtBackend(plan.bundle, engine, plan.gpu)
     try:
-        measured = compare(backend, load_recording(plan.bundle), plan.batches, bound)
-        played = backend.device
+        errors = compare(backend, load_recording(plan.bundle), plan.batches, bound)
+        device = backend.device
     finally:
         backend.close()
-    verdict = verdict_on(measured, plan.bundle, backend, "torch", bound)
-    verdict = replace(
-        verdict, files=plan.bundle.hashes(plan.options.precision) | plan_hashes(plan.folder.name, facts)
-    )  # its final name
-    report(f"{verdict} ({len(measured)} moves in {time.perf_counter() - started:.1f} s; {played})")
+    verdict = verdict_on(errors, plan.bundle, backend, "torch", bound)
+    # The plans are still in a temporary folder; the verdict names them as they will be published.
+    published = plan_hashes(plan.folder.name, engine.facts)
+    verdict = replace(verdict, files=plan.bundle.hashes(precision) | published)
+    report(f"{verdict} ({len(errors)} moves in {time.perf_counter() - started:.1f} s; {device})")
     if not verdict.ok:
-        worst = max(measured, key=lambda error: error.relative_l2)
+        worst = max(errors, key=lambda error: error.relative_l2)
         raise ParityError(
-            f"the engine strays from torch; worst is {worst.move} of {worst.schedule!r} at batch {worst.batch}: relative L2 "
-            f"{worst.relative_l2:.1e}, bound {bound:.0e}. No engine was kept.",
-            measured,
+            f"the engine differs from torch by more than the bound of {bound:.0e}. "
+            f"The worst is {worst.move} of {worst.schedule!r} at batch {worst.batch}: "
+            f"relative L2 {worst.relative_l2:.1e}. No engine was kept.",
+            errors,
         )
-    return verdict, measured
+    return verdict, errors
 
 
-def _counts(types: dict[str, int]) -> str:
-    return ", ".join(f"{kind} {n}" for kind, n in types.items())
+def _counts(types: Mapping[str, int]) -> str:
+    return ", ".join(f"{type_} {count}" for type_, count in types.items())
 
 
 def _remove_superseded(plan: BuildPlan, report: Report) -> None:
-    """Remove engines of these options that this very GPU can no longer run: of graphs, or a TensorRT, that are gone."""
+    """Remove the stale engines that this build replaces: of older graphs or of another TensorRT."""
     for engine, reason in plan.stale():
         if plan.replaces(engine):
             shutil.rmtree(engine.folder, ignore_errors=True)

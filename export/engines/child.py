@@ -1,11 +1,14 @@
-"""The compiling process, seen from the process that starts it: what it is asked, what it reports, and what its end means."""
+"""Start the compiling process, pass its events on, and turn its end into a result or an error.
+
+The process runs compiler.py. Whatever happens there, a crash or a lack of memory, is an error message here.
+"""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,10 +20,7 @@ from ...runtime.engines.store import workspace_limit
 from ...runtime.machine.gpu import is_out_of_memory
 from ...runtime.machine.processes import python_command
 from ...runtime.machine.temporary import temporary_text
-from .plan import BuildPlan
-
-Report = Callable[[str], None]  # gets one line per stage
-Progress = Callable[[str, str, int, int], None]  # (plan, phase, steps done, steps in all)
+from .plan import BuildPlan, Progress, Report
 
 CHILD = "from bcm_edge.export.engines.compiler import main\nmain()\n"
 
@@ -28,26 +28,17 @@ CHILD = "from bcm_edge.export.engines.compiler import main\nmain()\n"
 def compile_in_child(
     plan: BuildPlan, folder: Path, report: Report, progress: Progress, dla: bool = False
 ) -> dict[str, Any]:
-    """Write the plans to a folder; returns compiler.Compiled, or what `dla` asks for, as JSON has it.
+    """Write the plans to a folder; return the fields of compiler.Compiled.
 
-    Raises what the child raised, or BuildError for its death.
+    dla: build nothing, and return direction → plan_writer.DlaSupport.
+
+    Raises the error that the process reports, or BuildError if it ends without one.
     """
-    request = {
-        "graphs": {
-            direction: str(path) for direction, path in plan.bundle.graphs(plan.options.precision).items()
-        },
-        "folder": str(folder),
-        "sample_shape": plan.bundle.manifest.model.sample_shape,
-        "options": asdict(plan.options),
-        "device": plan.gpu.index,
-        "timing_cache": str(plan.timing_cache) if plan.timing_cache else None,
-        "dla": dla,
-    }
-    free: int | None = None
-    with temporary_text() as said, _child(said) as child:
+    free: int | None = None  # bytes of GPU memory when the build began, once the process reports them
+    with temporary_text() as stderr, _child(stderr) as child:
         assert child.stdin and child.stdout
-        with suppress(BrokenPipeError):  # of a process that ended at once; why is known below
-            child.stdin.write(json.dumps(request))
+        with suppress(BrokenPipeError):  # the process has ended already; the reason is found below
+            child.stdin.write(json.dumps(_request(plan, folder, dla)))
             child.stdin.close()
         for line in child.stdout:
             event = json.loads(line)
@@ -57,23 +48,37 @@ def compile_in_child(
                     return event
                 case "error":
                     child.wait()
-                    raise _error(event, plan, free)
+                    raise _reported_error(event, plan, free)
                 case "memory":
                     free = event["free"]
                 case "line":
                     report(event["text"])
                 case "progress":
                     progress(event["plan"], event["phase"], event["done"], event["steps"])
-        code = child.wait()
-        said.seek(0)
-        raise _death(code, said.read(), plan, free)
+        exit_code = child.wait()
+        stderr.seek(0)
+        raise _unreported_error(exit_code, stderr.read(), plan, free)
+
+
+def _request(plan: BuildPlan, folder: Path, dla: bool) -> dict[str, Any]:
+    """The fields of compiler.Request, as JSON values."""
+    graphs = plan.bundle.graphs(plan.options.precision)
+    return {
+        "graphs": {direction: str(path) for direction, path in graphs.items()},
+        "folder": str(folder),
+        "sample_shape": plan.bundle.manifest.model.sample_shape,
+        "options": asdict(plan.options),
+        "device": plan.gpu.index,
+        "timing_cache": str(plan.timing_cache) if plan.timing_cache else None,
+        "dla": dla,
+    }
 
 
 @contextmanager
-def _child(said: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """The compiling process; it does not outlive the block."""
+def _child(stderr: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """The compiling process, which is killed at the end of the block if it still runs."""
     with subprocess.Popen(
-        python_command(CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+        python_command(CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
     ) as child:
         try:
             yield child
@@ -82,36 +87,47 @@ def _child(said: IO[str]) -> Iterator[subprocess.Popen[str]]:
                 child.kill()
 
 
-def _error(event: dict[str, Any], plan: BuildPlan, free: int | None) -> Exception:
-    """What the child raised, raised again here."""
-    kind, text = event["kind"], event["text"]
-    if kind == "OutOfMemory":
-        return BuildError(f"{_memory(plan, free, text)} TensorRT says: {text}")
-    return getattr(errors, kind, BuildError)(text)
+def _reported_error(event: dict[str, Any], plan: BuildPlan, free: int | None) -> Exception:
+    """The error of an "error" event."""
+    error_class, text = event["kind"], event["text"]
+    if error_class == "OutOfMemory":
+        return BuildError(f"{_memory_message(plan, free, text)} TensorRT reports: {text}")
+    return getattr(errors, error_class, BuildError)(text)
 
 
-def _death(code: int, said: str, plan: BuildPlan, free: int | None) -> BuildError:
-    """The child's end without a word: killed by the system for its memory, or crashed."""
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or is_out_of_memory(said):
-        return BuildError(_memory(plan, free, said))
-    last = said.strip().splitlines()[-1:] or ["it left no message"]
-    end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return BuildError(f"the compiling process ended with {end}: {last[0]}")
+def _unreported_error(exit_code: int, stderr: str, plan: BuildPlan, free: int | None) -> BuildError:
+    """The error of a process that ended without an event: it ran out of memory, or it crashed."""
+    killed = exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    if killed or is_out_of_memory(stderr):
+        return BuildError(_memory_message(plan, free, stderr))
+    lines = stderr.strip().splitlines()
+    last_line = lines[-1] if lines else "it left no message"
+    end = f"exit code {exit_code}"
+    if exit_code < 0:
+        end = f"signal {signal.Signals(-exit_code).name}"
+    return BuildError(f"the compiling process ended with {end}: {last_line}")
 
 
-def _memory(plan: BuildPlan, free: int | None, said: str) -> str:
-    """What to do about a build that ran out of memory. said: TensorRT's or the system's words."""
-    known = (
-        ""
-        if free is None
-        else f": {free / 1e9:.1f} GB of {plan.gpu.memory / 1e9:.1f} were free when it began"
-    )
+def _memory_message(plan: BuildPlan, free: int | None, output: str) -> str:
+    """What happened and what to do, for a build that ran out of memory.
+
+    output: the messages of TensorRT or the system.
+    """
+    memory = ""
+    if free is not None:
+        memory = f": {free / 1e9:.1f} GB of {plan.gpu.memory / 1e9:.1f} were free when it began"
     limit = workspace_limit(plan.options.workspace, plan.gpu, free)
-    where = "; on a Jetson close the desktop and add swap" if plan.gpu.integrated else ""
     if limit is None:
         advice = "Close other programs that use the GPU, or try --opt-level 1 or a smaller --batch"
-    elif "could not find any implementation" in said.lower():
-        advice = f"No kernel fits into the workspace of {limit >> 20}M: try a larger --workspace or a smaller --batch"
+    elif "could not find any implementation" in output.lower():
+        advice = (
+            f"No kernel fits into the workspace of {limit >> 20}M: "
+            "try a larger --workspace or a smaller --batch"
+        )
     else:
-        advice = f"The workspace was {limit >> 20}M: try --workspace {max(limit >> 21, 1)}M, --opt-level 1 or a smaller --batch"
-    return f"the build ran out of memory{known}. {advice}{where}."
+        half = max(limit >> 21, 1)
+        advice = (
+            f"The workspace was {limit >> 20}M: try --workspace {half}M, --opt-level 1 or a smaller --batch"
+        )
+    on_jetson = "; on a Jetson close the desktop and add swap" if plan.gpu.integrated else ""
+    return f"the build ran out of memory{memory}. {advice}{on_jetson}."

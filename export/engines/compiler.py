@@ -1,7 +1,8 @@
-"""Compiling a bundle's graphs with TensorRT, in a process of its own: its memory ends with it, and so does whatever it breaks.
+"""Compile a bundle's graphs with TensorRT, in a process of its own that frees all memory when it ends.
 
-`main` reads a Request as JSON from stdin and writes events, one JSON object a line, to stdout. It needs no GPU to parse and, with a library
-that can, to build; reading the types back takes one, and is left out where the request names none.
+`main` reads a Request as JSON from stdin and writes events to stdout, one JSON object per line. Parsing
+needs no GPU, nor does building with a TensorRT that supports that. Reading the types back needs one, and is
+left out if the request names no GPU.
 """
 
 from __future__ import annotations
@@ -22,61 +23,67 @@ from ...runtime.engines import adapter
 from ...runtime.engines.facts import HELPERS, BuildOptions
 from ...runtime.engines.store import workspace_limit
 from ...runtime.machine.gpu import free_memory, is_out_of_memory, make_current, probe
-from .plans import OnDla, OutOfMemory, PlanWriter
+from .plan_writer import DlaSupport, OutOfMemory, PlanWriter
 from .realised import counted, realised_types, wider_types
 
 Types = dict[str, dict[str, str]]  # direction → convolution → type
-Event = Callable[..., None]  # event(name, **what)
+Counts = dict[str, dict[str, int]]  # direction → type → number of convolutions
+Event = Callable[..., None]  # event(name, **fields)
 
 
 @dataclass(frozen=True)
 class Request:
-    """graphs: direction → file; folder: where NAME.plan goes; sample_shape: (C, H, W); device: the GPU's index, or None to compile only;
-    timing_cache: a file to begin with and to add to, or None; dla: whether to say what a DLA could take, and build nothing."""
+    """What the process is to compile."""
 
+    # Direction → the ONNX file.
     graphs: dict[str, str]
+    # The folder in which NAME.plan is written.
     folder: str
+    # (C, H, W)
     sample_shape: tuple[int, int, int]
     options: BuildOptions
+    # The index of the GPU. None: compile without one, and read no types back.
     device: int | None = None
+    # The file of kernel timings to read and to extend, or None.
     timing_cache: str | None = None
+    # Build nothing, and report what a DLA supports.
     dla: bool = False
 
     @classmethod
     def from_json(cls, values: Any) -> Request:
+        """Return the request from JSON values, in which tuples are lists."""
         options = BuildOptions(**{**values["options"], "batch": tuple(values["options"]["batch"])})
         return cls(**{**values, "options": options, "sample_shape": tuple(values["sample_shape"])})
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What came out. Without a GPU nothing is read back, and types and wider are {}.
+    """The result of a build. Without a GPU `types` and `wider` are empty."""
 
-    requested, types: direction → type → how many convolutions, as the graph asks for and as read back
-    wider: direction → convolution → its type, where that has more bits than the graph asks for
-    scratch: bytes
-    """
-
-    requested: dict[str, dict[str, int]]
-    types: dict[str, dict[str, int]]
+    # The convolutions as the graph asks for them.
+    requested: Counts
+    # The convolutions as read back from the engine.
+    types: Counts
+    # The convolutions that compute in more bits than the graph asks for, with the types they compute in.
     wider: Types
+    # Bytes of device memory that all plans share.
     scratch: int
+    # The time that compiling took.
     seconds: float
 
 
 def main() -> None:
-    """The process. Exit code 0 after a "done" event, 2 after an "error" event."""
-
+    """Run the process. The exit code is 0 after a "done" event, 2 after an "error" event."""
     events = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no event
+    os.dup2(2, 1)  # libraries print to stdout, too; that must not mix with the events
 
-    def event(event: str, **what: Any) -> None:
-        print(json.dumps({"event": event, **what}), file=events, flush=True)
+    def event(event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), file=events, flush=True)
 
     request = Request.from_json(json.load(sys.stdin))
     try:
         if request.dla:
-            event("done", **_report_dla(request, event))
+            event("done", **_dla_support(request, event))
         else:
             event("done", **asdict(compile_graphs(request, event)))
     except BcmError as error:
@@ -85,9 +92,12 @@ def main() -> None:
 
 
 def compile_graphs(request: Request, event: Event) -> Compiled:
-    """Write every plan of store.PLANS. Events: "memory" (free bytes), "line" (text), "progress" (plan, phase, done, steps).
+    """Write every plan of store.PLANS.
 
-    Raises BuildError (a graph that does not parse or build, or too little memory) or BackendError.
+    Events: "memory" (free: bytes of GPU memory), "line" (text), "progress" (plan, phase, done, steps).
+
+    Raises BuildError if a graph cannot be parsed or built or there is too little memory, and BackendError
+    if the GPU cannot be used.
     """
     started = time.perf_counter()
     workspace = request.options.workspace
@@ -103,23 +113,23 @@ def compile_graphs(request: Request, event: Event) -> Compiled:
     if request.device is not None:
         types, scratch = _read_back(request, requested)
     return Compiled(
-        {direction: counted(convolutions) for direction, convolutions in requested.items()},
-        {direction: counted(convolutions) for direction, convolutions in types.items()},
-        {
+        requested={direction: counted(convolutions) for direction, convolutions in requested.items()},
+        types={direction: counted(convolutions) for direction, convolutions in types.items()},
+        wider={
             direction: wider_types(requested[direction], convolutions)
             for direction, convolutions in types.items()
         },
-        scratch,
-        time.perf_counter() - started,
+        scratch=scratch,
+        seconds=time.perf_counter() - started,
     )
 
 
-def _report_dla(request: Request, event: Event) -> dict[str, OnDla]:
-    """Direction → what a DLA could take. Raises BackendError where there is none."""
+def _dla_support(request: Request, event: Event) -> dict[str, DlaSupport]:
+    """Return direction → what a DLA supports. Raises BackendError if there is none."""
     if request.device is not None:
         make_current(request.device)
     writer = _writer(request, request.options.workspace, event)
-    return {name: writer.on_dla(name, Path(graph)) for name, graph in request.graphs.items()}
+    return {name: writer.dla_support(name, Path(graph)) for name, graph in request.graphs.items()}
 
 
 def _writer(request: Request, workspace: int | None, event: Event) -> PlanWriter:
@@ -134,7 +144,7 @@ def _writer(request: Request, workspace: int | None, event: Event) -> PlanWriter
 
 
 def _write_plans(request: Request, workspace: int | None, event: Event) -> Types:
-    """The types that the graphs ask for; the builder's memory is free again."""
+    """Write the plans, free the memory of the builder, and return the types that the graphs ask for."""
     writer = _writer(request, workspace, event)
     for name, graph in request.graphs.items():
         writer.write(name, Path(graph))
@@ -144,33 +154,44 @@ def _write_plans(request: Request, workspace: int | None, event: Event) -> Types
 
 
 def _read_back(request: Request, requested: Types) -> tuple[Types, int]:
-    """(direction → convolution → type, bytes of scratch) of the finished plans. Raises BackendError or BuildError."""
+    """Return the types in which the plans compute, and the bytes of scratch memory that they share.
+
+    Raises BackendError or BuildError, with the name of the plan, if a plan cannot be loaded or read.
+    """
     messages = adapter.Messages()
     runtime = adapter.create(trt.Runtime, messages)
     types: Types = {}
     scratch = 0
     for name, convolutions in requested.items():
         try:
-            engine = runtime.deserialize_cuda_engine((Path(request.folder) / f"{name}.plan").read_bytes())
-            if engine is None:
-                raise BackendError(f"the plan that was just built cannot be loaded: {messages.explain()}")
-            if request.options.stripped:
-                adapter.refit(engine, Path(request.graphs[name]), messages)
-            inspector = (
-                engine.create_engine_inspector()
-            )  # tells the formats of dynamic tensors for the shapes of a context
-            inspector.execution_context = adapter.context_for(
-                engine, request.options.batch[1], request.sample_shape, messages
-            )
-            types[name] = realised_types(
-                inspector.get_engine_information(trt.LayerInformationFormat.JSON), convolutions
-            )
+            engine = _load(request, name, runtime, messages)
+            types[name] = realised_types(_inspect(request, engine, messages), convolutions)
         except (ValueError, KeyError, TypeError) as error:
             raise BuildError(
-                f"{name}: TensorRT {trt.__version__} does not tell what it built ({error})"
+                f"{name}: TensorRT {trt.__version__} does not report the types of its engine ({error})"
             ) from error
         except BackendError as error:
-            kind = OutOfMemory if is_out_of_memory(str(error)) else BackendError
-            raise kind(f"{name}: {error}") from error
+            error_class = OutOfMemory if is_out_of_memory(str(error)) else BackendError
+            raise error_class(f"{name}: {error}") from error
         scratch = max(scratch, adapter.scratch_bytes(engine))
     return types, scratch
+
+
+def _load(request: Request, name: str, runtime: trt.Runtime, messages: adapter.Messages) -> trt.ICudaEngine:
+    plan = Path(request.folder) / f"{name}.plan"
+    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    if engine is None:
+        raise BackendError(f"the plan that was just built cannot be loaded: {messages.explain()}")
+    if request.options.stripped:
+        adapter.refit(engine, Path(request.graphs[name]), messages)
+    return engine
+
+
+def _inspect(request: Request, engine: trt.ICudaEngine, messages: adapter.Messages) -> str:
+    """The JSON of TensorRT's engine inspector."""
+    inspector = engine.create_engine_inspector()
+    # The formats of tensors with dynamic shapes are reported for the shapes of an execution context only.
+    _, common, _ = request.options.batch
+    context = adapter.context_for(engine, common, request.sample_shape, messages)
+    inspector.execution_context = context
+    return inspector.get_engine_information(trt.LayerInformationFormat.JSON)

@@ -1,10 +1,14 @@
-"""The two small graphs that a chain on a GPU needs besides a model's own, for images of any size.
+"""Write two small graphs that a GPU needs besides those of a model. They work for images of any size.
 
-    add_noise(x, noise) → sum            an injection before a move towards the image, whose graph has no addition in it
-    to_uint8(x) → pixels, total          pixels = round((clip(x, -1, 1) + 1) · 127.5), half to even, as runtime/pictures/images.py has it;
-                                         total = Σ x of each image: finite if the image is, which pixels do not tell
+    add_noise(x, noise) → sum       an injection before a move towards the image, whose graph has no addition
+    to_uint8(x) → pixels, total     pixels: uint8, round((clip(x, -1, 1) + 1) · 127.5), half to even, which is
+                                    what runtime/pixels.py computes
+                                    total: the sum of each image's values, which is finite if all values are;
+                                    pixels cannot show NaN or infinity
 
-They lie beside this file as .onnx, since a device that builds engines has no `onnx`; this module, run with `python -m`, writes them.
+The graphs are stored beside this file, since a device that builds engines has no `onnx`. To write them again:
+
+    python -m bcm_edge.export.engines.helper_graphs
 """
 
 from __future__ import annotations
@@ -19,13 +23,14 @@ IMAGE = ("N", "C", "H", "W")
 
 
 def add_noise() -> onnx.ModelProto:
+    """Return the graph x + noise; both are float32 [N, C, H, W]."""
     nodes = [helper.make_node("Add", ["x", "noise"], ["sum"], name="add_noise")]
-    return _model(
-        "add_noise", nodes, {"x": _floats(IMAGE), "noise": _floats(IMAGE)}, {"sum": _floats(IMAGE)}, {}
-    )
+    inputs = {"x": _float32(IMAGE), "noise": _float32(IMAGE)}
+    return _model("add_noise", nodes, inputs, {"sum": _float32(IMAGE)}, {})
 
 
 def to_uint8() -> onnx.ModelProto:
+    """Return the graph from an image, float32 [N, C, H, W] in [-1, 1], to its pixels."""
     nodes = [
         helper.make_node("ReduceSum", ["x", "axes"], ["total"], name="total", keepdims=0),
         helper.make_node("Clip", ["x", "low", "high"], ["clipped"], name="clip"),
@@ -40,11 +45,14 @@ def to_uint8() -> onnx.ModelProto:
         "scale": np.float32(127.5),
         "axes": np.array([1, 2, 3]),
     }
-    outputs = {"pixels": helper.make_tensor_type_proto(TensorProto.UINT8, IMAGE), "total": _floats(("N",))}
-    return _model("to_uint8", nodes, {"x": _floats(IMAGE)}, outputs, constants)
+    outputs = {
+        "pixels": helper.make_tensor_type_proto(TensorProto.UINT8, IMAGE),
+        "total": _float32(("N",)),
+    }
+    return _model("to_uint8", nodes, {"x": _float32(IMAGE)}, outputs, constants)
 
 
-def _floats(shape: tuple[str, ...]) -> onnx.TypeProto:
+def _float32(shape: tuple[str, ...]) -> onnx.TypeProto:
     return helper.make_tensor_type_proto(TensorProto.FLOAT, shape)
 
 
@@ -55,14 +63,13 @@ def _model(
     outputs: dict[str, onnx.TypeProto],
     constants: dict[str, np.generic | np.ndarray],
 ) -> onnx.ModelProto:
-    ends = [
-        [onnx.ValueInfoProto(name=value, type=kind) for value, kind in values.items()]
-        for values in (inputs, outputs)
-    ]
-    initializers = [
-        numpy_helper.from_array(np.asarray(value), constant) for constant, value in constants.items()
-    ]
-    graph = helper.make_graph(nodes, name, ends[0], ends[1], initializers)
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [onnx.ValueInfoProto(name=value, type=type_) for value, type_ in inputs.items()],
+        [onnx.ValueInfoProto(name=value, type=type_) for value, type_ in outputs.items()],
+        [numpy_helper.from_array(np.asarray(values), constant) for constant, values in constants.items()],
+    )
     model = helper.make_model(
         graph, producer_name="bcm_edge", opset_imports=[helper.make_opsetid("", 18)], ir_version=10
     )

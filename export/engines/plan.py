@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from ...runtime.machine.cache_folder import cache_directory
 from ...runtime.machine.gpu import Gpu, probe
 from ...runtime.machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ...runtime.storage.bundle import Bundle
+
+Report = Callable[[str], None]  # called with one line per stage
+Progress = Callable[[str, str, int, int], None]  # called with (plan, phase, steps done, steps in all)
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class BuildPlan:
         return [*stale_engines, *((engine, engine.problem) for engine in broken_engines(self.bundle))]
 
     def replaces(self, engine: Engine | BrokenEngine) -> bool:
-        """Whether a stale engine has the same options and GPU as this build, so that no machine can run it."""
+        """Whether a stale engine has the options and the GPU of this build, so that no machine can run it."""
         if isinstance(engine, BrokenEngine):
             return engine.folder == self.folder
         facts = engine.facts

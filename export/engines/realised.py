@@ -1,7 +1,7 @@
-"""In which types an engine computes its convolutions, read back from TensorRT's inspector, against the types that its graph asks for.
+"""Read back from TensorRT's inspector in which types an engine computes its convolutions.
 
-Only convolutions are looked at: they are what a precision is about, and they are what TensorRT keeps as layers of their own most often. One
-that it fused with others, so that its type is no longer known, counts as "not reported".
+Only convolutions are read: a precision is mostly about them, and TensorRT keeps them as separate layers most
+often. A convolution that TensorRT fused with others, so that its type is unknown, counts as "not reported".
 """
 
 from __future__ import annotations
@@ -17,34 +17,48 @@ import tensorrt as trt
 from ...runtime.engines.adapter import float_types, is_strongly_typed
 from ...runtime.engines.facts import UNREAD
 
+# The bits of each type.
 _WIDTH = {"int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
+# How TensorRT writes each type, as a regular expression. They are tried in this order, because "float" is
+# also a part of "bfloat16" and "float16".
 _FORMS = (
     ("bf16", r"bfloat16|bf16"),
     ("fp16", r"half|fp16|float16"),
     ("fp32", r"float|fp32"),
     ("int8", r"int8"),
-)  # in this order
+)
 
 
 def requested_types(network: trt.INetworkDefinition, precision: str) -> dict[str, str]:
-    """Convolution → the type it is to compute in, as a parsed network says. Between Quantize and Dequantize that is int8. Where networks
-    have no types of their own (8.6), what was asked for."""
+    """Return convolution → the type in which a parsed network asks to compute it.
+
+    A convolution whose input comes from a Dequantize layer is to compute in int8. Networks of TensorRT 8.6
+    have no types of their own; for them the result is `precision` for every convolution.
+    """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     dequantised = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
     types = float_types()
     requested = {}
     for layer in layers:
-        if layer.type == trt.LayerType.CONVOLUTION:
-            source = layer.get_input(0)
-            told = "int8" if source.name in dequantised else types.get(source.dtype, UNREAD)
-            requested[layer.name] = told if is_strongly_typed() else precision
+        if layer.type != trt.LayerType.CONVOLUTION:
+            continue
+        source = layer.get_input(0)
+        if not is_strongly_typed():
+            requested[layer.name] = precision
+        elif source.name in dequantised:
+            requested[layer.name] = "int8"
+        else:
+            requested[layer.name] = types.get(source.dtype, UNREAD)
     return requested
 
 
 def realised_types(inspected: str, convolutions: Mapping[str, str]) -> dict[str, str]:
-    """Convolution → the type an engine computes it in. inspected: the inspector's JSON of the engine, at detailed verbosity.
+    """Return convolution → the type in which an engine computes it.
 
-    Raises ValueError if it is none, or says nothing of layers.
+    inspected: the inspector's JSON of the engine, at detailed verbosity. convolutions: convolution → the
+    type that the graph asks for.
+
+    Raises ValueError if this is not JSON or does not describe the layers.
     """
     layers = json.loads(inspected)["Layers"]
     if not all(isinstance(layer, dict) for layer in layers):
@@ -53,45 +67,68 @@ def realised_types(inspected: str, convolutions: Mapping[str, str]) -> dict[str,
         )
     realised = dict.fromkeys(convolutions, UNREAD)
     for layer in layers:
-        held = [name for name in _names(layer) if name in realised]
-        if len(held) == 1:  # several in one layer do not tell which has which type
-            kind, alone = _type(layer), len(_names(layer)) == 1
-            realised[held[0]] = (
-                kind if alone or not _wider(kind, convolutions[held[0]]) else UNREAD
-            )  # casts fused at all its ends
+        nodes = _nodes(layer)
+        contained = [name for name in nodes if name in realised]
+        if len(contained) != 1:
+            continue  # with several convolutions in a layer, it is unknown which has which type
+        name = contained[0]
+        layer_type = _layer_type(layer)
+        # If other nodes were fused into the layer, its wider type may be that of a cast at its inputs and
+        # outputs.
+        if len(nodes) == 1 or not _is_wider(layer_type, convolutions[name]):
+            realised[name] = layer_type
     return realised
 
 
 def wider_types(requested: Mapping[str, str], realised: Mapping[str, str]) -> dict[str, str]:
-    """Convolution → the type it computes in, where that has more bits than the graph asks for: at least as exact, but slower."""
-    return {name: realised[name] for name, kind in requested.items() if _wider(realised[name], kind)}
+    """Return convolution → its type, for those that compute in more bits than the graph asks for.
 
-
-def _wider(kind: str, asked: str) -> bool:
-    return _WIDTH.get(kind, 0) > _WIDTH.get(asked, 64)
+    They are at least as accurate, but slower.
+    """
+    return {name: realised[name] for name, type_ in requested.items() if _is_wider(realised[name], type_)}
 
 
 def counted(types: Mapping[str, str]) -> dict[str, int]:
-    """Type → how many convolutions, the most frequent first."""
+    """Return type → the number of convolutions, the most frequent type first."""
     return dict(Counter(types.values()).most_common())
 
 
-def _names(layer: Mapping[str, Any]) -> set[str]:
-    """The graph's nodes in a layer: from its metadata, "[ONNX Layer: a]" for each, or from its own name, "a + b"."""
-    told = re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(layer.get("Metadata", "")))
-    return set(told) or {part.strip() for part in re.split(r" \+ |,", str(layer.get("Name", "")))}
+def _is_wider(realised: str, requested: str) -> bool:
+    return _WIDTH.get(realised, 0) > _WIDTH.get(requested, 64)
 
 
-def _type(layer: Mapping[str, Any]) -> str:
-    """The type of a layer's weights where it tells them, else the narrowest of its ends: a cast may have been fused into it."""
+def _nodes(layer: Mapping[str, Any]) -> set[str]:
+    """The nodes of the graph that a layer contains.
+
+    They are in its metadata, as "[ONNX Layer: a]" for each, or else in its name, as "a + b".
+    """
+    in_metadata = re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(layer.get("Metadata", "")))
+    if in_metadata:
+        return set(in_metadata)
+    return {part.strip() for part in re.split(r" \+ |,", str(layer.get("Name", "")))}
+
+
+def _layer_type(layer: Mapping[str, Any]) -> str:
+    """The type of a layer's weights. If it is not reported, the narrowest type of its inputs and outputs.
+
+    The narrowest, because a cast to a wider type may have been fused into the layer.
+    """
     weights = layer.get("Weights")
-    if isinstance(weights, dict) and (kind := _kind(weights.get("Type"))) != UNREAD:
-        return kind
-    ends = [*(layer.get("Inputs") or []), *(layer.get("Outputs") or [])]
-    kinds = {_kind(end.get("Format/Datatype", end.get("Datatype"))) for end in ends} - {UNREAD}
-    return min(kinds, key=lambda kind: _WIDTH[kind], default=UNREAD)
+    if isinstance(weights, dict):
+        weights_type = _type_name(weights.get("Type"))
+        if weights_type != UNREAD:
+            return weights_type
+    tensors = [*(layer.get("Inputs") or []), *(layer.get("Outputs") or [])]
+    types = {_type_name(tensor.get("Format/Datatype", tensor.get("Datatype"))) for tensor in tensors}
+    return min(types - {UNREAD}, key=lambda type_: _WIDTH[type_], default=UNREAD)
 
 
-def _kind(words: object) -> str:
-    """Our name of a type that TensorRT names, as in "Half" or "Channel major FP16 format where channel % 8 == 0"."""
-    return next((kind for kind, form in _FORMS if re.search(form, str(words).lower())), UNREAD)
+def _type_name(text: object) -> str:
+    """Our name of a type in the words of TensorRT.
+
+    TensorRT writes "Half", "Channel major FP16 format where channel % 8 == 0", and so on.
+    """
+    for name, form in _FORMS:
+        if re.search(form, str(text).lower()):
+            return name
+    return UNREAD

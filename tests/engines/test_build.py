@@ -81,7 +81,7 @@ def test_progress_and_outcome_are_told(typed_copy: Path, run: Build):
     assert any(
         line.startswith("fp16 on tensorrt against torch: ") and ": ok (48 moves in" in line for line in lines
     )
-    assert "forward: convolutions asked for in fp16 27, found in fp16 27" in lines
+    assert "forward: convolutions requested in fp16 27, computed in fp16 27" in lines
 
 
 def test_a_dla_report_counts_and_builds_nothing(typed_copy: Path, run: Build):
@@ -97,7 +97,7 @@ def test_a_dla_report_counts_and_builds_nothing(typed_copy: Path, run: Build):
     assert told["dla"]["forward"]["able"] == 27
     assert folder_of(typed_copy).name.startswith("fp16-")
     without = run("build", typed_copy, "--dla", "report", FAKE_DLA_CORES="0")
-    assert without.returncode == 2 and without.stderr == "error: this GPU has no DLA that TensorRT knows of\n"
+    assert without.returncode == 2 and without.stderr == "error: TensorRT finds no DLA on this machine\n"
 
 
 def test_a_second_build_finds_it_up_to_date_and_force_builds_again(typed_copy: Path, run: Build):
@@ -127,7 +127,7 @@ def test_an_engine_of_another_tensorrt_is_named_rebuilt_and_removed(typed_copy: 
     old = folder_of(typed_copy).name
     ended = run("build", typed_copy, FAKE_TENSORRT="10.16.1")
     reason = "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here"
-    assert f"stale: {old}: {reason}; built anew from the bundle's graphs\n" in ended.stderr
+    assert f"stale: {old}: {reason}; rebuilt from the bundle's graphs\n" in ended.stderr
     assert f"removed: {old} ({reason})\n" in ended.stderr
     assert folder_of(typed_copy).name.startswith("fp16-sm87-trt10.16.1-")
 

@@ -43,7 +43,7 @@ NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8
 FOUND = """
 import os
 from bcm_edge.export.engines import compiler
-from bcm_edge.runtime.engines.gpu import Gpu
+from bcm_edge.runtime.machine.gpu import Gpu
 orin = Gpu(99, "Orin", "8.7", 16, 8_000_000_000, True, "12.6")
 compiler.make_current, compiler.probe, compiler.free_memory = lambda index: None, lambda index: orin, lambda gpu: 5_000_000_000
 """
@@ -316,7 +316,7 @@ def test_what_a_library_prints_is_no_event(ending: Callable[..., str]):
 
 def test_a_damaged_timing_cache_is_told_once_and_replaced(tmp_path: Path):
     cache = tmp_path / "timing"
-    warning = f"warning: {cache} is not a timing cache of this GPU and TensorRT; beginning a new one"
+    warning = f"warning: {cache} is not a timing cache of this GPU and TensorRT; starting a new one"
     fresh = compile_graphs({}, tmp_path / "plans", timing_cache=cache)
     assert (fresh.code, fresh.lines()) == (0, [])
     good = cache.read_bytes()
@@ -331,5 +331,9 @@ def test_a_damaged_timing_cache_is_told_once_and_replaced(tmp_path: Path):
 
 def test_a_timing_cache_that_cannot_be_kept_is_told_once(tmp_path: Path):
     (tmp_path / "file").touch()
-    built = compile_graphs({}, tmp_path / "plans", timing_cache=tmp_path / "file" / "timing")
-    assert (built.code, built.lines()) == (0, ["warning: the timing cache is not kept: File exists"])
+    cache = tmp_path / "file" / "timing"
+    built = compile_graphs({}, tmp_path / "plans", timing_cache=cache)
+    assert (built.code, built.lines()) == (
+        0,
+        [f"warning: {cache}: cannot write the timing cache (File exists)"],
+    )

@@ -227,19 +227,19 @@ MISTAKES = [
         'attribute "begin_build" for class "GraphBuilder"',
     ),
     (
-        "export/engines/plans.py",
+        "export/engines/plan_writer.py",
         ".parse_from_file(str(graph))",
         ".parse_from_file(graph)",
         'parameter "model" of type "str"',
     ),
     (
-        "export/engines/plans.py",
+        "export/engines/plan_writer.py",
         ".set_timing_cache(cache, False)",
         ".set_timing_cache(cache)",
         'missing for parameter "ignore_mismatch"',
     ),
     (
-        "export/engines/plans.py",
+        "export/engines/plan_writer.py",
         "trt.MemoryPoolType.WORKSPACE",
         "trt.MemoryPoolType.WORK",
         'attribute "WORK" for class "type[MemoryPoolType]"',
