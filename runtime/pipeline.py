@@ -51,8 +51,8 @@ class BCM(EditingTasks):
         Args:
             n: The number of images. By default as many as there are latents, seeds or labels.
             schedule: From noise to an image.
-            latents: float32 [n, C, H, W] of unit variance, as `invert` returns them. None draws them from the
-            seeds.
+            latents: float32 [n, C, H, W] of unit variance, as `invert` returns them. By default they are
+                drawn from the seeds.
             uint8: Return pixels from 0 to 255, which a GPU converts itself.
         """
         if latents is not None:
