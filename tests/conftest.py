@@ -162,6 +162,17 @@ def judge(classifier: Classifier) -> Judge:
     return Judge(classifier, load_digits("train"), load_digits("test"))
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch computes in one thread, which is faster for small networks."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def reference_dir() -> Path:
     """Networks with the outputs of the authors' code. The folder lies beside the checkout, not in it."""

@@ -1,9 +1,10 @@
-"""Checkpoint import: what names and shapes tell, official files, fp16, iCT."""
+"""Checkpoint import: the configuration from names and shapes, official files, float16 files and iCT files."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from agreement import ROUNDING, relative_l2
+from checkpoints import same_tensors
 from networks import TINY
 
 from bcm_edge import BcmError
@@ -25,33 +27,39 @@ IMAGENET64 = NetworkConfig(
 KNOWN = {"image_size": 16, "num_head_channels": TINY.num_head_channels}
 
 
-def state_dict(config: NetworkConfig = TINY) -> dict[str, torch.Tensor]:
+def random_weights(config: NetworkConfig = TINY) -> dict[str, torch.Tensor]:
+    """Return the same random weights of a network in every call."""
     torch.manual_seed(0)
     return ConsistencyModel(config).network.state_dict()
 
 
 def shapes_of(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the tensors of a network."""
     with torch.device("meta"):
-        return {name: tuple(t.shape) for name, t in ConsistencyModel(config).network.state_dict().items()}
+        tensors = ConsistencyModel(config).network.state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def official_file(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
-    """A file as the authors' trainer writes it: views into two shared storages, requires_grad on."""
-    flat = {
-        many: torch.cat([t.reshape(-1) for t in tensors.values() if (t.ndim > 1) == many])
-        for many in (True, False)
-    }
-    offsets = {True: 0, False: 0}
-    views = OrderedDict()
-    for name, t in tensors.items():
-        many = t.ndim > 1
-        views[name] = flat[many][offsets[many] : offsets[many] + t.numel()].view(t.shape).requires_grad_()
-        offsets[many] += t.numel()
-    torch.save(views, path)
+    """Write a file as the authors' trainer writes it. Return its path.
+
+    The tensors are views into two shared storages, one for vectors and one for all others, and require
+    gradients.
+    """
+    views = OrderedDict[str, torch.Tensor]()
+    for group in (
+        {name: tensor for name, tensor in tensors.items() if tensor.ndim > 1},
+        {name: tensor for name, tensor in tensors.items() if tensor.ndim <= 1},
+    ):
+        storage = torch.cat([tensor.reshape(-1) for tensor in group.values()])
+        parts = storage.split([tensor.numel() for tensor in group.values()])
+        for (name, tensor), part in zip(group.items(), parts, strict=True):
+            views[name] = part.view(tensor.shape).requires_grad_()
+    torch.save(OrderedDict((name, views[name]) for name in tensors), path)
     return path
 
 
-def test_the_imagenet64_network_has_its_published_size():
+def test_imagenet64_network_has_its_published_size():
     with torch.device("meta"):
         tensors = ConsistencyModel(IMAGENET64).network.state_dict()
     assert len(tensors) == 504 and sum(t.numel() for t in tensors.values()) == 279_941_571
@@ -76,22 +84,18 @@ def test_the_imagenet64_network_has_its_published_size():
     ],
     ids=["imagenet64", "imagenet64-deep", "tiny", "conv-resampling", "scale-shift", "one-level", "patches"],
 )
-def test_names_and_shapes_tell_the_configuration(config: NetworkConfig):
+def test_configuration_is_inferred_from_names_and_shapes(config: NetworkConfig):
     shapes = shapes_of(config)
     known = {"image_size": config.image_size, "num_head_channels": config.num_head_channels}
-    if len(config.channel_mult) == 1:  # one level has nothing to resample, so nothing tells how it would
+    if len(config.channel_mult) == 1:  # one level has no resampling layers
         known["resblock_updown"] = config.resblock_updown
     assert infer_config(shapes, known, "file") == config
 
 
 @pytest.mark.parametrize("depth", [3, 6])
-def test_the_preset_is_the_released_networks_of_any_depth(depth: int):
-    assert (
-        infer_config(
-            shapes_of(replace(IMAGENET64, num_res_blocks=depth)), PRESETS["imagenet64"], "file"
-        ).num_res_blocks
-        == depth
-    )
+def test_preset_fits_the_released_network_of_any_depth(depth: int):
+    shapes = shapes_of(replace(IMAGENET64, num_res_blocks=depth))
+    assert infer_config(shapes, PRESETS["imagenet64"], "file").num_res_blocks == depth
 
 
 @pytest.mark.parametrize(
@@ -113,58 +117,49 @@ def test_the_preset_is_the_released_networks_of_any_depth(depth: int):
         ),
     ],
 )
-def test_the_preset_is_refused_for_other_networks(change: dict[str, Any], message: str):
+def test_preset_is_refused_for_other_networks(change: dict[str, Any], message: str):
     with pytest.raises(BcmError, match=message):
         infer_config(shapes_of(replace(IMAGENET64, **change)), PRESETS["imagenet64"], "file")
 
 
-def test_a_preset_is_proposed_where_the_tensors_fit():
+def test_message_proposes_a_preset_that_fits():
     with pytest.raises(BcmError, match=r"pass --preset imagenet64, or --config FILE\.json with these fields"):
         infer_config(shapes_of(IMAGENET64), {}, "file")
 
 
-def test_official_files_load_as_the_tensors_they_hold(tmp_path: Path):
-    tensors = state_dict()
+def test_official_files_load_with_their_tensors(tmp_path: Path):
+    tensors = random_weights()
     loaded = load_checkpoint(official_file(tmp_path / "ema_0.99997_234000.pt", tensors), KNOWN)
-    assert loaded.config == TINY and set(loaded.state_dict) == set(tensors)
-    assert all(
-        torch.equal(loaded.state_dict[name], t) and not loaded.state_dict[name].requires_grad
-        for name, t in tensors.items()
-    )
+    assert loaded.config == TINY
+    assert same_tensors(loaded.state_dict, tensors)
+    assert not any(tensor.requires_grad for tensor in loaded.state_dict.values())
 
 
 def test_half_precision_files_load_as_float32(tmp_path: Path):
-    path = official_file(tmp_path / "half.pt", {name: t.half() for name, t in state_dict().items()})
+    path = official_file(tmp_path / "half.pt", {name: t.half() for name, t in random_weights().items()})
     loaded = load_checkpoint(path, KNOWN)
     assert {t.dtype for t in loaded.state_dict.values()} == {torch.float32}
-    assert torch.equal(loaded.state_dict["out.2.bias"], state_dict()["out.2.bias"].half().float())
+    assert torch.equal(loaded.state_dict["out.2.bias"], random_weights()["out.2.bias"].half().float())
 
 
-def test_own_files_bring_their_configuration(tmp_path: Path):
+def test_own_files_contain_their_configuration(tmp_path: Path):
     path = tmp_path / "own.safetensors"
-    save_checkpoint(
-        path, state_dict(), TINY, {"one-step": "80>0.002"}, {"trained_on": "nothing"}, torch.float32
-    )
+    schedules, provenance = {"one-step": "80>0.002"}, {"trained_on": "nothing"}
+    save_checkpoint(path, random_weights(), TINY, schedules, provenance, torch.float32)
     loaded = load_checkpoint(path)
-    assert (loaded.config, loaded.schedules, loaded.provenance) == (
-        TINY,
-        {"one-step": "80>0.002"},
-        {"trained_on": "nothing"},
-    )
-    assert all(torch.equal(loaded.state_dict[name], t) for name, t in state_dict().items())
+    assert (loaded.config, loaded.schedules, loaded.provenance) == (TINY, schedules, provenance)
+    assert same_tensors(loaded.state_dict, random_weights())
 
 
-def test_what_tensors_do_not_tell_is_asked_for(tmp_path: Path):
-    path = official_file(tmp_path / "x.pt", state_dict())
-    with pytest.raises(
-        BcmError,
-        match=r"image_size and num_head_channels cannot be inferred from its tensors; pass --config FILE\.json with these fields",
-    ):
+def test_message_names_fields_that_cannot_be_inferred(tmp_path: Path):
+    path = official_file(tmp_path / "x.pt", random_weights())
+    message = r"image_size and num_head_channels cannot be inferred .*; pass --config FILE\.json with these"
+    with pytest.raises(BcmError, match=message):
         load_checkpoint(path)
 
 
-def test_a_contradiction_is_named(tmp_path: Path):
-    path = official_file(tmp_path / "x.pt", state_dict())
+def test_field_that_contradicts_the_tensors_is_named(tmp_path: Path):
+    path = official_file(tmp_path / "x.pt", random_weights())
     with pytest.raises(BcmError, match="the tensors have num_classes = 4, but the configuration has 12"):
         load_checkpoint(path, {**KNOWN, "num_classes": 12})
 
@@ -180,27 +175,26 @@ def test_a_contradiction_is_named(tmp_path: Path):
         ),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(tmp_path: Path, change, message: str):
-    tensors = state_dict()
+def test_tensors_that_do_not_fit_are_named(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], message: str
+):
+    tensors = random_weights()
     change(tensors)
     with pytest.raises(BcmError, match=message):
         load_checkpoint(official_file(tmp_path / "x.pt", tensors), KNOWN)
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path: Path):
-    tensors = state_dict()
+    tensors = random_weights()
     tensors["out.2.bias"][1] = math.nan
     with pytest.raises(BcmError, match=r"NaN or infinity in 1 tensors \(out.2.bias\)"):
         load_checkpoint(official_file(tmp_path / "x.pt", tensors), KNOWN)
 
 
 @pytest.mark.numerical
-def test_ict_becomes_a_start_that_ignores_the_second_level(tmp_path: Path):
-    ict = {
-        name: t
-        for name, t in state_dict().items()
-        if not name.startswith(("time_embed_end", "time_embed_align"))
-    }
+def test_ict_network_ignores_the_second_level(tmp_path: Path):
+    second_level = ("time_embed_end", "time_embed_align")
+    ict = {name: t for name, t in random_weights().items() if not name.startswith(second_level)}
     loaded = load_checkpoint(official_file(tmp_path / "ict.pt", ict), KNOWN)
     assert loaded.untrained_inversion
     network = loaded.model().network
@@ -210,7 +204,7 @@ def test_ict_becomes_a_start_that_ignores_the_second_level(tmp_path: Path):
     assert torch.equal(loaded.state_dict["time_embed_end.2.weight"], ict["time_embed.2.weight"])
 
 
-def test_shipped_model_is_small():
+def test_shipped_models_are_small():
     assert shipped_checkpoint().stat().st_size <= 2_000_000
     assert load_checkpoint(shipped_checkpoint()).config.num_classes == 10
     assert shipped_checkpoint("mnist").stat().st_size <= 4_000_000
