@@ -5,8 +5,8 @@
     images = bcm.generate(16, schedule="mixture-4", labels=3)   # float32 [16, C, H, W] in [-1, 1]
     latents = bcm.invert(images, labels=3)                      # and back to the noise
 
-Importing this needs numpy and nothing else; a backend imports its library when a bundle is opened on it. It switches off the telemetry
-of those libraries (runtime/machine/privacy.py).
+The import needs numpy only. A backend imports its library when a bundle is opened. The import also disables
+the telemetry of these libraries (runtime/machine/privacy.py).
 """
 
 from .errors import BcmError

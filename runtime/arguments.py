@@ -1,4 +1,4 @@
-"""What the methods of BCM are given, checked and made into arrays; messages say what was wrong and what would be right."""
+"""Checks of the arguments of BCM's methods, and their conversion to arrays."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ from .wording import listed
 Seeds = int | Sequence[int] | np.ndarray
 Labels = int | str | Sequence[int | str] | np.ndarray | None
 
-MOST_DEVIATION = 10.0  # of latents; states at the highest noise level have 80
+# The largest standard deviation of latents. States at the highest noise level have 80, and are probably a
+# mistake.
+MOST_DEVIATION = 10.0
 
 
 def check_seeds(seed: Seeds, n: int) -> list[int]:
-    """One seed per image: s, s+1, … from an integer, or as listed. Raises InputError."""
-    given = [int(seed) + i for i in range(n)] if isinstance(seed, (int, np.integer)) else seed
-    if not np.iterable(given) or not all(isinstance(s, (int, np.integer)) for s in given):
+    """Return n seeds: s, s+1, … from an integer s, else the seeds of the sequence.
+
+    Raises InputError if there are not n seeds, or one of them is not an integer in [0, 2**64).
+    """
+    if isinstance(seed, (int, np.integer)):
+        seed = [int(seed) + i for i in range(n)]
+    if not np.iterable(seed) or not all(isinstance(s, (int, np.integer)) for s in seed):
         raise InputError("seeds must be integers")
-    seeds = [int(s) for s in given]
+    seeds = [int(s) for s in seed]
     if len(seeds) != n:
         raise InputError(f"{len(seeds)} seeds were given for {n} images")
     if not all(0 <= s < 2**64 for s in seeds):
@@ -36,15 +42,20 @@ def check_seeds(seed: Seeds, n: int) -> list[int]:
 def check_labels(
     labels: Labels, n: int, classes: int | None, names: Sequence[str] | None = None
 ) -> np.ndarray | None:
-    """int64 [N] for a model with classes, None for one without. names: of the classes, by which labels may call them. Raises LabelError."""
+    """Return labels as int64 [n], or None for a model without classes.
+
+    classes: the number of classes of the model, or None. names: the names of the classes, which labels may
+    contain in place of numbers. Raises LabelError.
+    """
     if classes is None:
         if labels is not None:
             raise LabelError(NO_CLASSES)
         return None
     if labels is None:
-        named = f" or one of the names {listed(names)}" if names else ""
+        or_name = f" or one of the names {listed(names)}" if names else ""
         raise LabelError(
-            f"this model is class-conditional: give labels from 0 to {classes - 1}{named} (--label on the command line)"
+            f"this model is class-conditional: give labels from 0 to {classes - 1}{or_name} "
+            "(--label on the command line)"
         )
     array = _numbers(labels, classes, names)
     if array.dtype.kind not in "iu":
@@ -60,43 +71,46 @@ def check_labels(
 def _numbers(
     labels: int | str | Sequence[int | str] | np.ndarray, classes: int, names: Sequence[str] | None
 ) -> np.ndarray:
-    """The labels as an array, with numbers in place of names."""
+    """Return the labels as an array, with numbers in place of names."""
+
+    def number(label: int | str) -> int:
+        return label_of(label, classes, names) if isinstance(label, str) else label
+
     if isinstance(labels, str):
-        return np.array(label_of(labels, classes, names))
-    if isinstance(labels, np.ndarray) and labels.dtype.kind == "O":  # what pandas makes of texts
+        return np.array(number(labels))
+    if isinstance(labels, np.ndarray) and labels.dtype.kind == "O":  # pandas stores texts in such arrays
         labels = labels.tolist()
     if isinstance(labels, np.ndarray) and labels.dtype.kind == "U":
-        return np.array(
-            [label_of(word, classes, names) for word in labels.ravel().tolist()], np.int64
-        ).reshape(labels.shape)
+        numbers = [number(word) for word in labels.ravel().tolist()]
+        return np.array(numbers, np.int64).reshape(labels.shape)
     if isinstance(labels, Sequence):
-        if not labels:
-            return np.empty(0, np.int64)
-        return np.asarray(
-            [label_of(label, classes, names) if isinstance(label, str) else label for label in labels]
-        )
+        return np.asarray([number(label) for label in labels]) if labels else np.empty(0, np.int64)
     return np.asarray(labels)
 
 
 def length(values: Seeds | Labels) -> int:
-    """How many images seeds or labels are for: 1 for a lone number or name."""
-    return len(values) if isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) else 1
+    """Return the number of images that seeds or labels are for: 1 for a single number or name."""
+    is_list = isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) > 0
+    return len(values) if is_list else 1
 
 
 def check_images(
-    values: np.ndarray, shape: tuple[int, int, int], what: str = "images", value_range: ValueRange = None
+    values: np.ndarray, shape: tuple[int, int, int], noun: str = "images", value_range: ValueRange = None
 ) -> np.ndarray:
-    """float32 [N, *shape] in [-1, 1] from uint8, or from floats in value_range (see `in_signed_range`). Raises ImageError."""
+    """Return images as float32 [N, *shape] in [-1, 1]. Raises ImageError.
+
+    values: uint8, or floats in value_range (see `in_signed_range`). noun: how messages call the images.
+    """
     array = np.asarray(values)
-    _check_shape(array, shape, what)
+    _check_shape(array, shape, noun)
     if array.dtype == np.uint8:
-        return from_pixels(array, what, value_range)
-    _check_kind(array, what)
-    return in_signed_range(array, what, value_range)
+        return from_pixels(array, noun, value_range)
+    _check_kind(array, noun)
+    return in_signed_range(array, noun, value_range)
 
 
 def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """float32 [N, *shape] of about unit variance. Raises ImageError."""
+    """Return latents as float32 [N, *shape]. Raises ImageError unless they have about unit variance."""
     latents = np.asarray(values)
     _check_shape(latents, shape, "latents")
     _check_kind(latents, "latents")
@@ -106,55 +120,68 @@ def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray
     deviation = float(latents.std(axis=(1, 2, 3), dtype=np.float64).max())
     if deviation > MOST_DEVIATION:
         raise ImageError(
-            f"latents have a standard deviation of {deviation:.3g}, but unit variance is expected, as invert writes them; "
-            f"convert states at noise level {SIGMA_MAX:g} with latents / {SIGMA_MAX:g}"
+            f"latents have a standard deviation of {deviation:.3g}, but unit variance is expected, "
+            f"as in the results of invert; convert states at noise level {SIGMA_MAX:g} "
+            f"with latents / {SIGMA_MAX:g}"
         )
     return latents
 
 
-def check_number(n: int, sample_shape: tuple[int, int, int], what: str = "images") -> None:
-    """Raise InputError, before anything is allocated, for more images than fit in memory."""
+def check_number(n: int, sample_shape: tuple[int, int, int], noun: str = "images") -> None:
+    """Raise InputError, before anything is allocated, if n images do not fit in memory.
+
+    noun: how messages call the images.
+    """
     if n < 1:
-        raise InputError(f"the number of {what} must be at least 1, not {n}")
-    each = 2 * 4 * math.prod(sample_shape) + 100  # the state and its noise in float32, a seed and a label
-    check_memory(n * each, f"{n} {what}", "make fewer at a time, or use bcm-edge map")
+        raise InputError(f"the number of {noun} must be at least 1, not {n}")
+    bytes_per_image = (
+        2 * 4 * math.prod(sample_shape) + 100
+    )  # a state and its noise in float32, a seed and a label
+    check_memory(n * bytes_per_image, f"{n} {noun}", "make fewer at a time, or use bcm-edge map")
 
 
-def _check_shape(array: np.ndarray, shape: tuple[int, int, int], what: str) -> None:
+def _check_shape(array: np.ndarray, shape: tuple[int, int, int], noun: str) -> None:
     if array.ndim != 4 or array.shape[1:] != shape or not len(array):
-        raise ImageError(
-            f"{what} have shape {list(array.shape)}, the model takes [N, {', '.join(map(str, shape))}]"
-        )
+        expected = ", ".join(map(str, shape))
+        raise ImageError(f"{noun} have shape {list(array.shape)}, the model takes [N, {expected}]")
 
 
-def _check_kind(array: np.ndarray, what: str) -> None:
+def _check_kind(array: np.ndarray, noun: str) -> None:
     if array.dtype.kind != "f":
-        raise ImageError(f"{what} must be finite floats, not {array.dtype}")
+        raise ImageError(f"{noun} must be finite floats, not {array.dtype}")
 
 
 def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """bool, True where unknown, of the shape of images: from one [H, W] for all, or [N, H, W], [N, 1, H, W] or [N, C, H, W].
+    """Return holes as bool of the shape of the images, True where a pixel is unknown.
 
-    Numbers count as True where they are not 0. Raises ImageError for other shapes, and for holes that are nothing or everything.
+    holes: [H, W] for all images, [N, H, W], [N, 1, H, W] or [N, C, H, W]; True, or a number other than 0,
+    where a pixel is unknown. Raises ImageError for other shapes, for images without a hole, and for images
+    without a known pixel.
     """
-    array = np.asarray(holes) != 0
-    n, _, height, width = images.shape
-    grown = array[None, None] if array.ndim == 2 else array[:, None] if array.ndim == 3 else array
-    if (
-        grown.ndim != 4
-        or grown.shape[2:] != (height, width)
-        or len(grown) not in (1, n)
-        or grown.shape[1] not in (1, images.shape[1])
-    ):
+    unknown = np.asarray(holes) != 0
+    shape = list(unknown.shape)
+    if unknown.ndim == 2:
+        unknown = unknown[None, None]
+    elif unknown.ndim == 3:
+        unknown = unknown[:, None]
+    n, channels, height, width = images.shape
+    fits = (
+        unknown.ndim == 4
+        and len(unknown) in (1, n)
+        and unknown.shape[1] in (1, channels)
+        and unknown.shape[2:] == (height, width)
+    )
+    if not fits:
         raise ImageError(
-            f"a mask of shape {list(array.shape)} does not fit images of shape {list(images.shape)}; give [H, W], [N, H, W] or [N, C, H, W]"
+            f"a mask of shape {shape} does not fit images of shape {list(images.shape)}; "
+            "give [H, W], [N, H, W] or [N, C, H, W]"
         )
-    full = np.broadcast_to(grown, images.shape)
-    for index, hole in enumerate(full):
+    unknown = np.broadcast_to(unknown, images.shape)
+    for index, hole in enumerate(unknown):
         if not hole.any():
-            raise ImageError(f"the mask of image {index} is empty: nothing of it is to be filled in")
+            raise ImageError(f"the mask of image {index} is empty, so there is nothing to fill in")
         if hole.all():
             raise ImageError(
-                f"the mask of image {index} covers all of it: nothing is known, so generate it instead"
+                f"the mask of image {index} covers the whole image, so nothing is known; use generate instead"
             )
-    return full
+    return unknown

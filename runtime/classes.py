@@ -1,4 +1,7 @@
-"""Class names: what a name may be, and which class a word means. A class without a name is known by its number alone."""
+"""Class names and labels: which names are valid, and which class a word names.
+
+Every class has a number. Classes of some models also have names.
+"""
 
 from __future__ import annotations
 
@@ -12,59 +15,64 @@ import numpy as np
 from ..errors import LabelError
 from .wording import listed
 
-_UNPRINTED = {
-    "Cc",
-    "Cs",
-    "Zl",
-    "Zp",
-}  # Unicode categories: control characters, bytes that are no text, line separators
+# Unicode categories of characters that cannot be printed in a line: control characters, surrogates (bytes
+# that are not valid text), line and paragraph separators.
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
-GUESS = "guess"  # in place of a label: the model guesses the class of each image
-ALL = "all"  # in place of a list of labels: every class of the model, in order
+GUESS = "guess"  # may be written in place of a label: the model guesses the class of each image
+ALL = "all"  # may be written in place of a list of labels: every class of the model, in order
 
 NO_CLASSES = "this model has no classes, so it takes no labels; leave them out"
 NOTHING_TO_GUESS = "this model has no classes, so there is no label to guess; leave it out"
 
 
 def class_names(names: object) -> tuple[str, ...]:
-    """A list of names, in composed Unicode (NFC) and without blanks around them.
+    """Return a list of names in composed Unicode (NFC), without blanks at their ends.
 
-    Raises ValueError for what is not a list of texts, for empty and equal names, and for characters that cannot be printed in a line.
+    Raises ValueError if `names` is not a list of texts, for empty and equal names, and for characters that
+    cannot be printed in a line.
     """
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise ValueError("class names must be a list of texts")
-    found: dict[str, None] = {}
+    normal_names: dict[str, None] = {}
     for name in names:
-        text = _normal(name)
-        if not text or any(unicodedata.category(letter) in _UNPRINTED for letter in text):
+        normal_name = _normal(name)
+        categories = {unicodedata.category(character) for character in normal_name}
+        if not normal_name or categories & _UNPRINTABLE:
             raise ValueError(
-                f"{name!r} cannot be a class name: it is empty, or has characters that cannot be printed in a line"
+                f"{name!r} cannot be a class name: "
+                "it is empty, or has characters that cannot be printed in a line"
             )
-        if text in found:
-            raise ValueError(f"two classes have the name {text!r}")
-        found[text] = None
-    return tuple(found)
+        if normal_name in normal_names:
+            raise ValueError(f"two classes have the name {normal_name!r}")
+        normal_names[normal_name] = None
+    return tuple(normal_names)
 
 
 def label_of(word: str, num_classes: int | None, names: Sequence[str] | None) -> int:
-    """Return the class with the name `word`, else the class with the number `word`. Raises LabelError.
+    """Return the class with the name `word`, else the class with the number `word`.
 
-    num_classes: None for a model without classes, which refuses every word.
+    num_classes: the number of classes of the model, or None for a model without classes. names: the names of
+    the classes, or None.
+
+    Raises LabelError if no class has this name or number, and always for a model without classes.
     """
     if num_classes is None:
         raise LabelError(NO_CLASSES)
     name = _normal(word)
     if names and name in names:
         return names.index(name)
-    classes = f"classes 0 to {num_classes - 1}{f': {listed(names)}' if names else ''}"
+    all_names = f": {listed(names)}" if names else ""
+    classes = f"classes 0 to {num_classes - 1}{all_names}"
     if _NUMBER.fullmatch(name):
         if 0 <= int(name) < num_classes:
             return int(name)
         raise LabelError(f"label {name} is out of range; this model has {classes}")
     if not names:
         raise LabelError(
-            f"{word!r} is not a label: this model has no class names; give a number from 0 to {num_classes - 1}"
+            f"{word!r} is not a label: "
+            f"this model has no class names; give a number from 0 to {num_classes - 1}"
         )
     close = _similar(name, names)
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
@@ -72,18 +80,26 @@ def label_of(word: str, num_classes: int | None, names: Sequence[str] | None) ->
 
 
 def _similar(word: str, names: Sequence[str]) -> list[str]:
-    """At most three names that are spelt like the word, or begin with it."""
-    folded = word.casefold()
-    spelt = difflib.get_close_matches(folded, [name.casefold() for name in names], 3)
-    return [
-        name for name in names if name.casefold() in spelt or (folded and name.casefold().startswith(folded))
-    ][:3]
+    """Return at most three names that have a similar spelling, or begin with the word."""
+    beginning = word.casefold()
+    similar = difflib.get_close_matches(beginning, [name.casefold() for name in names], 3)
+
+    def suits(name: str) -> bool:
+        return name in similar or bool(beginning and name.startswith(beginning))
+
+    return [name for name in names if suits(name.casefold())][:3]
 
 
 def named_labels(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray | None:
-    """`labels` of an npz file: names where it has `classes`, by which a model finds them; else as they are. Raises LabelError."""
+    """Return the labels of an npz file in the form in which a model accepts them, or None without labels.
+
+    The labels are class names if the file has an array `classes`, else numbers: the class numbers of a file
+    and of a model may differ. where: the beginning of messages. Raises LabelError.
+    """
     labels, classes = labels_in(arrays, where)
-    return labels if labels is None or classes is None else np.array(classes)[labels]
+    if labels is None or classes is None:
+        return labels
+    return np.array(classes)[labels]
 
 
 def labels_of(text: str, num_classes: int | None, names: Sequence[str] | None) -> list[int]:
@@ -101,34 +117,38 @@ def labels_of(text: str, num_classes: int | None, names: Sequence[str] | None) -
 
 
 def refuse_guess(label: object) -> None:
-    """Raise LabelError for GUESS, where there is no image that a label can be guessed from."""
+    """Raise LabelError if the label is GUESS. For tasks without an image to guess from."""
     if label == GUESS:
         raise LabelError(
-            f"label {GUESS!r} needs an image to guess from, and there is none yet; give the class by number or name"
+            f"label {GUESS!r} needs an image to guess from, and there is none yet; "
+            "give the class by number or name"
         )
 
 
 def labels_in(
     arrays: Mapping[str, np.ndarray], where: str
 ) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """(labels int64, class names) from the arrays of an npz file, None where it has none. Raises LabelError.
+    """Return (labels as int64, class names) of the arrays of an npz file; None for those it does not have.
 
-    `labels`: integers, or names. `classes`: the names of all classes in the order of their numbers, by default those that `labels` has.
+    The array `labels` has integers, or names. The array `classes` has the names of all classes, in the order
+    of their numbers; by default these are the names in `labels`.
+
+    where: the beginning of messages. Raises LabelError.
     """
     labels, names = arrays.get("labels"), arrays.get("classes")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or labels is None):
-        wrong = (
-            "but no `labels`" if labels is None else f"of shape {list(names.shape)} and type {names.dtype}"
-        )
+        problem = "but no `labels`"
+        if labels is not None:
+            problem = f"of shape {list(names.shape)} and type {names.dtype}"
         raise LabelError(
-            f"{where}: has `classes` {wrong}; they must be a list of texts, the names of the classes that `labels` number"
+            f"{where}: has `classes` {problem}; `classes` must be a list of texts, the names of the classes "
+            "whose numbers are in `labels`"
         )
     if labels is None:
         return None, None
     if labels.dtype.kind not in "iuU":
-        hint = (
-            "; convert them with labels.astype(int)" if labels.dtype.kind in "fb" and labels.ndim == 1 else ""
-        )
+        is_convertible = labels.dtype.kind in "fb" and labels.ndim == 1
+        hint = "; convert them with labels.astype(int)" if is_convertible else ""
         raise LabelError(f"{where}: labels must be integers from 0, or class names, not {labels.dtype}{hint}")
     try:
         classes = None if names is None else class_names(names.tolist())
@@ -139,33 +159,40 @@ def labels_in(
     labels = labels.astype(np.int64)
     if classes is not None and labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
         raise LabelError(
-            f"{where}: labels go from {labels.min()} to {labels.max()}, but `classes` names classes 0 to {len(classes) - 1}"
+            f"{where}: labels go from {labels.min()} to {labels.max()}, "
+            f"but `classes` names classes 0 to {len(classes) - 1}"
         )
     return labels, classes
 
 
 def _numbered(labels: np.ndarray, classes: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Names as numbers, and what they number. Raises ValueError."""
+    """Return labels that are names as numbers, int64 of the same shape, and the names of all classes.
+
+    classes: the names of all classes, by default those that the labels have. Raises ValueError.
+    """
     words, rows = np.unique(labels, return_inverse=True)
     names = class_names(words.tolist())
     classes = classes or tuple(in_order(names))
-    places = {name: label for label, name in enumerate(classes)}
-    if unknown := [name for name in names if name not in places]:
-        raise ValueError(f"labels has {listed(unknown)}, which `classes` has not")
-    return np.array([places[name] for name in names], np.int64)[rows].reshape(labels.shape), classes
+    number_of = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name in names if name not in number_of]
+    if unknown:
+        raise ValueError(f"`labels` contains {listed(unknown)}, but `classes` does not")
+    numbers = np.array([number_of[name] for name in names], np.int64)
+    return numbers[rows].reshape(labels.shape), classes
 
 
 def in_order(names: Sequence[str]) -> list[str]:
-    """The names as classes are counted: in alphabetical order, or by value if all are different numbers."""
+    """Return the names in alphabetical order, or by value if all are different numbers."""
     return sorted(names, key=int) if all_numbers(names) else sorted(names)
 
 
 def all_numbers(names: Sequence[str]) -> bool:
-    """Whether all names are numbers, and no two the same number."""
-    return all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names) and len(
-        {*map(int, names)}
-    ) == len(names)
+    """Whether all names are numbers, and no two names are the same number."""
+    if not all(name.isascii() and name.isdecimal() and len(name) < 10 for name in names):
+        return False
+    return len(set(map(int, names))) == len(names)
 
 
 def _normal(name: str) -> str:
+    """Return a name in the form in which names are stored and compared."""
     return unicodedata.normalize("NFC", name).strip()

@@ -1,10 +1,12 @@
-"""The log of this package: the logger `bcm_edge` of Python's logging, which says nothing until a program gives it a handler.
+"""The log of this package: the logger `bcm_edge` of Python's logging. Silent until a program adds a handler.
 
     import logging
-    logging.basicConfig(level=logging.INFO)     # everything that is logged from here on, on stderr
+    logging.basicConfig(level=logging.INFO)     # from now on, write the log to stderr
 
-INFO: what a report of a problem needs (the bundle, the backend and why, cache entries, times). ERROR: why a command failed, with the
-traceback. The command line writes it with --verbose and --log-file (commands/log.py).
+INFO: facts for the report of a problem: the bundle, the selected backend and the reason, cache entries,
+durations. ERROR: why a command failed, with the traceback.
+
+The command line writes the log with --verbose and --log-file (commands/log.py).
 """
 
 from __future__ import annotations
@@ -18,21 +20,22 @@ from pathlib import Path
 
 log = logging.getLogger("bcm_edge")
 
-log.addHandler(logging.NullHandler())  # or Python would print errors on stderr where no handler is set
+# Without a handler, Python would print errors to stderr.
+log.addHandler(logging.NullHandler())
 
 
 @contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Log how long the block took, also where it ends with an error. what: the subject of the message."""
+def timed(subject: str) -> Iterator[None]:
+    """Log how long the block took, also if it ends with an error. subject: the beginning of the message."""
     started = time.perf_counter()
     try:
         yield
     finally:
-        log.info("%s: %.3f s", what, time.perf_counter() - started)
+        log.info("%s: %.3f s", subject, time.perf_counter() - started)
 
 
 def home_folder() -> str:
-    """The user's home folder, "" without one."""
+    """Return the home folder of the user, or "" if there is none."""
     try:
         return str(Path.home())
     except RuntimeError:
@@ -40,6 +43,11 @@ def home_folder() -> str:
 
 
 def without_home(text: str, home: str | None = None) -> str:
-    """The text with ~ in place of the home folder, which has the user's name in it. home: by default that of now."""
+    """Return the text with ~ in place of the home folder, whose path usually contains the name of the user.
+
+    home: by default `home_folder()`.
+    """
     home = home_folder() if home is None else home
-    return text if len(home) < 2 else re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
+    if len(home) < 2:
+        return text
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)

@@ -63,10 +63,10 @@ class OpenedModel:
         self.close()
 
     def _images(
-        self, images: np.ndarray, shape: tuple[int, int, int] | None = None, what: str = "images"
+        self, images: np.ndarray, shape: tuple[int, int, int] | None = None, noun: str = "images"
     ) -> np.ndarray:
         """Check images and return them as float32 [N, *shape] in [-1, 1]. shape: by default the model's."""
-        return check_images(images, shape or self.sample_shape, what, self.value_range)
+        return check_images(images, shape or self.sample_shape, noun, self.value_range)
 
     def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
         """Check labels, and return them as int64 [n]; None for a model without classes."""

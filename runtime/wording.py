@@ -1,4 +1,4 @@
-"""Numbers and names as they stand in messages."""
+"""The text of numbers and names in messages."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Any
 
-LONGEST = 80  # characters of one name
-MOST = 10  # names in a list
+LONGEST = 80  # the largest number of characters of a name
+MOST = 10  # the largest number of names in a list
 
 
 def counted(number: int, noun: str) -> str:
-    """Such as "1 image" or "2 images"."""
+    """Return the number with its noun, for example "1 image" or "2 images"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def listed(names: Collection[Any], most: int = MOST) -> str:
-    """The names with commas between them, on one line, shortened where they are many: "a, b, c and 7 more"."""
+    """Return the names in one line, separated by commas. A long list is shortened: "a, b, c and 7 more"."""
     more = len(names) - most
     if more <= 1:
         return ", ".join(map(printable, names))
@@ -24,11 +24,15 @@ def listed(names: Collection[Any], most: int = MOST) -> str:
 
 
 def printable(name: Any) -> str:
-    """A name out of a file, which may hold anything: control characters escaped, and cut if it is long."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(name)[: LONGEST + 1])
+    """Return a name from a file in a form that is safe to print.
+
+    Control characters are escaped, and the text is cut to LONGEST characters.
+    """
+    beginning = str(name)[: LONGEST + 1]
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in beginning)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says first; the rest is its call stack."""
+    """Return the first line of a library's error. Further lines are usually its call stack."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -29,10 +29,11 @@ MODULES = ("tensorrt", "onnxruntime", "openvino", "typed", "null")  # "auto" tri
 def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Backend:
     """Open a bundle on the backend of this name, or on the fastest one that can run here ("auto").
 
-    precision: None takes, on a GPU, that of an engine built for it, else the most exact precision of the bundle.
+    precision: None takes, on a GPU, that of an engine built for it, else the most exact precision of the
+    bundle.
 
-    A backend or precision that is asked for by name is never replaced. Raises BundleError if the bundle has no such
-    graphs, BackendError if the backend cannot run here.
+    A backend or precision that is asked for by name is never replaced. Raises BundleError if the bundle has
+    no such graphs, BackendError if the backend cannot run here.
     """
     if precision is not None:
         if precision not in PRECISIONS:
@@ -61,7 +62,8 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
 def choose(bundle: Bundle, precision: str | None) -> tuple[str, str | None]:
     """Return the backend and the precision that "auto" plays.
 
-    An engine that was built on this machine comes first. Raises BackendError if no backend can run the precision here.
+    An engine that was built on this machine comes first. Raises BackendError if no backend can run the
+    precision here.
     """
     for name in (name for name in playing() if info(name).device == "gpu"):
         reason = backend_module(name).unavailable(precision, bundle)

@@ -56,7 +56,8 @@ class Backend(Protocol):
     ) -> np.ndarray:
         """Return f(x + noise, move.t, move.u, labels) as a new float32 [N, C, H, W].
 
-        x, noise: float32 [N, C, H, W]; noise may be None. labels: int64 [N] for a model with classes, else None.
+        x, noise: float32 [N, C, H, W]; noise may be None. labels: int64 [N] for a model with classes, else
+        None.
         """
         ...
 

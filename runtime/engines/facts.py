@@ -23,8 +23,9 @@ class BuildOptions:
     precision: str = "fp16"
     # The smallest, the most common and the largest batch.
     batch: tuple[int, int, int] = (1, 4, 16)
-    # Bytes of scratch memory that one layer may use. None: the limit of TensorRT, which is all memory of the GPU; on a
-    # GPU that shares the memory of the processor, a share of what is free when the build begins (`workspace_limit`).
+    # Bytes of scratch memory that one layer may use. None: the limit of TensorRT, which is all memory of
+    # the GPU; on a GPU that shares the memory of the processor, a share of what is free when the build
+    # begins (`workspace_limit`).
     workspace: int | None = None
     # TensorRT's builder optimization level, from 0 (quick build) to 5.
     opt_level: int = 3

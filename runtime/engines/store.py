@@ -1,12 +1,13 @@
 """The engines of a bundle: plans and an engine.json in BUNDLE/engines/KEY/.
 
-    forward.plan  inverse.plan   the two directions as TensorRT serialised them; trtexec and Triton can load them
-    add_noise.plan               x + noise, for an injection before a move towards the image
-    to_uint8.plan                float32 in [-1, 1] → pixels
-    engine.json                  `EngineFacts` of facts.py
+    forward.plan  inverse.plan   the two directions as TensorRT serialised them; trtexec and Triton can load
+    them add_noise.plan               x + noise, for an injection before a move towards the image
+    to_uint8.plan                float32 in [-1, 1] → pixels engine.json                  `EngineFacts` of
+    facts.py
 
-KEY names the GPU, the TensorRT version, the graphs and the build options, so a bundle can contain engines for several
-machines. A plan is passed to TensorRT only if engine.json fits this machine and the plan has the recorded sha256.
+KEY names the GPU, the TensorRT version, the graphs and the build options, so a bundle can contain engines for
+several machines. A plan is passed to TensorRT only if engine.json fits this machine and the plan has the
+recorded sha256.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ class BrokenEngine(_Folder):
 def workspace_limit(chosen: int | None, gpu: Gpu, free: int | None) -> int | None:
     """Return the bytes of scratch memory that one layer may use, or None for TensorRT's own limit, all memory of the GPU.
 
-    chosen: the choice of the user, or None. free: bytes that are free, or None if unknown. On a GPU that shares the
-    memory of the processor the system could run out of memory, so the limit is WORKSPACE_SHARE of what is free.
+    chosen: the choice of the user, or None. free: bytes that are free, or None if unknown. On a GPU that
+    shares the memory of the processor the system could run out of memory, so the limit is WORKSPACE_SHARE of
+    what is free.
     """
     if chosen is None and gpu.integrated:
         return int(WORKSPACE_SHARE * (gpu.memory if free is None else free))
@@ -187,7 +189,8 @@ def remember(engine: Engine) -> None:
 def is_remembered(engine: Engine) -> bool:
     """Whether the cache records that this machine built these plans.
 
-    A plan contains code. Its sha256 in engine.json does not make it trusted, because a bundle brings both files.
+    A plan contains code. Its sha256 in engine.json does not make it trusted, because a bundle brings both
+    files.
     """
     with suppress(OSError, OutputError):
         return all(_built_here(recorded.sha256).is_file() for recorded in engine.facts.files.values())

@@ -111,7 +111,7 @@ def test_seed_of_64_bits(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
 
 def test_unknown_backend(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
     result = cli("generate", digits_bundle, "--backend", "abacus", "--label", 3, "-o", tmp_path / "a.png")
-    assert refusal(result).startswith("unknown backend 'abacus'; there are auto, ")
+    assert refusal(result).startswith("unknown backend 'abacus'; choose auto, ")
 
 
 # Images and latents

@@ -146,7 +146,7 @@ def test_labels_that_are_not_used_are_not_checked(
         ({"classes": np.array(["cat"])}, "has `classes` but no `labels`"),
         (
             {"labels": np.array(["cat", "dog", "fox"]), "classes": np.array(["cat", "dog"])},
-            "labels has fox, which `classes` has not",
+            "`labels` contains fox, but `classes` does not",
         ),
         ({"labels": np.zeros(3)}, "or class names, not float64; convert them with labels.astype(int)"),
         ({"labels": np.zeros((3, 4), int)}, "labels has shape [3, 4]"),

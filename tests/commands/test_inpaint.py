@@ -65,7 +65,8 @@ def test_large_mask_is_cropped_like_its_picture(
 
 
 @pytest.mark.parametrize(
-    ("shade", "message"), [(0, "brightest pixel has 0"), (1, "brightest pixel has 1"), (255, "covers all")]
+    ("shade", "message"),
+    [(0, "brightest pixel has 0"), (1, "brightest pixel has 1"), (255, "covers the whole image")],
 )
 def test_mask_of_no_pixel_or_all_pixels_is_refused(
     digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path, shade: int, message: str

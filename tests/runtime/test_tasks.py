@@ -243,7 +243,7 @@ def test_inpainting_leaves_known_pixels_exactly(bcm: BCM, digits: np.ndarray):
     ("hole", "message"),
     [
         (np.zeros((8, 8)), "empty"),
-        (np.ones((8, 8)), "covers all"),
+        (np.ones((8, 8)), "covers the whole image"),
         (np.eye(7), "does not fit"),
         (np.ones((3, 8, 8)), "does not fit"),
         (np.eye(8)[0], "does not fit"),

@@ -215,7 +215,7 @@ LEVELS = {"x": np.zeros((1, 1, 8, 8), np.float32), "t": np.float32(80), "u": np.
             "bcm_inpaint",
             "result",
             {**IMAGE, "mask": np.ones((1, 8, 8), bool)},
-            "the mask of image 0 covers all of it",
+            "the mask of image 0 covers the whole image",
         ),
         (
             "bcm_forward",

@@ -281,7 +281,7 @@ def test_what_was_painted_can_be_erased_and_cleared(page: Any, files: dict[str, 
     assert page.evaluate(painted) == 0
     page.get_by_role("button", name="Fill in").click()
     api.expect(page.locator("#fill [role=alert]")).to_contain_text(
-        "is empty: nothing of it is to be filled in", timeout=PATIENCE
+        "is empty, so there is nothing to fill in", timeout=PATIENCE
     )
 
 

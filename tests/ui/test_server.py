@@ -283,7 +283,7 @@ def sent(
         ),
         (
             *("inpaint", {"label": 3, "picture": "THREE", "mask": ["0" * 8] * 8}),
-            "the mask of image 0 is empty: nothing of it is to be filled in",
+            "the mask of image 0 is empty, so there is nothing to fill in",
         ),
     ],
 )
