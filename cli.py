@@ -1,4 +1,4 @@
-"""The command line: `bcm-edge …` once installed, `python cli.py …` in a checkout."""
+"""The command line: `bcm-edge …` after installation, `python cli.py …` in a checkout."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
-if __name__ == "__main__":  # run as a script: this checkout is the package, installed or not
+if __name__ == "__main__":  # run as a script: import the package from this checkout, installed or not
     root = Path(__file__).resolve().parent
-    sys.path = [
-        entry for entry in sys.path if Path(entry or ".").resolve() != root
-    ]  # its folders are not top-level packages
+    # Python puts the folder of a script on its path. The folders in it are not packages of their own.
+    sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != root]
     spec = importlib.util.spec_from_file_location(
         "bcm_edge", root / "__init__.py", submodule_search_locations=[str(root)]
     )
@@ -36,13 +35,17 @@ from .runtime.log import log
 from .runtime.machine.privacy import keep_files_in_cache
 from .runtime.machine.resources import limit_threads
 
-AS_JSON = "bcm_edge.as_json"  # in a context's meta: whether --json was given
+AS_JSON = "bcm_edge.as_json"  # key of a click context's meta: whether --json is among the arguments
 
 
 class Commands(click.Group):
-    """Commands imported when they are asked for, so that `generate` never waits for `export`."""
+    """The commands.
 
-    homes = {  # noqa: RUF012 (click.Group is no dataclass)
+    The module of a command is imported when the command is used, so `generate` never waits for `export`.
+    """
+
+    # Command → its module in commands/, in the order of --help.
+    homes: ClassVar[dict[str, str]] = {
         "export": "export",
         "calibrate": "calibration",
         "build": "build",
@@ -52,16 +55,16 @@ class Commands(click.Group):
         "reconstruct": "images",
         "interpolate": "latents",
         "variations": "latents",
-        "trace": "latents",
+        "trace": "trace",
         "inpaint": "editing",
         "colorize": "editing",
         "upscale": "editing",
-        "restore": "editing",
-        "purify": "editing",
-        "verify": "checks",
+        "restore": "restoration",
+        "purify": "restoration",
+        "verify": "verify",
         "bench": "bench",
-        "inspect": "checks",
-        "doctor": "checks",
+        "inspect": "inspection",
+        "doctor": "doctor",
         "train": "train",
         "evaluate": "evaluate",
         "map": "mapping",
@@ -70,80 +73,104 @@ class Commands(click.Group):
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands in the order of --help."""
         return list(self.homes)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; None for an unknown name."""
         if cmd_name not in self.homes:
             return None
-        return add_log_options(
-            getattr(importlib.import_module(f".commands.{self.homes[cmd_name]}", __package__), cmd_name)
-        )
+        module = importlib.import_module(f".commands.{self.homes[cmd_name]}", __package__)
+        return add_log_options(getattr(module, cmd_name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but suggest the command with the most similar name for an unknown one."""
         name = args[0]
         if name not in self.homes and not name.startswith("-"):
-            close = difflib.get_close_matches(name, self.homes, n=1)
-            advice = f"did you mean {close[0]}?" if close else f"{ctx.command_path} --help lists them."
+            similar = difflib.get_close_matches(name, self.homes, n=1)
+            advice = f"did you mean {similar[0]}?" if similar else f"{ctx.command_path} --help lists them."
             raise click.UsageError(f"No such command {name!r}; {advice}", ctx)
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, and remember the arguments for error messages and logs."""
         ctx.meta[AS_JSON] = asks_for_json(args)
         ctx.meta[ARGUMENTS] = list(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and report its errors: one line on stderr, with --json one object on stdout."""
         try:
             check_current_folder()
             with logged():
                 return super().invoke(ctx)
         except (BcmError, KeyboardInterrupt) as error:
             ctx.exit(report(error, ctx.meta[AS_JSON]))
-        except click.ClickException as error:  # click prints it for people
-            if isinstance(error, click.NoSuchOption) and (
-                file := _named_like(error.option_name, ctx.meta[ARGUMENTS])
-            ):
-                error = click.UsageError(
-                    f"{error.format_message()} For the file of that name write ./{file}.", error.ctx
-                )
+        except click.ClickException as error:  # click prints its own line on stderr
+            shown = _with_file_hint(error, ctx.meta[ARGUMENTS])
             if ctx.meta[AS_JSON]:
-                print_json(type(error).__name__, error.format_message(), error.exit_code)
-            raise error
+                print_json(type(shown).__name__, shown.format_message(), shown.exit_code)
+            raise shown from None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run as a process: its streams are made usable, and what escapes from a command ends in one line, too."""
+        """Run as a program: prepare the process, and end with one line on stderr whatever happens."""
         prepare_streams()
         keep_files_in_cache()
         limit_threads()
-        log.propagate = (
-            False  # handlers that a library gives to the root logger would print tracebacks on stderr
-        )
+        # A library may give the root logger a handler, which would print tracebacks on stderr.
+        log.propagate = False
         try:
             return self.main(*args, **kwargs)
         except Exception as error:
             sys.exit(report(error, asks_for_json(sys.argv[1:])))
 
 
-def _named_like(option: str, arguments: Sequence[str]) -> str | None:
-    """A file with a name like an option, given as an argument."""
-    return next((word for word in arguments if word.startswith(option) and os.path.lexists(word)), None)
+def _with_file_hint(error: click.ClickException, arguments: Sequence[str]) -> click.ClickException:
+    """Return the error; for an unknown option with the name of an existing file, how to pass that file."""
+    if not isinstance(error, click.NoSuchOption):
+        return error
+    file = _file_named_like(error.option_name, arguments)
+    if file is None:
+        return error
+    return click.UsageError(f"{error.format_message()} For the file of that name write ./{file}.", error.ctx)
+
+
+def _file_named_like(option: str, arguments: Sequence[str]) -> str | None:
+    """Return the argument that begins like an option and is the name of a file; None if there is none."""
+    for argument in arguments:
+        if argument.startswith(option) and os.path.lexists(argument):
+            return argument
+    return None
+
+
+EPILOG = """\b
+Start here:
+  bcm-edge export -o digits.bundle
+  bcm-edge generate digits.bundle -n 16 --label all -o digits.png"""
 
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Start here:  bcm-edge export -o digits.bundle && bcm-edge generate digits.bundle -n 16 --label all -o digits.png",
+    epilog=EPILOG,
 )
 @click.version_option(__version__, prog_name="bcm-edge")
 @log_options
 @click.pass_context
 def main(context: click.Context, verbose: bool, log_file: Path | None) -> None:
-    """Bidirectional Consistency Models on the device: export, generate, invert.
+    """Run Bidirectional Consistency Models on a device: export, generate, invert.
 
-    Exit codes: 0 fine; 1 what was checked failed; 2 usage, or an input that cannot be used; 70 a bug in bcm-edge; 130 interrupted.
-    With --json a failure prints {"error": {"kind": …, "message": …, "exit_code": …}} on stdout, besides the line on stderr.
+    \b
+    Exit codes:
+      0    success
+      1    a check failed
+      2    wrong usage, or an input that cannot be used
+      70   a bug in bcm-edge
+      130  interrupted
+
+    With --json, a failed command also prints {"error": {"kind": …, "message": …, "exit_code": …}} on stdout.
     """
     listen(context, verbose, log_file)
 

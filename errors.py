@@ -1,25 +1,26 @@
-"""Every error this package raises on purpose, and the exit code the command line gives it.
+"""The errors that this package raises on purpose, and the exit codes that the command line returns for them.
 
     BcmError
-    ├── InputError            2   something the caller gave cannot be used
-    │   ├── CheckpointError       a weights file: not one, damaged, incomplete, contradicting its configuration
-    │   ├── BundleError           a bundle: missing, changed, newer than this package, pointing outside itself
-    │   ├── ScheduleError         a schedule: cannot be parsed, unknown name, level out of range
-    │   ├── ImageError            an image, latent or data set: unreadable, empty, of a size or kind not understood
-    │   ├── CalibrationError      a calibration: not one, of another model, naming layers or tensors that do not exist, too little data
-    │   ├── LabelError            a class label: missing, out of range, given to an unconditional model
-    │   ├── OutputError           a place to write to: exists already, cannot be written, disk full
-    │   ├── BackendError          a backend: unknown, its library missing, cannot run here
-    │   ├── JobError              a job over many images: begun otherwise, in other hands, its cluster out of reach
-    │   ├── BuildError            an engine: its graph cannot be parsed or built, or memory does not suffice
-    │   └── MissingExtraError     a command: its optional packages are not installed
-    └── CheckFailed           1   the thing that was checked does not hold
+    ├── InputError            2   an input cannot be used
+    │   ├── CheckpointError       a weights file
+    │   ├── BundleError           a bundle
+    │   ├── ScheduleError         a schedule
+    │   ├── ImageError            images, latents or a data set
+    │   ├── CalibrationError      a calibration file, or the data to make one
+    │   ├── LabelError            a class label
+    │   ├── OutputError           an output file or folder
+    │   ├── BackendError          a backend or a device
+    │   ├── JobError              a job of `map`
+    │   ├── BuildError            an engine that cannot be built
+    │   └── MissingExtraError     optional packages that are not installed
+    └── CheckFailed           1   a check failed
         ├── ParityError           two implementations of one model disagree
         ├── DowngradeError        an engine computes in another precision than its graph asks for
-        ├── ShardError            a job over many images ended with some that could not be done
+        ├── ShardError            shards of a job failed
         └── NonFiniteError        the model produced NaN or infinity
 
-A message says what is wrong, where, and what to do. Anything else that escapes is a bug in this package.
+A message names what happened, where, and what to do. Any other exception that reaches the command line
+is a bug in this package.
 """
 
 from collections.abc import Sequence
@@ -27,67 +28,71 @@ from typing import Any
 
 
 class BcmError(Exception):
-    """Base of all deliberate errors."""
+    """Base class of all errors that this package raises on purpose."""
 
+    # What the command line returns.
     exit_code = 2
 
 
 class InputError(BcmError):
-    """Something the caller gave cannot be used."""
+    """An input cannot be used: an argument, a file, a setting."""
 
 
 class CheckpointError(InputError):
-    """A weights file is not a checkpoint, is damaged, or does not fit its configuration."""
+    """A weights file is not a checkpoint, is damaged or incomplete, or contradicts its configuration."""
 
 
 class BundleError(InputError):
-    """A bundle is missing, damaged, newer than this package, or points outside itself."""
+    """A bundle is missing, damaged, newer than this package, or refers to files outside itself."""
 
 
 class ScheduleError(InputError):
-    """A schedule cannot be parsed, is not known, or names a level the model does not have."""
+    """A schedule cannot be parsed, its name is unknown, or one of its noise levels is out of range."""
 
 
 class ImageError(InputError):
-    """An image, latent or data set cannot be read or has the wrong shape."""
+    """An image, a latent or a data set cannot be read, is empty, or has an unknown shape, type or range."""
 
 
 class CalibrationError(InputError):
-    """A calibration is none, belongs to another model, does not fit the network's layers, or would rest on too little data."""
+    """A calibration file is invalid or belongs to another model, or there are too few images."""
 
 
 class LabelError(InputError):
-    """A class label is missing, out of range, or given to a model without classes."""
+    """A class label is missing, unknown or out of range, or the model has no classes."""
 
 
 class OutputError(InputError):
-    """An output exists already or cannot be written."""
+    """An output exists already or cannot be written, or the disk is full."""
 
 
 class BackendError(InputError):
-    """A backend is not known, its library is not installed, or it cannot run here."""
+    """A backend is unknown, its library is not installed, or it cannot run on this machine."""
 
 
 class JobError(InputError):
-    """A job was begun with other arguments or data, another process is at it, or its cluster cannot be reached or is too small."""
+    """A job has other arguments or data than before, another process runs it, or its cluster fails."""
 
 
 class BuildError(InputError):
-    """An engine cannot be compiled: the graph does not parse or build, or there is too little memory."""
+    """An engine cannot be built: TensorRT rejects the graph, or memory does not suffice."""
 
 
 class MissingExtraError(InputError):
-    """A command needs packages of an extra that is not installed; the message has the pip line."""
+    """A command needs optional packages that are not installed. The message contains the pip command."""
 
 
 class CheckFailed(BcmError):
-    """The thing that was checked does not hold."""
+    """Something that was checked does not hold."""
 
     exit_code = 1
 
 
 class ParityError(CheckFailed):
-    """Two implementations of one model disagree by more than the bound. errors: what was measured, move by move."""
+    """Two implementations of one model differ by more than the bound.
+
+    errors: the measured error of each move (`MoveError`); empty where no move could be compared.
+    """
 
     def __init__(self, message: str, errors: Sequence[Any]) -> None:
         super().__init__(message)
@@ -95,12 +100,12 @@ class ParityError(CheckFailed):
 
 
 class DowngradeError(CheckFailed):
-    """An engine computes in more bits than its graph asks for."""
+    """An engine computes in more bits than its graph asks for, which `build --strict-types` refuses."""
 
 
 class ShardError(CheckFailed):
-    """Some shards of a job could not be done; the message names them. The others are."""
+    """Some shards of a job failed. The message names them; all other shards are done."""
 
 
 class NonFiniteError(CheckFailed):
-    """The model produced NaN or infinity; the message names the move and its levels."""
+    """The model produced NaN or infinity. The message names the move and its noise levels."""

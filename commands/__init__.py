@@ -1,1 +1,4 @@
-"""The subcommands of `bcm-edge`, one file per theme. Each imports its room when it runs, so that --help needs click alone."""
+"""The commands of `bcm-edge`, one file per subject.
+
+A command imports what it needs when it runs, so --help needs only click.
+"""

@@ -1,20 +1,16 @@
-"""bcm-edge bench: how fast a bundle plays here, in every precision on every backend, and what to use."""
+"""bcm-edge bench: the speed of a bundle on this machine, in every precision on every backend."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ..errors import BackendError, NonFiniteError
 from ..runtime.arguments import check_number
-from ..runtime.backends import MODULES, backend_module, open_backend, playing
+from ..runtime.backends import MODULES, playing
 from ..runtime.backends.base import Backend
 from ..runtime.checks import benchmark, starts
 from ..runtime.checks.benchmark import Result
@@ -31,48 +27,16 @@ from ..runtime.checks.products import (
 from ..runtime.machine.environment import environment
 from ..runtime.machine.install_hints import install_line
 from ..runtime.machine.load import OtherProcesses
-from ..runtime.machine.resources import threads
-from ..runtime.machine.temporary import temporary_folder
 from ..runtime.schedule import Schedule
-from ..runtime.storage.bundle import Bundle, open_bundle
-from .console import bundle_argument, json_option, parse_precisions, progress, require_extra, result, table
-
-TORCH_FIRST_IMAGE = """
-import json, torch
-from bcm_edge.model.config import NetworkConfig
-from bcm_edge.model.player import TorchBackend
-from bcm_edge.model.preconditioning import ConsistencyModel
-checkpoint, config, threads, schedule, batch = arguments
-torch.set_num_threads(int(threads))
-model = ConsistencyModel(NetworkConfig.from_json(json.loads(config)))
-model.network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-player(TorchBackend(model), parse_schedule(schedule), int(batch))()
-print(peak_mb(), flush=True)
-"""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A variant to measure. start: the command of a process that makes first images, from the schedule and the batch size."""
-
-    name: str
-    precision: str
-    open: Callable[[], Backend]
-    start: Callable[[Schedule, int], list[str]]
-
-
-@dataclass(frozen=True)
-class NotRun:
-    """A variant that cannot run here, and why; batch: None means at no batch size."""
-
-    backend: str
-    precision: str
-    batch: int | None
-    reason: str
+from ..runtime.storage.bundle import open_bundle
+from .bench_report import report
+from .bench_variants import NotRun, Variant, variants
+from .console import progress, result
+from .options import bundle_argument, json_option, parse_precisions, precisions_option
 
 
 @click.command(
-    short_help="How fast a bundle plays here.",
+    short_help="Measure the speed of a bundle on this machine.",
     epilog="Example:  bcm-edge bench digits.bundle --schedule mixture-4 --batch 1,8",
 )
 @bundle_argument
@@ -80,37 +44,36 @@ class NotRun:
     "--schedule",
     default="one-step",
     show_default=True,
-    help="A schedule's name or text, as in '80>2.4>0.002'.",
+    help="The schedule to time: a name, or levels such as '80>2.4>0.002'.",
 )
 @click.option(
-    "--batch", "batches", default="1,8", show_default=True, metavar="LIST", help="Images per network call."
+    "--batch",
+    "batches",
+    default="1,8",
+    show_default=True,
+    metavar="LIST",
+    help="Batch sizes: images per network call.",
 )
 @click.option(
     "--backend",
     default="all",
     show_default=True,
     type=click.Choice(["all", *MODULES]),
-    help="Where to play; all: whatever computes.",
+    help="The backend to measure; all for those that compute.",
 )
-@click.option(
-    "--precision",
-    "precisions",
-    default="all",
-    show_default=True,
-    metavar="LIST",
-    help="Of fp32,fp16,bf16,int8; all: as held.",
-)
+@precisions_option("all", "Precisions to measure: a list of fp32,fp16,bf16,int8, or all in the bundle.")
 @click.option(
     "--vs",
     type=click.Choice(["torch"]),
-    help="Measure the torch network beside them: eager, fp32, the same weights.",
+    help="Measure the network in torch as well: eager, fp32, the same weights.",
 )
 @click.option(
     "--seconds",
+    metavar="S",
     default=3.0,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Per variant and batch size.",
+    help="Seconds to measure each variant at each batch size.",
 )
 @json_option
 def bench(
@@ -123,245 +86,161 @@ def bench(
     seconds: float,
     as_json: bool,
 ) -> None:
-    """Time whole schedules in every precision on every backend, in turn, and say in words what is faster and what is noise.
+    """Measure whole schedules of BUNDLE in every precision on every backend, and compare them.
 
-    First image and peak memory are those of fresh processes, median of three, with everything already in the page cache. PyTorch
-    loads its weights as a checkpoint there. GFLOP/s needs the onnx package, which counts operations from the graph's shapes. Matrix
-    products of each precision take turns with the variants, in every library that can play here: "of matmul" is the share of the
-    fastest of them.
+    The variants run in turns, so the load of the machine affects all of them alike. Differences that are
+    within the noise are reported as such.
+
+    "first s" and "peak MB" are the time to the first image and the peak memory of new processes, the median
+    of three, with all files in the page cache. PyTorch loads its weights from a checkpoint there. GFLOP/s
+    needs the onnx package, which counts the operations. "of matmul" is the share of the speed of the fastest
+    matrix product in the same precision, measured in the same turns in every library that can run here.
     """
     opened = open_bundle(bundle)
     program, sizes = opened.schedule(schedule), parse_batches(batches)
     check_number(sizes[-1], opened.manifest.model.sample_shape, "images of a batch")
-    wanted = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
-    surroundings = environment()  # before the measuring, whose own load would stand in it
+    names = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
+    surroundings = environment()  # before the measurement, whose load it would contain
     flop = flop_per_call(opened.graphs(opened.precisions[0])["forward"])
-    with _candidates(opened, playing() if backend == "all" else (backend,), wanted, vs) as (
-        candidates,
-        not_run,
-    ):
-        compared = [] if flop is None else [(candidate.name, candidate.precision) for candidate in candidates]
-        products, failed = open_products(compared)
-        measured = [_measure(candidates, products, program, size, seconds, flop) for size in sizes]
-    results = [r for each in measured for r in each.results]
-    not_run += [n for each in measured for n in each.not_run]
+    backends = playing() if backend == "all" else (backend,)
+    with variants(opened, backends, names, vs) as (runnable, not_run):
+        compared = [] if flop is None else [(variant.name, variant.precision) for variant in runnable]
+        products, absent = open_products(compared)
+        measured = [_measure(runnable, products, program, size, seconds, flop) for size in sizes]
+    results = [one for batch in measured for one in batch.results]
+    not_run += [one for batch in measured for one in batch.not_run]
+    absent = [*absent, *(problem for batch in measured for problem in batch.absent)]
     if not results:
+        reasons = [f"{one.precision} on {one.backend}: {one.reason}" for one in not_run]
         raise BackendError(
-            f"nothing of this can run here; {'; '.join(f'{n.precision} on {n.backend}: {n.reason}' for n in not_run)}"
+            f"{bundle}: no variant can run on this machine ({'; '.join(reasons)}); "
+            f"bcm-edge doctor {bundle} shows how to fix it"
         )
-    said = {
-        str(each.batch): benchmark.verdicts(each.results, each.others) for each in measured if each.results
-    }
-    absent = [*failed, *(problem for each in measured for problem in each.absent)]
     if flop is None:
         absent.append(f"GFLOP/s: counting operations needs onnx; {install_line('export')}")
     notes = [*_peak_lines(measured), *(f"absent: {reason}" for reason in absent)]
-    progress(_report(results, not_run, notes, surroundings))
+    progress(report(results, not_run, notes, surroundings))
+    verdicts = {
+        str(batch.size): benchmark.verdicts(batch.results, batch.others)
+        for batch in measured
+        if batch.results
+    }
     values = {
         "bundle": str(bundle),
         "model": opened.manifest.model.name,
         "schedule": str(program),
         "nfe": program.nfe,
-    }
-    values |= {
         "flop_per_call": flop,
-        "results": [vars(r) for r in results],
-        "verdicts": said,
+        "results": [vars(one) for one in results],
+        "verdicts": verdicts,
         "absent": absent,
+        "peaks": {str(batch.size): batch.peaks_json() for batch in measured},
+        "environment": surroundings,
+        "taken_by_others": {str(batch.size): batch.others for batch in measured},
+        "not_run": [vars(one) for one in not_run],
     }
-    reached = {str(each.batch): {name: vars(peak) for name, peak in each.peaks.items()} for each in measured}
-    values |= {"peaks": reached, "environment": surroundings}
-    values |= {"taken_by_others": {str(each.batch): each.others for each in measured}}
-    values |= {"not_run": [vars(n) for n in not_run]}
-    result(
-        as_json,
-        values,
-        "\n".join(f"batch {size}: {sentence}" for size, sentences in said.items() for sentence in sentences),
-    )
+    lines = [f"batch {size}: {sentence}" for size, sentences in verdicts.items() for sentence in sentences]
+    result(as_json, values, "\n".join(lines))
 
 
 def parse_batches(text: str) -> list[int]:
-    """Batch sizes from a list such as 1,8, ascending."""
+    """Return the batch sizes in a list such as "1,8", in ascending order. Raises click.BadParameter."""
     try:
         sizes = sorted({int(word) for word in text.split(",")})
     except ValueError:
         raise click.BadParameter(
-            f"{text!r} is no list of numbers such as 1,8", param_hint="--batch"
+            f"expected a list of numbers such as 1,8, got {text!r}", param_hint="--batch"
         ) from None
     if sizes[0] < 1:
-        raise click.BadParameter(f"a batch has at least 1 image, not {sizes[0]}", param_hint="--batch")
+        raise click.BadParameter(f"a batch has at least 1 image, got {sizes[0]}", param_hint="--batch")
     return sizes
-
-
-@contextmanager
-def _candidates(
-    bundle: Bundle, backends: Sequence[str], precisions: Sequence[str], vs: str | None
-) -> Iterator[tuple[list[Candidate], list[NotRun]]]:
-    """What is to be measured, backend by backend, the most exact first, and what cannot run here. Raises BundleError."""
-    candidates, not_run = [], []
-    for name in backends:
-        for precision in precisions:
-            bundle.graphs(precision)
-            if reason := backend_module(name).unavailable(precision):
-                not_run.append(NotRun(name, precision, None, reason))
-            else:
-                candidates.append(_of_bundle(bundle, name, precision))
-    if vs is None:
-        yield candidates, not_run
-        return
-    require_extra("export")
-    with temporary_folder() as folder:
-        yield [*candidates, _of_torch(bundle, folder)], not_run
-
-
-def _of_bundle(bundle: Bundle, name: str, precision: str) -> Candidate:
-    def start(schedule: Schedule, batch: int) -> list[str]:
-        return starts.start_command(starts.FIRST_IMAGE, bundle.path, name, precision, schedule, batch)
-
-    return Candidate(name, precision, lambda: open_backend(name, bundle, precision), start)
-
-
-def _of_torch(bundle: Bundle, folder: Path) -> Candidate:
-    """The bundle's own weights in torch. For its first images they are saved as a checkpoint, as whoever uses torch would have them."""
-    import torch
-
-    from ..export.restore import restored_model
-    from ..model.player import TorchBackend
-
-    torch.set_num_threads(threads())
-    model = restored_model(bundle)
-    checkpoint = folder / "checkpoint.pt"
-    torch.save(model.network.state_dict(), checkpoint)
-
-    def start(schedule: Schedule, batch: int) -> list[str]:
-        config = json.dumps(model.config.to_json())
-        return starts.start_command(TORCH_FIRST_IMAGE, checkpoint, config, threads(), schedule, batch)
-
-    return Candidate("torch", "fp32", lambda: TorchBackend(model), start)
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One batch size. peaks: precision → the fastest matrix product in the same turns. absent: figures missing, and why.
+    """The measurements at one batch size."""
 
-    others: the share of the processors that other processes took while the turns were played; None where the system does not tell.
-    """
-
-    batch: int
+    size: int
     results: list[Result]
     not_run: list[NotRun]
+    # Figures that could not be measured, and why.
     absent: list[str]
+    # Precision → the fastest matrix product in the same turns.
     peaks: dict[str, Peak]
+    # The share of the processors that other processes took during the turns.
+    # None if the system does not report it.
     others: float | None
+
+    def peaks_json(self) -> dict[str, object]:
+        return {precision: vars(peak) for precision, peak in self.peaks.items()}
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A variant that is open and has run once."""
+
+    variant: Variant
+    backend: Backend
+    # Runs the schedule once.
+    run: benchmark.Play
 
 
 def _measure(
-    candidates: Sequence[Candidate],
+    runnable: Sequence[Variant],
     products: Sequence[Product],
     schedule: Schedule,
-    batch: int,
+    size: int,
     seconds: float,
     flop: int | None,
 ) -> _Measured:
-    ready, players, not_run = [], [], []
-    for candidate in candidates:
-        try:
-            backend = candidate.open()
-            run = benchmark.player(backend, schedule, batch)
-            run()  # sessions open and networks compile at the first move
-        except (BackendError, NonFiniteError) as error:
-            not_run.append(NotRun(candidate.name, candidate.precision, batch, str(error)))
-            continue
-        ready.append((candidate, backend))
-        players.append(run)
+    """Measure all variants at one batch size. flop: operations of one network call with one image."""
+    ready, not_run = _open(runnable, schedule, size)
     if not ready:
-        return _Measured(batch, [], not_run, [], {}, None)
-    turn = f"{len(ready)} variants and {len(products)} matrix products in turn, {seconds:g} s each"
-    progress(f"batch {batch}: {turn}, then {starts.STARTS} fresh processes of each variant")
-    watch = OtherProcesses()
-    turns = benchmark.interleave([*players, *(product.run for product in products)], seconds)
+        return _Measured(size, [], not_run, [], {}, None)
+    turn = f"{len(ready)} variants and {len(products)} matrix products in turns, {seconds:g} s each"
+    progress(f"batch {size}: {turn}, then {starts.STARTS} new processes of each variant")
+    load = OtherProcesses()
+    runs = [*(one.run for one in ready), *(product.run for product in products)]
+    turns = benchmark.interleave(runs, seconds)
     fastest = peaks(products, turns[len(ready) :])
-    others = watch.share()
-    for _, backend in ready:
-        backend.close()
-    first_starts = starts.first_images([candidate.start(schedule, batch) for candidate, _ in ready])
+    others = load.share()
+    for one in ready:
+        one.backend.close()
+    first_starts = starts.first_images([one.variant.start(schedule, size) for one in ready])
     results, absent = [], []
-    for (candidate, backend), own, start in zip(ready, turns[: len(ready)], first_starts, strict=True):
-        peak = peak_for(candidate.name, candidate.precision, fastest)
-        reached = None if peak is None else peak.gflops
-        summary = benchmark.summarise(backend, batch, schedule.nfe, own, start, flop, reached)
+    for one, own_turns, start in zip(ready, turns[: len(ready)], first_starts, strict=True):
+        peak = peak_for(one.variant.name, one.variant.precision, fastest)
+        gflops = None if peak is None else peak.gflops
+        summary = benchmark.summarise(one.backend, size, schedule.nfe, own_turns, start, flop, gflops)
         summary, problem = without_share_above_peak(summary, peak)
         results.append(summary)
-        absent += [f"first image of {summary} at batch {batch}: {start.problem}"] if start.problem else []
-        absent += [problem] if problem else []
-    return _Measured(batch, results, not_run, absent, fastest, others)
+        if start.problem:
+            absent.append(f"first image of {summary} at batch {size}: {start.problem}")
+        if problem:
+            absent.append(problem)
+    return _Measured(size, results, not_run, absent, fastest, others)
+
+
+def _open(runnable: Sequence[Variant], schedule: Schedule, size: int) -> tuple[list[_Ready], list[NotRun]]:
+    """Open the variants and run each of them once, which opens sessions and compiles networks."""
+    ready, not_run = [], []
+    for variant in runnable:
+        try:
+            backend = variant.open()
+            run = benchmark.player(backend, schedule, size)
+            run()
+        except (BackendError, NonFiniteError) as error:
+            not_run.append(NotRun(variant.name, variant.precision, size, str(error)))
+        else:
+            ready.append(_Ready(variant, backend, run))
+    return ready, not_run
 
 
 def _peak_lines(measured: Sequence[_Measured]) -> list[str]:
-    """What "of matmul" is a share of, one line per batch size."""
-    return [
-        f"fastest matrix product ({MATRIX} × {MATRIX}) beside batch {each.batch}: "
-        + "; ".join(f"for {precision} {peak}" for precision, peak in each.peaks.items())
-        for each in measured
-        if each.peaks
-    ]
-
-
-def _report(
-    results: Sequence[Result], not_run: Sequence[NotRun], notes: Sequence[str], surroundings: dict[str, Any]
-) -> str:
-    """The table and what stands around it, for people. notes: lines at the end."""
-    columns = (
-        "variant",
-        "batch",
-        "p50 ms",
-        "p90",
-        "p99",
-        "images/s",
-        "NFE/s",
-        "first s",
-        "peak MB",
-        "GFLOP/s",
-        "of matmul",
-    )
-    rows = [
-        (
-            *(
-                r,
-                r.batch,
-                f"{r.p50_ms:.2f}",
-                f"{r.p90_ms:.2f}",
-                f"{r.p99_ms:.2f}",
-                f"{r.images_per_s:.1f}",
-                f"{r.nfe_per_s:.1f}",
-            ),
-            *(
-                _number(r.first_image_s, ".2f"),
-                _number(r.peak_mb, ".0f"),
-                _number(r.gflops, ".1f"),
-                _number(r.of_matmul, ".0%"),
-            ),
-        )
-        for r in results
-    ]
-    versions = ", ".join(f"{name} {version}" for name, version in surroundings["versions"].items() if version)
-    load = _number(surroundings["load_average"], ".1f")
-    lines = [
-        f"{surroundings['cpu']} ({', '.join(surroundings['flags'])}), {surroundings['threads']} threads, load {load}",
-        versions,
-    ]
-    if board := surroundings.get("jetson"):
-        lines.append(f"{board['board']}, power mode {board['power_mode']}")
-    lines += [table(columns, rows)]
-    same: dict[tuple[str, int | None, str], list[str]] = {}
-    for n in not_run:
-        same.setdefault((n.backend, n.batch, n.reason), []).append(n.precision)
-    for (backend, batch, reason), precisions in same.items():
-        lines.append(
-            f"not run: {', '.join(precisions)} on {backend}{f' at batch {batch}' if batch else ''}: {reason}"
-        )
-    return "\n".join([*lines, *notes])
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or math.isnan(value) else format(value, form)
+    """Return a line per batch size with the matrix products that "of matmul" refers to."""
+    lines = []
+    for batch in measured:
+        if batch.peaks:
+            fastest = "; ".join(f"for {precision} {peak}" for precision, peak in batch.peaks.items())
+            lines.append(f"fastest matrix product ({MATRIX} × {MATRIX}) beside batch {batch.size}: {fastest}")
+    return lines

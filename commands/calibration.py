@@ -1,11 +1,11 @@
-"""bcm-edge calibrate: what low precision and samplers need from data; and the options that export shares with it."""
+"""bcm-edge calibrate: int8 graphs and schedules from data; and the options that `export` shares with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,17 +18,8 @@ from ..runtime.storage.bundle import Bundle, describe_files, open_bundle
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.storage.manifest import MANIFEST, ModelFacts
 from ..runtime.storage.rewriting import amending
-from .console import (
-    bundle_argument,
-    force_option,
-    json_option,
-    parity_table,
-    progress,
-    require_extra,
-    result,
-    table,
-    value_range_option,
-)
+from .console import note, parity_table, progress, require_extra, result, table
+from .options import Function, bundle_argument, force_option, json_option, value_range_option
 from .paths import PATH, PATH_OR_NAME, OutputPath
 
 if TYPE_CHECKING:
@@ -36,9 +27,7 @@ if TYPE_CHECKING:
     from ..calibration.ranges import Calibration
     from ..calibration.trajectories import Samples
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-SHOWN = 6  # rows of the table of activations: of 16 bits, and of those kept in float32
+SHOWN = 6  # rows of the table for activations in 16 bits, and as many for those in float32
 
 
 def calibration_options(command: Function) -> Function:
@@ -48,19 +37,23 @@ def calibration_options(command: Function) -> Function:
             "--data",
             metavar="DATA",
             type=PATH_OR_NAME,
-            help="digits, a FOLDER of images (sub-folders are classes), or an npz file.",
+            help="Images to calibrate on: digits, a FOLDER of images (its sub-folders are classes), or an "
+            "npz file (default: images that the model generates).",
         ),
         click.option(
             "--size",
+            metavar="N",
             default=64,
             show_default=True,
             type=click.IntRange(1),
-            help="Images of DATA to calibrate on, at least 32.",
+            help="Number of images of DATA to calibrate on, at least 32.",
         ),
         value_range_option,
-        click.option("--calibration", type=PATH, help="A calibration.json of this model, in place of data."),
         click.option(
-            "--allow-inaccurate", is_flag=True, help="Keep int8 graphs that stray further than the bound."
+            "--calibration", type=PATH, help="A calibration.json of this model, to use instead of DATA."
+        ),
+        click.option(
+            "--allow-inaccurate", is_flag=True, help="Keep int8 graphs that exceed the error bound."
         ),
     )
     for option in reversed(options):
@@ -69,42 +62,45 @@ def calibration_options(command: Function) -> Function:
 
 
 def read_samples(data: str, size: int, model: ModelFacts, value_range: ValueRange) -> Samples:
-    """Calibration samples of a model from `--data`, `--size` and `--value-range`. Raises ImageError or LabelError."""
+    """Return the samples of --data, --size and --value-range. Raises ImageError, LabelError."""
     if data == "digits":
         require_extra("train")
     from ..calibration.trajectories import draw_samples
     from ..training.data import load_dataset
 
     dataset = load_dataset(data, None, model, value_range)
-    for note in dataset.notes:
-        progress(f"note: {note}")
+    for line in dataset.notes:
+        note(line)
+    images = dataset.images.numpy()
     labels = None if dataset.labels is None else dataset.labels.numpy()
-    return draw_samples(
-        dataset.images.numpy(), labels, size, dataset.name, model.sample_shape, model.num_classes
-    )
+    return draw_samples(images, labels, size, dataset.name, model.sample_shape, model.num_classes)
 
 
 @click.command(
-    short_help="Ranges for int8 graphs; levels for schedules.",
-    epilog="Example:  bcm-edge calibrate digits.bundle --data digits --picture ranges.png",
+    short_help="Add int8 graphs to a bundle, or search schedules.",
+    epilog="Example:  bcm-edge calibrate digits.bundle --data digits",
 )
 @bundle_argument
 @calibration_options
 @click.option(
     "--bound",
+    metavar="X",
     default=BOUNDS["int8"],
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Relative L2, all moves.",
+    help="Largest relative L2 error of a move with int8 graphs.",
 )
 @click.option(
     "--search-schedule",
     "nfe",
+    metavar="K",
     type=click.IntRange(1, 4),
-    help="Instead: find the levels of schedules of so many network calls.",
+    help="Search the levels of schedules of K network calls (1 to 4) instead.",
 )
 @click.option(
-    "--picture", type=OutputPath("file"), help="A PNG: the activations, or the scores of the levels."
+    "--picture",
+    type=OutputPath("file"),
+    help="Also write a PNG file: the activations, or the scores of the schedules.",
 )
 @force_option
 @json_option
@@ -121,21 +117,25 @@ def calibrate(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Measure what int8 graphs need and add them to BUNDLE, or search levels for its schedules.
+    """Add int8 graphs to BUNDLE, or search better levels for its schedules.
 
-    Schedules are played on DATA (default: images by the model itself) and the range of every activation is noted. Convolutions then
-    compute in 8 bits, but for the most sensitive ones: as many stay in float32 as the bound asks for. Ranges and choice go to
-    calibration.json in the bundle, which --calibration takes again.
+    For int8, schedules are run on DATA and the range of every activation is measured. All convolutions
+    compute in 8 bits except the most sensitive ones: as many stay in float32 as the error bound requires.
+    The ranges and the list of float32 layers are stored in the bundle as calibration.json, which
+    --calibration accepts.
 
-    With --search-schedule K, schedules of K network calls are scored on DATA: generations by Fréchet ratio, inversions by
-    reconstruction error. The best take their place in the bundle, with what was measured.
+    With --search-schedule K, schedules of K network calls are scored on DATA: generation by the ratio of
+    Fréchet distances, inversion by the reconstruction error. The best schedule of each kind replaces that of
+    the bundle, and its score is stored.
     """
     if data and calibration:
-        raise click.UsageError("give --data or --calibration, not both")
+        raise click.UsageError("--data and --calibration cannot be combined; give one of them")
     if nfe and (calibration or allow_inaccurate):
-        raise click.UsageError("--calibration and --allow-inaccurate are for int8, not for --search-schedule")
+        raise click.UsageError(
+            "--calibration and --allow-inaccurate are options for int8; leave them out with --search-schedule"
+        )
     if nfe and not data:
-        raise click.UsageError("--search-schedule needs --data: real images to measure against")
+        raise click.UsageError("--search-schedule needs real images to measure on; give them with --data")
     if picture:
         check_free(picture, force)
     require_extra("quantize")
@@ -146,45 +146,26 @@ def calibrate(
         assert data
         search(opened, nfe, data, value_range, picture, force, as_json)
         return
-    from ..calibration.headroom import activations, overflowing, save_picture
-
-    check_free(opened.path, force=True, marker=MANIFEST)  # that graphs can be added, before they are made
+    # Graphs take long to make, so check first that they can be added.
+    check_free(opened.path, force=True, marker=MANIFEST)
     try:
         samples = read_samples(data, size, opened.manifest.model, value_range) if data else None
-        found, errors = _add_int8(opened, samples, calibration, allow_inaccurate, bound)
+        ranges, errors = _add_int8(opened, samples, calibration, allow_inaccurate, bound)
     except ParityError as error:
         if error.errors:
             progress(parity_table({"int8": error.errors}))
         raise
-    progress(parity_table(errors))
-    measured = activations(opened, found)
-    if picture:
-        with replacing(picture, force) as partial:
-            save_picture(measured, partial)
-    for activation in overflowing(measured):
-        progress(
-            f"float16 cannot hold {activation.tensor}: it reaches {activation.largest:.3g}; export bf16 instead of fp16"
-        )
-    kept = found.kept or []
-    values = {
-        "bundle": str(bundle),
-        "source": found.source,
-        "images": found.images,
-        "kept": kept,
-        "activations": [{**vars(a), "headroom": a.headroom} for a in measured],
-        "verification": [vars(e) for e in errors["int8"]],
-    }
-    result(
-        as_json,
-        values,
-        f"{_activation_table(measured)}\n\n{bundle} has int8 graphs; in float32: {', '.join(kept) or 'no layer'}",
-    )
+    progress(parity_table({"int8": errors}))
+    _report(opened, ranges, errors, picture, force, as_json)
 
 
 def _add_int8(
     bundle: Bundle, samples: Samples | None, file: Path | None, inaccurate: bool, bound: float
-) -> tuple[Calibration, dict[str, list[MoveError]]]:
-    """Publish the bundle with int8 graphs. Raises ParityError, and changes nothing, if they stray."""
+) -> tuple[Calibration, list[MoveError]]:
+    """Add int8 graphs to the bundle; return their calibration, and the errors of all moves.
+
+    Raises ParityError, and changes nothing, if they exceed the bound and `inaccurate` is False.
+    """
     from ..calibration.ranges import read_calibration
     from ..export import quantise
     from ..export.graphs import graph_names
@@ -194,35 +175,66 @@ def _add_int8(
     schedules = programs_to_check(bundle.manifest.schedules, model.parameters)
     recording = load_recording(bundle)
     calibration = read_calibration(file) if file else quantise.calibrate(bundle, samples, schedules, progress)
-    how = quantise.Quantisation(schedules, bound, quantise.seeds_for(model.parameters), inaccurate)
+    seeds = quantise.seeds_for(model.parameters)
+    quantisation = quantise.Quantisation(schedules, bound, seeds, inaccurate)
     with amending(bundle) as folder:
-        calibration = quantise.quantise(bundle, calibration, how, folder, progress)
+        calibration = quantise.quantise(bundle, calibration, quantisation, folder, progress)
         graphs = {**bundle.manifest.graphs, "int8": graph_names("int8")}
-        amended = Bundle(
-            folder,
-            replace(
-                bundle.manifest, graphs=graphs, files={**bundle.manifest.files, **describe_files(folder)}
-            ),
-        )
+        files = {**bundle.manifest.files, **describe_files(folder)}
+        amended = Bundle(folder, replace(bundle.manifest, graphs=graphs, files=files))
         batches = batches_to_check(model.parameters)
         manifest, errors = verified(amended, "int8", recording, batches, bound, inaccurate, progress)
         (folder / MANIFEST).write_text(manifest.to_json())
-    return calibration, {"int8": errors}
+    return calibration, errors
+
+
+def _report(
+    bundle: Bundle,
+    calibration: Calibration,
+    errors: list[MoveError],
+    picture: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Print the activations of the int8 graphs' calibration, and the result."""
+    from ..calibration.headroom import activations, overflowing, save_picture
+
+    measured = activations(bundle, calibration)
+    if picture:
+        with replacing(picture, force) as partial:
+            save_picture(measured, partial)
+    for activation in overflowing(measured):
+        progress(
+            f"caution: {activation.tensor} reaches {activation.largest:.3g}, which float16 cannot represent; "
+            "export bf16 instead of fp16"
+        )
+    kept = calibration.kept or []
+    values = {
+        "bundle": str(bundle.path),
+        "source": calibration.source,
+        "images": calibration.images,
+        "kept": kept,
+        "activations": [{**vars(activation), "headroom": activation.headroom} for activation in measured],
+        "verification": [vars(error) for error in errors],
+    }
+    summary = f"{bundle.path} has int8 graphs; layers in float32: {', '.join(kept) or 'none'}"
+    result(as_json, values, f"{_activation_table(measured)}\n\n{summary}")
 
 
 def _activation_table(measured: Sequence[Activation]) -> str:
-    """The largest activations and, where the bundle's 16-bit graphs tell, their type there and the reason for float32."""
+    """Return a table of the largest activations: those in 16 bits or of unknown type first, then float32."""
+    by_size = sorted(measured, key=lambda activation: -activation.largest)
+    in_float32 = [activation for activation in by_size if activation.bits == 32]
+    others = [activation for activation in by_size if activation.bits != 32]
     rows = [
         (
-            a.tensor,
-            f"{a.largest:.3g}",
-            f"{a.headroom:.3g}×",
-            "–" if a.bits is None else f"{a.bits} bits",
-            a.why,
+            activation.tensor,
+            f"{activation.largest:.3g}",
+            f"{activation.headroom:.3g}×",
+            "–" if activation.bits is None else f"{activation.bits} bits",
+            activation.why,
         )
-        for kept in (False, True)
-        for a in sorted((a for a in measured if (a.bits == 32) is kept), key=lambda a: -a.largest)[:SHOWN]
+        for activation in (*others[:SHOWN], *in_float32[:SHOWN])
     ]
-    return table(
-        (f"largest of {len(measured)} activations", "max |x|", "float16 headroom", "type", "why"), rows
-    )
+    heading = f"largest of {len(measured)} activations"
+    return table((heading, "max |x|", "float16 headroom", "type", "why"), rows)

@@ -1,4 +1,4 @@
-"""bcm-edge demo: everything once, on the model inside this package, with pictures to look at."""
+"""bcm-edge demo: every task once, with the digits model in this package, and pictures of the results."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
 from ..runtime.storage.arrays import save_npz
 from ..runtime.storage.files import replacing
-from .console import force_option, json_option, progress, require_extra, result, table
+from .console import progress, require_extra, result, table
+from .options import force_option, json_option
 from .paths import OutputPath
 from .run import pairs
 
 GENERATIONS = ("one-step", "ancestral-2", "zigzag-3", "mixture-4")
 INVERSIONS = ("invert-1", "invert-2")
-PER_CLASS = 8
-RECONSTRUCTED = 60  # test digits
-QUALITY = 10  # of the JPEG compression that is undone
+PER_CLASS = 8  # generated images
+RECONSTRUCTED = 60  # test digits that are inverted
+QUALITY = 10  # JPEG quality of the damaged digits
 
 
-@click.command(short_help="Everything once, with pictures.", epilog="Example:  bcm-edge demo -o demo")
+@click.command(
+    short_help="Run every task once, and write pictures.", epilog="Example:  bcm-edge demo -o demo"
+)
 @click.option(
     "-o",
     "--output",
@@ -38,8 +41,11 @@ QUALITY = 10  # of the JPEG compression that is undone
 @force_option
 @json_option
 def demo(output: Path, force: bool, as_json: bool) -> None:
-    """Export the digits model, generate, invert, reconstruct, fill in, restore and interpolate; write pictures, the bundle and a table to a
-    folder, and digits to try the other commands on: digits.npz, damaged.npz, small.npz, three.png, five.png, hole.png."""
+    """Run every task once with the digits model: export, generate, invert, reconstruct, inpaint and so on.
+
+    The folder gets the bundle, pictures, a table, and inputs to try the other commands on: digits.npz,
+    damaged.npz, small.npz, three.png, five.png, hole.png.
+    """
     require_extra("export")
     require_extra("train")
     from ..export.exporter import ExportPlan, export
@@ -50,30 +56,33 @@ def demo(output: Path, force: bool, as_json: bool) -> None:
         folder.mkdir()
         checkpoint = shipped_checkpoint()
         plan = ExportPlan(load_checkpoint(checkpoint), folder / "digits.bundle")
-        # the folder has its temporary name until it is whole; people are told the one it will have
-        export(plan, sha256(checkpoint), lambda line: progress(line.replace(str(folder), str(output))))
+
+        def report(line: str) -> None:
+            progress(line.replace(str(folder), str(output)))  # the folder has a temporary name until the end
+
+        export(plan, sha256(checkpoint), report)
         with load(folder / "digits.bundle", batch=PER_CLASS * 10, value_range=SIGNED) as bcm:
             rows = [*_generate(bcm, folder), *_invert(bcm, folder)]
             _tasks(bcm, folder)
         text = table(("what", "NFE", "seconds per image", "reconstruction MSE"), rows)
         (folder / "table.txt").write_text(text + "\n")
-    files = {
-        name: str(output / name)
-        for name in ("digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt")
-    }
-    pictures = [output / f"{name}.png" for name in (*GENERATIONS, "filled", "restored")] + [
-        output / "way.gif"
-    ]
-    listing = "\n".join(f"  {path}" for path in [*files.values(), *pictures])
-    result(as_json, {"output": str(output), **files, "rows": rows}, f"{text}\n\nlook at:\n{listing}")
+    names = ("digits.bundle", "generated.png", "reconstructed.png", "latents.npz", "table.txt")
+    files = {name: str(output / name) for name in names}
+    pictures = [f"{name}.png" for name in (*GENERATIONS, "filled", "restored")]
+    others = [str(output / name) for name in (*pictures, "way.gif")]
+    listing = "\n".join(f"  {path}" for path in [*files.values(), *others])
+    result(as_json, {"output": str(output), **files, "rows": rows}, f"{text}\n\nresults:\n{listing}")
 
 
 def _generate(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
-    """One picture per schedule, a row per class; `generated.png` shows the schedules side by side from the same seeds."""
+    """Write a picture per schedule with a row per class, and generated.png with a row per schedule.
+
+    Returns the rows of the table.
+    """
     rows: list[tuple[object, ...]] = []
     compared = []
     labels = np.repeat(np.arange(10), PER_CLASS)
-    bcm.generate(1, labels=0)  # opening the session is not part of the time per image
+    bcm.generate(1, labels=0)  # opens the session, which is not part of the time per image
     for name in GENERATIONS:
         started = time.perf_counter()
         images = bcm.generate(len(labels), schedule=name, labels=labels)
@@ -86,7 +95,7 @@ def _generate(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
 
 
 def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
-    """Real digits that the model has not seen, to the noise and back."""
+    """Invert and reconstruct real digits that the model was not trained on. Returns the rows of the table."""
     from ..training.data import load_digits
 
     test = load_digits("test")
@@ -94,47 +103,45 @@ def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
     images, labels = test.images.numpy()[:RECONSTRUCTED], test.labels.numpy()[:RECONSTRUCTED]
     bcm.invert(images[:1], labels=labels[:1])
     rows: list[tuple[object, ...]] = []
-    latents = back = images
+    latents = reconstructions = images
     for name in INVERSIONS:
         started = time.perf_counter()
         latents = bcm.invert(images, schedule=name, labels=labels)
-        back = bcm.generate(latents=latents, labels=labels)
+        reconstructions = bcm.generate(latents=latents, labels=labels)
         seconds = (time.perf_counter() - started) / len(images)
-        rows.append(
-            (
-                f"{name}, then one-step",
-                bcm.bundle.schedule(name).nfe + 1,
-                f"{seconds:.4f}",
-                f"{mean_squared_error(images, back).mean():.5f}",
-            )
-        )
-    save_npz(folder / "latents.npz", {"latents": latents, "labels": labels, "seeds": np.arange(len(labels))})
-    save_images(pairs(images[:20], back[:20], 10), folder / "reconstructed.png", columns=10)
+        nfe = bcm.bundle.schedule(name).nfe + 1
+        error = mean_squared_error(images, reconstructions).mean()
+        rows.append((f"{name}, then one-step", nfe, f"{seconds:.4f}", f"{error:.5f}"))
+    seeds = np.arange(len(labels))
+    save_npz(folder / "latents.npz", {"latents": latents, "labels": labels, "seeds": seeds})
+    save_images(pairs(images[:20], reconstructions[:20], 10), folder / "reconstructed.png", columns=10)
     return rows
 
 
 def _tasks(bcm: BCM, folder: Path) -> None:
-    """Ten test digits, one per class: whole, damaged, shrunk, and what three tasks make of them."""
+    """Write ten test digits as inputs for other commands, and the results of three tasks."""
     from ..evaluation.degradations import jpeg
     from ..training.data import load_digits
 
     test = load_digits("test")
     assert test.labels is not None
     labels = np.arange(10)
-    images = test.images.numpy()[[int(np.flatnonzero(test.labels.numpy() == k)[0]) for k in labels]]
+    first_of_class = [int(np.flatnonzero(test.labels.numpy() == label)[0]) for label in labels]
+    images = test.images.numpy()[first_of_class]
     damaged = jpeg(images, QUALITY)
     hole = np.zeros((8, 8), bool)
     hole[4:] = True
-    for name, values in (
-        ("digits", images),
-        ("damaged", damaged),
-        ("small", images.reshape(10, 1, 4, 2, 4, 2).mean(axis=(3, 5))),
-    ):
+    small = images.reshape(10, 1, 4, 2, 4, 2).mean(axis=(3, 5))
+    for name, values in (("digits", images), ("damaged", damaged), ("small", small)):
         save_npz(folder / f"{name}.npz", {"images": values, "labels": labels})
-    for name, picture in (("three", images[3]), ("five", images[5]), ("hole", np.where(hole, 1, -1)[None])):
+    mask = np.where(hole, 1, -1)[None]
+    for name, picture in (("three", images[3]), ("five", images[5]), ("hole", mask)):
         save_images(picture[None], folder / f"{name}.png")
     filled = bcm.inpaint(images, hole, labels=labels)
-    save_images(pairs(np.where(hole, np.float32(0), images), filled, 10), folder / "filled.png", columns=10)
-    save_images(pairs(damaged, bcm.restore(damaged, labels=labels), 10), folder / "restored.png", columns=10)
-    way = bcm.interpolate(images, np.roll(images, -1, axis=0), labels=labels, labels_b=np.roll(labels, -1))
+    with_hole = np.where(hole, np.float32(0), images)
+    save_images(pairs(with_hole, filled, 10), folder / "filled.png", columns=10)
+    restored = bcm.restore(damaged, labels=labels)
+    save_images(pairs(damaged, restored, 10), folder / "restored.png", columns=10)
+    next_images, next_labels = np.roll(images, -1, axis=0), np.roll(labels, -1)
+    way = bcm.interpolate(images, next_images, labels=labels, labels_b=next_labels)
     save_animation(way.swapaxes(0, 1), folder / "way.gif")

@@ -1,9 +1,8 @@
-"""bcm-edge inpaint, colorize, upscale, restore, purify: images of which something is missing, or to which something was done."""
+"""bcm-edge inpaint, colorize, upscale: images of which a part is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,24 @@ import click
 import numpy as np
 
 from ..errors import ImageError
-from ..runtime.classes import GUESS
+from ..runtime.chain import OnMove
 from ..runtime.pictures.images import ImageSet
 from ..runtime.pictures.masks import read_holes
 from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.constrained import COLOURING, UPSCALING, inpainting
-from ..runtime.tasks.restoration import restoration
-from .console import bundle_argument
+from .options import bundle_argument
 from .paths import PATH
-from .run import GUESSABLE, Run, images_argument, run_options
+from .run import Run, images_argument, run_options
 
-OUTPUT = "out.png (a grid if there are several), out.npz, or a folder."
-beside_option = click.option(
-    "--beside", is_flag=True, help="In a picture, show what was given above what came out."
-)
+OUTPUT = "The output: .png (a grid if there are several images), .npz, or a folder."
+beside_option = click.option("--beside", is_flag=True, help="In a picture, show each input above its result.")
 
 
-def _filling_option(default: Schedule | None = None, said: str = "") -> Callable[..., Any]:
-    """said: the default in words, where there is no one schedule."""
-    text = f"From noise, back to the image as often as you like{said}."
+def _schedule_option(default: Schedule | None = None, default_in_words: str = "") -> Callable[..., Any]:
+    """Return the option --schedule. default_in_words: the default, where it depends on the model."""
+    text = f"Schedule from noise that returns to the image any number of times{default_in_words}."
     return click.option(
         "--schedule", default=default and str(default), show_default=default is not None, help=text
     )
@@ -40,208 +36,142 @@ def _filling_option(default: Schedule | None = None, said: str = "") -> Callable
 
 @click.command(
     short_help="Fill in the masked part of images.",
-    epilog="Example:  bcm-edge inpaint digits.bundle three.png --mask hole.png --label 3 -o filled.png",
+    epilog="Example:  bcm-edge inpaint digits.bundle 3.png --mask hole.png --label 3 -o out.png",
 )
 @bundle_argument
 @images_argument
 @click.option(
-    "--mask", type=PATH, help="White where to fill: a picture, or npz with `masks` (default: transparency)."
+    "--mask",
+    type=PATH,
+    help="A picture that is white where to fill in, or an npz file with `masks` (default: the transparent "
+    "pixels of IMAGES).",
 )
-@_filling_option(said=" (default: 8 calls, with levels that follow the size of the images)")
+@_schedule_option(default_in_words=" (default: 8 network calls, at levels that depend on the image size)")
 @beside_option
 @run_options(OUTPUT)
 def inpaint(
     bundle: Path, images: tuple[Path, ...], mask: Path | None, schedule: str | None, beside: bool, run: Run
 ) -> None:
-    """Fill in the holes of IMAGES (files, folders, or one npz); every other pixel stays as it is.
+    """Fill in the masked part of IMAGES (files, folders or one npz file).
 
-    The holes are white in --mask, or transparent in the images themselves, or the array `masks` of the npz.
+    The mask is the white part of --mask, else the transparent part of the images, else the array `masks` of
+    the npz file. All other pixels stay as they are.
     """
     with run.open(bundle) as bcm:
-        given, labels = run.read(bcm, images, whole=False)
+        image_set, labels = run.read(bcm, images, whole=False)
         holes = read_holes(mask, images, bcm.sample_shape)
         program = bcm.schedule(schedule) if schedule else inpainting(bcm.sample_shape)
-        back, facts = _play(
-            run, bcm, "filling in", program, given, labels, partial(bcm.inpaint, given.images, holes)
-        )
-        hole = np.broadcast_to(holes if holes.ndim == 4 else holes[..., None, :, :], given.images.shape)
-        _finish(
-            run,
-            bcm,
-            given,
-            np.where(hole, np.float32(0), given.images),
-            back,
-            labels,
-            {**facts, "filled": float(hole.mean())},
-            beside,
-        )
+        task = partial(bcm.inpaint, image_set.images, holes)
+        results, facts = play(run, bcm, "filling in", program, image_set, labels, task)
+        per_channel = holes if holes.ndim == 4 else holes[..., None, :, :]
+        hole = np.broadcast_to(per_channel, image_set.images.shape)
+        before = np.where(hole, np.float32(0), image_set.images)
+        facts["filled"] = float(hole.mean())
+        finish(run, bcm, image_set, before, results, labels, facts, beside)
 
 
 @click.command(
-    short_help="Grey images in colour.",
+    short_help="Give grey images colours.",
     epilog="Example:  bcm-edge colorize photos.bundle grey.png --label 3 -o coloured.png",
 )
 @bundle_argument
 @images_argument
-@_filling_option(COLOURING)
+@_schedule_option(COLOURING)
 @beside_option
 @run_options(OUTPUT)
 def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool, run: Run) -> None:
-    """Give grey IMAGES (files, folders, or one npz) colours that a model of colour images finds likely; their brightness stays."""
+    """Give grey IMAGES (files, folders or one npz file) colours that the model finds likely.
+
+    Their brightness stays as it is. The model must be one of colour images.
+    """
     with run.open(bundle) as bcm:
         channels, height, width = bcm.sample_shape
         if channels != 3:
             raise ImageError(
-                f"colours take a model of 3 channels; this one has {channels}, so it knows no colours"
+                f"{bundle}: colorize needs a model of colour images (3 channels); this one has {channels}"
             )
-        given, labels = run.read(bcm, images, (1, height, width), whole=False)
-        back, facts = _play(
-            run, bcm, "colouring", bcm.schedule(schedule), given, labels, partial(bcm.colorize, given.images)
-        )
-        _finish(run, bcm, given, np.repeat(given.images, 3, axis=1), back, labels, facts, beside)
+        image_set, labels = run.read(bcm, images, (1, height, width), whole=False)
+        task = partial(bcm.colorize, image_set.images)
+        results, facts = play(run, bcm, "colouring", bcm.schedule(schedule), image_set, labels, task)
+        before = np.repeat(image_set.images, 3, axis=1)
+        finish(run, bcm, image_set, before, results, labels, facts, beside)
 
 
 @click.command(
-    short_help="Small images in the model's size.",
-    epilog="Example:  bcm-edge upscale digits.bundle small.png --factor 2 --label 3 -o large.png",
+    short_help="Enlarge images to the model's size.",
+    epilog="Example:  bcm-edge upscale digits.bundle small.png --label 3 -o large.png",
 )
 @bundle_argument
 @images_argument
 @click.option(
     "--factor",
+    metavar="N",
     default=2,
     show_default=True,
     type=click.IntRange(2),
-    help="How many times larger: the model's size over it is read.",
+    help="How many times larger the result is. IMAGES are read in the model's size divided by N.",
 )
-@_filling_option(UPSCALING)
+@_schedule_option(UPSCALING)
 @beside_option
 @run_options(OUTPUT)
 def upscale(
     bundle: Path, images: tuple[Path, ...], factor: int, schedule: str, beside: bool, run: Run
 ) -> None:
-    """Enlarge IMAGES (files, folders, or one npz) to the model's size; their pixels are the means of the result's squares."""
+    """Enlarge IMAGES (files, folders or one npz file) to the model's size.
+
+    Each of their pixels is the mean of a square of pixels of the result.
+    """
     with run.open(bundle) as bcm:
         channels, height, width = bcm.sample_shape
         if height % factor or width % factor:
-            raise ImageError(f"--factor {factor}: the model's {height}×{width} pixels do not divide by it")
-        given, labels = run.read(bcm, images, (channels, height // factor, width // factor), whole=False)
-        back, facts = _play(
-            run, bcm, "enlarging", bcm.schedule(schedule), given, labels, partial(bcm.upscale, given.images)
-        )
-        enlarged = given.images.repeat(factor, axis=2).repeat(factor, axis=3)
-        _finish(run, bcm, given, enlarged, back, labels, {**facts, "factor": factor}, beside)
+            raise ImageError(
+                f"--factor {factor}: the model's size, {height}×{width} pixels, is not divisible "
+                "by it; give a divisor of both sides"
+            )
+        small_shape = (channels, height // factor, width // factor)
+        image_set, labels = run.read(bcm, images, small_shape, whole=False)
+        task = partial(bcm.upscale, image_set.images)
+        results, facts = play(run, bcm, "enlarging", bcm.schedule(schedule), image_set, labels, task)
+        before = image_set.images.repeat(factor, axis=2).repeat(factor, axis=3)
+        facts["factor"] = factor
+        finish(run, bcm, image_set, before, results, labels, facts, beside)
 
 
-_strength_option = click.option(
-    "--strength",
-    default=0.2,
-    show_default=True,
-    help="The noise level below which all is taken for damage; ignored with --schedule.",
-)
-_program_option = click.option(
-    "--schedule", help="Another program from an image to an image (default: '+S S>5>0.002', S the strength)."
-)
-
-
-@click.command(
-    short_help="Repair compressed, blurred or noisy images.",
-    epilog="Example:  bcm-edge restore digits.bundle damaged.jpg --label guess -o repaired.png",
-)
-@bundle_argument
-@images_argument
-@_strength_option
-@_program_option
-@beside_option
-@run_options(OUTPUT, GUESSABLE)
-def restore(
-    bundle: Path, images: tuple[Path, ...], strength: float, schedule: str | None, beside: bool, run: Run
-) -> None:
-    """Restore IMAGES (files, folders, or one npz) without knowing what was done to them."""
-    with run.open(bundle) as bcm:
-        _restore(run, bcm, images, strength, schedule, "restoring", beside)
-
-
-@click.command(
-    short_help="Undo an attack on a classifier.",
-    epilog="Example:  bcm-edge purify digits.bundle attacked/ -o clean/",
-)
-@bundle_argument
-@images_argument
-@_strength_option
-@_program_option
-@beside_option
-@run_options(OUTPUT, GUESSABLE)
-def purify(
-    bundle: Path, images: tuple[Path, ...], strength: float, schedule: str | None, beside: bool, run: Run
-) -> None:
-    """Remove small changes made to IMAGES (files, folders, or one npz) to mislead a classifier, before the classifier sees them.
-
-    As restore does, but labels are guessed unless --label gives them: those that come with attacked images are not to be trusted.
-    """
-    with run.open(bundle) as bcm:
-        trusted = run if run.label is not None or bcm.num_classes is None else replace(run, label=GUESS)
-        _restore(trusted, bcm, images, strength, schedule, "purifying", beside)
-
-
-def _restore(
-    run: Run,
-    bcm: BCM,
-    images: tuple[Path, ...],
-    strength: float,
-    schedule: str | None,
-    what: str,
-    beside: bool,
-) -> None:
-    program = bcm.schedule(schedule) if schedule else restoration(strength)
-    given, labels = run.read(bcm, images)
-    back, facts = _play(run, bcm, what, program, given, labels, partial(bcm.restore, given.images))
-    _finish(run, bcm, given, given.images, back, labels, facts, beside)
-
-
-def _play(
+def play(
     run: Run,
     bcm: BCM,
     what: str,
     program: Schedule,
-    given: ImageSet,
+    image_set: ImageSet,
     labels: Any,
     task: Callable[..., np.ndarray],
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Run.play of a task that has its images."""
-    return run.play(
-        bcm,
-        what,
-        program,
-        len(given.images),
-        lambda on_move: task(schedule=program, seed=run.seed, labels=labels, on_move=on_move),
-    )
+    """Run a task of `bcm` on images, and return the results [N, C, H, W] and the facts of the run.
+
+    what: the work in the progress bar. task: a method of `bcm` that has its images already.
+    """
+
+    def work(on_move: OnMove | None) -> np.ndarray:
+        return task(schedule=program, seed=run.seed, labels=labels, on_move=on_move)
+
+    return run.play(bcm, what, program, len(image_set.images), work)
 
 
-def _finish(
+def finish(
     run: Run,
     bcm: BCM,
-    given: ImageSet,
+    image_set: ImageSet,
     before: np.ndarray,
     after: np.ndarray,
     labels: Any,
     facts: dict[str, Any],
     beside: bool,
 ) -> None:
-    """Write the results and report. before: what was given, in the shape of the results."""
+    """Write the results and print what was done. before: the inputs, in the shape of the results `after`."""
     if beside:
-        run.save_beside(before, after, labels, given=given.images)
+        run.save_beside(before, after, labels, given=image_set.images)
     else:
-        save_images(
-            after,
-            run.output,
-            run.force,
-            arrays={
-                **({"given": given.images} if run.output.suffix else {}),
-                **run.per_image(len(after), labels),
-            },
-        )
-    run.report(
-        bcm,
-        {**facts, "names": given.names, "labels": None if labels is None else np.asarray(labels).tolist()},
-    )
+        inputs = {"given": image_set.images} if run.output.suffix else {}
+        save_images(after, run.output, run.force, arrays={**inputs, **run.per_image(len(after), labels)})
+    facts |= {"names": image_set.names, "labels": None if labels is None else np.asarray(labels).tolist()}
+    run.report(bcm, facts)

@@ -10,61 +10,57 @@ import click
 
 from ..errors import OutputError, ParityError
 from .calibration import calibration_options, read_samples
-from .console import (
+from .console import note, parity_table, progress, require_extra, result
+from .options import (
     config_option,
     force_option,
     json_option,
     known_fields,
     output_option,
-    parity_table,
     parse_precisions,
+    precisions_option,
     preset_option,
-    progress,
-    require_extra,
-    result,
 )
 from .paths import PATH, check_utf8
 
 if TYPE_CHECKING:
     from ..export.exporter import ExportPlan
+    from ..model.checkpoint import Checkpoint
     from ..runtime.pixels import ValueRange
 
 
 @click.command(
-    short_help="A checkpoint to a bundle.",
-    epilog="Example:  bcm-edge export ema_0.99997_234000.pt --preset imagenet64 -o imagenet64.bundle",
+    short_help="Export a checkpoint to a bundle.",
+    epilog="Example:  bcm-edge export ema.pt --preset imagenet64 -o imagenet64.bundle",
 )
 @click.argument("checkpoint", required=False, type=PATH)
 @output_option("The bundle to write (a folder).", "folder")
 @preset_option
 @config_option
-@click.option(
-    "--precision",
-    "precisions",
-    default="fp32",
-    show_default=True,
-    metavar="LIST",
-    help="Graphs to write: of fp32,fp16,bf16,int8.",
-)
+@precisions_option("fp32", "Precisions of the graphs to write: a list of fp32,fp16,bf16,int8, or all.")
 @calibration_options
 @click.option(
-    "--opset", default=18, show_default=True, type=click.IntRange(18, 23), help="ONNX opset of the graphs."
+    "--opset",
+    metavar="N",
+    default=18,
+    show_default=True,
+    type=click.IntRange(18, 23),
+    help="ONNX opset of the graphs.",
 )
 @click.option(
     "--verify",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "full"]),
-    help="full: every schedule at batch 1, 2 and 5.",
+    help="How much to compare with torch: full, every schedule at batch 1, 2 and 5; auto, fewer for large "
+    "models.",
 )
 @click.option(
     "--no-verify",
     is_flag=True,
-    help="Publish without comparing the graphs with torch (and without golden.npz).",
+    help="Write the bundle without comparing it with torch, and without golden.npz.",
 )
-@click.option(
-    "--dry-run", is_flag=True, help="Read and check the checkpoint, say what would be written, and stop."
-)
+@click.option("--dry-run", is_flag=True, help="Check the checkpoint, print what would be written, and stop.")
 @force_option
 @json_option
 def export(
@@ -85,80 +81,104 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Export CHECKPOINT to a bundle: a file, or digits (the default) or mnist, the models inside this package.
+    """Export CHECKPOINT to a bundle, and verify it.
 
-    Reads official ema_*.pt files, safetensors, also in shards through their index, and what training loops save. The graphs are
-    compared with torch over whole schedules before anything is published; exit code 1, and no bundle, if they disagree by more than
-    the bound of their precision: 1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16), 6e-2 (int8) relative L2 after every move. For int8 the
-    ranges of activations are measured on --data, by default on images that the model makes itself.
+    CHECKPOINT is a file, or the name of a model in this package: digits (the default) or mnist. Supported
+    files are official ema_*.pt files, safetensors (also in shards, through their index), and the checkpoints
+    of common training loops.
+
+    Before the bundle is written, its graphs are compared with torch over whole schedules. If a move differs
+    by more than the bound of its precision, nothing is written and the exit code is 1. The bounds are
+    relative L2 errors: 1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16), 6e-2 (int8). For int8, the ranges of
+    activations are measured on --data.
     """
     require_extra("export")
     from ..calibration.ranges import read_calibration
     from ..export.exporter import ExportPlan
-    from ..export.exporter import export as run_export
     from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
-    from ..runtime.engines.store import engine_folders
-    from ..runtime.storage.files import check_free
-    from ..runtime.storage.manifest import MANIFEST
 
-    if checkpoint and os.path.realpath(output) == os.path.realpath(checkpoint):
-        raise OutputError(
-            f"{output} is the checkpoint itself, which the bundle would replace; choose another name"
-        )
-    check_utf8(output, checkpoint or "")
-    check_free(output, force, marker=MANIFEST)
-    if lost := [engine.name for engine in engine_folders(output)]:
-        progress(
-            f"note: --force replaces {output} with {len(lost)} engines in it, which will have to be built again: {', '.join(lost)}"
-        )
+    _check_output(output, checkpoint, force)
     name = str(checkpoint or SHIPPED[0])
     source = shipped_checkpoint(name) if name in SHIPPED else Path(name)
     loaded = load_checkpoint(source, known_fields(preset, config_file))
-    for note in loaded.notes:
-        progress(f"note: {note}")
-    config, wanted = loaded.config, parse_precisions(precisions)
-    if (data or calibration or allow_inaccurate) and "int8" not in wanted:
+    for line in loaded.notes:
+        note(line)
+    chosen = parse_precisions(precisions)
+    if (data or calibration or allow_inaccurate) and "int8" not in chosen:
         raise click.UsageError(
-            "--data, --calibration and --allow-inaccurate are for int8, which --precision does not ask for"
+            "--data, --calibration and --allow-inaccurate are options for int8; add int8 to --precision, "
+            "or leave them out"
         )
     if data and calibration:
-        raise click.UsageError("give --data or --calibration, not both")
+        raise click.UsageError("--data and --calibration cannot be combined; give one of them")
     plan = ExportPlan(
         loaded,
         output,
         opset,
         "none" if no_verify else verify,
         force,
-        wanted,
+        chosen,
         read_samples(data, size, loaded.facts, value_range) if data else None,
         read_calibration(calibration) if calibration else None,
         allow_inaccurate,
     )
-    classes = f", {config.num_classes} classes" if config.num_classes else ""
-    shape = f"{config.in_channels}×{config.image_size}×{config.image_size}{classes}"
-    progress(
-        f"checkpoint: {loaded.files[0]} ({plan.parameters / 1e6:.2f} M parameters, {shape}, {loaded.size / 1e6:.1f} MB)"
-    )
+    progress(_checkpoint_line(loaded, plan))
     if dry_run:
-        checks = (
-            "nothing"
-            if no_verify
-            else f"{len(plan.programs)} schedules at batch {', '.join(map(str, plan.batches))}"
-        )
-        text = f"would write {output}: {', '.join(plan.files)} (weights in fp32: {4 * plan.parameters / 1e6:.1f} MB); would verify {checks}"
-        result(as_json, {"dry_run": True, **_summary(plan)}, text)
+        result(as_json, {"dry_run": True, **_summary(plan)}, _dry_run_text(plan))
         return
+    _export(plan, as_json)
+
+
+def _check_output(output: Path, checkpoint: Path | None, force: bool) -> None:
+    """Raise OutputError if the bundle cannot be written; print which engines it will replace."""
+    from ..runtime.engines.store import engine_folders
+    from ..runtime.storage.files import check_free
+    from ..runtime.storage.manifest import MANIFEST
+
+    if checkpoint and os.path.realpath(output) == os.path.realpath(checkpoint):
+        raise OutputError(
+            f"{output} is the checkpoint, which the bundle would replace; choose another output"
+        )
+    check_utf8(output, checkpoint or "")
+    check_free(output, force, marker=MANIFEST)
+    if replaced := [engine.name for engine in engine_folders(output)]:
+        note(
+            f"--force replaces {output} with {len(replaced)} engines in it, which must be built again: "
+            f"{', '.join(replaced)}"
+        )
+
+
+def _export(plan: ExportPlan, as_json: bool) -> None:
+    """Write the bundle and print the result. Raises ParityError."""
+    from ..export.exporter import export
+
     try:
-        errors = run_export(plan, loaded.sha256(), progress)
+        errors = export(plan, plan.checkpoint.sha256(), progress)
     except ParityError as error:
         if error.errors:
             progress(parity_table({"": error.errors}))
         raise
     if errors:
         progress(parity_table(errors))
-    progress(_next_commands(output, config.num_classes))
-    verification = {precision: [vars(e) for e in measured] for precision, measured in errors.items()}
-    result(as_json, {**_summary(plan), "verification": verification}, str(output))
+    progress(_next_commands(plan.output, plan.checkpoint.config.num_classes))
+    verification = {precision: [vars(error) for error in moves] for precision, moves in errors.items()}
+    result(as_json, {**_summary(plan), "verification": verification}, str(plan.output))
+
+
+def _checkpoint_line(checkpoint: Checkpoint, plan: ExportPlan) -> str:
+    config = checkpoint.config
+    shape = f"{config.in_channels}×{config.image_size}×{config.image_size}"
+    classes = f", {config.num_classes} classes" if config.num_classes else ""
+    parameters = f"{plan.parameters / 1e6:.2f} M parameters"
+    size = f"{checkpoint.size / 1e6:.1f} MB"
+    return f"checkpoint: {checkpoint.files[0]} ({parameters}, {shape}{classes}, {size})"
+
+
+def _dry_run_text(plan: ExportPlan) -> str:
+    files = f"{', '.join(plan.files)} (weights in fp32: {4 * plan.parameters / 1e6:.1f} MB)"
+    batches = ", ".join(map(str, plan.batches))
+    checks = "nothing" if plan.verify == "none" else f"{len(plan.programs)} schedules at batch {batches}"
+    return f"would write {plan.output}: {files}; would verify {checks}"
 
 
 def _summary(plan: ExportPlan) -> dict[str, Any]:

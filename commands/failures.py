@@ -1,4 +1,4 @@
-"""How a command says that it failed: one line on stderr, with --json one object on stdout, and an exit code."""
+"""How a failed command ends: one line on stderr, with --json one object on stdout, and an exit code."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from .console import PRINTED, progress
 
 INTERRUPTED = 130  # 128 + SIGINT
 BUG = 70  # EX_SOFTWARE of sysexits.h
-_OF_THE_MACHINE = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENFILE,
-)  # of a write or a pipe, so without a file's name
+
+# Errors of the machine, not of this package. Those of writes and pipes have no file name.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
+
+# What the messages of libraries contain when memory does not suffice.
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "out of memory",
@@ -33,22 +31,25 @@ _OUT_OF_MEMORY = (
 
 
 def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Return whether --json is among the arguments, before a `--`."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return "--json" in options
 
 
 def print_json(kind: str, message: str, exit_code: int) -> None:
-    """The error as a script reads it: the only object on stdout, so none where the result, which says what failed, was printed already."""
+    """Print an error as one JSON object on stdout, unless the result of the command is already there.
+
+    Standard output has at most one object. A result that was printed before the error contains what failed.
+    """
     context = click.get_current_context(silent=True)
     if context and context.meta.get(PRINTED):
         return
-    click.echo(
-        json.dumps({"error": {"kind": kind, "message": message, "exit_code": exit_code}}), file=sys.stdout
-    )
+    error = {"kind": kind, "message": message, "exit_code": exit_code}
+    click.echo(json.dumps({"error": error}), file=sys.stdout)
 
 
 def report(error: BaseException, as_json: bool) -> int:
-    """Say what ended a command; returns the exit code."""
+    """Print the error that ended a command, and return its exit code."""
     message, exit_code = explained(error)
     progress(message if isinstance(error, KeyboardInterrupt) else f"error: {message}")
     if as_json:
@@ -57,31 +58,31 @@ def report(error: BaseException, as_json: bool) -> int:
 
 
 def explained(error: BaseException) -> tuple[str, int]:
-    """The message for people, and the exit code."""
+    """Return the message of an error in one line, and its exit code."""
     if isinstance(error, BcmError):
         return printable(str(error)), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
-    said = printable(" ".join(str(error).split("\n")[0].split()))
+    first_line = str(error).split("\n")[0]
+    text = printable(" ".join(first_line.split()))
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
-        return (
-            f"not enough memory{f' ({said})' if said else ''}; give fewer images at a time, or a smaller --batch",
-            2,
-        )
+        detail = f" ({text})" if text else ""
+        return f"not enough memory{detail}; process fewer images at a time, or use a smaller --batch", 2
     if isinstance(error, OSError) and error.filename:
         return printable(f"{error.filename}: {error.strerror}"), 2
-    if isinstance(error, FileNotFoundError) and PYTHON_SAYS in said:
+    if isinstance(error, FileNotFoundError) and PYTHON_SAYS in text:
         return NO_TEMPORARY, 2
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
-        return error.strerror or said, 2
-    return (
-        f"this is a bug in bcm-edge: {type(error).__name__}: {said}; run the command again with --log-file bug.log, "
-        "and report it with that file, which has the traceback",
-        BUG,
-    )
+        return error.strerror or text, 2
+    bug = f"this is a bug in bcm-edge: {type(error).__name__}: {text}"
+    advice = "run the command again with --log-file bug.log, and report the bug with that file"
+    return f"{bug}; {advice} (it has the traceback)", BUG
 
 
 def printable(text: str) -> str:
-    """The text with the control characters escaped that a file's name may hold. Lines that a message itself begins are indented."""
+    """Return the text with its control characters escaped: names of files may contain them.
+
+    A line break is kept before two spaces: that is how messages of several lines are written.
+    """
     text = re.sub(r"\n(?!  )", r"\\n", text)
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", text)

@@ -1,7 +1,7 @@
-"""-v and --log-file: what the logger `bcm_edge` says, on stderr and in a file that can be attached to a report of a problem.
+"""The options -v and --log-file: the messages of the logger `bcm_edge` on stderr, and in a file.
 
-Every command takes both options, before its name and after it. The file has all that was logged, and the traceback of what ended the
-command; on stderr an error stays one line.
+Both options can be given before and after the name of a command. The file also has the traceback of an
+error; on stderr an error is one line.
 """
 
 from __future__ import annotations
@@ -20,45 +20,50 @@ import click
 
 from ..errors import OutputError
 from ..runtime.log import home_folder, log, without_home
-from .console import SHOWN, Function
+from .console import SHOWN
+from .options import Function
 from .paths import OutputPath
 
-ARGUMENTS = "bcm_edge.arguments"  # in a context's meta: the command line after the program's name
-HEADER = "log of bcm-edge"  # how a log file begins
-
+ARGUMENTS = "bcm_edge.arguments"  # key of a click context's meta: the arguments of the program
+HEADER = "log of bcm-edge"  # the first words of every log file
 
 _VERBOSE: dict[str, Any] = {
     "is_flag": True,
-    "help": "Say on stderr what is used and why: versions, backend, cache, times.",
+    "help": "Print on stderr what is used and why: versions, backend, cache, times.",
 }
 _LOG_FILE: dict[str, Any] = {
     "type": OutputPath("file", "logs"),
     "metavar": "FILE",
-    "help": "Add the same to a file, with the traceback of an error: for a report of a problem.",
+    "help": "Append the same to FILE, with the traceback of an error: for bug reports.",
 }
 
 
 def listen(context: click.Context, verbose: bool, log_file: Path | None) -> None:
-    """Begin to write the log, until the outermost context ends. Raises OutputError for a file that cannot be written."""
+    """Write the log until the command ends. Raises OutputError if the log file cannot be written."""
     if verbose and not any(isinstance(handler, _Terminal) for handler in log.handlers):
         _start(context, _Terminal())
-    if log_file is not None and not any(
-        isinstance(handler, _File) and handler.path == log_file for handler in log.handlers
-    ):
-        try:
-            _start(context, _File(log_file))
-        except (OSError, ValueError) as error:
-            raise OutputError(
-                f"{log_file}: the log file cannot be written ({getattr(error, 'strerror', None) or error})"
-            ) from error
+    if log_file is None or _is_open(log_file):
+        return
+    try:
+        _start(context, _File(log_file))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"{log_file}: the log file cannot be written ({reason}); give another --log-file"
+        ) from error
+
+
+def _is_open(log_file: Path) -> bool:
+    return any(isinstance(handler, _File) and handler.path == log_file for handler in log.handlers)
 
 
 def log_options(group: Function) -> Function:
-    """-v and --log-file before a command's name; the group's function passes them to `listen`."""
+    """Give the group of commands both options. Its function passes their values to `listen`."""
     return click.option("-v", "--verbose", **_VERBOSE)(click.option("--log-file", **_LOG_FILE)(group))
 
 
-_OF_COMMANDS = (  # eager: before the other options, so that the log has what is wrong with them
+# Eager options are processed before the others, so the log contains what is wrong with those.
+_OF_COMMANDS = (
     click.Option(
         ["-v", "--verbose"],
         is_eager=True,
@@ -77,7 +82,7 @@ _OF_COMMANDS = (  # eager: before the other options, so that the log has what is
 
 
 def add_log_options(command: click.Command) -> click.Command:
-    """The command, with -v and --log-file after its name, too."""
+    """Give a command both options, after its name, and return it."""
     if _OF_COMMANDS[0] not in command.params:
         command.params.extend(_OF_COMMANDS)
     return command
@@ -85,7 +90,7 @@ def add_log_options(command: click.Command) -> click.Command:
 
 @contextmanager
 def logged() -> Iterator[None]:
-    """Log how the block ends: an error with its traceback."""
+    """Log how the block ends and how long it took; an error with its traceback."""
     started = time.perf_counter()
     try:
         yield
@@ -94,18 +99,13 @@ def logged() -> Iterator[None]:
         log.info("ended with exit code %d after %.3f s", ended.exit_code, time.perf_counter() - started)
         raise
     except BaseException as error:
-        log.error(
-            "ended with %s after %.3f s: %s",
-            type(error).__name__,
-            time.perf_counter() - started,
-            error,
-            exc_info=True,
-        )
+        seconds = time.perf_counter() - started
+        log.error("ended with %s after %.3f s: %s", type(error).__name__, seconds, error, exc_info=True)
         raise
 
 
 def _start(context: click.Context, handler: logging.Handler) -> None:
-    """Have a handler take what is logged, from the environment on, until the command ends."""
+    """Write the environment and the command line to a handler, and the log until the command ends."""
     from ..runtime.checks.report import report
 
     arguments: Sequence[str] = context.meta.get(ARGUMENTS, [])
@@ -124,52 +124,63 @@ def _stop(handler: logging.Handler) -> None:
 
 
 class _Terminal(logging.Handler):
-    """Lines on stderr with the seconds since the start. What a command prints there anyway is not repeated, and a traceback is left out."""
+    """Lines on stderr with the seconds since the start, without tracebacks.
+
+    Lines that the command prints on stderr itself are not repeated.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.home = home_folder()  # for a job, Ray gets another one
+        # Kept from the start: the environment variable HOME changes while a job runs on Ray.
+        self.home = home_folder()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a record as one line."""
         if not hasattr(record, SHOWN):
             line = f"[{record.relativeCreated / 1000:7.3f} s] {record.getMessage()}"
             click.echo(without_home(line, self.home), file=sys.stderr)
 
 
 class _File(logging.FileHandler):
-    """A file to which logs are added. Raises OSError if it cannot be written, OutputError if it holds something else."""
+    """A file to which the logs of several commands are appended.
+
+    Raises OSError if the file cannot be written, OutputError if it is not a log file.
+    """
 
     def __init__(self, path: Path) -> None:
         _check_is_log(path)
         self.path, self.home = path, home_folder()
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
-        assert self.stream  # it is opened at once
+        assert self.stream  # FileHandler opens the file at once
         self.stream.write(f"{HEADER}, {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n")
         self.stream.flush()
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return a record as a line, followed by the traceback if there is one."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
         traceback = f"\n{logging.Formatter().formatException(record.exc_info)}" if record.exc_info else ""
         line = f"[{record.relativeCreated / 1000:7.3f} s] {level}{record.getMessage()}{traceback}"
         return without_home(line, self.home)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Go on without the log: a full disk ends the log, not the command."""
+        """Continue the command without the log, for example when the disk is full."""
         log.removeHandler(self)
+        reason = sys.exc_info()[1]
         click.echo(
-            f"note: {self.baseFilename}: the log ends here, it cannot be written any more ({sys.exc_info()[1]})",
+            f"note: {self.baseFilename}: the log file can no longer be written ({reason}); "
+            "the command continues without it",
             file=sys.stderr,
         )
 
 
 def _check_is_log(path: Path) -> None:
-    """Raise OutputError if there is a file that is no log, so that a wrong name costs nobody a model."""
-    if path.is_fifo():  # to open it may wait for ever
-        raise OutputError(f"{path} is a pipe; a log is written to a file")
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if not file.read(len(HEADER)) == HEADER.encode():
-                raise OutputError(
-                    f"{path} exists already and is not a log file of bcm-edge; give another name for the log file"
-                )
+    """Raise OutputError if the file exists and is not a log file, so a wrong name destroys no data."""
+    if path.is_fifo():  # opening it may wait forever
+        raise OutputError(f"{path} is a pipe; --log-file needs a regular file")
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        is_log = file.read(len(HEADER)) == HEADER.encode()
+    if not is_log:
+        raise OutputError(f"{path} exists and is not a log file of bcm-edge; give another --log-file")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,103 +12,115 @@ import click
 
 from ..errors import InputError, LabelError, ShardError
 from ..runtime.arguments import check_labels
-from ..runtime.batches import BATCH
 from ..runtime.classes import GUESS, NOTHING_TO_GUESS, labels_of, refuse_guess
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_disk, check_memory
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import ValueRange
-from .console import (
+from .console import note_engines, progress, require_extra, result
+from .mapping_progress import ShardProgress
+from .options import (
     backend_option,
+    batch_option,
     bundle_argument,
     json_option,
-    note_engines,
     output_option,
     precision_option,
-    progress,
-    require_extra,
-    result,
     value_range_option,
 )
 from .paths import PATH_OR_NAME, check_utf8
-from .run import GUESSABLE
 
 if TYPE_CHECKING:
     from ..jobs.dataset import Source
     from ..jobs.job import Job
-    from ..jobs.player import Done
     from ..jobs.running import Outcome
 
-TASKS = {  # task → the options that it takes
+# Task → its options.
+TASKS = {
     "invert": ("inversion",),
     "generate": ("schedule",),
     "reconstruct": ("inversion", "schedule"),
     "restore": ("strength", "schedule"),
 }
 DEFAULTS = {"inversion": "invert-2", "schedule": "one-step", "strength": 0.2}
-NAMED = 5  # failed shards in the last line
-SHARD_BYTES = 1000  # of memory that a shard takes in lists
-EVERY = 5.0  # seconds between lines of progress where nobody watches
+NAMED = 5  # failed shards that the last line names
+SHARD_BYTES = 1000  # memory of a shard in the lists of a job
 
 
 @click.command(
-    short_help="One task over many images, on Ray.",
-    epilog="Example:  bcm-edge map digits.bundle shards/ -o latents --task invert --label guess --workers 4",
+    short_help="Run one task over many images, on Ray.",
+    epilog="Example:  bcm-edge map digits.bundle shards/ -o latents --task invert --label guess",
 )
 @bundle_argument
 @click.argument("dataset", type=PATH_OR_NAME)
-@output_option("A folder: one output per shard, and job.json. Given again, the job goes on.", "folder")
-@click.option("--task", required=True, type=click.Choice(list(TASKS)), help="What is done to every row.")
+@output_option(
+    "The folder to write: a file per shard, and job.json. If it exists, its job is continued.", "folder"
+)
+@click.option("--task", required=True, type=click.Choice(list(TASKS)), help="The task to run on every row.")
 @click.option(
     "--workers",
+    metavar="N",
     type=click.IntRange(1),
-    help="How many hold the bundle at once (default: as many as there are processors for).",
+    help="Number of workers, each with the bundle in memory (default: as many as the processors allow).",
 )
 @click.option(
-    "--threads", default=1, show_default=True, type=click.IntRange(1), help="Processors of each worker."
+    "--threads",
+    metavar="N",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processors of each worker.",
 )
 @click.option(
     "--ray", "address", is_flag=False, flag_value="local", default="local", metavar="[ADDRESS]",
-    help="HOST:PORT of a cluster, or auto for the one on this machine (default: a Ray of the command's own, here).",
+    help="The Ray cluster: HOST:PORT, or auto for the one that this machine belongs to (default: start Ray "
+    "on this machine for the duration of the command).",
 )  # fmt: skip
 @click.option(
     "--schedule",
-    help="To the image, for generate, reconstruct and restore: a name or text (default one-step).",
+    help="Schedule to the image, for generate, reconstruct and restore: a name or levels (default: "
+    "one-step).",
 )
 @click.option(
-    "--inversion", help="To the noise, for invert and reconstruct: a name or text (default invert-2)."
+    "--inversion",
+    metavar="SCHEDULE",
+    help="Schedule to noise, for invert and reconstruct: a name or levels (default: invert-2).",
 )
 @click.option(
     "--strength",
+    metavar="X",
     type=click.FloatRange(0, min_open=True),
-    help="For restore: the noise level below which all is damage (0.2).",
+    help="For restore: noise level of the damage, 0.002 to 5 (default: 0.2).",
 )
 @click.option(
     "--seed",
+    metavar="N",
     default=0,
     show_default=True,
     type=click.IntRange(0),
-    help="Of row 0, where the data has no seeds; others count on.",
+    help="Seed of row 0, if the data has no seeds; row k gets seed N + k.",
 )
-@click.option("--label", metavar="LABELS", help=f"{GUESSABLE} Default: those of the data.")
+@click.option(
+    "--label",
+    metavar="LABELS",
+    help="Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "
+    "to let the model guess them (default: those in the data).",
+)
 @click.option(
     "--rows",
+    metavar="N",
     default=1024,
     show_default=True,
     type=click.IntRange(1),
-    help="Most rows of an output; longer files are cut.",
+    help="Maximum number of rows in an output file; longer inputs are split.",
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["npz", "parquet"]),
-    help="Of the outputs (default: as the input; npz for a number).",
+    help="Format of the output files (default: that of the input; npz for a number of images).",
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(1),
-    help=f"Most images per network call (default: {BATCH}; on an engine, what it takes).",
-)
+@batch_option
 @value_range_option
 @backend_option
 @precision_option
@@ -136,10 +146,11 @@ def map(
     precision: str | None,
     as_json: bool,
 ) -> None:
-    """Play a task over DATASET: an npz or Parquet file, a folder of them, or for generate a number of images.
+    """Run a task over DATASET: an npz or Parquet file, a folder of them, or for generate a number of images.
 
-    A row's seed and label are those of the data, else of its number in the data set, so nothing depends on the workers. What is
-    there is whole; after a crash the same command does what is missing.
+    The seed and the label of a row are those in the data, or follow from the number of the row in the data
+    set, so results do not depend on the workers. Output files are complete or absent. If the command is
+    interrupted, run it again: it continues with the files that are missing.
     """
     require_extra("scale")
     from ..jobs.dataset import find
@@ -173,34 +184,34 @@ def map(
             format=format_ or "",
             value_range=None if value_range is None else f"{value_range[0]:g},{value_range[1]:g}",
         )
-    outcome = run(job, bundle, output, sources, address, workers, Watch)
+    outcome = run(job, bundle, output, sources, address, workers, ShardProgress)
     _report(job, output, outcome, as_json)
 
 
 def _options(
     task: str, schedule: str | None, inversion: str | None, strength: float | None
 ) -> dict[str, Any]:
-    """The options of a task with their defaults, None for those of other tasks. Raises click.UsageError for one given in vain."""
-    given = {"schedule": schedule, "inversion": inversion, "strength": strength}
-    for name, value in given.items():
-        if value is not None and name not in TASKS[task]:
-            raise click.UsageError(f"{task} takes no --{name}; it takes --{', --'.join(TASKS[task])}")
-    if task == "restore":
+    """Return the options of a task with their defaults; None for those of other tasks.
+
+    Raises click.UsageError for an option of another task.
+    """
+    options = {"schedule": schedule, "inversion": inversion, "strength": strength}
+    own = TASKS[task]
+    for name, value in options.items():
+        if value is not None and name not in own:
+            raise click.UsageError(f"--{name} is not an option of {task}, which has --{', --'.join(own)}")
+    if task == "restore":  # a schedule replaces the strength
         if schedule is not None and strength is not None:
-            raise click.UsageError("give --strength or --schedule, not both")
-        return {
-            **given,
-            "strength": DEFAULTS["strength"] if schedule is None and strength is None else strength,
-        }
-    return {
-        name: DEFAULTS[name] if value is None and name in TASKS[task] else value
-        for name, value in given.items()
-    }
+            raise click.UsageError("--strength and --schedule cannot be combined; give one of them")
+        if schedule is None and strength is None:
+            options["strength"] = DEFAULTS["strength"]
+        return options
+    return options | {name: DEFAULTS[name] for name in own if options[name] is None}
 
 
 def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> list[int] | str | None:
-    """What a job notes of labels. Raises LabelError where the model would refuse them, or has to do without."""
-    from ..jobs.dataset import names
+    """Return what `Job.labels` contains. Raises LabelError, also if the model needs labels."""
+    from ..jobs.dataset import held_arrays
 
     if text == GUESS:
         if task == "generate":
@@ -210,79 +221,50 @@ def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> lis
         return GUESS
     if text is not None:
         return labels_of(text, bcm.num_classes, bcm.classes)
-    if "labels" not in names(sources) and bcm.num_classes is not None:
+    if "labels" not in held_arrays(sources) and bcm.num_classes is not None:
         check_labels(None, 1, bcm.num_classes, bcm.classes)
     return None
 
 
 def _check_size(sources: Sequence[Source], rows: int, seed: int, output: Path, bcm: BCM) -> None:
-    """Raise InputError for a job whose outputs do not fit where they are to go, whose list of shards does not fit in memory, or whose
-    seeds grow too large."""
+    """Raise InputError for a job that is too large for memory, for the disk, or for the range of seeds."""
     from ..jobs.job import JOB
 
     images = sum(max(source.rows, 0) for source in sources)
+    shards = images // rows
     check_memory(
-        images // rows * SHARD_BYTES,
-        f"the list of {images // rows} shards",
-        "give fewer images, or more --rows",
+        shards * SHARD_BYTES, f"the list of {shards} shards", "process fewer images, or increase --rows"
     )
-    if not (output / JOB).exists():  # a job that goes on has written a part already
-        check_disk(
-            images * 4 * math.prod(bcm.sample_shape),
-            output,
-            f"{images} images",
-            "give fewer, or another disk",
-        )
+    if not (output / JOB).exists():  # a job that is continued has written a part of its outputs
+        size = images * 4 * math.prod(bcm.sample_shape)
+        check_disk(size, output, f"{images} images", "process fewer images, or write to another disk")
     if seed + images > 2**64 and any("seeds" not in source.holds for source in sources):
-        raise InputError(f"--seed {seed} is too large for {images} images: seeds end at 2**64 - 1")
-
-
-class Watch:
-    """Progress on stderr, after every shard: a bar where somebody watches, else a line at the first and the last, and every few seconds."""
-
-    def __init__(self, shards: int, before: int, workers: int) -> None:
-        self._shards, self._done, self._images = shards, before, 0
-        self._started, self._said = time.perf_counter(), -EVERY
-        self._watched = sys.stderr.isatty()
-        progress(
-            f"{shards} shards{f', {before} of them done before' if before else ''}; {workers} worker{'s' * (workers > 1)}"
+        raise InputError(
+            f"--seed {seed} is too large for {images} images: the largest seed is 2**64 - 1; "
+            "give a smaller --seed"
         )
-
-    def __call__(self, done: Done) -> None:
-        self._done, self._images = self._done + 1, self._images + done.images
-        passed = time.perf_counter() - self._started
-        if done.problem:
-            progress(f"{done.name} could not be done: {done.problem}")
-        line = f"{self._done} of {self._shards} shards, {self._images / passed:.0f} images/s"
-        if self._watched:
-            click.echo(f"\r{line}\033[K", file=sys.stderr, nl=self._done == self._shards)
-        elif passed - self._said >= EVERY or self._done == self._shards:
-            self._said = passed
-            progress(line)
 
 
 def _report(job: Job, output: Path, outcome: Outcome, as_json: bool) -> None:
-    """The job in a line, and the result. Raises ShardError if there are shards that could not be done."""
+    """Print a line about the job, and the result. Raises ShardError if shards failed."""
     rate = outcome.images / outcome.seconds if outcome.seconds else 0.0
     if outcome.workers:
-        played = f"{outcome.images} images in {outcome.seconds:.2f} s, {rate:.0f} images/s"
-        progress(f"{played}; workers: {outcome.workers}, in {job.precision} on {job.backend}")
+        done = f"{outcome.images} images in {outcome.seconds:.2f} s, {rate:.0f} images/s"
+        progress(f"{done}; workers: {outcome.workers}, in {job.precision} on {job.backend}")
     else:
-        progress(f"all {outcome.shards} shards were done before")
-    result(
-        as_json,
-        {
-            "output": str(output),
-            "task": job.task,
-            **asdict(outcome),
-            "backend": job.backend,
-            "precision": job.precision,
-        },
-        str(output),
-    )
+        progress(f"all {outcome.shards} shards were already done")
+    values = {
+        "output": str(output),
+        "task": job.task,
+        **asdict(outcome),
+        "backend": job.backend,
+        "precision": job.precision,
+    }
+    result(as_json, values, str(output))
     if outcome.failed:
-        named = "; ".join(f"{name}: {problem}" for name, problem in list(outcome.failed.items())[:NAMED])
-        more = len(outcome.failed) - NAMED
+        problems = [f"{name}: {problem}" for name, problem in outcome.failed.items()]
+        more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
         raise ShardError(
-            f"{len(outcome.failed)} could not be done, all others are: {named}{f'; and {more} more' if more > 0 else ''}"
+            f"{len(problems)} shards failed, all others are done: {'; '.join(problems[:NAMED])}{more}. "
+            "Fix the cause and run the command again"
         )

@@ -1,4 +1,4 @@
-"""Paths as people write them on a command line: ~ where the shell did not expand it, and names that no output can have."""
+"""Parameter types for paths: with ~ for the home folder, and with checks of the names of outputs."""
 
 from __future__ import annotations
 
@@ -12,79 +12,86 @@ from ..errors import InputError, OutputError
 
 Writes = Literal["file", "folder", "either"]
 
+# Names of standard output and of other open files of the process.
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 
 
 class UserPath(click.Path):
-    """A path in which ~ is the home folder, also behind an equals sign, as in --data=~/photos. Raises InputError.
+    """A path in which ~ is the home folder, also after an equals sign, as in --data=~/photos.
 
-    kind: Path, or str for what may also be a name, as of a data set inside this package.
+    kind: Path, or str for arguments that may also be a name, such as the name of a built-in data set.
+    Raises InputError.
     """
 
     def __init__(self, kind: type[Path] | type[str] = Path) -> None:
         super().__init__(path_type=kind)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. Raises InputError if it is empty, or if the home folder is unknown."""
         if value == "" and param:
-            raise InputError(f"the path of {param.get_error_hint(ctx)} is empty")
+            option = param.get_error_hint(ctx)
+            raise InputError(f"the path for {option} is empty; give the name of a file or folder")
         return super().convert(_expanded(value) if isinstance(value, str) else value, param, ctx)
 
 
 class OutputPath(UserPath):
-    """Where results go. Raises OutputError for standard output, and for a folder's name where a file is written."""
+    """The path of an output. Raises OutputError for standard output, and for file names that end in /.
+
+    writes: whether the output is a file, a folder or either. what: the output in messages, a plural noun.
+    """
 
     def __init__(self, writes: Writes, what: str = "results") -> None:
         super().__init__()
         self.writes, self.what = writes, what
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. Raises OutputError, InputError."""
         if value == "-" or str(value).startswith(_STREAMS):
             raise OutputError(
-                f"{value}: {self.what} are not written to standard output; give a name (./- for a file named -)"
+                f"{value}: {self.what} cannot be written to standard output; give a file name "
+                "(./- for a file named -)"
             )
         path = super().convert(value, param, ctx)
-        if (
-            str(value).endswith("/")
-            and not path.is_dir()
-            and (self.writes == "file" or (self.writes == "either" and path.suffix))
-        ):
+        writes_file = self.writes == "file" or (self.writes == "either" and path.suffix)
+        if writes_file and str(value).endswith("/") and not path.is_dir():
             raise OutputError(
-                f"{value} ends in /, as a folder's name does, but a file is to be written; leave out the /"
+                f"{value} ends in / like the name of a folder, but the output is a file; remove the /"
             )
         return path
 
 
 def check_utf8(*paths: Path | str) -> None:
-    """Raise InputError for a path that is not UTF-8, which some libraries cannot open."""
+    """Raise InputError for a path that is not valid UTF-8: some libraries cannot open it."""
     for path in paths:
         try:
             str(Path(path).absolute()).encode()
         except UnicodeEncodeError as error:
             raise InputError(
-                f"{path}: the path is not UTF-8; rename the file, or its folder, for this command"
+                f"{path}: the path is not valid UTF-8; for this command, rename the file or its folder"
             ) from error
 
 
 def check_current_folder() -> None:
-    """Raise InputError where the current folder was deleted: no relative path leads anywhere, and libraries of torch end the process."""
+    """Raise InputError if the current folder was deleted.
+
+    Relative paths do not work then, and the libraries of torch end the process.
+    """
     try:
         Path.cwd()
     except FileNotFoundError as error:
-        raise InputError("the current folder was deleted; change to another one (cd)") from error
+        raise InputError("the current folder was deleted; change to an existing one with cd") from error
 
 
 def _expanded(text: str) -> str:
-    """The text with ~ or ~USER replaced, unless a file of that name is there."""
+    """Return the text with ~ or ~USER replaced by the home folder, unless a file of that name exists."""
     if not text.startswith("~") or os.path.lexists(text):
         return text
     try:
         return str(Path(text).expanduser()) + "/" * text.endswith("/")
     except RuntimeError:
         user = Path(text).parts[0][1:]
-        reason = (
-            f"there is no user {user!r}" if user else "the home folder is not known, since HOME is not set"
-        )
-        raise InputError(f"{text}: {reason}; write ./{text} for a file of that name") from None
+        reason = f"unknown user {user!r}" if user else "the home folder is unknown because HOME is not set"
+        raise InputError(f"{text}: {reason}; for a file of that name write ./{text}") from None
 
 
 PATH = UserPath()

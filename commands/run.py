@@ -1,4 +1,4 @@
-"""What the commands that make images share: their options, reading inputs, playing under a progress bar, the report at the end."""
+"""What the commands that make images share: options, reading, the run under a progress bar, writing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy as np
 
 from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
-from ..runtime.batches import BATCH
 from ..runtime.chain import OnMove
 from ..runtime.classes import GUESS
 from ..runtime.loading import load
@@ -27,77 +26,102 @@ from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.wording import counted
-from .console import (
+from .console import move_progress, note, note_engines, progress, result
+from .options import (
     backend_option,
+    batch_option,
     force_option,
     json_option,
-    move_progress,
-    note_engines,
     output_option,
     parse_labels,
     precision_option,
-    progress,
-    result,
     value_range_option,
 )
 from .paths import PATH
 
-LABELS = "Class labels: a number, a name, a list such as 0,1,2 or dog,cat taken in turn, or all."
-GUESSABLE = "Class labels: a number, a name, a list such as 0,1,2 or dog,cat taken in turn, or all; or guess: the model says which."
-SHOWN = 16  # guessed labels in a line
+LABELS = (
+    "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), or all "
+    "(default: those in the input file; required for class-conditional models otherwise)."
+)
+GUESSABLE = (
+    "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "
+    "to let the model guess them (default: those in the input file; required for class-conditional "
+    "models otherwise)."
+)
+SHOWN = 16  # guessed labels in one line
 T = TypeVar("T")
 
 schedule_option = click.option(
     "--schedule",
     default="one-step",
     show_default=True,
-    help="To the image: a schedule's name or text, as in '80>2.4>0.002'.",
+    help="Schedule from noise to the image: a name, or levels such as '80>2.4>0.002'.",
 )
 inversion_option = click.option(
-    "--inversion", default="invert-2", show_default=True, help="To the noise: a schedule's name or text."
+    "--inversion",
+    metavar="SCHEDULE",
+    default="invert-2",
+    show_default=True,
+    help="Schedule from the image to noise: a name, or levels such as '+0.07 0.07>15>80'.",
 )
 images_argument = click.argument("images", nargs=-1, required=True, type=PATH)
 
 
 @dataclass(frozen=True)
 class Run:
-    """The options that all of them have, and what they do with them."""
+    """The options that all commands that make images have, and the steps that they share."""
 
+    # --seed, None if it is not given.
     given_seed: int | None
+    # --label, None if it is not given.
     label: str | None
+    # The range of float images in files, None if it is not given.
     value_range: ValueRange
+    # The file or folder to write.
     output: Path
+    # A name of runtime/backends, or "auto".
     backend: str
+    # fp32, fp16, bf16 or int8; None for the default of the backend.
     precision: str | None
+    # Images per network call, None for the default of the backend.
     batch: int | None
+    # Whether an existing output is replaced.
     force: bool
+    # Whether the result is printed as JSON.
     as_json: bool
 
     @property
     def seed(self) -> int:
-        """Of the first image."""
+        """The seed of the first image."""
         return self.given_seed or 0
 
-    def open(self, bundle: Path, also: Sequence[str] = ()) -> BCM:
-        """The model; checks that the output can be written. also: suffixes that the caller writes itself."""
-        bcm = load(bundle, self.backend, self.batch, self.precision, SIGNED)  # to which `read` converts
+    def open(self, bundle: Path, suffixes: Sequence[str] = ()) -> BCM:
+        """Open the bundle, and check that the output can be written. Raises BcmError.
+
+        suffixes: those of outputs that the command writes in a way of its own, such as .gif.
+        """
+        # `read` converts all images to this range.
+        bcm = load(bundle, self.backend, self.batch, self.precision, SIGNED)
         if self.backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
-        check_output(self.output, bcm.sample_shape[0], self.force, also)
-        if Path(os.path.realpath(self.output)) in {
-            Path(os.path.realpath(bundle / name)) for name in bcm.bundle.manifest.files
-        }:
-            raise OutputError(f"{self.output} is a file of the bundle; choose another name")
-        if note := lossy_note(self.output, bcm.sample_shape[0]):
-            progress(f"note: {note}")
+        check_output(self.output, bcm.sample_shape[0], self.force, suffixes)
+        bundle_files = {Path(os.path.realpath(bundle / name)) for name in bcm.bundle.manifest.files}
+        if Path(os.path.realpath(self.output)) in bundle_files:
+            raise OutputError(f"{self.output} is a file of the bundle; choose another output")
+        if loss := lossy_note(self.output, bcm.sample_shape[0]):
+            note(loss)
         return bcm
 
     def images(self, bcm: BCM, paths: Sequence[Path], sample_shape: tuple[int, int, int]) -> ImageSet:
-        """The images of files, folders or an array file, with labels if they will be used; says what was converted or left out."""
+        """Read the images of files, folders or one array file, and print what was converted or left out.
+
+        Labels are read as well, if the model needs them and --label is not given.
+        Raises ImageError, LabelError.
+        """
         with_labels = self.label is None and bcm.num_classes is not None
         images = read_images(paths, sample_shape, self.value_range, with_labels)
         if images.note:
-            progress(f"note: {images.note}")
+            note(images.note)
         return images
 
     def read(
@@ -107,28 +131,29 @@ class Run:
         sample_shape: tuple[int, int, int] | None = None,
         whole: bool = True,
     ) -> tuple[ImageSet, Any]:
-        """The images, of the model's shape unless told another, and their labels: from --label, else from the npz.
+        """Return the images, and their labels from --label or else from the npz file.
 
-        whole: that the images lack nothing, so that labels can be guessed from them.
+        sample_shape: the shape of the images in the files (default: that of the model).
+        whole: whether the images are complete, so that the model can guess their labels.
+        Raises ImageError, LabelError.
         """
         if self.label == GUESS and not whole:
-            raise LabelError("--label guess is for whole images; of these something is missing")
-        given = self.images(bcm, paths, sample_shape or bcm.sample_shape)
+            raise LabelError("--label guess needs complete images; give the class of these by number or name")
+        images = self.images(bcm, paths, sample_shape or bcm.sample_shape)
         if self.label == GUESS:
-            return given, self.guessed(bcm, given.images)
+            return images, self.guessed(bcm, images.images)
         if self.label is not None:
-            return given, parse_labels(self.label, len(given.images), bcm)
-        return given, stored_labels(given.labels, len(given.images), bcm)
+            return images, parse_labels(self.label, len(images.images), bcm)
+        return images, stored_labels(images.labels, len(images.images), bcm)
 
     def guessed(self, bcm: BCM, images: np.ndarray) -> np.ndarray:
-        """The labels that the model itself gives the images."""
+        """Return the labels int64 [N] that the model guesses for images, and print them."""
         calls = DRAWS * (bcm.num_classes or 0)
-        with move_progress(calls * -(-len(images) // bcm.batch), "guessing labels") as on_move:
+        with move_progress(calls * _batches(len(images), bcm), "guessing labels") as on_move:
             labels = bcm.guess_labels(images, seed=self.seed, on_move=on_move)
-        words = [bcm.classes[label] if bcm.classes else str(label) for label in labels[:SHOWN]]
-        progress(
-            f"labels guessed with {calls} NFE each: {', '.join(words)}{', …' if len(labels) > SHOWN else ''}"
-        )
+        names = [bcm.classes[label] if bcm.classes else str(label) for label in labels[:SHOWN]]
+        more = ", …" if len(labels) > SHOWN else ""
+        progress(f"guessed labels ({calls} NFE per image): {', '.join(names)}{more}")
         return labels
 
     def play(
@@ -140,19 +165,16 @@ class Run:
         work: Callable[[OnMove | None], T],
         calls: int | None = None,
     ) -> tuple[T, dict[str, Any]]:
-        """What `work` returns, done under a progress bar, and the facts of the run. calls: if not those of the program, once per batch.
+        """Do the work under a progress bar, and return what it returns and the facts of the run.
 
-        Raises InputError, before anything is done, for more images than a picture can show.
+        what: the work in the progress bar. n: number of images.
+        calls: number of network calls (default: those of `program`, once per batch).
+        Raises InputError, before the work starts, if the images of a picture do not fit into memory.
         """
         if self.output.suffix and self.output.suffix.lower() != ".npz":
-            channels, *sides = bcm.sample_shape
-            copies = (
-                4 * channels * max(CELL, *sides) ** 2
-            )  # of an image's cell: enlarged, twice in the making of the grid, in Pillow
-            check_memory(
-                n * copies, f"a picture of {n} images", "make fewer, or write them to .npz or a folder"
-            )
-        with move_progress(program.nfe * -(-n // bcm.batch) if calls is None else calls, what) as on_move:
+            _check_picture(n, bcm.sample_shape)
+        total = program.nfe * _batches(n, bcm) if calls is None else calls
+        with move_progress(total, what) as on_move:
             started = time.perf_counter()
             values = work(on_move)
             seconds = time.perf_counter() - started
@@ -165,57 +187,52 @@ class Run:
         }
 
     def per_image(self, n: int, labels: Any, seeds: Seeds | None = None) -> dict[str, np.ndarray | None]:
-        """What is written beside the images: uint64 seeds (by default those that count on from --seed), int64 labels."""
-        seeds = np.array(check_seeds(self.seed if seeds is None else seeds, n), np.uint64)
-        return {"seeds": seeds, "labels": None if labels is None else np.asarray(labels, np.int64)}
+        """Return the arrays that are written beside n images: `seeds` uint64 [n], `labels` int64 [n] or None.
 
-    def save_beside(self, before: np.ndarray, after: np.ndarray, labels: Any, **given: np.ndarray) -> None:
-        """Write results: in a picture below what they were made from, in an npz file with the arrays that were given, in a folder alone."""
+        seeds: by default --seed and the integers that follow it.
+        """
+        all_seeds = np.array(check_seeds(self.seed if seeds is None else seeds, n), np.uint64)
+        return {"seeds": all_seeds, "labels": None if labels is None else np.asarray(labels, np.int64)}
+
+    def save_beside(self, before: np.ndarray, after: np.ndarray, labels: Any, **inputs: np.ndarray) -> None:
+        """Write results together with what they were made from.
+
+        In a picture, `before` stands above `after`. An npz file gets the arrays `inputs`.
+        A folder gets only `after`.
+        """
         columns = min(len(after), int(np.ceil(np.sqrt(2 * len(after)))))
-        pictured = self.output.suffix and self.output.suffix.lower() != ".npz"
-        shown = pairs(before, after, columns) if pictured else after
-        save_images(
-            shown,
-            self.output,
-            self.force,
-            columns,
-            {**(given if self.output.suffix else {}), **self.per_image(len(after), labels)},
-        )
+        is_picture = self.output.suffix and self.output.suffix.lower() != ".npz"
+        images = pairs(before, after, columns) if is_picture else after
+        arrays = {**(inputs if self.output.suffix else {}), **self.per_image(len(after), labels)}
+        save_images(images, self.output, self.force, columns, arrays)
 
     def report(self, bcm: BCM, facts: dict[str, Any], each: str = "each") -> None:
-        """The run in a line, and the result. each: what the NFE are counted per."""
-        progress(
-            f"{counted(facts['images'], 'image')} in {facts['seconds']:.2f} s ({facts['schedule']}, {facts['nfe']} NFE {each}) "
-            f"in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}"
-        )
-        result(
-            self.as_json,
-            {**facts, "backend": bcm.backend.name, "precision": bcm.backend.precision},
-            str(self.output),
-        )
+        """Print a line about the run on stderr, and the result. each: what the NFE are counted per."""
+        done = f"{counted(facts['images'], 'image')} in {facts['seconds']:.2f} s"
+        program = f"{facts['schedule']}, {facts['nfe']} NFE {each}"
+        progress(f"{done} ({program}) in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}")
+        values = {**facts, "backend": bcm.backend.name, "precision": bcm.backend.precision}
+        result(self.as_json, values, str(self.output))
 
 
 def run_options(
     output_help: str, label_help: str = LABELS
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `Run`, and the value itself as its argument `run`."""
+    """Give a command the options of `Run`, and pass it the `Run` as its argument `run`."""
     options = (
         click.option(
             "--seed",
             "given_seed",
+            metavar="N",
             type=click.IntRange(0),
-            help="Of the first image; the next ones count on (default: 0).",
+            help="Seed of the first image; image k gets seed N + k (default: 0).",
         ),
         click.option("--label", metavar="LABELS", help=label_help),
         value_range_option,
         output_option(output_help),
         backend_option,
         precision_option,
-        click.option(
-            "--batch",
-            type=click.IntRange(1),
-            help=f"Most images per network call (default: {BATCH}; on an engine, what it takes).",
-        ),
+        batch_option,
         force_option,
         json_option,
     )
@@ -234,21 +251,40 @@ def run_options(
 
 
 def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM) -> np.ndarray | None:
-    """int64 [n]: labels that came with images or latents, as the model numbers them; None without, or if the model has no classes.
+    """Return the labels int64 [n] that a file has for n images or latents, as the model numbers its classes.
 
-    Raises LabelError for a class that the model does not have, and for another number of labels.
+    None if the file has no labels or the model has no classes. Raises LabelError for an unknown class, and
+    for another number of labels.
     """
     if labels is None or bcm.num_classes is None:
         return None
     return check_labels(np.atleast_1d(labels), n, bcm.num_classes, bcm.classes)
 
 
-def pairs(originals: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:
-    """Rows of originals, each above the row of their reconstructions, for a grid of so many columns."""
+def pairs(originals: np.ndarray, results: np.ndarray, columns: int) -> np.ndarray:
+    """Return the images [M, C, H, W] of a grid: rows of originals, each above the row of their results.
+
+    The last two rows are filled up with white.
+    """
     white = np.ones((columns, *originals.shape[1:]), np.float32)
     rows = []
     for start in range(0, len(originals), columns):
-        for images in (originals, reconstructions):
+        for images in (originals, results):
             row = images[start : start + columns]
             rows.append(np.concatenate([row, white[len(row) :]]))
     return np.concatenate(rows)
+
+
+def _batches(n: int, bcm: BCM) -> int:
+    """Return the number of batches of n images."""
+    return -(-n // bcm.batch)
+
+
+def _check_picture(n: int, sample_shape: tuple[int, int, int]) -> None:
+    """Raise InputError if a picture of n images does not fit into memory."""
+    channels, height, width = sample_shape
+    side = max(CELL, height, width)
+    # Four copies of an enlarged image: itself, two while the grid is made, one in Pillow.
+    copies = 4 * channels * side**2
+    advice = "make fewer images, or write them to .npz or a folder"
+    check_memory(n * copies, f"a picture of {n} images", advice)

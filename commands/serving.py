@@ -10,44 +10,43 @@ from ..errors import OutputError
 from ..runtime.storage.bundle import open_bundle
 from ..runtime.storage.files import check_free
 from ..runtime.storage.manifest import PRECISIONS
-from .console import (
-    bundle_argument,
-    force_option,
-    json_option,
-    output_option,
-    progress,
-    require_extra,
-    result,
-)
+from .console import progress, require_extra, result
+from .options import bundle_argument, force_option, json_option, output_option
 
 PLATFORMS = ("tensorrt", "onnxruntime", "python")
 
 
 @click.command(
-    short_help="A bundle to a Triton model repository.",
-    epilog="Example:  bcm-edge triton digits.bundle -o models --platform onnxruntime --schedules mixture-4",
+    short_help="Make a Triton model repository from a bundle.",
+    epilog="Example:  bcm-edge triton digits.bundle -o models --platform onnxruntime",
 )
 @bundle_argument
 @output_option("The repository to write (a folder).", "folder")
 @click.option(
     "--platform",
     type=click.Choice(PLATFORMS),
-    help="What plays single moves (default: tensorrt if engines are held, else onnxruntime).",
+    help="What computes single moves (default: tensorrt if the bundle has engines, else onnxruntime).",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Of what is served (default: that of the newest engine, else the most exact).",
+    help="Precision of the models (default: that of the newest engine, else the most exact).",
 )
 @click.option(
-    "--max-batch", default=16, show_default=True, type=click.IntRange(1), help="Most samples of a request."
+    "--max-batch",
+    metavar="N",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Maximum number of samples in a request.",
 )
 @click.option(
     "--instances",
+    metavar="N",
     default=2,
     show_default=True,
     type=click.IntRange(1),
-    help="Of every model; with 1, requests are not merged.",
+    help="Number of instances of every model. With 1, requests are not merged into batches.",
 )
 @click.option(
     "--schedules",
@@ -55,12 +54,15 @@ PLATFORMS = ("tensorrt", "onnxruntime", "python")
     help="Schedules that become one graph each, for servers without Python: one-step,mixture-4.",
 )
 @click.option(
-    "--stream", is_flag=True, help="Add bcm_generate_stream, which answers after every network call (gRPC)."
+    "--stream",
+    is_flag=True,
+    help="Add bcm_generate_stream, which answers after every network call (gRPC).",
 )
 @click.option(
     "--trt-cache",
     metavar="FOLDER",
-    help="Let Triton's ONNX Runtime compile with TensorRT, and keep engines in this folder of the server (a whole path).",
+    help="Let Triton's ONNX Runtime compile the graphs with TensorRT, and keep the engines in this folder "
+    "of the server (an absolute path).",
 )
 @force_option
 @json_option
@@ -77,41 +79,40 @@ def triton(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a repository with the two graphs or engines and the tasks: bcm_forward, bcm_inverse, bcm_generate, bcm_invert,
-    bcm_reconstruct, bcm_interpolate, bcm_inpaint. Its README says how to start a server on it, and what each takes and gives. --force
-    replaces a repository with all that lies in it.
+    """Make a model repository for Triton Inference Server from BUNDLE.
+
+    It contains the two graphs or engines, and the tasks: bcm_forward, bcm_inverse, bcm_generate, bcm_invert,
+    bcm_reconstruct, bcm_interpolate, bcm_inpaint. Its README describes how to start a server with it, and
+    the inputs and outputs of every model. --force replaces a repository and everything in it.
     """
     require_extra("serve")
     from ..export.triton.configs import Serving
     from ..export.triton.repository import MARKER, plan_repository, write_repository
 
-    if trt_cache and (platform == "python" or not trt_cache.startswith("/")):
+    if trt_cache and not trt_cache.startswith("/"):
         raise click.UsageError(
-            "--trt-cache is a whole path on the server, /var/cache/bcm, for graphs that Triton's ONNX Runtime plays"
+            f"--trt-cache: {trt_cache!r} is not an absolute path on the server; "
+            "give one such as /var/cache/bcm"
+        )
+    if trt_cache and platform == "python":
+        raise click.UsageError(
+            "--trt-cache needs graphs that ONNX Runtime runs; it cannot be used with python"
         )
     if output.resolve().is_relative_to(bundle.resolve()):
-        raise OutputError(f"{output}: lies in the bundle that it is made from; choose another place")
+        raise OutputError(f"{output} is inside the bundle that it is made from; choose another output")
     check_free(output, force, MARKER)
     names = [name.strip() for name in schedules.split(",")] if schedules else []
-    plan = plan_repository(
-        open_bundle(bundle),
-        output,
-        platform,
-        precision,
-        Serving(max_batch, instances, trt_cache),
-        names,
-        stream,
-        force,
-    )
+    serving = Serving(max_batch, instances, trt_cache)
+    opened = open_bundle(bundle)
+    plan = plan_repository(opened, output, platform, precision, serving, names, stream, force)
     models = write_repository(plan)
-    progress(f"{len(models)} models of {bundle} in {plan.precision}, single moves by {plan.platform}")
-    progress(
-        f"next:\n  tritonserver --model-repository={output} --disable-auto-complete-config --exit-on-error=true"
-    )
-    told = {
+    progress(f"{len(models)} models of {bundle} in {plan.precision}; single moves run on {plan.platform}")
+    server = f"tritonserver --model-repository={output} --disable-auto-complete-config --exit-on-error=true"
+    progress(f"next:\n  {server}")
+    values = {
         "repository": str(output),
         "platform": plan.platform,
         "precision": plan.precision,
         "models": [model.name for model in models],
     }
-    result(as_json, told, str(output))
+    result(as_json, values, str(output))

@@ -1,4 +1,7 @@
-"""Standard streams that are closed, full, or of a terminal that is not UTF-8: no traceback, and no result lost without a word."""
+"""Standard streams that are closed, full, or not UTF-8.
+
+No traceback is printed for them, and a result that cannot be printed is an error.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +18,34 @@ import click
 
 from ..errors import OutputError
 
-CLOSED_PIPE = 141  # 128 + SIGPIPE, with which `seq 100000 | head` ends
-_SPELLED = "bcm-edge-spelled"
+CLOSED_PIPE = 141  # 128 + SIGPIPE: the exit code of `seq 100000` in `seq 100000 | head`
+_SPELLED = "bcm-edge-spelled"  # name of the error handler below
+
+# Character → how it is written where the encoding of a stream does not contain it.
 _ASCII = {
-    "✓": "ok", "✗": "x", "×": "x", "·": "*", "…": "...", "–": "-", "—": "-", "─": "-", "→": "->", "σ": "sigma", "Δ": "delta", "±": "+-",
-    "≤": "<=", "≥": ">=", "μ": "u",
+    "✓": "ok", "✗": "x", "×": "x", "·": "*", "…": "...", "–": "-", "—": "-", "─": "-", "→": "->",
+    "σ": "sigma", "Δ": "delta", "±": "+-", "≤": "<=", "≥": ">=", "μ": "u",
 }  # fmt: skip
 
 
 def prepare_streams() -> None:
-    """Make the three streams of this process usable, whatever they were when it began.
+    """Make the three standard streams of this process usable, whatever they are.
 
-    A closed one would lend its number to the next file that is opened, and what a library prints would go into that file: it becomes
-    /dev/null. Results that cannot be printed raise OutputError; messages that cannot be printed are dropped. Characters that the
-    encoding lacks are spelled in ASCII; a path that is not UTF-8 keeps its bytes.
+    A closed stream is opened on /dev/null. Otherwise the next file that is opened would get its
+    descriptor, and what libraries print would be written into that file.
+
+    Results that cannot be printed raise OutputError. Messages that cannot be printed are dropped.
+    Characters that the encoding of a stream does not contain are written in ASCII. Paths that are not
+    UTF-8 keep their bytes.
     """
-    for number, access in enumerate(
-        (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
-    ):  # writing to a closed standard output stays an error
+    # Standard output is opened for reading only, so writing to it remains an error.
+    accesses = (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
+    for number, access in enumerate(accesses):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(
-                os.open(os.devnull, access), True
-            )  # takes the lowest free number, which is this one
+            descriptor = os.open(os.devnull, access)  # takes the lowest free number, which is `number`
+            os.set_inheritable(descriptor, True)
     codecs.register_error(_SPELLED, _spelled)
     sys.stdin = sys.stdin or io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
     sys.stdout = _Results(_buffer(sys.stdout, 1), _encoding(sys.stdout), _SPELLED)
@@ -54,7 +61,7 @@ def _encoding(stream: TextIO | None) -> str:
 
 
 class _Results(io.TextIOWrapper):
-    """Standard output."""
+    """Standard output: a result that cannot be written ends the command."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -70,7 +77,7 @@ class _Results(io.TextIOWrapper):
 
 
 class _Messages(io.TextIOWrapper):
-    """Standard error: messages are worth less than the work they are about."""
+    """Standard error: a message that cannot be written is dropped, and the command goes on."""
 
     def write(self, text: str, /) -> int:
         with contextlib.suppress(OSError):
@@ -83,22 +90,28 @@ class _Messages(io.TextIOWrapper):
 
 
 def _lost(error: OSError) -> NoReturn:
-    """End a command whose result could not be printed; without a word where the reader has gone, as `head` does."""
+    """End the command because its result cannot be printed; silently if the reader (`head`) has ended."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)  # for what is still in the buffer
+    os.dup2(null, 1)  # takes what is still in the buffer
     os.close(null)
     if error.errno == errno.EPIPE:
         raise click.exceptions.Exit(CLOSED_PIPE) from error
     reason = "it is closed" if error.errno == errno.EBADF else error.strerror
-    raise OutputError(f"standard output: cannot be written ({reason})") from error
+    raise OutputError(
+        f"standard output: cannot be written ({reason}); redirect it to a file on a disk with free space"
+    ) from error
 
 
 def _spelled(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The next character that an encoding lacks: the byte of a path that is no text, or words in ASCII."""
+    """Return what replaces the next character that cannot be encoded, and where to go on.
+
+    A byte of a path that is not UTF-8 stays as it is; any other character is written in ASCII.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
-    if "\udc80" <= character <= "\udcff":  # how Python keeps such bytes
+    if "\udc80" <= character <= "\udcff":  # Python's surrogates for bytes that are not UTF-8
         return bytes([ord(character) - 0xDC00]), error.start + 1
-    plain = "".join(c for c in unicodedata.normalize("NFKD", character) if c.isascii())
+    decomposed = unicodedata.normalize("NFKD", character)
+    plain = "".join(part for part in decomposed if part.isascii())
     return _ASCII.get(character) or plain or "?", error.start + 1

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
-from .console import (
+from .console import note, progress, require_extra, result
+from .options import (
     config_option,
     force_option,
     json_option,
     known_fields,
     output_option,
     preset_option,
-    progress,
-    require_extra,
-    result,
     value_range_option,
 )
 from .paths import PATH, PATH_OR_NAME
 
 if TYPE_CHECKING:
+    from ..model.checkpoint import Checkpoint
     from ..runtime.pixels import ValueRange
     from ..training.run import Progress
 
-_PERIOD = 20  # steps between lines of progress where they replace one another, ×10 where they do not
+_PERIOD = 20  # steps between updates of the line in a terminal
+_LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
 
 
 @click.command(
-    short_help="Images to a checkpoint.",
+    short_help="Train a model on images.",
     epilog="Example:  bcm-edge train --data photos/ --steps 20000 -o photos.safetensors",
 )
 @click.option(
@@ -39,10 +39,15 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
     required=True,
     type=PATH_OR_NAME,
     metavar="DATA",
-    help="digits, a FOLDER of images (sub-folders are classes), or an npz with images [, labels, classes].",
+    help="The training images: digits, a FOLDER of images (its sub-folders are classes), or an npz file with "
+    "images [, labels, classes].",
 )
-@output_option("The checkpoint to write, with a picture of samples beside it.", "file")
-@click.option("--init", type=PATH, help="To fine-tune: a BCM or an iCT network, with edm a denoiser.")
+@output_option("The checkpoint to write (.safetensors). A picture of samples is written beside it.", "file")
+@click.option(
+    "--init",
+    type=PATH,
+    help="A checkpoint to fine-tune: a BCM or an iCT network; with --objective edm a denoiser.",
+)
 @preset_option
 @config_option
 @click.option(
@@ -50,27 +55,50 @@ _PERIOD = 20  # steps between lines of progress where they replace one another, 
     type=click.Choice(["bcm", "edm"]),
     default="bcm",
     show_default=True,
-    help="edm: a plain denoiser, the baseline that evaluate compares with.",
+    help="The model to train: a BCM, or an EDM denoiser, the baseline of `evaluate`.",
 )
-@click.option("--steps", default=3000, show_default=True, type=click.IntRange(1), help="Optimiser steps.")
-@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images per step.")
-@click.option("--learning-rate", default=2e-3, show_default=True, help="Peak of the schedule.")
+@click.option(
+    "--steps",
+    metavar="N",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of optimizer steps.",
+)
+@click.option(
+    "--batch", metavar="N", default=64, show_default=True, type=click.IntRange(1), help="Images per step."
+)
+@click.option(
+    "--learning-rate", metavar="X", default=2e-3, show_default=True, help="Largest learning rate of the run."
+)
 @click.option(
     "--intervals",
+    metavar="N",
     default=160,
     show_default=True,
-    help="Of a BCM's finest noise grid; fewer suit runs under 2000 steps.",
+    help="Intervals of a BCM's finest noise grid, at least 10. Use fewer for runs of less than 2000 steps.",
 )
 @click.option(
     "--channels",
+    metavar="N",
     type=click.IntRange(1),
-    help="Of the network at full resolution, a multiple of 8 (default: 32).",
+    help="Channels of the network at full resolution, a multiple of 8 (default: 32; with --init, those of "
+    "the checkpoint).",
 )
-@click.option("--image-size", type=click.IntRange(1), help="Pixels; a folder's images are resized to it.")
+@click.option(
+    "--image-size",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Side of the images in pixels; images in a folder are resized to it.",
+)
 @value_range_option
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda.")
-@click.option("--resume", is_flag=True, help="Go on where a killed run of the same command stopped.")
+@click.option("--seed", metavar="N", default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--device", default="cpu", show_default=True, help="Device of torch: cpu or cuda.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue an interrupted run of the same command at the last saved step.",
+)
 @force_option
 @json_option
 def train(
@@ -93,26 +121,18 @@ def train(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Train a bidirectional consistency model, class-conditional where the data has labels.
+    """Train a bidirectional consistency model, class-conditional if the data has labels.
 
-    The names of a folder's sub-folders are the names of the classes, and are kept in the checkpoint. An npz file names its classes in
-    an array `classes`. With --init, classes of the same name are the same class.
+    The names of a folder's sub-folders are the names of the classes; an npz file names them in the array
+    `classes`. The checkpoint contains these names. With --init, classes of the same name are the same class.
     """
     require_extra("train")
-    from ..model.checkpoint import load_checkpoint
     from ..training.options import TrainOptions
     from ..training.run import train as run_training
 
-    options = TrainOptions(
-        steps, batch, learning_rate, intervals, channels or TrainOptions.channels, seed, objective
-    )
-    start = load_checkpoint(init, known_fields(preset, config_file)) if init else None
-    if start and channels not in (None, start.config.model_channels):
-        raise InputError(
-            f"{init} has {start.config.model_channels} channels, so --channels {channels} cannot be; leave it out"
-        )
-    for note in start.notes if start else ():
-        progress(f"note: {note}")
+    width = channels or TrainOptions.channels
+    options = TrainOptions(steps, batch, learning_rate, intervals, width, seed, objective)
+    start = _initial(init, preset, config_file, channels) if init else None
     samples = run_training(
         data,
         output,
@@ -126,19 +146,37 @@ def train(
         resume=resume,
         force=force,
     )
-    export = f"bcm-edge export {output} -o {output.with_suffix('.bundle')}"
-    compare = f"bcm-edge evaluate BUNDLE --data DATA --baseline {output}"
-    progress(f"samples: {samples}\nnext:\n  {compare if objective == 'edm' else export}")
+    progress(f"samples: {samples}\nnext:\n  {_next_command(output, objective)}")
     result(as_json, {"checkpoint": str(output), "samples": str(samples), "steps": steps}, str(output))
 
 
+def _initial(init: Path, preset: str | None, config_file: Path | None, channels: int | None) -> Checkpoint:
+    """Return the checkpoint to fine-tune. Raises CheckpointError; InputError if --channels contradicts it."""
+    from ..model.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(init, known_fields(preset, config_file))
+    own = checkpoint.config.model_channels
+    if channels not in (None, own):
+        raise InputError(f"--channels {channels} contradicts {init}, which has {own} channels; leave it out")
+    for line in checkpoint.notes:
+        note(line)
+    return checkpoint
+
+
+def _next_command(output: Path, objective: str) -> str:
+    if objective == "edm":
+        return f"bcm-edge evaluate BUNDLE --data DATA --baseline {output}"
+    return f"bcm-edge export {output} -o {output.with_suffix('.bundle')}"
+
+
 def _show(at: Progress) -> None:
-    """One line that replaces itself in a terminal, one every 200 steps in a log."""
+    """Print step, losses and time left: one line that is updated, or a new line every 200 steps."""
     terminal = sys.stderr.isatty()
-    if at.step % (_PERIOD if terminal else 10 * _PERIOD) and at.step != at.steps:
+    if at.step % (_PERIOD if terminal else _LOG_PERIOD) and at.step != at.steps:
         return
     minutes, seconds = divmod(round(at.seconds_left), 60)
     grid = [] if at.intervals is None else [f"{at.intervals} intervals"]
     losses = [f"{name} {value:.4f}" for name, value in at.losses.items()]
     line = "  ".join([f"step {at.step}/{at.steps}", *grid, *losses, f"{minutes}:{seconds:02} left"])
-    click.echo(f"\r{line}   " if terminal else line, file=sys.stderr, nl=not terminal or at.step == at.steps)
+    ends_line = not terminal or at.step == at.steps
+    click.echo(f"\r{line}   " if terminal else line, file=sys.stderr, nl=ends_line)

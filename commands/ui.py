@@ -1,4 +1,4 @@
-"""bcm-edge ui: a window on a bundle, in the browser."""
+"""bcm-edge ui: a page in the browser to try a bundle."""
 
 from __future__ import annotations
 
@@ -7,29 +7,36 @@ from pathlib import Path
 import click
 
 from ..runtime.loading import load
-from .console import backend_option, bundle_argument, note_engines, precision_option, progress
+from .console import note, note_engines, progress
+from .options import backend_option, bundle_argument, precision_option
 
 
 @click.command(
-    short_help="A page in the browser to try a bundle on.", epilog="Example:  bcm-edge ui digits.bundle"
+    short_help="Try a bundle on a page in the browser.", epilog="Example:  bcm-edge ui digits.bundle"
 )
 @bundle_argument
 @click.option(
     "--host",
+    metavar="HOST",
     default="127.0.0.1",
     show_default=True,
-    help="Where to listen; 0.0.0.0 lets the whole network in.",
+    help="Address to listen on. With 0.0.0.0, the page is open to the whole network, without a password.",
 )
 @click.option(
-    "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+    "--port",
+    metavar="N",
+    default=8765,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
 )
 @backend_option
 @precision_option
 def ui(bundle: Path, host: str, port: int, backend: str, precision: str | None) -> None:
-    """Serve a page on which to generate, invert and reconstruct, go between two pictures, and fill in what is painted over.
+    """Serve a page in the browser to generate, reconstruct, interpolate and inpaint with BUNDLE.
 
-    It prints its address, is reachable from this machine alone unless --host says otherwise, and ends with Ctrl-C. On a device without
-    a screen, forward the port: ssh -L 8765:127.0.0.1:8765 DEVICE.
+    The command prints the address of the page, and runs until Ctrl-C. Only this machine can open the page,
+    unless --host is given. For a device without a screen, forward the port: ssh -L 8765:127.0.0.1:8765 DEVICE
     """
     from ..ui.answers import Answers
     from ..ui.server import Window
@@ -40,13 +47,10 @@ def ui(bundle: Path, host: str, port: int, backend: str, precision: str | None) 
     answers = Answers(bcm)
     answers.warm_up()
     with Window(answers, host, port) as window:
-        progress(
-            f"{bcm.bundle.manifest.model.name} in {bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}; Ctrl-C ends it"
-        )
+        model, player = bcm.bundle.manifest.model.name, bcm.backend
+        progress(f"{model} in {player.precision} on {player.name}: {player.device}; stop with Ctrl-C")
         if window.is_open:
-            progress(
-                "note: other machines can reach it, and there is no password; leave --host out to keep it to this one"
-            )
+            note("other machines can open the page without a password; leave out --host to prevent that")
         click.echo(window.address)
         try:
             window.serve_forever()

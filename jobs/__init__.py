@@ -1,1 +1,1 @@
-"""Many images: one task over a data set of shards, by actors of Ray Data. Nothing here imports Ray but cluster.py."""
+"""Jobs: one task over many images, run by the workers of Ray Data. Only cluster.py imports Ray."""

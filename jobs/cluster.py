@@ -1,4 +1,4 @@
-"""Ray: started here for one job or reached at an address, quiet, and its actors fed with shards. Scheduling and restarts are Ray Data's."""
+"""Ray: started for one job, or reached at an address. Its actors process shards; Ray Data restarts them."""
 
 from __future__ import annotations
 
@@ -19,32 +19,37 @@ from ..runtime.machine.temporary import temporary_folder
 from .job import Job, Shard
 from .player import Done, Player
 
-LOCAL = "local"  # as an address: a Ray of this command's own, which ends with it
-ENVIRONMENT = {
-    "RAY_BACKEND_LOG_LEVEL": "fatal"
-}  # unless the user has set it himself; telemetry is off already (runtime/machine/privacy.py)
-CLUSTER_FILE = "ray_bootstrap_config.yaml"  # in the home folder; where it lacks, Ray asks the network in which cloud it runs
-LOOPBACK = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"
-}  # whatever its name says: Ray then takes 127.0.0.1 for this machine's address
-STORE = 100 << 20  # bytes of a local object store: what passes through it are names and numbers
-BLOCKS = 2000  # tasks of Ray Data; of more shards than that a task has several
-MOST_TIMES = 32  # as many processors as there are may be asked for; Ray starts a process for each, and with too many never ends
-PATIENCE = 5.0  # seconds for an address to answer
+LOCAL = "local"  # as an address: start Ray on this machine, and stop it with the command
+
+# Variables for Ray, unless the user has set them. runtime/machine/privacy.py switches telemetry off.
+ENVIRONMENT = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+
+# A file in the home folder. Without it, Ray asks the network in which cloud it runs.
+CLUSTER_FILE = "ray_bootstrap_config.yaml"
+
+# Makes Ray use 127.0.0.1 as the address of this machine. (The variable's name is about something else.)
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+STORE = 100 << 20  # bytes of the object store, which has to hold only names and numbers
+BLOCKS = 2000  # maximum number of tasks of Ray Data; with more shards, a task has several
+MOST_TIMES = 32  # maximum number of threads per processor: Ray starts a process each, and hangs with too many
+PATIENCE = 5.0  # seconds to wait for an address
 
 
 @contextmanager
 def connected(address: str, workers: int | None, threads: int) -> Iterator[int]:
-    """Ray, for as long as the block; yields the number of workers: those asked for, or as many as the processors allow.
+    """Connect to Ray for the duration of the block; yields the number of workers.
 
-    Raises JobError for an address that does not answer, or a cluster with too few processors.
+    workers: None for as many as the processors allow. threads: processors of each worker.
+    Raises JobError if the address does not answer, or if there are too few processors.
     """
     if address not in (LOCAL, "auto"):
         _check_answers(address)
-    asked, there = (workers or 1) * threads, processors()
-    if address == LOCAL and asked > MOST_TIMES * there:
+    asked, available = (workers or 1) * threads, processors()
+    if address == LOCAL and asked > MOST_TIMES * available:
         raise JobError(
-            f"{asked} threads are asked for, and this machine has {there} processors; give fewer --workers or --threads"
+            f"--workers and --threads ask for {asked} threads, but this machine has {available} processors; "
+            "use fewer"
         )
     with (
         temporary_folder() as folder,
@@ -55,16 +60,16 @@ def connected(address: str, workers: int | None, threads: int) -> Iterator[int]:
 
         try:
             with _silent_descriptor():
-                _start(address, workers or max(1, processors() // threads), threads, str(folder))
+                _start(address, workers or max(1, available // threads), threads, str(folder))
             yield _workers(address, workers, threads)
         finally:
             ray.shutdown()
 
 
 def play_all(job: Job, bundle: Path, output: Path, shards: Sequence[Shard], workers: int) -> Iterator[Done]:
-    """Play the shards on so many actors, each with the bundle loaded once; yields what became of each, as they end.
+    """Process the shards on actors, each with the bundle in memory; yields their results as they finish.
 
-    An actor that dies is started again, and its shard done again; the player counts how often.
+    If an actor dies, Ray starts it again and repeats its shard. `Player` counts how often.
     """
     import ray.data
 
@@ -75,20 +80,21 @@ def play_all(job: Job, bundle: Path, output: Path, shards: Sequence[Shard], work
     rows = ray.data.from_items(
         [asdict(shard) for shard in shards], override_num_blocks=min(len(shards), BLOCKS)
     )
-    played = rows.map(
-        Player,  # pyright: ignore[reportArgumentType] (a class that is callable, as its documentation asks)
+    # With one task in flight per actor, no shard waits behind one that kills its actor.
+    actors = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
+    results = rows.map(
+        Player,  # pyright: ignore[reportArgumentType] (Ray's documentation asks for a callable class)
         fn_constructor_args=(job, str(bundle.absolute()), str(output.absolute())),
-        compute=ray.data.ActorPoolStrategy(
-            size=workers, max_tasks_in_flight_per_actor=1
-        ),  # none waits behind a shard that kills
+        compute=actors,
         num_cpus=job.threads,
         num_gpus=1 if job.backend == "tensorrt" else None,
     )
-    for row in played.iter_rows():
+    for row in results.iter_rows():
         yield Done(str(row["name"]), int(row["images"]), float(row["seconds"]), str(row["problem"]))
 
 
 def _start(address: str, workers: int, threads: int, folder: str) -> None:
+    """Start or reach Ray. Raises JobError."""
     import ray
 
     options = {
@@ -105,69 +111,61 @@ def _start(address: str, workers: int, threads: int, folder: str) -> None:
             **(options if address == LOCAL else {}),
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        hint = "; this machine must be one of its nodes, and where it asks for a token, RAY_AUTH_MODE=token be set"
-        if address == LOCAL:
-            hint = (
-                "; set TMPDIR to a folder with a shorter name, such as /tmp"
-                if "AF_UNIX path length" in told[0]
-                else ""
-            )
-        raise JobError(f"--ray {address}: {told[0]}{hint}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise JobError(f"--ray {address}: {lines[0]}{_hint(address, lines[0])}") from error
+
+
+def _hint(address: str, message: str) -> str:
+    """Return what to do about an error of Ray."""
+    if address != LOCAL:
+        return "; run the command on a node of the cluster, with RAY_AUTH_MODE=token if it needs a token"
+    if "AF_UNIX path length" in message:
+        return "; set TMPDIR to a folder with a shorter path, such as /tmp"
+    return ""
 
 
 def _workers(address: str, asked: int | None, threads: int) -> int:
+    """Return the number of workers. Raises JobError if the cluster has too few processors."""
     import ray
 
     fit = int(ray.cluster_resources().get("CPU", 0)) // threads
     if fit < max(1, asked or 1):
         raise JobError(
-            f"--ray {address}: {asked or 1} workers of {threads} processors do not fit; there is room for {fit}"
+            f"--ray {address}: the cluster has processors for {fit} workers of {threads} threads, not for "
+            f"{asked or 1}; use fewer --workers or --threads"
         )
     return asked or fit
 
 
 def _check_answers(address: str) -> None:
+    """Raise JobError if the address is malformed or does not answer."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise JobError(
-            f"--ray {address}: an address is HOST:PORT, or auto for the cluster that runs on this machine"
+            f"--ray {address}: expected HOST:PORT, or auto for the cluster that this machine belongs to"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
     except OSError as error:
         raise JobError(
-            f"--ray {address}: nothing answers there ({error.strerror or error}); start one with: ray start --head"
+            f"--ray {address}: no cluster answers at this address ({error.strerror or error}); "
+            "start one with: ray start --head"
         ) from error
 
 
 @contextmanager
 def _environment(address: str, folder: Path) -> Iterator[None]:
-    """The environment that Ray takes its settings from. Workers started here import this very package, installed or not, and have
-    the job's folder as their home."""
+    """Set the environment variables that Ray reads, for the duration of the block.
+
+    Workers that are started here import this package, whether it is installed or not, and have a folder in
+    `folder` as their home.
+    """
     values = {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()}
     if address.startswith(("127.", "localhost:", "[::1]:")):
-        values |= LOOPBACK  # else it is exchanged for an address under which a cluster of loopback alone does not answer
+        # Otherwise Ray uses another address of this machine, at which the cluster does not answer.
+        values |= LOOPBACK
     if address == LOCAL:
-        package = folder / "package" / __name__.partition(".")[0]
-        package.parent.mkdir()
-        package.symlink_to(Path(__file__).resolve().parent.parent)
-        home = folder / "home"
-        home.mkdir()
-        (home / CLUSTER_FILE).write_text("{}\n")
-        with contextlib.suppress(OutputError):  # there is no cache folder
-            values["BCM_EDGE_CACHE_DIR"] = str(cache_directory())
-        values["HOME"] = str(home)
-        if (
-            "RAY_AUTH_MODE" not in os.environ
-        ):  # a token of this job's own; without one Ray leaves its own in the user's home
-            values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        values |= {
-            **LOOPBACK,
-            "PYTHONPATH": os.pathsep.join(
-                [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
-        }
+        values |= _local_environment(folder)
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -175,24 +173,44 @@ def _environment(address: str, folder: Path) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name)
-            os.environ.update({} if value is None else {name: value})
+            if value is not None:
+                os.environ[name] = value
+
+
+def _local_environment(folder: Path) -> dict[str, str]:
+    """Prepare `folder` for a Ray that is started here, and return its environment variables."""
+    package = folder / "package" / __name__.partition(".")[0]
+    package.parent.mkdir()
+    package.symlink_to(Path(__file__).resolve().parent.parent)
+    home = folder / "home"
+    home.mkdir()
+    (home / CLUSTER_FILE).write_text("{}\n")
+    paths = [str(package.parent)]
+    if "PYTHONPATH" in os.environ:
+        paths.append(os.environ["PYTHONPATH"])
+    values = {"HOME": str(home), "PYTHONPATH": os.pathsep.join(filter(None, paths)), **LOOPBACK}
+    with contextlib.suppress(OutputError):  # there is no cache folder
+        values["BCM_EDGE_CACHE_DIR"] = str(cache_directory())
+    if "RAY_AUTH_MODE" not in os.environ:  # otherwise Ray writes a token into the user's home folder
+        values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return values
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of Ray's on stdout, where it reports dead workers, and where the command's answer goes."""
+    """Drop what Ray prints on stdout, for example about dead workers: it is for the result of the command."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
 
 @contextmanager
 def _silent_descriptor() -> Iterator[None]:
-    """Nothing on the process's stderr, where Ray's native part announces the log level that silences it."""
-    kept = os.dup(2)
+    """Drop what is written to descriptor 2: Ray's native part prints the log level that silences it."""
+    stderr = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)

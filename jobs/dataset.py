@@ -1,8 +1,9 @@
-"""Data sets as shards: npz, npy and Parquet files found, counted without reading them whole, read by ranges of rows, and written.
+"""Data sets as shards: npz, npy and Parquet files, whose rows are counted, read by ranges, and written.
 
-A row is an image (`images`, or `image`), or what one is generated from: latents (`latents`) or a seed. Labels (`labels`, `label`) and
-seeds (`seeds`, `seed`) may stand beside them. In Parquet an image is a tensor, nested lists, a flat list in the order of the model, or
-an encoded picture (bytes, or a struct with `bytes`).
+A row has an image (`images` or `image`), or what an image is generated from: a latent (`latents`) or a seed.
+It may also have a label (`labels` or `label`) and a seed (`seeds` or `seed`). In Parquet, an image is a
+tensor, nested lists, a flat list in the order of the model, or an encoded picture (bytes, or a struct with
+`bytes`).
 """
 
 from __future__ import annotations
@@ -26,111 +27,131 @@ from ..runtime.storage.hashes import sha256
 from .tables import count_rows, read_rows, write_table
 
 SUFFIXES = (".npz", ".npy", ".parquet")
+
+# Name of an array → another name that its column in Parquet may have.
 NAMES = {
     "images": "image",
     "latents": "latent",
     "labels": "label",
     "seeds": "seed",
-}  # array → the column that may stand for it
+}
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input file. rows: -1 where they cannot be counted. holds: which of NAMES it has. problem: why it cannot be used, or "".
-
-    path: "" for no file at all: so many rows of nothing but a number.
-    """
+    """An input file."""
 
     name: str
+    # "" if there is no file: `rows` images are generated from their seeds.
     path: str
+    # Bytes.
     size: int
     sha256: str
+    # -1 if they cannot be counted.
     rows: int
+    # The arrays of NAMES that the file contains.
     holds: tuple[str, ...] = ()
+    # Why the file cannot be used, or "".
     problem: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """What a job remembers of it."""
+        """Return what job.json records about the file."""
         return {"name": self.name, "size": self.size, "sha256": self.sha256, "rows": self.rows}
 
 
 def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[Source]:
-    """The files of a data set (a file, a folder of them, or for generate a number) in the order of their names.
+    """Return the files of a data set in the order of their names.
 
-    Raises ImageError if there are none, or none can be used.
+    dataset: a file, a folder of files, or for the task generate a number of images.
+    Raises ImageError if there are no files, or if none can be used; InputError for 0 images.
     """
     path = Path(dataset)
     if task == "generate" and dataset.isdecimal() and not path.exists():
         if not int(dataset):
-            raise InputError("the number of images must be at least 1, not 0")
+            raise InputError("DATASET: the number of images must be at least 1, not 0")
         return [Source("generated.npz", "", 0, "", int(dataset))]
     if not path.exists():
-        number = "; a number of images is for --task generate" if str(dataset).isdecimal() else ""
-        raise ImageError(f"{dataset}: no such file or folder{number}")
+        hint = "; a number of images needs --task generate" if dataset.isdecimal() else ""
+        raise ImageError(f"{dataset}: no such file or folder{hint}")
     files = _shards(path) if path.is_dir() else [path]
     if not files:
-        raise ImageError(f"{dataset}: no shards in this folder (looked for {', '.join(SUFFIXES)})")
+        raise ImageError(f"{dataset}: the folder has no {', '.join(SUFFIXES)} files")
     sources = [_examine(file, task, sample_shape) for file in files]
     if all(source.problem for source in sources):
-        raise ImageError(
-            sources[0].problem + (f" (and {len(files) - 1} other files cannot be used)" if files[1:] else "")
-        )
+        others = f" (and {len(files) - 1} other files cannot be used)" if len(files) > 1 else ""
+        raise ImageError(f"{sources[0].problem}{others}")
     return sources
 
 
 def _examine(file: Path, task: str, sample_shape: tuple[int, int, int]) -> Source:
     if file.suffix.lower() not in SUFFIXES:
-        raise ImageError(f"{file}: not a shard; give {' or '.join(SUFFIXES)} files")
+        raise ImageError(f"{file}: unsupported format; give {' or '.join(SUFFIXES)} files")
     check_regular(file)
     try:
         size, digest = file.stat().st_size, sha256(file)
     except OSError as error:
-        raise ImageError(f"{file}: cannot be read ({error.strerror or error})") from error
+        raise ImageError(
+            f"{file}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
     try:
-        shapes, others = _shapes(file, task)
-        rows = _rows(file, task, shapes, others)
+        shapes, names = _shapes(file, task)
+        rows = _rows(file, task, shapes, names)
     except BcmError as error:
         return Source(file.name, str(file.absolute()), size, digest, -1, problem=str(error))
-    wrong = ""
+    problem = ""
+    latents = shapes.get("latents") or ()
     if not rows:
-        wrong = f"{file}: has no rows"
-    elif (
-        task == "generate" and len(shapes.get("latents") or ()) > 1 and shapes["latents"][1:] != sample_shape
-    ):
-        wrong = f"{file}: latents have shape {list(shapes['latents'])}, expected [N, {', '.join(map(str, sample_shape))}]"
-    return Source(file.name, str(file.absolute()), size, digest, rows, tuple(shapes), wrong)
+        problem = f"{file}: has no rows"
+    elif task == "generate" and len(latents) > 1 and latents[1:] != sample_shape:
+        problem = _wrong_latents(file, latents, sample_shape)
+    return Source(file.name, str(file.absolute()), size, digest, rows, tuple(shapes), problem)
+
+
+def _wrong_latents(file: Path, shape: tuple[int, ...], sample_shape: tuple[int, int, int]) -> str:
+    expected = ", ".join(map(str, sample_shape))
+    return f"{file}: latents have shape {list(shape)}, expected [N, {expected}]"
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The npz, npy and Parquet files of a folder in the order of their names. Raises ImageError if it cannot be read."""
+    """Return the npz, npy and Parquet files of a folder in the order of their names. Raises ImageError."""
     try:
         files = [file for file in folder.iterdir() if not file.is_dir() and not ignored_by_systems(file)]
     except OSError as error:
-        raise ImageError(f"{folder}: cannot be read ({error.strerror or error})") from error
+        raise ImageError(
+            f"{folder}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
     return sorted(file for file in files if file.suffix.lower() in SUFFIXES)
 
 
 def _shapes(file: Path, task: str) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The shapes of the arrays that a file has of NAMES, and the names of everything that it has. Raises ImageError."""
+    """Return the shapes of a file's arrays, and the names of all of them. Raises ImageError.
+
+    In Parquet, shapes are (N,), and only the arrays of NAMES have one.
+    """
     if file.suffix.lower() == ".parquet":
         return count_rows(file, NAMES)
     shapes = array_shapes(file, "latents" if task == "generate" else "images")
     return shapes, list(shapes)
 
 
-def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]], others: Sequence[str]) -> int:
-    wanted = ("latents", "seeds") if task == "generate" else ("images",)
-    found = [shapes[name] for name in wanted if name in shapes]
-    if not found:
+def _rows(file: Path, task: str, shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> int:
+    """Return the number of rows of a file, whose arrays have these names. Raises ImageError."""
+    accepted = ("latents", "seeds") if task == "generate" else ("images",)
+    present = [name for name in accepted if name in shapes]
+    if not present:
         raise ImageError(
-            f"{file}: has no array `{'` or `'.join(wanted)}` (it has {', '.join(others) or 'no arrays'})"
+            f"{file}: has no array `{'` or `'.join(accepted)}`, which {task} needs "
+            f"(it has {', '.join(names) or 'no arrays'})"
         )
-    if not found[0]:
-        raise ImageError(f"{file}: {wanted[0]} is a lone number")
-    rows = found[0][0]
+    shape = shapes[present[0]]
+    if not shape:
+        raise ImageError(
+            f"{file}: {present[0]} is a single number, expected an array with one element per row"
+        )
+    rows = shape[0]
     for name in ("labels", "seeds"):
         if name in shapes and shapes[name] and shapes[name][0] != rows:
-            raise ImageError(f"{file}: has {rows} rows, but {shapes[name][0]} {name}")
+            raise ImageError(f"{file}: has {shapes[name][0]} {name}, but {rows} rows; give one per row")
     return rows
 
 
@@ -142,10 +163,10 @@ def read(
     sample_shape: tuple[int, int, int],
     value_range: ValueRange = None,
 ) -> dict[str, np.ndarray]:
-    """Rows [start, stop) of a file: images or latents float32 [n, C, H, W], and labels (integers or class names) and seeds [n], as far as
-    it has them.
+    """Return rows [start, stop) of a file's arrays, as far as the file contains them.
 
-    Raises ImageError for what cannot be read, or has another shape than the model takes.
+    Returns `images` or `latents` float32 [n, C, H, W], `labels` (integers or class names) [n], `seeds` [n].
+    Raises ImageError for arrays that cannot be read or do not fit `sample_shape`.
     """
     file = Path(path)
     names = [name for name in NAMES if name != ("images" if task == "generate" else "latents")]
@@ -157,16 +178,16 @@ def read(
     for name, array in rows.items():
         kinds = {"labels": "iuU", "seeds": "iu"}.get(name)
         if len(array) != n or (kinds and (array.ndim != 1 or array.dtype.kind not in kinds)):
-            raise ImageError(f"{file}: {name} must be {'integers, ' if kinds else ''}one per row")
+            expected = "integers, one per row" if kinds else "arrays, one per row"
+            raise ImageError(f"{file}: {name} must be {expected}, got {array.dtype} {list(array.shape)}")
     if "images" in rows:
         rows["images"] = images_from_array(rows["images"], str(file), value_range, sample_shape)
     if "latents" in rows and rows["latents"].shape[1:] != sample_shape:
-        expected = ", ".join(map(str, sample_shape))
-        raise ImageError(f"{file}: latents has shape {list(rows['latents'].shape)}, expected [N, {expected}]")
+        raise ImageError(_wrong_latents(file, rows["latents"].shape, sample_shape))
     return rows
 
 
-@functools.lru_cache(maxsize=1)  # ranges of one file follow one another
+@functools.lru_cache(maxsize=1)  # consecutive shards are often ranges of one file
 def _arrays(path: str, task: str) -> dict[str, np.ndarray]:
     arrays = read_arrays(Path(path), "latents" if task == "generate" else "images")
     if (labels := named_labels(arrays, path)) is not None:
@@ -175,15 +196,18 @@ def _arrays(path: str, task: str) -> dict[str, np.ndarray]:
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray | None]) -> None:
-    """One output, whole or not at all: arrays of as many rows, None left out. Equal arrays make equal bytes. Raises OutputError."""
-    given = {name: array for name, array in arrays.items() if array is not None}
+    """Write an output file with arrays of equal numbers of rows; arrays that are None are left out.
+
+    The file is complete or absent. Equal arrays make equal bytes. Raises OutputError.
+    """
+    present = {name: array for name, array in arrays.items() if array is not None}
     if path.suffix == ".npz":
-        save_npz(path, given, force=True)
+        save_npz(path, present, force=True)
     else:
         with replacing(path, force=True) as partial:
-            write_table(partial, given)
+            write_table(partial, present)
 
 
-def names(sources: Sequence[Source]) -> set[str]:
-    """What any usable file of a data set holds."""
+def held_arrays(sources: Sequence[Source]) -> set[str]:
+    """Return the arrays of NAMES that any usable file of a data set contains."""
     return {name for source in sources if not source.problem for name in source.holds}

@@ -1,4 +1,4 @@
-"""What a job is: everything that decides its outputs, written to job.json before the first of them, and held against it at a restart."""
+"""A job: everything that decides its outputs. It is recorded in job.json, and checked at a restart."""
 
 from __future__ import annotations
 
@@ -17,153 +17,172 @@ from .dataset import Source
 
 JOB = "job.json"
 SCHEMA = 1
-TRIED = ".tried"  # ends the names of hidden files beside outputs that are being made
+TRIED = ".tried"  # suffix of the hidden files beside outputs that are being made
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every row. Two jobs with equal fields write equal bytes, on one kind of processor and one version of the runtime.
+    """What is done with every row.
 
-    schedule, inversion: programs as text, None where the task has none. labels: taken in turn by row number, GUESS, or None for those
-    of the data. bundle: file name → sha256 of what computes. rows: most rows of an output. format: of outputs, "" for that of the input.
-    value_range: of float images, as the command line writes it; None to refuse images of an unclear range.
+    Jobs with equal fields write equal bytes, on one kind of processor and with one version of the runtime.
     """
 
+    # generate, invert, reconstruct or restore.
     task: str
+    # The schedule to the image as text; None if the task has none.
     schedule: str | None
+    # The schedule to noise as text; None if the task has none.
     inversion: str | None
+    # The strength of restore; None for other tasks, and where `schedule` replaces it.
     strength: float | None
+    # The seed of row 0, if the data has no seeds.
     seed: int
+    # A list that rows take in order of their numbers, "guess", or None for the labels of the data.
     labels: list[int] | str | None
+    # Name of a file of the bundle that computes → its sha256.
     bundle: dict[str, str]
     backend: str
     precision: str
+    # Images per network call.
     batch: int
+    # Processors of a worker.
     threads: int
+    # Maximum number of rows in an output file.
     rows: int
+    # Format of the outputs, npz or parquet; "" for that of the input.
     format: str
+    # The range of float images as on the command line; None refuses images whose range is unclear.
     value_range: str | None = None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows [start, stop) of one input, and the output they become.
+    """Rows [start, stop) of an input file, and the output file that is made from them."""
 
-    name: of the output file. path: of the input, "" where there is none (generate, from a number). first: number of row `start` in the
-    whole data set, -1 where a file before this one cannot be read.
-    """
-
+    # Name of the output file.
     name: str
+    # Path of the input file; "" if images are generated from their seeds.
     path: str
     start: int
     stop: int
+    # Number of row `start` in the data set; -1 if a file before this one cannot be read.
     first: int
 
 
 def split(sources: Sequence[Source], job: Job) -> list[Shard]:
-    """The shards of all sources that can be read, in order: a file of up to job.rows rows keeps its name, others become NAME-00000 …
+    """Return the shards of all usable files, in order.
 
-    Raises JobError where two outputs would have one name.
+    The output of a file of up to `job.rows` rows has its name. Longer files are split into NAME-00000, …
+    Raises JobError if two outputs have the same name.
     """
     shards: list[Shard] = []
     first = 0
     for source in sources:
         if not source.problem:
-            own = Path(source.name).suffix.lower()
-            suffix = f".{job.format}" if job.format else ".npz" if own == ".npy" else own
-            starts = range(0, source.rows, job.rows)
-            names = [
-                f"{Path(source.name).stem}{f'-{index:05d}' if len(starts) > 1 else ''}{suffix}"
-                for index in range(len(starts))
-            ]
-            shards += [
-                Shard(
-                    name,
-                    source.path,
-                    start,
-                    min(start + job.rows, source.rows),
-                    first + start if first >= 0 else -1,
-                )
-                for name, start in zip(names, starts, strict=True)
-            ]
+            shards += _shards_of(source, job, first)
         first = first + source.rows if first >= 0 and source.rows >= 0 else -1
-    seen: set[str] = set()
+    names: set[str] = set()
     for shard in shards:
-        if shard.name in seen:
-            raise JobError(f"two inputs would both be written as {shard.name}; rename one of them")
-        seen.add(shard.name)
+        if shard.name in names:
+            raise JobError(f"two inputs would both be written to {shard.name}; rename one of them")
+        names.add(shard.name)
     return shards
+
+
+def _shards_of(source: Source, job: Job, first: int) -> Iterator[Shard]:
+    """Yield the shards of a file. first: the number of its first row in the data set, -1 if it is unknown."""
+    suffix = Path(source.name).suffix.lower()
+    if job.format:
+        suffix = f".{job.format}"
+    elif suffix == ".npy":
+        suffix = ".npz"
+    starts = range(0, source.rows, job.rows)
+    for index, start in enumerate(starts):
+        part = f"-{index:05d}" if len(starts) > 1 else ""
+        name = f"{Path(source.name).stem}{part}{suffix}"
+        stop = min(start + job.rows, source.rows)
+        yield Shard(name, source.path, start, stop, first + start if first >= 0 else -1)
 
 
 @contextmanager
 def opened(output: Path, job: Job, sources: Sequence[Source]) -> Iterator[list[Shard]]:
-    """The folder with its job.json, this process's alone; yields the shards. Begins the job or goes on with it.
+    """Open the output folder of a job for this process alone, to start the job or to continue it.
 
-    Raises OutputError for a folder with other things or one that cannot be written, JobError for a job begun with other arguments or
-    data, or one that another process is at. What killed processes left unfinished is removed at both ends.
+    Yields all shards. Files that killed processes left unfinished are removed at the start and at the end.
+    Raises OutputError if the folder contains other things or cannot be written; JobError if its job has other
+    arguments or data, or if another process runs it.
     """
     shards = split(sources, job)
-    with _alone(output):
-        _check_begun(output, job, sources, shards)
-        given = {"schema": SCHEMA, "job": asdict(job), "files": [source.facts() for source in sources]}
+    with _locked(output):
+        _check_same_job(output, job, sources, shards)
+        record = {"schema": SCHEMA, "job": asdict(job), "files": [source.facts() for source in sources]}
         _sweep(output)
         with replacing(output / JOB, force=True) as partial:
-            partial.write_text(json.dumps(given, indent=1) + "\n")
+            partial.write_text(json.dumps(record, indent=1) + "\n")
         yield shards
         _sweep(output)
 
 
 def _sweep(output: Path) -> None:
+    """Remove unfinished files."""
     sweep(output)
     for mark in output.glob(f".*{TRIED}"):
         mark.unlink(missing_ok=True)
 
 
-def _check_begun(output: Path, job: Job, sources: Sequence[Source], shards: Sequence[Shard]) -> None:
-    """Raise JobError unless the folder's job is this one; OutputError if it has none, but other things."""
-    file = output / JOB
-    if not file.exists():
-        if any(not other.name.startswith(".") for other in output.iterdir()):
-            raise OutputError(f"{output} is a folder with other things in it; choose another name")
+def _check_same_job(output: Path, job: Job, sources: Sequence[Source], shards: Sequence[Shard]) -> None:
+    """Raise JobError unless the folder is empty or has this job; OutputError if it has other files only."""
+    if not (output / JOB).exists():
+        if any(not file.name.startswith(".") for file in output.iterdir()):
+            raise OutputError(f"{output} contains other files and no job; choose another output folder")
         return
-    try:
-        begun = json.loads(file.read_text())
-        schema, fields, files = (
-            begun["schema"],
-            dict(begun["job"]),
-            {facts["name"]: dict(facts) for facts in begun["files"]},
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise JobError(
-            f"{file}: not a job's record ({type(error).__name__}: {error}); choose another folder"
-        ) from error
-    if schema != SCHEMA:
-        raise JobError(
-            f"{output} holds a job of another version of bcm-edge (schema {schema}, this one has {SCHEMA}); choose another folder"
-        )
+    fields, files = _read_record(output)
     for name, value in asdict(job).items():
         if fields.get(name) != value:
             raise JobError(
-                f"{output} holds a job with other arguments: {name} was {_short(fields.get(name))}, now {_short(value)}; "
-                "give the same, or choose another folder"
+                f"{output} has a job with other arguments: {name} was {_short(fields.get(name))}, "
+                f"now it is {_short(value)}; give the same arguments, or choose another output folder"
             )
-    given = {source.name: source for source in sources}
-    if apart := sorted({*files} ^ {*given}):
+    names = {source.name for source in sources}
+    if differing := sorted({*files} ^ names):
+        change = "is missing" if differing[0] in files else "is new"
         raise JobError(
-            f"{output} holds a job over other data: {apart[0]} {'is missing' if apart[0] in files else 'is new'}; choose another folder"
+            f"{output} has a job over other data: {differing[0]} {change}; choose another output folder"
         )
-    for name, source in given.items():
-        _check_file(output, files[name], source, shards)
+    for source in sources:
+        _check_same_file(output, files[source.name], source, shards)
 
 
-def _check_file(output: Path, begun: dict[str, Any], source: Source, shards: Sequence[Shard]) -> None:
-    """A file of which nothing was made may be repaired: with as many rows as it had, or any number where they could not be counted."""
-    if begun == source.facts():
-        return
-    made = any((output / shard.name).exists() for shard in shards if shard.path == source.path)
-    if made or begun.get("rows") not in (-1, source.rows):
+def _read_record(output: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the fields of the job in job.json, and what it records about each file. Raises JobError."""
+    file = output / JOB
+    try:
+        record = json.loads(file.read_text())
+        schema, fields = record["schema"], dict(record["job"])
+        files = {facts["name"]: dict(facts) for facts in record["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise JobError(f"{file}: not the record of a job ({reason}); choose another output folder") from error
+    if schema != SCHEMA:
         raise JobError(
-            f"{source.name} has changed since the job in {output} was begun; choose another folder for a new one"
+            f"{output} has a job of another version of bcm-edge (schema {schema}, not {SCHEMA}); "
+            "choose another output folder"
+        )
+    return fields, files
+
+
+def _check_same_file(output: Path, record: dict[str, Any], source: Source, shards: Sequence[Shard]) -> None:
+    """Raise JobError if a file has changed since the job was started.
+
+    A file without outputs may be repaired. Its number of rows must stay the same, if it could be counted.
+    """
+    if record == source.facts():
+        return
+    has_outputs = any((output / shard.name).exists() for shard in shards if shard.path == source.path)
+    if has_outputs or record.get("rows") not in (-1, source.rows):
+        raise JobError(
+            f"{source.name} has changed since the job in {output} was started; choose another output folder "
+            "for a new job"
         )
 
 
@@ -173,15 +192,20 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; the system lets go of it however this one ends. Raises JobError, OutputError."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Create the folder and lock it. The system releases the lock however this process ends.
+
+    Raises JobError if another process has the lock, OutputError if the folder cannot be created.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     except FileExistsError as error:
-        raise OutputError(f"{folder} is not a folder; a job writes a folder, choose another name") from error
+        raise OutputError(f"{folder} is a file; map writes a folder, choose another output") from error
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror or error}); choose another output folder"
+        ) from error
     try:
         _lock(descriptor, folder)
         yield
@@ -193,6 +217,8 @@ def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise JobError(f"{folder}: another process is at this job") from None
-    except OSError:  # a file system without locks: outputs are whole all the same
+        raise JobError(
+            f"{folder}: another process runs this job; wait for it, or choose another output folder"
+        ) from None
+    except OSError:  # a file system without locks; outputs are complete or absent there, too
         return

@@ -1,4 +1,4 @@
-"""What one worker does: it opens the bundle once, and plays shard after shard. It knows nothing of Ray."""
+"""A worker of a job: it opens the bundle once and processes shards, one after another, without Ray."""
 
 from __future__ import annotations
 
@@ -20,138 +20,164 @@ from ..runtime.pixels import SIGNED, parse_value_range
 from .dataset import read, write
 from .job import TRIED, Job, Shard
 
-TRIES = 4  # of a shard, before a worker that dies of it each time is spared
+TRIES = 4  # how often a shard is tried whose worker dies
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a shard. problem: why it could not be done, or ""."""
+    """The result of a shard."""
 
     name: str
+    # Number of images written; 0 if the shard failed.
     images: int
     seconds: float
+    # Why the shard failed, or "".
     problem: str = ""
 
 
 class Player:
-    """A callable for Ray Data: a row with the fields of Shard → one with the fields of Done. No error of a shard leaves it."""
+    """A worker as Ray Data calls it: takes the fields of a `Shard`, returns the fields of a `Done`.
+
+    It raises nothing. The error of a shard is in `Done.problem`.
+    """
 
     def __init__(self, job: Job, bundle: str, output: str) -> None:
+        """Open the bundle. If that fails on this machine, every shard reports it."""
         self._job, self._output, self._problem = job, Path(output), ""
         self._bcm: BCM | None = None
         os.environ["BCM_EDGE_THREADS"] = str(job.threads)
         try:
             self._bcm = open_bundle_of(job, bundle)
-        except BcmError as error:  # on this machine alone, perhaps: each shard says so
+        except BcmError as error:
             self._problem = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard = Shard(
-            **{name: type(default)(row[name]) for name, default in asdict(Shard("", "", 0, 0, 0)).items()}
-        )
+        """Process a shard."""
+        shard = _shard(row)
         started = time.perf_counter()
-        problem = self._problem or self._played(shard)
-        return asdict(
-            Done(
-                shard.name, 0 if problem else shard.stop - shard.start, time.perf_counter() - started, problem
-            )
-        )
+        problem = self._problem or self._process(shard)
+        images = 0 if problem else shard.stop - shard.start
+        return asdict(Done(shard.name, images, time.perf_counter() - started, problem))
 
-    def _played(self, shard: Shard) -> str:
-        """Write the shard's output if it is not there; returns why that cannot be, or ""."""
-        if (self._output / shard.name).exists():  # where a worker died after its last word
+    def _process(self, shard: Shard) -> str:
+        """Write the output of a shard if it does not exist. Returns why that failed, or ""."""
+        if (self._output / shard.name).exists():  # a worker died after it had written the output
             return ""
         mark = self._output / f".{shard.name}{TRIED}"
         try:
-            if _tries(mark) > TRIES:
-                problem = f"its worker died each of the {TRIES} times it was tried; there may be too little memory for it"
-            else:
-                assert self._bcm
-                write(self._output / shard.name, play(self._bcm, self._job, shard))
-                problem = ""
+            problem = self._try(shard, mark)
         except BcmError as error:
             problem = str(error)
-        except Exception as error:  # a bug, a full disk: the other shards are none the worse for it
+        except Exception as error:  # a bug or a full disk must not stop the other shards
             problem = f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
             mark.unlink(missing_ok=True)
         return problem
 
+    def _try(self, shard: Shard, mark: Path) -> str:
+        if _count_try(mark) > TRIES:
+            return (
+                f"its worker died {TRIES} times, perhaps because memory does not suffice; "
+                "start the job again with fewer --rows or a smaller --batch"
+            )
+        assert self._bcm
+        write(self._output / shard.name, play(self._bcm, self._job, shard))
+        return ""
 
-def _tries(mark: Path) -> int:
-    """How often a shard has been begun, this time included; the mark's length, so that it outlives the worker."""
+
+def _shard(row: dict[str, Any]) -> Shard:
+    """Return the shard of a row, with the numpy values of Ray converted to those of Python."""
+    types = {name: type(value) for name, value in asdict(Shard("", "", 0, 0, 0)).items()}
+    return Shard(**{name: convert(row[name]) for name, convert in types.items()})
+
+
+def _count_try(mark: Path) -> int:
+    """Count one more try of a shard, and return their number.
+
+    It is the length of a file, so it survives the death of a worker.
+    """
     with mark.open("ab") as file:
         file.write(b".")
         return file.tell()
 
 
 def open_bundle_of(job: Job, bundle: str) -> BCM:
-    """The bundle, if it is the one that the job was begun with. Raises BundleError, BackendError."""
+    """Open the bundle of a job. Raises BackendError; BundleError if it is not that of the job."""
     bcm = load(bundle, job.backend, job.batch, job.precision, SIGNED)
     if bcm.bundle.hashes(job.precision) != job.bundle:
-        raise BundleError(f"{bundle}: not the bundle that the job was begun with")
+        raise BundleError(
+            f"{bundle}: not the bundle that the job was started with; start the workers with the same bundle"
+        )
     return bcm
 
 
 def play(bcm: BCM, job: Job, shard: Shard) -> dict[str, np.ndarray | None]:
-    """The arrays of an output: images or latents float32 [n, C, H, W], seeds uint64 [n], labels int64 [n] or None.
+    """Process a shard, and return the arrays of its output. Raises BcmError.
 
-    Every image has the seed and the label that its row tells, or else that of its number in the data set; so neither workers nor order
-    change it, and batches are cut within the shard. Raises BcmError.
+    Returns `images` or `latents` float32 [n, C, H, W], `seeds` uint64 [n], `labels` int64 [n] or None.
+
+    The seed and the label of a row are those in the data, or follow from the number of the row in the data
+    set. So results do not depend on the number of workers or on their order. Batches end where a shard ends.
     """
     n = shard.stop - shard.start
-    value_range = parse_value_range(job.value_range) if job.value_range else None
-    given = (
-        read(shard.path, shard.start, shard.stop, job.task, bcm.sample_shape, value_range)
-        if shard.path
-        else {}
-    )
-    seeds = (
-        given["seeds"].tolist()
-        if "seeds" in given
-        else [job.seed + number for number in _numbers(shard, "seeds")]
-    )
-    labels = _labels(bcm, job, shard, given, seeds)
-    what, values = "images", given.get("images", np.empty(0))
-    if job.task == "generate":
-        values = bcm.generate(
-            n, schedule=job.schedule or "", seed=seeds, labels=labels, latents=given.get("latents")
-        )
-    elif job.task == "invert":
-        what, values = "latents", bcm.invert(values, schedule=job.inversion or "", seed=seeds, labels=labels)
-    elif job.task == "reconstruct":
-        values = bcm.reconstruct(
-            values, inversion=job.inversion or "", schedule=job.schedule or "", seed=seeds, labels=labels
-        )
+    inputs: dict[str, np.ndarray] = {}
+    if shard.path:
+        value_range = parse_value_range(job.value_range) if job.value_range else None
+        inputs = read(shard.path, shard.start, shard.stop, job.task, bcm.sample_shape, value_range)
+    if "seeds" in inputs:
+        seeds = inputs["seeds"].tolist()
     else:
-        values = bcm.restore(
-            values, strength=job.strength or 0.0, schedule=job.schedule, seed=seeds, labels=labels
-        )
+        seeds = [job.seed + number for number in _row_numbers(shard, "seeds")]
+    labels = _labels(bcm, job, shard, inputs, seeds)
+    name = "latents" if job.task == "invert" else "images"
     return {
-        what: values,
+        name: _run_task(bcm, job, n, inputs, seeds, labels),
         "seeds": np.array(seeds, np.uint64),
         "labels": None if labels is None else np.asarray(labels, np.int64),
     }
 
 
+def _run_task(
+    bcm: BCM,
+    job: Job,
+    n: int,
+    inputs: dict[str, np.ndarray],
+    seeds: list[int],
+    labels: np.ndarray | list[int] | None,
+) -> np.ndarray:
+    schedule, inversion = job.schedule or "", job.inversion or ""
+    if job.task == "generate":
+        latents = inputs.get("latents")
+        return bcm.generate(n, schedule=schedule, seed=seeds, labels=labels, latents=latents)
+    images = inputs["images"]
+    if job.task == "invert":
+        return bcm.invert(images, schedule=inversion, seed=seeds, labels=labels)
+    if job.task == "reconstruct":
+        return bcm.reconstruct(images, inversion=inversion, schedule=schedule, seed=seeds, labels=labels)
+    strength = job.strength or 0.0
+    return bcm.restore(images, strength=strength, schedule=job.schedule, seed=seeds, labels=labels)
+
+
 def _labels(
-    bcm: BCM, job: Job, shard: Shard, given: dict[str, np.ndarray], seeds: list[int]
+    bcm: BCM, job: Job, shard: Shard, inputs: dict[str, np.ndarray], seeds: list[int]
 ) -> np.ndarray | list[int] | None:
+    n = shard.stop - shard.start
     if bcm.num_classes is None:
         return None
     if job.labels is None:
-        return check_labels(given.get("labels"), shard.stop - shard.start, bcm.num_classes, bcm.classes)
+        return check_labels(inputs.get("labels"), n, bcm.num_classes, bcm.classes)
     if job.labels == GUESS:
-        return bcm.guess_labels(given["images"], seed=seeds)
-    if len(job.labels) == 1:
-        return [int(job.labels[0])] * (shard.stop - shard.start)
-    return [int(job.labels[number % len(job.labels)]) for number in _numbers(shard, "labels")]
+        return bcm.guess_labels(inputs["images"], seed=seeds)
+    if len(job.labels) == 1:  # needs no row numbers, which may be unknown
+        return [int(job.labels[0])] * n
+    return [int(job.labels[number % len(job.labels)]) for number in _row_numbers(shard, "labels")]
 
 
-def _numbers(shard: Shard, what: str) -> range:
-    """The numbers of the shard's rows in the whole data set. Raises InputError."""
+def _row_numbers(shard: Shard, what: str) -> range:
+    """Return the numbers of the shard's rows in the data set. Raises InputError if they are unknown."""
     if shard.first < 0:
         raise InputError(
-            f"{shard.path}: the numbers of its rows, and with them their {what}, are unknown: a file before it cannot be read"
+            f"{shard.path}: its {what} depend on the numbers of its rows, which are unknown because a file "
+            "before it cannot be read; repair or remove that file"
         )
     return range(shard.first, shard.first + shard.stop - shard.start)

@@ -1,4 +1,4 @@
-"""A job from its folder to its outcome: what is missing is played, and what could not be is named."""
+"""Running a job: process the shards that are missing, and report those that failed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from .dataset import Source
 from .job import Job, opened
 from .player import Done
 
-LOST = "Ray gave it up"
+LOST = "Ray did not process it; see the logs of the cluster"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """shards: of the job; before: those of an earlier run; images, seconds: of this one, Ray's start left out. failed: name → why."""
+    """The result of running a job."""
 
+    # All shards of the job.
     shards: int
+    # The shards that an earlier run had done.
     before: int
+    # The images of this run.
     images: int
+    # The duration of this run, without the start of Ray.
     seconds: float
+    # 0 if nothing was missing.
     workers: int
+    # Name of an input or shard that failed → the reason.
     failed: dict[str, str]
 
 
@@ -34,11 +40,13 @@ def run(
     sources: Sequence[Source],
     address: str,
     workers: int | None,
-    told: Callable[[int, int, int], Callable[[Done], None]],
+    on_start: Callable[[int, int, int], Callable[[Done], None]],
 ) -> Outcome:
-    """Do what is missing of a job. told(shards, before, workers) is called when playing starts; what it returns, after every shard.
+    """Process the shards of a job that are missing in its output folder.
 
-    Raises JobError and OutputError as `opened` and `connected` do; shards that cannot be done are part of the outcome.
+    on_start: called with the numbers of shards, of shards done before, and of workers when processing starts;
+    it returns a function that is called after every shard.
+    Raises JobError and OutputError as `opened` and `connected` do. Shards that fail are part of the outcome.
     """
     failed = {source.name: source.problem for source in sources if source.problem}
     with opened(output, job, sources) as shards:
@@ -46,15 +54,17 @@ def run(
         before = len(shards) - len(missing)
         if not missing:
             return Outcome(len(shards), before, 0, 0.0, 0, failed)
-        with connected(address, workers, job.threads) as number:
-            number = min(number, len(missing))
-            heard, started, images = told(len(shards), before, number), time.perf_counter(), 0
+        with connected(address, workers, job.threads) as available:
+            used = min(available, len(missing))
+            on_done = on_start(len(shards), before, used)
+            started, images = time.perf_counter(), 0
             waiting = {shard.name for shard in missing}
-            for done in play_all(job, bundle, output, missing, number):
+            for done in play_all(job, bundle, output, missing, used):
                 waiting.discard(done.name)
                 images += done.images
-                failed |= {done.name: done.problem} if done.problem else {}
-                heard(done)
+                if done.problem:
+                    failed[done.name] = done.problem
+                on_done(done)
             seconds = time.perf_counter() - started
         failed |= {name: LOST for name in sorted(waiting) if not (output / name).exists()}
-    return Outcome(len(shards), before, images, seconds, number, failed)
+    return Outcome(len(shards), before, images, seconds, used, failed)

@@ -1,4 +1,4 @@
-"""Parquet in and out, through pyarrow, which comes with Ray Data."""
+"""Reading and writing Parquet files with pyarrow, which Ray Data installs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ import numpy as np
 from ..errors import ImageError
 from ..runtime.pictures.formats import read_picture
 
-Others = Mapping[str, str]  # array → the column that may stand for it
+Columns = Mapping[str, str]  # name of an array → another name that its column may have
 
 
-def count_rows(file: Path, others: Others) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """What of `others` a Parquet file holds, and how many rows of it: name → (N,); and the names of all its columns.
+def count_rows(file: Path, columns: Columns) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Return the arrays in a Parquet file with their shapes (N,), and the names of all its columns.
 
-    Read from its footer alone. Raises ImageError.
+    Only the footer of the file is read. Raises ImageError.
     """
     with _opened(file) as opened:
         rows = opened.metadata.num_rows
-        columns = opened.schema_arrow.names
-        return {
-            name: (rows,) for name, other in others.items() if name in columns or other in columns
-        }, columns
+        names = opened.schema_arrow.names
+    arrays = {name: (rows,) for name, other in columns.items() if name in names or other in names}
+    return arrays, names
 
 
 def read_rows(
@@ -33,56 +32,64 @@ def read_rows(
     start: int,
     stop: int,
     names: Sequence[str],
-    others: Others,
+    columns: Columns,
     sample_shape: tuple[int, int, int],
 ) -> dict[str, np.ndarray]:
-    """Rows [start, stop) of the named columns as arrays [stop - start, …], from the row groups that hold them. Raises ImageError."""
+    """Return rows [start, stop) of the named arrays, [stop - start, …], as far as the file contains them.
+
+    Only the row groups that contain these rows are read. Raises ImageError.
+    """
     import pyarrow
 
     with _opened(file) as opened:
-        held = opened.schema_arrow.names
-        columns = {
-            name: name if name in held else others[name]
-            for name in names
-            if name in held or others[name] in held
-        }
-        groups, first, passed = [], start, 0
-        for group in range(opened.num_row_groups):
-            rows = opened.metadata.row_group(group).num_rows
-            if passed < stop and passed + rows > start:
-                first = passed if not groups else first
-                groups.append(group)
-            passed += rows
+        present = opened.schema_arrow.names
+        chosen = {name: name if name in present else columns[name] for name in names}
+        chosen = {name: column for name, column in chosen.items() if column in present}
+        groups, first = _row_groups(opened, start, stop)
         try:
-            table = opened.read_row_groups(groups, columns=list(columns.values()), use_threads=False).slice(
-                start - first, stop - start
-            )
+            table = opened.read_row_groups(groups, columns=list(chosen.values()), use_threads=False)
         except (pyarrow.ArrowException, OSError) as error:
-            raise ImageError(f"{file}: rows {start} to {stop} cannot be read ({error})") from error
-    return {
-        name: _array(
-            table.column(column).combine_chunks(), f"{file}: {column}", sample_shape, name == "labels"
-        )
-        for name, column in columns.items()
-    }
+            raise ImageError(
+                f"{file}: rows {start} to {stop} cannot be read ({error}); write the file again"
+            ) from error
+    rows = table.slice(start - first, stop - start)
+    arrays = {}
+    for name, column in chosen.items():
+        values = rows.column(column).combine_chunks()
+        arrays[name] = _array(values, f"{file}: {column}", sample_shape, with_texts=name == "labels")
+    return arrays
+
+
+def _row_groups(file: Any, start: int, stop: int) -> tuple[list[int], int]:
+    """Return the row groups that contain rows [start, stop), and the number of the first row in them."""
+    groups: list[int] = []
+    first, passed = start, 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if passed < stop and passed + rows > start:
+            first = first if groups else passed
+            groups.append(group)
+        passed += rows
+    return groups, first
 
 
 def write_table(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """A Parquet file with a column per array; images and latents [N, C, H, W] as tensors of fixed shape."""
+    """Write a Parquet file with a column per array. Arrays [N, C, H, W] become tensors of fixed shape."""
     import pyarrow
     import pyarrow.parquet
 
-    columns = {
-        name: pyarrow.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(array))
-        if array.ndim > 1
-        else pyarrow.array(array)
-        for name, array in arrays.items()
-    }
+    columns = {}
+    for name, array in arrays.items():
+        if array.ndim > 1:
+            contiguous = np.ascontiguousarray(array)
+            columns[name] = pyarrow.FixedShapeTensorArray.from_numpy_ndarray(contiguous)
+        else:
+            columns[name] = pyarrow.array(array)
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
 def _opened(file: Path) -> Any:
-    """The file as pyarrow has it, to be closed by `with`."""
+    """Open a Parquet file, as a context manager. Raises ImageError."""
     import pyarrow
     import pyarrow.parquet
 
@@ -93,7 +100,11 @@ def _opened(file: Path) -> Any:
 
 
 def _array(column: Any, where: str, sample_shape: tuple[int, int, int], with_texts: bool) -> np.ndarray:
-    """A column as an array [N, …]: numbers, tensors, lists that are all as long, pictures decoded to the model's shape, or texts."""
+    """Return a column as an array [N, …]. Raises ImageError.
+
+    The column may have numbers, tensors, lists of equal lengths, encoded pictures, which are decoded to
+    `sample_shape`, and with `with_texts` also texts.
+    """
     import pyarrow
     from pyarrow import types
 
@@ -101,58 +112,61 @@ def _array(column: Any, where: str, sample_shape: tuple[int, int, int], with_tex
         column = column.chunk(0) if column.num_chunks else pyarrow.array([], column.type)
     if isinstance(column.type, pyarrow.FixedShapeTensorType):
         return column.to_numpy_ndarray()
-    while isinstance(column.type, pyarrow.BaseExtensionType):  # others keep their values as lists
+    while isinstance(column.type, pyarrow.BaseExtensionType):  # other extension types store lists
         column = column.storage
     if column.null_count:
-        raise ImageError(f"{where} has {column.null_count} rows without a value")
-    if types.is_dictionary(column.type):  # what pandas makes of categories
+        raise ImageError(f"{where}: {column.null_count} rows have no value; fill in or remove them")
+    if types.is_dictionary(column.type):  # categories of pandas
         column = column.dictionary_decode()
     if with_texts and (types.is_string(column.type) or types.is_large_string(column.type)):
         return np.array(column.to_pylist())
-    if types.is_struct(column.type) and "bytes" in {
-        column.type.field(i).name for i in range(column.type.num_fields)
-    }:
-        column = column.field("bytes")
+    if types.is_struct(column.type):
+        names = [column.type.field(index).name for index in range(column.type.num_fields)]
+        column = column.field("bytes") if "bytes" in names else column
     if types.is_binary(column.type) or types.is_large_binary(column.type):
-        pictures = (
-            read_picture(io.BytesIO(value), sample_shape, f"{where}[{i}]")
-            for i, value in enumerate(column.to_pylist())
-        )
-        return np.stack(list(pictures))
+        pictures = [
+            read_picture(io.BytesIO(value), sample_shape, f"{where}[{index}]")
+            for index, value in enumerate(column.to_pylist())
+        ]
+        return np.stack(pictures)
     shape, values = _unnested(column, where)
     if not (types.is_integer(values.type) or types.is_floating(values.type)):
         raise ImageError(
-            f"{where} is of type {column.type}; expected numbers, tensors, lists of numbers or encoded pictures"
+            f"{where} has the type {column.type}; expected numbers, tensors, lists of numbers, "
+            "or encoded pictures"
         )
     array = values.to_numpy(zero_copy_only=False).reshape(shape)
-    return (
-        array.reshape(len(array), *sample_shape)
-        if array.ndim == 2 and array.shape[1] == np.prod(sample_shape)
-        else array
-    )
+    is_flat = array.ndim == 2 and array.shape[1] == np.prod(sample_shape)
+    return array.reshape(len(array), *sample_shape) if is_flat else array
 
 
 def _unnested(column: Any, where: str) -> tuple[list[int], Any]:
-    """Lists of lists → their common shape [N, …] and all values in order. Raises ImageError where they differ in length."""
-    from pyarrow import types
+    """Return the common shape [N, …] of nested lists, and all their values in order.
 
+    Raises ImageError if lists of one level differ in length, or if values are missing.
+    """
     shape, values = [len(column)], column
-    while (
-        types.is_list(values.type)
-        or types.is_large_list(values.type)
-        or types.is_fixed_size_list(values.type)
-    ):
+    while _is_list(values.type):
         inner = values.flatten()
-        each = len(inner) // max(1, len(values))
-        lengths = (
-            {values.type.list_size}
-            if types.is_fixed_size_list(values.type)
-            else set(values.value_lengths().to_pylist())
-        )
-        if values.null_count or len(lengths) > 1 or len(inner) != each * len(values):
-            raise ImageError(f"{where} holds lists of different lengths")
-        shape.append(each)
+        length = len(inner) // max(1, len(values))
+        if values.null_count or len(_lengths(values)) > 1 or len(inner) != length * len(values):
+            raise ImageError(f"{where}: lists have different lengths; all images must have the same shape")
+        shape.append(length)
         values = inner
     if values.null_count:
-        raise ImageError(f"{where} has values that are missing")
+        raise ImageError(f"{where}: values are missing; fill them in, or remove the rows")
     return shape, values
+
+
+def _is_list(type_: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
+
+
+def _lengths(lists: Any) -> set[int]:
+    from pyarrow import types
+
+    if types.is_fixed_size_list(lists.type):
+        return {lists.type.list_size}
+    return set(lists.value_lengths().to_pylist())

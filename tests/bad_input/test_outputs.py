@@ -126,7 +126,10 @@ def test_output_with_an_unknown_suffix(cli: Cli, digits_bundle: Path, tmp_path: 
 def test_latents_are_written_as_npz_only(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
     result = cli("invert", digits_bundle, tmp_path / "in.png", "--label", 3, "-o", tmp_path / "z.png")
-    assert refusal(result) == f"{tmp_path}/z.png: latents are written as .npz"
+    assert (
+        refusal(result)
+        == f"{tmp_path}/z.png: latents are written to .npz files; give an output that ends in .npz"
+    )
 
 
 def limit_file_size() -> None:

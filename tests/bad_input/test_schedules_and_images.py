@@ -263,7 +263,7 @@ def test_unusable_latents(
 def test_number_of_latents_other_than_n(refuse_generate: Refusal, tmp_path: Path) -> None:
     np.savez(tmp_path / "z.npz", latents=np.zeros((2, 1, 8, 8), np.float32))
     message = refuse_generate("--label", 3, "--latents", tmp_path / "z.npz", "-n", 3)
-    assert message == f"{tmp_path}/z.npz has 2 latents, but -n asks for 3 images"
+    assert message == f"-n 3 does not fit {tmp_path}/z.npz, which has 2 latents; leave out -n"
 
 
 def test_latents_file_without_latents(refuse_generate: Refusal, tmp_path: Path) -> None:

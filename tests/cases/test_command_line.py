@@ -67,7 +67,7 @@ def patched(digits_bundle: Path, tmp_path: Path) -> Process:
     [
         (("-o", "out.png", "--label", "99"), "LabelError", "label 99 is out of range"),
         (("-o", "out.mp4"), "OutputError", "out.mp4: cannot write .mp4 files"),
-        (("-o", "-"), "OutputError", "-: results are not written to standard output"),
+        (("-o", "-"), "OutputError", "-: results cannot be written to standard output"),
         (("-o", "out.png", "--schedule", "80>x"), "ScheduleError", "schedule: "),
         (("-o", "out.png", "--lable", "3"), "NoSuchOption", "No such option"),
         (
@@ -146,7 +146,7 @@ def test_unexpected_exception_is_reported_as_a_bug(patched: Process, tmp_path: P
         (
             "raise MemoryError",
             2,
-            "error: not enough memory; give fewer images at a time, or a smaller --batch",
+            "error: not enough memory; process fewer images at a time, or use a smaller --batch",
         ),
         ("open('/nowhere/file')", 2, "error: /nowhere/file: No such file or directory"),
     ],
@@ -165,7 +165,9 @@ def test_interrupt_and_system_errors_are_one_line(
 )
 def test_out_of_memory_in_a_library_is_not_a_bug(reason: str) -> None:
     message, exit_code = explained(RuntimeError(f"{reason}\nframe #0"))
-    assert message == f"not enough memory ({reason}); give fewer images at a time, or a smaller --batch"
+    assert (
+        message == f"not enough memory ({reason}); process fewer images at a time, or use a smaller --batch"
+    )
     assert exit_code == 2
 
 
@@ -203,7 +205,7 @@ def test_unknown_command_without_a_suggestion(cli: Cli) -> None:
 def test_no_command_shows_the_help(cli: Cli) -> None:
     result = cli()
     assert result.exit_code == 2
-    assert "  generate     Images from noise, or from latents." in result.output
+    assert "  generate     Generate images from noise, or from latents." in result.output
 
 
 # Paths
@@ -233,7 +235,7 @@ def test_home_folder_after_an_equals_sign(
 def test_home_folder_of_an_unknown_user(generate: Cli, tmp_path: Path) -> None:
     message = refusal(generate("--output=~nobody-of-that-name/out.png"))
     assert message.startswith(
-        "~nobody-of-that-name/out.png: there is no user 'nobody-of-that-name'; write ./~nobody"
+        "~nobody-of-that-name/out.png: unknown user 'nobody-of-that-name'; for a file of that name write ./~nobody"
     )
     (tmp_path / "~backup.npz").write_bytes(b"PK")  # what a shell returns for *.npz
     assert refusal(generate("--latents", "~backup.npz", "-o", "out.png")).startswith("~backup.npz: ")
@@ -245,7 +247,9 @@ def test_home_folder_of_an_unknown_user(generate: Cli, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1"])
 def test_results_are_not_written_to_standard_output(cli: Cli, name: str, output: str) -> None:
-    expected = f"{output}: results are not written to standard output; give a name (./- for a file named -)"
+    expected = (
+        f"{output}: results cannot be written to standard output; give a file name (./- for a file named -)"
+    )
     assert refusal(cli(name, "-o", output)) == expected
 
 
@@ -256,13 +260,16 @@ def test_file_whose_name_starts_with_a_hyphen(generate: Cli, tmp_path: Path) -> 
 
 
 def test_empty_path(generate: Cli) -> None:
-    assert refusal(generate("-o", "")) == "the path of '-o' / '--output' is empty"
+    assert (
+        refusal(generate("-o", ""))
+        == "the path for '-o' / '--output' is empty; give the name of a file or folder"
+    )
 
 
 def test_folder_name_where_a_file_is_written(generate: Cli, cli: Cli, tmp_path: Path) -> None:
-    message = "out.png/ ends in /, as a folder's name does, but a file is to be written; leave out the /"
+    message = "out.png/ ends in / like the name of a folder, but the output is a file; remove the /"
     assert refusal(generate("-o", "out.png/")) == message
-    assert refusal(cli("train", "--data", "digits", "-o", "weights/")).startswith("weights/ ends in /, ")
+    assert refusal(cli("train", "--data", "digits", "-o", "weights/")).startswith("weights/ ends in / like ")
     assert generate("-o", "pictures/").exit_code == 0
     assert (tmp_path / "pictures" / "images.csv").is_file()
 
@@ -285,11 +292,11 @@ def test_output_does_not_replace_the_bundle_or_the_checkpoint(
 ) -> None:
     assert generate("-n", 2, "-o", "x.npz").exit_code == 0
     golden = bundle_copy / "golden.npz"
-    expected = f"{golden} is a file of the bundle; choose another name"
+    expected = f"{golden} is a file of the bundle; choose another output"
     assert refusal(cli("invert", bundle_copy, "x.npz", "-o", golden, "--force")) == expected
     pytest.importorskip("torch", reason="export needs torch, which is not installed")
     (tmp_path / "my.safetensors").write_bytes(b"weights")
-    expected = "my.safetensors is the checkpoint itself, which the bundle would replace; choose another name"
+    expected = "my.safetensors is the checkpoint, which the bundle would replace; choose another output"
     assert refusal(cli("export", "my.safetensors", "-o", "my.safetensors", "--force")) == expected
     assert (tmp_path / "my.safetensors").read_bytes() == b"weights"
 
@@ -306,7 +313,7 @@ def test_path_that_is_not_utf_8_where_a_library_needs_it(cli: Cli, tmp_path: Pat
     pytest.importorskip("torch")
     folder = tmp_path / os.fsdecode(b"\xff")
     folder.mkdir()
-    assert "the path is not UTF-8; rename the file, or its folder" in refusal(
+    assert "the path is not valid UTF-8; for this command, rename the file or its folder" in refusal(
         cli("export", "-o", folder / "x.bundle")
     )
     assert list(folder.iterdir()) == []

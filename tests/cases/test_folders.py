@@ -167,7 +167,7 @@ def test_read_only_bundle_is_read(unknown_user: Process, tmp_path: Path, bundle_
         assert completed.returncode == 0, completed.stderr
     completed = unknown_user("verify", bundle_copy, "--precision", "fp32", **cache)
     assert completed.returncode == 0, completed.stderr
-    assert f"the verdicts are not kept: {bundle_copy}" in completed.stderr
+    assert f"the verdicts are not stored in the bundle: {bundle_copy}" in completed.stderr
     completed = unknown_user(
         "triton", bundle_copy, "--platform", "python", "-o", tmp_path / "models", **cache
     )
@@ -198,7 +198,7 @@ def test_deleted_current_folder_is_refused(tmp_path: Path, command: str):
         ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh"], tuple(command.split()), gone, {"HOME": str(tmp_path)}
     )
     assert completed.returncode == 2
-    assert completed.stderr == "error: the current folder was deleted; change to another one (cd)\n"
+    assert completed.stderr == "error: the current folder was deleted; change to an existing one with cd\n"
 
 
 @pytest.mark.slow

@@ -159,5 +159,5 @@ def test_name_that_is_too_long(cli: Cli) -> None:
 
 def test_output_does_not_replace_a_file_of_a_linked_bundle(cli: Cli, kubernetes: Path) -> None:
     result = cli("generate", kubernetes, "--label", 3, "-o", kubernetes / "golden.npz", "--force")
-    assert refusal(result) == f"{kubernetes}/golden.npz is a file of the bundle; choose another name"
+    assert refusal(result) == f"{kubernetes}/golden.npz is a file of the bundle; choose another output"
     assert open_bundle(kubernetes)

@@ -169,7 +169,10 @@ def test_log_on_a_full_disk(home: Path, cli: Cli, digits_bundle: Path):
     message = refusal(
         cli("generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--log-file", "/dev/full")
     )
-    assert message == "/dev/full: the log file cannot be written (No space left on device)"
+    assert (
+        message
+        == "/dev/full: the log file cannot be written (No space left on device); give another --log-file"
+    )
 
 
 def test_disk_that_fills_up_ends_the_log_and_not_the_command(
@@ -189,7 +192,7 @@ def test_disk_that_fills_up_ends_the_log_and_not_the_command(
     monkeypatch.setattr(log._File, "format", full)
     result = cli("generate", digits_bundle, "--label", 3, "-o", home / "x.png", "--log-file", home / "a.log")
     assert result.exit_code == 0 and (home / "x.png").exists()
-    assert result.stderr.count("a.log: the log ends here, it cannot be written any more") == 1
+    assert result.stderr.count("a.log: the log file can no longer be written") == 1
     assert "backend onnxruntime: chosen for fp32" in written[-1]
 
 
@@ -247,7 +250,7 @@ def test_log_file_given_twice_is_written_once(cli: Cli, digits_bundle: Path, tmp
 
 def test_pipe_is_refused_as_a_log_file(cli: Cli, digits_bundle: Path, tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
-    assert "is a pipe; a log is written to a file" in refusal(
+    assert "is a pipe; --log-file needs a regular file" in refusal(
         cli("inspect", digits_bundle, "--log-file", tmp_path / "pipe")
     )
 

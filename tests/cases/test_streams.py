@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from fixture_types import ROOT
 
-FULL = "standard output: cannot be written (No space left on device)"
+FULL = (
+    "standard output: cannot be written (No space left on device); "
+    "redirect it to a file on a disk with free space"
+)
 
 Completed = subprocess.CompletedProcess[bytes]
 Shell = Callable[..., Completed]

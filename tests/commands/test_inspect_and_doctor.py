@@ -27,7 +27,7 @@ def test_doctor_reports_that_bundles_can_run(digits_bundle: Path, cli: Cli):
     result = cli("doctor", digits_bundle)
     assert result.exit_code == 0
     assert "✓ backend onnxruntime: can run bundles\n" in result.stdout
-    assert result.stdout.endswith("bundles can run here\n")
+    assert result.stdout.endswith("bundles can run on this machine\n")
     assert only_json(cli("doctor", "--json").stdout)["ok"] is True
 
 
@@ -45,7 +45,7 @@ def test_doctor_prints_install_commands_where_no_backend_is_installed(bare_pytho
     assert "✗ backend onnxruntime: onnxruntime is not installed\n" in completed.stdout
     assert "onnxruntime is not installed\n    fix: pip install '.[run]'\n" in completed.stdout
     assert "    fix: pip install '.[export]'\n" in completed.stdout
-    assert completed.stdout.endswith("bundles cannot run here yet\n")
+    assert completed.stdout.endswith("bundles cannot run on this machine yet\n")
 
 
 def test_generate_without_extras_runs_only_the_null_backend(

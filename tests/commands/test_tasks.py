@@ -121,7 +121,7 @@ def test_restore_beside_shows_the_input_above_the_result(
     result = cli("restore", digits_bundle, tmp_path / "three.jpg", *options)
     report = only_json(result.stdout)
     assert (report["nfe"], report["labels"]) == (2, [3])
-    assert "labels guessed with 50 NFE each: 3" in result.stderr
+    assert "guessed labels (50 NFE per image): 3" in result.stderr
     assert read_pixels(tmp_path / "pair.png").shape == (2 * 66 + 2, 68)
 
 
@@ -139,18 +139,18 @@ def test_purify_ignores_the_labels_of_its_input(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("interpolate three.png five.png --label 1,2,3", "give one label for both images, or two"),
+        ("interpolate three.png five.png --label 1,2,3", "3 labels; give one for both images, or two"),
         ("interpolate three.png both.npz --label 3", "1 images cannot be paired with 2"),
         ("interpolate three.png five.png", "class-conditional"),
         ("variations three.png", "class-conditional"),
         ("inpaint three.png --label 3", "has no transparent pixels"),
         ("inpaint both.npz", "has no array `masks`"),
-        ("inpaint three.png --mask hole.png --label guess", "something is missing"),
+        ("inpaint three.png --mask hole.png --label guess", "needs complete images"),
         ("inpaint three.png --mask three.npz --label 3", f"three.npz: {NO_FILE}"),
         ("inpaint three.png --mask none.png --label 3", f"none.png: {NO_FILE}"),
         ("inpaint three.png --mask hole.png --label 3 --schedule invert-2", "does not fill in"),
         ("colorize three.png --label 3", "knows no colours"),
-        ("upscale three.png --factor 3 --label 3", "do not divide"),
+        ("upscale three.png --factor 3 --label 3", "is not divisible by it"),
         ("restore three.png --label 3 --strength 5", "strength is a noise level"),
         ("restore three.png --label 3 --schedule one-step", "does not restore"),
         ("trace --label guess", "there is none yet"),

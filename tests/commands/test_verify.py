@@ -98,7 +98,7 @@ def test_verify_reports_that_verdicts_cannot_be_written(
     monkeypatch.setattr("bcm_edge.runtime.storage.rewriting.write_atomically", refuse)
     result = cli("verify", bundle_copy)
     assert result.exit_code == 0
-    assert "the verdicts are not kept: " in result.stderr
+    assert "the verdicts are not stored in the bundle: " in result.stderr
     assert "manifest.json: cannot be written (Permission denied)" in result.stderr
 
 

@@ -309,13 +309,13 @@ def test_profiles_amounts_and_devices_are_read():
 
 @pytest.mark.parametrize("text", ["", "0:1:2", "4:2:8", "1:2", "1:2:3:4", "a", "1.5", "-1", "1:4:999999"])
 def test_profiles_that_are_none(text: str):
-    with pytest.raises(click.BadParameter, match="is no MIN:OPT:MAX"):
+    with pytest.raises(click.BadParameter, match="expected MIN:OPT:MAX"):
         parse_profile(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "2", "1023K", "2T", "99999999G", "-1G", "1.5G", "G", "nan"])
 def test_amounts_that_are_none(text: str):
-    with pytest.raises(click.BadParameter, match="is no whole amount of memory from 1M on"):
+    with pytest.raises(click.BadParameter, match="expected a whole number of bytes of at least 1M"):
         parse_bytes(text)
 
 

@@ -124,7 +124,7 @@ def test_restore_guesses_labels_and_names_what_cannot_be_done(
     ended = map_on(*arguments)
     assert ended.returncode == 1, ended.stderr
     assert set(json.loads(ended.stdout)["failed"]) == {"a.npz", "d.npz"}
-    assert "error: 2 could not be done, all others are: " in ended.stderr
+    assert "error: 2 shards failed, all others are done: " in ended.stderr
     assert outputs(tmp_path / "out") == {"b.npz", "c.npz"}
     labels = joined(tmp_path / "out", "labels")
     np.testing.assert_array_equal(labels, bcm.guess_labels(digits["images"][20:], seed=20))

@@ -70,15 +70,15 @@ def refused(ended: Result, said: str) -> None:
 def test_job_that_is_done_has_nothing_to_do(begun: tuple[object, ...], cli: Cli) -> None:
     ended = cli(*begun)
     assert ended.exit_code == 0, ended.output
-    assert "all 3 shards were done before" in ended.stderr
+    assert "all 3 shards were already done" in ended.stderr
 
 
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (("--seed", 5), "other arguments: seed was 0, now 5"),
-        (("--label", "3"), "other arguments: labels was null, now [3]"),
-        (("--batch", 4), "other arguments: batch was 16, now 4"),
+        (("--seed", 5), "other arguments: seed was 0, now it is 5"),
+        (("--label", "3"), "other arguments: labels was null, now it is [3]"),
+        (("--batch", 4), "other arguments: batch was 16, now it is 4"),
         (("--inversion", "invert-1"), "other arguments: inversion was "),
     ],
 )
@@ -100,30 +100,30 @@ def test_restart_on_changed_data_is_refused(
 def test_folder_in_other_hands_is_refused(begun: tuple[object, ...], cli: Cli, tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "out", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    refused(cli(*begun), "another process is at this job")
+    refused(cli(*begun), "another process runs this job")
     os.close(descriptor)
     (tmp_path / "out" / "job.json").unlink()
-    refused(cli(*begun), "is a folder with other things in it")
+    refused(cli(*begun), "contains other files and no job")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("nowhere", "--task", "invert"), "nowhere: no such file or folder"),
-        ((".", "--task", "invert"), "no shards in this folder (looked for .npz, .npy, .parquet)"),
+        ((".", "--task", "invert"), "the folder has no .npz, .npy, .parquet files"),
         (("0", "--task", "generate", "--label", "1"), "must be at least 1, not 0"),
         (("5", "--task", "generate"), "this model is class-conditional: give labels from 0 to 9"),
         (("5", "--task", "generate", "--label", "10"), "label 10 is out of range"),
         (("5", "--task", "generate", "--label", "guess"), "label 'guess' needs an image"),
         (
             ("5", "--task", "generate", "--label", "1", "--strength", "1"),
-            "generate takes no --strength; it takes --schedule",
+            "--strength is not an option of generate, which has --schedule",
         ),
         (
             ("5", "--task", "generate", "--label", "1", "--ray", "127.0.0.1:1"),
-            "--ray 127.0.0.1:1: nothing answers there",
+            "--ray 127.0.0.1:1: no cluster answers at this address",
         ),
-        (("5", "--task", "generate", "--label", "1", "--ray", "here"), "an address is HOST:PORT, or auto"),
+        (("5", "--task", "generate", "--label", "1", "--ray", "here"), "expected HOST:PORT, or auto"),
     ],
 )
 def test_what_cannot_be_used_is_refused(
@@ -157,11 +157,11 @@ def test_shard_that_kills_its_workers_is_given_up(
     (tmp_path / ".a.npz.tried").write_bytes(b"....")  # what four workers that died of it leave
     player = Player(job, str(digits_bundle), str(tmp_path))
     done = player(dataclasses.asdict(Shard("a.npz", str(shards / "a.npz"), 0, 20, 0)))
-    assert done["problem"].startswith("its worker died each of the 4 times it was tried")
+    assert done["problem"].startswith("its worker died 4 times, perhaps because memory does not suffice")
     assert not (tmp_path / "a.npz").exists()
     done = player(dataclasses.asdict(Shard("b.npz", str(shards / "b.npz"), 0, 10, -1)))
     assert (
-        "the numbers of its rows, and with them their seeds, are unknown: a file before it cannot be read"
+        "its seeds depend on the numbers of its rows, which are unknown because a file before it cannot be read"
         in done["problem"]
     )
 
@@ -193,9 +193,9 @@ def test_parquet_images_come_in_many_kinds(tmp_path: Path) -> None:
 def test_parquet_that_does_not_fit_is_named(tmp_path: Path) -> None:
     ragged = pa.array([[0.0], [0.0, 1.0]])
     for column, said in (
-        (ragged, "lists of different lengths"),
-        (pa.array([None, [0.0] * 64]), "1 rows without a value"),
-        (["a", "b"], "of type"),
+        (ragged, "lists have different lengths"),
+        (pa.array([None, [0.0] * 64]), "1 rows have no value"),
+        (["a", "b"], "has the type"),
     ):
         file = tmp_path / "x.parquet"
         pq.write_table(pa.table({"images": column}), file)

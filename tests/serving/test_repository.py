@@ -263,13 +263,13 @@ def test_stripped_plans_are_refused(bundle: Bundle, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-o", "r", "--trt-cache", "cache"), "--trt-cache is a whole path on the server"),
+        (("-o", "r", "--trt-cache", "cache"), "'cache' is not an absolute path on the server"),
         (
             ("-o", "r", "--trt-cache", "/cache", "--platform", "python"),
-            "for graphs that Triton's ONNX Runtime plays",
+            "--trt-cache needs graphs that ONNX Runtime runs",
         ),
-        (("-o", "BUNDLE/models"), "lies in the bundle that it is made from"),
-        (("-o", "BUNDLE", "--force"), "lies in the bundle"),
+        (("-o", "BUNDLE/models"), "is inside the bundle that it is made from"),
+        (("-o", "BUNDLE", "--force"), "is inside the bundle"),
         (("-o", "r", "--schedules", "nonesuch"), "no schedule 'nonesuch' in this bundle"),
     ],
 )

@@ -1,0 +1,87 @@
+"""bcm-edge inspect: the contents of a bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..runtime.engines.store import broken_engines, engines
+from ..runtime.storage.bundle import Bundle, open_bundle
+from ..runtime.storage.manifest import ModelFacts
+from ..runtime.wording import MOST, listed
+from .console import result, table
+from .options import bundle_argument, json_option
+
+
+@click.command(short_help="Show the contents of a bundle.", epilog="Example:  bcm-edge inspect digits.bundle")
+@bundle_argument
+@json_option
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show the contents of BUNDLE: the model, its schedules, files, verdicts, engines and origin."""
+    opened = open_bundle(bundle)
+    result(as_json, _values(bundle, opened), "\n\n".join(_sections(opened)))
+
+
+def _values(bundle: Path, opened: Bundle) -> dict[str, Any]:
+    manifest = opened.manifest
+    return {
+        "bundle": str(bundle),
+        "model": vars(manifest.model),
+        "schedules": manifest.schedules,
+        "graphs": manifest.graphs,
+        "files": {name: vars(facts) for name, facts in manifest.files.items()},
+        "provenance": manifest.provenance,
+        "schema": manifest.schema,
+        "engines": {
+            **{engine.name: asdict(engine.facts) for engine in engines(opened)},
+            **{engine.name: {"problem": engine.problem} for engine in broken_engines(opened)},
+        },
+        "precisions": opened.precisions,
+        "quality": manifest.quality,
+        "verdicts": [verdict.to_json() for verdict in opened.verdicts()],
+    }
+
+
+def _sections(opened: Bundle) -> list[str]:
+    """Return the parts of the text, which empty lines separate."""
+    manifest = opened.manifest
+    schedules = [
+        (name, opened.schedule(name).nfe, text, _quality(manifest.quality.get(name)))
+        for name, text in manifest.schedules.items()
+    ]
+    files = [(name, facts.size, facts.sha256[:12]) for name, facts in manifest.files.items()]
+    all_engines = [*engines(opened), *broken_engines(opened)]
+    verdicts = [f"  {verdict}" for verdict in opened.verdicts()]
+    return [
+        *_model(manifest.model),
+        table(("schedule", "NFE", "program", "quality"), schedules),
+        table(("file", "bytes", "sha256"), files),
+        "\n".join([f"precisions: {', '.join(opened.precisions)}", *verdicts]),
+        "\n".join([f"engines: {len(all_engines) or 'none'}", *(f"  {engine}" for engine in all_engines)]),
+        "\n".join(f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()),
+    ]
+
+
+def _model(model: ModelFacts) -> list[str]:
+    classes = f"{model.num_classes} classes" if model.num_classes else "no classes"
+    channels, height, width = model.sample_shape
+    shape = f"{channels}×{height}×{width}"
+    lines = [f"{model.name}: {shape}, {classes}, {model.parameters / 1e6:.2f} M parameters"]
+    if model.classes:
+        names = [f"{label} {name}" for label, name in enumerate(model.classes)]
+        more = " (--json lists all)" if len(names) > MOST + 1 else ""
+        lines.append(f"classes: {listed(names)}{more}")
+    return lines
+
+
+def _quality(measured: dict[str, Any] | None) -> str:
+    """Return what a search of schedules measured, in words."""
+    if not measured:
+        return "not measured"
+    names = {"frechet_ratio": "Fréchet ratio", "reconstruction_mse": "MSE"}
+    shown = ", ".join(f"{names[key]} {value:.4g}" for key, value in measured.items() if key in names)
+    return f"{shown} on {measured.get('data')}"

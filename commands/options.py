@@ -1,0 +1,122 @@
+"""Options and arguments that several commands share, and the values they are parsed into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..errors import CheckpointError
+from ..runtime.batches import BATCH
+from ..runtime.classes import labels_of
+from ..runtime.pipeline import BCM
+from ..runtime.pixels import VALUE_RANGES, ValueRange, parse_value_range
+from ..runtime.storage.manifest import PRECISIONS
+from .paths import PATH, OutputPath, Writes
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+MOST_SAMPLES = 2000  # generated images that a model is judged by, unless --samples is given
+MOST_RECONSTRUCTED = 500  # inverted images that a model is judged by, unless --reconstructed is given
+
+
+def _value_range(_context: click.Context, _parameter: click.Parameter, text: str | None) -> ValueRange:
+    return parse_value_range(text) if text else None
+
+
+bundle_argument = click.argument("bundle", type=PATH)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout."
+)
+force_option = click.option("--force", is_flag=True, help="Replace the output if it exists.")
+backend_option = click.option(
+    "--backend",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="The library that computes: auto (the fastest that runs here), tensorrt, onnxruntime, openvino; "
+    "for tests typed or null.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Number format to compute in (default: that of an engine built for this GPU, else the most "
+    "exact one in the bundle).",
+)
+batch_option = click.option(
+    "--batch",
+    metavar="N",
+    type=click.IntRange(1),
+    help=f"Maximum number of images per network call (default: {BATCH}; with an engine, its maximum).",
+)
+preset_option = click.option(
+    "--preset",
+    metavar="NAME",
+    help="Configuration of a released network, for what its weights file does not contain: imagenet64.",
+)
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=PATH,
+    help="The same from a JSON file, with the field names of the official code.",
+)
+value_range_option = click.option(
+    "--value-range",
+    type=click.Choice(list(VALUE_RANGES)),
+    callback=_value_range,
+    help="Range of float images in npz and npy files. Without it, float images that have no value below "
+    "0 are refused, because they may be in either range.",
+)
+
+
+def precisions_option(default: str, help: str) -> Callable[[Function], Function]:
+    """Return the option --precision of commands that accept a list of precisions."""
+    return click.option(
+        "--precision", "precisions", default=default, show_default=True, metavar="LIST", help=help
+    )
+
+
+def output_option(help: str, writes: Writes = "either") -> Callable[[Function], Function]:
+    """Return the required option -o/--output. writes: what the output is, a file, a folder or either."""
+    return click.option("-o", "--output", required=True, type=OutputPath(writes), help=help)
+
+
+def parse_labels(text: str | None, n: int, bcm: BCM) -> list[int] | None:
+    """Return the labels of n images from the text of --label, repeated in order; None without the option.
+
+    Raises LabelError. Whether the model needs labels is checked when it runs.
+    """
+    if text is None:
+        return None
+    labels = labels_of(text, bcm.num_classes, bcm.classes)
+    return [labels[index % len(labels)] for index in range(n)]
+
+
+def parse_precisions(text: str) -> tuple[str, ...]:
+    """Return the precisions in a list such as "fp32,int8" or "all", the most exact first.
+
+    Raises click.BadParameter for an unknown precision.
+    """
+    words = {*PRECISIONS} if text == "all" else {word.strip() for word in text.split(",")}
+    if unknown := words - set(PRECISIONS):
+        raise click.BadParameter(
+            f"unknown precision {min(unknown)!r}; choose from {', '.join(PRECISIONS)}, all",
+            param_hint="--precision",
+        )
+    return tuple(precision for precision in PRECISIONS if precision in words)
+
+
+def known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:
+    """Return the configuration fields from --preset or --config. Raises CheckpointError, click.UsageError."""
+    from ..model.config import read_fields
+    from ..model.infer_config import PRESETS
+
+    if preset and config_file:
+        raise click.UsageError("--preset and --config cannot be combined; give one of them")
+    if preset:
+        if preset not in PRESETS:
+            raise CheckpointError(f"--preset: unknown preset {preset!r}; use {', '.join(PRESETS)}")
+        return PRESETS[preset]
+    return read_fields(config_file) if config_file else {}

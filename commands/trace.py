@@ -1,0 +1,106 @@
+"""bcm-edge trace: every state of a schedule, as a picture or as arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ..errors import OutputError
+from ..runtime.arguments import check_number
+from ..runtime.chain import OnMove
+from ..runtime.classes import refuse_guess
+from ..runtime.pictures.writing import heat, save_images
+from ..runtime.pipeline import BCM
+from ..runtime.storage.arrays import save_npz
+from ..runtime.tasks.trace import Trace
+from .options import bundle_argument, parse_labels
+from .paths import PATH
+from .run import GUESSABLE, Run, inversion_option, run_options, schedule_option
+
+
+@click.command(
+    short_help="Show every state between noise and image.",
+    epilog="Example:  bcm-edge trace digits.bundle three.png --label 3 -o strip.png",
+)
+@bundle_argument
+@click.argument("images", nargs=-1, type=PATH)
+@inversion_option
+@schedule_option
+@click.option(
+    "-n",
+    "--number",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Number of images to generate, if no IMAGES are given (default: 1).",
+)
+@run_options("The output: .png (a row per image), or .npz with states and levels.", GUESSABLE)
+def trace(
+    bundle: Path, images: tuple[Path, ...], inversion: str, schedule: str, number: int | None, run: Run
+) -> None:
+    """Show every state of a schedule, a row per image.
+
+    Without IMAGES it is a generation; with IMAGES (files, folders or one npz file) their inversion and
+    reconstruction. States are scaled to the contrast of an image. Behind the states of given images, a
+    column shows the error of the reconstruction: from black (no error) over red and yellow to white (half
+    the pixel range or more).
+    """
+    if images and number is not None:
+        raise click.UsageError("-n cannot be combined with IMAGES; leave out one of them")
+    if not run.output.suffix:
+        raise OutputError(f"{run.output}: a trace cannot be written to a folder; give a .png or .npz file")
+    with run.open(bundle) as bcm:
+        if images:
+            _trace_images(bcm, images, inversion, schedule, run)
+        else:
+            _trace_noise(bcm, schedule, number or 1, run)
+
+
+def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
+    refuse_guess(run.label)
+    program = bcm.schedule(schedule)
+    check_number(n * (program.nfe + 1), bcm.sample_shape, "states")
+    seeds = list(range(run.seed, run.seed + n))
+    labels = parse_labels(run.label, n, bcm)
+
+    def work(on_move: OnMove | None) -> Trace:
+        return bcm.trace(program, seed=seeds, labels=labels, on_move=on_move)
+
+    states, facts = run.play(bcm, "tracing", program, n, work)
+    _save_trace(bcm, states, states.pictures(), run, facts)
+
+
+def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: str, run: Run) -> None:
+    image_set, labels = run.read(bcm, images)
+    originals = image_set.images
+    program = bcm.schedule(inversion) + bcm.schedule(schedule)
+
+    def work(on_move: OnMove | None) -> Trace:
+        return bcm.trace(program, images=originals, seed=run.seed, labels=labels, on_move=on_move)
+
+    states, facts = run.play(bcm, "tracing", program, len(originals), work)
+    reconstructions = np.clip(states.states[-1], -1, 1)
+    error = np.abs(reconstructions - originals).max(axis=1, keepdims=True)
+    strip = None
+    if run.output.suffix.lower() != ".npz":  # arrays may have any number of channels, pictures 1 or 3
+        columns = np.concatenate([originals[None], states.pictures()])
+        strip = np.concatenate([_rgb(columns), heat(error)[None]])
+    facts |= {"largest_error": error.max(axis=(1, 2, 3)).tolist(), "names": image_set.names}
+    _save_trace(bcm, states, strip, run, facts)
+
+
+def _save_trace(bcm: BCM, states: Trace, strip: np.ndarray | None, run: Run, facts: dict[str, Any]) -> None:
+    """Write a trace. strip: float [columns, N, C, H, W], the picture; None where arrays are written."""
+    if strip is None or run.output.suffix.lower() == ".npz":
+        save_npz(run.output, {"states": states.states, "levels": np.array(states.levels)}, run.force)
+    else:
+        rows = strip.swapaxes(0, 1).reshape(-1, *strip.shape[2:])
+        save_images(rows, run.output, run.force, len(strip))
+    run.report(bcm, {**facts, "levels": states.levels})
+
+
+def _rgb(images: np.ndarray) -> np.ndarray:
+    """Return images [..., 1 or 3, H, W] with three channels, [..., 3, H, W]."""
+    return np.broadcast_to(images, (*images.shape[:-3], 3, *images.shape[-2:]))
