@@ -164,7 +164,7 @@ def test_guessed_labels_are_shown_by_name(cli: Cli, animals: Path, tmp_path: Pat
     result = cli(
         "invert", animals, pictures(tmp_path / "in.npz"), "--label", "guess", "-o", tmp_path / "x.npz"
     )
-    words = result.stderr.partition("NFE each: ")[2].partition("\n")[0]
+    words = result.stderr.partition("NFE per image): ")[2].partition("\n")[0]
     labels = np.load(tmp_path / "x.npz")["labels"]
     assert words == ", ".join(ANIMALS[label] for label in labels)
 
