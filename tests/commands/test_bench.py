@@ -125,4 +125,4 @@ def test_bench_refuses_wrong_arguments(
 def test_bench_is_refused_where_nothing_can_run(bundle_copy: Path, cli: Cli):
     edit_manifest(bundle_copy, lambda manifest: manifest.update(graphs={"bf16": manifest["graphs"]["fp32"]}))
     message = refusal(cli("bench", bundle_copy, "--backend", "onnxruntime"))
-    assert "nothing of this can run here; bf16 on onnxruntime: ONNX Runtime has no bfloat16" in message
+    assert "no variant can run on this machine (bf16 on onnxruntime: ONNX Runtime has no bfloat16" in message

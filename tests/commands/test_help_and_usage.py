@@ -38,7 +38,7 @@ def test_help_lists_every_command_with_one_line(cli: Cli):
     result = cli("--help")
     listed = re.findall(r"^  (\w+)  +\S.*[.]$", result.stdout, re.MULTILINE)
     assert tuple(listed) == COMMANDS
-    assert "0 fine; 1 what was checked failed; 2 usage" in result.stdout
+    assert "  1    a check failed\n    2    wrong usage" in result.stdout
 
 
 def test_version_is_that_of_the_package(cli: Cli):

@@ -149,7 +149,7 @@ def test_purify_ignores_the_labels_of_its_input(
         ("inpaint three.png --mask three.npz --label 3", f"three.npz: {NO_FILE}"),
         ("inpaint three.png --mask none.png --label 3", f"none.png: {NO_FILE}"),
         ("inpaint three.png --mask hole.png --label 3 --schedule invert-2", "does not fill in"),
-        ("colorize three.png --label 3", "knows no colours"),
+        ("colorize three.png --label 3", "needs a model of colour images"),
         ("upscale three.png --factor 3 --label 3", "is not divisible by it"),
         ("restore three.png --label 3 --strength 5", "strength is a noise level"),
         ("restore three.png --label 3 --schedule one-step", "does not restore"),
