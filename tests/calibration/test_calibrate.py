@@ -99,16 +99,16 @@ def test_a_link_to_a_bundle_is_followed(bundle_copy: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", "digits", "--calibration", "x.json"), "give --data or --calibration, not both"),
+        (("--data", "digits", "--calibration", "x.json"), "--data and --calibration cannot be combined"),
         (
             ("--search-schedule", 2, "--data", "digits", "--allow-inaccurate"),
-            "are for int8, not for --search-schedule",
+            "are options for int8",
         ),
         (("--data", "digits", "--size", 31), "31 images are too few"),
         (("--data", "digits", "--size", 5000), "has 1257 images, but calibration is to use 5000"),
         (("--data", "nowhere.npz"), "nowhere.npz"),
         (("--calibration", "nowhere.json"), "nowhere.json: not a calibration file"),
-        (("--search-schedule", 2), "--search-schedule needs --data"),
+        (("--search-schedule", 2), "--search-schedule needs real images to measure on"),
         (("--search-schedule", 5, "--data", "digits"), "5 is not in the range"),
     ],
 )

@@ -70,7 +70,10 @@ def test_what_the_model_learnt_is_no_held_out_data_and_the_page_says_so(
     assert cli("export", model, "-o", bundle).exit_code == 0
     ended = cli("evaluate", bundle, "--data", data, *QUICK, "-o", page)
     assert ended.exit_code == 0, ended.output
-    said = f"the model learnt all of {data}, so the held-out images are not new to it; --test gives others"
+    said = (
+        f"the model was trained on all of {data}, so the held-out images are not new to it; "
+        "give others with --test"
+    )
     assert f"caution: {said}" in ended.stderr
     assert said in Reader(page.read_text()).text
 
