@@ -35,7 +35,8 @@ from server import Server, running
 import bcm_edge
 from bcm_edge import BCM
 from bcm_edge.export.triton.configs import Serving
-from bcm_edge.export.triton.repository import plan_repository, write_repository
+from bcm_edge.export.triton.plan import plan_repository
+from bcm_edge.export.triton.repository import write_repository
 from bcm_edge.runtime.chain import injected_noises, start_state
 from bcm_edge.runtime.storage.bundle import open_bundle
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import click
 
 from ..errors import OutputError
+from ..export.triton import PLATFORMS
 from ..runtime.storage.bundle import open_bundle
 from ..runtime.storage.files import check_free
 from ..runtime.storage.manifest import PRECISIONS
 from .console import progress, require_extra, result
 from .options import bundle_argument, force_option, json_option, output_option
-
-PLATFORMS = ("tensorrt", "onnxruntime", "python")
 
 
 @click.command(
@@ -87,7 +86,8 @@ def triton(
     """
     require_extra("serve")
     from ..export.triton.configs import Serving
-    from ..export.triton.repository import MARKER, plan_repository, write_repository
+    from ..export.triton.plan import plan_repository
+    from ..export.triton.repository import MARKER, write_repository
 
     if trt_cache and not trt_cache.startswith("/"):
         raise click.UsageError(

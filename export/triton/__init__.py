@@ -1,1 +1,3 @@
-"""From a bundle to a repository that Triton Inference Server loads."""
+"""From a bundle to a model repository for Triton Inference Server."""
+
+PLATFORMS = ("tensorrt", "onnxruntime", "python")  # what can run the single moves of a repository

@@ -1,4 +1,7 @@
-"""A picture from a running server, with Python and Pillow alone:  python client.py --seed 7 --label 3 -o three.png"""
+"""Request an image from a running server. Needs only Python and Pillow.
+
+python client.py --seed 7 --label 3 -o three.png
+"""
 
 from __future__ import annotations
 
@@ -12,109 +15,118 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).with_name("triton.json")  # beside this file, in a repository
-CHECK_SECONDS = 8.0  # after which a server that answers slowly counts as busy
-NO_SCHEDULE = "none"  # which every model refuses before it computes anything
+REPOSITORY = Path(__file__).with_name("triton.json")  # written beside this file
+CHECK_SECONDS = 8.0  # after that long a server that answers slowly counts as busy, and the check passes
+REQUEST_SECONDS = 60.0
+QUEUE_MICROSECONDS = 1_000_000  # how long a request of the check may wait in the server's queue
+INVALID_SCHEDULE = "none"  # every model refuses it before it computes anything
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the server")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="address of the server")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--label", type=int, help="for models with classes")
-    parser.add_argument("--schedule", help="a name, as mixture-4, or a text, as '80>2.4>0.002'")
+    parser.add_argument("--label", type=int, help="class of the image, for models with classes")
+    parser.add_argument("--schedule", help="a name, such as mixture-4, or a text, such as '80>2.4>0.002'")
     parser.add_argument(
         "--check",
         action="store_true",
-        help="for probes: ask every process of the tasks whether it lives; 1 if one does not",
+        help="for probes: check that every process of the tasks is alive; exit code 1 if one is not",
     )
     parser.add_argument("-o", "--output", default="image.png")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        if given.check:
-            check(given.url)
+        if arguments.check:
+            check(arguments.url)
             return
-        pixels = ask(given.url, given.seed, given.label, given.schedule)
+        pixels = request_image(arguments.url, arguments.seed, arguments.label, arguments.schedule)
     except urllib.error.HTTPError as error:
-        sys.exit(f"the server says: {error.read().decode()}")
+        sys.exit(f"the server refused the request: {error.read().decode()}")
     except (urllib.error.URLError, TimeoutError) as error:
-        sys.exit(f"no server at {given.url}: {error}")
+        sys.exit(f"no server at {arguments.url}: {error}")
     try:
-        save(pixels, given.output)
+        save(pixels, arguments.output)
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"{given.output} cannot be written: {error}")
-    print(given.output)
+        sys.exit(f"{arguments.output} cannot be written: {error}")
+    print(arguments.output)
 
 
-def ask(url: str, seed: int, label: int | None, schedule: str | None) -> dict[str, Any]:
-    """The output `pixels`: shape [1, C, H, W], data in one list."""
-    values = {"seed": ("UINT64", seed), "label": ("INT64", label), "schedule": ("BYTES", schedule)}
-    inputs = [
-        _input(name, datatype, [1, 1], [value])
-        for name, (datatype, value) in values.items()
-        if value is not None
-    ]
-    return _post(url, "bcm_generate", {"inputs": inputs, "outputs": [{"name": "pixels"}]}, timeout=60)[
-        "outputs"
-    ][0]
+def request_image(url: str, seed: int, label: int | None, schedule: str | None) -> dict[str, Any]:
+    """Return the output `pixels` of one image: its shape [1, C, H, W] and its data, one list of 0 to 255."""
+    inputs = [_tensor("seed", "UINT64", [1, 1], [seed])]
+    if label is not None:
+        inputs.append(_tensor("label", "INT64", [1, 1], [label]))
+    if schedule is not None:
+        inputs.append(_tensor("schedule", "BYTES", [1, 1], [schedule]))
+    request = {"inputs": inputs, "outputs": [{"name": "pixels"}]}
+    answer = _post(url, "bcm_generate", request, REQUEST_SECONDS)
+    return answer["outputs"][0]
 
 
 def check(url: str) -> None:
-    """Ask each task twice as often as it has processes for what it refuses at once; end with 1 if one of them is dead.
+    """Exit with code 1 if a process of a task is dead.
 
-    A busy server is no dead one: refusals, full queues and slow answers count as life, and after some seconds the rest is let be.
+    Each task gets twice as many requests as it has processes. They are refused at once, so they cost no
+    time. The check passes while the server is busy: refusals, full queues and slow answers count as alive,
+    and after CHECK_SECONDS the remaining requests are left out.
     """
-    told = json.loads(REPOSITORY.read_text())
-    until = time.monotonic() + CHECK_SECONDS
-    for model in told["tasks"]:
-        request = _refused(url, model)
-        for _ in range(2 * told["serving"]["instances"]):
-            if time.monotonic() > until:
+    repository = json.loads(REPOSITORY.read_text())
+    requests_per_task = 2 * repository["serving"]["instances"]
+    deadline = time.monotonic() + CHECK_SECONDS
+    for model in repository["tasks"]:
+        request = _invalid_request(url, model)
+        for _ in range(requests_per_task):
+            if time.monotonic() > deadline:
                 return
             try:
                 _post(url, model, request, timeout=CHECK_SECONDS / 2)
             except urllib.error.HTTPError as error:
-                if "is not healthy" in (said := error.read().decode()):
-                    sys.exit(f"{model}: {said}")
+                message = error.read().decode()
+                if "is not healthy" in message:
+                    sys.exit(f"{model}: {message}")
             except TimeoutError:
                 continue
 
 
 def save(pixels: dict[str, Any], path: str) -> None:
-    from PIL import Image  # not needed for --check
+    """Write the image. pixels: as `request_image` returns them."""
+    from PIL import Image  # --check does not need it
 
     _, channels, height, width = pixels["shape"]
-    planes = [bytes(pixels["data"][i * height * width : (i + 1) * height * width]) for i in range(channels)]
-    grey = [Image.frombytes("L", (width, height), plane) for plane in planes]
-    (grey[0] if channels == 1 else Image.merge("RGB", grey)).save(path)
+    size = height * width
+    planes = []
+    for channel in range(channels):
+        values = bytes(pixels["data"][channel * size : (channel + 1) * size])
+        planes.append(Image.frombytes("L", (width, height), values))
+    image = planes[0] if channels == 1 else Image.merge("RGB", planes)
+    image.save(path)
 
 
-def _refused(url: str, model: str) -> dict[str, Any]:
-    """One sample of zeros with a schedule that is none; it waits a second for its turn at most."""
+def _invalid_request(url: str, model: str) -> dict[str, Any]:
+    """A request that the model refuses: one sample of zeros, with an invalid schedule."""
     with urllib.request.urlopen(f"{url}/v2/models/{model}/config", timeout=CHECK_SECONDS) as answer:
-        needed = [tensor for tensor in json.load(answer)["input"] if not tensor["optional"]]
-    inputs = [_input("schedule", "BYTES", [1, 1], [NO_SCHEDULE])]
-    for tensor in needed:
+        config = json.load(answer)
+    inputs = [_tensor("schedule", "BYTES", [1, 1], [INVALID_SCHEDULE])]
+    for tensor in config["input"]:
+        if tensor["optional"]:
+            continue
         shape = [1, *map(int, tensor["dims"])]
         zero = False if tensor["data_type"] == "TYPE_BOOL" else 0
-        inputs.append(
-            _input(
-                tensor["name"], tensor["data_type"].removeprefix("TYPE_"), shape, [zero] * math.prod(shape)
-            )
-        )
-    return {"inputs": inputs, "parameters": {"timeout": 1_000_000}}
+        datatype = tensor["data_type"].removeprefix("TYPE_")
+        inputs.append(_tensor(tensor["name"], datatype, shape, [zero] * math.prod(shape)))
+    return {"inputs": inputs, "parameters": {"timeout": QUEUE_MICROSECONDS}}
 
 
 def _post(url: str, model: str, request: dict[str, Any], timeout: float) -> dict[str, Any]:
-    with urllib.request.urlopen(
-        f"{url}/v2/models/{model}/infer", json.dumps(request).encode(), timeout=timeout
-    ) as answer:
+    body = json.dumps(request).encode()
+    with urllib.request.urlopen(f"{url}/v2/models/{model}/infer", body, timeout=timeout) as answer:
         return json.load(answer)
 
 
-def _input(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
+def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
 
 

@@ -1,4 +1,4 @@
-"""The repository's README.md."""
+"""Write the README.md of a repository."""
 
 from __future__ import annotations
 
@@ -8,90 +8,106 @@ from ...runtime.storage.manifest import ModelFacts
 from ...serving.signatures import Tensor
 from .configs import QUEUE_LENGTH, QUEUE_SECONDS, TASK_DELAY, Model
 
-NEEDS = {
-    "tensorrt": "its TensorRT and Python backends (and ONNX Runtime's for schedules as one graph), and in Python numpy, cuda-core and "
-    "TensorRT of the version that built the engines",
-    "onnxruntime": "its ONNX Runtime and Python backends, and in Python numpy and onnxruntime",
-    "python": "its Python backend, and in Python numpy and onnxruntime",
+# What a server needs, by the platform of the single moves.
+REQUIREMENTS = {
+    "tensorrt": (
+        "the TensorRT and Python backends of Triton, "
+        "and the ONNX Runtime backend for schedules as one graph. "
+        "Its Python needs numpy, cuda-core and TensorRT in the version that built the engines"
+    ),
+    "onnxruntime": "the ONNX Runtime and Python backends of Triton. Its Python needs numpy and onnxruntime",
+    "python": "the Python backend of Triton. Its Python needs numpy and onnxruntime",
 }
 
 
 def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
-    """Markdown: how to start a server on it, what every model takes and gives, what stands in the configs and why."""
+    """Return Markdown: how to start a server, the inputs and outputs of every model, and the settings."""
     image = "×".join(map(str, model.sample_shape))
+    most_samples = min(each.config["max_batch_size"] for each in models)
+    label = "" if model.num_classes is None else " --label 3"
     lines = [
         f"# {model.name}: a model repository for Triton Inference Server",
         "",
-        "Written by bcm-edge. A server that loads it needs " + NEEDS[platform] + ".",
+        f"Written by bcm-edge. The server needs {REQUIREMENTS[platform]}.",
         "",
-        "    export ORT_DISABLE_TELEMETRY=1     # for the server's own ONNX Runtime; the Python models set it themselves",
+        "    # For the server's own ONNX Runtime. The Python models set it themselves.",
+        "    export ORT_DISABLE_TELEMETRY=1",
         "    tritonserver --model-repository=REPO --disable-auto-complete-config --exit-on-error=true",
-        f"    python client.py --seed 7{'' if model.num_classes is None else ' --label 3'} -o image.png     # with Pillow",
+        f"    python client.py --seed 7{label} -o image.png     # needs Pillow",
         "",
-        f"Images are {image}, channels first. Every tensor has a first dimension N, the samples of a request, at most "
-        f"{min(m.config['max_batch_size'] for m in models)}. A result depends on its own row of the inputs and on nothing else.",
+        f"Images are {image}, channels first. The first dimension N of every tensor is the number of samples "
+        f"in a request, at most {most_samples}. "
+        "The result of a sample depends only on its own row of the inputs.",
         "",
     ]
-    for m in models:
-        lines += [
-            f"## {m.name}",
-            "",
-            f"{m.signature.says[0].upper()}{m.signature.says[1:]}.",
-            "",
-            *_table(m),
-            "",
-        ]
-    return "\n".join([*lines, *_notes(models)])
+    for each in models:
+        lines += [f"## {each.name}", "", f"{_sentence(each.signature.says)}", "", *_table(each), ""]
+    return "\n".join([*lines, *_settings(models)])
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _table(model: Model) -> list[str]:
-    rows = [("in", tensor) for tensor in model.signature.inputs] + [
-        ("out", tensor) for tensor in model.signature.outputs
-    ]
-    head = ["| | tensor | type | shape | |", "|---|---|---|---|---|"]
-    return head + [
-        f"| {way} | `{t.name}` | {t.datatype} | {_shape(t)} | {t.says}{'; need not be given' if t.optional else ''} |"
-        for way, t in rows
-    ]
+    lines = ["| | tensor | type | shape | |", "|---|---|---|---|---|"]
+    for direction, tensors in (("in", model.signature.inputs), ("out", model.signature.outputs)):
+        for tensor in tensors:
+            text = f"{tensor.says}; optional" if tensor.optional else tensor.says
+            lines.append(f"| {direction} | `{tensor.name}` | {tensor.datatype} | {_shape(tensor)} | {text} |")
+    return lines
 
 
 def _shape(tensor: Tensor) -> str:
-    return "[" + ", ".join(["N", *("frames" if n < 0 else str(n) for n in tensor.dims)]) + "]"
+    dims = ["frames" if size < 0 else str(size) for size in tensor.dims]
+    return f"[{', '.join(['N', *dims])}]"
 
 
-def _notes(models: Sequence[Model]) -> list[str]:
-    batching = any("dynamic_batching" in m.config for m in models)
-    gpu = "- The tasks play on processors."
-    if any(m.config["backend"] == "tensorrt" for m in models):
-        gpu = "- The tasks play on the first GPU: on a machine with several, start a server per GPU (CUDA_VISIBLE_DEVICES)."
+def _settings(models: Sequence[Model]) -> list[str]:
+    """The section about the settings in the configs."""
+    backends = {model.config["backend"] for model in models}
     lines = [
-        "## What stands in the configs",
+        "## Settings in the configs",
         "",
-        "- Inputs that a Python model cannot use (levels, labels, schedules, NaN, …) are INVALID_ARGUMENT with a sentence that says why.",
+        "- A Python model refuses invalid inputs (levels, labels, schedules, NaN, …) with INVALID_ARGUMENT "
+        "and a message that gives the reason.",
     ]
-    if any(m.config["backend"] != "python" for m in models):
+    if backends != {"python"}:
+        lines.append(
+            "- Graphs and plans check only types and shapes. The client must make sure that levels lie "
+            "between 0.002 and 80 and that the model has the label. An unknown label may make the other "
+            "requests of its batch fail."
+        )
+    if any("dynamic_batching" in model.config for model in models):
         lines += [
-            "- Graphs and plans check nothing but types and shapes: levels from 0.002 to 80 and labels of the model are the client's to "
-            "see to, and a label that is none may fail the requests it is merged with.",
-        ]
-    if batching:
-        lines += [
-            f"- Requests of tasks wait up to {TASK_DELAY / 1000:g} ms for company; single moves wait for none. At most {QUEUE_LENGTH} "
-            f"wait, for at most {QUEUE_SECONDS} s or what the request's `timeout` says (µs); more are refused (UNAVAILABLE). Streams "
-            "wait as long as it takes.",
-            "- At least two instances per model: with one, a client that waits for every answer may wait 0.5 s for nothing.",
+            f"- Requests for tasks wait up to {TASK_DELAY / 1000:g} ms to be batched with others; "
+            f"single moves do not wait. At most {QUEUE_LENGTH} requests wait, for at most {QUEUE_SECONDS} s "
+            "or for the `timeout` of the request (µs). Others are refused with UNAVAILABLE. "
+            "Streams wait without a limit.",
+            "- Every model has at least two instances. With one, a client that waits for each answer "
+            "may wait 0.5 s for nothing.",
         ]
     else:
-        lines += [
-            "- One instance per model and no dynamic batching: together they make clients wait. Requests queue without limit."
-        ]
+        lines.append(
+            "- One instance per model and no dynamic batching: together they make clients wait. "
+            "The queue has no limit."
+        )
+    gpu = "- The tasks run on the processor."
+    if "tensorrt" in backends:
+        gpu = (
+            "- The tasks run on the first GPU. On a machine with several, start one server per GPU "
+            "(CUDA_VISIBLE_DEVICES)."
+        )
     return [
         *lines,
-        "- No response cache: Triton 2.51 keeps errors in it, and answers an equal request with success and no outputs.",
-        "- A process of a Python model that dies is not started again by Triton (2.51), though the server calls itself ready. A probe that "
-        "asks every task, as client.py --check does, sees it; with --model-control-mode=explicit, unloading and loading replaces it.",
-        "- Every model is warmed before it counts as ready, but those that stream.",
+        "- There is no response cache. Triton 2.51 caches errors, and answers an equal request with success "
+        "and no outputs.",
+        "- Triton 2.51 does not restart a process of a Python model that died, and still reports that it is "
+        "ready. A probe that sends requests to every task, such as client.py --check, detects this. With "
+        "--model-control-mode=explicit, unloading and loading the model starts a new process.",
+        "- Every model is warmed up before it is ready, except those that stream.",
         gpu,
-        "- The parameters of each config hold the sha256 of what computes. triton.json tells what the repository was made from.",
+        "- The parameters of each config contain the sha256 of the files that compute. "
+        "triton.json lists what the repository was made from.",
         "",
     ]

@@ -12,7 +12,8 @@ from server import FOLDER, Server, running
 
 import bcm_edge
 from bcm_edge.export.triton.configs import Serving
-from bcm_edge.export.triton.repository import plan_repository, write_repository
+from bcm_edge.export.triton.plan import plan_repository
+from bcm_edge.export.triton.repository import write_repository
 from bcm_edge.runtime.storage.bundle import open_bundle
 from bcm_edge.training.data import load_digits
 

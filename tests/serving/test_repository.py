@@ -16,7 +16,8 @@ from bcm_edge.errors import BcmError, CheckFailed
 from bcm_edge.export.triton.configs import Serving, read_config
 from bcm_edge.export.triton.contents import archive_runtime
 from bcm_edge.export.triton.lint import lint
-from bcm_edge.export.triton.repository import plan_repository, write_repository
+from bcm_edge.export.triton.plan import plan_repository
+from bcm_edge.export.triton.repository import write_repository
 from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 
 TASKS = ["bcm_generate", "bcm_inpaint", "bcm_interpolate", "bcm_invert", "bcm_reconstruct"]
@@ -157,19 +158,34 @@ def test_the_runtime_travels_whole_and_equal(tmp_path: Path):
 @pytest.mark.parametrize(
     ("model", "before", "after", "problem"),
     [
-        ("bcm_forward", 'name: "bcm_forward"', 'name: "other"', "bcm_forward: calls itself 'other'"),
-        ("bcm_forward", "max_batch_size: 16", "max_batch: 16", "bcm_forward: its config.pbtxt is none"),
-        ("bcm_forward", "count: 2", "count: 1", "with one instance, where clients"),
-        ("bcm_forward", 'name: "u"', 'name: "v"', "its inputs are"),
-        ("bcm_forward", "dims: 8", "dims: 9", "its inputs are"),
-        ("bcm_forward", "TYPE_INT64", "TYPE_INT32", "its inputs are"),
-        ("bcm_forward", "batch_size: 1\n", "batch_size: 17\n", "is warmed with 17 samples, and takes 16"),
-        ("bcm_inpaint", 'key: "mask"', 'key: "musk"', "is warmed with"),
+        (
+            "bcm_forward",
+            'name: "bcm_forward"',
+            'name: "other"',
+            "bcm_forward: config.pbtxt names the model 'other'",
+        ),
+        (
+            "bcm_forward",
+            "max_batch_size: 16",
+            "max_batch: 16",
+            "bcm_forward: config.pbtxt is not a valid Triton model configuration",
+        ),
+        ("bcm_forward", "count: 2", "count: 1", "dynamic batching with one instance: clients"),
+        ("bcm_forward", 'name: "u"', 'name: "v"', "the inputs in config.pbtxt are"),
+        ("bcm_forward", "dims: 8", "dims: 9", "the inputs in config.pbtxt are"),
+        ("bcm_forward", "TYPE_INT64", "TYPE_INT32", "the inputs in config.pbtxt are"),
+        (
+            "bcm_forward",
+            "batch_size: 1\n",
+            "batch_size: 17\n",
+            "the warm-up has 17 samples, but the largest batch is 16",
+        ),
+        ("bcm_inpaint", 'key: "mask"', 'key: "musk"', "the warm-up has the inputs"),
         (
             "bcm_inpaint",
             'input_data_file: "mask"',
             'input_data_file: "none"',
-            "its warmup/none is not a sample of mask, of 64 bytes",
+            "warmup/none is not a sample of mask (64 bytes)",
         ),
     ],
 )
@@ -213,15 +229,17 @@ def test_the_lint_knows_what_engines_take(bundle: Bundle, tmp_path: Path):
         .replace("max_batch_size: 6", "max_batch_size: 16")
         .replace('value: "sm87.plan"', 'value: "sm88.plan"')
     )
-    with pytest.raises(CheckFailed, match=r"has not the plan of (.|\n)*takes 1 to 6") as found:
+    with pytest.raises(
+        CheckFailed, match=r"the plan of .* is missing(.|\n)*supports batches of 1 to 6"
+    ) as found:
         lint(tmp_path / "r", held, "fp32", plan.engines)
-    assert "its default plan sm87.plan is none of them" in str(found.value)
+    assert "the default plan sm87.plan is not one of the plans" in str(found.value)
 
 
 @pytest.mark.parametrize(
     ("platform", "fused", "message"),
     [
-        ("tensorrt", (), "has no engines of its fp32 graphs; bcm-edge build makes them"),
+        ("tensorrt", (), "has no engines of its fp32 graphs; build them with bcm-edge build"),
         ("python", ("one-step",), "played by Triton's ONNX Runtime backend"),
         ("onnxruntime", ("nonesuch",), "no schedule 'nonesuch' in this bundle; it has one-step"),
         ("onnxruntime", ("80>0.002",), "no schedule '80>0.002' in this bundle"),
@@ -236,7 +254,7 @@ def test_what_cannot_be_written_is_refused(
 
 def test_engines_that_want_several_samples_are_refused(bundle: Bundle, tmp_path: Path):
     held = with_engine(bundle, tmp_path / "b", "8.7", (4, 8, 16))
-    with pytest.raises(BcmError, match="takes no fewer than 4 samples"):
+    with pytest.raises(BcmError, match="supports no fewer than 4 samples"):
         plan_repository(held, tmp_path / "r", None, None, Serving(), (), False, False)
 
 
@@ -256,7 +274,7 @@ def test_precisions_that_no_processor_plays_are_refused(typed_bundle: Path, tmp_
 
 def test_stripped_plans_are_refused(bundle: Bundle, tmp_path: Path):
     held = with_engine(bundle, tmp_path / "b", "8.7", (1, 4, 6), stripped=True)
-    with pytest.raises(BcmError, match="its plans lack their weights"):
+    with pytest.raises(BcmError, match="its plans have no weights"):
         plan_repository(held, tmp_path / "r", None, None, Serving(), (), False, False)
 
 
@@ -289,8 +307,8 @@ def test_the_readme_is_of_the_platform(bundle: Bundle, tmp_path: Path):
         (written(bundle, tmp_path / name, name) / "README.md").read_text()
         for name in ("python", "onnxruntime")
     )
-    assert "Graphs and plans check nothing" in graphs and "Graphs and plans check nothing" not in python
-    assert "The tasks play on processors" in python and "first GPU" not in python
+    assert "Graphs and plans check only" in graphs and "Graphs and plans check only" not in python
+    assert "The tasks run on the processor" in python and "first GPU" not in python
 
 
 def test_the_command(digits_bundle: Path, cli: Cli, tmp_path: Path):

@@ -15,7 +15,8 @@ from server import running
 from bcm_edge import BCM
 from bcm_edge.export.fused import fused_noises
 from bcm_edge.export.triton.configs import Serving
-from bcm_edge.export.triton.repository import plan_repository, write_repository
+from bcm_edge.export.triton.plan import plan_repository
+from bcm_edge.export.triton.repository import write_repository
 from bcm_edge.runtime.schedule import Move
 
 LABELS = np.array([3, 1, 4, 1])

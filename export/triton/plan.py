@@ -1,0 +1,152 @@
+"""The plan of a repository: what it will contain, decided before anything is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ... import __version__
+from ...errors import BackendError, InputError, ScheduleError
+from ...runtime.backends import onnxruntime
+from ...runtime.engines.store import Engine, check_plans, engines
+from ...runtime.schedule import Schedule
+from ...runtime.storage.bundle import Bundle
+from ...runtime.storage.manifest import DIRECTIONS
+from ...serving.answers import TASKS
+from ..fused import check_fuses
+from .configs import Serving
+
+# The names that a schedule may have to become a model.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class RepositoryPlan:
+    """What a repository will contain."""
+
+    bundle: Bundle
+    # The folder of the repository.
+    output: Path
+    # What runs the single moves: one of PLATFORMS.
+    platform: str
+    precision: str
+    # The newest engine for every compute capability; () unless the platform is tensorrt.
+    engines: tuple[Engine, ...]
+    serving: Serving
+    # The schedules that become one graph each: name → schedule.
+    fused: dict[str, Schedule]
+    # Add a model that answers after every network call.
+    stream: bool
+    # Replace a repository that exists.
+    force: bool
+
+    @property
+    def backend(self) -> str:
+        """The backend of the runtime that the Python models use."""
+        return "tensorrt" if self.platform == "tensorrt" else "onnxruntime"
+
+
+def plan_repository(
+    bundle: Bundle,
+    output: Path,
+    platform: str | None,
+    precision: str | None,
+    serving: Serving,
+    fused: Sequence[str],
+    stream: bool,
+    force: bool,
+) -> RepositoryPlan:
+    """Check the arguments and return what will be written.
+
+    platform: None takes tensorrt if the bundle has engines, else onnxruntime. precision: None takes that of
+    the newest engine for tensorrt, else the most exact. fused: names of the schedules that become one graph
+    each.
+
+    Raises BackendError if the platform is tensorrt and the bundle has no engine that Triton can load, or if
+    no backend supports the precision. Raises ScheduleError if a name is unknown or cannot be a model, or
+    its schedule cannot become a graph. Raises InputError for schedules with the platform python, and
+    BundleError if the bundle does not have the precision.
+    """
+    built = [engine.facts.options.precision for engine in engines(bundle)]
+    if platform is None:
+        platform = "tensorrt" if built else "onnxruntime"
+    if precision is None:
+        precision = built[0] if built and platform == "tensorrt" else bundle.precisions[0]
+    facts = {"bcm_edge": __version__}
+    for name, digest in bundle.hashes(precision).items():
+        facts[f"sha256 of {name}"] = digest
+    schedules = _schedules(bundle, fused, platform)
+    usable = _engines(bundle, precision) if platform == "tensorrt" else ()
+    if not usable:
+        reason = onnxruntime.unavailable(precision)
+        if reason:
+            raise BackendError(f"a server without engines cannot play {precision}: {reason}")
+    return RepositoryPlan(
+        bundle=bundle,
+        output=output,
+        platform=platform,
+        precision=precision,
+        engines=usable,
+        serving=replace(serving, facts=facts),
+        fused=schedules,
+        stream=stream,
+        force=force,
+    )
+
+
+def _schedules(bundle: Bundle, names: Sequence[str], platform: str) -> dict[str, Schedule]:
+    """Return the schedules that become one graph each. Raises ScheduleError or InputError."""
+    for name in names:
+        if name not in bundle.manifest.schedules:
+            raise ScheduleError(
+                f"no schedule {name!r} in this bundle; it has {', '.join(bundle.manifest.schedules)}"
+            )
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ScheduleError(
+                f"schedule {name!r} cannot name a model: only letters, digits, '.', '_' and '-' are allowed"
+            )
+        if name in (*TASKS, *DIRECTIONS):
+            raise ScheduleError(f"schedule {name!r} cannot name a model: another model has this name")
+    if names and platform == "python":
+        raise InputError(
+            "graphs of whole schedules are played by Triton's ONNX Runtime backend; "
+            "leave out --schedules, or choose another --platform"
+        )
+    schedules = {name: bundle.schedule(name) for name in names}
+    for schedule in schedules.values():
+        check_fuses(schedule)
+    return schedules
+
+
+def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
+    """Return the newest engine for every compute capability, with the hashes of their plans checked.
+
+    Raises BackendError if there is none, or Triton cannot load one of them.
+    """
+    newest: dict[str, Engine] = {}
+    for engine in engines(bundle):
+        facts = engine.facts
+        if facts.options.precision == precision and facts.graphs == bundle.hashes(precision):
+            newest.setdefault(facts.capability, engine)
+    if not newest:
+        raise BackendError(
+            f"{bundle.path}: has no engines of its {precision} graphs; "
+            "build them with bcm-edge build on the GPU, or choose --platform onnxruntime or python"
+        )
+    for engine in newest.values():
+        check_plans(engine)
+        options = engine.facts.options
+        if options.batch[0] > 1:
+            raise BackendError(
+                f"{engine.name}: supports no fewer than {options.batch[0]} samples, "
+                "but a request may have one; build it with --batch 1:OPT:MAX"
+            )
+        if options.stripped:
+            raise BackendError(
+                f"{engine.name}: its plans have no weights, and Triton cannot load such plans; "
+                "build it without --strip"
+            )
+    return tuple(newest.values())
