@@ -63,6 +63,7 @@ class ConsistencyModel(Preconditioned):
     """
 
     def forward(self, x: Tensor, t: Tensor, u: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return f(x, t, u), float32 [N, C, H, W]."""
         c_skip, c_out, c_in = (c[:, None, None, None] for c in coefficients(t, u))
         return c_skip * x + c_out * self.network(c_in * x, warp(t), warp(u), label)
 
@@ -83,6 +84,7 @@ class Denoiser(Preconditioned):
     """
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return D(x, t), float32 [N, C, H, W]."""
         c_skip, c_out, c_in = (c[:, None, None, None] for c in coefficients(t, torch.zeros_like(t)))
         lowest = warp(torch.full_like(t, SIGMA_MIN))
         return c_skip * x + c_out * self.network(c_in * x, warp(t), lowest, label)

@@ -31,6 +31,7 @@ class TimeEmbedding(nn.Module):
         self.register_buffer("frequencies", torch.exp(-math.log(10000) * exponent), persistent=False)
 
     def forward(self, tau: Tensor) -> Tensor:
+        """Return the features [N, dim] of warped noise levels tau [N]."""
         angles = tau[:, None] * self.frequencies[None]  # [N, dim/2]
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -43,6 +44,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return x [N, C, H, W] at twice the resolution."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -54,6 +56,7 @@ class Downsample(nn.Module):
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return x [N, C, H, W] at half the resolution."""
         return self.op(x)
 
 
@@ -89,6 +92,7 @@ class ResBlock(nn.Module):
         return x
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return the output of the block for x [N, C, H, W] and the conditioning vector emb."""
         norm, silu, conv = self.in_layers
         h = conv(self._resampled(silu(norm(x))))
         condition = self.emb_layers(emb)[:, :, None, None]
@@ -119,6 +123,7 @@ class AttentionBlock(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return x [N, C, H, W] with attention added."""
         _, c, height, width = x.shape
         d = self.head_channels
         qkv = self.qkv(self.norm(x)).reshape(-1, 3 * self.heads, d, height * width)
@@ -133,6 +138,7 @@ class Stage(nn.ModuleList):
     """A sequence of blocks. Each gets the conditioning vector."""
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return the output of the last block."""
         for block in self:
             x = block(x, emb)
         return x
@@ -149,6 +155,7 @@ class StemConv(nn.Conv2d):
         super().__init__(config.in_channels, config.model_channels, 3 * p, stride=p, padding=p)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
+        """Return one value per patch and channel."""
         return super().forward(x)
 
 
@@ -196,6 +203,7 @@ class UNet(nn.Module):
         return emb if label is None else emb + self.label_emb(label)
 
     def forward(self, x: Tensor, tau_t: Tensor, tau_u: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return F(x, τ(t), τ(u), label), float32 [N, C, H, W]."""
         emb = self.condition(tau_t, tau_u, label)
         skips = []
         for stage in self.input_blocks:

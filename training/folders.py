@@ -130,8 +130,9 @@ def _read(files: Sequence[Path], shape: tuple[int, int, int], folder: Path, surv
 
     Raises InputError, before memory is allocated, if they do not fit into memory.
     """
-    what = f"{folder}: {len(files)} images of {'×'.join(map(str, shape))}"
-    check_memory(4 * len(files) * int(np.prod(shape)), what, "give a smaller --image-size, or fewer images")
+    subject = f"{folder}: {len(files)} images of {'×'.join(map(str, shape))}"
+    size = 4 * len(files) * int(np.prod(shape))
+    check_memory(size, subject, "give a smaller --image-size, or fewer images")
     images = np.empty((len(files), *shape), np.float32)
     for index, file in enumerate(files):
         images[index] = read_picture(file, shape, str(file), survey=survey)

@@ -35,26 +35,38 @@ class Described(Protocol):
     """What a result contains about the thing that was measured. Every backend has these properties."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the backend."""
+        ...
 
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """Of its graphs."""
+        ...
 
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """For people, for example "CPU, 2 threads"."""
+        ...
 
 
 class Timed(Protocol):
     """Measured times in ms, as in a Result."""
 
     @property
-    def p50_ms(self) -> float: ...
+    def p50_ms(self) -> float:
+        """The median of all runs."""
+        ...
 
     @property
-    def low_ms(self) -> float: ...
+    def low_ms(self) -> float:
+        """The first quartile of the medians of the turns."""
+        ...
 
     @property
-    def high_ms(self) -> float: ...
+    def high_ms(self) -> float:
+        """The third quartile of the medians of the turns."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ def l4t(root: Path = ROOT) -> Version | None:
 def release(version: Version) -> JetPack:
     """Return the release that a version of Jetson Linux belongs to."""
     first_versions = [first for first, _ in RELEASES]
-    _, found = RELEASES[bisect_right(first_versions, version) - 1]
-    return replace(found, l4t=".".join(map(str, version)))
+    _, newest = RELEASES[bisect_right(first_versions, version) - 1]
+    return replace(newest, l4t=".".join(map(str, version)))
 
 
 def install_lines(release: JetPack) -> str:

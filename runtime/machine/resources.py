@@ -72,22 +72,22 @@ def available_memory(root: Path = ROOT) -> int | None:
     return max(0, min(known)) if known else None
 
 
-def check_memory(needed: int, what: str, advice: str) -> None:
+def check_memory(needed: int, subject: str, advice: str) -> None:
     """Raise InputError if `needed` bytes are more than the available memory.
 
-    what: what needs the memory, as the subject of the message. advice: what the user should do.
+    subject: what needs the memory, the subject of the message. advice: what the user should do.
     """
     available = available_memory()
     if available is not None and needed > available:
         raise InputError(
-            f"{what} would take {_size(needed)} of memory, and {_size(available)} are available; {advice}"
+            f"{subject} would take {_size(needed)} of memory, and {_size(available)} are available; {advice}"
         )
 
 
-def check_disk(needed: int, folder: Path, what: str, advice: str) -> None:
+def check_disk(needed: int, folder: Path, subject: str, advice: str) -> None:
     """Raise InputError if `needed` bytes are more than the free disk space at a folder, which need not exist.
 
-    what, advice: as for `check_memory`.
+    subject, advice: as for `check_memory`.
     """
     folder = folder.absolute()
     base = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
@@ -97,7 +97,8 @@ def check_disk(needed: int, folder: Path, what: str, advice: str) -> None:
         return
     if needed > free:
         raise InputError(
-            f"{what} would take {_size(needed)} of disk space, and {_size(free)} are free at {base}; {advice}"
+            f"{subject} would take {_size(needed)} of disk space, and {_size(free)} are free at {base}; "
+            f"{advice}"
         )
 
 
