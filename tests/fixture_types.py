@@ -14,3 +14,4 @@ Completed = subprocess.CompletedProcess[str]
 Cli = Callable[..., Result]  # runs a command in this process
 Process = Callable[..., Completed]  # runs a command in a process of its own
 Refusal = Callable[..., str]  # runs a command that must be refused, and returns its message
+CompileEngines = Callable[..., list[str]]  # builds engines in this process and returns the reported lines

@@ -1,4 +1,4 @@
-"""A GPU that is not there: a stub of the driver, and stand-ins for cuda-core and TensorRT whose engines compute with ONNX Runtime."""
+"""A simulated GPU: a stub of its driver, and fakes of cuda-core and TensorRT (they use ONNX Runtime)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from fixture_types import CompileEngines, Completed, Process
 
 from bcm_edge.export.engines.build import build
 from bcm_edge.export.engines.plan import plan_build
@@ -21,20 +22,16 @@ from bcm_edge.runtime.machine import gpu
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 FAKES = Path(__file__).parent / "fakes"
-OVER_THEM = (
-    "engines.adapter",
-    "engines.loaded",
-    "engines.memory",
-    "engines.device_chain",
-)  # modules of runtime/ that import them
+# The modules of bcm_edge.runtime that import cuda-core or TensorRT.
+IMPORTERS = ("engines.adapter", "engines.loaded", "engines.memory", "engines.device_chain")
 
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with libcuda.so.1, which answers what FAKE_… in the environment says."""
+    """A folder with libcuda.so.1, a stub of the driver. Variables FAKE_… determine its answers."""
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("no C compiler here to make a stub of the NVIDIA driver with")
+        pytest.skip("no C compiler (cc) for the stub of the NVIDIA driver")
     folder = tmp_path_factory.mktemp("driver")
     command = [compiler, "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(FAKES / "libcuda.c")]
     subprocess.run(command, check=True)
@@ -43,23 +40,25 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def surroundings(driver: Path) -> dict[str, str]:
-    """The environment in which a process finds driver and stand-ins."""
+    """The environment variables with which a process uses the stub and the fakes."""
     return {"PYTHONPATH": str(FAKES), "LD_LIBRARY_PATH": str(driver)}
 
 
 @pytest.fixture
-def run(
-    process: Callable[..., subprocess.CompletedProcess[str]], surroundings: dict[str, str]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`python cli.py …` where driver and stand-ins are found; keywords are more of the environment."""
-    return lambda *arguments, **more: process(*arguments, **{**surroundings, **more})
+def run(process: Process, surroundings: dict[str, str]) -> Process:
+    """Run `python cli.py …` with the stub and the fakes. Keywords are more environment variables."""
+
+    def run_with_fakes(*arguments: object, cwd: Path | None = None, **more: str) -> Completed:
+        return process(*arguments, cwd=cwd, **{**surroundings, **more})
+
+    return run_with_fakes
 
 
 @pytest.fixture
 def record(
     monkeypatch: pytest.MonkeyPatch, driver: Path, surroundings: dict[str, str]
 ) -> Iterator[ModuleType]:
-    """Driver and stand-ins in this process and its children; yields fakes/gpu_record.py, which knows what was done."""
+    """Use the stub and the fakes in this process and its children; yields the module fakes/gpu_record.py."""
     library = ctypes.CDLL(str(driver / "libcuda.so.1"))
     monkeypatch.setattr(
         gpu, "_driver", lambda: lambda function, *arguments: int(getattr(library, function)(*arguments))
@@ -76,12 +75,13 @@ def record(
 
 
 def _forget() -> None:
+    """Remove the modules that import fakes."""
     for name in list(sys.modules):
         if name.partition(".")[0] in ("cuda", "tensorrt", "gpu_record") or name in {
-            f"bcm_edge.runtime.{over}" for over in OVER_THEM
+            f"bcm_edge.runtime.{module}" for module in IMPORTERS
         }:
             del sys.modules[name]
-    for name in OVER_THEM:  # a package keeps its modules as attributes
+    for name in IMPORTERS:  # a package has its modules as attributes
         sys.modules["bcm_edge.runtime.engines"].__dict__.pop(name.rpartition(".")[2], None)
 
 
@@ -89,26 +89,26 @@ def _forget() -> None:
 def built_bundle(
     typed_bundle: Path, surroundings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The shipped model with engines in fp32, fp16 and int8 for the GPU that is not there. Every test reads it, none writes to it."""
+    """The shipped model with engines in fp32, fp16 and int8 for the simulated GPU. Do not change it."""
     bundle = shutil.copytree(typed_bundle, tmp_path_factory.mktemp("built") / "digits.bundle")
     for precision in ("fp32", "int8", "fp16"):
         command = [sys.executable, "-m", "bcm_edge.cli", "build", str(bundle), "--precision", precision]
-        ended = subprocess.run(
+        completed = subprocess.run(
             command, env={**os.environ, **surroundings}, capture_output=True, text=True, check=False
         )
-        assert ended.returncode == 0, ended.stderr
+        assert completed.returncode == 0, completed.stderr
     return bundle
 
 
 @pytest.fixture
 def built_copy(built_bundle: Path, tmp_path: Path) -> Path:
-    """A bundle with engines, of the test's own."""
+    """A copy of the bundle with engines, which a test may change."""
     return shutil.copytree(built_bundle, tmp_path / "built.bundle")
 
 
 @pytest.fixture
-def compile_engines(record: ModuleType) -> Callable[..., list[str]]:
-    """Build engines in this process (the compiling is a child's); returns what was reported."""
+def compile_engines(record: ModuleType) -> CompileEngines:
+    """Build engines in this process, except for the compilation; returns the reported lines."""
 
     def run(bundle: Path, *, device: int = 0, **options: Any) -> list[str]:
         lines: list[str] = []

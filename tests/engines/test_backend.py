@@ -1,7 +1,8 @@
-"""The tensorrt backend over a GPU that is not there: the same pictures as ONNX Runtime, in one upload, one graph, one download."""
+"""The tensorrt backend on a simulated GPU: the same images as ONNX Runtime, and clear errors."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 from agreement import assert_images_agree, assert_pixels_show
+from device_schedules import MIXTURE, RENOISING
+from fixture_types import CompileEngines
 from shared_use import assert_closing_is_safe, assert_threads_agree
 
 import bcm_edge
@@ -19,65 +22,57 @@ from bcm_edge.runtime.checks.recording import load_recording
 from bcm_edge.runtime.pixels import to_uint8
 from bcm_edge.runtime.storage.bundle import open_bundle
 
-IMAGE = 4 * 8 * 8  # bytes of one float32 image
-MIXTURE = "80>3>0.002 +0.12 0.12>0.4>0.002"
-RENOISING = (
-    "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
-)
-
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("schedule", ["80>0.002", MIXTURE, RENOISING])
-def test_images_equal_those_of_onnxruntime(
-    built_bundle: Path, record: ModuleType, precision: str, schedule: str
-):
+def test_images_agree_with_onnxruntime(built_bundle: Path, record: ModuleType, precision: str, schedule: str):
     with (
-        bcm_edge.load(built_bundle, "tensorrt", precision=precision) as ours,
-        bcm_edge.load(built_bundle, "onnxruntime", precision=precision) as theirs,
+        bcm_edge.load(built_bundle, "tensorrt", precision=precision) as tensorrt,
+        bcm_edge.load(built_bundle, "onnxruntime", precision=precision) as onnxruntime,
     ):
         for n in (1, 5, 16):
             labels = np.arange(n) % 10
             actual, expected = (
-                each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (ours, theirs)
+                each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (tensorrt, onnxruntime)
             )
             assert_images_agree(actual, expected, precision)
 
 
-def test_latents_and_reconstructions_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType):
+def test_latents_and_reconstructions_agree_with_onnxruntime(built_bundle: Path, record: ModuleType):
     with (
-        bcm_edge.load(built_bundle, "tensorrt", precision="fp32") as ours,
-        bcm_edge.load(built_bundle, "onnxruntime", precision="fp32") as theirs,
+        bcm_edge.load(built_bundle, "tensorrt", precision="fp32") as tensorrt,
+        bcm_edge.load(built_bundle, "onnxruntime", precision="fp32") as onnxruntime,
     ):
-        images = theirs.generate(6, labels=3)
-        assert_images_agree(ours.invert(images, labels=3), theirs.invert(images, labels=3))
-        assert_images_agree(ours.reconstruct(images, labels=3), theirs.reconstruct(images, labels=3))
+        images = onnxruntime.generate(6, labels=3)
+        assert_images_agree(tensorrt.invert(images, labels=3), onnxruntime.invert(images, labels=3))
+        assert_images_agree(tensorrt.reconstruct(images, labels=3), onnxruntime.reconstruct(images, labels=3))
 
 
-def test_tasks_equal_those_of_onnxruntime(built_bundle: Path, record: ModuleType):
+def test_tasks_agree_with_onnxruntime(built_bundle: Path, record: ModuleType):
     hole = np.zeros((8, 8), bool)
     hole[4:] = True
     with (
-        bcm_edge.load(built_bundle, "tensorrt", precision="fp32") as ours,
-        bcm_edge.load(built_bundle, "onnxruntime", precision="fp32") as theirs,
+        bcm_edge.load(built_bundle, "tensorrt", precision="fp32") as tensorrt,
+        bcm_edge.load(built_bundle, "onnxruntime", precision="fp32") as onnxruntime,
     ):
-        images = theirs.generate(6, labels=3)
-        assert (
-            np.abs(ours.inpaint(images, hole, labels=3) - theirs.inpaint(images, hole, labels=3)).max()
-            <= 1e-4
-        )
-        assert_images_agree(ours.restore(images, labels=3), theirs.restore(images, labels=3))
-        assert (ours.guess_labels(images) == theirs.guess_labels(images)).all()
+        images = onnxruntime.generate(6, labels=3)
         assert (
             np.abs(
-                ours.trace("mixture-4", labels=3).states - theirs.trace("mixture-4", labels=3).states
+                tensorrt.inpaint(images, hole, labels=3) - onnxruntime.inpaint(images, hole, labels=3)
+            ).max()
+            <= 1e-4
+        )
+        assert_images_agree(tensorrt.restore(images, labels=3), onnxruntime.restore(images, labels=3))
+        assert (tensorrt.guess_labels(images) == onnxruntime.guess_labels(images)).all()
+        assert (
+            np.abs(
+                tensorrt.trace("mixture-4", labels=3).states - onnxruntime.trace("mixture-4", labels=3).states
             ).max()
             <= 1e-4
         )
 
 
-def test_whole_schedules_keep_to_the_bound_at_both_ends_of_the_profile(
-    built_bundle: Path, record: ModuleType
-):
+def test_schedules_are_within_the_bound_at_both_ends_of_the_profile(built_bundle: Path, record: ModuleType):
     bundle = open_bundle(built_bundle)
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
     errors = compare(bcm.backend, load_recording(bundle), [1, 7, 16], 5e-3)
@@ -85,7 +80,7 @@ def test_whole_schedules_keep_to_the_bound_at_both_ends_of_the_profile(
     assert {e.batch for e in errors} == {1, 7, 16}
 
 
-def test_pixels_are_made_on_the_device(built_bundle: Path, record: ModuleType):
+def test_pixels_are_computed_on_the_device(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
     floats = bcm.generate(3, schedule=MIXTURE, labels=3)
     pixels = bcm.generate(3, schedule=MIXTURE, labels=3, uint8=True)
@@ -95,7 +90,7 @@ def test_pixels_are_made_on_the_device(built_bundle: Path, record: ModuleType):
     assert record.calls[-2:] == [f"download {256 + 4 * 4}", "sync"]  # four images of 64 bytes, and four sums
 
 
-def test_the_onnxruntime_backend_gives_pixels_too(built_bundle: Path):
+def test_onnxruntime_returns_pixels_too(built_bundle: Path):
     bcm = bcm_edge.load(built_bundle, "onnxruntime", precision="fp32")
     images = bcm.generate(2, labels=3)
     assert np.array_equal(bcm.generate(2, labels=3, uint8=True), to_uint8(images))
@@ -104,8 +99,8 @@ def test_the_onnxruntime_backend_gives_pixels_too(built_bundle: Path):
     )
 
 
-def test_requests_are_split_at_the_largest_batch_and_filled_up_to_the_smallest(
-    typed_copy: Path, compile_engines, record: ModuleType
+def test_batches_are_split_and_padded_to_fit_the_profile(
+    typed_copy: Path, compile_engines: CompileEngines, record: ModuleType
 ):
     compile_engines(typed_copy, precision="fp16", batch=(4, 4, 4))
     bcm = bcm_edge.load(typed_copy, "tensorrt")
@@ -118,7 +113,7 @@ def test_requests_are_split_at_the_largest_batch_and_filled_up_to_the_smallest(
     )
 
 
-def test_a_batch_outside_the_profile_is_refused_with_the_way_out(built_bundle: Path, record: ModuleType):
+def test_batch_outside_the_profile_is_refused(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", batch=32)
     with pytest.raises(
         BackendError, match=r"a batch of 20 is outside the engine's profile \(1 to 16\).*--batch 1:20:20"
@@ -126,7 +121,7 @@ def test_a_batch_outside_the_profile_is_refused_with_the_way_out(built_bundle: P
         bcm.generate(20, labels=3)
 
 
-def test_an_engine_that_refuses_is_named(built_bundle: Path, record: ModuleType):
+def test_engine_that_fails_is_named(built_bundle: Path, record: ModuleType):
     record.faults.execute = {"inverse"}
     with pytest.raises(
         BackendError, match="TensorRT does not run inverse at batch 1: TensorRT gives no reason"
@@ -134,7 +129,7 @@ def test_an_engine_that_refuses_is_named(built_bundle: Path, record: ModuleType)
         bcm_edge.load(built_bundle, "tensorrt").invert(np.full((1, 1, 8, 8), -1, np.float32), labels=3)
 
 
-def test_nan_is_named_with_the_move_it_began_at(built_bundle: Path, record: ModuleType):
+def test_nan_is_reported_with_the_move_and_the_sample(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
     latents = np.full((2, 1, 8, 8), 1e36, np.float32)
     latents[0] = 0.5
@@ -146,7 +141,7 @@ def test_nan_is_named_with_the_move_it_began_at(built_bundle: Path, record: Modu
             bcm.generate(latents=latents, schedule="80>2.4>0.002", labels=3, uint8=uint8)
 
 
-def test_what_fails_in_the_middle_leaves_nothing_under_way(built_bundle: Path, record: ModuleType):
+def test_backend_works_after_a_failure_in_the_middle(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     record.faults.execute = {"inverse"}
     with pytest.raises(BackendError):
@@ -154,11 +149,11 @@ def test_what_fails_in_the_middle_leaves_nothing_under_way(built_bundle: Path, r
     assert record.calls[-1] == "sync"
     record.faults.execute = set()
     images = np.full((2, 1, 8, 8), -0.5, np.float32)
-    theirs = bcm_edge.load(built_bundle, "onnxruntime", precision="fp16")
-    assert_images_agree(bcm.reconstruct(images, labels=3), theirs.reconstruct(images, labels=3), "fp16")
+    onnxruntime = bcm_edge.load(built_bundle, "onnxruntime", precision="fp16")
+    assert_images_agree(bcm.reconstruct(images, labels=3), onnxruntime.reconstruct(images, labels=3), "fp16")
 
 
-def test_an_error_that_is_only_recorded_is_raised(built_bundle: Path, record: ModuleType):
+def test_error_that_tensorrt_only_records_is_raised(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     record.faults.recorded = "Cask convolution execution failed"
     with pytest.raises(
@@ -167,22 +162,22 @@ def test_an_error_that_is_only_recorded_is_raised(built_bundle: Path, record: Mo
         bcm.generate(2, labels=3)
 
 
-def test_closing_twice_is_no_error(built_bundle: Path, record: ModuleType):
+def test_close_may_be_called_twice(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     bcm.generate(1, labels=3)
     bcm.close()
     bcm.close()
 
 
-def test_threads_take_turns(built_bundle: Path, record: ModuleType):
+def test_threads_share_the_backend(built_bundle: Path, record: ModuleType):
     assert_threads_agree(built_bundle, "tensorrt", "fp32")
 
 
-def test_a_model_can_be_closed_while_others_play(built_bundle: Path, record: ModuleType):
+def test_model_can_be_closed_while_other_threads_play(built_bundle: Path, record: ModuleType):
     assert_closing_is_safe(built_bundle, "tensorrt", "fp32")
 
 
-def test_a_plan_that_was_changed_is_not_given_to_tensorrt(built_copy: Path, record: ModuleType):
+def test_changed_plan_is_not_passed_to_tensorrt(built_copy: Path, record: ModuleType):
     plan = next(built_copy.glob("engines/fp16-*/inverse.plan"))
     plan.write_bytes(plan.read_bytes().replace(b"Half", b"HALF"))
     with pytest.raises(
@@ -192,7 +187,7 @@ def test_a_plan_that_was_changed_is_not_given_to_tensorrt(built_copy: Path, reco
     assert not record.calls
 
 
-def test_a_plan_of_another_model_is_refused_by_its_inputs(built_copy: Path, record: ModuleType):
+def test_plan_of_another_model_is_refused(built_copy: Path, record: ModuleType):
     folder = next(built_copy.glob("engines/fp16-*"))
     _replace_plan(folder, "forward", (folder / "add_noise.plan").read_bytes())
     with pytest.raises(
@@ -201,7 +196,7 @@ def test_a_plan_of_another_model_is_refused_by_its_inputs(built_copy: Path, reco
         bcm_edge.load(built_copy, "tensorrt", precision="fp16")
 
 
-def test_what_tensorrt_says_of_a_plan_it_does_not_take_is_passed_on(built_copy: Path, record: ModuleType):
+def test_message_of_tensorrt_for_an_invalid_plan_is_shown(built_copy: Path, record: ModuleType):
     _replace_plan(next(built_copy.glob("engines/fp16-*")), "forward", b"no plan")
     with pytest.raises(
         BackendError,
@@ -210,8 +205,8 @@ def test_what_tensorrt_says_of_a_plan_it_does_not_take_is_passed_on(built_copy: 
         bcm_edge.load(built_copy, "tensorrt", precision="fp16")
 
 
-def test_stripped_plans_take_their_weights_from_the_bundle(
-    typed_copy: Path, compile_engines, record: ModuleType
+def test_stripped_plans_use_the_weights_of_the_bundle(
+    typed_copy: Path, compile_engines: CompileEngines, record: ModuleType
 ):
     compile_engines(typed_copy, precision="fp16", stripped=True)
     images = bcm_edge.load(typed_copy, "tensorrt").generate(2, labels=3)
@@ -220,8 +215,8 @@ def test_stripped_plans_take_their_weights_from_the_bundle(
     )
 
 
-def test_labels_go_in_as_the_engine_takes_them(
-    typed_copy: Path, compile_engines, record: ModuleType, monkeypatch: pytest.MonkeyPatch
+def test_labels_are_converted_to_the_type_of_the_engine(
+    typed_copy: Path, compile_engines: CompileEngines, record: ModuleType, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FAKE_LABELS", "int32")
     compile_engines(typed_copy, precision="fp32")
@@ -232,7 +227,7 @@ def test_labels_go_in_as_the_engine_takes_them(
     )
 
 
-def test_auto_plays_an_engine_that_was_built_here(
+def test_auto_selects_an_engine_built_on_this_machine(
     built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch
 ):
     with bcm_edge.load(built_bundle) as bcm:
@@ -247,9 +242,7 @@ def test_auto_plays_an_engine_that_was_built_here(
 
 
 def _replace_plan(folder: Path, name: str, content: bytes) -> None:
-    """Another plan in place of one, and engine.json made to agree."""
-    import hashlib
-
+    """Replace a plan, and update engine.json accordingly."""
     (folder / f"{name}.plan").write_bytes(content)
     facts = json.loads((folder / "engine.json").read_text())
     facts["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,28 +1,27 @@
-"""bcm-edge build, from a bundle to engines, with a driver, a cuda-core and a TensorRT that stand in for real ones."""
+"""bcm-edge build on a simulated GPU: the engines that it writes, replaces and verifies."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
+from fixture_types import Cli, Process
 
 from bcm_edge.runtime.storage.bundle import open_bundle
 
-Build = Callable[..., "CompletedProcess[str]"]
-
 
 def folder_of(bundle: Path) -> Path:
-    """The one folder of engines in a bundle."""
+    """The only folder of engines in a bundle."""
     (folder,) = (bundle / "engines").iterdir()
     return folder
 
 
-def test_a_build_publishes_plans_with_what_they_are(typed_copy: Path, run: Build):
-    ended = run("build", typed_copy, "--batch", "1:2:8", "--workspace", "512M", "--opt-level", "2", "--json")
-    assert ended.returncode == 0, ended.stderr
+def test_build_writes_plans_and_their_facts(typed_copy: Path, run: Process):
+    completed = run(
+        "build", typed_copy, "--batch", "1:2:8", "--workspace", "512M", "--opt-level", "2", "--json"
+    )
+    assert completed.returncode == 0, completed.stderr
     folder = folder_of(typed_copy)
     assert sorted(file.name for file in folder.iterdir()) == [
         "add_noise.plan",
@@ -50,18 +49,16 @@ def test_a_build_publishes_plans_with_what_they_are(typed_copy: Path, run: Build
     assert facts["graphs"] == open_bundle(typed_copy).hashes("fp16")
     assert facts["types"] == {"forward": {"fp16": 27}, "inverse": {"fp16": 27}}
     assert facts["scratch"] == 4096
-    said = json.loads(ended.stdout)
-    assert said["built"] is True and said["engine"] == facts
-    assert {move["batch"] for move in said["verification"]} == {1, 2, 8} and all(
-        move["ok"] for move in said["verification"]
+    result = json.loads(completed.stdout)
+    assert result["built"] is True and result["engine"] == facts
+    assert {move["batch"] for move in result["verification"]} == {1, 2, 8} and all(
+        move["ok"] for move in result["verification"]
     )
 
 
-def test_the_forms_of_a_plan_are_bare(typed_copy: Path, run: Build):
+def test_plan_file_contains_only_the_serialized_engine(typed_copy: Path, run: Process):
     run("build", typed_copy)
-    plan = json.loads(
-        (folder_of(typed_copy) / "forward.plan").read_text()
-    )  # nothing of ours before or after what TensorRT serialised
+    plan = json.loads((folder_of(typed_copy) / "forward.plan").read_text())
     assert plan["graph"].endswith("forward.fp16.onnx")
     assert plan["shapes"]["x"] == [[1, 1, 8, 8], [4, 1, 8, 8], [16, 1, 8, 8]] and plan["shapes"]["label"] == [
         [1],
@@ -70,7 +67,7 @@ def test_the_forms_of_a_plan_are_bare(typed_copy: Path, run: Build):
     ]
 
 
-def test_progress_and_outcome_are_told(typed_copy: Path, run: Build):
+def test_progress_and_result_are_printed(typed_copy: Path, run: Process):
     lines = run("build", typed_copy).stderr.splitlines()
     assert (
         lines[0]
@@ -84,23 +81,22 @@ def test_progress_and_outcome_are_told(typed_copy: Path, run: Build):
     assert "forward: convolutions requested in fp16 27, computed in fp16 27" in lines
 
 
-def test_a_dla_report_counts_and_builds_nothing(typed_copy: Path, run: Build):
+def test_dla_report_counts_layers_and_builds_nothing(typed_copy: Path, run: Process):
     run("build", typed_copy)
-    ended = run(
-        "build", typed_copy, "--dla", "report"
-    )  # an engine that is there already does not keep it from answering
-    assert (
-        ended.stdout
-        == "forward: a DLA could take 27 of 321 layers; not other 294\ninverse: a DLA could take 27 of 322 layers; not other 295\n"
-    )
-    told = json.loads(run("build", typed_copy, "--precision", "fp32", "--dla", "report", "--json").stdout)
-    assert told["dla"]["forward"]["able"] == 27
+    completed = run("build", typed_copy, "--dla", "report")  # although the engine exists already
+    assert completed.stdout.splitlines() == [
+        "forward: a DLA could take 27 of 321 layers; not other 294",
+        "inverse: a DLA could take 27 of 322 layers; not other 295",
+    ]
+    result = json.loads(run("build", typed_copy, "--precision", "fp32", "--dla", "report", "--json").stdout)
+    assert result["dla"]["forward"]["able"] == 27
     assert folder_of(typed_copy).name.startswith("fp16-")
-    without = run("build", typed_copy, "--dla", "report", FAKE_DLA_CORES="0")
-    assert without.returncode == 2 and without.stderr == "error: TensorRT finds no DLA on this machine\n"
+    without_dla = run("build", typed_copy, "--dla", "report", FAKE_DLA_CORES="0")
+    assert without_dla.returncode == 2
+    assert without_dla.stderr == "error: TensorRT finds no DLA on this machine\n"
 
 
-def test_a_second_build_finds_it_up_to_date_and_force_builds_again(typed_copy: Path, run: Build):
+def test_second_build_is_up_to_date_and_force_builds_again(typed_copy: Path, run: Process):
     run("build", typed_copy)
     built = json.loads((folder_of(typed_copy) / "engine.json").read_text())
     again = run("build", typed_copy, "--json")
@@ -113,7 +109,7 @@ def test_a_second_build_finds_it_up_to_date_and_force_builds_again(typed_copy: P
     assert json.loads(run("build", typed_copy, "--force", "--json").stdout)["built"] is True
 
 
-def test_the_verdict_is_bound_to_the_plans(typed_copy: Path, run: Build):
+def test_verdict_is_valid_only_for_its_plans(typed_copy: Path, run: Process):
     run("build", typed_copy)
     (verdict,) = [v for v in open_bundle(typed_copy).verdicts() if v.backend == "tensorrt"]
     assert verdict.ok and verdict.batches == [1, 4, 16]
@@ -122,53 +118,51 @@ def test_the_verdict_is_bound_to_the_plans(typed_copy: Path, run: Build):
     assert not [v for v in open_bundle(typed_copy).verdicts() if v.backend == "tensorrt"]
 
 
-def test_an_engine_of_another_tensorrt_is_named_rebuilt_and_removed(typed_copy: Path, run: Build):
+def test_engine_of_another_tensorrt_is_replaced(typed_copy: Path, run: Process):
     run("build", typed_copy)
     old = folder_of(typed_copy).name
-    ended = run("build", typed_copy, FAKE_TENSORRT="10.16.1")
+    completed = run("build", typed_copy, FAKE_TENSORRT="10.16.1")
     reason = "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here"
-    assert f"stale: {old}: {reason}; rebuilt from the bundle's graphs\n" in ended.stderr
-    assert f"removed: {old} ({reason})\n" in ended.stderr
+    assert f"stale: {old}: {reason}; rebuilt from the bundle's graphs\n" in completed.stderr
+    assert f"removed: {old} ({reason})\n" in completed.stderr
     assert folder_of(typed_copy).name.startswith("fp16-sm87-trt10.16.1-")
 
 
-def test_an_engine_of_another_gpu_is_named_and_left_for_its_owner(typed_copy: Path, run: Build):
+def test_engine_of_another_gpu_is_kept(typed_copy: Path, run: Process):
     run("build", typed_copy)
     old = folder_of(typed_copy).name
-    ended = run("build", typed_copy, FAKE_CAPABILITY="110")
-    assert (
-        f"stale: {old}: built for compute capability 8.7 (Fake Orin), but this GPU (Fake Orin) has 11.0; left as it is\n"
-        in ended.stderr
-    )
+    completed = run("build", typed_copy, FAKE_CAPABILITY="110")
+    reason = "built for compute capability 8.7 (Fake Orin), but this GPU (Fake Orin) has 11.0"
+    assert f"stale: {old}: {reason}; left as it is\n" in completed.stderr
     assert sorted(folder.name for folder in (typed_copy / "engines").iterdir())[0].startswith("fp16-sm110-")
     assert (typed_copy / "engines" / old).is_dir()
 
 
-def test_a_damaged_engine_is_named_and_rebuilt_in_its_place(typed_copy: Path, run: Build):
+def test_damaged_engine_is_rebuilt(typed_copy: Path, run: Process):
     run("build", typed_copy)
     plan = folder_of(typed_copy) / "inverse.plan"
     whole = plan.read_bytes()
     plan.write_bytes(whole[:-1] + b" ")
-    ended = run("build", typed_copy)
-    assert ended.returncode == 0 and "inverse.plan: not the file that was built" in ended.stderr
+    completed = run("build", typed_copy)
+    assert completed.returncode == 0 and "inverse.plan: not the file that was built" in completed.stderr
     assert plan.read_bytes() == whole
 
 
-def test_only_engines_of_the_precision_are_spoken_of(typed_copy: Path, run: Build):
+def test_engines_of_other_precisions_are_not_mentioned(typed_copy: Path, run: Process):
     run("build", typed_copy, "--precision", "fp32")
-    ended = run("build", typed_copy, FAKE_TENSORRT="10.16.1")
-    assert "stale" not in ended.stderr
+    completed = run("build", typed_copy, FAKE_TENSORRT="10.16.1")
+    assert "stale" not in completed.stderr
     assert len(list((typed_copy / "engines").iterdir())) == 2
 
 
-def test_an_engine_of_the_same_board_with_more_multiprocessors_is_another(typed_copy: Path, run: Build):
+def test_engine_of_the_same_board_with_other_multiprocessors_is_stale(typed_copy: Path, run: Process):
     run("build", typed_copy)
     reason = "built on Fake Orin with 16 multiprocessors, but this GPU is Fake Orin with 8 multiprocessors"
     assert f"{reason}; left as it is" in run("build", typed_copy, FAKE_MULTIPROCESSORS="8").stderr
 
 
 @pytest.mark.slow
-def test_engines_stay_when_8_bits_join_the_bundle(tmp_path: Path, cli, run: Build):
+def test_engines_stay_when_int8_is_added_to_the_bundle(tmp_path: Path, cli: Cli, run: Process):
     bundle = tmp_path / "digits.bundle"
     assert cli("export", "-o", bundle, "--precision", "fp32,fp16").exit_code == 0
     run("build", bundle)
@@ -178,27 +172,28 @@ def test_engines_stay_when_8_bits_join_the_bundle(tmp_path: Path, cli, run: Buil
     assert "up to date" in run("build", bundle).stderr
 
 
-def test_engines_that_are_a_link_are_not_followed(typed_copy: Path, run: Build, tmp_path: Path):
+def test_engines_folder_that_is_a_link_is_refused(typed_copy: Path, run: Process, tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     (typed_copy / "engines").symlink_to(tmp_path / "elsewhere")
-    ended = run("build", typed_copy)
+    completed = run("build", typed_copy)
     assert (
-        ended.returncode == 2 and "engines is a link; engines are stored in the bundle itself" in ended.stderr
+        completed.returncode == 2
+        and "engines is a link; engines are stored in the bundle itself" in completed.stderr
     )
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_small_profile_is_verified_within_it(typed_copy: Path, run: Build):
+def test_verify_stays_within_a_small_profile(typed_copy: Path, run: Process):
     run("build", typed_copy, "--batch", "1:1:4")
     verified = run("verify", typed_copy, "--backend", "tensorrt", "--precision", "fp16", "--json")
     assert verified.returncode == 0 and json.loads(verified.stdout)["precisions"][0]["batches"] == [1, 2, 4]
 
 
-def test_generate_says_why_an_engine_is_not_played(built_copy: Path, run: Build, tmp_path: Path):
-    ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", FAKE_TENSORRT="10.16.1")
+def test_generate_prints_why_an_engine_is_not_used(built_copy: Path, run: Process, tmp_path: Path):
+    completed = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", FAKE_TENSORRT="10.16.1")
     assert (
-        "note: playing on onnxruntime, since " in ended.stderr
-        and "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here" in ended.stderr
+        "note: playing on onnxruntime, since " in completed.stderr
+        and "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here" in completed.stderr
     )
     assert (
         "note"
@@ -208,48 +203,35 @@ def test_generate_says_why_an_engine_is_not_played(built_copy: Path, run: Build,
     )
 
 
-def test_an_engine_that_came_along_is_played_only_by_name(built_copy: Path, run: Build, tmp_path: Path):
-    elsewhere = {"BCM_EDGE_CACHE_DIR": str(tmp_path / "cache")}  # of a machine that has built nothing
-    ended = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", **elsewhere)
+def test_engine_from_another_machine_needs_the_option_backend(built_copy: Path, run: Process, tmp_path: Path):
+    elsewhere = {"BCM_EDGE_CACHE_DIR": str(tmp_path / "cache")}  # of a machine that has built no engine
+    completed = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", **elsewhere)
     assert (
-        "not built on this machine; --backend tensorrt plays it nevertheless" in ended.stderr
-        and "fp32 on onnxruntime" in ended.stderr
+        "not built on this machine; --backend tensorrt plays it nevertheless" in completed.stderr
+        and "fp32 on onnxruntime" in completed.stderr
     )
-    ended = run(
+    completed = run(
         "generate", built_copy, "--label", "3", "-o", tmp_path / "b.png", "--backend", "tensorrt", **elsewhere
     )
-    assert ended.returncode == 0 and "fp16 on tensorrt" in ended.stderr
+    assert completed.returncode == 0 and "fp16 on tensorrt" in completed.stderr
 
 
-def test_verify_bench_and_inspect_know_engines(built_copy: Path, run: Build):
+def test_verify_bench_and_inspect_support_engines(built_copy: Path, run: Process):
     verified = run("verify", built_copy, "--backend", "tensorrt", "--precision", "fp16")
     assert verified.returncode == 0 and "one CUDA graph per schedule" in verified.stdout
-    shown = run("inspect", built_copy).stdout
-    assert "engines: 3\n" in shown and "fp16, batch 1:4:16, TensorRT 10.3.0, Fake Orin" in shown
-    assert "fp16 on tensorrt against torch" in shown
-    told = run("inspect", built_copy, "--json")
-    assert len(json.loads(told.stdout)["engines"]) == 3
-    timed = run(
-        "bench",
-        built_copy,
-        "--backend",
-        "tensorrt",
-        "--precision",
-        "fp16",
-        "--batch",
-        "2",
-        "--seconds",
-        "0.2",
-        "--json",
-    )
-    assert timed.returncode == 0 and json.loads(timed.stdout)["results"][0]["backend"] == "tensorrt"
+    output = run("inspect", built_copy).stdout
+    assert "engines: 3\n" in output and "fp16, batch 1:4:16, TensorRT 10.3.0, Fake Orin" in output
+    assert "fp16 on tensorrt against torch" in output
+    result = run("inspect", built_copy, "--json")
+    assert len(json.loads(result.stdout)["engines"]) == 3
+    options = ("--backend", "tensorrt", "--precision", "fp16", "--batch", "2", "--seconds", "0.2", "--json")
+    benchmark = run("bench", built_copy, *options)
+    assert benchmark.returncode == 0 and json.loads(benchmark.stdout)["results"][0]["backend"] == "tensorrt"
 
 
-def test_doctor_says_whether_an_engine_fits(built_copy: Path, run: Build):
+def test_doctor_reports_whether_an_engine_fits(built_copy: Path, run: Process):
     fits = run("doctor", built_copy).stdout
     assert fits.count("fits this machine") == 3 and "✓ GPU: Fake Orin (compute capability 8.7" in fits
     other = run("doctor", built_copy, FAKE_TENSORRT="10.16.1").stdout
-    assert (
-        "does not run here: built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here\n    fix: bcm-edge build"
-        in other
-    )
+    reason = "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here"
+    assert f"does not run here: {reason}\n    fix: bcm-edge build" in other

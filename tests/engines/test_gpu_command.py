@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py over stand-ins for the GPU: its environment, its engine, and the whole command."""
+"""benchmarks/gpu.py on a simulated GPU: its environment, its engine, and the whole command."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ Benchmark = Callable[..., tuple[int, str, dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the digits model, as the benchmark exports it."""
     folder = tmp_path_factory.mktemp("digits")
     gpu.export_network(str(folder), "digits")
     return folder / "bundle"
@@ -29,7 +30,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bundle(exported: Path, tmp_path: Path) -> Path:
-    """The digits as the benchmark exports them; a copy of the test's own."""
+    """A copy of that bundle, which a test may change."""
     return shutil.copytree(exported, tmp_path / "bundle")
 
 
@@ -50,7 +51,7 @@ def test_engine_is_built_once_for_all_batch_sizes(record: ModuleType, bundle: Pa
     assert (folder / "engine.json").read_text() == facts
 
 
-def test_build_that_runs_out_of_memory_says_so(
+def test_build_that_runs_out_of_memory(
     record: ModuleType,
     bundle: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -65,23 +66,23 @@ def test_build_that_runs_out_of_memory_says_so(
 
 @pytest.fixture
 def benchmark(surroundings: dict[str, str], tmp_path: Path) -> Benchmark:
-    """benchmark(*arguments, **environment): exit status, standard output, and figures of the JSON file."""
+    """Run the benchmark; returns its exit code, standard output and the figures of its JSON file."""
 
     def run(*arguments: str, **environment: str) -> tuple[int, str, dict[str, Any]]:
         output = tmp_path / "results.json"
         small = ["--network", "digits", "--seconds", "0.02", "--matrix", "64"]
         command = [sys.executable, str(BENCHMARKS / "gpu.py"), *small, *arguments, "-o", str(output)]
         variables = {**os.environ, **surroundings, "OMP_NUM_THREADS": "1", **environment}
-        ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-        assert "Traceback" not in ended.stderr, ended.stderr
-        return ended.returncode, ended.stdout, json.loads(output.read_text())
+        completed = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert "Traceback" not in completed.stderr, completed.stderr
+        return completed.returncode, completed.stdout, json.loads(output.read_text())
 
     return run
 
 
 def test_variants_that_cannot_run_are_reported(benchmark: Benchmark) -> None:
-    broken = {"FAKE_BUILD": "memory", "FAKE_CUDA_PROVIDER": "absent", "FAKE_RTX_PLUGIN": "broken"}
-    status, report, figures = benchmark("--batch", "2", "--schedules", "one-step", **broken)
+    faults = {"FAKE_BUILD": "memory", "FAKE_CUDA_PROVIDER": "absent", "FAKE_RTX_PLUGIN": "broken"}
+    status, report, figures = benchmark("--batch", "2", "--schedules", "one-step", **faults)
     assert status == 0
     (each,) = map(results.Measured.from_json, figures["batches"])
     assert [row.variant for row in each.rows] == [results.EAGER, results.COMPILED]

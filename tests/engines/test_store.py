@@ -1,4 +1,4 @@
-"""Engines on disk: what fits, what does not and why, and engine.json files that somebody else wrote."""
+"""Engines on disk: which one is selected, why others do not fit, and invalid engine.json files."""
 
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ ORIN = Gpu(0, "Fake Orin", "8.7", 16, 8_000_000_000, False, "12.6")
 
 @pytest.fixture
 def fp16(built_copy: Path) -> Path:
+    """The folder of the engine in fp16."""
     return next(built_copy.glob("engines/fp16-*"))
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Apply a change to engine.json."""
     facts = json.loads((folder / "engine.json").read_text())
     change(facts)
     (folder / "engine.json").write_text(json.dumps(facts))
 
 
-def test_facts_come_back_as_they_were_written(fp16: Path):
+def test_facts_round_trip(fp16: Path):
     text = (fp16 / "engine.json").read_text()
     assert EngineFacts.from_json(json.loads(text)).to_json() == text
 
 
-def test_the_key_names_gpu_and_version_and_hangs_on_everything(built_bundle: Path):
+def test_key_depends_on_gpu_version_and_options(built_bundle: Path):
     bundle, options = open_bundle(built_bundle), BuildOptions()
     key = engine_key(bundle, ORIN, "10.3.0", options)
     assert key == next(built_bundle.glob("engines/fp16-*")).name
@@ -65,7 +67,7 @@ def test_the_key_names_gpu_and_version_and_hangs_on_everything(built_bundle: Pat
     assert engine_key(bundle, replace(ORIN, memory=1, index=3), "10.3.0", options) == key
 
 
-def test_the_newest_that_fits_is_taken_or_the_newest_of_a_precision(built_copy: Path):
+def test_newest_engine_that_fits_is_selected(built_copy: Path):
     bundle = open_bundle(built_copy)
     for age, precision in enumerate(("fp16", "fp32", "int8")):
         edit(
@@ -84,15 +86,13 @@ def test_the_newest_that_fits_is_taken_or_the_newest_of_a_precision(built_copy: 
     assert found == {None: "int8", "fp32": "fp32", "fp16": "fp16"}
 
 
-def test_every_engine_that_does_not_fit_is_named_with_its_reason_and_the_command(built_bundle: Path):
+def test_error_lists_the_engines_that_do_not_fit(built_bundle: Path):
     with pytest.raises(BackendError) as raised:
         find_engine(open_bundle(built_bundle), ORIN, "10.16.1", "fp16")
     first, *rest = str(raised.value).splitlines()
     command = f"bcm-edge build {built_bundle} --precision fp16"
-    assert (
-        first
-        == f"{built_bundle}: no engine in fp16 for this GPU (Fake Orin, TensorRT 10.16.1); build one: {command}"
-    )
+    problem = "no engine in fp16 for this GPU (Fake Orin, TensorRT 10.16.1)"
+    assert first == f"{built_bundle}: {problem}; build one: {command}"
     assert len(rest) == 3 and all(
         line.endswith(": built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here") for line in rest
     )
@@ -144,7 +144,9 @@ def test_every_engine_that_does_not_fit_is_named_with_its_reason_and_the_command
         (lambda facts: facts.clear(), "its engine.json cannot be used (KeyError: 'schema')"),
     ],
 )
-def test_what_does_not_fit_says_why(fp16: Path, change: Callable[[dict[str, Any]], object], reason: str):
+def test_reason_why_an_engine_does_not_fit(
+    fp16: Path, change: Callable[[dict[str, Any]], object], reason: str
+):
     bundle = open_bundle(fp16.parent.parent)
     edit(fp16, change)
     engine = read_engine(fp16)
@@ -155,7 +157,7 @@ def test_what_does_not_fit_says_why(fp16: Path, change: Callable[[dict[str, Any]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"schema": 1}', "\0"])
-def test_an_engine_json_that_is_none_is_a_reason_and_no_crash(fp16: Path, text: str):
+def test_invalid_engine_json_is_a_reason(fp16: Path, text: str):
     (fp16 / "engine.json").write_text(text)
     bundle = open_bundle(fp16.parent.parent)
     assert _problem(bundle, fp16).startswith("its engine.json cannot be used (")
@@ -180,13 +182,13 @@ def test_links_are_not_followed(fp16: Path, built_copy: Path, tmp_path: Path):
     )
 
 
-def test_a_folder_of_engines_that_is_a_link_out_of_the_bundle_holds_none(built_copy: Path, tmp_path: Path):
+def test_engines_folder_that_is_a_link_is_ignored(built_copy: Path, tmp_path: Path):
     (built_copy / "engines").rename(tmp_path / "elsewhere")
     (built_copy / "engines").symlink_to(tmp_path / "elsewhere")
     assert engines(open_bundle(built_copy)) == []
 
 
-def test_a_pipe_is_not_read(fp16: Path):
+def test_pipe_in_place_of_engine_json(fp16: Path):
     (fp16 / "engine.json").unlink()
     os.mkfifo(fp16 / "engine.json")
     assert read_engine(fp16) == BrokenEngine(fp16, "its engine.json cannot be used (ValueError: not a file)")
@@ -200,10 +202,11 @@ def test_names_with_control_characters_are_not_shown(fp16: Path):
     assert str(read_engine(odd)).startswith("'odd\\x1b[31m': its engine.json cannot be used")
 
 
-def test_an_engine_that_is_being_written_is_not_seen(built_copy: Path, fp16: Path):
+def test_unfinished_engine_is_ignored(built_copy: Path, fp16: Path):
     fp16.rename(fp16.with_name(f".{fp16.name}.partial-host-1"))
     assert len(engines(open_bundle(built_copy))) == 2
 
 
 def _problem(bundle: Bundle, folder: Path) -> str:
+    """Why the engine of a folder cannot be used."""
     return next(engine.problem for engine in broken_engines(bundle) if engine.folder == folder)
