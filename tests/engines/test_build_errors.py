@@ -203,7 +203,8 @@ def test_inaccurate_engine_is_not_kept(
     monkeypatch.setattr("bcm_edge.export.engines.build.BOUNDS", {"fp16": 1e-6})
     with pytest.raises(
         ParityError,
-        match=r"the engine differs from torch by more than the bound of 1e-06\. The worst is .*No engine was kept\.",
+        match=r"the engine differs from torch by more than the bound of 1e-06\. "
+        r"The worst is .*No engine was kept\.",
     ):
         compile_engines(typed_copy)
     assert not list((typed_copy / "engines").iterdir())
