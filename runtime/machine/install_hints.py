@@ -64,7 +64,7 @@ def packages_of(requires: list[str], extra: str) -> list[str]:
 
 
 def _source(distribution: importlib.metadata.Distribution, extra: str) -> str | None:
-    """What the distribution was installed from, with the extra; None if it is not recorded or no longer there.
+    """Return what the distribution was installed from, with the extra; None if that is unknown or gone.
 
     pip records it in direct_url.json (PEP 610), except for what comes from an index.
     """
