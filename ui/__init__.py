@@ -1,1 +1,1 @@
-"""A window on a bundle: a small page in the browser, served from this machine, where every task can be tried by hand."""
+"""The browser interface of a bundle: a page, served from this machine, on which the tasks can be tried."""

@@ -1,6 +1,7 @@
-"""What the page asks for, done by the model: JSON objects in, JSON objects out. Nothing here knows of HTTP.
+"""The answers to the requests of the page. A request and an answer are JSON objects; HTTP is in server.py.
 
-Pictures travel as PNG data URLs in the model's size; every answer says its network calls (nfe), milliseconds and schedule.
+Pictures are data URLs of PNG files in the model's size. Every answer that used the network has its network
+calls (nfe), milliseconds and schedule.
 """
 
 from __future__ import annotations
@@ -18,32 +19,33 @@ from ..runtime.classes import GUESS, label_of, refuse_guess
 from ..runtime.pictures.writing import heat
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
-from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Schedule
+from ..runtime.schedule import SIGMA_MAX, Schedule
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.tasks.constrained import inpainting
 from ..runtime.tasks.trace import picture
-from .asked import Asked, data_url
+from .fields import Fields, data_url
 
-MOST_SEEDS = 2**64 - 1
+MOST_SEEDS = 2**64 - 1  # the largest seed
 MOST_FRAMES = 65
 Answer = dict[str, Any]
 T = TypeVar("T")
 
 
 class Answers:
-    """One model, and what can be asked of it by name. One question at a time is answered; others wait."""
+    """One model, and the tasks that the page can request. Requests are answered one at a time."""
 
     def __init__(self, bcm: BCM) -> None:
-        """Raises ImageError for a model whose images are no pictures."""
-        if bcm.sample_shape[0] not in (1, 3):
+        """Raises ImageError if the images of the model are neither grey nor coloured pictures."""
+        channels = bcm.sample_shape[0]
+        if channels not in (1, 3):
             raise ImageError(
-                f"a window shows grey or colour pictures; this model has {bcm.sample_shape[0]} channels"
+                f"{bcm.bundle.path}: the page needs a model of grey or colour images (1 or 3 channels); "
+                f"this one has {channels}"
             )
-        self._bcm = BCM(
-            bcm.bundle, bcm.backend, bcm.batch, SIGNED
-        )  # all pictures are read to [-1, 1], white ones too
+        # All pictures are read to [-1, 1].
+        self._bcm = BCM(bcm.bundle, bcm.backend, bcm.batch, SIGNED)
         self._lock = threading.Lock()
-        self.tasks: dict[str, Callable[[Asked], Answer]] = {
+        self.tasks: dict[str, Callable[[Fields], Answer]] = {
             "picture": self._picture,
             "generate": self._generate,
             "reconstruct": self._reconstruct,
@@ -51,56 +53,56 @@ class Answers:
             "inpaint": self._inpaint,
         }
 
-    def answer(self, task: str, fields: dict[str, Any]) -> Answer:
-        """The answer of one of `tasks`. Raises BcmError."""
+    def answer(self, task: str, values: dict[str, Any]) -> Answer:
+        """Return the answer of one of `tasks` to the fields of a request. Raises BcmError."""
         with self._lock:
-            return self.tasks[task](Asked(fields))
+            return self.tasks[task](Fields(values))
 
     def about(self) -> Answer:
-        """The model, its schedules, and what plays it."""
-        bcm, facts = self._bcm, self._bcm.bundle.manifest.model
-        programs = {name: bcm.schedule(name) for name in bcm.schedules}
-        ends = {"generate": (SIGMA_MAX, SIGMA_MIN, False), "invert": (None, SIGMA_MAX, True)}
-        schedules = {
-            kind: [
-                {"name": name, "text": str(p), "nfe": p.nfe}
-                for name, p in programs.items()
-                if start in (None, p.start) and (p.end, p.from_image) == (end, from_image)
-            ]
-            for kind, (start, end, from_image) in ends.items()
-        }
+        """Return the facts of the model, its schedules, and the backend."""
+        bcm, model = self._bcm, self._bcm.bundle.manifest.model
+        schedules: dict[str, list[Answer]] = {"generate": [], "invert": []}
+        for name in bcm.schedules:
+            program = bcm.schedule(name)
+            facts = {"name": name, "text": str(program), "nfe": program.nfe}
+            if program.generates:
+                schedules["generate"].append(facts)
+            if program.inverts:
+                schedules["invert"].append(facts)
+        channels, height, width = bcm.sample_shape
         return {
-            "name": facts.name,
-            **dict(zip(("channels", "height", "width"), bcm.sample_shape, strict=True)),
+            "name": model.name,
+            "channels": channels,
+            "height": height,
+            "width": width,
             "classes": bcm.num_classes,
             "names": bcm.classes,
-            "parameters": facts.parameters,
+            "parameters": model.parameters,
             "schedules": schedules,
             "player": f"{bcm.backend.precision} on {bcm.backend.name}: {bcm.backend.device}",
         }
 
     def warm_up(self) -> None:
-        """Play both directions once: what cannot be played is said at the start, and the first answer takes no longer than others."""
-        label, grey = (
-            None if self._bcm.num_classes is None else 0,
-            np.zeros((1, *self._bcm.sample_shape), np.float32),
-        )
+        """Use both directions once, so errors appear at the start, and the first request is not slow."""
+        label = None if self._bcm.num_classes is None else 0
+        grey = np.zeros((1, *self._bcm.sample_shape), np.float32)
         with self._lock:
             self._bcm.reconstruct(grey, inversion="+0.07 0.07>80", schedule="80>0.002", labels=label)
 
     def close(self) -> None:
-        """Free the model, once the question in work is answered."""
+        """Wait for the current request, and free the model."""
         with self._lock:
             self._bcm.close()
 
-    def _picture(self, asked: Asked) -> Answer:
-        """picture → the same as the model sees it."""
-        return {"picture": data_url(asked.picture("picture", self._bcm.sample_shape)[0])}
+    def _picture(self, fields: Fields) -> Answer:
+        """Fields: picture. Returns the picture in the model's size."""
+        image = fields.picture("picture", self._bcm.sample_shape)
+        return {"picture": data_url(image[0])}
 
-    def _generate(self, asked: Asked) -> Answer:
-        """seed, label, schedule → picture, and the noise it came from."""
-        bcm, seed, label = self._bcm, _seed(asked), self._told(asked, "label")
-        program = bcm.schedule(asked.text("schedule", "one-step"))
+    def _generate(self, fields: Fields) -> Answer:
+        """Fields: seed, label, schedule. Returns picture, and the noise that it was made from."""
+        bcm, seed, label = self._bcm, _seed(fields), self._label(fields)
+        program = bcm.schedule(fields.text("schedule", "one-step"))
         images, milliseconds = _timed(lambda: bcm.generate(1, schedule=program, seed=seed, labels=label))
         noise = picture(start_state(program, bcm.backend, [seed]), program.start)
         return {
@@ -110,18 +112,19 @@ class Answers:
             **_run(program, program.nfe, milliseconds),
         }
 
-    def _reconstruct(self, asked: Asked) -> Answer:
-        """picture, label, inversion, schedule, seed → picture, latent, original, where it errs, mse."""
-        bcm, seed, given = self._bcm, _seed(asked), asked.picture("picture", self._bcm.sample_shape)
-        label, guess_nfe = self._guessed(asked, "label", given, seed)
-        up, down = (
-            bcm.schedule(asked.text("inversion", "invert-2")),
-            bcm.schedule(asked.text("schedule", "one-step")),
-        )
+    def _reconstruct(self, fields: Fields) -> Answer:
+        """Fields: picture, label, inversion, schedule, seed.
+
+        Returns original, latent, picture (the reconstruction), error (where it differs), mse.
+        """
+        bcm, seed = self._bcm, _seed(fields)
+        original = fields.picture("picture", bcm.sample_shape)
+        label, guess_nfe = self._label_or_guess(fields, "label", original, seed)
+        up, down = self._there_and_back(fields)
         states: list[np.ndarray] = []
-        back, milliseconds = _timed(
+        reconstruction, milliseconds = _timed(
             lambda: bcm.reconstruct(
-                given,
+                original,
                 inversion=up,
                 schedule=down,
                 seed=seed,
@@ -129,34 +132,34 @@ class Answers:
                 on_move=lambda _index, _move, state: states.append(state),
             )
         )
-        error = np.abs(back - given).max(axis=1, keepdims=True)
+        error = np.abs(reconstruction - original).max(axis=1, keepdims=True)
+        latent = states[up.nfe - 1]
         pictures = {
-            "original": given,
-            "latent": picture(states[up.nfe - 1], SIGMA_MAX),
-            "picture": back,
+            "original": original,
+            "latent": picture(latent, SIGMA_MAX),
+            "picture": reconstruction,
             "error": heat(error),
         }
         return {
             **{name: data_url(images[0]) for name, images in pictures.items()},
-            "mse": float(mean_squared_error(given, back)[0]),
+            "mse": float(mean_squared_error(original, reconstruction)[0]),
             "label": label,
             "guess_nfe": guess_nfe,
             **_run(up + down, up.nfe + down.nfe, milliseconds),
         }
 
-    def _interpolate(self, asked: Asked) -> Answer:
-        """a, b, label, label_b (null: label), frames, inversion, schedule, seed → frames, from the reconstruction of a to that of b."""
-        bcm, seed = self._bcm, _seed(asked)
-        a, b = (asked.picture(name, bcm.sample_shape) for name in ("a", "b"))
-        frames = asked.integer("frames", 9, 2, MOST_FRAMES)
-        label, guess_nfe = self._guessed(asked, "label", a, seed)
-        label_b, guess_nfe_b = self._guessed(
-            asked, "label" if asked.label("label_b") is None else "label_b", b, seed
-        )
-        up, down = (
-            bcm.schedule(asked.text("inversion", "invert-2")),
-            bcm.schedule(asked.text("schedule", "one-step")),
-        )
+    def _interpolate(self, fields: Fields) -> Answer:
+        """Fields: a, b, label, label_b (default: label), frames, inversion, schedule, seed.
+
+        Returns frames, from the reconstruction of a to that of b.
+        """
+        bcm, seed = self._bcm, _seed(fields)
+        a, b = (fields.picture(name, bcm.sample_shape) for name in ("a", "b"))
+        frames = fields.integer("frames", 9, 2, MOST_FRAMES)
+        label, guess_nfe = self._label_or_guess(fields, "label", a, seed)
+        name_b = "label" if fields.label("label_b") is None else "label_b"
+        label_b, guess_nfe_b = self._label_or_guess(fields, name_b, b, seed)
+        up, down = self._there_and_back(fields)
         way, milliseconds = _timed(
             lambda: bcm.interpolate(
                 a, b, frames=frames, inversion=up, schedule=down, seed=seed, labels=label, labels_b=label_b
@@ -170,14 +173,15 @@ class Answers:
             **_run(up + down, 2 * up.nfe + frames * down.nfe, milliseconds),
         }
 
-    def _inpaint(self, asked: Asked) -> Answer:
-        """picture, mask, label, schedule, seed → picture, and the share of it that was filled in."""
-        bcm, seed, given = self._bcm, _seed(asked), asked.picture("picture", self._bcm.sample_shape)
-        holes = asked.mask("mask", *bcm.sample_shape[1:])
-        label, text = self._told(asked, "label"), asked.text("schedule", "")
+    def _inpaint(self, fields: Fields) -> Answer:
+        """Fields: picture, mask, label, schedule, seed. Returns picture, and the share that was filled in."""
+        bcm, seed = self._bcm, _seed(fields)
+        image = fields.picture("picture", bcm.sample_shape)
+        holes = fields.mask("mask", *bcm.sample_shape[1:])
+        label, text = self._label(fields), fields.text("schedule", "")
         program = bcm.schedule(text) if text else inpainting(bcm.sample_shape)
         filled, milliseconds = _timed(
-            lambda: bcm.inpaint(given, holes, schedule=program, seed=seed, labels=label)
+            lambda: bcm.inpaint(image, holes, schedule=program, seed=seed, labels=label)
         )
         return {
             "picture": data_url(filled[0]),
@@ -186,32 +190,41 @@ class Answers:
             **_run(program, program.nfe, milliseconds),
         }
 
-    def _told(self, asked: Asked, name: str) -> int | None:
-        """The label that was given. Raises LabelError for GUESS."""
-        label = asked.label(name)
+    def _there_and_back(self, fields: Fields) -> tuple[Schedule, Schedule]:
+        """Return the schedules to noise and back to the image."""
+        up = self._bcm.schedule(fields.text("inversion", "invert-2"))
+        down = self._bcm.schedule(fields.text("schedule", "one-step"))
+        return up, down
+
+    def _label(self, fields: Fields) -> int | None:
+        """Return the field `label` of a request without a complete picture. Raises LabelError for GUESS."""
+        label = fields.label("label")
         refuse_guess(label)
         return self._number(label)
 
-    def _guessed(self, asked: Asked, name: str, image: np.ndarray, seed: int) -> tuple[int | None, int]:
-        """The label that was given, or is guessed of an image [1, C, H, W]; and the network calls which that took."""
-        label = asked.label(name)
+    def _label_or_guess(
+        self, fields: Fields, name: str, image: np.ndarray, seed: int
+    ) -> tuple[int | None, int]:
+        """Return a label, and how many network calls it took to guess it from an image [1, C, H, W]."""
+        label = fields.label(name)
         if label != GUESS:
             return self._number(label), 0
-        return int(self._bcm.guess_labels(image, seed=seed)[0]), DRAWS * (self._bcm.num_classes or 0)
+        guessed = int(self._bcm.guess_labels(image, seed=seed)[0])
+        return guessed, DRAWS * (self._bcm.num_classes or 0)
 
     def _number(self, label: int | str | None) -> int | None:
-        """The number of a class that may be given by name. Raises LabelError for a name that the model does not have."""
+        """Return the number of a class that may be given by its name. Raises LabelError."""
         if not isinstance(label, str):
             return label
         return label_of(label, self._bcm.num_classes, self._bcm.classes)
 
 
-def _seed(asked: Asked) -> int:
-    return asked.integer("seed", 0, 0, MOST_SEEDS)
+def _seed(fields: Fields) -> int:
+    return fields.integer("seed", 0, 0, MOST_SEEDS)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What work returns, and its milliseconds."""
+    """Return what `work` returns, and its duration in milliseconds."""
     started = time.perf_counter()
     values = work()
     return values, 1000 * (time.perf_counter() - started)

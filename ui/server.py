@@ -1,8 +1,12 @@
-"""HTTP around `Answers`: the page's files from a fixed table, JSON on POST /api/TASK, and nothing for strangers.
+"""The HTTP server of the page: its files from a fixed table, and the tasks of `Answers` as POST /api/TASK.
 
-A page that somebody else serves could send requests here through the browser. So the Host must be a name this server is known by (a
-foreign name that was pointed at this address is none), a POST must come from this very page and be JSON, and no other page can show
-this one in a frame. No part of a request is ever used as a path of the file system.
+Pages of other servers can make a browser send requests to this one. Therefore:
+
+- The Host header must be a name of this server. A foreign name that points to its address is refused.
+- A POST must come from the page of this server, and be JSON.
+- No other page can show this page in a frame.
+
+No part of a request is used as a path of the file system.
 """
 
 from __future__ import annotations
@@ -24,7 +28,9 @@ from ..errors import BcmError, InputError
 from .answers import Answers
 
 PAGE = Path(__file__).parent / "page"
-FILES = {  # what is served → the file, and its kind
+
+# Path of a request → the file in PAGE, and its content type.
+FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
@@ -33,11 +39,11 @@ FILES = {  # what is served → the file, and its kind
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 LIMIT = 16 << 20  # bytes of a request: a photograph of 12 MB in base64
-DISCARDED = 4 * LIMIT  # bytes read of a request that is too large, so that its sender hears the answer
-IDLE = 30  # seconds until a silent connection is closed
+DISCARDED = 4 * LIMIT  # bytes that are read of a request that is too large, so its sender gets the answer
+IDLE = 30  # seconds until an idle connection is closed
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -46,7 +52,7 @@ HEADERS = {
 
 
 class Refusal(Exception):
-    """A request that is not served, with the status and words of the answer."""
+    """A request that is refused, with the HTTP status and the message of the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -54,49 +60,44 @@ class Refusal(Exception):
 
 
 class Window(ThreadingHTTPServer):
-    """The server, listening once made. `serve_forever` answers until `shutdown`."""
+    """The server of the page. It listens once it is created; `serve_forever` answers until `shutdown`."""
 
     daemon_threads = True
-    block_on_close = False  # an open browser would hold its connection
+    block_on_close = False  # a browser that is open keeps its connection
 
     def __init__(self, answers: Answers, host: str = "127.0.0.1", port: int = 0) -> None:
-        """port: 0 takes a free one. Raises InputError if it cannot listen there."""
+        """Listen on a port; 0 takes a free one. Raises InputError if that is not possible."""
         self.host = host
         try:
-            family, _, _, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _, _, _, address = addresses[0]
             self.address_family = family
-            self.is_open = not ipaddress.ip_address(
-                address[0]
-            ).is_loopback  # whether other machines can reach it
+            # Whether other machines can reach the server.
+            self.is_open = not ipaddress.ip_address(address[0]).is_loopback
             super().__init__((str(address[0]), port), partial(Handler, answers, host, self.is_open))
         except (OSError, OverflowError, UnicodeError) as error:
-            hint = (
-                "; --port 0 takes a free one"
-                if isinstance(error, OSError) and not isinstance(error, socket.gaierror)
-                else ""
-            )
+            in_use = isinstance(error, OSError) and not isinstance(error, socket.gaierror)
+            hint = "; use --port 0 for a free port" if in_use else "; use an address of this machine"
             raise InputError(f"cannot listen on {host} port {port} ({error}){hint}") from error
 
     def server_bind(self) -> None:
-        """As a plain TCP server: HTTPServer would ask the network for this machine's name, which may take long."""
+        """Bind as a TCP server does: HTTPServer would ask the network for this machine's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.host, self.server_address[1]
 
     @property
     def address(self) -> str:
-        """What to open in a browser."""
+        """The address to open in a browser on this machine."""
         bound = str(self.server_address[0])
-        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound, bound)
-        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.server_port}/"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound, bound)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}/"
 
 
 def is_served(name: str, host: str, is_open: bool) -> bool:
-    """Whether the name in a Host header is one of a server that was told to listen on `host`.
+    """Return whether the name in a Host header belongs to a server that listens on `host`.
 
-    Addresses of the loopback are, and localhost, and the host that was given; and any address where other machines can reach the server:
-    only a name can be pointed at another's machine.
+    These are loopback addresses, localhost and `host`. If other machines can reach the server, any address
+    is accepted: only a name can be pointed at another machine.
     """
     try:
         return ipaddress.ip_address(name).is_loopback or is_open
@@ -105,7 +106,7 @@ def is_served(name: str, host: str, is_open: bool) -> bool:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """The requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "bcm-edge", ""
@@ -113,12 +114,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def __init__(self, answers: Answers, host: str, is_open: bool, *connection: Any) -> None:
         self.answers, self.host, self.is_open = answers, host, is_open
-        super().__init__(*connection)  # which handles all requests
+        super().__init__(*connection)  # handles all requests
 
     def do_GET(self) -> None:
+        """Answer with a file of the page, or the facts of the model."""
         self._respond(self._get)
 
     def do_POST(self) -> None:
+        """Answer with the result of a task."""
         self._respond(self._post)
 
     def _get(self) -> tuple[str, bytes]:
@@ -127,26 +130,26 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/model":
             return _json(self.answers.about())
         if path not in FILES:
-            raise Refusal(404, "nothing here")
+            raise Refusal(404, "no such page")
         name, kind = FILES[path]
         return kind, (PAGE / name).read_bytes()
 
     def _post(self) -> tuple[str, bytes]:
-        body = self._body()  # read first: what is left unread would be taken for the next request
+        body = self._body()  # read in any case: the rest of the connection is the next request
         self._check_host()
         if self.headers.get("Origin", self._origin()).lower() != self._origin():
-            raise Refusal(403, "requests of other pages are not answered")
+            raise Refusal(403, "requests of pages of other servers are refused")
         task = self.path.removeprefix("/api/")
         if not self.path.startswith("/api/") or task not in self.answers.tasks:
-            raise Refusal(404, "nothing here")
+            raise Refusal(404, "no such page")
         if self.headers.get_content_type() != "application/json":
-            raise Refusal(415, "send application/json")
+            raise Refusal(415, "the content type of the request must be application/json")
         try:
             fields = json.loads(body)
         except (ValueError, RecursionError):
-            raise Refusal(400, "the request is not JSON") from None
+            raise Refusal(400, "the request is not valid JSON") from None
         if not isinstance(fields, dict):
-            raise Refusal(400, "the request is not a JSON object")
+            raise Refusal(400, "the request must be a JSON object")
         return _json(self.answers.answer(task, fields))
 
     def _respond(self, work: Callable[[], tuple[str, bytes]]) -> None:
@@ -159,12 +162,12 @@ class Handler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
             return
-        except Exception:  # a bug: the page hears of it, the terminal has it whole, and the window stays open
+        except (
+            Exception
+        ):  # a bug: the page shows a message, the terminal the traceback, and the server goes on
             traceback.print_exc(file=sys.stderr)
-            status, (kind, data) = (
-                500,
-                _json({"error": "a bug in bcm-edge; the terminal that it runs in says more"}),
-            )
+            message = "this is a bug in bcm-edge; the terminal in which it runs has the traceback"
+            status, (kind, data) = 500, _json({"error": message})
         self._send(status, kind, data)
 
     def _send(self, status: int, kind: str, data: bytes) -> None:
@@ -177,18 +180,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _body(self) -> bytes:
-        """What was sent, at most LIMIT bytes. Raises Refusal."""
+        """Return the body of the request, at most LIMIT bytes. Raises Refusal."""
         text = self.headers.get("Content-Length", "")
         if not (text.isascii() and text.isdigit() and len(text) < 20):
             self.close_connection = True
-            raise Refusal(411, "the request does not say its length")
+            raise Refusal(411, "the request has no valid Content-Length")
         length = int(text)
         if length > LIMIT:
             self.close_connection = True
             left = min(length, DISCARDED)
             while left > 0 and (part := self.rfile.read(min(left, 1 << 20))):
                 left -= len(part)
-            raise Refusal(413, f"the request has {length} bytes; at most {LIMIT} are taken")
+            raise Refusal(413, f"the request has {length} bytes; at most {LIMIT} are accepted")
         return self.rfile.read(length)
 
     def _check_host(self) -> None:
@@ -197,22 +200,20 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError:
             name = ""
         if not is_served(name, self.host, self.is_open):
-            raise Refusal(
-                403,
-                f"this server is not known by the name {name!r}; use its address, or start it with --host {name or 'NAME'}",
-            )
+            advice = f"use its address, or start it with --host {name or 'NAME'}"
+            raise Refusal(403, f"this server does not have the name {name!r}; {advice}")
 
     def _origin(self) -> str:
-        """Where the page of this server comes from, as the browser calls it."""
+        """Return the origin of this server's page, as browsers write it."""
         return f"http://{self.headers.get('Host', '')}".lower()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """For requests that are no HTTP, or of other methods: as JSON, like every other answer."""
+        """Answer invalid requests, and those with other methods, with JSON like all others."""
         self.close_connection = True
-        self._send(code, *_json({"error": message or "not understood"}))
+        self._send(code, *_json({"error": message or "the request is not valid"}))
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal is for what goes wrong."""
+        """Print nothing: the terminal is for errors."""
 
 
 def _json(values: dict[str, Any]) -> tuple[str, bytes]:

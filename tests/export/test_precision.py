@@ -22,7 +22,7 @@ def test_typed_refuses_what_has_no_16_bit_types(typed_bundle: Path):
 @pytest.mark.parametrize("precision", ["", "fp4"])
 def test_an_unknown_precision_is_refused(typed_bundle: Path, precision: str):
     with pytest.raises(
-        InputError, match=f"unknown precision '{precision}'; choose one of fp32, fp16, bf16, int8"
+        InputError, match=f"unknown precision '{precision}'; choose from fp32, fp16, bf16, int8, all"
     ):
         open_backend("auto", open_bundle(typed_bundle), precision)
 
@@ -118,4 +118,4 @@ def test_calibration_data_without_int8_is_a_usage_error(cli: Cli, tmp_path: Path
 def test_a_precision_that_does_not_exist(cli: Cli, tmp_path: Path):
     ended = cli("export", "-o", tmp_path / "b", "--precision", "fp32,fp8")
     assert ended.exit_code == 2
-    assert "unknown precision 'fp8'; choose one of fp32, fp16, bf16, int8" in ended.output
+    assert "unknown precision 'fp8'; choose from fp32, fp16, bf16, int8, all" in ended.output

@@ -22,7 +22,7 @@ from PIL import Image
 import bcm_edge
 from bcm_edge.runtime.pipeline import BCM
 from bcm_edge.ui.answers import Answers
-from bcm_edge.ui.asked import data_url
+from bcm_edge.ui.fields import data_url
 from bcm_edge.ui.server import Window
 
 Ask = Callable[..., tuple[int, Any]]

@@ -151,7 +151,7 @@ def test_an_error_is_shown_and_goes_away(page: Any):
     page.locator("#generate [name=seed]").fill("-5")
     page.keyboard.press("Enter")
     api.expect(error).to_have_text(
-        "Seed must be a whole number from 0 to 18446744073709551615, not '-5'", timeout=PATIENCE
+        "Seed must be a whole number from 0 to 18446744073709551615, got '-5'", timeout=PATIENCE
     )
     page.locator("#generate [name=seed]").fill("5")
     page.keyboard.press("Enter")

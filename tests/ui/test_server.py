@@ -196,7 +196,7 @@ def test_page_names_nothing_elsewhere():
     ],
 )
 def test_paths_that_are_not_in_the_table_are_not_found(window: Window, path: str):
-    assert sent(window, "GET", path) == (404, {"error": "nothing here"})
+    assert sent(window, "GET", path) == (404, {"error": "no such page"})
 
 
 # ---- Refusals
@@ -220,17 +220,17 @@ def sent(
         (
             "generate",
             {"seed": -1, "label": 3},
-            "seed must be a whole number from 0 to 18446744073709551615, not -1",
+            "seed must be a whole number from 0 to 18446744073709551615, got -1",
         ),
         (
             "generate",
             {"seed": 1.5, "label": 3},
-            "seed must be a whole number from 0 to 18446744073709551615, not 1.5",
+            "seed must be a whole number from 0 to 18446744073709551615, got 1.5",
         ),
         (
             "generate",
             {"seed": True, "label": 3},
-            "seed must be a whole number from 0 to 18446744073709551615, not True",
+            "seed must be a whole number from 0 to 18446744073709551615, got True",
         ),
         ("generate", {"label": 10}, "label 10 is out of range; this model has classes 0 to 9"),
         (
@@ -243,43 +243,43 @@ def sent(
             {"label": "three"},
             "'three' is not a label: this model has no class names; give a number from 0 to 9",
         ),
-        ("generate", {"label": [3]}, "label must be a whole number, a class name or 'guess', not [3]"),
+        ("generate", {"label": [3]}, "label must be a whole number, a class name or 'guess', got [3]"),
         (
             "generate",
             {"label": "guess"},
             "label 'guess' needs an image to guess from, and there is none yet; give the class by number or name",
         ),
-        ("generate", {"label": 3, "schedule": 4}, "schedule must be a text, not 4"),
+        ("generate", {"label": 3, "schedule": 4}, "schedule must be a text, got 4"),
         (
             "generate",
             {"label": 3, "schedule": "invert-2"},
             "schedule '+0.07 0.07>1.25>80' starts from an image, so it cannot generate",
         ),
-        ("reconstruct", {"label": 3}, "picture: no picture was given"),
+        ("reconstruct", {"label": 3}, "picture: no picture was sent; choose one first"),
         (
             "reconstruct",
             {"label": 3, "picture": "/etc/passwd"},
-            "picture: not a picture as a data URL in base64",
+            "picture: expected a picture as a data URL in base64",
         ),
         (
             "reconstruct",
             {"label": 3, "picture": "data:image/png;base64,?"},
-            "picture: not a picture as a data URL in base64",
+            "picture: expected a picture as a data URL in base64",
         ),
         ("reconstruct", {"label": 3, "picture": "data:image/png;base64,aGVsbG8="}, UNREADABLE),
         (
             "interpolate",
             {"label": 3, "a": "THREE", "b": "THREE", "frames": 1},
-            "frames must be a whole number from 2 to 65, not 1",
+            "frames must be a whole number from 2 to 65, got 1",
         ),
         (
             "inpaint",
             {"label": 3, "picture": "THREE"},
-            "mask must be 8 texts of 8 digits each, 1 where it is to be filled in, 0 elsewhere",
+            "mask must be 8 texts of 8 digits each: 1 where to fill in, 0 elsewhere",
         ),
         (
             *("inpaint", {"label": 3, "picture": "THREE", "mask": ["00000002"] * 8}),
-            "mask must be 8 texts of 8 digits each, 1 where it is to be filled in, 0 elsewhere",
+            "mask must be 8 texts of 8 digits each: 1 where to fill in, 0 elsewhere",
         ),
         (
             *("inpaint", {"label": 3, "picture": "THREE", "mask": ["0" * 8] * 8}),
@@ -297,10 +297,10 @@ def test_what_cannot_be_done_is_said(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"{", "the request is not JSON"),
-        (b"\xff", "the request is not JSON"),
-        (b"[" * 100_000, "the request is not JSON"),
-        (b"[1]", "the request is not a JSON object"),
+        (b"{", "the request is not valid JSON"),
+        (b"\xff", "the request is not valid JSON"),
+        (b"[" * 100_000, "the request is not valid JSON"),
+        (b"[1]", "the request must be a JSON object"),
     ],
 )
 def test_bodies_that_are_no_object_are_refused(ask: Ask, body: bytes, message: str):
@@ -317,7 +317,7 @@ def test_too_large_a_request_is_refused_before_it_is_understood(ask: Ask):
     status, told = ask("generate", body=b" " * (LIMIT + 1))
     assert (status, told) == (
         413,
-        {"error": f"the request has {LIMIT + 1} bytes; at most 16777216 are taken"},
+        {"error": f"the request has {LIMIT + 1} bytes; at most 16777216 are accepted"},
     )
 
 
@@ -346,7 +346,7 @@ def test_a_foreign_host_is_refused(window: Window, host: str):
     for method, path in (("GET", "/"), ("GET", "/api/model"), ("POST", "/api/generate")):
         body = b'{"label": 3}' if method == "POST" else None
         status, told = sent(window, method, path, body, Host=given, Content_Type="application/json")
-        assert status == 403 and "not known by the name" in told["error"]
+        assert status == 403 and "this server does not have the name" in told["error"]
 
 
 @pytest.mark.parametrize("host", ["localhost:{port}", "LOCALHOST", "127.0.0.1:9000", "[::1]:{port}"])
@@ -368,13 +368,13 @@ def test_own_names_are_served_through_a_forwarded_port_too(window: Window, host:
 )
 def test_a_foreign_origin_is_refused(ask: Ask, window: Window, origin: str):
     status, told = ask("generate", {"label": 3}, Origin=origin.format(port=window.server_port))
-    assert (status, told) == (403, {"error": "requests of other pages are not answered"})
+    assert (status, told) == (403, {"error": "requests of pages of other servers are refused"})
 
 
 def test_a_form_of_another_page_is_refused(ask: Ask):
     assert ask("generate", {"label": 3}, Content_Type="text/plain") == (
         415,
-        {"error": "send application/json"},
+        {"error": "the content type of the request must be application/json"},
     )
 
 
@@ -403,7 +403,7 @@ def test_a_bug_is_no_traceback_in_the_page(
     monkeypatch.setattr(BCM, "generate", broken)
     assert ask("generate", {"label": 3}) == (
         500,
-        {"error": "a bug in bcm-edge; the terminal that it runs in says more"},
+        {"error": "this is a bug in bcm-edge; the terminal in which it runs has the traceback"},
     )
     assert "ZeroDivisionError: secret" in capfd.readouterr().err
     monkeypatch.undo()
@@ -424,7 +424,7 @@ def test_command_prints_its_address_and_ends_with_ctrl_c(digits_bundle: Path):
         assert running.wait(60) == 0
         told = running.stderr.read()
         assert (
-            re.match(r"digits in fp32 on onnxruntime: CPU, \d+ threads; Ctrl-C ends it\n", told)
+            re.match(r"digits in fp32 on onnxruntime: CPU, \d+ threads; stop with Ctrl-C\n", told)
             and "Traceback" not in told
         )
 

@@ -1,22 +1,35 @@
-// The four panels. Each asks the server for what its fields say, whenever one of them changes, and shows the answer.
+// The four panels. When a field of a panel changes, it sends a request to the server and shows the answer.
 
 import { Drop, ask, className, fillSelects, labelOf, make, seedOf } from "/parts.js";
 import { Mask } from "/mask.js";
 
-const FRAMES = 17; // on the way between two pictures
+const FRAMES = 17; // pictures of an interpolation
 
-/** A section with fields, pictures and facts. request(): what to ask for, or null while something is missing. */
+/**
+ * A section with fields, pictures and facts.
+ * request(): returns the fields of the request, or null while something is missing.
+ * facts: name of a fact → a function that returns it from the answer.
+ */
 class Panel {
-  version = 0; // raised when an answer that is under way is no longer wanted
+  version = 0; // increased when the answer to the current request is no longer needed
 
   constructor(id, task, request, facts = {}) {
     Object.assign(this, { task, request, section: document.getElementById(id) });
     this.form = this.section.querySelector("form");
     this.fields = this.form.elements;
     this.error = make("p", { className: "error", role: "alert" });
-    const milliseconds = (a) => a.milliseconds.toFixed(a.milliseconds < 10 ? 1 : 0);
-    this.facts = Object.entries({ "network calls (NFE)": (a) => a.nfe, milliseconds, ...facts, program: (a) => a.schedule });
-    const cells = this.facts.map(([name]) => make("div", { className: name === "program" ? "program" : "" }, make("dt", {}, name), make("dd", {}, "–")));
+    const milliseconds = (answer) => answer.milliseconds.toFixed(answer.milliseconds < 10 ? 1 : 0);
+    const all = {
+      "network calls (NFE)": (answer) => answer.nfe,
+      milliseconds,
+      ...facts,
+      program: (answer) => answer.schedule,
+    };
+    this.facts = Object.entries(all);
+    const cells = this.facts.map(([name]) => {
+      const className = name === "program" ? "program" : "";
+      return make("div", { className }, make("dt", {}, name), make("dd", {}, "–"));
+    });
     this.form.after(this.error);
     this.section.append(make("div", { className: "bar" }), make("dl", { className: "facts" }, ...cells));
     this.values = cells.map((cell) => cell.lastChild);
@@ -29,7 +42,7 @@ class Panel {
     };
   }
 
-  /** Ask and show. While an answer is awaited, only the last of further wishes is kept. */
+  /** Send the request and show the answer. Of requests made meanwhile, only the last one is sent. */
   async run() {
     this.again = true;
     if (this.section.ariaBusy === "true") return;
@@ -38,8 +51,8 @@ class Panel {
       this.again = false;
       const version = this.version;
       try {
-        const asked = this.request();
-        const answer = asked && (await ask(this.task, asked));
+        const fields = this.request();
+        const answer = fields && (await ask(this.task, fields));
         if (this.again || version !== this.version) continue;
         this.fail("");
         if (answer) this.show(answer);
@@ -50,41 +63,64 @@ class Panel {
     this.section.ariaBusy = "false";
   }
 
+  /** Show the pictures and facts of an answer. */
   show(answer) {
-    for (const image of this.section.querySelectorAll("[data-picture]")) image.src = answer[image.dataset.picture];
+    const images = this.section.querySelectorAll("[data-picture]");
+    for (const image of images) image.src = answer[image.dataset.picture];
     this.facts.forEach(([, value], k) => { this.values[k].textContent = value(answer); });
   }
 
+  /** Show an error message; "" removes it. */
   fail(message) { this.error.textContent = message && message[0].toUpperCase() + message.slice(1); }
 
-  /** A frame for a picture. select: the field of its label. */
+  /** A frame for a picture. select: the field of its label. changed: as in Drop. */
   drop(name, select, model, changed) {
     const frame = this.section.querySelector(`[data-drop=${name}]`);
-    return new Drop(frame, model, { wanted: () => labelOf(select), changed, failed: (error) => this.fail(error.message) });
+    const failed = (error) => this.fail(error.message);
+    return new Drop(frame, model, { label: () => labelOf(select), changed, failed });
   }
 }
 
-const guessed = (model, labels) => (a) => labels.map((name) => className(model, a[name])).join(", ") + (a.guess_nfe ? ` (guessed in ${a.guess_nfe} calls)` : "");
+/** A fact: the labels of an answer, and the network calls that it took to guess them. */
+const guessed = (model, names) => (answer) => {
+  const labels = names.map((name) => className(model, answer[name])).join(", ");
+  return labels + (answer.guess_nfe ? ` (guessed in ${answer.guess_nfe} calls)` : "");
+};
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
 
 function generate() {
-  const panel = new Panel("generate", "generate", () => ({ seed: seedOf(seed), label: labelOf(label), schedule: schedule.value }));
+  const request = () => ({ seed: seedOf(seed), label: labelOf(label), schedule: schedule.value });
+  const panel = new Panel("generate", "generate", request);
   const { seed, label, schedule } = panel.fields;
   panel.run();
 }
 
 function reconstruct(model) {
-  const panel = new Panel("reconstruct", "reconstruct",
-    () => picture.picture && { picture: picture.picture, seed: seedOf(seed), label: labelOf(label), inversion: inversion.value, schedule: schedule.value },
-    { "mean squared error": (a) => a.mse.toFixed(5), ...(model.classes === null ? {} : { label: guessed(model, ["label"]) }) });
+  const request = () => picture.picture && {
+    picture: picture.picture,
+    seed: seedOf(seed),
+    label: labelOf(label),
+    inversion: inversion.value,
+    schedule: schedule.value,
+  };
+  const facts = { "mean squared error": (answer) => answer.mse.toFixed(5) };
+  if (model.classes !== null) facts.label = guessed(model, ["label"]);
+  const panel = new Panel("reconstruct", "reconstruct", request, facts);
   const { seed, label, inversion, schedule } = panel.fields;
   const picture = panel.drop("picture", label, model, () => panel.run());
 }
 
 function between(model) {
-  const panel = new Panel("between", "interpolate",
-    () => a.picture && b.picture && { a: a.picture, b: b.picture, seed: seedOf(seed), label: labelOf(label), label_b: labelOf(label_b), frames: FRAMES },
-    model.classes === null ? {} : { labels: guessed(model, ["label", "label_b"]) });
+  const request = () => a.picture && b.picture && {
+    a: a.picture,
+    b: b.picture,
+    seed: seedOf(seed),
+    label: labelOf(label),
+    label_b: labelOf(label_b),
+    frames: FRAMES,
+  };
+  const facts = model.classes === null ? {} : { labels: guessed(model, ["label", "label_b"]) };
+  const panel = new Panel("between", "interpolate", request, facts);
   const { seed, label, label_b } = panel.fields;
   const frame = document.getElementById("frame"), slider = document.getElementById("slider");
   let frames = [];
@@ -105,13 +141,14 @@ function between(model) {
 }
 
 function fill(model) {
-  const panel = new Panel("fill", "inpaint", () => {
-    if (!picture.picture) throw new Error("there is no picture yet: drop one, choose one, or have one made");
+  const request = () => {
+    if (!picture.picture) throw new Error("there is no picture yet: drop, choose or make one");
     return { picture: picture.picture, mask: mask.rows, seed: seedOf(seed), label: labelOf(label) };
-  }, { "filled in": (a) => percent(a.filled) });
+  };
+  const panel = new Panel("fill", "inpaint", request, { "filled in": (answer) => percent(answer.filled) });
   const { seed, label, brush, erase } = panel.fields;
   const result = panel.section.querySelector("[data-picture]");
-  const again = () => result.src && panel.run(); // once filled in, what changes is seen at once
+  const again = () => result.src && panel.run(); // after the first result, a change is shown at once
   const mask = new Mask(document.getElementById("paint"), model, () => panel.fail(""));
   const picture = panel.drop("picture", label, model, (made) => {
     panel.version++;
@@ -130,7 +167,7 @@ function fill(model) {
   document.getElementById("clear").onclick = () => mask.clear();
 }
 
-/** Tabs: one panel is shown; arrow keys go from tab to tab, and the address names the panel. */
+/** The tabs: one panel is shown; arrow keys select the next tab; the address has the name of the panel. */
 function tabs() {
   const all = [...document.querySelectorAll("[role=tab]")];
   const select = (tab) => {
@@ -158,28 +195,35 @@ function tabs() {
   select(named() ?? all[0]);
 }
 
-/** Sizes of frames: the largest whole multiple of the model's pixels, so that all of them look alike. */
+/** Set the size of the frames to a whole multiple of the model's pixels, so all pixels have equal sizes. */
 function measure({ width, height }) {
   const style = document.documentElement.style;
   style.setProperty("--w", width);
   style.setProperty("--h", height);
   for (const [name, side] of [["--large", 336], ["--small", 210]]) {
     const times = Math.floor(side / Math.max(width, height));
-    style.setProperty(name, `${times ? times * width : (side * width) / Math.max(width, height)}px`);
+    const size = times ? times * width : (side * width) / Math.max(width, height);
+    style.setProperty(name, `${size}px`);
   }
   document.body.classList.toggle("pixels", Math.max(width, height) <= 128);
 }
 
+/** Load the facts of the model, and make the panels. */
 async function start() {
-  for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault()); // beside a frame: the browser would open the file
+  // A file that is dropped beside a frame would be opened by the browser.
+  for (const name of ["dragover", "drop"]) {
+    document.addEventListener(name, (event) => event.preventDefault());
+  }
   tabs();
   try {
     const model = await ask("model");
     document.getElementById("name").textContent = model.name;
     document.title = `${model.name} · bcm-edge`;
     const classes = model.classes === null ? "" : `, ${model.classes} classes`;
+    const colour = model.channels === 1 ? "grey" : "in colour";
+    const parameters = `${model.parameters.toLocaleString("en")} parameters`;
     document.getElementById("about").textContent =
-      `${model.width}×${model.height} pixels ${model.channels === 1 ? "grey" : "in colour"}${classes}, ${model.parameters.toLocaleString("en")} parameters, ${model.player}`;
+      `${model.width}×${model.height} pixels ${colour}${classes}, ${parameters}, ${model.player}`;
     measure(model);
     fillSelects(model);
     for (const panel of [generate, reconstruct, between, fill]) panel(model);
