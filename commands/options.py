@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import CheckpointError
+from ..runtime.backends import MODULES
 from ..runtime.batches import BATCH
 from ..runtime.classes import labels_of
 from ..runtime.pipeline import BCM
@@ -36,8 +37,7 @@ backend_option = click.option(
     metavar="NAME",
     default="auto",
     show_default=True,
-    help="The library that computes: auto (the fastest that runs here), tensorrt, onnxruntime, openvino; "
-    "for tests typed or null.",
+    help=f"The library that computes: auto (the fastest that runs here), {', '.join(MODULES)}.",
 )
 precision_option = click.option(
     "--precision",
