@@ -1,6 +1,7 @@
-"""Tests on an NVIDIA GPU: `make test-gpu`. Without one all of them are skipped for one reason, without TensorRT those that need it.
+"""Tests on an NVIDIA GPU: `make test-gpu`. They are skipped without a GPU, some also without TensorRT.
 
-`make rehearse` runs them on the processor, over stand-ins for the driver, cuda-core, TensorRT, torch's CUDA and ONNX Runtime's providers.
+`make rehearse` runs them on the CPU, over fakes of the driver, cuda-core, TensorRT, the CUDA of torch and the
+providers of ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from bcm_edge.errors import BackendError
@@ -37,21 +37,23 @@ def gpu() -> Gpu:
 
 @pytest.fixture(scope="session")
 def cuda_core(gpu: Gpu) -> None:
+    """Skip the test without cuda-core."""
     if reason := missing_cuda_core(gpu):
         pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def tensorrt(gpu: Gpu, cuda_core: None) -> None:
+    """Skip the test without TensorRT."""
     if reason := missing_tensorrt(gpu):
         pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def built(tensorrt: None, typed_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """built(precision): the shipped model's bundle, in which there is an engine of that precision. Every test reads it, none writes to it.
+    """built(precision): the bundle of the shipped model, with an engine of that precision. Do not change it.
 
-    An engine is built when it is first asked for; a build that failed fails every test that asks.
+    An engine is built when a test needs it first. A failed build fails every test that needs it.
     """
     bundle = shutil.copytree(typed_bundle, tmp_path_factory.mktemp("engines") / "digits.bundle")
     failed: dict[str, BaseException] = {}
@@ -64,7 +66,7 @@ def built(tensorrt: None, typed_bundle: Path, tmp_path_factory: pytest.TempPathF
             try:
                 build(plan, print, lambda *_: None)
             except BackendError as error:
-                if "has no bfloat16" in str(error):  # 8.6
+                if "has no bfloat16" in str(error):  # TensorRT 8.6
                     pytest.skip(str(error))
                 failed[precision] = error
                 raise
@@ -78,7 +80,7 @@ def built(tensorrt: None, typed_bundle: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def players() -> ModuleType:
-    """benchmarks/networks.py, whose players are torch's and ONNX Runtime's on a GPU; there is a networks.py here too."""
+    """benchmarks/networks.py. It is loaded by its path, because tests/ has a networks.py too."""
     path = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "networks.py"
     spec = importlib.util.spec_from_file_location("benchmarks_networks", path)
     assert spec and spec.loader
@@ -86,14 +88,3 @@ def players() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def far() -> Callable[[np.ndarray, np.ndarray], float]:
-    """far(a, b): the relative L2 distance of a from b."""
-
-    def distance(a: np.ndarray, b: np.ndarray) -> float:
-        a, b = (array.ravel().astype(np.float64) for array in (a, b))
-        return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-    return distance

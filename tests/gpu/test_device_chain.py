@@ -1,4 +1,4 @@
-"""Memory, copies and CUDA graphs of a whole schedule on a real GPU, TensorRT or not: over engines that are a few lines of torch."""
+"""Memory, copies and CUDA graphs of a schedule on a real GPU. The engines are a few lines of torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from bcm_edge.runtime.schedule import Move, parse_schedule
 
 SHAPE = (3, 2, 4, 4)
 MOVES = parse_schedule("80>3>0.002 +0.12 0.12>0.4>0.002").moves
-NOISY = (False, True, True, False)  # before a move towards the image, and before one towards the noise
+NOISY = (False, True, True, False)  # noise before a move in each direction
 
 
 @pytest.fixture(scope="module")
 def torch() -> ModuleType:
+    """torch with CUDA."""
     module = pytest.importorskip("torch")
     if not module.cuda.is_available():
         pytest.skip(f"torch {module.__version__} has no CUDA here")
@@ -31,7 +32,7 @@ def torch() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def device_chain(gpu: Gpu, cuda_core: None) -> Iterator[ModuleType]:
-    """runtime/engines/device_chain.py. To import it takes TensorRT, or a module of its name with the two classes that are derived from."""
+    """The module device_chain. Without TensorRT, a stub provides the two classes that its import needs."""
     absent = missing_tensorrt(gpu) is not None
     if absent:
         stub = ModuleType("tensorrt")
@@ -39,27 +40,29 @@ def device_chain(gpu: Gpu, cuda_core: None) -> Iterator[ModuleType]:
         sys.modules["tensorrt"] = stub
     yield importlib.import_module("bcm_edge.runtime.engines.device_chain")
     if absent:
-        room = sys.modules["bcm_edge.runtime.engines"]
+        package = sys.modules["bcm_edge.runtime.engines"]
         for name in ("adapter", "loaded", "device_chain"):
             sys.modules.pop(f"bcm_edge.runtime.engines.{name}", None)
-            room.__dict__.pop(name, None)
+            package.__dict__.pop(name, None)
         del sys.modules["tensorrt"]
 
 
 class Arithmetic:
-    """In the place of LoadedEngines and of their contexts: towards the image x / 2 + u + label, towards the noise x + noise - t.
+    """Replaces LoadedEngines and their contexts.
 
-    Playing allocates nothing.
+    A move towards the image computes x / 2 + u + label, a move towards the noise x + noise - t. Playing
+    allocates no memory.
     """
 
     label_type = np.int64
 
     def __init__(self, torch: ModuleType, sync: bool = False) -> None:
         self._torch, self._sync = torch, sync
-        self._room = torch.empty(SHAPE, device="cuda")
-        self._seen: dict[tuple[str, int], Any] = {}
+        self._scratch = torch.empty(SHAPE, device="cuda")
+        self._tensors: dict[tuple[str, int], Any] = {}
 
     def contexts(self, batch: int) -> Arithmetic:
+        """The contexts for a batch size."""
         assert batch == SHAPE[0]
         return self
 
@@ -67,7 +70,9 @@ class Arithmetic:
         """There is nothing to free."""
 
     def enqueue(self, name: str, addresses: Mapping[str, int], stream: int) -> None:
-        torch, at = self._torch, {tensor: self._at(tensor, address) for tensor, address in addresses.items()}
+        """Put the work of an engine on a stream."""
+        torch = self._torch
+        at = {tensor: self._at(tensor, address) for tensor, address in addresses.items()}
         with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
             if name == "add_noise":
                 torch.add(at["x"], at["noise"], out=at["sum"])
@@ -76,35 +81,25 @@ class Arithmetic:
             elif name == "inverse":
                 torch.add(at["x"], at["noise"], out=at["x_u"]).sub_(at["t"])
             else:
-                torch.clamp(at["x"], -1, 1, out=self._room).add_(1).mul_(127.5).round_()
-                at["pixels"].copy_(self._room)
+                torch.clamp(at["x"], -1, 1, out=self._scratch).add_(1).mul_(127.5).round_()
+                at["pixels"].copy_(self._scratch)
                 at["total"].copy_(at["x"][:, :1, :1, :1])
             if self._sync and torch.cuda.is_current_stream_capturing():
-                torch.cuda.synchronize()  # which no recording allows
+                torch.cuda.synchronize()  # not allowed while recording
 
     def _at(self, tensor: str, address: int) -> Any:
         """The tensor at an address: an image, or one number per image, of shape [N, 1, 1, 1]."""
-        if (tensor, address) not in self._seen:
+        if (tensor, address) not in self._tensors:
             kind = {"label": "<i8", "pixels": "|u1"}.get(tensor, "<f4")
             shape = (SHAPE[0], 1, 1, 1) if tensor in ("t", "u", "label", "total") else SHAPE
-            there = type(
-                "There",
-                (),
-                {
-                    "__cuda_array_interface__": {
-                        "shape": shape,
-                        "typestr": kind,
-                        "data": (address, False),
-                        "version": 3,
-                    }
-                },
-            )
-            self._seen[tensor, address] = self._torch.as_tensor(there(), device="cuda")
-        return self._seen[tensor, address]
+            interface = {"shape": shape, "typestr": kind, "data": (address, False), "version": 3}
+            memory = type("Memory", (), {"__cuda_array_interface__": interface})
+            self._tensors[tensor, address] = self._torch.as_tensor(memory(), device="cuda")
+        return self._tensors[tensor, address]
 
 
 def drawn(seed: int) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray]:
-    """x, noises and labels."""
+    """Return random x, noises and labels."""
     generator = np.random.default_rng(seed)
     x, *noises = (generator.normal(size=SHAPE).astype(np.float32) for _ in range(1 + len(MOVES)))
     return (
@@ -132,6 +127,7 @@ def expected(
 
 @pytest.fixture
 def stream(gpu: Gpu, cuda_core: None) -> Iterator[Any]:
+    """A stream of cuda-core."""
     from cuda.core import Device
 
     device = Device(gpu.index)
@@ -144,7 +140,7 @@ def stream(gpu: Gpu, cuda_core: None) -> Iterator[Any]:
 
 @pytest.fixture
 def chain_on(gpu: Gpu, device_chain: ModuleType, stream: Any) -> Iterator[Callable[..., Any]]:
-    """chain_on(engines, pixels=False): a chain of MOVES, closed after the test."""
+    """chain_on(engines, pixels=False) returns a chain of MOVES, which is closed after the test."""
     from cuda.core import Device
 
     from bcm_edge.runtime.engines.memory import DeviceMemory
@@ -166,19 +162,19 @@ def chain_on(gpu: Gpu, device_chain: ModuleType, stream: Any) -> Iterator[Callab
     memory.close()
 
 
-def test_a_schedule_is_replayed_as_one_cuda_graph(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
+def test_schedule_is_replayed_as_one_cuda_graph(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
     chain = chain_on(Arithmetic(torch))
     for seed in range(3):  # recorded on the first, replayed on the others
         x, noises, labels = drawn(seed)
-        every = chain.play(x, noises, labels, every=True)
-        np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
+        states = chain.play(x, noises, labels, every=True)
+        np.testing.assert_allclose(states, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(
-            chain.play(x, noises, labels, every=False), every[-1:], rtol=1e-5, atol=1e-5
+            chain.play(x, noises, labels, every=False), states[-1:], rtol=1e-5, atol=1e-5
         )
     assert chain.why_eager == ""
 
 
-def test_fewer_images_are_filled_up(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
+def test_smaller_batches_are_padded(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
     chain = chain_on(Arithmetic(torch))
     for n in (3, 2, 1):
         x, noises, labels = drawn(n)
@@ -190,7 +186,7 @@ def test_fewer_images_are_filled_up(torch: ModuleType, chain_on: Callable[..., A
     assert chain.why_eager == ""
 
 
-def test_pixels_are_made_there(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
+def test_pixels_are_computed_on_the_device(torch: ModuleType, chain_on: Callable[..., Any]) -> None:
     chain = chain_on(Arithmetic(torch), pixels=True)
     for seed in range(2):
         x, noises, labels = drawn(seed)
@@ -201,26 +197,26 @@ def test_pixels_are_made_there(torch: ModuleType, chain_on: Callable[..., Any]) 
         assert np.isfinite(total).all()
 
 
-def test_what_cannot_be_recorded_is_called_one_by_one(
+def test_chain_that_cannot_be_recorded_runs_move_by_move(
     torch: ModuleType, chain_on: Callable[..., Any]
 ) -> None:
     chain = chain_on(Arithmetic(torch, sync=True))
     for seed in range(2):
         x, noises, labels = drawn(seed)
-        every = chain.play(x, noises, labels, every=True)
-        np.testing.assert_allclose(every, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
+        states = chain.play(x, noises, labels, every=True)
+        np.testing.assert_allclose(states, expected(x, MOVES, noises, labels), rtol=1e-5, atol=1e-5)
     assert chain.why_eager.startswith("no CUDA graph: ")
 
 
 def test_memory_without_a_pool(gpu: Gpu, stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The allocations that integrated GPUs without memory pools get."""
+    """The allocations on integrated GPUs, which have no memory pools."""
     from cuda.core import Device
 
-    from bcm_edge.runtime.engines import memory as rooms
+    from bcm_edge.runtime.engines.memory import Block, DeviceMemory
 
-    memory = rooms.DeviceMemory(Device(gpu.index))
+    memory = DeviceMemory(Device(gpu.index))
     monkeypatch.setattr(memory, "_pool", None)
-    block = rooms.Block(False, memory, stream, {"x": ((4, 5), np.float32), "t": ((4,), np.float32)})
+    block = Block(False, memory, stream, {"x": ((4, 5), np.float32), "t": ((4,), np.float32)})
     block.fill("x", 2.5)
     block.fill("t", -1)
     block.download("x", "t")

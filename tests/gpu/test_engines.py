@@ -1,4 +1,4 @@
-"""Engines of the digits in every precision: torch's and ONNX Runtime's pictures, through CUDA graphs, and nothing left afterwards."""
+"""Engines of the digits model in every precision: they agree with ONNX Runtime and free all memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
+from agreement import relative_l2
+from device_schedules import MIXTURE, RENOISING
+from fixture_types import Cli
 
 import bcm_edge
 from bcm_edge.errors import BackendError
@@ -30,34 +32,30 @@ from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 Built = Callable[[str], Path]
-Far = Callable[[np.ndarray, np.ndarray], float]
 
-MIXTURE = "80>3>0.002 +0.12 0.12>0.4>0.002"
-RENOISING = (
-    "80>0.002 +2.4 2.4>0.002"  # noise before a move towards the image, whose graph has no addition in it
-)
-SMALL = 4 << 20  # bytes that the driver may need for itself
+SMALL = 4 << 20  # bytes that the driver may allocate
 
 
 @pytest.fixture(params=BOUNDS)
 def precision(request: pytest.FixtureRequest) -> str:
+    """Every precision, one after the other."""
     return request.param
 
 
 @pytest.fixture
 def onnxruntime(typed_bundle: Path) -> Iterator[bcm_edge.BCM]:
-    """The float32 graphs on the processor: what every precision is held against."""
+    """The float32 graphs on the CPU, the reference of every precision."""
     with bcm_edge.load(typed_bundle, "onnxruntime", precision="fp32") as bcm:
         yield bcm
 
 
 def facts_of(bundle: Path, precision: str) -> EngineFacts:
-    """What engine.json says of the engine of a precision."""
+    """The facts in engine.json of the engine of a precision."""
     facts = [engine.facts for engine in engines(open_bundle(bundle))]
     return next(each for each in facts if each.options.precision == precision)
 
 
-def test_whole_schedules_keep_to_the_bound(built: Built, precision: str) -> None:
+def test_schedules_are_within_the_bound(built: Built, precision: str) -> None:
     bundle = open_bundle(built(precision))
     backend = open_backend("tensorrt", bundle, precision)
     try:
@@ -69,8 +67,8 @@ def test_whole_schedules_keep_to_the_bound(built: Built, precision: str) -> None
         backend.close()
 
 
-def test_types_are_read_back(built: Built, precision: str) -> None:
-    """A convolution in more bits than the graph asks for is allowed, and printed."""
+def test_compute_types_are_reported(built: Built, precision: str) -> None:
+    """A convolution may compute in more bits than requested; the types are printed."""
     facts = facts_of(built(precision), precision)
     for direction, types in facts.types.items():
         assert sum(types.values()) == 27, direction
@@ -79,15 +77,13 @@ def test_types_are_read_back(built: Built, precision: str) -> None:
 
 
 @pytest.mark.parametrize("schedule", [MIXTURE, RENOISING])
-def test_a_replay_equals_its_engines_called_one_by_one(
-    built: Built, precision: str, schedule: str, far: Far
+def test_replay_agrees_with_the_engines_called_one_by_one(
+    built: Built, precision: str, schedule: str
 ) -> None:
     from bcm_edge.runtime.engines.device_chain import REPLAY_BOUND
 
-    backend, program = (
-        open_backend("tensorrt", open_bundle(built(precision)), precision),
-        parse_schedule(schedule),
-    )
+    backend = open_backend("tensorrt", open_bundle(built(precision)), precision)
+    program = parse_schedule(schedule)
     assert isinstance(backend, TensorRtBackend)
     try:
         first, second = ([10, 11, 12], np.array([3, 1, 4])), ([20, 21, 22], np.array([1, 5, 9]))
@@ -100,9 +96,8 @@ def test_a_replay_equals_its_engines_called_one_by_one(
             )
             for seeds, labels in (first, second)
         ]
-        recorded, replayed = (
-            backend.play_moves(*given, every=True) for given in inputs
-        )  # recorded on the first, replayed on the second
+        # The first call records the graph, the second one replays it.
+        recorded, replayed = (backend.play_moves(*arguments, every=True) for arguments in inputs)
         x, moves, noises, labels = inputs[1]
         with backend._chain(moves, noises, len(x), pixels=False) as chain:
             assert chain.why_eager == ""
@@ -113,45 +108,41 @@ def test_a_replay_equals_its_engines_called_one_by_one(
             finally:
                 chain._graph = graph
         for move, state, expected in zip(moves, replayed, one_by_one, strict=True):
-            assert far(state, expected) <= REPLAY_BOUND, move
-        assert far(recorded[-1], replayed[-1]) > 0.1  # other images, or the first would have been replayed
+            assert relative_l2(state, expected) <= REPLAY_BOUND, move
+        # The second call did not repeat the images of the first one.
+        assert relative_l2(recorded[-1], replayed[-1]) > 0.1
     finally:
         backend.close()
 
 
 @pytest.mark.parametrize("schedule", ["one-step", "mixture-4", RENOISING])
-def test_pictures_equal_those_of_onnxruntime(
-    built: Built, precision: str, schedule: str, onnxruntime: bcm_edge.BCM, far: Far
+def test_images_agree_with_onnxruntime(
+    built: Built, precision: str, schedule: str, onnxruntime: bcm_edge.BCM
 ) -> None:
     with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
-        for n in (1, 5, 20):  # 20 in two parts
+        for n in (1, 5, 20):  # 20 is played in two batches
             labels = np.arange(n) % 10
-            ours, theirs = (
+            actual, expected = (
                 each.generate(n, schedule=schedule, seed=3, labels=labels) for each in (bcm, onnxruntime)
             )
-            assert far(ours, theirs) <= BOUNDS[precision]
+            assert relative_l2(actual, expected) <= BOUNDS[precision]
 
 
-def test_latents_and_reconstructions_equal_those_of_onnxruntime(
-    built: Built, precision: str, onnxruntime: bcm_edge.BCM, far: Far
+def test_latents_and_reconstructions_agree_with_onnxruntime(
+    built: Built, precision: str, onnxruntime: bcm_edge.BCM
 ) -> None:
     images = onnxruntime.generate(6, seed=3, labels=np.arange(6))
     with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
         for schedule in ("invert-1", "invert-2"):
-            ours, theirs = (
+            actual, expected = (
                 each.invert(images, schedule=schedule, labels=np.arange(6)) for each in (bcm, onnxruntime)
             )
-            assert far(ours, theirs) <= BOUNDS[precision]
-        assert (
-            far(
-                bcm.reconstruct(images, labels=np.arange(6)),
-                onnxruntime.reconstruct(images, labels=np.arange(6)),
-            )
-            <= BOUNDS[precision]
-        )
+            assert relative_l2(actual, expected) <= BOUNDS[precision]
+        actual, expected = (each.reconstruct(images, labels=np.arange(6)) for each in (bcm, onnxruntime))
+        assert relative_l2(actual, expected) <= BOUNDS[precision]
 
 
-def test_pixels_are_those_of_the_floats_but_for_a_grey_level(built: Built, precision: str) -> None:
+def test_pixels_agree_with_the_floats_within_one_grey_level(built: Built, precision: str) -> None:
     with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
         floats, pixels = (
             bcm.generate(7, schedule="mixture-4", seed=5, labels=3, uint8=uint8) for uint8 in (False, True)
@@ -160,16 +151,16 @@ def test_pixels_are_those_of_the_floats_but_for_a_grey_level(built: Built, preci
     assert np.abs(pixels.astype(int) - to_uint8(floats)).max() <= 1
 
 
-def test_a_second_build_is_up_to_date(built: Built, cli: Callable[..., Result]) -> None:
+def test_second_build_is_up_to_date(built: Built, cli: Cli) -> None:
     bundle = built("fp16")
     before = {path: path.stat().st_mtime_ns for path in bundle.glob("engines/*/*")}
-    ended = cli("build", bundle, "--precision", "fp16")
-    assert ended.exit_code == 0
-    assert "up to date: fp16-sm" in ended.stderr
+    result = cli("build", bundle, "--precision", "fp16")
+    assert result.exit_code == 0
+    assert "up to date: fp16-sm" in result.stderr
     assert {path: path.stat().st_mtime_ns for path in bundle.glob("engines/*/*")} == before
 
 
-def test_a_changed_plan_is_refused(built: Built, tmp_path: Path) -> None:
+def test_changed_plan_is_refused(built: Built, tmp_path: Path) -> None:
     bundle = shutil.copytree(built("fp16"), tmp_path / "changed.bundle")
     plan = next(bundle.glob("engines/fp16-*/forward.plan"))
     content = bytearray(plan.read_bytes())
@@ -179,7 +170,7 @@ def test_a_changed_plan_is_refused(built: Built, tmp_path: Path) -> None:
         bcm_edge.load(bundle, "tensorrt", precision="fp16")
 
 
-def test_stripped_plans_give_the_same_pictures(built: Built, typed_copy: Path, far: Far) -> None:
+def test_stripped_plans_return_the_same_images(built: Built, typed_copy: Path) -> None:
     from bcm_edge.runtime.engines.adapter import can_strip
 
     if not can_strip():
@@ -194,11 +185,11 @@ def test_stripped_plans_give_the_same_pictures(built: Built, typed_copy: Path, f
         bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm,
         bcm_edge.load(typed_copy, "tensorrt") as stripped,
     ):
-        pictures = [each.generate(5, schedule="mixture-4", labels=3) for each in (bcm, stripped)]
-    assert far(*pictures) <= BOUNDS["fp16"]  # the builder may have chosen other kernels
+        images = [each.generate(5, schedule="mixture-4", labels=3) for each in (bcm, stripped)]
+    assert relative_l2(*images) <= BOUNDS["fp16"]  # the builder may have chosen other kernels
 
 
-def test_two_threads_share_a_backend(built: Built, far: Far) -> None:
+def test_two_threads_share_a_backend(built: Built) -> None:
     from bcm_edge.runtime.engines.device_chain import REPLAY_BOUND
 
     with bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm:
@@ -210,11 +201,11 @@ def test_two_threads_share_a_backend(built: Built, far: Far) -> None:
 
         expected = [play(seed) for seed in range(24)]
         with ThreadPoolExecutor(2) as pool:
-            found = list(pool.map(play, range(24)))
-    assert max(map(far, found, expected)) <= REPLAY_BOUND
+            actual = list(pool.map(play, range(24)))
+    assert max(map(relative_l2, actual, expected)) <= REPLAY_BOUND
 
 
-def test_closing_gives_all_memory_back(built: Built, gpu: Gpu) -> None:
+def test_close_frees_all_memory(built: Built, gpu: Gpu) -> None:
     def cycle() -> int:
         with bcm_edge.load(built("fp16"), "tensorrt", precision="fp16") as bcm:
             for n in (1, 16):
@@ -224,5 +215,5 @@ def test_closing_gives_all_memory_back(built: Built, gpu: Gpu) -> None:
         assert free is not None
         return free
 
-    first = cycle()  # which brings what CUDA and TensorRT keep for good
+    first = cycle()  # CUDA and TensorRT keep some memory until the process ends
     assert min(cycle() for _ in range(5)) >= first - SMALL

@@ -1,15 +1,16 @@
-"""The network on the GPU without engines: torch and ONNX Runtime's CUDA provider, against torch in float32 on the processor."""
+"""The network on the GPU without engines: torch and ONNX Runtime, against torch in float32 on the CPU."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
+from agreement import relative_l2
+from fixture_types import Cli
 
 from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.chain import injected_noises, start_state
@@ -19,35 +20,34 @@ from bcm_edge.runtime.machine.installed import missing_tensorrt
 from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.runtime.storage.bundle import open_bundle
 
-Far = Callable[[np.ndarray, np.ndarray], float]
-
 
 @pytest.fixture(scope="module")
 def torch() -> Iterator[ModuleType]:
-    """torch with CUDA, float32 computed as float32."""
+    """torch with CUDA, which computes float32 without TF32."""
     module = pytest.importorskip("torch")
     if not module.cuda.is_available():
         pytest.skip(f"torch {module.__version__} has no CUDA here")
-    kept, module.backends.cudnn.allow_tf32 = module.backends.cudnn.allow_tf32, False
+    previous, module.backends.cudnn.allow_tf32 = module.backends.cudnn.allow_tf32, False
     yield module
-    module.backends.cudnn.allow_tf32 = kept
+    module.backends.cudnn.allow_tf32 = previous
 
 
 @pytest.fixture(scope="module")
 def recording(digits_bundle: Path) -> Recording:
-    """What torch played on the processor in float32."""
+    """The states that torch computed on the CPU in float32."""
     return load_recording(open_bundle(digits_bundle))
 
 
 @pytest.fixture(scope="module")
 def model(digits_bundle: Path, torch: ModuleType) -> Any:
+    """The digits model in torch."""
     from bcm_edge.export.restore import restored_model
 
     return restored_model(open_bundle(digits_bundle))
 
 
-def strays(player: Any, backend: Any, recording: Recording, far: Far) -> dict[str, float]:
-    """Schedule → how far the state after any of its moves is from the recording, at most, at the batch sizes 1, 2 and 5."""
+def worst_errors(player: Any, backend: Any, recording: Recording) -> dict[str, float]:
+    """Per schedule, the largest relative L2 distance of a state from the recording at batch sizes 1, 2, 5."""
     worst: dict[str, float] = {}
     assert recording.labels is not None
     for text, states in recording.states.items():
@@ -58,23 +58,23 @@ def strays(player: Any, backend: Any, recording: Recording, far: Far) -> dict[st
             noises = injected_noises(program, backend, seeds)
             for k in range(1, program.nfe + 1):
                 state = player.play_moves(x, program.moves[:k], noises[:k], labels, every=False)[-1]
-                worst[text] = max(worst.get(text, 0.0), far(state, states[k - 1, :n]))
+                worst[text] = max(worst.get(text, 0.0), relative_l2(state, states[k - 1, :n]))
     return worst
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_torch_on_the_gpu_keeps_to_the_bound(
-    torch: ModuleType, players: ModuleType, model: Any, recording: Recording, far: Far, precision: str
+def test_torch_on_the_gpu_is_within_the_bound(
+    torch: ModuleType, players: ModuleType, model: Any, recording: Recording, precision: str
 ) -> None:
     from bcm_edge.model.player import TorchBackend
 
-    moved = players.rounded(model, torch.float16 if precision == "fp16" else torch.float32)
-    worst = strays(players.TorchPlayer(moved, "cuda"), TorchBackend(model), recording, far)
+    rounded = players.rounded(model, torch.float16 if precision == "fp16" else torch.float32)
+    worst = worst_errors(players.TorchPlayer(rounded, "cuda"), TorchBackend(model), recording)
     assert {text: error for text, error in worst.items() if error > BOUNDS[precision]} == {}
 
 
-def test_onnxruntime_on_the_gpu_keeps_to_the_bound(
-    players: ModuleType, recording: Recording, model: Any, far: Far, request: pytest.FixtureRequest
+def test_onnxruntime_on_the_gpu_is_within_the_bound(
+    players: ModuleType, recording: Recording, model: Any, request: pytest.FixtureRequest
 ) -> None:
     from bcm_edge.model.player import TorchBackend
 
@@ -83,11 +83,11 @@ def test_onnxruntime_on_the_gpu_keeps_to_the_bound(
     player = players.SessionPlayer(
         open_bundle(request.getfixturevalue("typed_bundle")), "fp16", "CUDAExecutionProvider"
     )
-    worst = strays(player, TorchBackend(model), recording, far)
+    worst = worst_errors(player, TorchBackend(model), recording)
     assert {text: error for text, error in worst.items() if error > BOUNDS["fp16"]} == {}
 
 
-def test_the_driver_tells_the_same_as_torch(gpu: Gpu, torch: ModuleType) -> None:
+def test_driver_and_torch_report_the_same_gpu(gpu: Gpu, torch: ModuleType) -> None:
     properties = torch.cuda.get_device_properties(0)
     assert (gpu.name, gpu.capability) == (properties.name, f"{properties.major}.{properties.minor}")
     assert abs(gpu.memory - properties.total_memory) <= 1 << 20
@@ -97,8 +97,8 @@ def test_the_driver_tells_the_same_as_torch(gpu: Gpu, torch: ModuleType) -> None
     assert free is not None and 0 < free < gpu.memory
 
 
-def test_the_gpu_is_told_by_doctor(cli: Callable[..., Any], gpu: Gpu) -> None:
-    said = " ".join(cli("doctor").output.split())
+def test_doctor_reports_the_gpu(cli: Cli, gpu: Gpu) -> None:
+    output = " ".join(cli("doctor").output.split())
     if missing_tensorrt(gpu):
-        assert "tensorrt is not installed" in said
-    assert gpu.name in said
+        assert "tensorrt is not installed" in output
+    assert gpu.name in output

@@ -1,7 +1,7 @@
-"""What the stand-ins for CUDA and TensorRT did, in order, and what they are told to break.
+"""The calls of the fakes of CUDA and TensorRT, in order, their memory, and faults that a test can set.
 
-Memory is real and starts as NaN. Work put on a stream is done when the stream is synchronised and not before, so whoever reads too early,
-frees too early or mixes up an order gets NaN, an error, or another picture.
+Memory is real and starts as NaN. Work on a stream is done only when the stream is synchronized. Code that
+reads or frees too early, or that mixes up the order, therefore gets NaN, an error or wrong images.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ ALIGNMENT = 256
 
 @dataclass
 class Faults:
-    """What to break.
+    """Faults that a test can set.
 
-    memory: bytes that the device has
-    execute: engines that refuse to run
-    capture: "refused", or "invalidated" by the first engine
-    launch: whether graphs cannot be launched
+    memory: bytes of device memory
+    execute: names of engines that fail
+    capture: how recording fails: "refused", or "invalidated" by the first engine
+    launch: whether launching a graph fails
     stale_graph: whether a recording is replayed without its first move
     wrong_pixel: whether a replay changes one number
-    recorded: an error that an engine records while it returns success
-    pool: a memory pool fails to "create" or to "allocate"
+    recorded: an error that an engine records although it returns success
+    pool: what fails in a memory pool: "create" or "allocate"
     """
 
     memory: int = 1 << 34
@@ -41,13 +41,14 @@ class Faults:
 
 calls: list[str] = []  # "upload 1024", "execute forward 4", "launch", "sync", …
 faults = Faults()
-live: dict[int, np.ndarray] = {}  # address → memory that is allocated now
-pinned: set[int] = set()  # addresses of live memory that is on the host
-allocated = 0  # bytes on the device
-written = 0  # the address that an engine wrote to last
+live: dict[int, np.ndarray] = {}  # address → allocated memory
+pinned: set[int] = set()  # addresses of allocated memory on the host
+allocated = 0  # bytes of allocated memory on the device
+written = 0  # the last address that an engine wrote to
 
 
 def reset() -> None:
+    """Forget all calls, faults and memory."""
     global allocated
     calls.clear()
     faults.__init__()
@@ -57,12 +58,13 @@ def reset() -> None:
 
 
 def allocate(size: int, on_device: bool) -> int:
-    """The address of new memory full of NaN."""
+    """Allocate memory that is filled with NaN, and return its address."""
     global allocated
     if on_device:
         if allocated + size > faults.memory:
             raise RuntimeError(
-                "CUDA_ERROR_OUT_OF_MEMORY: The API call failed because it was unable to allocate enough memory"
+                "CUDA_ERROR_OUT_OF_MEMORY: "
+                "The API call failed because it was unable to allocate enough memory"
             )
         allocated += size
     memory = np.full(size + ALIGNMENT, 0xFF, np.uint8)
@@ -74,14 +76,15 @@ def allocate(size: int, on_device: bool) -> int:
 
 
 def free(address: int, size: int, on_device: bool) -> None:
+    """Free memory and fill it with NaN, which a later read would get."""
     global allocated
-    live.pop(address)[:] = 0xFF  # whoever still reads it gets NaN
+    live.pop(address)[:] = 0xFF
     pinned.discard(address)
     allocated -= size if on_device else 0
 
 
 def array(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """The array at an address. Raises RuntimeError if that memory is not allocated, or not all of it."""
+    """The array at an address. Raises RuntimeError if not all of its memory is allocated."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     for start, memory in live.items():
         if start <= address and address + size <= memory.ctypes.data + len(memory):
@@ -92,10 +95,10 @@ def array(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
 
 
 def write(address: int, content: bytes) -> None:
-    """Write bytes to memory that is allocated."""
+    """Write bytes to allocated memory."""
     array(address, (len(content),), np.uint8)[:] = np.frombuffer(content, np.uint8)
 
 
 def environment(name: str, default: str) -> str:
-    """How a test tells a child process what to break: FAKE_NAME."""
+    """The environment variable FAKE_NAME, with which a test sets faults of a child process."""
     return os.environ.get(f"FAKE_{name}", default)

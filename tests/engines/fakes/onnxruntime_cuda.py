@@ -1,7 +1,7 @@
-"""A stand-in for onnxruntime's GPU providers: CUDA, and TensorRT-RTX as a plugin. Sessions compute on the processor.
+"""A fake of the GPU providers of onnxruntime: CUDA, and TensorRT-RTX as a plugin. Sessions run on the CPU.
 
-As in the real one, a provider that is asked for and cannot be had gives a session on the processor without an error, unless
-session.disable_cpu_ep_fallback is set. FAKE_CUDA_PROVIDER=absent is a GPU without CUDA's libraries.
+As in the real one, a session whose provider is not available runs on the CPU without an error, unless
+session.disable_cpu_ep_fallback is set. FAKE_CUDA_PROVIDER=absent simulates a GPU without the CUDA libraries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gpu_record as record
 CUDA, RTX, CPU = "CUDAExecutionProvider", "NvTensorRTRTXExecutionProvider", "CPUExecutionProvider"
 NO_FALLBACK = "session.disable_cpu_ep_fallback"
 
-_plugins: dict[str, str] = {}  # name → library, of registered plugins
+_plugins: dict[str, str] = {}  # registered plugins: name → library
 
 
 def install(onnxruntime: ModuleType) -> None:
@@ -42,13 +42,15 @@ def _devices() -> list[SimpleNamespace]:
 
 
 def _session_options(original: type) -> type:
+    """SessionOptions that remember a plugin and the fallback."""
+
     class SessionOptions(original):
         def __init__(self) -> None:
             super().__init__()
             self.plugin, self.falls_back = "", True
 
         def add_session_config_entry(self, key: str, value: str) -> None:
-            if key == NO_FALLBACK:  # not for the session on the processor that stands behind
+            if key == NO_FALLBACK:  # not passed to the real session, which runs on the CPU
                 self.falls_back = value != "1"
             else:
                 super().add_session_config_entry(key, value)
@@ -63,17 +65,20 @@ def _session_options(original: type) -> type:
 
 
 def _session(original: type) -> type:
+    """InferenceSession that reports the requested provider and runs on the CPU."""
+
     class InferenceSession(original):
         def __init__(
             self, path_or_bytes: Any, sess_options: Any = None, providers: Any = None, **keywords: Any
         ) -> None:
-            asked = [entry if isinstance(entry, str) else entry[0] for entry in providers or []]
+            requested = [entry if isinstance(entry, str) else entry[0] for entry in providers or []]
             plugin = getattr(sess_options, "plugin", "")
-            self._provider = plugin or next(iter(asked), CPU)
+            self._provider = plugin or next(iter(requested), CPU)
             if self._provider == CUDA and record.environment("CUDA_PROVIDER", "") == "absent":
                 if not getattr(sess_options, "falls_back", True):
                     raise RuntimeError(
-                        "This session contains graph nodes that are assigned to the default CPU EP, but fallback is disabled"
+                        "This session contains graph nodes that are assigned to the default CPU EP, "
+                        "but fallback is disabled"
                     )
                 self._provider = CPU
             super().__init__(path_or_bytes, sess_options, providers=[CPU], **keywords)

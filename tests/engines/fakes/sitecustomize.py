@@ -1,6 +1,6 @@
-"""With this folder on PYTHONPATH, torch and onnxruntime of every Python process have a GPU that is not there.
+"""With this folder on PYTHONPATH, torch and onnxruntime of every Python process have a simulated GPU.
 
-FAKE_ABSENT names modules, separated by commas, that are not to be found.
+FAKE_ABSENT names modules, separated by commas, that cannot be imported.
 """
 
 from __future__ import annotations
@@ -14,35 +14,34 @@ from collections.abc import Sequence
 from types import ModuleType
 
 ABSENT = os.environ.get("FAKE_ABSENT", "").split(",")
-STAND_INS = {
-    "torch": "torch_cuda",
-    "onnxruntime": "onnxruntime_cuda",
-}  # library → the module here that changes it
+FAKES = {"torch": "torch_cuda", "onnxruntime": "onnxruntime_cuda"}  # library → the module that changes it
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads a library with its own loader, and then puts the stand-in in."""
+    """Loads a library with its own loader, and then installs the fake."""
 
-    def __init__(self, loader: importlib.abc.Loader, stand_in: str) -> None:
-        self._loader, self._stand_in = loader, stand_in
+    def __init__(self, loader: importlib.abc.Loader, fake: str) -> None:
+        self._loader, self._fake = loader, fake
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
-        importlib.import_module(self._stand_in).install(module)
+        importlib.import_module(self._fake).install(module)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the libraries that have a fake."""
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in STAND_INS:
+        if fullname not in FAKES:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, STAND_INS[fullname])
+            spec.loader = _Loader(spec.loader, FAKES[fullname])
         return spec
 
 

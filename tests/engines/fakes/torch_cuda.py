@@ -1,10 +1,12 @@
-"""A stand-in for torch's CUDA: the device "cuda" is the processor's memory, and a stream is one of cuda-core's stand-in.
+"""A fake of CUDA in torch: tensors on the device "cuda" are in the memory of the CPU.
 
-Only what stands for hardware is replaced: where tensors lie, streams, events, pinned memory, properties of the GPU, and the generation of
-GPU kernels by torch.compile, which traces as always and then plays what it traced with torch's own operators.
+Only the parts for hardware are replaced: the device of tensors, streams (those of the fake cuda-core),
+events, pinned memory, the properties of the GPU, and the GPU kernels of torch.compile. torch.compile traces
+as usual and then runs the traced operators with torch.
 
-Operators that write to memory (in place, or with out=) on a stream of cuda-core's are put on it, like an engine, and so take part in its
-CUDA graphs. Reading them before the stream is synchronised gives what was there before.
+Operators that write to memory (in place, or with out=) on a stream of cuda-core are added to that stream, as
+an engine is, and become part of its CUDA graphs. Their results are not visible before the stream is
+synchronized.
 """
 
 from __future__ import annotations
@@ -42,11 +44,11 @@ def install(torch: ModuleType) -> None:
     cuda.Event = Event
     torch.version.cuda = "13.0"
     torch.compile = _compile(torch, torch.compile)
-    _mode(torch)().__enter__()  # of this thread, for good
+    _mode(torch)().__enter__()  # for this thread, until it ends
 
 
 class Event:
-    """A moment on a stream: when the work before it is done."""
+    """The time at which the work before it on a stream is done."""
 
     def __init__(self, enable_timing: bool = False) -> None:
         self._timed, self._stream, self._seconds = enable_timing, None, 0.0
@@ -89,7 +91,7 @@ def _synchronize() -> None:
 
 
 def _properties() -> SimpleNamespace:
-    """Of the stub driver's GPU."""
+    """The properties of the GPU of the stub driver."""
     driver = ctypes.CDLL("libcuda.so.1")
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), 0)
@@ -109,7 +111,7 @@ def _properties() -> SimpleNamespace:
 
 
 def _compile(torch: ModuleType, original: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile without its generator of GPU kernels. What it traces is to have no tensors of an unknown place in it."""
+    """torch.compile without GPU kernels. The mode of the fake is off while the compiled function runs."""
 
     def compile(model: Any = None, *, mode: str | None = None, **options: Any) -> Any:
         traced = original(model, backend="eager", **options)
@@ -124,7 +126,7 @@ def _compile(torch: ModuleType, original: Callable[..., Any]) -> Callable[..., A
 
 
 def _mode(torch: ModuleType) -> Any:
-    """The class of the mode through which all of torch's functions go."""
+    """The class of a mode that sees every call of a torch function."""
 
     class OnTheProcessor(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -157,7 +159,7 @@ def _place(torch: ModuleType, value: Any) -> Any:
 
 
 def _tensor_at(torch: ModuleType, interface: dict[str, Any]) -> Any:
-    """The tensor at an address that was allocated."""
+    """The tensor at an address of allocated memory."""
     address, read_only = interface["data"]
     assert not read_only and interface.get("strides") is None
     return torch.from_numpy(record.array(address, interface["shape"], np.dtype(interface["typestr"]).type))

@@ -1,1 +1,1 @@
-"""What cuda-core stands on."""
+"""A fake of cuda-bindings, on which cuda-core is built."""

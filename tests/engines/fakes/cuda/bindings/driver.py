@@ -1,4 +1,4 @@
-"""A stand-in for the functions of CUDA's driver that this project calls through cuda-bindings."""
+"""A fake of the driver functions that this project calls through cuda-bindings."""
 
 from __future__ import annotations
 

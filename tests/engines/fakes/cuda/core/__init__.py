@@ -1,4 +1,7 @@
-"""A stand-in for the names of cuda-core that this project uses; tests/tensorrt/test_contract.py holds them against the real ones."""
+"""A fake of the names of cuda-core that this project uses.
+
+tests/tensorrt/test_contract.py compares their signatures with the real ones.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ _streams: dict[int, Stream] = {}
 
 
 class Buffer:
+    """Memory on the device or, pinned, on the host."""
+
     def __init__(self, address: int, size: int, on_device: bool, owner: object = None) -> None:
         self.handle, self.size, self._on_device, self._owner = address, size, on_device, owner
 
@@ -19,7 +24,7 @@ class Buffer:
         ptr: int, size: int, mr: object = None, owner: object = None, *, stream: object = None
     ) -> Buffer:
         if isinstance(mr, MemoryResource):
-            assert isinstance(stream, Stream), "freed in the order of the default stream"
+            assert isinstance(stream, Stream), "freed on the default stream"
             return Buffer(ptr, size, mr.is_device_accessible, mr)
         assert isinstance(owner, Buffer)
         assert owner.handle <= ptr and ptr + size <= owner.handle + owner.size
@@ -47,20 +52,24 @@ class Buffer:
             assert stream is not None
             self._owner.deallocate(self.handle, self.size, stream=stream)
         elif self._owner is None:
-            assert stream is None or not stream.queue, "freed while work is under way"
+            assert stream is None or not stream.queue, "freed before its work was done"
             record.free(self.handle, self.size, self._on_device)
 
 
 class MemoryResource:
+    """The base class of classes that allocate memory."""
+
     def allocate(self, size: int, *, stream: Stream) -> Buffer: ...
     def deallocate(self, ptr: int, size: int, *, stream: Stream) -> None: ...
 
     @property
     def is_device_accessible(self) -> bool:
-        raise NotImplementedError  # of the class that is derived from it
+        raise NotImplementedError  # a derived class defines it
 
 
 class LegacyPinnedMemoryResource:
+    """Allocates pinned memory on the host."""
+
     def allocate(self, size: int, *, stream: Stream | None = None) -> Buffer:
         record.calls.append(f"pin {size}")
         refuse_while_recording()
@@ -68,6 +77,8 @@ class LegacyPinnedMemoryResource:
 
 
 class Stream:
+    """A queue of work that is done when the stream is synchronized."""
+
     def __init__(self) -> None:
         self.handle = len(_streams) + 1
         self.queue: list[Callable[[], None]] = []
@@ -77,7 +88,7 @@ class Stream:
         _streams[self.handle] = self
 
     def put(self, work: Callable[[], None]) -> None:
-        """Do this later: when synchronised, or, while recording, at every launch."""
+        """Add work: to the queue or, while the stream is recorded, to the recording."""
         (self.queue if self.recording is None else self.recording).append(work)
 
     def sync(self) -> None:
@@ -98,19 +109,24 @@ class Stream:
 
 
 def stream_of(handle: int) -> Stream:
+    """The open stream with this handle."""
     return _streams[handle]
 
 
 def all_streams() -> list[Stream]:
+    """All open streams."""
     return list(_streams.values())
 
 
 def refuse_while_recording() -> None:
+    """Raise RuntimeError if a stream is being recorded, as CUDA does for an allocation."""
     if any(stream.recording is not None for stream in _streams.values()):
         raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: an allocation while a stream is captured")
 
 
 class GraphBuilder:
+    """Records the work of a stream."""
+
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self._building = False
@@ -130,7 +146,8 @@ class GraphBuilder:
     def is_building(self) -> bool:
         if self._building and self.stream.invalidated:
             raise RuntimeError(
-                "Build process encountered an error and has been invalidated. Build process must now be ended."
+                "Build process encountered an error and has been invalidated. "
+                "Build process must now be ended."
             )
         return self._building
 
@@ -144,17 +161,15 @@ class GraphBuilder:
         return Graph(self._work)
 
     def close(self) -> None:
-        broken, self._building, self.stream.recording, self.stream.invalidated = (
-            self.stream.invalidated,
-            False,
-            None,
-            False,
-        )
-        if broken:
+        is_invalid = self.stream.invalidated
+        self._building, self.stream.recording, self.stream.invalidated = False, None, False
+        if is_invalid:
             raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
 
 
 class Graph:
+    """A recording that can be launched."""
+
     def __init__(self, work: list[Callable[[], None]]) -> None:
         self._work = work
 
@@ -177,10 +192,14 @@ class Graph:
 
 
 class DeviceProperties:
+    """Properties of the device. FAKE_POOLS=0: it has no memory pools."""
+
     memory_pools_supported = record.environment("POOLS", "1") == "1"
 
 
 class Device:
+    """A GPU."""
+
     def __init__(self, device_id: int | None = None) -> None:
         self.device_id = device_id
         self.properties = DeviceProperties()
@@ -192,10 +211,13 @@ class Device:
         return Stream()
 
 
-class DeviceMemoryResourceOptions: ...
+class DeviceMemoryResourceOptions:
+    """Options of a memory pool."""
 
 
 class DeviceMemoryResource(MemoryResource):
+    """A memory pool on the device."""
+
     def __init__(self, device_id: int, options: DeviceMemoryResourceOptions | None = None) -> None:
         if record.faults.pool == "create":
             raise RuntimeError("CUDA_ERROR_NOT_SUPPORTED: operation not supported")
@@ -217,9 +239,7 @@ class DeviceMemoryResource(MemoryResource):
         return SimpleNamespace(used_mem_current=used)
 
     def close(self) -> None:
-        assert not self._addresses & record.live.keys(), (
-            "a pool is closed before what was taken from it is freed"
-        )
+        assert not self._addresses & record.live.keys(), "a pool is closed before its memory was freed"
         record.calls.append("close pool")
 
 
