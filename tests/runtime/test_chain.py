@@ -1,4 +1,4 @@
-"""The chain on a model whose consistency function is known, so that every state has a closed form (tests/gaussian.py)."""
+"""The chain on a model with a known consistency function, for which every state has a closed form."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_moves_compose_along_the_trajectory():
     np.testing.assert_allclose(in_steps, direct, rtol=1e-5)
 
 
-def test_injections_are_numbered_draws_added_before_the_next_move():
+def test_each_injection_adds_its_own_draw_before_the_next_move():
     backend = GaussianBackend()
     x = play(parse_schedule("80>0.002 +0.1 0.1>1.2>0.002 +0.5 0.5>0.002"), backend, BATCH)
     z0, z1, z2 = (standard_normal(SEEDS, SHAPE, draw) for draw in (0, 1, 2))
@@ -51,12 +51,11 @@ def test_reconstruction_is_inversion_then_generation():
     at_once = basic.reconstruct(backend, up, down, BATCH, image)
     latents = basic.invert(backend, up, BATCH, image)
     np.testing.assert_allclose(at_once, basic.generate(backend, down, BATCH, latents), atol=1e-5)
-    assert (
-        np.abs(at_once - image).max() < 0.6
-    )  # noise of std 0.07 and 0.12 was added on the way, and nothing else
+    # The difference is noise of standard deviation 0.07 and 0.12, which the schedules add.
+    assert np.abs(at_once - image).max() < 0.6
 
 
-def test_on_move_sees_every_state():
+def test_on_move_receives_every_state():
     seen = []
     x = play(
         parse_schedule("80>2.4>0.002"),
@@ -68,12 +67,12 @@ def test_on_move_sees_every_state():
     assert (seen[-1][2] == x).all()
 
 
-def test_nan_is_named_with_move_and_sample():
+def test_nan_is_reported_with_move_and_sample():
     with pytest.raises(BcmError, match=r"move 2 of 3 \(2.4>0.5\) on backend gaussian gave NaN .*sample 1"):
         play(parse_schedule("80>2.4>0.5>0.002"), GaussianBackend(poison=0.5), BATCH)
 
 
-def test_a_generation_is_no_inversion_and_back():
+def test_invert_and_generate_refuse_each_others_schedules():
     with pytest.raises(BcmError, match="does not invert"):
         basic.invert(GaussianBackend(), parse_schedule("80>0.002"), BATCH, np.zeros((3, *SHAPE), np.float32))
     with pytest.raises(BcmError, match="does not invert"):
@@ -85,6 +84,6 @@ def test_a_generation_is_no_inversion_and_back():
 
 
 @pytest.mark.parametrize("text", ["80>2.4", "2.4>0.002", "0.002>80"])
-def test_a_generation_goes_from_noise_to_the_image(text: str):
+def test_generate_needs_a_schedule_from_noise_to_the_image(text: str):
     with pytest.raises(BcmError, match=r"a generation goes from 80 to 0\.002"):
         basic.generate(GaussianBackend(), parse_schedule(text), BATCH)

@@ -1,4 +1,4 @@
-"""What doctor says on a Jetson: the release, what to install, and whether the board is as fast as it can be."""
+"""doctor on a Jetson: the release, what to install, and whether the board runs at full speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def on_jetson(
     board: dict[str, Any] | None,
     missing: str | None = None,
 ) -> dict[str, doctor.Finding]:
-    """Findings by subject, on a board with this Jetson Linux."""
+    """Return the findings by subject, on a board with this Jetson Linux."""
     monkeypatch.setattr(doctor, "jetpack", lambda: release(l4t))
     monkeypatch.setattr(doctor, "jetson", lambda: board)
     monkeypatch.setattr(doctor, "probe", lambda: Gpu(0, "Orin", "8.7", 16, 32 << 30, True, "12.6"))
@@ -29,6 +29,7 @@ def on_jetson(
 
 
 def board(now: float, power_mode: str = "0 MAXN") -> dict[str, Any]:
+    """The facts of an AGX Orin whose clock runs at `now` MHz."""
     return {
         "board": "NVIDIA Jetson AGX Orin",
         "power_mode": power_mode,
@@ -36,27 +37,27 @@ def board(now: float, power_mode: str = "0 MAXN") -> dict[str, Any]:
     }
 
 
-def test_jetpack_and_power_are_told(monkeypatch: pytest.MonkeyPatch):
-    found = on_jetson(monkeypatch, (36, 4, 3), board(2201.6))
-    assert found["JetPack"].ok and found["JetPack"].fix == ""
+def test_jetpack_and_power_mode_are_reported(monkeypatch: pytest.MonkeyPatch):
+    findings = on_jetson(monkeypatch, (36, 4, 3), board(2201.6))
+    assert findings["JetPack"].ok and findings["JetPack"].fix == ""
     assert (
-        found["JetPack"].detail
+        findings["JetPack"].detail
         == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; supported, but not tested"
     )
-    assert found["power"] == doctor.Finding("power", True, "0 MAXN", "")
+    assert findings["power"] == doctor.Finding("power", True, "0 MAXN", "")
 
 
-def test_slow_clocks_come_with_the_line_that_raises_them(monkeypatch: pytest.MonkeyPatch):
-    found = on_jetson(monkeypatch, (36, 4, 3), board(729.6))
-    assert found["power"] == doctor.Finding(
+def test_slow_clocks_have_a_fix(monkeypatch: pytest.MonkeyPatch):
+    findings = on_jetson(monkeypatch, (36, 4, 3), board(729.6))
+    assert findings["power"] == doctor.Finding(
         "power", False, "0 MAXN, slower than this board can be", "sudo jetson_clocks"
     )
 
 
-def test_what_is_missing_comes_with_the_lines_of_that_release(monkeypatch: pytest.MonkeyPatch):
+def test_missing_library_has_the_commands_of_the_release(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(Path(__file__).parents[2])
-    found = on_jetson(monkeypatch, (39, 2, 0), board(2201.6), missing="tensorrt is not installed; …")
-    apt, venv, pip = found["JetPack"].fix.split(" && ")
+    findings = on_jetson(monkeypatch, (39, 2, 0), board(2201.6), missing="tensorrt is not installed; …")
+    apt, venv, pip = findings["JetPack"].fix.split(" && ")
     assert apt == "sudo apt install python3-venv python3-libnvinfer libnvinfer-bin"
     assert (venv, pip) == (
         "python3 -m venv --system-site-packages .venv",
@@ -64,11 +65,11 @@ def test_what_is_missing_comes_with_the_lines_of_that_release(monkeypatch: pytes
     )
 
 
-def test_a_release_that_is_too_old_says_where_to_go(monkeypatch: pytest.MonkeyPatch):
-    found = on_jetson(monkeypatch, (35, 4, 1), None)
-    assert not found["JetPack"].ok and found["JetPack"].fix.startswith("flash JetPack 6.2 or newer")
-    assert found["power"].detail == "power mode unknown"
+def test_release_that_is_too_old_has_a_fix(monkeypatch: pytest.MonkeyPatch):
+    findings = on_jetson(monkeypatch, (35, 4, 1), None)
+    assert not findings["JetPack"].ok and findings["JetPack"].fix.startswith("flash JetPack 6.2 or newer")
+    assert findings["power"].detail == "power mode unknown"
 
 
-def test_other_machines_have_neither_finding():
+def test_other_machines_have_no_jetson_findings():
     assert not {"JetPack", "power"} & {finding.subject for finding in doctor.examine()}

@@ -1,4 +1,4 @@
-"""The versions of libraries, by the name of the distribution that is installed."""
+"""The versions of libraries, under the name of the installed distribution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bcm_edge.runtime.machine.environment import versions
 
 
 def install(site: Path, name: str, version: str, module: str) -> None:
-    """The metadata that a wheel leaves behind."""
+    """Write the metadata of an installed wheel."""
     folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -21,7 +21,7 @@ def install(site: Path, name: str, version: str, module: str) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder with installed distributions."""
+    """The only folder in which distributions are installed."""
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     return tmp_path
 
@@ -56,6 +56,6 @@ def test_distribution_without_a_list_of_modules_is_listed(site: Path) -> None:
     assert versions()["numpy"] == "2.4.6"
 
 
-def test_other_modules_of_the_same_maker_are_not_listed(site: Path) -> None:
+def test_other_onnxruntime_packages_are_not_listed(site: Path) -> None:
     install(site, "onnxruntime-extensions", "0.14.0", "onnxruntime_extensions")
     assert "onnxruntime-extensions" not in versions()

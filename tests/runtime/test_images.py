@@ -1,4 +1,4 @@
-"""Pictures in and out: values, layouts, sizes, and the authors' reconstruction error."""
+"""Reading and writing images: values, layouts, sizes, and the reconstruction error of the authors."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ def test_mean_squared_error_is_of_uint8_pixels_in_0_to_1():
     black, white = np.full((1, 1, 2, 2), -1.0), np.full((1, 1, 2, 2), 1.0)
     half = np.concatenate([black, white], axis=3)
     assert mean_squared_error(np.concatenate([black, black], axis=3), half).tolist() == [0.5]
-    assert mean_squared_error(black, black + 0.003).tolist() == [0]  # below half a grey value
+    assert mean_squared_error(black, black + 0.003).tolist() == [0]  # less than half a grey level
 
 
-def test_a_large_picture_is_cropped_to_its_middle_and_resized(tmp_path: Path):
+def test_large_image_is_cropped_to_its_centre_and_resized(tmp_path: Path):
     picture = np.zeros((32, 96), np.uint8)
-    picture[:, 32:64] = 255  # the middle third is what a square crop sees
+    picture[:, 32:64] = 255  # a square crop contains the middle third
     Image.fromarray(picture).save(tmp_path / "wide.png")
     image = read_images([tmp_path / "wide.png"], (3, 8, 8)).images[0]
-    assert image.shape == (3, 8, 8) and image.min() > 0.8  # bicubic looks a pixel beyond the crop
+    # Bicubic interpolation reaches one pixel beyond the crop.
+    assert image.shape == (3, 8, 8) and image.min() > 0.8
 
 
 def test_16_bit_grey_keeps_its_brightness(tmp_path: Path):
@@ -52,7 +53,7 @@ def test_16_bit_grey_keeps_its_brightness(tmp_path: Path):
     assert np.allclose(image, from_uint8(np.array(128, np.uint8)))
 
 
-def test_a_grid_enlarges_small_images_by_a_whole_factor():
+def test_grid_enlarges_small_images_by_a_whole_factor():
     images = np.stack([np.full((1, 8, 8), v) for v in (-1.0, 1.0, 0.0)])
     sheet = grid(images, columns=2)
     assert sheet.shape == (1, 2 * 66 + 2, 2 * 66 + 2)
@@ -72,7 +73,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path, name: str, problem: str)
         save_images(np.zeros((1, 1, 8, 8)), tmp_path / name)
 
 
-def test_two_channels_are_no_picture(tmp_path: Path):
+def test_two_channels_cannot_be_written(tmp_path: Path):
     with pytest.raises(BcmError, match="2 channels cannot be written as pictures"):
         save_images(np.zeros((1, 2, 8, 8)), tmp_path / "out.png")
     assert list(tmp_path.iterdir()) == []

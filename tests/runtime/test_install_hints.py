@@ -1,4 +1,4 @@
-"""The pip command that messages name, for each way in which the package can be installed."""
+"""The pip command in messages, for each way in which the package can be installed."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_packages_of_the_extra_are_named_where_the_source_is_gone(
 
 
 def test_package_without_metadata_names_a_clone(site: Path):
-    """As in the archive that a Triton repository contains."""
+    """The archive in a Triton model repository has no metadata."""
     assert install_line("run") == "pip install '.[run]' in a clone of bcm-edge"
 
 

@@ -1,6 +1,6 @@
-"""Releases of JetPack, recognised by fake system files.
+"""Releases of JetPack, which are recognized by their system files.
 
-The files have the form that owners of such boards have published; none was read from a board here.
+The files have the form that owners of such boards have published. None was read from a board.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ import pytest
 from bcm_edge.runtime.machine.jetpack import install_lines, jetpack, l4t, release
 
 
-def tree(root: Path, files: dict[str, str]) -> Path:
+def write_files(root: Path, files: dict[str, str]) -> Path:
+    """Write files below a root folder, and return the folder."""
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
 
 
-def device(root: Path, major: int, revision: str) -> Path:
-    line = f"# R{major} (release), REVISION: {revision}, GCID: 45755727, BOARD: generic, EABI: aarch64, DATE: Mon Jun  1 09:28:48 UTC 2026"
-    rest = "\n# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\nTARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\n"
-    return tree(root, {"etc/nv_tegra_release": line + rest})
+def jetson(root: Path, major: int, revision: str) -> Path:
+    """Write /etc/nv_tegra_release below a root folder, and return the folder."""
+    build = "GCID: 45755727, BOARD: generic, EABI: aarch64, DATE: Mon Jun  1 09:28:48 UTC 2026"
+    lines = [
+        f"# R{major} (release), REVISION: {revision}, {build}",
+        "# KERNEL_VARIANT: oot",
+        "TARGET_USERSPACE_LIB_DIR=nvidia",
+        "TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia",
+    ]
+    return write_files(root, {"etc/nv_tegra_release": "".join(f"{line}\n" for line in lines)})
 
 
 @pytest.mark.parametrize(
@@ -45,21 +52,16 @@ def device(root: Path, major: int, revision: str) -> Path:
 def test_releases_that_can_run(
     tmp_path: Path, major: int, revision: str, name: str, python: str, cuda: str, tensorrt: str, extra: str
 ) -> None:
-    found = jetpack(device(tmp_path, major, revision))
-    assert found is not None
-    assert (found.name, found.python, found.cuda, found.tensorrt, found.extra) == (
-        name,
-        python,
-        cuda,
-        tensorrt,
-        extra,
-    )
-    assert found.ok
-    assert found.l4t == f"{major}.{revision}"
-    assert bool(found.fix) == (name == "6.0")  # the only one that is worth leaving
+    system = jetpack(jetson(tmp_path, major, revision))
+    assert system is not None
+    facts = (system.name, system.python, system.cuda, system.tensorrt, system.extra)
+    assert facts == (name, python, cuda, tensorrt, extra)
+    assert system.ok
+    assert system.l4t == f"{major}.{revision}"
+    assert bool(system.fix) == (name == "6.0")  # the only supported release that should be updated
 
 
-def test_what_is_said_of_a_release() -> None:
+def test_description_of_a_release() -> None:
     assert (
         str(release((36, 4, 3)))
         == "JetPack 6.2 (L4T 36.4.3): CUDA 12.6, Python 3.10, TensorRT 10.3; supported, but not tested"
@@ -82,26 +84,35 @@ def test_what_is_said_of_a_release() -> None:
         (35, "4.1", "5", "8.5"),
     ],
 )
-def test_releases_that_are_too_old_say_where_to_move(
+def test_releases_that_are_too_old_have_a_fix(
     tmp_path: Path, major: int, revision: str, name: str, tensorrt: str
 ) -> None:
-    found = jetpack(device(tmp_path, major, revision))
-    assert found is not None
-    assert (found.name, found.tensorrt, found.ok, found.extra) == (name, tensorrt, False, "")
-    assert found.support == "this package needs TensorRT 8.6 and Python 3.10"
-    assert found.fix == "flash JetPack 6.2 or newer; it is for Orin and later boards only"
-    assert install_lines(found) == ""
+    system = jetpack(jetson(tmp_path, major, revision))
+    assert system is not None
+    assert (system.name, system.tensorrt, system.ok, system.extra) == (
+        name,
+        tensorrt,
+        False,
+        "",
+    )
+    assert system.support == "this package needs TensorRT 8.6 and Python 3.10"
+    assert system.fix == "flash JetPack 6.2 or newer; it is for Orin and later boards only"
+    assert install_lines(system) == ""
 
 
 @pytest.mark.parametrize(
     ("major", "revision"), [(36, "6.0"), (37, "1.0"), (38, "5.0"), (39, "3.0"), (40, "1.0"), (999, "999.999")]
 )
-def test_newer_releases_are_unknown_and_no_failure(tmp_path: Path, major: int, revision: str) -> None:
-    found = jetpack(device(tmp_path, major, revision))
-    assert found is not None
-    assert str(found) == f"L4T {major}.{revision}: unknown release, newer than this package"
-    assert (found.name, found.ok, found.fix) == ("", True, "update this package")
-    assert install_lines(found) == ""
+def test_newer_releases_are_unknown_but_ok(tmp_path: Path, major: int, revision: str) -> None:
+    system = jetpack(jetson(tmp_path, major, revision))
+    assert system is not None
+    assert str(system) == f"L4T {major}.{revision}: unknown release, newer than this package"
+    assert (system.name, system.ok, system.fix) == (
+        "",
+        True,
+        "update this package",
+    )
+    assert install_lines(system) == ""
 
 
 @pytest.mark.parametrize(
@@ -114,34 +125,34 @@ def test_newer_releases_are_unknown_and_no_failure(tmp_path: Path, major: int, r
         b"# R36 (release), REVISION: , GCID: 1\n",
         b"# R (release), REVISION: 4.3\n",
         b"# R" + b"3" * 9999 + b" (release), REVISION: 4.3\n",
-        "# R٣٦ (release), REVISION: ٤.٣\n".encode(),  # digits to Python, but not to NVIDIA
+        "# R٣٦ (release), REVISION: ٤.٣\n".encode(),  # digits for Python, but not for NVIDIA
     ],
 )
-def test_a_malformed_file_is_no_release(tmp_path: Path, content: bytes) -> None:
-    tree(tmp_path, {"etc/nv_tegra_release": ""})
+def test_malformed_file_is_not_a_release(tmp_path: Path, content: bytes) -> None:
+    write_files(tmp_path, {"etc/nv_tegra_release": ""})
     (tmp_path / "etc/nv_tegra_release").write_bytes(content)
     assert jetpack(tmp_path) is None
 
 
-def test_a_desktop_is_no_jetson(tmp_path: Path) -> None:
+def test_desktop_is_not_a_jetson(tmp_path: Path) -> None:
     assert jetpack(tmp_path) is None
     (tmp_path / "etc/nv_tegra_release").mkdir(parents=True)
     assert jetpack(tmp_path) is None
 
 
-def test_a_revision_may_have_one_number_and_the_file_bytes_that_are_no_text(tmp_path: Path) -> None:
-    assert l4t(device(tmp_path, 39, "2")) == (39, 2, 0)
+def test_revision_of_one_number_and_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    assert l4t(jetson(tmp_path, 39, "2")) == (39, 2, 0)
     (tmp_path / "etc/nv_tegra_release").write_bytes(b"\xff\xfe# R36 (release), REVISION: 4.3, GCID: \xff\n")
     assert l4t(tmp_path) == (36, 4, 3)
 
 
-def test_installation_sees_the_tensorrt_of_the_system(
+def test_installation_uses_the_tensorrt_of_the_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    found = jetpack(device(tmp_path, 36, "4.3"))
-    assert found is not None
-    assert install_lines(found) == (
+    system = jetpack(jetson(tmp_path, 36, "4.3"))
+    assert system is not None
+    assert install_lines(system) == (
         "sudo apt install python3-venv python3-libnvinfer libnvinfer-bin\n"
         "python3 -m venv --system-site-packages .venv\n"
         ".venv/bin/pip install '.[jetson6]'"

@@ -1,4 +1,4 @@
-"""Noise belongs to a sample's seed and to nothing else."""
+"""Noise depends only on the seed of a sample and the number of the draw."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bcm_edge.runtime.noise import INVERSION_DRAW, standard_normal
 SHAPE = (3, 16, 16)
 
 
-def test_noise_has_frozen_values():
+def test_noise_has_fixed_values():
     z = standard_normal([0, 2**64 - 1], (1, 2, 2), 0)
     assert z.dtype == np.float32
     frozen = [2.2844415, -1.5494508, 1.9245853, -0.6637518, -1.4437611, -0.1721021, 0.901327, -0.7967893]
@@ -42,5 +42,5 @@ def test_draws_and_seeds_are_uncorrelated():
     assert np.abs(correlation).max() < 4 / np.sqrt(rows[0].size)
 
 
-def test_an_odd_count_works():
+def test_odd_number_of_values():
     assert standard_normal([5], (1, 3, 3), 0).shape == (1, 1, 3, 3)

@@ -1,4 +1,4 @@
-"""Recordings: what fits is compared, what does not fit is refused, what strays is named."""
+"""Comparison with a recording: errors are located, and recordings that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from bcm_edge.runtime.schedule import Move, parse_schedule
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 
-class Straying(NullBackend):
-    """Leaves every state as it is, but for a factor on moves that end at one level."""
+class Inaccurate(NullBackend):
+    """Multiplies states by a factor in moves that end at one level."""
 
     def __init__(self, level: float, factor: float) -> None:
         super().__init__((1, 4, 4))
@@ -29,9 +29,9 @@ class Straying(NullBackend):
         return super().play_move(x, noise, move, labels) * (self.factor if move.u == self.level else 1)
 
 
-def test_the_first_move_that_strays_is_the_one_named():
+def test_first_inaccurate_move_is_reported():
     recording = record(NullBackend((1, 4, 4)), [parse_schedule("80>15>2>0.002")], 5)
-    errors = compare(Straying(2, 1.01), recording, (1, 2, 5), 1e-4)
+    errors = compare(Inaccurate(2, 1.01), recording, (1, 2, 5), 1e-4)
     assert [(e.batch, e.move) for e in errors if not e.ok] == [
         (n, move) for n in (1, 2, 5) for move in ("15>2", "2>0.002")
     ]
@@ -41,12 +41,12 @@ def test_the_first_move_that_strays_is_the_one_named():
 
 def test_nan_is_an_error_of_the_comparison():
     recording = record(NullBackend((1, 4, 4)), [parse_schedule("80>15>0.002"), parse_schedule("80>0.002")], 2)
-    errors = compare(Straying(15, np.nan), recording, (2,), 1e-4)
+    errors = compare(Inaccurate(15, np.nan), recording, (2,), 1e-4)
     assert [e.ok for e in errors] == [False, True]
     assert "move 1 of 2 (80>15)" in errors[0].move
 
 
-def test_a_recording_that_does_not_fit_is_refused(digits_bundle: Path, tmp_path: Path):
+def test_recording_that_does_not_fit_is_refused(digits_bundle: Path, tmp_path: Path):
     bundle = open_bundle(digits_bundle)
     arrays = dict(np.load(digits_bundle / "golden.npz"))
     state = next(name for name in arrays if name.startswith("states "))
@@ -58,8 +58,8 @@ def test_a_recording_that_does_not_fit_is_refused(digits_bundle: Path, tmp_path:
         "no schedule": {"states 80>80": arrays[state]},
         "another number": {"seeds": arrays["seeds"][:2]},
     }
-    for what, change in damage.items():
+    for name, change in damage.items():
         np.savez(tmp_path / "golden.npz", **{**arrays, **change})
         with pytest.raises(BcmError, match="not a recording"):
             load_recording(replace(bundle, path=tmp_path))
-            pytest.fail(what)
+            pytest.fail(name)

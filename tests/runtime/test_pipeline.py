@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bcm_edge.runtime.pixels import from_uint8
 
 @pytest.fixture(scope="module")
 def bcm(digits_bundle: Path) -> Iterator[BCM]:
+    """The shipped model."""
     with bcm_edge.load(digits_bundle) as opened:
         yield opened
 
@@ -24,7 +26,7 @@ def test_auto_opens_onnxruntime(bcm: BCM):
     assert bcm.backend.name == "onnxruntime"
 
 
-def test_generate_gives_float32_images_in_range(bcm: BCM):
+def test_generate_returns_float32_images_in_range(bcm: BCM):
     images = bcm.generate(3, schedule="mixture-4", labels=[0, 1, 2])
     assert images.shape == (3, 1, 8, 8) and images.dtype == np.float32
     assert images.min() >= -1 and images.max() <= 1 and images.std() > 0.3
@@ -42,7 +44,7 @@ def test_seeds_can_be_listed(bcm: BCM):
     assert_images_agree(listed, bcm.generate(3, seed=3, labels=4)[[2, 0]])
 
 
-def test_latents_bring_the_images_back(bcm: BCM):
+def test_generate_from_latents_returns_the_images(bcm: BCM):
     images = bcm.generate(10, labels=np.arange(10), schedule="mixture-4")
     latents = bcm.invert(images, labels=np.arange(10))
     assert latents.shape == images.shape and latents.dtype == np.float32 and 0.5 < latents.std() < 1.5
@@ -51,14 +53,14 @@ def test_latents_bring_the_images_back(bcm: BCM):
     assert np.square((back - images) / 2).mean() < 0.01
 
 
-def test_schedule_is_a_name_a_text_or_a_value(bcm: BCM):
+def test_schedule_is_a_name_a_text_or_an_object(bcm: BCM):
     text = bcm.schedules["ancestral-2"]
     by_name = bcm.generate(2, schedule="ancestral-2", labels=1)
     assert (by_name == bcm.generate(2, schedule=text, labels=1)).all()
     assert (by_name == bcm.generate(2, schedule=bcm_edge.parse_schedule(text), labels=1)).all()
 
 
-def test_progress_is_called_per_network_call(bcm: BCM):
+def test_on_move_is_called_once_per_network_call(bcm: BCM):
     calls = []
     bcm.generate(
         20, schedule="ancestral-2", labels=0, on_move=lambda i, move, state: calls.append((i, len(state)))
@@ -83,7 +85,7 @@ def test_progress_is_called_per_network_call(bcm: BCM):
         ({"n": 0, "labels": 1}, "at least 1"),
     ],
 )
-def test_generate_refuses_with_one_line(bcm: BCM, arguments: dict, problem: str):
+def test_generate_refuses_invalid_arguments(bcm: BCM, arguments: dict[str, Any], problem: str):
     with pytest.raises(BcmError, match=problem):
         bcm.generate(**arguments)
 
@@ -95,21 +97,21 @@ def test_images_out_of_range_are_refused(bcm: BCM):
         bcm.invert(np.zeros((1, 1, 8, 8), np.int64), labels=1)
 
 
-def test_pixels_go_in_as_they_come_out(bcm: BCM):
+def test_uint8_images_are_accepted(bcm: BCM):
     pixels = bcm.generate(2, labels=1, uint8=True)
     assert np.array_equal(bcm.invert(pixels, labels=1), bcm.invert(from_uint8(pixels), labels=1))
     with pytest.raises(BcmError, match="finite floats, not uint8"):
         bcm.generate(latents=pixels, labels=1)
 
 
-def test_null_backend_computes_nothing(digits_bundle: Path):
+def test_null_backend_runs_no_network(digits_bundle: Path):
     with bcm_edge.load(digits_bundle, backend="null") as bcm:
         image = np.full((2, 1, 8, 8), -0.25, np.float32)
         noise_added = bcm.invert(image, schedule="+0.07 0.07>80", labels=1) * 80 - image
         assert 0.04 < noise_added.std() < 0.1
 
 
-def test_unknown_backend_is_named(digits_bundle: Path):
+def test_unknown_backend(digits_bundle: Path):
     with pytest.raises(
         BcmError, match="unknown backend 'cuda'; choose auto, tensorrt, onnxruntime, openvino, typed, null"
     ):

@@ -1,4 +1,4 @@
-"""Processors and memory with the limits of containers: folders that look like /proc and /sys, of cgroup v1 and v2."""
+"""Processors and memory within the limits of containers, with fake /proc and /sys of cgroup v1 and v2."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ V1_UNLIMITED = "9223372036854771712"
 
 @pytest.fixture(autouse=True)
 def eight_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may use eight processors."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
 
@@ -47,29 +48,29 @@ def machine(root: Path, groups: str, files: dict[str, str]) -> Path:
         ("nonsense", 8),
     ],
 )
-def test_the_quota_of_cgroup_v2(tmp_path: Path, text: str, expected: int):
-    """In a container with a namespace of its own: the process is at the top of what it sees."""
+def test_quota_of_cgroup_v2(tmp_path: Path, text: str, expected: int):
+    """In a container with a cgroup namespace, in which the group of the process is the root."""
     assert processors(machine(tmp_path, "0::/", {"sys/fs/cgroup/cpu.max": text})) == expected
 
 
 @pytest.mark.parametrize(
-    ("own", "parent", "top", "expected"),
+    ("group", "parent", "top", "expected"),
     [
         ("max 100000", "150000 100000", "max 100000", 2),
         ("400000 100000", "max 100000", None, 4),
         ("300000 100000", "50000 100000", None, 1),
     ],
 )
-def test_the_smallest_quota_of_nested_groups_counts(
-    tmp_path: Path, own: str, parent: str, top: str | None, expected: int
+def test_smallest_quota_of_nested_groups_is_used(
+    tmp_path: Path, group: str, parent: str, top: str | None, expected: int
 ):
-    files = {"sys/fs/cgroup/kubepods/pod1/cpu.max": own, "sys/fs/cgroup/kubepods/cpu.max": parent}
+    files = {"sys/fs/cgroup/kubepods/pod1/cpu.max": group, "sys/fs/cgroup/kubepods/cpu.max": parent}
     if top:
         files["sys/fs/cgroup/cpu.max"] = top
     assert processors(machine(tmp_path, "0::/kubepods/pod1", files)) == expected
 
 
-def test_a_group_beside_this_process_does_not_count(tmp_path: Path):
+def test_quota_of_another_group_is_ignored(tmp_path: Path):
     files = {"sys/fs/cgroup/a/cpu.max": "max 100000", "sys/fs/cgroup/b/cpu.max": "50000 100000"}
     assert processors(machine(tmp_path, "0::/a", files)) == 8
 
@@ -78,25 +79,25 @@ def test_a_group_beside_this_process_does_not_count(tmp_path: Path):
 @pytest.mark.parametrize(
     ("controllers", "folder"), [("cpu", "cpu"), ("cpu,cpuacct", "cpu"), ("cpu,cpuacct", "cpu,cpuacct")]
 )
-def test_the_quota_of_cgroup_v1(tmp_path: Path, quota: str, expected: int, controllers: str, folder: str):
+def test_quota_of_cgroup_v1(tmp_path: Path, quota: str, expected: int, controllers: str, folder: str):
     groups = f"12:memory:/docker/1\n4:{controllers}:/docker/1\n1:name=systemd:/docker/1\n0::/"
-    for place in ("docker/1/", ""):  # as the host sees it, and as a container that is shown the host's path
+    for prefix in ("docker/1/", ""):  # on the host, and in a container that shows the path of the host
         files = {
-            f"sys/fs/cgroup/{folder}/{place}cpu.cfs_{name}_us": value
+            f"sys/fs/cgroup/{folder}/{prefix}cpu.cfs_{name}_us": value
             for name, value in (("quota", quota), ("period", "100000"))
         }
-        root = tmp_path / (place.replace("/", "_") or "top")
+        root = tmp_path / (prefix.replace("/", "_") or "top")
         assert processors(machine(root, groups, files)) == expected
 
 
-def test_the_affinity_mask_counts_where_it_is_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_affinity_mask_is_used_if_it_is_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = machine(tmp_path, "0::/", {"sys/fs/cgroup/cpu.max": "400000 100000"})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5})
     assert processors(root) == 2
 
 
 @pytest.mark.parametrize("groups", ["", "0", "0::", "nonsense\n\n:::", "0::/../../x"])
-def test_groups_that_say_nothing_are_no_limit(tmp_path: Path, groups: str):
+def test_unreadable_groups_are_no_limit(tmp_path: Path, groups: str):
     assert processors(machine(tmp_path, groups, {})) == 8
     assert processors(tmp_path / "nothing") == 8
 
@@ -136,13 +137,13 @@ def test_memory_of_a_container_with_cgroup_v1(tmp_path: Path, limit: str, expect
     assert available_memory(root) == expected
 
 
-def test_memory_that_is_not_known_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unknown_memory_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert available_memory(tmp_path) is None
     monkeypatch.setattr(resources, "available_memory", lambda: None)
     check_memory(10**30, "x", "y")
 
 
-def test_what_does_not_fit_is_refused_with_both_sizes(monkeypatch: pytest.MonkeyPatch):
+def test_message_has_the_needed_and_the_available_memory(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(resources, "available_memory", lambda: 2 * 10**9)
     check_memory(2 * 10**9, "16 images", "give fewer")
     with pytest.raises(
@@ -151,9 +152,7 @@ def test_what_does_not_fit_is_refused_with_both_sizes(monkeypatch: pytest.Monkey
         check_memory(3 * 10**12, "5 images", "give fewer")
 
 
-def test_libraries_begin_as_many_threads_as_the_quota_lets_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_omp_num_threads_follows_the_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = machine(tmp_path, "0::/", {"sys/fs/cgroup/cpu.max": "150000 100000"})
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     limit_threads(root)
@@ -165,7 +164,7 @@ def test_libraries_begin_as_many_threads_as_the_quota_lets_run(
     assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
-def test_torch_takes_that_number(monkeypatch: pytest.MonkeyPatch):
+def test_torch_uses_that_number_of_threads(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("torch", reason="torch is not installed")
     code = (
         "import os; os.sched_getaffinity = lambda _: set(range(8))\n"
@@ -176,7 +175,7 @@ def test_torch_takes_that_number(monkeypatch: pytest.MonkeyPatch):
         "import torch; print(torch.get_num_threads())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert ended.stdout == "1\n"
+    assert completed.stdout == "1\n"

@@ -1,4 +1,4 @@
-"""Schedules: the text form, its errors, and what a program says of itself."""
+"""Schedules: the text form, its errors, and the properties of a schedule."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_direction_follows_from_the_levels():
 
 
 @pytest.mark.parametrize("text", DEFAULT_SCHEDULES.values())
-def test_released_schedules_read_back_as_written(text: str):
+def test_default_schedules_round_trip(text: str):
     assert str(parse_schedule(text)) == text
 
 
@@ -50,7 +50,7 @@ def test_released_schedules_read_back_as_written(text: str):
         ("+ 0.1>1", 2, "missing"),
     ],
 )
-def test_error_points_at_the_column(text: str, column: int, problem: str):
+def test_error_shows_the_column(text: str, column: int, problem: str):
     with pytest.raises(BcmError) as caught:
         parse_schedule(text)
     lines = str(caught.value).split("\n")
@@ -58,7 +58,7 @@ def test_error_points_at_the_column(text: str, column: int, problem: str):
     assert lines[2] == "  " + " " * (column - 1) + "^"
 
 
-def test_programs_join_where_their_levels_meet():
+def test_schedules_are_joined_if_their_levels_are_equal():
     joined = parse_schedule("+0.07 0.07>15>80") + parse_schedule("80>2.4>0.002")
     assert str(joined) == "+0.07 0.07>15>80>2.4>0.002" and joined.nfe == 4
     with pytest.raises(BcmError, match="starts at level 40"):
@@ -79,7 +79,7 @@ def test_text_form_round_trips(parts: list[tuple[list[float], float]]):
 
 
 @given(st.text(alphabet="0123456789.>+ -einfa", max_size=20))
-def test_any_text_parses_or_is_refused_cleanly(text: str):
+def test_any_text_is_parsed_or_raises_a_bcm_error(text: str):
     try:
         schedule = parse_schedule(text)
     except BcmError:

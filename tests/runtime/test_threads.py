@@ -1,4 +1,4 @@
-"""One opened model in many threads, on every backend that computes on the processor; tests/engines has the same for tensorrt."""
+"""One model in many threads, on every CPU backend. tests/engines has the same tests for tensorrt."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ BACKENDS = ["onnxruntime", "openvino", "null"]
 
 
 def need(backend: str) -> None:
+    """Skip the test if a library of the backend is not installed."""
     for module in {"openvino": ["openvino"], "typed": ["onnx"]}.get(backend, []):
         pytest.importorskip(module, reason=f"{module} is not installed")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_threads_get_what_one_thread_alone_gets(digits_bundle: Path, backend: str):
+def test_threads_agree_with_a_single_thread(digits_bundle: Path, backend: str):
     need(backend)
     assert_threads_agree(digits_bundle, backend, "fp32")
 
 
-def test_threads_get_what_one_thread_alone_gets_in_16_bits(typed_bundle: Path):
+def test_threads_agree_with_a_single_thread_in_fp16(typed_bundle: Path):
     need("typed")
     assert_threads_agree(typed_bundle, "typed", "fp16")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_a_model_can_be_closed_while_others_play(digits_bundle: Path, backend: str):
+def test_model_can_be_closed_while_other_threads_play(digits_bundle: Path, backend: str):
     need(backend)
     assert_closing_is_safe(digits_bundle, backend, "fp32")
 
 
-def test_threads_that_load_one_bundle_at_once_share_its_cache_entry(
+def test_threads_that_load_one_bundle_share_its_cache_entry(
     digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(tmp_path))
@@ -51,12 +52,12 @@ def test_threads_that_load_one_bundle_at_once_share_its_cache_entry(
     assert len(list((tmp_path / "onnxruntime").iterdir())) == 1
 
 
-def test_a_value_is_made_once_whichever_thread_asks_first():
-    made: list[int] = []
+def test_value_is_made_once_for_all_threads():
+    keys: list[int] = []
     ready = threading.Barrier(8)
 
     def make(key: int) -> int:
-        made.append(key)
+        keys.append(key)
         return 10 * key
 
     opened = Opened(make)
@@ -67,4 +68,4 @@ def test_a_value_is_made_once_whichever_thread_asks_first():
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(8)))
-    assert sorted(made) == [1, 2]
+    assert sorted(keys) == [1, 2]
