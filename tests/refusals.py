@@ -1,4 +1,4 @@
-"""How a command refuses its input, and two ways to make a bad input."""
+"""How a command refuses its input, and ways to make a bad input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import Result
+
+from bcm_edge.runtime.storage.bundle import describe_files
 
 
 def refusal(result: Result, lines: int = 1) -> str:
@@ -29,6 +31,12 @@ def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> N
     manifest = json.loads((bundle / "manifest.json").read_text())
     change(manifest)
     (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def update_hashes(bundle: Path) -> None:
+    """Write the sizes and hashes that the files of a bundle have now into its manifest."""
+    files = describe_files(bundle)
+    edit_manifest(bundle, lambda m: m.update(files={name: vars(files[name]) for name in m["files"]}))
 
 
 class Payload:

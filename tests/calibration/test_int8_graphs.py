@@ -21,13 +21,11 @@ from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 
-def test_as_few_layers_keep_float32_as_the_bound_allows():
-    """Independent errors: squares add up. Without the two worst, √(0.02² + 0.01²) = 0.0224 remains."""
+def test_as_few_layers_as_possible_stay_float32():
+    """Squares of independent errors add up: without the two largest, √(0.02² + 0.01²) = 0.0224 remains."""
     alone = {"a": 0.02, "b": 0.3, "c": 0.01, "d": 0.1}
-    asked: list[list[str]] = []
 
     def error(kept: Collection[str]) -> float:
-        asked.append(sorted(kept))
         return float(np.sqrt(sum(e**2 for name, e in alone.items() if name not in kept)))
 
     kept, remaining = choose_layers(alone, error, error, 0.05, lambda line: None)
@@ -36,8 +34,8 @@ def test_as_few_layers_keep_float32_as_the_bound_allows():
     assert choose_layers(alone, error, error, 0.001, lambda line: None) == (["b", "d", "a", "c"], 0.0)
 
 
-def test_layers_are_added_until_the_measured_error_holds():
-    """Errors that add up worse than squares do: the prediction is only where the search starts."""
+def test_layers_are_added_until_the_measured_error_is_within_the_bound():
+    """These errors add up to more than is predicted. The prediction is only the start of the search."""
     alone = {"a": 0.02, "b": 0.03, "c": 0.04}
 
     def error(kept: Collection[str]) -> float:
@@ -48,7 +46,7 @@ def test_layers_are_added_until_the_measured_error_holds():
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_the_8_bit_graph_is_the_form_that_every_runtime_takes(typed_bundle: Path, direction: str):
+def test_8_bit_graph_has_the_form_that_every_runtime_supports(typed_bundle: Path, direction: str):
     kept = read_calibration(typed_bundle / "calibration.json").kept
     graph = onnx.load(typed_bundle / f"{direction}.int8.onnx").graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -58,37 +56,27 @@ def test_the_8_bit_graph_is_the_form_that_every_runtime_takes(typed_bundle: Path
     assert len(convolutions) == 27
     for node in convolutions:
         layer = node.name.removesuffix("/Conv")
-        pairs = [
-            source[name]
-            for name in node.input[:2]
-            if name in source and source[name].op_type == "DequantizeLinear"
-        ]
+        inputs = [source[name] for name in node.input[:2] if name in source]
         if layer in kept:
             assert tensors[node.input[1]].data_type == TensorProto.FLOAT, layer
             continue
-        activation, weight = pairs
+        activation, weight = (node for node in inputs if node.op_type == "DequantizeLinear")
         assert tensors[weight.input[0]].data_type == TensorProto.INT8
         channels = tensors[weight.input[0]].dims[0]
-        assert (
-            list(tensors[weight.input[1]].dims) == [channels]
-            and {a.name: a.i for a in weight.attribute}["axis"] == 0
-        )
+        assert list(tensors[weight.input[1]].dims) == [channels]
+        assert {attribute.name: attribute.i for attribute in weight.attribute}["axis"] == 0
         assert list(tensors[activation.input[1]].dims) == []
         assert source[activation.input[0]].op_type == "QuantizeLinear"
-        assert (
-            tensors[node.input[2]].data_type == TensorProto.FLOAT
-        )  # the bias: int32 is what TensorRT rejects
-    zeros = [
-        numpy_helper.to_array(tensors[n.input[2]])
-        for n in graph.node
-        if n.op_type in ("QuantizeLinear", "DequantizeLinear")
-    ]
+        # TensorRT rejects an int32 bias.
+        assert tensors[node.input[2]].data_type == TensorProto.FLOAT
+    quantisers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    zeros = [numpy_helper.to_array(tensors[node.input[2]]) for node in quantisers]
     assert len(zeros) >= 3 * (27 - len(kept))
     assert all((zero == 0).all() and zero.dtype == np.int8 for zero in zeros)
 
 
 def test_only_convolutions_read_8_bit_activations_of_other_layers(typed_bundle: Path):
-    """The norm beside a skip convolution reads what it always read."""
+    """A normalisation beside a skip convolution still reads the float32 activation."""
     graph = onnx.load(typed_bundle / "forward.int8.onnx", load_external_data=False).graph
     source = {node.output[0]: node for node in graph.node}
     for node in graph.node:
@@ -98,42 +86,39 @@ def test_only_convolutions_read_8_bit_activations_of_other_layers(typed_bundle: 
                 assert origin.op_type == "Conv", (node.name, origin.name)
 
 
-def test_8_bit_weights_are_on_disk_once_and_small(typed_bundle: Path):
-    sizes = {
-        name: (typed_bundle / name).stat().st_size
-        for name in ("weights.bin", "weights.int8.bin", "forward.int8.onnx")
-    }
+def test_8_bit_weights_are_stored_once_and_small(typed_bundle: Path):
+    names = ("weights.bin", "weights.int8.bin", "forward.int8.onnx")
+    sizes = {name: (typed_bundle / name).stat().st_size for name in names}
     kept = read_calibration(typed_bundle / "calibration.json").kept or []
-    graph = onnx.load(typed_bundle / "forward.onnx").graph
-    weights = {
-        t.name: numpy_helper.to_array(t).nbytes
-        for t in graph.initializer
-        if t.name.endswith(".weight") and len(t.dims) == 4
-    }
-    quantised = sum(size for name, size in weights.items() if name.removesuffix(".weight") not in kept)
+    tensors = onnx.load(typed_bundle / "forward.onnx").graph.initializer
+    weights = [tensor for tensor in tensors if tensor.name.endswith(".weight") and len(tensor.dims) == 4]
+    quantised = sum(
+        numpy_helper.to_array(weight).nbytes
+        for weight in weights
+        if weight.name.removesuffix(".weight") not in kept
+    )
     assert sizes["weights.bin"] - sizes["weights.int8.bin"] == pytest.approx(quantised * 3 / 4, rel=0.02)
     assert sizes["forward.int8.onnx"] < 250_000
 
 
-def test_the_same_calibration_gives_the_same_graphs(typed_bundle: Path, tmp_path: Path):
+def test_same_calibration_gives_the_same_graphs(typed_bundle: Path, tmp_path: Path):
     bundle, calibration = open_bundle(typed_bundle), read_calibration(typed_bundle / "calibration.json")
     write_int8_graphs(bundle, calibration, calibration.kept or [], tmp_path)
     for name in ("forward.int8.onnx", "inverse.int8.onnx", "weights.int8.bin"):
         assert (tmp_path / name).read_bytes() == (typed_bundle / name).read_bytes(), name
 
 
-def test_a_calibration_of_another_model_is_refused(typed_bundle: Path, tmp_path: Path):
+def test_calibration_of_another_model_is_refused(typed_bundle: Path, tmp_path: Path):
     export(ExportPlan(tiny_checkpoint(), tmp_path / "b", verify="none"), "0" * 64)
     calibration = read_calibration(typed_bundle / "calibration.json")
     with pytest.raises(CalibrationError, match="was measured on another model's graphs"):
         write_int8_graphs(open_bundle(tmp_path / "b"), calibration, [], tmp_path)
 
 
-def test_kept_layers_must_exist_and_leave_some(typed_bundle: Path, tmp_path: Path):
+def test_layers_to_keep_must_exist_and_not_be_all(typed_bundle: Path, tmp_path: Path):
     bundle, calibration = open_bundle(typed_bundle), read_calibration(typed_bundle / "calibration.json")
-    with pytest.raises(
-        CalibrationError, match=r"cannot keep input_blocks\.1\.0 in float32: it is not a convolution"
-    ):
+    message = r"cannot keep input_blocks\.1\.0 in float32: it is not a convolution"
+    with pytest.raises(CalibrationError, match=message):
         write_int8_graphs(bundle, calibration, ["input_blocks.1.0"], tmp_path)
     with pytest.raises(CalibrationError, match="all convolutions are to stay in float32"):
         write_int8_graphs(bundle, calibration, layers(bundle), tmp_path)
@@ -142,15 +127,20 @@ def test_kept_layers_must_exist_and_leave_some(typed_bundle: Path, tmp_path: Pat
 def test_every_quantised_layer_needs_its_ranges(typed_bundle: Path, tmp_path: Path):
     calibration = read_calibration(typed_bundle / "calibration.json")
     del calibration.ranges["inverse"]["middle_block.0.in_layers.2/Conv"]
-    with pytest.raises(
-        CalibrationError, match=r"no range for middle_block\.0\.in_layers\.2/Conv of the inverse graph"
-    ):
+    message = r"no range for middle_block\.0\.in_layers\.2/Conv of the inverse graph"
+    with pytest.raises(CalibrationError, match=message):
         write_int8_graphs(open_bundle(typed_bundle), calibration, [], tmp_path)
 
 
-def test_layers_of_a_bundle(digits_bundle: Path):
+def test_layers_are_the_convolutions_of_the_graph(digits_bundle: Path):
     names = layers(open_bundle(digits_bundle))
-    assert len(names) == 27 and names[0] == "input_blocks.0.0" and names[-1] == "out.2"
+    assert (len(names), names[0], names[-1]) == (27, "input_blocks.0.0", "out.2")
+
+
+def with_range(text: str, low: float, high: float) -> str:
+    """Return a calibration file with one range."""
+    ranges = {"forward": {"x": [low, high]}, "inverse": {}}
+    return json.dumps({**json.loads(text), "ranges": ranges})
 
 
 @pytest.mark.parametrize(
@@ -160,13 +150,11 @@ def test_layers_of_a_bundle(digits_bundle: Path):
         lambda text: "[]",
         lambda text: text.replace('"schema": 1', '"schema": 2'),
         lambda text: text.replace('"ranges"', '"rages"'),
-        lambda text: json.dumps({**json.loads(text), "ranges": {"forward": {"x": [1, -1]}, "inverse": {}}}),
-        lambda text: json.dumps(
-            {**json.loads(text), "ranges": {"forward": {"x": [float("nan"), 1]}, "inverse": {}}}
-        ),
+        lambda text: with_range(text, 1, -1),
+        lambda text: with_range(text, float("nan"), 1),
     ],
 )
-def test_a_damaged_calibration_file_is_refused(
+def test_damaged_calibration_file_is_refused(
     typed_bundle: Path, tmp_path: Path, damage: Callable[[str], str]
 ):
     file = tmp_path / "calibration.json"
@@ -184,7 +172,7 @@ def test_a_damaged_calibration_file_is_refused(
         ("int8", "openvino", 0.15),
     ],
 )
-def test_samples_and_reconstructions_stay_as_good(
+def test_quality_in_lower_precisions_is_that_of_float32(
     typed_bundle: Path, judge: Judge, precision: str, backend: str, bound: float
 ):
     bundle = open_bundle(typed_bundle)

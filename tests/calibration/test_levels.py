@@ -6,6 +6,7 @@ import pytest
 
 from bcm_edge.calibration.levels import Search, ranked
 from bcm_edge.errors import ScheduleError
+from bcm_edge.runtime.schedule import Schedule
 
 
 def test_schedules_are_ranked_by_their_scores():
@@ -18,7 +19,7 @@ def test_schedules_are_ranked_by_their_scores():
     ]
 
 
-def test_several_levels_are_filled_in():
+def test_several_levels_are_inserted():
     family = Search("80>0.002 +{0} {0}>{1}>0.002", ((0.1, 1), (0.2, 3)))
     best = ranked(family, lambda schedule: -schedule.moves[1].u)[0]
     assert str(best.schedule) == "80>0.002 +0.2 0.2>3>0.002"
@@ -26,7 +27,7 @@ def test_several_levels_are_filled_in():
 
 
 def test_every_schedule_is_checked_before_the_first_is_scored():
-    scored = []
+    scored: list[Schedule] = []
     with pytest.raises(ScheduleError):
         ranked(Search("80>{0}>0.002", ((0.2,), (100,))), lambda schedule: scored.append(schedule) or 0)
     assert not scored

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import onnx
 import pytest
 from archives import read_npz, write_npz
 from fixture_types import Cli, Process
-from refusals import edit_manifest, refusal
+from refusals import edit_manifest, refusal, update_hashes
 from results import only_json
 
 
@@ -22,14 +21,7 @@ def rewrite_golden(bundle: Path, change: Callable[[dict[str, np.ndarray]], None]
     arrays = read_npz(golden)
     change(arrays)
     write_npz(golden, arrays)
-    update_hash(bundle, "golden.npz")
-
-
-def update_hash(bundle: Path, name: str) -> None:
-    """Write the size and the hash that a file has now into the manifest."""
-    content = (bundle / name).read_bytes()
-    facts = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    edit_manifest(bundle, lambda manifest: manifest["files"].update({name: facts}))
+    update_hashes(bundle)
 
 
 def test_verify_accepts_an_exported_bundle(bundle_copy: Path, cli: Cli):
@@ -85,7 +77,7 @@ def test_verdict_is_valid_only_for_the_files_that_were_verified(bundle_copy: Pat
     proto = onnx.load(file, load_external_data=False)
     proto.doc_string = "another"
     onnx.save(proto, file)
-    update_hash(bundle_copy, "forward.onnx")
+    update_hashes(bundle_copy)
     assert "fp32 on onnxruntime against torch" not in cli("inspect", bundle_copy).stdout
 
 

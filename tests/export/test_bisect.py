@@ -1,4 +1,4 @@
-"""Bisecting: the layer that was made wrong is the layer that is named."""
+"""Bisecting names the layer that was changed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import Result
+from fixture_types import Cli
 from networks import TINY, random_model
+from refusals import update_hashes
+from results import only_json
 
 pytest.importorskip("polygraphy", reason="bisecting needs polygraphy; pip install '.[debug]'")
 
@@ -21,6 +23,7 @@ from bcm_edge.export import layer_errors, network_graph
 from bcm_edge.export.bisect import first_stray_layer
 from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.int8 import layers
+from bcm_edge.export.writer import GraphBuilder
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
 from bcm_edge.model.player import TorchBackend
 from bcm_edge.model.preconditioning import ConsistencyModel
@@ -28,7 +31,7 @@ from bcm_edge.runtime.accuracy import BOUNDS
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.checks.parity import compare
 from bcm_edge.runtime.checks.recording import Recording, record
-from bcm_edge.runtime.storage.bundle import Bundle, describe_files, open_bundle
+from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 
 LATE = "output_blocks.0.0.in_layers.2"  # a convolution with most of the network before it
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -37,53 +40,52 @@ pytestmark = pytest.mark.slow  # exports and traces
 
 
 def exported(checkpoint: Checkpoint, folder: Path, *precisions: str) -> Bundle:
-    export(
-        ExportPlan(checkpoint, folder, verify="none", precisions=precisions, allow_inaccurate=True), "0" * 64
-    )
+    """Export a checkpoint without verifying it."""
+    plan = ExportPlan(checkpoint, folder, verify="none", precisions=precisions, allow_inaccurate=True)
+    export(plan, "0" * 64)
     return open_bundle(folder)
 
 
 def tiny(model: ConsistencyModel) -> Checkpoint:
+    """Return a model as if it was read from a file."""
     return Checkpoint("tiny.pt", model.config, model.network.state_dict())
 
 
 def recorded(model: ConsistencyModel, bundle: Bundle) -> Recording:
+    """Record two schedules of a bundle on torch, with two samples."""
     return record(TorchBackend(model), [bundle.schedule(name) for name in ("zigzag-3", "invert-2")], 2)
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The shipped model in every precision, every convolution in 8 bits."""
-    return exported(
-        load_checkpoint(shipped_checkpoint()), tmp_path_factory.mktemp("healthy") / "b", *PRECISIONS
-    )
+    """The shipped model in every precision; in int8 every convolution is computed in 8 bits."""
+    folder = tmp_path_factory.mktemp("healthy") / "b"
+    return exported(load_checkpoint(shipped_checkpoint()), folder, *PRECISIONS)
 
 
 @pytest.fixture(scope="module")
 def truth(healthy: Bundle) -> Recording:
+    """The recording of the shipped model on torch."""
     return recorded(load_checkpoint(shipped_checkpoint()).model(), healthy)
 
 
 @pytest.fixture
 def damaged(healthy: Bundle, tmp_path: Path) -> Callable[..., Bundle]:
-    """A copy of the bundle in which change(graph, folder) was done to one graph, with hashes that fit."""
+    """Return a copy of the bundle after change(graph, folder) of one graph, with hashes that fit."""
 
     def damage(graph: str, change: Callable[[onnx.ModelProto, Path], None]) -> Bundle:
         folder = shutil.copytree(healthy.path, tmp_path / "damaged")
         proto = onnx.load(folder / graph, load_external_data=False)
         change(proto, folder)
         onnx.save(proto, folder / graph)
-        manifest = json.loads((folder / "manifest.json").read_text())
-        files = describe_files(folder)
-        manifest["files"] = {name: vars(files[name]) for name in manifest["files"]}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        update_hashes(folder)
         return open_bundle(folder)
 
     return damage
 
 
 def negate_on_disk(name: str) -> Callable[[onnx.ModelProto, Path], None]:
-    """Change the sign of a weight in the file that both directions take it from."""
+    """Change the sign of a weight in the file that both graphs read."""
 
     def change(proto: onnx.ModelProto, folder: Path) -> None:
         (tensor,) = (t for t in proto.graph.initializer if t.name == name)
@@ -97,7 +99,7 @@ def negate_on_disk(name: str) -> Callable[[onnx.ModelProto, Path], None]:
 
 
 def negate_in_graph(name: str) -> Callable[[onnx.ModelProto, Path], None]:
-    """Give one graph a weight of its own, with the sign changed."""
+    """Store a weight with the other sign inside one graph."""
 
     def change(proto: onnx.ModelProto, folder: Path) -> None:
         (tensor,) = (t for t in proto.graph.initializer if t.name == name)
@@ -108,44 +110,47 @@ def negate_in_graph(name: str) -> Callable[[onnx.ModelProto, Path], None]:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_healthy_graph_has_no_stray_layer(healthy: Bundle, truth: Recording, precision: str):
+def test_correct_graph_has_no_wrong_layer(healthy: Bundle, truth: Recording, precision: str):
     assert first_stray_layer(healthy, precision, truth, BOUNDS[precision]) is None
 
 
-def test_the_convolution_with_a_wrong_weight_is_named(
+def test_convolution_with_a_wrong_weight_is_named(
     damaged: Callable[..., Bundle], truth: Recording, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(layer_errors, "CHUNK", 50)  # the layer is in a later chunk
     bundle = damaged("forward.fp16.onnx", negate_on_disk(f"{LATE}.weight"))
     stray = first_stray_layer(bundle, "fp16", truth, BOUNDS["fp16"])
-    assert stray and stray.alone and (stray.layer, stray.node) == (LATE, f"{LATE}/Conv")
-    assert stray.first.error > 1 and stray.first.before < 2e-3 and stray.growing[0].node == f"{LATE}/Conv"
+    assert stray and stray.alone
+    assert (stray.layer, stray.node) == (LATE, f"{LATE}/Conv")
+    assert stray.first.error > 1
+    assert stray.first.before < 2e-3
+    assert stray.growing[0].node == f"{LATE}/Conv"
     assert f"the first layer outside the tolerance is {LATE} (node {LATE}/Conv, Conv)\n" in str(stray)
     assert json.loads(json.dumps(stray.to_json()))["first"]["layer"] == LATE
 
 
-def test_an_overflow_is_named_with_what_the_reference_reaches(tmp_path: Path):
+def test_overflow_is_named_with_the_largest_value_of_the_reference(tmp_path: Path):
     model, layer = random_model(), "input_blocks.1.0.in_layers.2"
-    model.get_parameter(f"network.{layer}.weight").mul_(5e5)  # the normalisation after it undoes that
+    model.get_parameter(f"network.{layer}.weight").mul_(5e5)  # the normalisation after it removes the factor
     bundle = exported(tiny(model), tmp_path / "b", "fp32", "fp16", "bf16")
     recording = recorded(model, bundle)
     stray = first_stray_layer(bundle, "fp16", recording, BOUNDS["fp16"])
-    assert stray and stray.node == f"{layer}/Conv" and stray.first.error == np.inf
+    assert stray and stray.node == f"{layer}/Conv"
+    assert stray.first.error == np.inf
     assert 65504 < stray.first.largest < 1e7
-    assert (
-        "NaN or infinity in its output" in str(stray)
-        and "the largest float16 is 65504; export bf16" in stray.hint
-    )
-    assert first_stray_layer(bundle, "bf16", recording, 5 * BOUNDS["bf16"]) is None  # random weights
+    assert "NaN or infinity in its output" in str(stray)
+    assert "the largest float16 is 65504; export bf16" in stray.hint
+    # The errors of random weights are larger than those of trained weights.
+    assert first_stray_layer(bundle, "bf16", recording, 5 * BOUNDS["bf16"]) is None
 
 
-def test_a_tight_bound_names_an_8_bit_convolution(healthy: Bundle, truth: Recording):
+def test_small_bound_names_an_8_bit_convolution(healthy: Bundle, truth: Recording):
     stray = first_stray_layer(healthy, "int8", truth, 1e-3)
     assert stray and stray.layer in layers(healthy)
     assert f"keep {stray.layer} in float32" in stray.hint
 
 
-def test_errors_that_add_up_are_traced_in_the_worst_move(healthy: Bundle, truth: Recording):
+def test_accumulated_errors_are_traced_in_the_worst_move(healthy: Bundle, truth: Recording):
     candidate = open_backend("typed", healthy, "bf16")
     bound = 0.99 * max(e.relative_l2 for e in compare(candidate, truth, (len(truth.seeds),), 1.0))
     stray = first_stray_layer(healthy, "bf16", truth, bound)
@@ -154,7 +159,7 @@ def test_errors_that_add_up_are_traced_in_the_worst_move(healthy: Bundle, truth:
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
-def test_a_float32_graph_with_a_wrong_weight(
+def test_wrong_weight_of_a_float32_graph_is_named(
     damaged: Callable[..., Bundle], truth: Recording, direction: str
 ):
     bundle = damaged(f"{direction}.onnx", negate_in_graph(f"{LATE}.weight"))
@@ -163,50 +168,36 @@ def test_a_float32_graph_with_a_wrong_weight(
 
 
 @pytest.mark.parametrize("scale_shift", [False, True])
-def test_a_float32_graph_that_was_written_wrong(
+def test_wrong_layer_of_a_float32_graph_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale_shift: bool
 ):
-    true_silu, config = network_graph.silu, replace(TINY, use_scale_shift_norm=scale_shift)
+    silu, config = network_graph.silu, replace(TINY, use_scale_shift_norm=scale_shift)
 
-    def wrong_in_one_place(g, x: str, at: str) -> str:
-        return true_silu(
-            g, g.op("Mul", x, g.constant(1.01), at=at) if at == LATE.replace("2", "0") else x, at
-        )
+    def wrong_in_one_layer(graph: GraphBuilder, x: str, at: str) -> str:
+        if at == LATE.replace("2", "0"):
+            x = graph.op("Mul", x, graph.constant(1.01), at=at)
+        return silu(graph, x, at)
 
-    monkeypatch.setattr(network_graph, "silu", wrong_in_one_place)
+    monkeypatch.setattr(network_graph, "silu", wrong_in_one_layer)
     bundle = exported(tiny(random_model(config)), tmp_path / "b", "fp32")
     stray = first_stray_layer(bundle, "fp32", recorded(random_model(config), bundle), BOUNDS["fp32"])
-    assert stray and stray.node == f"{LATE}/Conv"  # the first output after the SiLU that torch has too
+    assert stray and stray.node == f"{LATE}/Conv"  # the first output after this SiLU that torch also has
 
 
-def test_weights_that_were_not_recorded_are_no_layer_s_fault(
-    damaged: Callable[..., Bundle], truth: Recording
-):
+def test_recording_of_other_weights_names_no_layer(damaged: Callable[..., Bundle], truth: Recording):
     bundle = damaged("forward.onnx", negate_on_disk(f"{LATE}.weight"))
-    with pytest.raises(
-        BcmError, match=r"no layer exceeds the bound.*recording was made with other weights"
-    ) as caught:
+    message = r"no layer exceeds the bound.*recording was made with other weights"
+    with pytest.raises(BcmError, match=message) as caught:
         first_stray_layer(bundle, "fp32", truth, BOUNDS["fp32"])
     assert caught.value.exit_code == 1
 
 
-def test_verify_names_the_layer_beside_its_report(typed_copy: Path, cli: Callable[..., Result]):
-    ended = cli(
-        "verify",
-        typed_copy,
-        "--precision",
-        "fp32,int8",
-        "--backend",
-        "onnxruntime",
-        "--bound",
-        0.01,
-        "--bisect",
-        "--json",
-    )
-    assert ended.exit_code == 1
-    told = json.loads(ended.stdout)
-    assert [(p["precision"], p["ok"]) for p in told["precisions"]] == [("fp32", True), ("int8", False)]
-    assert list(told["strays"]) == ["int8"]
-    assert told["strays"]["int8"]["first"]["layer"].startswith(
-        ("input_blocks", "middle_block", "output_blocks", "out")
-    )
+def test_verify_reports_the_layer(typed_copy: Path, cli: Cli):
+    options = ("--precision", "fp32,int8", "--backend", "onnxruntime", "--bound", 0.01)
+    result = cli("verify", typed_copy, *options, "--bisect", "--json")
+    assert result.exit_code == 1
+    report = only_json(result.stdout)
+    assert [(p["precision"], p["ok"]) for p in report["precisions"]] == [("fp32", True), ("int8", False)]
+    assert list(report["strays"]) == ["int8"]
+    layer = report["strays"]["int8"]["first"]["layer"]
+    assert layer.startswith(("input_blocks", "middle_block", "output_blocks", "out"))
