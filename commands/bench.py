@@ -29,7 +29,7 @@ from ..runtime.machine.install_hints import install_line
 from ..runtime.machine.load import OtherProcesses
 from ..runtime.schedule import Schedule
 from ..runtime.storage.bundle import open_bundle
-from .bench_report import report
+from .bench_report import not_run_lines, report
 from .bench_variants import NotRun, Variant, variants
 from .console import progress, result
 from .options import bundle_argument, json_option, parse_precisions, precisions_option
@@ -111,9 +111,8 @@ def bench(
     not_run += [one for batch in measured for one in batch.not_run]
     absent = [*absent, *(problem for batch in measured for problem in batch.absent)]
     if not results:
-        reasons = [f"{one.precision} on {one.backend}: {one.reason}" for one in not_run]
         raise BackendError(
-            f"{bundle}: no variant can run on this machine ({'; '.join(reasons)}); "
+            f"{bundle}: no variant can run on this machine ({'; '.join(not_run_lines(not_run))}); "
             f"bcm-edge doctor {bundle} shows how to fix it"
         )
     if flop is None:

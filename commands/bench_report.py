@@ -33,7 +33,8 @@ def report(
     surroundings: what `runtime.machine.environment.environment` returned before the measurement.
     """
     measurements = table(COLUMNS, [_row(measured) for measured in results])
-    return "\n".join([*_machine(surroundings), measurements, *_not_run_lines(not_run), *notes])
+    missing = [f"not run: {line}" for line in not_run_lines(not_run)]
+    return "\n".join([*_machine(surroundings), measurements, *missing, *notes])
 
 
 def _row(measured: Result) -> tuple[object, ...]:
@@ -63,7 +64,7 @@ def _machine(surroundings: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _not_run_lines(not_run: Sequence[NotRun]) -> list[str]:
+def not_run_lines(not_run: Sequence[NotRun]) -> list[str]:
     """Return a line for each backend, batch size and reason, with all precisions that it concerns."""
     precisions: dict[tuple[str, int | None, str], list[str]] = {}
     for variant in not_run:
@@ -72,7 +73,7 @@ def _not_run_lines(not_run: Sequence[NotRun]) -> list[str]:
     lines = []
     for (backend, batch, reason), names in precisions.items():
         at_batch = f" at batch {batch}" if batch else ""
-        lines.append(f"not run: {', '.join(names)} on {backend}{at_batch}: {reason}")
+        lines.append(f"{', '.join(names)} on {backend}{at_batch}: {reason}")
     return lines
 
 

@@ -88,8 +88,9 @@ def verify(
     check = _Check(opened, recording, backend, against, bound, skip=precisions == "all")
     reports = [report for precision in names for report in check.reports(precision)]
     if not reports:
+        where = "on this machine" if backend == "auto" else f"on {backend} on this machine"
         raise BackendError(
-            f"{bundle}: none of its precisions runs on this machine; bcm-edge doctor {bundle} shows why"
+            f"{bundle}: no precision of the bundle can run {where}; bcm-edge doctor {bundle} shows why"
         )
     _store(opened, [report.verdict for report in reports if report.verdict.backend != "null"])
     ok = all(report.verdict.ok for report in reports)

@@ -140,7 +140,13 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
     tensors, notes = find_network(file.content, where)
     notes += check_values(tensors, where)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    config = infer_config(shapes, merged_fields(metadata.get("config", {}), known or {}, where), where)
+    fields = merged_fields(metadata.get("config", {}), known or {}, where)
+    config = infer_config(shapes, fields, where)
+    if "norm_groups" not in fields:
+        notes.append(
+            f"norm_groups is not specified; {config.norm_groups} is assumed, as in the authors' networks. "
+            "Add it to the --config file if the network has another number of groups"
+        )
     image = f"{where}: one image of {config.image_size} pixels a side"
     check_memory(config.image_memory, image, "check image_size")
     untrained = is_ict(shapes)

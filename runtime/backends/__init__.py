@@ -47,7 +47,8 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
     if info(name).device != "gpu":  # an engine has its own precision
         precision = precision or bundle.precisions[0]
     if reason := module.unavailable(precision):
-        raise BackendError(f"{name}: {reason}")
+        advice = "; on a machine without a GPU, use --backend auto" if info(name).device == "gpu" else ""
+        raise BackendError(f"{name}: {reason}{advice}")
     with timed(f"backend {name}: opening"):
         backend: Backend = module.open(bundle, precision)
     log.info("backend %s: playing %s on %s", name, backend.precision, backend.device)

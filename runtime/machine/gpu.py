@@ -89,7 +89,7 @@ def parse_device(text: str) -> int:
     """Return 1 for "cuda:1", and 0 for "cuda". Raises InputError."""
     name, _, number = text.partition(":")
     if name != "cuda" or not (number.isdecimal() or text == "cuda"):
-        raise InputError(f"unknown device {text!r}; engines are built for cuda:0, cuda:1, …")
+        raise InputError(f"unknown device {text!r}; expected cuda:N, for example cuda:0")
     return int(number or 0)
 
 

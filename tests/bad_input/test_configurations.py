@@ -102,3 +102,15 @@ def test_missing_configuration_names_the_fields(refuse_export: Refusal, official
         f"{official}: image_size and num_head_channels cannot be inferred from its tensors; "
         "pass --config FILE.json with these fields"
     )
+
+
+def test_configuration_without_norm_groups_is_noted(cli: Cli, official: Path, tmp_path: Path) -> None:
+    fields = {name: value for name, value in DIGITS_FIELDS.items() if name != "norm_groups"}
+    notes = []
+    for values in (fields, DIGITS_FIELDS):
+        (tmp_path / "c.json").write_text(json.dumps(values))
+        arguments = ("--config", tmp_path / "c.json", "-o", tmp_path / "a.bundle", "--dry-run")
+        result = cli("export", official, *arguments)
+        assert result.exit_code == 0
+        notes.append("note: norm_groups is not specified; 32 is assumed" in result.stderr)
+    assert notes == [True, False]
