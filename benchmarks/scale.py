@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -15,7 +16,10 @@ import numpy as np
 from PIL import Image
 from result_files import add_output, origin, write_figures
 
+from bcm_edge.runtime.noise import START_DRAW, standard_normal
+
 HOUR = 3600
+BATCH = 256  # images whose noise is drawn
 MILLION = 1_000_000
 
 
@@ -69,7 +73,7 @@ COLUMNS = {  # key in the result file → heading of the column
 
 
 def main() -> None:
-    """Print one table per task, and the time to decode an image."""
+    """Print one table per task, and the times to decode an image and to draw noise."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add_output(parser)
@@ -84,7 +88,10 @@ def main() -> None:
         print()
     microseconds = png_seconds() * 1e6
     print(f"decoding a PNG of 64×64×3 of noise: {microseconds:.0f} µs of a core, measured now")
-    write_figures(output, measured_by, {"tables": figures, "png_microseconds": microseconds})
+    milliseconds = noise_seconds() * 1e3
+    print(f"noise of mixture-4 at batch {BATCH}: {milliseconds:.0f} ms, measured now")
+    measured = {"png_microseconds": microseconds, "noise_ms": milliseconds}
+    write_figures(output, measured_by, {"tables": figures, **measured})
 
 
 def figures_of(work: Work, device: Device) -> dict[str, float]:
@@ -109,6 +116,17 @@ def png_seconds(n: int = 300) -> float:
     for _ in range(n):
         np.asarray(Image.open(io.BytesIO(file.getvalue())))
     return (time.perf_counter() - start) / n
+
+
+def noise_seconds(runs: int = 5) -> float:
+    """Return the median seconds to draw the noise of mixture-4 for a batch: the start and one injection."""
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        for draw in (START_DRAW, START_DRAW + 1):
+            standard_normal(range(BATCH), (3, 64, 64), draw)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def _short(value: float) -> str:
