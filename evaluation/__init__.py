@@ -1,1 +1,1 @@
-"""Evaluation: how good a model is, and the command that makes the one that ships."""
+"""The evaluation of models, and the command that makes the digits model that ships."""

@@ -15,7 +15,14 @@ from lowest import tomllib
 
 from bcm_edge.cli import main
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy" / "README.md"])
+FOLDERS_WITH_README = ("benchmarks", "deploy")
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / folder / "README.md" for folder in FOLDERS_WITH_README),
+    ]
+)
 SOURCE_FOLDERS = {
     folder.name
     for folder in ROOT.iterdir()
