@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from curve_points import line
 
 from bcm_edge.evaluation.claims import (
     Claim,
@@ -17,35 +18,30 @@ from bcm_edge.evaluation.claims import (
 )
 from bcm_edge.evaluation.exhibits import Point
 
-
-def line(*pairs: tuple[float, float], spread: float | None = None) -> list[Point]:
-    return [Point(x, y, spread) for x, y in pairs]
-
-
 BCM = [Point(1, 1.93, 0.06), Point(2, 1.40, 0.09), Point(3, 1.38, 0.09), Point(4, 1.31, 0.05)]
 HEUN = [Point(3, 40.0, 1.0), Point(9, 1.45, 0.03), Point(17, 1.20), Point(35, 1.17, 0.04), Point(79, 1.16)]
 DDIM = [Point(2, 9.0, 0.5), Point(10, 2.0, 0.1), Point(35, 1.48)]
 
 
-def test_equal_within_both_spreads():
+def test_points_are_equal_within_both_spreads():
     assert as_good(Point(1, 1.30, 0.03), Point(1, 1.25, 0.04))  # √(0.03² + 0.04²) = 0.05
     assert not as_good(Point(1, 1.31, 0.03), Point(1, 1.25, 0.04))
     assert as_good(Point(1, 1.25), Point(1, 1.25))
     assert not as_good(Point(1, 1.2500001), Point(1, 1.25))
 
 
-def test_the_crossing_is_the_first_measured_number_that_is_as_good():
+def test_first_point_as_good_is_a_measured_one():
     falling = line((20, 1.0), (5, 3.0), (10, 2.0))
-    assert first_as_good(falling, Point(4, 2.9)) == Point(10, 2.0)  # not 5.2, where a line would cross
+    assert first_as_good(falling, Point(4, 2.9)) == Point(10, 2.0)  # not at 5.2 calls, which was not measured
     assert first_as_good(falling, Point(4, 3.0)) == Point(5, 3.0)
     assert first_as_good(falling, Point(4, 0.9)) is None
 
 
-def test_best_of_schedules_with_equal_calls():
+def test_best_schedule_for_each_number_of_calls():
     assert best_per_call(line((2, 1.5), (1, 3), (2, 1.4))) == line((1, 3), (2, 1.4))
 
 
-def test_generation_that_falls_short_says_by_what_and_how_many_calls_that_is_worth():
+def test_generation_claim_that_is_not_reached():
     assert generation_claim(BCM, {"Heun": HEUN, "DDIM": DDIM}) == Claim(
         "Generation: BCM in 1 to 4 network calls against EDM in 35 (Heun, 18 steps)",
         "not reached",
@@ -59,7 +55,7 @@ def test_generation_that_falls_short_says_by_what_and_how_many_calls_that_is_wor
     )
 
 
-def test_generation_is_reached_by_the_fewest_calls_that_do():
+def test_generation_claim_is_reached_with_the_fewest_calls():
     better = generation_claim([*BCM[:2], Point(3, 1.1, 0.01), Point(4, 1.0, 0.01)], {"Heun": HEUN})
     assert (better.verdict, better.sentences[0]) == (
         "reached",
@@ -70,26 +66,26 @@ def test_generation_is_reached_by_the_fewest_calls_that_do():
     assert equal.sentences[0] == "1.20 ± 0.03 with 4 calls, EDM 1.17 ± 0.04 with 35: equal within the spread"
 
 
-def test_more_than_four_calls_are_not_few():
+def test_generation_claim_counts_at_most_four_calls():
     assert generation_claim([*BCM, Point(5, 0.5)], {"Heun": HEUN}).verdict == "not reached"
 
 
-@pytest.mark.parametrize("claim", [generation_claim, inversion_claim])
-def test_without_a_baseline_nothing_is_claimed(claim: Any):
-    made = claim(BCM, {})
-    assert made.verdict == "not measured"
-    assert made.sentences[0].startswith("no baseline was given")
+@pytest.mark.parametrize("make", [generation_claim, inversion_claim])
+def test_claim_without_a_baseline_is_not_measured(make: Any):
+    result = make(BCM, {})
+    assert result.verdict == "not measured"
+    assert result.sentences[0].startswith("no baseline was given")
 
 
-def test_inversion_is_held_against_as_many_calls_or_the_next_number():
+def test_inversion_claim_compares_with_the_next_number_of_calls():
     ours = line((2, 0.0040), (3, 0.0030), (3, 0.0035), (4, 0.0020))
     rivals = {
         "Heun": line((5, 0.3), (17, 0.003), (33, 0.0001)),
         "DDIM": line((2, 0.9), (4, 0.1), (20, 0.0015)),
     }
-    made = inversion_claim(ours, rivals)
-    assert made.verdict == "reached"
-    assert made.sentences == (
+    result = inversion_claim(ours, rivals)
+    assert result.verdict == "reached"
+    assert result.sentences == (
         "with 2 calls: BCM 0.0040, Heun 0.30 (with 5), DDIM 0.90",
         "with 3 calls: BCM 0.0030, Heun 0.30 (with 5), DDIM 0.10 (with 4)",
         "with 4 calls: BCM 0.0020, Heun 0.30 (with 5), DDIM 0.10",
@@ -97,14 +93,14 @@ def test_inversion_is_held_against_as_many_calls_or_the_next_number():
     )
 
 
-def test_inversion_is_partly_reached_or_not_at_all():
+def test_inversion_claim_that_is_partly_or_not_reached():
     rivals = {"DDIM": line((2, 0.9), (4, 0.0010))}
     assert inversion_claim(line((2, 0.004), (4, 0.002)), rivals).verdict == "partly reached"
     assert inversion_claim(line((4, 0.002)), rivals).verdict == "not reached"
 
 
 @pytest.mark.parametrize(
-    ("points", "verdict", "said"),
+    ("points", "verdict", "reasons"),
     [
         (line((1, 1.9), (2, 1.4), (3, 1.3)), "reached", ()),
         (line((1, 1.9), (2, 1.4), (3, 1.5)), "not reached", ("worse from 2 to 3 calls: 1.40 to 1.50",)),
@@ -121,11 +117,13 @@ def test_inversion_is_partly_reached_or_not_at_all():
         (line((1, 1.4)), "not measured", None),
     ],
 )
-def test_quality_that_rises_with_calls(points: list[Point], verdict: str, said: tuple[str, ...] | None):
-    made = rising_claim(points, "samples", ".2f")
-    assert made.verdict == verdict
-    assert said is None or made.sentences[1:] == said
+def test_claim_that_quality_rises_with_calls(
+    points: list[Point], verdict: str, reasons: tuple[str, ...] | None
+):
+    result = rising_claim(points, "samples", ".2f")
+    assert result.verdict == verdict
+    assert reasons is None or result.sentences[1:] == reasons
 
 
-def test_nothing_is_reached_against_no_measurement():
+def test_inversion_claim_needs_a_comparable_measurement():
     assert inversion_claim(line((40, 0.1)), {"Heun": line((33, 0.01))}).verdict == "not measured"

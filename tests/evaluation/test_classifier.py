@@ -4,40 +4,45 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from agreement import relative_l2
+from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bcm_edge.errors import LabelError
 from bcm_edge.evaluation import classifier as classifiers
 from bcm_edge.evaluation.classifier import Classifier, train_classifier
+from bcm_edge.evaluation.quality import Judge
 from bcm_edge.training.data import load_digits
 from bcm_edge.training.dataset import Dataset
 
 
-def test_the_classifier_says_what_its_features_are(classifier: Classifier):
+def test_name_of_the_classifier_describes_its_features(classifier: Classifier):
     assert classifier.name == "64 activations of a small CNN fitted to digits (train)"
     assert classifier.features(np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 64)
 
 
 def rates(data: Dataset) -> Counter[float]:
-    """Learning rate → steps taken with it."""
-    seen: Counter[float] = Counter()
-    handle = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: seen.update([optimizer.param_groups[0]["lr"]])
-    )
+    """Train a classifier, and return how many steps were made with each learning rate."""
+    steps: Counter[float] = Counter()
+
+    def count(optimizer: Optimizer, *_: Any) -> None:
+        steps[optimizer.param_groups[0]["lr"]] += 1
+
+    handle = register_optimizer_step_pre_hook(count)
     try:
         train_classifier(data)
     finally:
         handle.remove()
-    return seen
+    return steps
 
 
 @pytest.mark.slow
-def test_digits_are_seen_15_times_and_large_sets_as_often_as_steps_allow(monkeypatch: pytest.MonkeyPatch):
+def test_training_takes_15_epochs_or_at_most_max_steps(monkeypatch: pytest.MonkeyPatch):
     digits = load_digits("train")
     assert rates(digits) == {5e-3 * (1 - epoch / 15): 20 for epoch in range(15)}
     monkeypatch.setattr(classifiers, "MAX_STEPS", 30)
@@ -45,29 +50,27 @@ def test_digits_are_seen_15_times_and_large_sets_as_often_as_steps_allow(monkeyp
 
 
 @pytest.mark.parametrize(("size", "halvings"), [(8, 0), (16, 0), (17, 1), (28, 1), (64, 2)])
-def test_larger_pictures_are_halved_first(size: int, halvings: int):
-    strides = [
-        module.stride
-        for module in Classifier(3, size, 10, "none").modules()
-        if isinstance(module, torch.nn.Conv2d)
-    ]
+def test_larger_images_are_halved_by_strides(size: int, halvings: int):
+    modules = Classifier(3, size, 10, "none").modules()
+    strides = [module.stride for module in modules if isinstance(module, torch.nn.Conv2d)]
     assert strides == [(2, 2)] * halvings + [(1, 1)] * 2
 
 
 @pytest.mark.slow
-def test_the_classifier_knows_larger_pictures():
-    train, test = (load_digits(part) for part in ("train", "test"))
-    larger = [
-        replace(data, images=data.images.repeat_interleave(4, 2).repeat_interleave(4, 3))
-        for data in (train, test)
-    ]
-    found = train_classifier(larger[0]).predict(larger[1].images.numpy())
+def test_classifier_recognises_larger_images():
+    train, test = larger(load_digits("train")), larger(load_digits("test"))
+    labels = train_classifier(train).predict(test.images.numpy())
     assert test.labels is not None
-    assert (found == test.labels.numpy()).mean() >= 0.95
+    assert (labels == test.labels.numpy()).mean() >= 0.95
+
+
+def larger(data: Dataset) -> Dataset:
+    """Return images in which every pixel is a block of 4×4 pixels."""
+    return replace(data, images=data.images.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 
 @pytest.mark.numerical
-def test_passes_of_a_few_images_change_nothing(classifier: Classifier, monkeypatch: pytest.MonkeyPatch):
+def test_features_do_not_depend_on_the_batch_size(classifier: Classifier, monkeypatch: pytest.MonkeyPatch):
     images = load_digits("validation").images.numpy()
     whole, labels = classifier.features(images), classifier.predict(images)
     monkeypatch.setattr(classifiers, "PIXELS", 64 * 7)
@@ -75,21 +78,21 @@ def test_passes_of_a_few_images_change_nothing(classifier: Classifier, monkeypat
     assert np.array_equal(classifier.predict(images), labels)
 
 
-def test_a_classifier_needs_labels():
+def test_training_without_labels_is_refused():
     with pytest.raises(LabelError, match=r"digits .*has no labels"):
         train_classifier(replace(load_digits("validation"), labels=None))
 
 
-def test_the_classifier_knows_digits(judge):
+def test_classifier_recognises_digits(judge: Judge):
     assert judge.accuracy >= 0.97
 
 
 @pytest.mark.numerical
-def test_fitting_a_classifier_depends_on_nothing_before_and_changes_nothing_after(judge):
+def test_training_neither_uses_nor_changes_the_global_seed(judge: Judge):
     few = load_digits("validation")
     state = torch.get_rng_state()
     first = train_classifier(few).features(judge.images)
     assert torch.equal(state, torch.get_rng_state())
     torch.manual_seed(99)
-    # Training amplifies rounding: features were up to 0.11 away. With another seed they are 1.1 away.
+    # Training amplifies rounding: the features differed by up to 0.11. With another seed they differ by 1.1.
     assert relative_l2(train_classifier(few).features(judge.images), first) < 0.5

@@ -32,7 +32,7 @@ SEED = 7
 Digits = tuple[np.ndarray, np.ndarray]
 
 
-def test_the_loops_levels():
+def test_levels_of_the_loop_of_consistency_models():
     levels = inner_karras_levels(7)
     assert len(levels) == 7
     assert levels == sorted(levels, reverse=True)
@@ -51,12 +51,12 @@ def test_inpainting_is_compared_at_equal_cost(side: int):
     assert {schedule.nfe for schedule in inpainting_methods((3, side, side)).values()} == {8}
 
 
-def test_what_inpainting_is_compared_with_grows_too():
+def test_tuned_levels_of_the_loop_grow_with_the_image_size():
     tuned = inpainting_methods((1, 16, 12))["consistency loop, tuned levels"]
     assert [move.t for move in tuned.moves] == [80, 2.4, 1.8, 1.4, 1, 0.8, 0.6, 0.4]
 
 
-def test_holes():
+def test_holes_have_their_shapes():
     named = holes(8, 8)
     assert {name: int(hole.sum()) for name, hole in named.items()} == {
         "bottom half": 32,
@@ -68,7 +68,7 @@ def test_holes():
     assert named["left half"][:, 3].all()
 
 
-def test_shrinking_undoes_nearest_neighbours(digits: Digits):
+def test_shrinking_reverses_enlarging_by_nearest_neighbours(digits: Digits):
     small = shrink(digits[0][:3], 2)
     assert small.shape == (3, 1, 4, 4)
     assert small[0, 0, 0, 0] == pytest.approx(digits[0][0, 0, :2, :2].mean())
@@ -76,7 +76,7 @@ def test_shrinking_undoes_nearest_neighbours(digits: Digits):
 
 
 class Painter:
-    """A stand-in for a model of colour images: gives the grey image a tint that leaves its brightness."""
+    """A stand-in for a model of colour images: it adds a tint that does not change the brightness."""
 
     num_classes = None
 
@@ -85,28 +85,27 @@ class Painter:
         return np.clip(grey + 0.5 * tint, -1, 1)
 
 
-def test_right_hues():
+def test_share_of_right_hues():
     colours = np.zeros((1, 3, 1, 4), np.float32) - 1
     colours[0, 0] = 1  # red everywhere
     other = colours.copy()
     other[0, 2, 0, 0] = 1  # magenta once
-    other[0, 1, 0, 1] = other[
-        0, 2, 0, 2
-    ] = -0.8  # and twice a red that is nearly the same, on either side of it
+    other[0, 1, 0, 1] = -0.8  # a red that is nearly the same, on one side of it
+    other[0, 2, 0, 2] = -0.8  # and on the other side
     assert right_hues(other, colours) == 0.75
     assert right_hues(np.zeros_like(colours), colours) == 0
     assert np.isnan(right_hues(colours, np.zeros_like(colours)))
 
 
-def test_colouring_is_held_against_what_was_left_grey(judge: Judge):
-    class Seen:  # the judge's features are of grey digits
+def test_colouring_is_compared_with_the_grey_images(judge: Judge):
+    class ColourJudge:  # the features of the fixture `judge` are those of grey digits
         extractor = type("Mean", (), {"features": staticmethod(lambda x: x.reshape(len(x), -1)[:, :3])})
         features = np.random.default_rng(0).normal(size=(50, 3))
 
     images = np.random.default_rng(1).uniform(-0.5, 0.5, (6, 3, 8, 8)).astype(np.float32)
-    painter, seen = cast("BCM", Painter()), cast("Judge", Seen())
-    left, painted = measure_colouring(painter, seen, images, None, SEED, {"painted": COLOURING})
-    assert (left.method, left.schedule, left.hues) == ("left grey", None, 0)
-    assert left.grey_error < 1e-6
+    painter, colour_judge = cast("BCM", Painter()), cast("Judge", ColourJudge())
+    grey, painted = measure_colouring(painter, colour_judge, images, None, SEED, {"painted": COLOURING})
+    assert (grey.method, grey.schedule, grey.hues) == ("left grey", None, 0)
+    assert grey.grey_error < 1e-6
     assert painted.grey_error < 1e-6
     assert to_grey(images).shape == (6, 1, 8, 8)

@@ -34,31 +34,31 @@ def test_degradations_damage_and_stay_in_range(degradation: Degradation, channel
     assert (psnr(damaged, images) < 30).all()
 
 
-def test_less_quality_more_damage(digits: Digits):
+def test_damage_grows_with_lower_quality(digits: Digits):
     images = digits[0][:20]
     low, middle, high = (psnr(jpeg(images, quality), images).mean() for quality in (10, 30, 90))
     assert low < middle < high
     assert psnr(blur(images, 0.5), images).mean() > psnr(blur(images, 1), images).mean()
 
 
-def test_jpeg_of_colours_keeps_them_apart():
+def test_jpeg_keeps_colours():
     red = np.full((1, 3, 16, 16), -1, np.float32)
     red[:, 0] = 1
     assert np.abs(jpeg(red, 95) - red).max() < 0.05
 
 
-def test_jpeg_knows_grey_and_rgb():
+def test_jpeg_refuses_two_channels():
     with pytest.raises(ImageError):
         jpeg(np.zeros((1, 2, 8, 8), np.float32), 10)
 
 
-def test_blur_keeps_images_and_channels_apart():
+def test_blur_does_not_mix_images_or_channels():
     images = np.full((2, 3, 8, 8), -1, np.float32)
     images[0, 1] = 1
     assert np.allclose(blur(images, 1), images, atol=1e-6)
 
 
-def test_noise_belongs_to_a_seed():
+def test_noise_depends_on_the_seed_of_its_image():
     grey = np.zeros((2, 1, 32, 32), np.float32)
     both, second = noise(grey, 0.3, [1, 2]), noise(grey[:1], 0.3, [2])
     assert np.array_equal(both[1], second[0])
@@ -72,7 +72,7 @@ def attacked(classifier: Classifier, digits: Digits) -> np.ndarray:
     return square_attack(classifier, digits[0][:20], digits[1][:20], 0.3, 40, SEED)
 
 
-def test_an_attack_keeps_to_its_budget_and_misleads(
+def test_attack_keeps_its_budget_and_lowers_the_accuracy(
     classifier: Classifier, digits: Digits, attacked: np.ndarray
 ):
     images, labels = digits[0][:20], digits[1][:20]
@@ -83,12 +83,15 @@ def test_an_attack_keeps_to_its_budget_and_misleads(
 
 
 def share_alike(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Of the attacked images. An attack keeps a square if that lowers the margin, which rounding can decide."""
+    """Return the share of attacked images that are equal.
+
+    An attack keeps a square if it lowers the margin of the classifier, which rounding can decide.
+    """
     return float((np.abs(actual - expected).max(axis=(1, 2, 3)) < 1e-5).mean())
 
 
 @pytest.mark.numerical
-def test_an_attack_depends_on_its_seed_alone(classifier: Classifier, digits: Digits, attacked: np.ndarray):
+def test_attack_depends_only_on_its_seed(classifier: Classifier, digits: Digits, attacked: np.ndarray):
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     np.random.seed(3)  # noqa: NPY002
@@ -104,7 +107,7 @@ def test_an_attack_depends_on_its_seed_alone(classifier: Classifier, digits: Dig
     assert share_alike(other, attacked) <= 0.25
 
 
-def test_no_budget_no_attack(classifier: Classifier, digits: Digits):
+def test_attack_without_a_budget_changes_nothing(classifier: Classifier, digits: Digits):
     pytest.importorskip("art")
     assert np.array_equal(square_attack(classifier, *digits, 0, 5, SEED), digits[0])
     with pytest.raises(InputError):
@@ -113,7 +116,7 @@ def test_no_budget_no_attack(classifier: Classifier, digits: Digits):
         square_attack(classifier, *digits, 0.1, 0, SEED)
 
 
-def test_without_the_toolbox_the_message_says_what_to_install(
+def test_attack_without_the_toolbox_names_the_extra(
     classifier: Classifier, digits: Digits, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "art.attacks.evasion", None)

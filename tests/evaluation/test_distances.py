@@ -14,7 +14,7 @@ from bcm_edge.evaluation.distances import frechet_distance, kernel_distance, pre
 
 
 def with_moments(mean: np.ndarray, cov: np.ndarray, n: int = 500) -> np.ndarray:
-    """n points whose sample mean and covariance are exactly these."""
+    """Return n points with exactly this sample mean and covariance."""
     x = np.random.default_rng(3).standard_normal((n, len(mean)))
     x -= x.mean(axis=0)
     x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
@@ -22,6 +22,7 @@ def with_moments(mean: np.ndarray, cov: np.ndarray, n: int = 500) -> np.ndarray:
 
 
 def features(n: int) -> st.SearchStrategy[np.ndarray]:
+    """Return a strategy for n features of three numbers."""
     return arrays(np.float64, (n, 3), elements=st.floats(-4, 4, width=32))
 
 
@@ -41,9 +42,8 @@ def test_frechet_distance_where_covariances_do_not_commute():
     """For 2×2 matrices tr (AB)^½ = √(tr AB + 2 √det AB); here tr AB = 2 + 18 and det AB = 3 · 9."""
     cov_a, cov_b = np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 9.0]])
     expected = 4 + 10 - 2 * np.sqrt(20 + 2 * np.sqrt(27))
-    assert frechet_distance(
-        with_moments(np.zeros(2), cov_a), with_moments(np.zeros(2), cov_b)
-    ) == pytest.approx(expected)
+    a, b = with_moments(np.zeros(2), cov_a), with_moments(np.zeros(2), cov_b)
+    assert frechet_distance(a, b) == pytest.approx(expected)
 
 
 def test_frechet_distance_is_symmetric_and_zero_on_itself():
@@ -54,31 +54,38 @@ def test_frechet_distance_is_symmetric_and_zero_on_itself():
 
 
 def test_frechet_distance_with_features_that_are_always_zero():
-    """ReLU features can be dead: singular covariances must not give NaN."""
+    """ReLU features may always be zero. Singular covariances must not give NaN."""
     x = np.zeros((10, 3))
     assert frechet_distance(x, x + 1) == pytest.approx(3)
 
 
 @given(features(6), features(5), st.floats(-8, 8))
 def test_frechet_distance_does_not_depend_on_the_origin(a: np.ndarray, b: np.ndarray, shift: float):
-    assert frechet_distance(a + shift, b + shift) == pytest.approx(
-        frechet_distance(a, b), rel=1e-6, abs=1e-5
-    )  # √ of rounding at 0
+    # Near 0 the distance has the square root of a rounding error.
+    shifted = frechet_distance(a + shift, b + shift)
+    assert shifted == pytest.approx(frechet_distance(a, b), rel=1e-6, abs=1e-5)
 
 
 def test_kernel_distance_of_two_pairs_of_points():
-    """x·y/2 of (0, 0), (1, 1) and (1, 1), (2, 2): within (0 + 1)³ and (2 + 1)³, between the mean of 1, 1, 2³ and 3³."""
+    """The kernel is (x·y / 2 + 1)³.
+
+    Within the sets its values are 1³ and 3³. Between them they are 1, 1, 3³ and 2³.
+    """
     a, b = np.array([[0.0, 0.0], [1, 1]]), np.array([[1.0, 1.0], [2, 2]])
     assert kernel_distance(a, b) == pytest.approx(1 + 27 - 2 * 37 / 4)
 
 
 def test_kernel_distance_of_sets_of_two_sizes():
-    """In one dimension, 0, 1, 2 against 1, 3: within the means of 1, 1, 3³ and 4³, between that of 1, 1, 2³, 4³, 3³ and 7³."""
+    """The kernel is (x·y + 1)³ in one dimension.
+
+    Its values are 1, 1 and 3³ within the first set, 4³ within the second, and 1, 1, 2³, 4³, 3³ and 7³
+    between them.
+    """
     a, b = np.array([[0.0], [1], [2]]), np.array([[1.0], [3]])
     assert kernel_distance(a, b) == pytest.approx(29 / 3 + 64 - 2 * 444 / 6)
 
 
-def test_kernel_distance_of_one_distribution_lies_on_both_sides_of_0():
+def test_kernel_distance_of_one_distribution_is_0_on_average():
     rng = np.random.default_rng(0)
     same = [kernel_distance(*rng.standard_normal((2, 60, 8))) for _ in range(60)]
     assert min(same) < -0.01
@@ -87,10 +94,10 @@ def test_kernel_distance_of_one_distribution_lies_on_both_sides_of_0():
 
 
 @given(features(6), features(4))
-def test_kernel_distance_is_symmetric_and_knows_no_order(a: np.ndarray, b: np.ndarray):
-    there = kernel_distance(a, b)
-    assert kernel_distance(b, a) == pytest.approx(there, rel=1e-9, abs=1e-9)
-    assert kernel_distance(a[::-1], b[::-1]) == pytest.approx(there, rel=1e-9, abs=1e-9)
+def test_kernel_distance_is_symmetric_and_does_not_depend_on_the_order(a: np.ndarray, b: np.ndarray):
+    distance = kernel_distance(a, b)
+    assert kernel_distance(b, a) == pytest.approx(distance, rel=1e-9, abs=1e-9)
+    assert kernel_distance(a[::-1], b[::-1]) == pytest.approx(distance, rel=1e-9, abs=1e-9)
 
 
 def test_distances_of_float32_features_are_computed_in_float64():
@@ -109,7 +116,7 @@ def test_precision_and_recall_of_sets_far_apart():
     assert precision_recall(x, x + 100) == (0, 0)
 
 
-def test_samples_of_one_mode_of_two_are_precise_and_miss_half():
+def test_samples_of_one_of_two_modes_have_precision_1_and_recall_a_half():
     rng = np.random.default_rng(0)
     modes = rng.standard_normal((2, 200, 2)) + np.array([[[0.0, 0]], [[100, 0]]])
     assert precision_recall(modes.reshape(-1, 2), modes[0]) == (1, 0.5)
@@ -119,26 +126,32 @@ def test_samples_of_one_mode_of_two_are_precise_and_miss_half():
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, (0, 0)), (3, (0.5, 1))])
-def test_balls_reach_to_the_kth_other_sample(k: int, expected: tuple[float, float]):
-    """The third neighbours of 0, 1, 2, 3 lie 3, 2, 2 and 3 away, so the balls cover -3 … 6; the first lie 1 away: -1 … 4."""
+def test_radius_of_a_ball_is_the_distance_to_the_kth_neighbour(k: int, expected: tuple[float, float]):
+    """The third neighbours of 0, 1, 2, 3 are at the distances 3, 2, 2 and 3, so the balls cover -3 … 6.
+
+    The first neighbours are at the distance 1, so their balls cover -1 … 4.
+    """
     real, generated = np.array([[0.0], [1], [2], [3]]), np.array([[-3.5], [-3], [6], [6.5]])
     assert precision_recall(real, generated, k) == expected
 
 
-def test_a_copy_lies_in_a_ball_without_extent():
-    """Real samples that coincide, as blank images do: |x|² - 2 x·y + |y|² would put some copies beside themselves."""
+def test_copy_of_a_sample_lies_in_a_ball_of_radius_0():
+    """Real samples may be equal, as blank images are.
+
+    With the formula |x|² - 2 x·y + |y|², rounding would put some copies outside.
+    """
     real = np.tile(np.random.default_rng(0).standard_normal((20, 64)), (5, 1))
     assert precision_recall(real, np.concatenate([real, real + 1])) == (0.5, 1)
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_distances_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch):
     a, b = np.random.default_rng(0).standard_normal((2, 50, 4))
     whole = kernel_distance(a, b), *precision_recall(a, b)
     monkeypatch.setattr(distances, "BLOCK", 7)
     assert (kernel_distance(a, b), *precision_recall(a, b)) == pytest.approx(whole, rel=1e-12)
 
 
-def test_sets_too_small_are_refused():
+def test_too_small_sets_are_refused():
     x = np.zeros((4, 2))
     with pytest.raises(ImageError, match=r"4 and 1 images .* least is 2"):
         kernel_distance(x, x[:1])

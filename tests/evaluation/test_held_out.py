@@ -1,4 +1,4 @@
-"""Which images judge a model: parts of a data set that the model, or the judge, has not learnt."""
+"""The images that a model is judged by: parts of a data set that are not used for training."""
 
 from __future__ import annotations
 
@@ -24,29 +24,28 @@ def test_held_out_parts_of_digits():
     assert len(held_out("digits", DIGITS, digits="test")[1]) == 360
 
 
-def test_a_fifth_is_held_out_and_nothing_lost(tmp_path: Path):
+def test_a_fifth_of_other_data_is_held_out(tmp_path: Path):
     images = np.arange(200, dtype=np.uint8).repeat(64).reshape(200, 8, 8)
     np.savez(tmp_path / "d.npz", images=images)
     train, real = held_out(str(tmp_path / "d.npz"), PLAIN, digits="test")
     assert (len(train), len(real), train.labels) == (160, 40, None)
     assert len(set(torch.cat([train.images, real.images])[:, 0, 0, 0].tolist())) == 200
-    same, all_of_them = held_out("digits", PLAIN, digits="test", test=str(tmp_path / "d.npz"))
-    assert (len(same), len(all_of_them)) == (1257, 200)
+    train, real = held_out("digits", PLAIN, digits="test", test=str(tmp_path / "d.npz"))
+    assert (len(train), len(real)) == (1257, 200)
 
 
-def test_held_out_data_wants_labels_for_a_model_with_classes(tmp_path: Path):
+def test_held_out_data_needs_labels_for_a_model_with_classes(tmp_path: Path):
     np.savez(tmp_path / "d.npz", images=np.zeros((50, 8, 8), np.uint8))
     with pytest.raises(LabelError, match=r"d\.npz: has no labels, and the model has 10 classes"):
         held_out("digits", DIGITS, digits="test", test=str(tmp_path / "d.npz"))
 
 
-def test_the_digits_to_report_on_are_held_out_by_name_too():
-    assert torch.equal(
-        held_out("digits", DIGITS, digits="test", test="digits")[1].images, load_digits("test").images
-    )
+def test_test_digits_may_be_given_by_name():
+    real = held_out("digits", DIGITS, digits="test", test="digits")[1]
+    assert torch.equal(real.images, load_digits("test").images)
 
 
-def test_images_of_the_data_are_not_held_out(tmp_path: Path):
+def test_test_images_that_are_also_training_images_are_refused(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     np.savez(tmp_path / "all.npz", images=images)
     np.savez(tmp_path / "most.npz", images=np.concatenate([images[:31], 255 - images[:29]]))
@@ -54,11 +53,10 @@ def test_images_of_the_data_are_not_held_out(tmp_path: Path):
         held_out(str(tmp_path / "all.npz"), PLAIN, digits="test", test=str(tmp_path / "most.npz"))
 
 
-def test_files_sorted_by_class_are_mixed(tmp_path: Path):
+def test_images_sorted_by_class_are_shuffled(tmp_path: Path):
     random = np.random.default_rng(1)
-    np.savez(
-        tmp_path / "t.npz", images=random.integers(0, 256, (100, 8, 8), np.uint8), labels=np.arange(100) // 10
-    )
+    images = random.integers(0, 256, (100, 8, 8), np.uint8)
+    np.savez(tmp_path / "t.npz", images=images, labels=np.arange(100) // 10)
     _, real = held_out("digits", DIGITS, digits="test", test=str(tmp_path / "t.npz"))
     assert real.labels is not None
     assert len(set(real.labels[:20].tolist())) > 5
@@ -66,40 +64,38 @@ def test_files_sorted_by_class_are_mixed(tmp_path: Path):
 
 
 def folder(path: Path, classes: str, mode: str = "L") -> str:
-    """60 pictures per class."""
+    """Write a folder with 60 random pictures of each class. Return its path."""
     random = np.random.default_rng(sum(path.name.encode()))
     for name in classes:
         (path / name).mkdir(parents=True)
         for i in range(60):
-            Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).convert(mode).save(
-                path / name / f"{i}.png"
-            )
+            picture = Image.fromarray(random.integers(0, 256, (8, 8), np.uint8))
+            picture.convert(mode).save(path / name / f"{i}.png")
     return str(path)
 
 
-def test_folders_must_name_the_same_classes(tmp_path: Path):
+def test_folders_must_have_the_same_classes(tmp_path: Path):
     data = folder(tmp_path / "data", "abc")
     with pytest.raises(LabelError, match=r"sub-folders are not those of data \(only one has 'a'\)"):
         held_out(data, PLAIN, digits="test", test=folder(tmp_path / "other", "bc"))
-    assert held_out(data, PLAIN, digits="test", test=folder(tmp_path / "same", "abc"))[1].classes == (
-        "a",
-        "b",
-        "c",
-    )
+    real = held_out(data, PLAIN, digits="test", test=folder(tmp_path / "same", "abc"))[1]
+    assert real.classes == ("a", "b", "c")
 
 
-def test_grey_pictures_stored_in_colour_are_read_as_the_model_takes_them(tmp_path: Path):
+def test_grey_pictures_stored_in_colour_become_grey_for_a_grey_model(tmp_path: Path):
     train, real = held_out(folder(tmp_path / "data", "012", "RGB"), DIGITS, digits="test")
-    assert train.images.shape == (144, 1, 8, 8) and real.images.shape == (36, 1, 8, 8)
+    assert train.images.shape == (144, 1, 8, 8)
+    assert real.images.shape == (36, 1, 8, 8)
 
 
-def test_who_learnt_all_of_the_data_is_told_from_its_making(tmp_path: Path):
+def test_models_trained_on_all_of_the_data_are_found_by_provenance(tmp_path: Path):
     np.savez(tmp_path / "d.npz", images=np.zeros((50, 8, 8), np.uint8))
     data = str(tmp_path / "d.npz")
-    told = {
+    provenances = {
         "the model": {"data": load_dataset(data).digest},
         "the baseline": {"data": "other"},
         "another": {},
     }
-    assert trained_on_all(data, PLAIN, told) == ["the model"]
-    assert trained_on_all("digits", PLAIN, {"the model": {"data": load_digits("train").digest}}) == []
+    assert trained_on_all(data, PLAIN, provenances) == ["the model"]
+    digits = {"the model": {"data": load_digits("train").digest}}
+    assert trained_on_all("digits", PLAIN, digits) == []

@@ -1,4 +1,4 @@
-"""The Inception network of FID: its numbers are those of torch-fidelity, and its weights come from a file that is not executed."""
+"""The Inception network of FID: the numbers of torch-fidelity, and weights from files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.numerical, pytest.mark.slow]  # a network of 96 MB
 
 
 def inception_weights() -> dict[str, torch.Tensor]:
-    """Of the right names and shapes, from a formula; without the counters, as the published file."""
+    """Return weights from a formula, with the names and shapes of the published file (without counters)."""
     tensors = {}
     for rank, (name, tensor) in enumerate(sorted(_network().state_dict().items())):
         values = np.random.default_rng(rank).random(tuple(tensor.shape), np.float32)
@@ -38,6 +38,7 @@ def inception_weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
+    """The weights from a formula, computed once."""
     return inception_weights()
 
 
@@ -56,33 +57,33 @@ def inception(weights_file: Path) -> Inception:
     return open_inception(weights_file)
 
 
-def test_inception_computes_what_torch_fidelity_does(inception: Inception):
+def test_inception_features_are_those_of_torch_fidelity(inception: Inception):
     """The numbers are those of torch-fidelity 0.4.0 with the same weights and picture."""
     y, x = np.mgrid[:20, :24]
     picture = from_uint8(np.stack([10 * x, 12 * y, x * y % 256]).astype(np.uint8)[None])
-    found = inception.features(picture)
-    assert found.shape == (1, 2048)
-    assert found.dtype == np.float32
+    features = inception.features(picture)
+    assert features.shape == (1, 2048)
+    assert features.dtype == np.float32
     expected = [0.8953931, 0, 0, 11.614411, 0.456252, 0.35501626, 15.508301, 2.1126924]
-    assert found[0, [0, 100, 400, 800, 1200, 1600, 2000, 2047]] == pytest.approx(expected, rel=1e-3)
-    assert found.mean() == pytest.approx(4.143743, rel=1e-3)
+    assert features[0, [0, 100, 400, 800, 1200, 1600, 2000, 2047]] == pytest.approx(expected, rel=1e-3)
+    assert features.mean() == pytest.approx(4.143743, rel=1e-3)
 
 
-def test_inception_takes_grey_pictures_and_is_deterministic(inception: Inception):
+def test_inception_accepts_grey_pictures_and_is_deterministic(inception: Inception):
     grey = np.random.default_rng(0).uniform(-1.2, 1.2, (2, 1, 8, 8)).astype(np.float32)
-    found = inception.features(grey)
-    assert relative_l2(inception.features(grey), found) < ROUNDING
-    assert relative_l2(inception.features(grey.clip(-1, 1).repeat(3, axis=1)), found) < ROUNDING
-    assert relative_l2(found[0], found[1]) > 10 * ROUNDING
+    features = inception.features(grey)
+    assert relative_l2(inception.features(grey), features) < ROUNDING
+    assert relative_l2(inception.features(grey.clip(-1, 1).repeat(3, axis=1)), features) < ROUNDING
+    assert relative_l2(features[0], features[1]) > 10 * ROUNDING
 
 
-def test_inception_says_which_weights_it_has(inception: Inception):
+def test_name_of_inception_contains_the_hash_of_its_weights(inception: Inception):
     assert inception.name.startswith(
         "2048 pool3 activations of the FID Inception network (weights.pth, sha256 "
     )
 
 
-def test_inception_takes_safetensors_and_counters(
+def test_inception_reads_safetensors_and_counters(
     weights: dict[str, torch.Tensor], inception: Inception, tmp_path: Path
 ):
     path = tmp_path / "weights.safetensors"
@@ -97,11 +98,9 @@ def test_inception_refuses_other_channels(inception: Inception):
         inception.features(np.zeros((1, 2, 8, 8), np.float32))
 
 
-def test_inception_without_its_file_says_what_to_give(tmp_path: Path):
-    with pytest.raises(
-        CheckpointError,
-        match=r"absent\.pth: cannot be read .*give the FID Inception weights, the file pt_inception-2015",
-    ):
+def test_message_for_a_missing_file_names_the_weights(tmp_path: Path):
+    message = r"absent\.pth: cannot be read .*give the FID Inception weights, the file pt_inception-2015"
+    with pytest.raises(CheckpointError, match=message):
         open_inception(tmp_path / "absent.pth")
 
 

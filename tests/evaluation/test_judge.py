@@ -21,13 +21,11 @@ from bcm_edge.runtime.schedule import ONE_STEP, parse_schedule
 from bcm_edge.training.data import load_digits
 
 INVERSION = parse_schedule("+0.07 0.07>80")
-
-
-CONDITIONAL: Any = SimpleNamespace(num_classes=10)  # as much of a backend as is looked at before a refusal
+CONDITIONAL: Any = SimpleNamespace(num_classes=10)  # the part of a backend that is read before a refusal
 
 
 class Brightness:
-    """An extractor of two numbers; `seen` has what it was given."""
+    """An extractor of two numbers per image. `seen` lists the images of each call."""
 
     name = "mean and standard deviation"
 
@@ -43,10 +41,9 @@ class Brightness:
 def test_real_images_have_ratio_1_and_their_own_distances(judge: Judge):
     train = load_digits("train").images.numpy()
     again = judge.scores(train)
-    assert (again.frechet, again.kid) == pytest.approx(
-        (judge.reference.frechet, judge.reference.kid), rel=1e-3
-    )
-    # One image in a hundred may lie at the edge of a ball, inside or outside by rounding.
+    distances = (judge.reference.frechet, judge.reference.kid)
+    assert (again.frechet, again.kid) == pytest.approx(distances, rel=1e-3)
+    # One image in a hundred may lie at the edge of a ball, where rounding decides.
     shares = (judge.reference.precision, judge.reference.recall)
     assert (again.precision, again.recall) == pytest.approx(shares, abs=0.01)
     assert judge.reference.ratio == pytest.approx(1)
@@ -55,7 +52,7 @@ def test_real_images_have_ratio_1_and_their_own_distances(judge: Judge):
     assert min(judge.reference.precision, judge.reference.recall) > 0.8
 
 
-def test_scores_fall_with_damage_and_with_what_is_missing(judge: Judge):
+def test_scores_fall_with_noise_and_with_missing_classes(judge: Judge):
     digits = load_digits("train")
     damaged = judge.scores(noisy(digits.images.numpy(), 0.8))
     assert damaged.ratio > 10
@@ -67,7 +64,7 @@ def test_scores_fall_with_damage_and_with_what_is_missing(judge: Judge):
     assert few.recall < 0.5
 
 
-def test_the_ratio_orders_images_by_damage(judge):
+def test_ratio_grows_with_noise(judge: Judge):
     train = load_digits("train").images.numpy()
     noise = np.random.default_rng(0).standard_normal(train.shape).astype(np.float32)
     ratios = [judge.ratio(train + np.float32(strength) * noise) for strength in (0, 0.2, 0.4, 0.8)]
@@ -76,7 +73,7 @@ def test_the_ratio_orders_images_by_damage(judge):
     assert ratios[3] > 10
 
 
-def test_another_extractor_gives_the_features_and_the_floor(classifier: Classifier):
+def test_features_and_floor_are_those_of_the_extractor(classifier: Classifier):
     train, test = load_digits("train"), load_digits("test")
     judge = Judge(classifier, train, test, Brightness())
     real = Brightness().features(test.images.numpy())
@@ -89,11 +86,12 @@ def test_another_extractor_gives_the_features_and_the_floor(classifier: Classifi
 
 
 def labelled(images: np.ndarray, labels: np.ndarray) -> set[tuple[bytes, int]]:
+    """Return the pairs of an image and its label."""
     return {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
 
 
-def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(classifier: Classifier):
-    """And the floor is that of as many real images as are generated."""
+def test_chosen_images_keep_their_labels_and_are_always_the_same(classifier: Classifier):
+    """The floor is that of as many real images as are generated."""
     train, test = load_digits("train"), load_digits("test")
     extractor = Brightness()
     judge, again = (Judge(classifier, train, test, extractor, samples=100, reconstructed=7) for _ in range(2))
@@ -106,39 +104,39 @@ def test_fewer_images_are_chosen_with_their_labels_and_always_the_same(classifie
     assert judge.wanted is not None
     assert judge.original_labels is not None
     assert labelled(chosen, judge.wanted) <= labelled(train.images.numpy(), train.labels.numpy())
-    assert labelled(judge.originals, judge.original_labels) <= labelled(
-        test.images.numpy(), test.labels.numpy()
-    )
+    held_out = labelled(test.images.numpy(), test.labels.numpy())
+    assert labelled(judge.originals, judge.original_labels) <= held_out
     assert np.bincount(judge.wanted, minlength=10).min() >= 1
 
 
 @pytest.mark.numerical
-def test_fewer_images_are_generated_and_inverted(classifier: Classifier):
+def test_chosen_number_of_images_is_generated_and_inverted(classifier: Classifier):
     judge = Judge(classifier, load_digits("train"), load_digits("test"), samples=100, reconstructed=7)
     backend = TorchBackend(load_checkpoint(shipped_checkpoint()).model())
     images = judge.generate(ONE_STEP, backend, 5)
     assert images.shape == (100, 1, 8, 8)
     assert judge.agreement(images) > 0.9
     latents = judge.invert(INVERSION, backend, 5)
-    back = judge.reconstruct(latents, backend)
-    assert latents.shape == back.shape == (7, 1, 8, 8)
+    reconstructed = judge.reconstruct(latents, backend)
+    assert latents.shape == reconstructed.shape == (7, 1, 8, 8)
     error = judge.reconstruction_error(INVERSION, backend, 5)
-    # Before they are compared, images are rounded to uint8, where a few values may round either way.
-    assert error == pytest.approx(mean_squared_error(back, judge.originals).mean(), rel=1e-2)
+    # Images are rounded to uint8 before they are compared. A few values may be rounded either way.
+    expected = mean_squared_error(reconstructed, judge.originals).mean()
+    assert error == pytest.approx(expected, rel=1e-2)
     assert error < 0.02
 
 
 @pytest.mark.parametrize(
-    ("numbers", "asked"), [({"samples": 1258}, 1258), ({"samples": 3}, 3), ({"reconstructed": 361}, 361)]
+    ("numbers", "number"), [({"samples": 1258}, 1258), ({"samples": 3}, 3), ({"reconstructed": 361}, 361)]
 )
-def test_numbers_of_images_that_are_not_there_are_refused(
-    classifier: Classifier, numbers: dict[str, int], asked: int
+def test_more_images_than_the_data_has_are_refused(
+    classifier: Classifier, numbers: dict[str, int], number: int
 ):
-    with pytest.raises(ImageError, match=rf"cannot take {asked} of its \d+ images"):
+    with pytest.raises(ImageError, match=rf"cannot take {number} of its \d+ images"):
         Judge(classifier, load_digits("train"), load_digits("test"), extractor=None, **numbers)
 
 
-def test_data_without_labels_is_scored_and_refused_only_where_classes_are_needed():
+def test_data_without_labels_is_refused_only_where_labels_are_needed():
     train, test = (replace(load_digits(part), labels=None) for part in ("train", "test"))
     judge = Judge(None, train, test, Brightness(), samples=10)
     assert judge.scores(test.images.numpy()).precision == 1
@@ -154,7 +152,7 @@ def test_data_without_labels_is_scored_and_refused_only_where_classes_are_needed
         Judge(None, train, test)
 
 
-def test_labels_without_a_classifier_are_no_judge_of_classes():
+def test_accuracy_needs_a_classifier():
     judge = Judge(None, load_digits("train"), load_digits("test"), Brightness())
     with pytest.raises(LabelError, match="no classifier was trained"):
         _ = judge.accuracy

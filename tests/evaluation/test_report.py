@@ -7,9 +7,10 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+from curve_points import line
 from evaluation_page import Reader
 
-from bcm_edge.evaluation.exhibits import Curves, Gallery, Point, Table
+from bcm_edge.evaluation.exhibits import Curves, Gallery, Table
 from bcm_edge.evaluation.plots import KNOWN, svg
 from bcm_edge.evaluation.report import Page, Section, render, strips, values
 from bcm_edge.evaluation.rivals import with_level_inserted
@@ -17,41 +18,40 @@ from bcm_edge.runtime.pictures.writing import heat
 from bcm_edge.runtime.schedule import parse_schedule
 
 
-def line(*pairs: tuple[float, float], spread: float | None = None) -> list[Point]:
-    return [Point(x, y, spread) for x, y in pairs]
-
-
-def test_levels_are_inserted_where_they_lie_farthest_apart():
+def test_level_is_inserted_in_the_widest_gap():
     third = with_level_inserted(parse_schedule("+0.07 0.07>1.25>80"))  # √(1.25 · 80) = 10
     assert str(third) == "+0.07 0.07>1.25>10>80"
     assert str(with_level_inserted(third)) == "+0.07 0.07>0.296>1.25>10>80"
 
 
-def test_heat_goes_from_black_over_red_and_yellow_to_white():
+def test_heat_map_has_the_colours_black_red_yellow_white():
     colours = heat(np.array([[[[0, 1 / 3, 2 / 3, 1, 7]]]]))[0, :, 0].T
     assert colours.tolist() == [[-1, -1, -1], [1, -1, -1], [1, 1, -1], [1, 1, 1], [1, 1, 1]]
 
 
-def test_curves_are_svg_with_every_name():
+def test_curves_are_drawn_as_svg_with_all_names():
     lines = {
         "BCM": line((1, 2), (4, 1), spread=0.1),
         "Heun <2nd>": line((3, 9)),
         "real images": line((1, 1), (4, 1)),
         "_$a$": line((2, 2)),
     }
-    drawn = svg(Curves("a & b", "network calls", "cost in $", lines, log_x=True, log_y=True))
-    root = ElementTree.fromstring(drawn)
+    picture = svg(Curves("a & b", "network calls", "cost in $", lines, log_x=True, log_y=True))
+    root = ElementTree.fromstring(picture)
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"BCM", "Heun <2nd>", "real images", "network calls"} <= set(words)
     assert any("_$a$" in str(word) for word in words)
-    assert "width" not in root.attrib and root.attrib["viewBox"]
-    assert svg(Curves("a & b", "network calls", "cost in $", lines, log_x=True, log_y=True)) == drawn
-    ids, references = (
-        set(re.findall(r'\bid="([^"]+)"', drawn)),
-        set(re.findall(r'(?:href="|url\()#([^")]+)', drawn)),
-    )
-    assert references and references <= ids
-    assert not ids & set(re.findall(r'\bid="([^"]+)"', svg(Curves("c", "x", "y", lines))))
+    assert "width" not in root.attrib
+    assert root.attrib["viewBox"]
+    assert svg(Curves("a & b", "network calls", "cost in $", lines, log_x=True, log_y=True)) == picture
+    references = set(re.findall(r'(?:href="|url\()#([^")]+)', picture))
+    assert references and references <= ids_of(picture)
+    assert not ids_of(picture) & ids_of(svg(Curves("c", "x", "y", lines)))
+
+
+def ids_of(picture: str) -> set[str]:
+    """Return the ids of all elements of an SVG picture."""
+    return set(re.findall(r'\bid="([^"]+)"', picture))
 
 
 def test_samplers_have_the_same_colour_in_every_plot():
@@ -62,32 +62,18 @@ def test_samplers_have_the_same_colour_in_every_plot():
 def test_every_kind_of_exhibit_is_shown_with_its_note():
     images = np.linspace(-1, 1, 5 * 3 * 4 * 4, dtype=np.float32).reshape(5, 3, 4, 4)
     gallery = Gallery("Pictures <1>", images, 3, ["first & row"], "gallery's note")
-    shown = [
+    exhibits = [
         Table("Rows", ["a<b"], [["<i>"], [np.float32(0.5)]], "table's note"),
         gallery,
         Curves("C", "x", "y", {}, note="curves' note"),
     ]
-    page = Reader(render(Page("<T>", {}, [], [Section("S & S", shown)], ["x > y"])))
+    page = Reader(render(Page("<T>", {}, [], [Section("S & S", exhibits)], ["x > y"])))
     assert page.open == []
-    for word in (
-        "<T>",
-        "S & S",
-        "a<b",
-        "<i>",
-        "0.5",
-        "table's note",
-        "Pictures <1>",
-        "first & row",
-        "gallery's note",
-        "curves' note",
-        "x > y",
-    ):
-        assert word in page.text
-    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == [
-        "first & row",
-        "Pictures <1>",
-    ]
-    assert [strip.width for strip in strips(gallery)] == [
-        14 * 14
-    ] * 2  # 3 images of 4 pixels with 2 between, 14 times as large
-    assert json.loads(json.dumps(values(shown[0])))["rows"] == [["<i>"], [0.5]]
+    texts = ("<T>", "S & S", "a<b", "<i>", "0.5", "Pictures <1>", "first & row", "x > y")
+    for text in (*texts, "table's note", "gallery's note", "curves' note"):
+        assert text in page.text
+    alternatives = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert alternatives == ["first & row", "Pictures <1>"]
+    # A strip has 3 images of 4 pixels with one pixel between them, 14 times as large.
+    assert [strip.width for strip in strips(gallery)] == [14 * 14] * 2
+    assert json.loads(json.dumps(values(exhibits[0])))["rows"] == [["<i>"], [0.5]]

@@ -1,10 +1,12 @@
-"""How well the shipped model does what inversion opens, on digits it was not trained on; and what the measures of it promise.
+"""How well the shipped model does the tasks that need inversion, on digits that it was not trained on.
 
-The bounds have slack: each stands well inside what the validation digits gave, and the test digits are
+The bounds leave room: each lies well inside the values on the validation digits, and the test digits are
 measured.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -32,20 +34,23 @@ SEED = 7
 Digits = tuple[np.ndarray, np.ndarray]
 
 
-def test_inpainting_beats_the_consistency_models_loop(bcm: BCM, judge: Judge, digits: Digits):
+def test_inpainting_is_better_than_the_loop_of_consistency_models(bcm: BCM, judge: Judge, digits: Digits):
     kinds = inpainting_methods((1, 8, 8))
     chosen = {name: kinds[name] for name in ("ours", "consistency loop, Karras levels")}
-    found = measure_inpainting(bcm, judge, *digits, SEED, chosen)
-    ours, theirs = ([f for f in found if f.method == name] for name in chosen)
-    assert {f.schedule.nfe for f in found} == {8}
-    assert all(f.exact for f in found)
-    assert np.mean([f.error for f in ours]) < 0.95 * np.mean([f.error for f in theirs])
-    assert np.mean([f.frechet for f in ours]) < np.mean([f.frechet for f in theirs])
+    results = measure_inpainting(bcm, judge, *digits, SEED, chosen)
+    ours, theirs = ([result for result in results if result.method == name] for name in chosen)
+    assert {result.schedule.nfe for result in results} == {8}
+    assert all(result.exact for result in results)
+    assert np.mean([r.error for r in ours]) < 0.95 * np.mean([r.error for r in theirs])
+    assert np.mean([r.frechet for r in ours]) < np.mean([r.frechet for r in theirs])
 
 
-def test_restoration_comes_nearer_to_digits_and_to_the_original(bcm: BCM, judge: Judge, digits: Digits):
+def test_restoration_reduces_the_distance_to_digits_and_to_the_original(
+    bcm: BCM, judge: Judge, digits: Digits
+):
+    templates, strengths = ("+{0} {0}>5>0.002",), (0.2,)
     degraded, restored = measure_restoration(
-        bcm, judge, *digits, SEED, DEGRADATIONS[:1], ("+{0} {0}>5>0.002",), (0.2,)
+        bcm, judge, *digits, SEED, DEGRADATIONS[:1], templates, strengths
     )
     assert (degraded.degradation, degraded.nfe, restored.nfe) == ("JPEG 10", 0, 2)
     assert restored.frechet < 0.5 * degraded.frechet
@@ -53,7 +58,7 @@ def test_restoration_comes_nearer_to_digits_and_to_the_original(bcm: BCM, judge:
     assert restored.ssim > degraded.ssim
 
 
-def test_purification_undoes_an_attack(bcm: BCM, judge: Judge, digits: Digits):
+def test_purification_removes_an_attack(bcm: BCM, judge: Judge, digits: Digits):
     pytest.importorskip("art")
     images, labels = digits[0][:60], digits[1][:60]
     clean, attacked = measure_purification(
@@ -68,17 +73,18 @@ def test_purification_undoes_an_attack(bcm: BCM, judge: Judge, digits: Digits):
 
 
 @pytest.mark.slow
-def test_the_model_knows_what_a_digit_is(bcm: BCM, digits: Digits):
+def test_model_guesses_the_labels_of_digits(bcm: BCM, digits: Digits):
     assert (bcm.guess_labels(digits[0], seed=SEED) == digits[1]).mean() >= 0.9
 
 
-def test_upscaling_beats_interpolation_and_keeps_what_was_given(bcm: BCM, judge: Judge, digits: Digits):
-    found = {f.method: f for f in measure_upscaling(bcm, judge, *digits, SEED, schedules={"ours": UPSCALING})}
-    assert found["ours"].frechet < 0.3 * found["bicubic"].frechet
-    assert found["ours"].frechet < 0.3 * found["nearest neighbour"].frechet
-    assert found["ours"].error < 0.8 * found["bicubic"].error
-    assert found["ours"].small_error < 1e-6
-    assert found["bicubic"].small_error > 0.1
+def test_upscaling_is_better_than_interpolation_and_keeps_block_means(bcm: BCM, judge: Judge, digits: Digits):
+    measured = measure_upscaling(bcm, judge, *digits, SEED, schedules={"ours": UPSCALING})
+    results = {result.method: result for result in measured}
+    assert results["ours"].frechet < 0.3 * results["bicubic"].frechet
+    assert results["ours"].frechet < 0.3 * results["nearest neighbour"].frechet
+    assert results["ours"].error < 0.8 * results["bicubic"].error
+    assert results["ours"].small_error < 1e-6
+    assert results["bicubic"].small_error > 0.1
 
 
 def test_reconstruction_is_better_with_more_calls(bcm: BCM, digits: Digits):
@@ -87,26 +93,27 @@ def test_reconstruction_is_better_with_more_calls(bcm: BCM, digits: Digits):
     assert second.error < 0.9 * first.error
     assert first.by_pixel.shape == (8, 8)
     assert first.by_pixel.mean() == pytest.approx(first.error)
-    assert first.by_pixel[:, 0].mean() < 0.2 * first.error  # the left edge is white paper in every digit
+    assert first.by_pixel[:, 0].mean() < 0.2 * first.error  # the left edge is empty in every digit
 
 
-def test_variations_go_further_with_strength_and_stay_of_their_class(bcm: BCM, judge: Judge, digits: Digits):
-    found = measure_variations(bcm, judge, *digits, SEED, (0.0, 0.3, 1.0))
-    errors = [f.error for f in found]
+def test_variations_differ_more_with_strength_and_keep_their_class(bcm: BCM, judge: Judge, digits: Digits):
+    results = measure_variations(bcm, judge, *digits, SEED, (0.0, 0.3, 1.0))
+    errors = [result.error for result in results]
     assert errors == sorted(errors)
     assert errors[2] > 5 * errors[0]
-    assert all(f.agreement is not None and f.agreement > 0.9 for f in found)
+    assert all(result.agreement is not None and result.agreement > 0.9 for result in results)
 
 
-def test_exhibits_of_every_task(bcm: BCM, judge: Judge, digits: Digits, monkeypatch: pytest.MonkeyPatch):
+def test_every_task_has_exhibits(bcm: BCM, judge: Judge, digits: Digits, monkeypatch: pytest.MonkeyPatch):
+    few_restorations = partial(measure_restoration, degradations=DEGRADATIONS[:2])
     monkeypatch.setattr("bcm_edge.evaluation.tasks.measure_restoration", few_restorations)
-    said: list[str] = []
+    progress: list[str] = []
     pytest.importorskip("art")
     monkeypatch.setattr("bcm_edge.evaluation.tasks.ATTACKED", 4)
     monkeypatch.setattr("bcm_edge.evaluation.task_galleries.PICTURES", 2)
     monkeypatch.setattr("bcm_edge.evaluation.task_galleries.PAIRS", 1)
-    shown = task_exhibits(bcm, judge, digits[0][:20], digits[1][:20], SEED, said.append)
-    assert titles(shown, Table) == [
+    exhibits = task_exhibits(bcm, judge, digits[0][:20], digits[1][:20], SEED, progress.append)
+    assert titles(exhibits, Table) == [
         "Inpainting",
         "Restoration",
         "Purification",
@@ -114,9 +121,9 @@ def test_exhibits_of_every_task(bcm: BCM, judge: Judge, digits: Digits, monkeypa
         "Upscaling by 2",
         "Reconstruction errors",
     ]
-    assert titles(shown, Curves) == ["Restoration of JPEG: distance over network calls"]
-    assert len(titles(shown, Gallery)) == 8
-    for exhibit in shown:
+    assert titles(exhibits, Curves) == ["Restoration of JPEG: distance over network calls"]
+    assert len(titles(exhibits, Gallery)) == 8
+    for exhibit in exhibits:
         if isinstance(exhibit, Gallery):
             assert exhibit.images.dtype == np.float32
             assert np.abs(exhibit.images).max() <= 1
@@ -125,10 +132,10 @@ def test_exhibits_of_every_task(bcm: BCM, judge: Judge, digits: Digits, monkeypa
         if isinstance(exhibit, Table):
             assert exhibit.rows
             assert {len(row) for row in exhibit.rows} == {len(exhibit.columns)}
-    assert any("inpainting" in line for line in said)
+    assert any("inpainting" in line for line in progress)
 
 
-def test_an_attack_that_cannot_be_made_is_said(
+def test_table_names_the_reason_for_a_missing_attack(
     bcm: BCM, judge: Judge, digits: Digits, monkeypatch: pytest.MonkeyPatch
 ):
     def missing(*_: object, **__: object) -> None:
@@ -140,16 +147,13 @@ def test_an_attack_that_cannot_be_made_is_said(
     assert table.note == "Not measured: the toolbox is not there."
 
 
-def test_without_a_classifier_there_is_nothing_to_attack(bcm: BCM, digits: Digits):
+def test_purification_without_a_classifier_is_refused(bcm: BCM, digits: Digits):
     train, test = load_digits("train"), load_digits("test")
     blind = Judge(None, train, test, extractor=train_classifier(load_digits("validation")))
     with pytest.raises(LabelError):
         measure_purification(bcm, blind, *digits, SEED)
 
 
-def few_restorations(*arguments, **keywords):
-    return measure_restoration(*arguments, **keywords, degradations=DEGRADATIONS[:2])
-
-
-def titles(shown: list[Exhibit], kind: type) -> list[str]:
-    return [exhibit.title for exhibit in shown if isinstance(exhibit, kind)]
+def titles(exhibits: list[Exhibit], kind: type) -> list[str]:
+    """Return the titles of all exhibits of a kind."""
+    return [exhibit.title for exhibit in exhibits if isinstance(exhibit, kind)]
