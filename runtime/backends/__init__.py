@@ -1,12 +1,12 @@
-"""Where moves are computed. Each backend is one module; its library is imported when the backend is opened.
+"""The backends, which compute moves. Each is one module; its library is imported when the backend is opened.
 
 A backend module contains:
 
-    INFO: BackendInfo                            what the backend is
-    unavailable(precision, bundle=None)          why it cannot run that precision here, or None; with a bundle, why
-                                                 "auto" would not play that bundle on it
-    open(bundle, precision) -> Backend
-    preferred(precision) -> bool                 optional: whether "auto" tries it before all others on this processor
+    INFO: BackendInfo                       the name, device, precisions and libraries of the backend
+    unavailable(precision, bundle=None)     why the precision cannot be computed here, or None if it can;
+                                            with a bundle: why "auto" does not use this backend for the bundle
+    open(bundle, precision) -> Backend      the opened model
+    preferred(precision) -> bool            optional: whether "auto" tries this backend first here
 
 A new backend needs one such module and its name in MODULES (docs/extending.md).
 """
@@ -23,17 +23,18 @@ from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
 from .base import Backend, BackendInfo
 
-MODULES = ("tensorrt", "onnxruntime", "openvino", "typed", "null")  # "auto" tries them in this order
+# "auto" tries them in this order.
+MODULES = ("tensorrt", "onnxruntime", "openvino", "typed", "null")
 
 
 def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Backend:
     """Open a bundle on the backend of this name, or on the fastest one that can run here ("auto").
 
-    precision: None takes, on a GPU, that of an engine built for it, else the most exact precision of the
-    bundle.
+    precision: None selects the precision of an engine that was built for this GPU, else the most exact
+        precision of the bundle.
 
-    A backend or precision that is asked for by name is never replaced. Raises BundleError if the bundle has
-    no such graphs, BackendError if the backend cannot run here.
+    A backend or precision that the caller specifies is never replaced by another. Raises BundleError if the
+    bundle does not contain the precision, BackendError if the backend cannot run here.
     """
     if precision is not None:
         if precision not in PRECISIONS:
@@ -44,51 +45,58 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
     if name == "auto":
         name, precision = choose(bundle, precision)
     module = backend_module(name)
-    if info(name).device != "gpu":  # an engine has its own precision
-        precision = precision or bundle.precisions[0]
-    if reason := module.unavailable(precision):
-        advice = "; on a machine without a GPU, use --backend auto" if info(name).device == "gpu" else ""
+    on_gpu = info(name).device == "gpu"
+    if precision is None and not on_gpu:  # on a GPU, the engine determines the precision
+        precision = bundle.precisions[0]
+    reason = module.unavailable(precision)
+    if reason is not None:
+        advice = "; on a machine without a GPU, use --backend auto" if on_gpu else ""
         raise BackendError(f"{name}: {reason}{advice}")
     with timed(f"backend {name}: opening"):
         backend: Backend = module.open(bundle, precision)
     log.info("backend %s: playing %s on %s", name, backend.precision, backend.device)
-    if log.isEnabledFor(
-        logging.INFO
-    ):  # otherwise large graphs would be read only for the names of their weights files
+    if log.isEnabledFor(logging.INFO):  # bundle.hashes reads the graphs, which may be large
         for file, digest in bundle.hashes(backend.precision).items():
             log.info("bundle: %s, sha256 %s", file, digest)
     return backend
 
 
 def choose(bundle: Bundle, precision: str | None) -> tuple[str, str | None]:
-    """Return the backend and the precision that "auto" plays.
+    """Return the backend and the precision that "auto" selects.
 
     An engine that was built on this machine comes first. Raises BackendError if no backend can run the
     precision here.
     """
-    for name in (name for name in playing() if info(name).device == "gpu"):
+    gpu_backends = [name for name in playing() if info(name).device == "gpu"]
+    for name in gpu_backends:
         reason = backend_module(name).unavailable(precision, bundle)
         if reason is None:
             log.info("backend %s: chosen, an engine fits this GPU", name)
             return name, precision
         log.info("backend %s: not chosen, %s", name, reason)
     precision = precision or bundle.precisions[0]
-    names, reasons = preference(precision), []
+    return _choose_on_processor(precision), precision
+
+
+def _choose_on_processor(precision: str) -> str:
+    """Return the first backend of `preference` that can run here. Raises BackendError if there is none."""
+    names = preference(precision)
+    reasons = []
     for index, name in enumerate(names):
-        if (reason := backend_module(name).unavailable(precision)) is None:
+        reason = backend_module(name).unavailable(precision)
+        if reason is None:
             log.info("backend %s: chosen for %s", name, precision)
             for other in names[index + 1 :]:
-                log.info(
-                    "backend %s: not tried, %s comes first for %s on this processor", other, name, precision
-                )
-            return name, precision
+                message = "backend %s: not tried, %s comes first for %s on this processor"
+                log.info(message, other, name, precision)
+            return name
         log.info("backend %s: not chosen, %s", name, reason)
         reasons.append(f"{name}: {reason}")
     raise BackendError(f"no backend can run {precision} here; {'; '.join(reasons)}")
 
 
 def preference(precision: str) -> list[str]:
-    """Return the backends that play a precision on this processor, the fastest first (docs/performance.md)."""
+    """Return the backends for a precision on this processor, the fastest first (docs/performance.md)."""
     names = [name for name in playing() if info(name).device == "cpu" and precision in info(name).precisions]
     return sorted(names, key=lambda name: not _preferred(name, precision))
 
@@ -99,18 +107,21 @@ def _preferred(name: str, precision: str) -> bool:
 
 
 def playing() -> list[str]:
-    """Return the backends that users play bundles on: all but those for checks and tests."""
+    """Return the backends that users run: all except those for checks and tests."""
     return [name for name in MODULES if info(name).purpose == "play"]
 
 
 def checking_backend(precision: str) -> str | None:
-    """Return the backend that rounds exactly as the graphs of a precision specify, or None if none is needed."""
+    """Return the backend that rounds exactly as the graphs of a precision specify.
+
+    None if the precision needs no such backend.
+    """
     names = [name for name in MODULES if info(name).purpose == "check" and precision in info(name).precisions]
     return names[0] if names else None
 
 
 def info(name: str) -> BackendInfo:
-    """Return what a backend declares. Raises BackendError for an unknown name."""
+    """Return what a backend declares about itself. Raises BackendError for an unknown name."""
     declared: BackendInfo = backend_module(name).INFO
     return declared
 

@@ -1,4 +1,7 @@
-"""What a backend is: something that computes one move of an opened model, or, on a device, a whole schedule."""
+"""The interface of backends.
+
+A backend computes one move of an opened model, or, on a device, a whole schedule.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ class BackendInfo:
     """What a backend module declares about itself."""
 
     name: str  # as users write it
-    purpose: Literal["play", "check", "test"]
+    purpose: Literal["play", "check", "test"]  # what the backend is used for
     device: Literal["cpu", "gpu", "none"]  # where it computes
-    precisions: tuple[str, ...]  # that it can compute
-    libraries: tuple[str, ...] = ()  # modules that it imports
+    precisions: tuple[str, ...]  # the precisions that it can compute
+    libraries: tuple[str, ...] = ()  # the modules that it imports
     extra: Extra | None = None  # the extra of this package that installs the libraries
 
     def missing(self) -> str | None:
-        """Return which libraries are not installed and the line that installs them, or None if none is missing."""
+        """Return which libraries are not installed and how to install them, or None if all are installed."""
         absent = [name for name in self.libraries if importlib.util.find_spec(name) is None]
         if not absent or self.extra is None:
             return None
@@ -39,16 +42,19 @@ class BackendInfo:
 
 
 class Backend(Protocol):
-    """An opened model. The chain calls `play_move` once per network call. Any number of threads may share a backend."""
+    """An opened model. The chain calls `play_move` once per network call.
+
+    Any number of threads may share a backend.
+    """
 
     name: str
-    precision: str  # of the graphs it plays
+    precision: str  # the precision of its graphs
     sample_shape: tuple[int, int, int]  # (C, H, W)
-    num_classes: int | None
+    num_classes: int | None  # None for a model without classes
 
     @property
     def device(self) -> str:
-        """What it runs on, as users see it: "CPU, 2 threads"."""
+        """The device, in the words of a report: "CPU, 2 threads"."""
         ...
 
     def play_move(
@@ -56,8 +62,8 @@ class Backend(Protocol):
     ) -> np.ndarray:
         """Return f(x + noise, move.t, move.u, labels) as a new float32 [N, C, H, W].
 
-        x, noise: float32 [N, C, H, W]; noise may be None. labels: int64 [N] for a model with classes, else
-        None.
+        x, noise: float32 [N, C, H, W]; noise may be None.
+        labels: int64 [N] for a model with classes, else None.
         """
         ...
 
@@ -76,8 +82,8 @@ class DeviceBackend(Backend, Protocol):
     In both methods noises[i] is float32 [N, C, H, W], added to the state before moves[i], or None.
     """
 
-    files: dict[str, str]  # the files that it plays besides the graphs: name in the bundle → sha256
-    max_batch: int  # larger batches raise BackendError
+    files: dict[str, str]  # the files that it uses besides the graphs: name in the bundle → sha256
+    max_batch: int  # the largest batch; larger batches raise BackendError
 
     def play_moves(
         self,
@@ -87,7 +93,10 @@ class DeviceBackend(Backend, Protocol):
         labels: np.ndarray | None,
         every: bool,
     ) -> np.ndarray:
-        """Return the states after every move, or only after the last: a new float32 [moves or 1, N, C, H, W]."""
+        """Return the states after every move, or only the last state: a new float32 [moves or 1, N, C, H, W].
+
+        every: whether all states are returned.
+        """
         ...
 
     def play_to_pixels(
@@ -105,7 +114,10 @@ class DeviceBackend(Backend, Protocol):
 
 
 class Opened(Generic[Key, Value]):
-    """Values that are made at their first use, each once, even if several threads need it at the same time."""
+    """Values that are created at their first use.
+
+    Each is created once, even if several threads need it at the same time.
+    """
 
     def __init__(self, make: Callable[[Key], Value]) -> None:
         self._make = make
@@ -113,7 +125,7 @@ class Opened(Generic[Key, Value]):
         self._values: dict[Key, Value] | None = {}  # None: closed
 
     def get(self, key: Key) -> Value:
-        """Return the value of a key, and make it if it is new. Raises BackendError after `close`."""
+        """Return the value of a key, created now if the key is new. Raises BackendError after `close`."""
         with self._lock:
             if self._values is None:
                 raise closed_error()
@@ -128,16 +140,17 @@ class Opened(Generic[Key, Value]):
 
 
 def closed_error() -> BackendError:
-    """The error of calls after `close`."""
+    """Return the error of calls after `close`."""
     return BackendError("this model has been closed; load the bundle again")
 
 
 def graph_inputs(
     x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Return the inputs of move.graph for one move by name.
+    """Return the inputs of move.graph for one move, by name.
 
-    They are x, t and u; noise for the inverse graph; label for a model with classes.
+    All graphs have the inputs x, t and u. The inverse graph also has noise; graphs of a model with classes
+    have label.
     """
     inputs = {"t": np.full(len(x), move.t, np.float32), "u": np.full(len(x), move.u, np.float32)}
     if move.graph == "inverse":

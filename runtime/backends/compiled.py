@@ -1,9 +1,10 @@
-"""OpenVINO's compiled networks, kept in the cache once they have been proved: one per direction and batch size.
+"""The cache of networks that OpenVINO compiled. It has one verified entry per direction and batch size.
 
-    KEY/network.blob      what OpenVINO exported
-    KEY/entry.json        its sha256, and how far its move was from that of the network just compiled
+    KEY/network.blob      the compiled network, as OpenVINO exported it
+    KEY/entry.json        its sha256, and the relative L2 distance of the move that verified it
 
-OpenVINO has a cache of its own, which reads its files unchecked: one with flipped bits gave other images without an error.
+OpenVINO's own cache is not used, because it does not check its files: an entry with flipped bits gave other
+images without an error.
 """
 
 from __future__ import annotations
@@ -29,86 +30,103 @@ if TYPE_CHECKING:
     import openvino
 
 BLOB = "network.blob"
-LAYOUT = 1  # of an entry; raised when what is written there changes
+LAYOUT = 1  # the version of the format of entries; raised when the format changes
 
 
 class Compiled(NamedTuple):
-    """memory: what the network's weights lie in, to be kept as long as it is; None if it has its own."""
+    """A compiled network."""
 
     network: openvino.CompiledModel
+    # The memory that contains the weights. It must exist as long as the network. None if the network owns its
+    # memory.
     memory: np.ndarray | None = None
 
 
 class Compiler:
-    """Networks of a bundle in one precision. folder: of the cache, None to compile anew each time."""
+    """Compiles the graphs of a bundle in one precision, or reads them from the cache."""
 
     def __init__(
         self, bundle: Bundle, precision: str, properties: dict[str, Any], folder: Path | None
     ) -> None:
+        """properties: of OpenVINO. folder: of the cache; None compiles each graph again at every start."""
         import openvino
 
-        self._bundle, self._precision, self._properties, self._folder = bundle, precision, properties, folder
+        self._bundle = bundle
+        self._precision = precision
+        self._properties = properties
+        self._folder = folder
         self._core = openvino.Core()
         self._facts = [LAYOUT, bundle.hashes(precision), openvino.__version__, properties]
 
     def network(self, direction: str, batch: int) -> Compiled:
-        """The network of a direction at a batch size. Raises BackendError for graphs that OpenVINO cannot compile."""
+        """Return the network of a direction for a batch size.
+
+        Raises BackendError if OpenVINO cannot compile the graph.
+        """
         if self._folder is None:
             return Compiled(self._compile(direction, batch))
         entry = self._folder / entry_key([*self._facts, direction, batch])
-        what = f"{direction} graph at batch {batch}"
+        graph_name = f"{direction} graph at batch {batch}"
         with making:
-            if kept := self._read(entry):
-                log.info("openvino: %s: cache entry reused, %s", what, entry)
-                return kept
+            cached = self._read(entry)
+            if cached is not None:
+                log.info("openvino: %s: cache entry reused, %s", graph_name, entry)
+                return cached
             network = self._compile(direction, batch)
             try:
-                self._keep(network, entry, proving_inputs(self._bundle, direction, batch))
-            except (OutputError, RuntimeError) as error:  # it is compiled anew at the next start
-                log.warning("openvino: %s: no cache entry, %s", what, first_line(error))
+                self._write(network, entry, proving_inputs(self._bundle, direction, batch))
+            except (OutputError, RuntimeError) as error:  # the next start compiles the graph again
+                log.warning("openvino: %s: no cache entry, %s", graph_name, first_line(error))
             return Compiled(network)
 
     def _compile(self, direction: str, batch: int) -> openvino.CompiledModel:
-        graph, started = self._bundle.graphs(self._precision)[direction], time.perf_counter()
+        graph = self._bundle.graphs(self._precision)[direction]
+        started = time.perf_counter()
         try:
             model = self._core.read_model(graph)
-            model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
+            shapes = {port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs}
+            model.reshape(shapes)
             network = self._core.compile_model(model, "CPU", self._properties)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot open {graph}: {first_line(error)}") from error
-        log.info(
-            "openvino: %s graph at batch %d: compiled in %.3f s",
-            direction,
-            batch,
-            time.perf_counter() - started,
-        )
+        seconds = time.perf_counter() - started
+        log.info("openvino: %s graph at batch %d: compiled in %.3f s", direction, batch, seconds)
         return network
 
     def _read(self, entry: Path) -> Compiled | None:
-        """The network of an entry that is whole and proved, else None."""
+        """Return the network of a complete and verified entry, else None."""
         import openvino
 
         try:
             facts = json.loads((entry / ENTRY).read_text())
             if not is_proved(facts["proof"], self._precision) or sha256(entry / BLOB) != facts["sha256"]:
                 return None
-            blob = np.memmap(entry / BLOB, np.uint8, "c")  # OpenVINO asks for memory that it could write to
-            network = self._core.import_model(
-                openvino.Tensor(blob, shared_memory=True), "CPU", self._properties
-            )
+            blob = np.memmap(entry / BLOB, np.uint8, "c")  # OpenVINO requires writable memory
+            tensor = openvino.Tensor(blob, shared_memory=True)
+            network = self._core.import_model(tensor, "CPU", self._properties)
             return Compiled(network, blob)
         except (OSError, ValueError, TypeError, KeyError, RuntimeError):
             return None
 
-    def _keep(self, network: openvino.CompiledModel, entry: Path, inputs: dict[str, np.ndarray]) -> None:
-        """Write an entry if what is imported from it plays the proving move as the network does. Raises OutputError or RuntimeError."""
+    def _write(self, network: openvino.CompiledModel, entry: Path, inputs: dict[str, np.ndarray]) -> None:
+        """Write an entry if the network that is imported from it computes the same move.
+
+        Raises OutputError, or RuntimeError if the moves differ.
+        """
         exported = network.export_model()
         blob = exported.getvalue() if isinstance(exported, io.BytesIO) else bytes(exported)
         imported = self._core.import_model(blob, "CPU", self._properties)
-        far = relative_l2(*(np.array(n.create_infer_request().infer(inputs)[0]) for n in (imported, network)))
-        if not is_proved(far, self._precision):
-            raise RuntimeError(f"OpenVINO gives other images after export and import, relative L2 {far:.1e}")
+        distance = relative_l2(_first_output(imported, inputs), _first_output(network, inputs))
+        if not is_proved(distance, self._precision):
+            raise RuntimeError(
+                f"OpenVINO gives other images after export and import, relative L2 {distance:.1e}"
+            )
         with replacing(entry, force=True, marker=BLOB) as folder:
             folder.mkdir()
             (folder / BLOB).write_bytes(blob)
-            (folder / ENTRY).write_text(json.dumps({"sha256": sha256(folder / BLOB), "proof": far}))
+            facts = {"sha256": sha256(folder / BLOB), "proof": distance}
+            (folder / ENTRY).write_text(json.dumps(facts))
+
+
+def _first_output(network: openvino.CompiledModel, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    return np.array(network.create_infer_request().infer(inputs)[0])

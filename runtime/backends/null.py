@@ -1,4 +1,4 @@
-"""A backend that computes nothing: a move returns its input. It serves to test everything around a backend."""
+"""A backend that computes nothing: a move returns its input. It is used to test the code around backends."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class NullBackend:
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
     ) -> np.ndarray:
+        """Return x + noise."""
         return x.copy() if noise is None else x + noise
 
     def close(self) -> None:
-        pass
+        """Do nothing: there is no memory to free."""
 
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> None:
@@ -39,4 +40,5 @@ def unavailable(precision: str, bundle: Bundle | None = None) -> None:
 
 
 def open(bundle: Bundle, precision: str) -> NullBackend:
+    """Return a backend for samples of the shape of the bundle's model."""
     return NullBackend(bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes, precision)

@@ -1,8 +1,9 @@
-"""ONNX Runtime on the CPU: the default everywhere.
+"""ONNX Runtime on the CPU: the default backend on every machine.
 
-A session is not opened on the bundle's graphs but on what ONNX Runtime's optimiser makes of them for this processor, kept in
-the cache (optimised.py): convolution weights already in blocked order, in a file that is memory-mapped and never copied. That takes
-loading the ImageNet-64 network to 0.2 processor seconds and 0.1 GB of its own memory a direction; both map one file.
+Sessions are not opened on the graphs of the bundle, but on graphs that ONNX Runtime optimised for this
+processor. These are in a cache (optimised.py). Their convolution weights are in blocked order, in a file that
+is memory-mapped and not copied. Both directions map one file. A direction of the ImageNet-64 network is
+loaded in 0.2 processor seconds, and needs 0.1 GB of memory besides the file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ INFO = BackendInfo("onnxruntime", "play", "cpu", ("fp32", "fp16", "int8"), ("onn
 
 
 class OnnxRuntimeBackend:
-    """Sessions of both directions, each opened at its first move. Threads may run one session at the same time."""
+    """Sessions of both directions, opened at their first move. Threads may share a session."""
 
     name = INFO.name
 
@@ -42,6 +43,7 @@ class OnnxRuntimeBackend:
         num_classes: int | None,
         precision: str = "fp32",
     ) -> None:
+        """graphs: direction → file. optimised: whether ONNX Runtime has optimised the graphs already."""
         self.precision = precision
         self.sample_shape = sample_shape
         self.num_classes = num_classes
@@ -55,23 +57,26 @@ class OnnxRuntimeBackend:
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
     ) -> np.ndarray:
+        """Compute the move in the session of its direction."""
         session = self._session(move.graph)
         try:
             return np.asarray(session.run(None, graph_inputs(x, noise, move, labels))[0])
-        except Exception as error:  # inputs that a bundle's graphs do not take, or no memory for a batch
+        except Exception as error:  # wrong inputs, or too little memory
             raise BackendError(
                 f"ONNX Runtime cannot play {move} at batch {len(x)}: {first_line(error)}"
             ) from error
 
     def close(self) -> None:
+        """Close the sessions. Later moves raise BackendError."""
         self._sessions.close()
 
     def _session(self, direction: str) -> onnxruntime.InferenceSession:
         return self._sessions.get(direction)
 
     def _open_direction(self, direction: str) -> onnxruntime.InferenceSession:
-        with timed(f"{self.name}: opening {self._graphs[direction]}"):
-            return self._open(self._graphs[direction])
+        graph = self._graphs[direction]
+        with timed(f"{self.name}: opening {graph}"):
+            return self._open(graph)
 
     def _open(self, graph: Path) -> onnxruntime.InferenceSession:
         return open_optimised(graph) if self._optimised else open_session(graph, session_options())
@@ -87,19 +92,17 @@ def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
 
 
 def open(bundle: Bundle, precision: str) -> OnnxRuntimeBackend:
-    """Open a bundle's graphs in their optimised form, or as they are where that cannot be had; `device` says why."""
+    """Open the optimised graphs of a bundle, or the graphs of the bundle if there are none.
+
+    In the second case `device` contains the reason, for example a cache that cannot be written. A graph that
+    ONNX Runtime cannot open raises BackendError at the first move.
+    """
     model = bundle.manifest.model
+    facts = (model.sample_shape, model.num_classes, precision)
     try:
-        return OnnxRuntimeBackend(
-            optimised_graphs(bundle, precision), True, model.sample_shape, model.num_classes, precision
-        )
-    except (
-        OutputError,
-        BackendError,
-    ) as error:  # a cache that cannot be written; a graph that cannot be opened says so at its first move
-        backend = OnnxRuntimeBackend(
-            bundle.graphs(precision), False, model.sample_shape, model.num_classes, precision
-        )
+        return OnnxRuntimeBackend(optimised_graphs(bundle, precision), True, *facts)
+    except (OutputError, BackendError) as error:
+        log.info("onnxruntime: the bundle's graphs are opened without optimised graphs: %s", error)
+        backend = OnnxRuntimeBackend(bundle.graphs(precision), False, *facts)
         backend.device += f", no cache ({error})"
-        log.info("onnxruntime: the bundle's graphs are opened as they are: %s", error)
         return backend

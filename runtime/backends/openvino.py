@@ -1,11 +1,15 @@
-"""OpenVINO on the CPU: fast where the processor has int8 (VNNI) or bfloat16 (AMX) units, on the same .onnx files.
+"""OpenVINO on the CPU. It is fast if the processor has int8 (VNNI) or bfloat16 (AMX) units.
 
-Precision is what the graph says: the hint is float32, so nothing is lowered beyond the typed graph, whose float32 islands (the time
-embedding above all) stay exact. A whole network under OpenVINO's own bfloat16 hint strays twice as far. A half-precision graph would be
-computed in float32 here without a word, so this backend does not take one.
+Precision. The types of the graph determine the precision. The precision hint is float32, so OpenVINO converts
+nothing to fewer bits, and the parts that are float32 in a bfloat16 graph, above all the time embedding,
+remain exact. With OpenVINO's own bfloat16 hint the error of the network is twice as large. Float16 graphs are
+not accepted, because OpenVINO computes them in float32 without a notice.
 
-Shapes are static, one compiled network per direction and batch size: a dynamic batch costs 11 to 41 %. Compiled networks are
-kept in the cache (compiled.py). A request holds the inputs and outputs of one inference, so each thread takes one of its own for a move.
+Shapes. Each network is compiled for one direction and one batch size: a dynamic batch is 11 to 41 % slower.
+Compiled networks are cached (compiled.py).
+
+Threads. A request contains the inputs and outputs of one inference, so each thread needs its own request
+during a move.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ INFO = BackendInfo("openvino", "play", "cpu", ("fp32", "bf16", "int8"), ("openvi
 
 
 class OpenVinoBackend:
-    """Compiled networks, each made at the first move of its direction and batch size."""
+    """Compiled networks. Each is created at the first move of its direction and batch size."""
 
     name = INFO.name
 
@@ -43,16 +47,22 @@ class OpenVinoBackend:
         self.precision = precision
         self.sample_shape = bundle.manifest.model.sample_shape
         self.num_classes = bundle.manifest.model.num_classes
+        self.device = f"CPU, {threads()} threads"
         folder, problem = _cache_folder()
-        self.device = f"CPU, {threads()} threads" + (f", no cache ({problem})" if problem else "")
+        if problem:
+            self.device += f", no cache ({problem})"
         compiler = Compiler(bundle, precision, compile_properties(), folder)
-        self._networks: Opened[tuple[str, int], _Network] = Opened(
-            lambda key: _Network(compiler.network(*key))
-        )
+
+        def compiled_network(key: tuple[str, int]) -> _Network:
+            direction, batch = key
+            return _Network(compiler.network(direction, batch))
+
+        self._networks: Opened[tuple[str, int], _Network] = Opened(compiled_network)
 
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
     ) -> np.ndarray:
+        """Compute the move on the network of its direction and batch size."""
         network = self._networks.get((move.graph, len(x)))
         try:
             return network.play(graph_inputs(x, noise, move, labels))
@@ -62,25 +72,24 @@ class OpenVinoBackend:
             ) from error
 
     def close(self) -> None:
+        """Free the networks. Later moves raise BackendError."""
         self._networks.close()
 
 
 class _Network:
-    """A compiled network and its idle requests: as many are made as threads play at the same time."""
+    """A compiled network and its idle requests. There are as many requests as threads that play at once."""
 
     def __init__(self, compiled: Compiled) -> None:
         self._compiled = compiled
-        self._idle: deque[openvino.InferRequest] = deque()  # its pop and append are safe between threads
+        self._idle: deque[openvino.InferRequest] = deque()  # pop and append of a deque are safe for threads
 
     def play(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """The first output, a new array. Raises RuntimeError; a request that failed is not used again."""
+        """Return the first output, a new array. Raises RuntimeError; a request that failed is not reused."""
         try:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.network.create_infer_request()
-        output = np.array(
-            request.infer(inputs)[0]
-        )  # a copy: the request's own array is overwritten by its next inference
+        output = np.array(request.infer(inputs)[0])  # a copy: the next inference overwrites the original
         self._idle.append(request)
         return output
 
@@ -90,21 +99,28 @@ def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     if reason := INFO.missing():
         return reason
     if precision == "fp16":
-        return "OpenVINO computes float16 graphs in float32 on a CPU; use --backend onnxruntime or --precision fp32"
+        return (
+            "OpenVINO computes float16 graphs in float32 on a CPU; "
+            "use --backend onnxruntime or --precision fp32"
+        )
     return None
 
 
 def preferred(precision: str) -> bool:
-    """Whether OpenVINO is faster than ONNX Runtime here: int8 on matrix units (AMX), which ONNX Runtime does not use."""
+    """Whether OpenVINO is faster than ONNX Runtime on this processor.
+
+    It is for int8 on a processor with matrix units (AMX), which ONNX Runtime does not use.
+    """
     return precision == "int8" and "amx_int8" in processor.cpu_flags()
 
 
 def open(bundle: Bundle, precision: str) -> OpenVinoBackend:
+    """Open a bundle. Graphs are compiled, or read from the cache, at their first move."""
     return OpenVinoBackend(bundle, precision)
 
 
 def compile_properties() -> dict[str, Any]:
-    """How networks are compiled."""
+    """Return the properties with which OpenVINO compiles networks."""
     return {
         "INFERENCE_NUM_THREADS": threads(),
         "INFERENCE_PRECISION_HINT": "f32",
@@ -113,12 +129,14 @@ def compile_properties() -> dict[str, Any]:
 
 
 def _cache_folder() -> tuple[Path | None, str]:
-    """Where compiled networks are kept, or None and why they are compiled anew each time."""
+    """Return (the folder of the cache, ""), or (None, the reason why there is no cache)."""
     try:
         cache = cache_directory() / "openvino"
         cache.mkdir(parents=True, exist_ok=True)
-    except (OSError, OutputError) as error:
-        return None, f"{cache_directory()}: {error.strerror}" if isinstance(error, OSError) else str(error)
-    if os.access(cache, os.W_OK) or any(cache.iterdir()):  # one that was filled before is used as it is
+    except OSError as error:
+        return None, f"{cache_directory()}: {error.strerror}"
+    except OutputError as error:
+        return None, str(error)
+    if os.access(cache, os.W_OK) or any(cache.iterdir()):  # entries of a read-only cache are still used
         return cache, ""
     return None, f"{cache}: cannot be written"

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime on the CPU, with the threads that this process may use."""
+"""Sessions of ONNX Runtime on the CPU, with as many threads as this process may use."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ if TYPE_CHECKING:
 
 
 def session_options() -> onnxruntime.SessionOptions:
+    """Return the options of all sessions."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
-    options.log_severity_level = 4  # fatal: every error is raised as well, and warnings say that an optimised file fits this processor only
+    # Fatal errors only: every error is also raised, and there is a warning for each optimised graph, which
+    # reports that it is for this processor only.
+    options.log_severity_level = 4
     return options
 
 
 def open_serialised(model: bytes, folder: Path) -> onnxruntime.InferenceSession:
-    """A session on a model in memory whose weights lie in files of a folder. Raises what ONNX Runtime raises."""
+    """Open a model in memory whose weights are files of a folder. Raises the exceptions of ONNX Runtime."""
     import onnxruntime
 
     options = session_options()
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(folder.resolve())
-    )
+    key = "session.model_external_initializers_file_folder_path"
+    options.add_session_config_entry(key, str(folder.resolve()))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """A session on a graph. Raises BackendError."""
+    """Open a graph. Raises BackendError if ONNX Runtime cannot open it."""
     import onnxruntime
 
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class of their own
+    except Exception as error:  # its exceptions have no common base class
         raise BackendError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {graph}: {first_line(error)}"
         ) from error
 
 
 def open_optimised(graph: Path) -> onnxruntime.InferenceSession:
-    """A session on a graph that was optimised before. Raises BackendError."""
+    """Open a graph that ONNX Runtime has optimised before. Raises BackendError if this fails."""
     import onnxruntime
 
     options = session_options()

@@ -1,6 +1,7 @@
-"""TensorRT on an NVIDIA GPU: a bundle's engines, whole schedules at a time, each as one CUDA graph.
+"""TensorRT on an NVIDIA GPU. A whole schedule is played on the engines of a bundle as one CUDA graph.
 
-`bcm-edge build` makes the engines. Nothing of CUDA or TensorRT is touched before the driver has said that there is a GPU.
+`bcm-edge build` creates the engines. Libraries of CUDA and TensorRT are imported only after the driver has
+reported a GPU.
 """
 
 from __future__ import annotations
@@ -27,14 +28,20 @@ from .base import BackendInfo, closed_error
 if TYPE_CHECKING:
     from ..engines.device_chain import DeviceChain
 
-CHAINS = 8  # recorded schedules that are kept at least, the latest used; each holds its states and noises on the GPU
+# The smallest number of recorded schedules that are kept, the last used ones. Each needs GPU memory for its
+# states and noises.
+CHAINS = 8
 
+# It declares no libraries, because machine/installed.py checks them.
+INFO = BackendInfo("tensorrt", "play", "gpu", PRECISIONS)
 
-INFO = BackendInfo("tensorrt", "play", "gpu", PRECISIONS)  # machine/installed.py checks for its libraries
+# What a recorded schedule is made for: its moves, which of them have noise, the batch size, and whether the
+# result is pixels.
+_Key = tuple[tuple[Move, ...], tuple[bool, ...], int, bool]
 
 
 class TensorRtBackend:
-    """The engines of one build on one GPU. Threads may share it; they take turns."""
+    """The engines of one build on one GPU. Threads may share it, and take turns."""
 
     name = INFO.name
 
@@ -49,10 +56,8 @@ class TensorRtBackend:
         self.files = plan_hashes(engine.folder.name, engine.facts)
         self._gpu = gpu
         self._lock = threading.Lock()
-        self._eager: set[str] = set()  # why schedules were not played as one CUDA graph
-        self._chains: OrderedDict[tuple[tuple[Move, ...], tuple[bool, ...], int, bool], DeviceChain] = (
-            OrderedDict()
-        )
+        self._eager: set[str] = set()  # why schedules are not played as CUDA graphs
+        self._chains: OrderedDict[_Key, DeviceChain] = OrderedDict()  # the last used one at the end
         with self._explained(f"opening {engine.name}"):
             from cuda.core import Device
 
@@ -67,15 +72,16 @@ class TensorRtBackend:
 
     @property
     def device(self) -> str:
-        """For people: the GPU, TensorRT, and how schedules are played."""
-        played = (
-            f"one by one: {'; '.join(sorted(self._eager))}" if self._eager else "one CUDA graph per schedule"
-        )
-        return f"{self._gpu.name}, TensorRT {self.engine.facts.tensorrt}, {played}"
+        """The GPU, the version of TensorRT, and how schedules are played, in the words of a report."""
+        mode = "one CUDA graph per schedule"
+        if self._eager:
+            mode = f"one by one: {'; '.join(sorted(self._eager))}"
+        return f"{self._gpu.name}, TensorRT {self.engine.facts.tensorrt}, {mode}"
 
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
     ) -> np.ndarray:
+        """Compute a move as a schedule of one move."""
         return self.play_moves(x, [move], [noise], labels, every=False)[0]
 
     def play_moves(
@@ -86,6 +92,7 @@ class TensorRtBackend:
         labels: np.ndarray | None,
         every: bool,
     ) -> np.ndarray:
+        """Compute the moves on the GPU. The states are copied to the host once."""
         with self._chain(moves, noises, len(x), pixels=False) as chain:
             return chain.play(x, noises, labels, every)
 
@@ -96,11 +103,13 @@ class TensorRtBackend:
         noises: Sequence[np.ndarray | None],
         labels: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the moves and the conversion to pixels on the GPU."""
         with self._chain(moves, noises, len(x), pixels=True) as chain:
             pixels, total = chain.play_to_pixels(x, noises, labels)
         return pixels, np.isfinite(total)
 
     def close(self) -> None:
+        """Free all memory on the GPU, when the schedule that is running has ended."""
         with self._lock, self._explained("closing"):
             if self._stream.is_closed:
                 return
@@ -115,20 +124,23 @@ class TensorRtBackend:
     def _chain(
         self, moves: Sequence[Move], noises: Sequence[np.ndarray | None], n: int, pixels: bool
     ) -> Iterator[DeviceChain]:
-        """The chain that plays these moves on n images, for this thread alone while the block runs; made at its first use."""
+        """Yield the chain that plays these moves on n images. It is created at its first use.
+
+        No other thread uses the GPU while the block runs.
+        """
         noisy = tuple(noise is not None for noise in noises)
-        key = (tuple(moves), noisy, self._size_for(n), pixels)
+        key: _Key = (tuple(moves), noisy, self._size_for(n), pixels)
         with self._lock, self._explained(f"playing {len(moves)} moves at batch {n}"):
             if self._stream.is_closed:
                 raise closed_error()
-            self._device.set_current()  # of this thread
+            self._device.set_current()  # for this thread
             if key not in self._chains:
                 self._chains[key] = self._new_chain(*key)
             self._chains.move_to_end(key)
             try:
                 yield self._chains[key]
             except BaseException:
-                with suppress(Exception):  # whatever is under way has to end before its memory is used again
+                with suppress(Exception):  # running work must end before its memory is used again
                     self._stream.sync()
                 raise
             self._eager = {chain.why_eager for chain in self._chains.values() if chain.why_eager}
@@ -136,11 +148,12 @@ class TensorRtBackend:
     def _new_chain(
         self, moves: tuple[Move, ...], noisy: tuple[bool, ...], size: int, pixels: bool
     ) -> DeviceChain:
-        """A chain, in place of the least recently used one where there are as many as are kept."""
+        """Return a new chain. If there are too many, the least recently used one is closed first."""
         from ..engines.device_chain import DeviceChain
 
         if len(self._chains) == self._kept:
-            self._chains.popitem(last=False)[1].close()
+            _, oldest = self._chains.popitem(last=False)
+            oldest.close()
         shape = (size, *self.sample_shape)
         make = partial(
             DeviceChain, self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels
@@ -150,7 +163,7 @@ class TensorRtBackend:
         except Exception as error:
             if not (self._chains and is_out_of_memory(first_line(error))):
                 raise
-        self._close_chains()  # their memory may suffice
+        self._close_chains()  # their memory may be enough for the new one
         return make()
 
     def _close_chains(self) -> None:
@@ -160,46 +173,58 @@ class TensorRtBackend:
         self._chains.clear()
 
     def _size_for(self, n: int) -> int:
-        """The batch size that n images are played at. Raises BackendError for too many."""
-        if n > self.max_batch:
+        """Return the batch size at which n images are played. Raises BackendError if there is none."""
+        smallest, largest = self._sizes[0], self.max_batch
+        if n > largest:
             raise BackendError(
-                f"a batch of {n} is outside the engine's profile ({self._sizes[0]} to {self.max_batch}); play at most "
-                f"{self.max_batch} at once, or build another: bcm-edge build … --batch {self._sizes[0]}:{n}:{n}"
+                f"a batch of {n} is outside the engine's profile ({smallest} to {largest}); "
+                f"play at most {largest} images at once, or build another engine: "
+                f"bcm-edge build … --batch {smallest}:{n}:{n}"
             )
         return next(size for size in self._sizes if size >= n)
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Errors of CUDA as BackendError; of running out of memory with what is free and what helps."""
+    def _explained(self, action: str) -> Iterator[None]:
+        """Raise errors of CUDA and TensorRT as BackendError.
+
+        action: the beginning of the message, for example "closing". If the memory of the GPU is exhausted,
+        the message contains how much is free and what to do.
+        """
         try:
             yield
-        except Exception as error:  # cuda-core's and TensorRT's errors share no base class
-            line = first_line(error)
+        except Exception as error:  # the errors of cuda-core and TensorRT have no common base class
+            where, line = f"{action} on {self._gpu.name}", first_line(error)
             if is_out_of_memory(line):
-                free = free_memory(self._gpu)
-                known = "" if free is None else f" ({free / 1e9:.2f} GB free of {self._gpu.memory / 1e9:.1f})"
-                way_out = (
-                    "play fewer images at once, or build a smaller profile: bcm-edge build … --batch 1:1:4"
-                )
                 raise BackendError(
-                    f"{what} on {self._gpu.name}: out of GPU memory{known}; {way_out}"
+                    f"{where}: out of GPU memory{self._free_memory()}; play fewer images at once, "
+                    "or build a smaller profile: bcm-edge build … --batch 1:1:4"
                 ) from error
             if isinstance(error, BcmError):
                 raise
-            raise BackendError(f"{what} on {self._gpu.name}: {line}") from error
+            raise BackendError(f"{where}: {line}") from error
+
+    def _free_memory(self) -> str:
+        """Return how much memory of the GPU is free, in brackets, or "" if it is unknown."""
+        free = free_memory(self._gpu)
+        return "" if free is None else f" ({free / 1e9:.2f} GB free of {self._gpu.memory / 1e9:.1f})"
 
 
 def batch_sizes(smallest: int, common: int, largest: int) -> list[int]:
-    """The batch sizes at which a profile's engines are played: its three, and the powers of two between, in ascending order.
+    """Return the batch sizes at which the engines of a profile are played, in ascending order.
 
-    Each size has a recording and memory of its own, so a batch is filled up to the next of these few.
+    They are the three sizes of the profile, and the powers of two between the smallest and the largest. Each
+    size has its own recording and memory. Other batches are filled up to the next of these sizes.
     """
-    powers = {1 << k for k in range(largest.bit_length())}
-    return sorted({smallest, common, largest} | {size for size in powers if smallest < size < largest})
+    powers = [1 << k for k in range(largest.bit_length())]
+    between = [size for size in powers if smallest < size < largest]
+    return sorted({smallest, common, largest, *between})
 
 
 def unavailable(precision: str | None, bundle: Bundle | None = None) -> str | None:
-    """Return why TensorRT cannot play here, or, with a bundle, why it has no engine for this GPU; None if it can."""
+    """Return why TensorRT cannot be used here, or None if it can.
+
+    bundle: if given, it must also contain an engine for this GPU that was built on this machine.
+    """
     try:
         gpu = probe()
         if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu):
@@ -212,6 +237,10 @@ def unavailable(precision: str | None, bundle: Bundle | None = None) -> str | No
 
 
 def open(bundle: Bundle, precision: str | None) -> TensorRtBackend:
-    """The newest engine that fits this GPU; precision: None takes what was built. Raises BackendError."""
+    """Open the newest engine of a bundle that fits this GPU.
+
+    precision: None accepts an engine of any precision. Raises BackendError.
+    """
     gpu = probe()
-    return TensorRtBackend(bundle, find_engine(bundle, gpu, tensorrt_version(), precision), gpu)
+    engine = find_engine(bundle, gpu, tensorrt_version(), precision)
+    return TensorRtBackend(bundle, engine, gpu)

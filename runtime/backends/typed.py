@@ -1,9 +1,12 @@
-"""16-bit graphs with every rounding they ask for, on ONNX Runtime's CPU: what a device that has such units will make of them.
+"""16-bit graphs on the CPU with every rounding that they specify, as devices with 16-bit units compute them.
 
-A CPU has no 16-bit convolutions. ONNX Runtime computes a float16 graph in float32 and drops most of the roundings between, so an overflow
-at 65504 does not show and the error looks several times smaller; it has no bfloat16 convolutions at all. So each operator of 16-bit
-type is spelled out here: inputs widened, computed in float32, the result rounded to the type the graph says. Casts that a graph itself
-asks for are never optimised away. For checking; it is slower than float32.
+A CPU has no 16-bit convolutions. ONNX Runtime computes a float16 graph in float32 and leaves out most of the
+roundings. An overflow at 65504 is therefore not visible, and the error seems several times smaller. ONNX
+Runtime has no bfloat16 convolutions.
+
+This backend therefore makes the roundings of 16-bit operators explicit: the inputs are cast to float32, the
+operator computes in float32, and a cast rounds the result to the type of the graph. ONNX Runtime never
+removes casts. This backend is for verification; it is slower than float32.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ INFO = BackendInfo("typed", "check", "cpu", ("fp16", "bf16"), ("onnx", "onnxrunt
 
 
 class TypedBackend(OnnxRuntimeBackend):
-    """Sessions of both directions on spelled-out graphs, each made at its first move."""
+    """Sessions of both directions on graphs with explicit roundings, opened at their first move."""
 
     name = INFO.name
 
@@ -41,64 +44,70 @@ class TypedBackend(OnnxRuntimeBackend):
         import onnx
 
         try:
-            return open_serialised(
-                spelled_out(onnx.load(graph, load_external_data=False)).SerializeToString(), graph.parent
-            )
-        except Exception as error:  # neither library's exceptions share a base class
+            model = spelled_out(onnx.load(graph, load_external_data=False))
+            return open_serialised(model.SerializeToString(), graph.parent)
+        except Exception as error:  # the exceptions of these libraries have no common base class
             raise BackendError(
-                f"{graph} cannot be spelled out for ONNX Runtime: {first_line(error)}"
+                f"{graph}: ONNX Runtime cannot open it with explicit roundings: {first_line(error)}"
             ) from error
 
 
 def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
-    """Return why the roundings of a precision cannot be spelled out here, or None if they can."""
+    """Return why this backend cannot play a precision here, or None if it can."""
     if reason := INFO.missing():
         return reason
     if precision not in INFO.precisions:
-        return f"{precision} graphs have no 16-bit types to spell out; use --backend onnxruntime"
+        return f"{precision} graphs have no 16-bit types; use --backend onnxruntime"
     return None
 
 
 def open(bundle: Bundle, precision: str) -> TypedBackend:
+    """Open a bundle. Its graphs are rewritten at their first move."""
     return TypedBackend(bundle, precision)
 
 
 def spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with float32 operators and explicit casts in place of 16-bit operators. Values keep names and types."""
+    """Return the model with float32 operators and explicit casts in place of 16-bit operators.
+
+    All values of the model have the same names and types as before.
+    """
     import onnx
     from onnx import TensorProto, helper
 
-    narrow = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    types = {
-        value.name: value.type.tensor_type.elem_type
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types = _element_types(graph)
+    narrow = {name for name, kind in types.items() if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16)}
     nodes: list[onnx.NodeProto] = []
-    widened: dict[str, str] = {}  # value → its float32 copy
+    widened: dict[str, str] = {}  # 16-bit value → its copy in float32
     for node in graph.node:
         if node.op_type == "Cast":
             nodes.append(node)
             continue
-        inputs = list(node.input)
-        for index, name in enumerate(inputs):
-            if types.get(name) in narrow:
-                if name not in widened:
-                    widened[name] = f"{name} in float32"
-                    nodes.append(helper.make_node("Cast", [name], [widened[name]], to=TensorProto.FLOAT))
-                inputs[index] = widened[name]
-        outputs = [f"{name} before rounding" if types.get(name) in narrow else name for name in node.output]
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        del copy.input[:], copy.output[:]
-        copy.input.extend(inputs)
-        copy.output.extend(outputs)
-        nodes.append(copy)
-        rounded = zip(outputs, node.output, strict=True)
-        nodes.extend(
-            helper.make_node("Cast", [wide], [name], to=types[name]) for wide, name in rounded if wide != name
-        )
+        for name in node.input:
+            if name in narrow and name not in widened:
+                widened[name] = f"{name} in float32"
+                nodes.append(helper.make_node("Cast", [name], [widened[name]], to=TensorProto.FLOAT))
+        wide_node = onnx.NodeProto()
+        wide_node.CopyFrom(node)
+        del wide_node.input[:], wide_node.output[:]
+        wide_node.input.extend(widened.get(name, name) for name in node.input)
+        wide_node.output.extend(_unrounded(name) if name in narrow else name for name in node.output)
+        nodes.append(wide_node)
+        for name in node.output:
+            if name in narrow:
+                nodes.append(helper.make_node("Cast", [_unrounded(name)], [name], to=types[name]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
+
+
+def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
+    """Return value → element type, for all values of a graph whose types are known."""
+    values = (*graph.input, *graph.value_info, *graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def _unrounded(name: str) -> str:
+    """Return the name of the float32 result that is rounded to a 16-bit value."""
+    return f"{name} before rounding"

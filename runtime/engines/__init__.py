@@ -1,4 +1,5 @@
-"""Engines: what TensorRT makes of a bundle's graphs for one GPU. Which GPU is here, which engines there are, and which of them fit.
+"""Engines, which TensorRT compiles from the graphs of a bundle for one GPU: their folders, and how they run.
 
-Compiling them is `export/`'s; playing moves on them is `runtime/backends/tensorrt.py`'s. Importing this room takes no CUDA library.
+`export/engines/` builds engines, and `runtime/backends/tensorrt.py` plays moves on them. store.py and
+facts.py import no library of CUDA.
 """

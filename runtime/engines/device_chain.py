@@ -1,14 +1,16 @@
-"""A whole schedule on the GPU: inputs go up once, every move and every injection is computed there, and the result comes down once.
+"""A whole schedule on the GPU.
 
-What the engines do for one schedule and batch size is recorded as one CUDA graph. A recording is trusted only after it has given, on the
-first images that came, what the same engines gave when called one by one; otherwise they go on being called, and `why_eager` says why.
+The inputs are copied to the GPU once, every move and every injection is computed there, and the result is
+copied to the host once.
+
+The calls of the engines for one schedule and batch size are recorded as one CUDA graph. The graph is used
+only if its results for the first images equal those of the engines called one by one. Otherwise the engines
+are always called one by one, and `why_eager` contains the reason.
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 
 import numpy as np
 from cuda.core import Stream
@@ -18,19 +20,18 @@ from ..accuracy import relative_l2
 from ..machine.gpu import Gpu
 from ..schedule import Move
 from ..wording import first_line
+from .graph_recording import record_graph
 from .loaded import LoadedEngines
-from .memory import Block, DeviceMemory, Layout
+from .memory import Block, DeviceMemory, Layout, fill_up
 
-REPLAY_BOUND = (
-    1e-3  # relative L2 between two runs of the same kernels: some add in whatever order they finish
-)
+# The largest relative L2 distance between two runs of the same kernels. Some kernels add in varying order.
+REPLAY_BOUND = 1e-3
 
 
 class DeviceChain:
-    """The moves of one schedule at one batch size. Fewer images are filled up with repetitions, which are not returned.
+    """The moves of one schedule at one batch size.
 
-    noisy: which moves have noise added to their input; shape: (batch size, C, H, W); pixels: whether the last state is converted to
-    pixels as well.
+    A smaller number of images is filled up with repetitions, which are not returned.
     """
 
     def __init__(
@@ -44,10 +45,18 @@ class DeviceChain:
         shape: tuple[int, int, int, int],
         pixels: bool,
     ) -> None:
-        self.why_eager: str | None = None  # "" once there is a recording, None while none was tried
+        """Allocate the memory of the chain.
+
+        noisy: whether noise is added to the input of each move.
+        shape: (batch size, C, H, W).
+        pixels: whether the last state is also converted to pixels.
+        """
+        # Why the engines are called one by one. "" if there is a CUDA graph, None if no recording was tried
+        # yet.
+        self.why_eager: str | None = None
         self._engines, self._stream = engines, stream
         self._moves, self._noisy, self._shape, self._pixels = list(moves), list(noisy), shape, pixels
-        self._contexts = engines.contexts(shape[0])  # of this chain alone, as its CUDA graph is
+        self._contexts = engines.contexts(shape[0])  # no other chain uses them
         self._graph: Graph | None = None
         self._blocks: list[Block] = []
         try:
@@ -62,7 +71,13 @@ class DeviceChain:
     def play(
         self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
     ) -> np.ndarray:
-        """The states after every move, or after the last alone: a new float32 [moves or 1, N, C, H, W], N up to the batch size."""
+        """Return the states after every move, or only the last state: a new float32 [moves or 1, N, C, H, W].
+
+        x: float32 [N, C, H, W], with N up to the batch size.
+        noises: float32 [N, C, H, W] for each noisy move, None for the others.
+        labels: int64 [N] for a model with classes, else None.
+        every: whether all states are returned.
+        """
         self._run(x, noises, labels, every)
         states = self._downloaded_states() if every else self._downloaded("last")
         result = np.empty((len(states), *x.shape), np.float32)
@@ -73,13 +88,16 @@ class DeviceChain:
     def play_to_pixels(
         self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The last state as pixels, uint8 [N, C, H, W], and the sum of each image before clipping: it is finite if the image is."""
+        """Return the last state as pixels, uint8 [N, C, H, W], and the sums of the unclipped images, [N].
+
+        A sum is finite if the image is finite. The arguments are those of `play`.
+        """
         self._run(x, noises, labels, every=False)
         pixels, total = self._downloaded("pixels", "total")
         return pixels[: len(x)].copy(), total[: len(x)].copy()
 
     def close(self) -> None:
-        """Free graph, contexts and memory. Nothing may be under way."""
+        """Free the CUDA graph, the contexts and the memory. No work may be running."""
         if self._graph is not None:
             self._graph.close()
         self._contexts.close()
@@ -93,10 +111,10 @@ class DeviceChain:
 
     def _input_layout(self) -> Layout:
         image = (self._shape, np.float32)
-        layout: Layout = {
-            "x": image,
-            **{f"noise {i}": image for i, is_noisy in enumerate(self._noisy) if is_noisy},
-        }
+        layout: Layout = {"x": image}
+        for i, is_noisy in enumerate(self._noisy):
+            if is_noisy:
+                layout[f"noise {i}"] = image
         if self._engines.label_type is not None:
             layout["label"] = (self._shape[:1], self._engines.label_type)
         return layout
@@ -104,24 +122,29 @@ class DeviceChain:
     def _output_layout(self) -> Layout:
         layout: Layout = {"last": (self._shape, np.float32)}
         if self._pixels:
-            layout |= {"pixels": (self._shape, np.uint8), "total": (self._shape[:1], np.float32)}
+            layout["pixels"] = (self._shape, np.uint8)
+            layout["total"] = (self._shape[:1], np.float32)
         return layout
 
     def _between_layout(self) -> Layout:
         image, moves = (self._shape, np.float32), range(len(self._moves))
         sums: Layout = {f"sum {i}": image for i in moves if self._adds_first(i)}
-        return {**sums, **{f"state {i}": image for i in moves[:-1]}}
+        states: Layout = {f"state {i}": image for i in moves[:-1]}
+        return sums | states
 
     def _fixed_values(self) -> dict[str, float]:
-        """Array → the value that fills it: the levels of each move, and noise of zero where a graph wants some and there is none."""
-        values = {
-            f"{level} {i}": getattr(move, level) for i, move in enumerate(self._moves) for level in "tu"
-        }
-        if any(
-            move.graph == "inverse" and not noisy
-            for move, noisy in zip(self._moves, self._noisy, strict=True)
-        ):
-            values["no noise"] = 0.0
+        """Return array → the value that fills it.
+
+        The arrays are the levels of each move, and zeros for inverse moves without noise, because their graph
+        requires noise.
+        """
+        values: dict[str, float] = {}
+        for i, move in enumerate(self._moves):
+            values[f"t {i}"] = move.t
+            values[f"u {i}"] = move.u
+        for move, is_noisy in zip(self._moves, self._noisy, strict=True):
+            if move.graph == "inverse" and not is_noisy:
+                values["no noise"] = 0.0
         return values
 
     def _fixed_block(self, memory: DeviceMemory) -> Block:
@@ -139,14 +162,14 @@ class DeviceChain:
         labels: np.ndarray | None,
         every: bool,
     ) -> None:
-        """Enqueue the whole schedule. every: whether the states between moves are read afterwards."""
+        """Enqueue the whole schedule. every: whether the caller will read the states between moves."""
         arrays = self._inputs.arrays
-        _fill_up(arrays["x"], x)
+        fill_up(arrays["x"], x)
         for i, noise in enumerate(noises):
             if noise is not None:
-                _fill_up(arrays[f"noise {i}"], noise)
+                fill_up(arrays[f"noise {i}"], noise)
         if labels is not None:
-            _fill_up(arrays["label"], labels)
+            fill_up(arrays["label"], labels)
         self._inputs.upload()
         if self.why_eager is None:
             self._record()
@@ -158,7 +181,7 @@ class DeviceChain:
             self._graph.launch(self._stream)
 
     def _enqueue(self, stream: int) -> None:
-        """Every engine in turn, each reading what the one before wrote."""
+        """Enqueue every engine in turn. Each reads the result of the previous one. stream: its handle."""
         x = self._inputs.address("x")
         for i, move in enumerate(self._moves):
             if self._adds_first(i):
@@ -179,7 +202,10 @@ class DeviceChain:
             self._contexts.enqueue("to_uint8", addresses, stream)
 
     def _addresses(self, index: int, x: int, state: int) -> dict[str, int]:
-        """What the engine of a move reads and writes. x, state: the addresses of its image and of its result."""
+        """Return the addresses of the inputs and outputs of a move's engine, by name.
+
+        x, state: the addresses of its input image and of its result.
+        """
         addresses = {
             "x": x,
             "t": self._fixed.address(f"t {index}"),
@@ -187,48 +213,53 @@ class DeviceChain:
             "x_u": state,
         }
         if self._moves[index].graph == "inverse":
-            noisy = self._noisy[index]
-            addresses["noise"] = (
-                self._inputs.address(f"noise {index}") if noisy else self._fixed.address("no noise")
-            )
+            if self._noisy[index]:
+                addresses["noise"] = self._inputs.address(f"noise {index}")
+            else:
+                addresses["noise"] = self._fixed.address("no noise")
         if self._engines.label_type is not None:
             addresses["label"] = self._inputs.address("label")
         return addresses
 
     def _adds_first(self, index: int) -> bool:
-        """Whether a move's noise is added by an engine of its own: the graph towards the image has no addition in it."""
+        """Whether a separate engine adds the noise of a move.
+
+        Only the inverse graph contains the addition.
+        """
         return self._noisy[index] and self._moves[index].graph == "forward"
 
     def _record(self) -> None:
-        """Call the engines once, which must have happened before a recording; record them; compare. The inputs are up already."""
+        """Record a CUDA graph, and compare its results with those of the engines for the inputs on the GPU.
+
+        The engines are called once before the recording, which TensorRT requires.
+        """
         self._enqueue(int(self._stream.handle))
-        expected = self._everything()
+        expected = self._all_results()
         if not all(np.isfinite(array).all() for array in expected):
-            return  # nothing can be compared with NaN; the next images may be better
+            return  # NaN cannot be compared; the next call tries again
         try:
-            self._graph = self._capture()
+            self._graph = record_graph(self._stream, self._enqueue)
             self.why_eager = self._difference(expected)
-        except (
-            Exception
-        ) as error:  # cuda-core's errors share no base class; what cannot be recorded can still be called
+        except Exception as error:  # the errors of cuda-core have no common base class
             self.why_eager = f"no CUDA graph: {first_line(error)}"
         finally:
             if self.why_eager != "":
                 self._discard_recording()
 
     def _difference(self, expected: Sequence[np.ndarray]) -> str:
-        """Replay the recording, and say how its images differ from the expected ones; "" if they do not."""
+        """Replay the CUDA graph, and return how its results differ from the expected ones, or ""."""
         assert self._graph is not None
-        self._between.erase()  # or a graph that does nothing would look right
+        # Otherwise a graph that computes nothing would seem to be correct.
+        self._between.erase()
         self._outputs.erase()
         self._graph.launch(self._stream)
-        distance = max(map(_distance, self._everything(), expected))
+        distance = max(map(_distance, self._all_results(), expected))
         if distance <= REPLAY_BOUND:
             return ""
         return f"the CUDA graph gave other images than its engines (relative L2 {distance:.1e})"
 
     def _discard_recording(self) -> None:
-        """Wait for what is under way, and replace the contexts that took part in the recording by new ones."""
+        """Wait for running work, and replace the contexts that were part of the recording."""
         self._stream.sync()
         if self._graph is not None:
             self._graph.close()
@@ -236,58 +267,31 @@ class DeviceChain:
         self._contexts.close()
         self._contexts = self._engines.contexts(self._shape[0])
 
-    def _capture(self) -> Graph:
-        builder = self._stream.create_graph_builder()
-        try:
-            with _no_garbage_collection():
-                builder.begin_building("thread_local")
-                self._enqueue(int(builder.stream.handle))
-                graph = builder.end_building().complete()
-        except BaseException:
-            with suppress(Exception):  # ends the recording, and says once more that it was broken off
-                builder.close()
-            raise
-        builder.close()
-        return graph
-
-    def _everything(self) -> list[np.ndarray]:
-        """Copies of all states, and of pixels where they are made, image by image."""
-        arrays = [*self._downloaded_states(), *(self._downloaded("pixels") if self._pixels else [])]
+    def _all_results(self) -> list[np.ndarray]:
+        """Return copies of the images of all states, and of the pixels if they are computed."""
+        arrays = self._downloaded_states()
+        if self._pixels:
+            arrays += self._downloaded("pixels")
         return [image.copy() for array in arrays for image in array]
 
     def _downloaded_states(self) -> list[np.ndarray]:
-        """The states after every move, once all that was asked of the GPU is done. They are overwritten by the next download."""
+        """Return the states after every move, when all work on the GPU has ended.
+
+        The next download overwrites them.
+        """
         between = [f"state {i}" for i in range(len(self._moves) - 1)]
         if between:
             self._between.download(between[0], between[-1])
         return [*(self._between.arrays[name] for name in between), *self._downloaded("last")]
 
     def _downloaded(self, *names: str) -> list[np.ndarray]:
-        """Outputs, once all that was asked of the GPU is done. They are overwritten by the next download."""
+        """Return outputs, when all work on the GPU has ended. The next download overwrites them.
+
+        names: in the order of `_output_layout`, without gaps.
+        """
         self._outputs.download(names[0], names[-1])
         self._stream.sync()
         return [self._outputs.arrays[name] for name in names]
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A collection during a recording could free GPU memory of dropped objects, which no recording allows."""
-    gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _fill_up(target: np.ndarray, values: np.ndarray) -> None:
-    """Write values to the first rows of target, and repeat them in the rest."""
-    target[: len(values)] = values
-    missing = len(target) - len(values)
-    if missing:
-        target[len(values) :] = values[np.arange(missing) % len(values)]
 
 
 def _distance(image: np.ndarray, expected: np.ndarray) -> float:

@@ -35,7 +35,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """The content of engine.json. Verdicts on the plans are in the manifest of the bundle, with their sha256."""
+    """The content of engine.json. The verdicts on the plans are in the manifest of the bundle."""
 
     tensorrt: str  # the version that built the plans
     gpu: str  # the name of the GPU
@@ -46,9 +46,8 @@ class EngineFacts:
     options: BuildOptions
     files: dict[str, FileFacts]  # plan → size and sha256
     types: dict[str, dict[str, int]]  # direction → type → number of convolutions that compute in it
-    wider: dict[
-        str, dict[str, str]
-    ]  # direction → convolution → its type, if that has more bits than in the graph
+    # direction → convolution → its type, for convolutions whose type has more bits than in the graph
+    wider: dict[str, dict[str, str]]
     scratch: int  # bytes of device memory that all plans share
     seconds: float  # of compiling
     built: str  # time of the build, ISO 8601 in UTC
@@ -89,6 +88,7 @@ class EngineFacts:
 
 
 def _options(values: Any) -> BuildOptions:
+    """Check and convert the build options in engine.json. Raises like `EngineFacts.from_json`."""
     smallest, common, largest = (int(size) for size in values["batch"])
     if values["precision"] not in PRECISIONS or not 1 <= smallest <= common <= largest:
         raise ValueError("invalid build options")
@@ -102,13 +102,12 @@ def _options(values: Any) -> BuildOptions:
 
 
 def _wider_types(values: Any) -> dict[str, dict[str, str]]:
-    wider = {
-        str(direction): {str(name): str(kind) for name, kind in convolutions.items()}
-        for direction, convolutions in values["wider"].items()
-    }
-    _check_printable(
-        f"{name}{kind}" for convolutions in wider.values() for name, kind in convolutions.items()
-    )
+    """Check and convert `wider` of engine.json. Raises like `EngineFacts.from_json`."""
+    wider: dict[str, dict[str, str]] = {}
+    for direction, convolutions in values["wider"].items():
+        types = {str(name): str(kind) for name, kind in convolutions.items()}
+        _check_printable([*types.keys(), *types.values()])
+        wider[str(direction)] = types
     if not wider.keys() <= values["types"].keys():
         raise ValueError("`wider` has a direction that `types` does not have")
     return wider

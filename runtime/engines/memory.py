@@ -1,8 +1,10 @@
-"""GPU memory for schedules: where it is allocated, and blocks of arrays that the host and the GPU exchange. Over cuda-core.
+"""GPU memory for schedules, and blocks of arrays that the host and the GPU exchange. It uses cuda-core.
 
-A block lies on the device. Its copy in pinned host memory is allocated when it is first used, so a block that nobody reads or writes from
-the host has none. A GPU that shares the processor's memory (a Jetson) can work on pinned memory itself: such a block is `mapped`, and
-nothing is copied. The GPU does not cache that memory, so only inputs and outputs are mapped.
+A block is on the device. Its copy in pinned host memory is allocated at its first use, so a block that the
+host neither reads nor writes has none.
+
+A GPU that shares the memory of the processor (a Jetson) can use pinned memory directly. Such a block is
+`mapped`, and nothing is copied. The GPU does not cache this memory, so only inputs and outputs are mapped.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from cuda.core.graph import GraphBuilder
     from cuda.core.typing import DevicePointerType
 
-ALIGNMENT = 256  # bytes: what TensorRT asks of addresses
+ALIGNMENT = 256  # TensorRT requires addresses that are multiples of this number of bytes
 
-Layout = dict[str, tuple[tuple[int, ...], type]]  # name → (shape, dtype) of an array
+# The arrays of a block: name → (shape, dtype).
+Layout = dict[str, tuple[tuple[int, ...], type]]
 
 
 class PlainMemory(MemoryResource):
@@ -38,13 +41,14 @@ class PlainMemory(MemoryResource):
         self._device_id = device_id
 
     def allocate(self, size: int, *, stream: Stream | GraphBuilder) -> Buffer:
-        """Raises RuntimeError with the driver's error name."""
+        """Return a buffer of `size` bytes. Raises RuntimeError with the name of the driver's error."""
         status, address = driver.cuMemAlloc(size)
         if status != driver.CUresult.CUDA_SUCCESS:
             raise RuntimeError(f"{status.name}: cuMemAlloc of {size} bytes failed")
         return Buffer.from_handle(int(address), size, mr=self, stream=stream)
 
     def deallocate(self, ptr: DevicePointerType, size: int, *, stream: Stream | GraphBuilder) -> None:
+        """Free a buffer when the work on the stream has ended. Raises RuntimeError."""
         assert isinstance(stream, Stream)  # nothing is freed while a graph is recorded
         stream.sync()
         (status,) = driver.cuMemFree(ptr)
@@ -53,51 +57,53 @@ class PlainMemory(MemoryResource):
 
     @property
     def is_device_accessible(self) -> bool:
+        """Whether the GPU can use the memory."""
         return True
 
     @property
     def is_host_accessible(self) -> bool:
+        """Whether the processor can use the memory."""
         return False
 
     @property
     def device_id(self) -> int:
+        """The number of the GPU."""
         return self._device_id
 
 
 class DeviceMemory:
-    """Device memory from a pool of our own, which returns freed memory to the system; CUDA's default pool keeps it.
+    """Device memory from a separate pool. Unlike CUDA's default pool, it returns freed memory to the system.
 
-    Where the GPU has no pools, or where creating one or its first allocation fails (some integrated GPUs), memory is allocated plainly.
+    Without a pool, memory is allocated with cuMemAlloc. This is the case if the GPU does not support pools,
+    or if the pool or its first allocation fails, as on some integrated GPUs.
     """
 
     def __init__(self, device: Device) -> None:
         self._plain = PlainMemory(device.device_id)
         self._pool: DeviceMemoryResource | None = None
-        self._is_proven = False  # whether the pool has allocated something
+        self._pool_works = False  # whether the pool has allocated memory
         if device.properties.memory_pools_supported:
             try:
                 self._pool = DeviceMemoryResource(device.device_id, DeviceMemoryResourceOptions())
-            except (
-                Exception
-            ):  # cuda-core's errors share no base class; plain allocation says what is wrong if it fails too
+            except Exception:  # the errors of cuda-core have no common base class
                 self._pool = None
 
     def allocate(self, size: int, stream: Stream) -> Buffer:
-        """A buffer of `size` bytes, allocated in the order of the stream. Raises what cuda-core raises."""
+        """Return a buffer of `size` bytes, allocated in stream order. Raises the exceptions of cuda-core."""
         if self._pool is None:
             return self._plain.allocate(size, stream=stream)
         try:
             buffer = self._pool.allocate(size, stream=stream)
         except Exception:
-            if self._is_proven:
+            if self._pool_works:
                 raise
             self.close()
             return self._plain.allocate(size, stream=stream)
-        self._is_proven = True
+        self._pool_works = True
         return buffer
 
     def close(self) -> None:
-        """Return the pool's memory to the system. Every buffer must have been closed."""
+        """Return the memory of the pool to the system. Every buffer must be closed."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -106,7 +112,8 @@ class DeviceMemory:
 class Block:
     """Named arrays in one allocation.
 
-    Fill `arrays[name]` and upload; or have the GPU write to `address(name)`, download, synchronise and read `arrays[name]`.
+    To send arrays to the GPU, fill `arrays[name]` and call `upload`. To read arrays that the GPU wrote to
+    `address(name)`, call `download`, synchronise the stream, and read `arrays[name]`.
     """
 
     def __init__(self, mapped: bool, memory: DeviceMemory, stream: Stream, layout: Layout) -> None:
@@ -124,40 +131,46 @@ class Block:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays in pinned host memory, which is allocated now if it was not before."""
+        """The arrays in pinned host memory, which is allocated at the first use."""
         if self._host is None:
             host = LegacyPinnedMemoryResource().allocate(self._size)
             content = memoryview((ctypes.c_byte * self._size).from_address(int(host.handle)))
-            self._arrays = {
-                name: np.frombuffer(content, dtype, int(np.prod(shape)), self._spans[name][0]).reshape(shape)
-                for name, (shape, dtype) in self._layout.items()
-            }
+            for name, (shape, dtype) in self._layout.items():
+                start, _ = self._spans[name]
+                values = np.frombuffer(content, dtype, int(np.prod(shape)), start)
+                self._arrays[name] = values.reshape(shape)
             self._host = host
         return self._arrays
 
     def address(self, name: str) -> int:
-        """The address at which the GPU finds an array."""
+        """Return the address of an array for the GPU."""
         return int(self._buffer().handle) + self._spans[name][0]
 
     def upload(self) -> None:
-        """Copy the whole block to the GPU, in the order of the stream."""
+        """Copy the whole block to the GPU, in stream order."""
         if self._device is not None:
             self._device.copy_from(self._host_buffer(), stream=self._stream)
 
     def download(self, first: str, last: str) -> None:
-        """Copy the arrays from `first` to `last` to the host, in the order of the stream; they are there once it is synchronised."""
+        """Copy the arrays from `first` to `last` to the host, in stream order.
+
+        Synchronise the stream before you read them.
+        """
         if self._device is not None:
             start, end = self._spans[first][0], self._spans[last][1]
             target = _part(self._host_buffer(), start, end)
             _part(self._device, start, end).copy_to(target, stream=self._stream)
 
     def fill(self, name: str, value: float) -> None:
-        """Fill a float32 array on the device with one value, in the order of the stream. The block must not be mapped."""
+        """Fill a float32 array on the device with a value, in stream order. The block must not be mapped."""
         assert self._device is not None
         _part(self._device, *self._spans[name]).fill(np.float32(value).tobytes(), stream=self._stream)
 
     def erase(self) -> None:
-        """Overwrite every array that the GPU sees with bytes that are NaN to a float. A mapped block must not be in use."""
+        """Overwrite all arrays that the GPU uses with the byte 0xFF, so that floats are NaN.
+
+        No work may use a mapped block.
+        """
         if self._device is not None:
             self._device.fill(0xFF, stream=self._stream)
         else:
@@ -165,14 +178,17 @@ class Block:
                 array.view(np.uint8)[...] = 0xFF
 
     def drop_host(self) -> None:
-        """Free the pinned host memory of a block that is not mapped. No copy may be under way, and no array in use."""
+        """Free the pinned host memory of a block that is not mapped.
+
+        No copy may be running, and no array may be in use.
+        """
         if self._device is not None and self._host is not None:
             self._arrays = {}
             self._host.close(self._stream)
             self._host = None
 
     def close(self) -> None:
-        """Free all memory. Nothing may be under way that uses it."""
+        """Free all memory. No work may use it."""
         self._arrays = {}
         for buffer in (self._device, self._host):
             if buffer is not None:
@@ -186,5 +202,14 @@ class Block:
         return self._host
 
 
+def fill_up(target: np.ndarray, values: np.ndarray) -> None:
+    """Write values to the first rows of target, and repeat them in the other rows."""
+    target[: len(values)] = values
+    missing = len(target) - len(values)
+    if missing:
+        target[len(values) :] = values[np.arange(missing) % len(values)]
+
+
 def _part(buffer: Buffer, start: int, end: int) -> Buffer:
+    """Return the bytes from start to end of a buffer, without a copy."""
     return Buffer.from_handle(int(buffer.handle) + start, end - start, owner=buffer)

@@ -1,9 +1,9 @@
 """The engines of a bundle: plans and an engine.json in BUNDLE/engines/KEY/.
 
-    forward.plan  inverse.plan   the two directions as TensorRT serialised them; trtexec and Triton can load
-    them add_noise.plan               x + noise, for an injection before a move towards the image
-    to_uint8.plan                float32 in [-1, 1] → pixels engine.json                  `EngineFacts` of
-    facts.py
+    forward.plan  inverse.plan   the two directions; trtexec and Triton can also load these files
+    add_noise.plan               x + noise, for an injection before a move towards the image
+    to_uint8.plan                float32 in [-1, 1] → pixels
+    engine.json                  `EngineFacts` of facts.py
 
 KEY names the GPU, the TensorRT version, the graphs and the build options, so a bundle can contain engines for
 several machines. A plan is passed to TensorRT only if engine.json fits this machine and the plan has the
@@ -28,12 +28,14 @@ from ..storage.hashes import sha256
 from .facts import FACTS, PLANS, SCHEMA, BuildOptions, EngineFacts
 
 ENGINES = "engines"  # the folder in a bundle
-WORKSPACE_SHARE = 0.5
-_FACTS_LIMIT = 16 << 20  # bytes; a usual engine.json has some thousand
+WORKSPACE_SHARE = 0.5  # of free memory; see `workspace_limit`
+_FACTS_LIMIT = 16 << 20  # the largest engine.json, in bytes; a usual one has a few thousand
 
 
 @dataclass(frozen=True)
 class _Folder:
+    """A folder of one build."""
+
     folder: Path
 
     @property
@@ -55,21 +57,22 @@ class Engine(_Folder):
     def __str__(self) -> str:
         options = self.facts.options
         batch = ":".join(map(str, options.batch))
-        return f"{self.name}: {options.precision}, batch {batch}, TensorRT {self.facts.tensorrt}, {self.facts.gpu}"
+        machine = f"TensorRT {self.facts.tensorrt}, {self.facts.gpu}"
+        return f"{self.name}: {options.precision}, batch {batch}, {machine}"
 
 
 @dataclass(frozen=True)
 class BrokenEngine(_Folder):
     """A folder of engines whose engine.json cannot be used."""
 
-    problem: str
+    problem: str  # why engine.json cannot be used
 
     def __str__(self) -> str:
         return f"{self.name}: {self.problem}"
 
 
 def workspace_limit(chosen: int | None, gpu: Gpu, free: int | None) -> int | None:
-    """Return the bytes of scratch memory that one layer may use, or None for TensorRT's own limit, all memory of the GPU.
+    """Return the bytes of scratch memory that one layer may use, or None for all memory of the GPU.
 
     chosen: the choice of the user, or None. free: bytes that are free, or None if unknown. On a GPU that
     shares the memory of the processor the system could run out of memory, so the limit is WORKSPACE_SHARE of
@@ -162,7 +165,10 @@ def misfit(engine: Engine, bundle: Bundle, gpu: Gpu, tensorrt: str) -> str | Non
 
 
 def check_plans(engine: Engine) -> None:
-    """Raise BackendError if a plan is not the file that engine.json records. Call this before TensorRT reads a plan."""
+    """Raise BackendError if a plan is not the file that engine.json records.
+
+    Call this before TensorRT reads a plan.
+    """
     for name, recorded in engine.facts.files.items():
         plan = engine.plan(name)
         try:
@@ -172,7 +178,8 @@ def check_plans(engine: Engine) -> None:
             raise BackendError(f"{plan}: cannot be read ({error.strerror})") from error
         if not same:
             raise BackendError(
-                f"{plan}: not the file that was built (its sha256 is not the one in {FACTS}); run bcm-edge build again"
+                f"{plan}: not the file that was built (its sha256 is not the one in {FACTS}); "
+                "run bcm-edge build again"
             )
 
 
@@ -198,6 +205,7 @@ def is_remembered(engine: Engine) -> bool:
 
 
 def _built_here(digest: str) -> Path:
+    """Return the file whose existence records that this machine built the plan with this sha256."""
     return cache_directory() / "tensorrt" / "built" / hashlib.sha256(digest.encode()).hexdigest()
 
 
@@ -229,6 +237,6 @@ def find_engine(
     wanted = f" in {precision}" if precision else ""
     command = f"bcm-edge build {bundle.path}{f' --precision {precision}' if precision else ''}"
     raise BackendError(
-        f"{bundle.path}: no engine{wanted} for this GPU ({gpu.name}, TensorRT {tensorrt}); build one: {command}"
-        + "".join(f"\n  {reason}" for reason in reasons)
+        f"{bundle.path}: no engine{wanted} for this GPU ({gpu.name}, TensorRT {tensorrt}); "
+        f"build one: {command}" + "".join(f"\n  {reason}" for reason in reasons)
     )

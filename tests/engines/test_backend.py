@@ -124,7 +124,7 @@ def test_batch_outside_the_profile_is_refused(built_bundle: Path, record: Module
 def test_engine_that_fails_is_named(built_bundle: Path, record: ModuleType):
     record.faults.execute = {"inverse"}
     with pytest.raises(
-        BackendError, match="TensorRT does not run inverse at batch 1: TensorRT gives no reason"
+        BackendError, match="TensorRT cannot run inverse at batch 1: TensorRT reports no reason"
     ):
         bcm_edge.load(built_bundle, "tensorrt").invert(np.full((1, 1, 8, 8), -1, np.float32), labels=3)
 
@@ -157,7 +157,8 @@ def test_error_that_tensorrt_only_records_is_raised(built_bundle: Path, record: 
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     record.faults.recorded = "Cask convolution execution failed"
     with pytest.raises(
-        BackendError, match="TensorRT runs forward at batch 2, but says: Cask convolution execution failed"
+        BackendError,
+        match="TensorRT reported an error when it ran forward at batch 2: Cask convolution execution failed",
     ):
         bcm.generate(2, labels=3)
 
@@ -191,7 +192,8 @@ def test_plan_of_another_model_is_refused(built_copy: Path, record: ModuleType):
     folder = next(built_copy.glob("engines/fp16-*"))
     _replace_plan(folder, "forward", (folder / "add_noise.plan").read_bytes())
     with pytest.raises(
-        BackendError, match=r"forward\.plan: takes noise, sum, x, which is no engine of this bundle"
+        BackendError,
+        match=r"forward\.plan: its inputs and outputs are noise, sum, x, but this bundle needs label, t, u, x, x_u",
     ):
         bcm_edge.load(built_copy, "tensorrt", precision="fp16")
 
@@ -200,7 +202,7 @@ def test_message_of_tensorrt_for_an_invalid_plan_is_shown(built_copy: Path, reco
     _replace_plan(next(built_copy.glob("engines/fp16-*")), "forward", b"no plan")
     with pytest.raises(
         BackendError,
-        match=r"TensorRT 10\.3\.0 does not take it, though its engine.json fits: Serialization assertion",
+        match=r"TensorRT 10\.3\.0 cannot load it, although engine.json fits this machine: Serialization assertion",
     ):
         bcm_edge.load(built_copy, "tensorrt", precision="fp16")
 

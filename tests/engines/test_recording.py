@@ -101,7 +101,7 @@ def test_callback_receives_every_state(built_bundle: Path, record: ModuleType):
     ("fault", "reason"),
     [
         ("refused", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"),
-        ("invalidated", "TensorRT does not run forward at batch 2"),
+        ("invalidated", "TensorRT cannot run forward at batch 2"),
     ],
 )
 def test_failed_recording_is_played_move_by_move_and_reported(

@@ -16,7 +16,7 @@ from bcm_edge.runtime.storage.bundle import open_bundle
 
 
 def test_typed_backend_refuses_int8(typed_bundle: Path):
-    with pytest.raises(BackendError, match="int8 graphs have no 16-bit types to spell out"):
+    with pytest.raises(BackendError, match="int8 graphs have no 16-bit types"):
         open_backend("typed", open_bundle(typed_bundle), "int8")
 
 

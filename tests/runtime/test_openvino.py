@@ -44,7 +44,7 @@ def test_auto_selects_the_faster_backend_for_the_processor(
 
 
 def test_float16_is_refused(typed_bundle: Path):
-    with pytest.raises(BackendError, match="computes a half-precision graph in float32"):
+    with pytest.raises(BackendError, match="computes float16 graphs in float32"):
         open_backend("openvino", open_bundle(typed_bundle), "fp16")
 
 

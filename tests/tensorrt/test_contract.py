@@ -65,7 +65,7 @@ UNTYPED = {
     "fp16": ["-TF32", "+FP16", "+OBEY_PRECISION_CONSTRAINTS"],
     "bf16": [
         "-TF32",
-        "TensorRT 8.6.1 has no bfloat16; build fp16, or move to TensorRT 10.3 (JetPack 6.1) or newer",
+        "TensorRT 8.6.1 has no bfloat16; build fp16, or use TensorRT 10.3 (JetPack 6.1) or newer",
     ],
     "int8": ["-TF32", "+INT8", "+OBEY_PRECISION_CONSTRAINTS"],
     "labels": ["int32", "int64"],
@@ -122,7 +122,7 @@ context = None
 try:
     adapter.context_for(engine, 2, (1, 8, 8), messages)
 except BackendError as error:
-    assert str(error) == "TensorRT gives no execution context: TensorRT gives no reason"
+    assert str(error) == "TensorRT cannot create an execution context: TensorRT reports no reason"
     del did[2:]
 facts["previews"] = did = []
 config.set_preview_feature = lambda feature, enable: did.append(f"{feature.name} {enable}")
@@ -221,7 +221,7 @@ MISTAKES = [
     ),
     ("runtime/engines/memory.py", ".copy_from(", ".copy_too(", 'attribute "copy_too" for class "Buffer"'),
     (
-        "runtime/engines/device_chain.py",
+        "runtime/engines/graph_recording.py",
         ".begin_building(",
         ".begin_build(",
         'attribute "begin_build" for class "GraphBuilder"',
@@ -281,7 +281,7 @@ def test_the_adapter_takes_the_branch_of_this_version(version: str):
 def test_messages_keep_errors_and_explain_them_once(version: str):
     ended = run_with(version, MESSAGES)
     assert ended.returncode == 0, ended.stderr
-    no, kept = "TensorRT gives no reason", [1, "FAILED_ALLOCATION", "no memory", False]
+    no, kept = "TensorRT reports no reason", [1, "FAILED_ALLOCATION", "no memory", False]
     assert json.loads(ended.stdout) == [no, "error; internal_error; no memory", no, False, kept, 0]
 
 
