@@ -1,1 +1,4 @@
-"""Inside Triton's Python backend: the package's tasks as models of a server. A repository carries this package along as a zip."""
+"""What a Triton server runs in its Python backend: the tasks and moves as models.
+
+Every model repository contains a zip of this package.
+"""

@@ -1,7 +1,8 @@
-"""Requests of a server, answered by a loaded model. Nothing here knows Triton.
+"""The answers of a loaded model to the requests of a server. This module does not depend on Triton.
 
-A request is a dict from tensor names to arrays with one row per sample. Samples of all requests that want the same program
-share network calls, whatever request they came in; each has its own seed, so that company changes nothing of it.
+A request is a dict: tensor name → array with one row per sample. Samples of all requests with the same
+program are played together in one network call. The result of a sample does not depend on the others, because
+each has its own seed.
 """
 
 from __future__ import annotations
@@ -24,116 +25,132 @@ from ..runtime.tasks.trace import picture
 from .signatures import MOST_FRAMES, MOST_NFE
 
 Values = Mapping[str, np.ndarray]  # tensor name → [N, …]
-Play = Callable[
-    [dict[str, Any], Values], dict[str, np.ndarray]
-]  # what samples share, their other inputs → outputs
+Outputs = dict[str, np.ndarray]  # tensor name → [N, …]
+# play(program, inputs): the inputs that all samples share, as single values, and the other inputs → outputs
+Play = Callable[[dict[str, Any], Values], Outputs]
 
 
 def answer(play: Play, shared: Sequence[str], requests: Sequence[Values]) -> list[Values | BcmError]:
-    """What each request gets. One that cannot be answered gets its error, and costs the others their company, not their answer.
+    """Return the outputs of each request, in order, or the error if a request fails.
 
-    shared: the inputs that samples must have in common to be played together.
+    A request that fails does not affect the others.
+
+    shared: the names of inputs that must be equal for samples that are played together.
     """
     try:
-        return [*_together(play, shared, requests)]
+        return [*_play_together(play, shared, requests)]
     except BcmError as error:
         if len(requests) == 1:
             return [error]
-        return [given for request in requests for given in answer(play, shared, [request])]
+        return [response for request in requests for response in answer(play, shared, [request])]
 
 
-def _together(play: Play, shared: Sequence[str], requests: Sequence[Values]) -> list[dict[str, np.ndarray]]:
-    """Nothing for no requests."""
-    members: dict[tuple[Any, ...], list[tuple[int, int]]] = defaultdict(
-        list
-    )  # shared values and kinds of inputs → (request, row)
-    for i, request in enumerate(requests):
-        columns = [request[name].tolist() if name in request else [None] * _rows(request) for name in shared]
-        kinds = tuple(sorted(set(request) - set(shared)))
-        for row in range(_rows(request)):
-            members[tuple(column[row] for column in columns), kinds].append((i, row))
-    answers: list[dict[str, np.ndarray]] = [{} for _ in requests]
-    for (values, kinds), where in members.items():
-        given = {name: np.stack([requests[i][name][row] for i, row in where]) for name in kinds}
-        asked = {name: value for name, value in zip(shared, values, strict=True) if value is not None}
-        for name, found in play(asked, given).items():
-            for (i, row), value in zip(where, found, strict=True):
-                _place(answers[i], name, row, value, _rows(requests[i]))
-    return answers
+def _play_together(play: Play, shared: Sequence[str], requests: Sequence[Values]) -> list[Outputs]:
+    """Return the outputs of each request. Raises BcmError if one of them fails."""
+    responses: list[Outputs] = [{} for _ in requests]
+    for (shared_values, names), rows in _groups(shared, requests).items():
+        program = {
+            name: value for name, value in zip(shared, shared_values, strict=True) if value is not None
+        }
+        inputs = {name: np.stack([requests[index][name][row] for index, row in rows]) for name in names}
+        for name, results in play(program, inputs).items():
+            for (index, row), result in zip(rows, results, strict=True):
+                _store(responses[index], name, row, result, _row_count(requests[index]))
+    return responses
 
 
-def _place(of: dict[str, np.ndarray], name: str, row: int, value: np.ndarray, rows: int) -> None:
-    whole = of.setdefault(name, np.empty((rows, *value.shape), value.dtype))
-    if whole.shape[1:] != value.shape:
+# (the values of the shared inputs, the names of the other inputs)
+_Key = tuple[tuple[Any, ...], tuple[str, ...]]
+
+
+def _groups(shared: Sequence[str], requests: Sequence[Values]) -> dict[_Key, list[tuple[int, int]]]:
+    """Return the samples that are played together, as pairs (index of the request, row)."""
+    groups: dict[_Key, list[tuple[int, int]]] = defaultdict(list)
+    for index, request in enumerate(requests):
+        count = _row_count(request)
+        names = tuple(sorted(set(request) - set(shared)))
+        columns = [request[name].tolist() if name in request else [None] * count for name in shared]
+        for row in range(count):
+            shared_values = tuple(column[row] for column in columns)
+            groups[shared_values, names].append((index, row))
+    return groups
+
+
+def _store(response: Outputs, name: str, row: int, result: np.ndarray, row_count: int) -> None:
+    """Write the result of one sample to its row of an output, which is created at the first row."""
+    output = response.setdefault(name, np.empty((row_count, *result.shape), result.dtype))
+    if output.shape[1:] != result.shape:
         raise InputError("samples of one request must have the same number of frames")
-    whole[row] = value
+    output[row] = result
 
 
-def _rows(request: Values) -> int:
+def _row_count(request: Values) -> int:
     return len(next(iter(request.values())))
 
 
-# ---- the tasks
+# ---- tasks
 
 
-def _generate(bcm: BCM, program: dict[str, Any], given: Values) -> dict[str, np.ndarray]:
-    return images(bcm.generate(**check_program(bcm, program), **_seeds(given), latents=given.get("latent")))
+def _generate(bcm: BCM, program: dict[str, Any], inputs: Values) -> Outputs:
+    options = _options(bcm, program, inputs)
+    return images(bcm.generate(**options, latents=inputs.get("latent")))
 
 
-def _invert(bcm: BCM, program: dict[str, Any], given: Values) -> dict[str, np.ndarray]:
-    return {"latent": bcm.invert(given["image"], **check_program(bcm, program), **_seeds(given))}
+def _invert(bcm: BCM, program: dict[str, Any], inputs: Values) -> Outputs:
+    return {"latent": bcm.invert(inputs["image"], **_options(bcm, program, inputs))}
 
 
-def _reconstruct(bcm: BCM, program: dict[str, Any], given: Values) -> dict[str, np.ndarray]:
-    return images(bcm.reconstruct(given["image"], **check_program(bcm, program), **_seeds(given)))
+def _reconstruct(bcm: BCM, program: dict[str, Any], inputs: Values) -> Outputs:
+    return images(bcm.reconstruct(inputs["image"], **_options(bcm, program, inputs)))
 
 
-def _interpolate(bcm: BCM, program: dict[str, Any], given: Values) -> dict[str, np.ndarray]:
+def _interpolate(bcm: BCM, program: dict[str, Any], inputs: Values) -> Outputs:
     frames = program.get("frames", 2)
     if not 2 <= frames <= MOST_FRAMES:
-        raise InputError(f"frames must lie between 2 and {MOST_FRAMES}; this asks for {frames}")
-    path = bcm.interpolate(
-        given["image"],
-        given["image_b"],
-        **check_program(bcm, program),
-        **_seeds(given),
-        labels_b=given.get("label_b"),
-    )
+        raise InputError(f"frames must lie between 2 and {MOST_FRAMES}, not {frames}")
+    options = _options(bcm, program, inputs)
+    path = bcm.interpolate(inputs["image"], inputs["image_b"], **options, labels_b=inputs.get("label_b"))
     return images(path)
 
 
-def _inpaint(bcm: BCM, program: dict[str, Any], given: Values) -> dict[str, np.ndarray]:
-    return images(bcm.inpaint(given["image"], given["mask"], **check_program(bcm, program), **_seeds(given)))
+def _inpaint(bcm: BCM, program: dict[str, Any], inputs: Values) -> Outputs:
+    return images(bcm.inpaint(inputs["image"], inputs["mask"], **_options(bcm, program, inputs)))
 
 
 @dataclass(frozen=True)
 class Task:
-    play: Callable[[BCM, dict[str, Any], Values], dict[str, np.ndarray]]
+    """A task of a server."""
+
+    play: Callable[[BCM, dict[str, Any], Values], Outputs]
+    # The inputs that must be equal for samples that are played together.
     shared: tuple[str, ...] = ("schedule",)
 
     def answer(self, bcm: BCM, requests: Sequence[Values]) -> list[Values | BcmError]:
+        """Return the outputs of each request, in order, or the error if a request fails."""
         checked = [_with_signed_images(request) for request in requests]
-        answers = iter(
-            answer(partial(self.play, bcm), self.shared, [r for r in checked if not isinstance(r, BcmError)])
-        )
-        return [request if isinstance(request, BcmError) else next(answers) for request in checked]
+        valid = [request for request in checked if not isinstance(request, BcmError)]
+        responses = iter(answer(partial(self.play, bcm), self.shared, valid))
+        return [request if isinstance(request, BcmError) else next(responses) for request in checked]
 
 
 def _with_signed_images(request: Values) -> Values | BcmError:
-    """The request with its images in [-1, 1], whatever other requests it is played with; an error if its range is unclear."""
+    """Return a request with images in [-1, 1] and without value_range, or the error if the range is unclear.
+
+    The images of each request are checked before requests are merged, so that the others do not affect the
+    check.
+    """
     try:
-        ranges = {*request["value_range"].tolist()} if "value_range" in request else set()
-        if len(ranges) > 1:
+        value_ranges = set(request["value_range"].tolist()) if "value_range" in request else set()
+        if len(value_ranges) > 1:
             raise InputError("samples of one request must have the same value_range")
-        value_range = parse_value_range(ranges.pop()) if ranges else None
-        images = {
-            name: in_signed_range(request[name], "images", value_range)
-            for name in ("image", "image_b")
-            if name in request
-        }
+        value_range = parse_value_range(value_ranges.pop()) if value_ranges else None
+        checked = {name: values for name, values in request.items() if name != "value_range"}
+        for name in ("image", "image_b"):
+            if name in request:
+                checked[name] = in_signed_range(request[name], "images", value_range)
     except BcmError as error:
         return error
-    return {**{name: values for name, values in request.items() if name != "value_range"}, **images}
+    return checked
 
 
 TASKS = {
@@ -145,73 +162,79 @@ TASKS = {
 }
 
 
-def images(result: np.ndarray) -> dict[str, np.ndarray]:
-    """The two forms of images that a client may ask for."""
+def images(result: np.ndarray) -> Outputs:
+    """Return images in both forms that a client may request: as floats and as pixels."""
     return {"result": result, "pixels": to_uint8(result)}
 
 
 def check_program(bcm: BCM, program: dict[str, Any]) -> dict[str, Any]:
-    """The program, if its schedules are not longer than a client may ask for. Raises ScheduleError."""
+    """Return the program. Raises ScheduleError if a schedule has more than MOST_NFE network calls."""
     for name in {"schedule", "inversion"} & set(program):
-        if (nfe := bcm.schedule(program[name]).nfe) > MOST_NFE:
+        nfe = bcm.schedule(program[name]).nfe
+        if nfe > MOST_NFE:
             raise ScheduleError(f"{name} takes {nfe} network calls; this server plays up to {MOST_NFE}")
     return program
 
 
-def _seeds(given: Values) -> dict[str, Any]:
-    return {"seed": given["seed"], "labels": given.get("label")}
+def _options(bcm: BCM, program: dict[str, Any], inputs: Values) -> dict[str, Any]:
+    """Return the keyword arguments of a method of BCM that all tasks have."""
+    return {**check_program(bcm, program), "seed": inputs["seed"], "labels": inputs.get("label")}
 
 
-def stream(bcm: BCM, request: Values, send: Callable[[dict[str, np.ndarray]], None]) -> None:
-    """A generation that sends the outputs of `stream_signature` after every network call."""
-    programs = set(request["schedule"].tolist()) if "schedule" in request else set()
-    if len(programs) > 1:
+def stream(bcm: BCM, request: Values, send: Callable[[Outputs], None]) -> None:
+    """Generate images, and send the outputs of `stream_signature` after every network call."""
+    schedules = set(request["schedule"].tolist()) if "schedule" in request else set()
+    if len(schedules) > 1:
         raise InputError("samples of one stream must have the same schedule")
 
     def on_move(index: int, move: Move, state: np.ndarray) -> None:
-        shown = np.clip(state if move.u == SIGMA_MIN else picture(state, move.u), -1, 1)
-        n = len(state)
+        image = state if move.u == SIGMA_MIN else picture(state, move.u)
+        column = (len(state), 1)
         send(
             {
-                "result": shown,
-                "move": np.full((n, 1), index + 1, np.int32),
-                "level": np.full((n, 1), move.u, np.float32),
+                "result": np.clip(image, -1, 1),
+                "move": np.full(column, index + 1, np.int32),
+                "level": np.full(column, move.u, np.float32),
             }
         )
 
-    program = {"schedule": programs.pop()} if programs else {}
-    bcm.generate(
-        **check_program(bcm, program), **_seeds(request), latents=request.get("latent"), on_move=on_move
-    )
+    program = {"schedule": schedules.pop()} if schedules else {}
+    options = _options(bcm, program, request)
+    bcm.generate(**options, latents=request.get("latent"), on_move=on_move)
 
 
 # ---- single moves
 
 
 def answer_moves(backend: Backend, direction: str, requests: Sequence[Values]) -> list[Values | BcmError]:
-    """f(x + noise, t, u, label) of each request, as the graph of a direction computes it. Rows of equal levels share a network call."""
+    """Return f(x + noise, t, u, label) of each request, as the graph of a direction computes it.
 
-    def play(levels: dict[str, Any], given: Values) -> dict[str, np.ndarray]:
+    Samples with equal levels share a network call. A request that fails gets its error in place of the
+    outputs.
+    """
+
+    def play(levels: dict[str, Any], inputs: Values) -> Outputs:
         move = _check_move(levels["t"], levels["u"], direction)
-        if not all(np.isfinite(given[name]).all() for name in ("x", "noise") if name in given):
+        if not all(np.isfinite(inputs[name]).all() for name in ("x", "noise") if name in inputs):
             raise ImageError("x and noise must be finite")
-        labels = check_labels(given.get("label"), len(given["x"]), backend.num_classes)
-        moved = backend.play_move(given["x"], given.get("noise"), move, labels)
-        if not np.isfinite(moved).all():
+        labels = check_labels(inputs.get("label"), len(inputs["x"]), backend.num_classes)
+        state = backend.play_move(inputs["x"], inputs.get("noise"), move, labels)
+        if not np.isfinite(state).all():
             raise NonFiniteError(
                 f"the move from {move.t:g} to {move.u:g} on backend {backend.name} gave NaN or infinity"
             )
-        return {"x_u": moved}
+        return {"x_u": state}
 
     return answer(play, ("t", "u"), requests)
 
 
 def _check_move(t: float, u: float, direction: str) -> Move:
+    """Return a move. Raises ScheduleError for invalid levels, and for a move of the other direction."""
     if not all(SIGMA_MIN <= level <= SIGMA_MAX for level in (t, u)):
         raise ScheduleError(
             f"levels must lie in [{SIGMA_MIN}, {SIGMA_MAX:g}]; these are t = {t:g}, u = {u:g}"
         )
     move = Move(t, u)
     if t != u and move.graph != direction:
-        raise ScheduleError(f"a move from {t:g} to {u:g} is one of bcm_{move.graph}")
+        raise ScheduleError(f"the move from {t:g} to {u:g} must be sent to bcm_{move.graph}")
     return move

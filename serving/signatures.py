@@ -1,4 +1,7 @@
-"""What the models of a repository take and give. Configs are written from this, and requests are read and answered by it."""
+"""The inputs and outputs of the models of a repository.
+
+Configs are written from these signatures, and requests are read and answered according to them.
+"""
 
 from __future__ import annotations
 
@@ -7,111 +10,77 @@ from dataclasses import dataclass, replace
 from ..runtime.storage.manifest import ModelFacts
 from ..runtime.wording import listed
 
-MOST_FRAMES = 64  # of an interpolation
-MOST_NFE = 64  # network calls of a schedule that a client writes
+MOST_FRAMES = 64  # the largest number of frames of an interpolation
+MOST_NFE = 64  # the largest number of network calls of a schedule that a client writes
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """dims: of one sample, -1 where they vary; datatype: in Triton's words; says: what it is, for people."""
+    """An input or an output."""
 
     name: str
-    datatype: str
-    dims: tuple[int, ...]
-    says: str
+    datatype: str  # in the notation of Triton, for example "FP32"
+    dims: tuple[int, ...]  # the shape of one sample; -1 for a dimension that varies
+    description: str  # for users
     optional: bool = False
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A model. Every tensor has one row per sample; samples of one request may differ in everything."""
+    """The inputs and outputs of a model.
 
-    says: str
+    Every tensor has one row per sample. All values may differ between the samples of a request.
+    """
+
+    description: str  # for users
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
 
 def task_signatures(model: ModelFacts) -> dict[str, Signature]:
-    """Task → what its model takes and gives."""
+    """Return task → signature of its model."""
     image = model.sample_shape
-    seed = Tensor("seed", "UINT64", (1,), "all noise of the sample comes from it")
-    labels = () if model.num_classes is None else (Tensor("label", "INT64", (1,), _classes(model)),)
-    given = Tensor("image", "FP32", image, "in [-1, 1]")
-    says = "of images: -1,1 or 0,1 (default: -1,1, but images without a value below 0 are refused)"
-    value_range = Tensor("value_range", "BYTES", (1,), says, optional=True)
-    schedule = Tensor(
-        "schedule",
+    images = Tensor("image", "FP32", image, "in [-1, 1]")
+    seed = Tensor("seed", "UINT64", (1,), "all noise of the sample depends on it")
+    labels = _labels(model)
+    to_image, to_noise, completing = _schedules()
+    value_range = Tensor(
+        "value_range",
         "BYTES",
         (1,),
-        "to the image: a name of the bundle's, or a text (default: one-step)",
+        "of images: -1,1 or 0,1 (default: -1,1, but images without a value below 0 are refused)",
         optional=True,
     )
-    inversion = replace(
-        schedule, name="inversion", says="to the noise: a name of the bundle's, or a text (default: invert-2)"
-    )
-    up = replace(inversion, name="schedule")
-    rounds = replace(
-        schedule, says="from noise and back to the image as often as wanted (default: eight calls)"
-    )
+    inversion = replace(to_noise, name="inversion")
     result = Tensor("result", "FP32", image, "in [-1, 1]")
     pixels = Tensor("pixels", "UINT8", image, "the result as pixels")
-    frames = (-1, *image)
+    latent = Tensor("latent", "FP32", image, "near unit variance")
+    start = replace(latent, description="of unit variance, as bcm_invert returns it", optional=True)
     return {
         "generate": Signature(
             "images from seeds, or from latents",
-            (
-                seed,
-                *labels,
-                schedule,
-                Tensor("latent", "FP32", image, "of unit variance, as bcm_invert gives it", optional=True),
-            ),
+            (seed, *labels, to_image, start),
             (result, pixels),
         ),
         "invert": Signature(
             "latents of images",
-            (given, seed, *labels, up, value_range),
-            (Tensor("latent", "FP32", image, "near unit variance"),),
+            (images, seed, *labels, to_noise, value_range),
+            (latent,),
         ),
         "reconstruct": Signature(
             "images after inversion and generation",
-            (given, seed, *labels, inversion, schedule, value_range),
+            (images, seed, *labels, inversion, to_image, value_range),
             (result, pixels),
         ),
-        "interpolate": Signature(
-            "what lies between two images",
-            (
-                given,
-                Tensor("image_b", "FP32", image, "the other end, in [-1, 1]"),
-                seed,
-                *labels,
-                *(
-                    Tensor("label_b", "INT64", (1,), "class of image_b (default: label)", optional=True)
-                    for _ in labels
-                ),
-                Tensor(
-                    "frames",
-                    "INT32",
-                    (1,),
-                    f"2 to {MOST_FRAMES}, one number per request (default: 9)",
-                    optional=True,
-                ),
-                inversion,
-                schedule,
-                value_range,
-            ),
-            (
-                Tensor("result", "FP32", frames, "every frame in [-1, 1]; the ends are the reconstructions"),
-                Tensor("pixels", "UINT8", frames, "the result as pixels"),
-            ),
-        ),
+        "interpolate": _interpolation(images, seed, labels, (inversion, to_image, value_range)),
         "inpaint": Signature(
             "images with their holes filled in",
             (
-                given,
-                Tensor("mask", "BOOL", image[1:], "true where unknown"),
+                images,
+                Tensor("mask", "BOOL", image[1:], "true where a pixel is unknown"),
                 seed,
                 *labels,
-                rounds,
+                completing,
                 value_range,
             ),
             (result, pixels),
@@ -119,37 +88,95 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
     }
 
 
-def _classes(model: ModelFacts) -> str:
+def _interpolation(
+    images: Tensor, seed: Tensor, labels: tuple[Tensor, ...], last_inputs: tuple[Tensor, ...]
+) -> Signature:
+    """Return the signature of interpolations. labels: empty for a model without classes."""
+    end_labels = [
+        replace(label, name="label_b", description="class of image_b (default: label)", optional=True)
+        for label in labels
+    ]
+    frames = (-1, *images.dims)
+    return Signature(
+        "images between two images",
+        (
+            images,
+            Tensor("image_b", "FP32", images.dims, "the last image, in [-1, 1]"),
+            seed,
+            *labels,
+            *end_labels,
+            Tensor(
+                "frames",
+                "INT32",
+                (1,),
+                f"2 to {MOST_FRAMES}, the same for all samples of a request (default: 9)",
+                optional=True,
+            ),
+            *last_inputs,
+        ),
+        (
+            Tensor("result", "FP32", frames, "frames in [-1, 1]; the first and last are the reconstructions"),
+            Tensor("pixels", "UINT8", frames, "the result as pixels"),
+        ),
+    )
+
+
+def _schedules() -> tuple[Tensor, Tensor, Tensor]:
+    """Return the input `schedule` of three kinds of tasks: to an image, to noise, and completing images."""
+    to_image = Tensor(
+        "schedule",
+        "BYTES",
+        (1,),
+        "from noise to an image: a schedule name of the bundle, or a text (default: one-step)",
+        optional=True,
+    )
+    to_noise = replace(
+        to_image,
+        description="from an image to noise: a schedule name of the bundle, or a text (default: invert-2)",
+    )
+    completing = replace(
+        to_image,
+        description="from noise to an image, any number of times (default: eight network calls)",
+    )
+    return to_image, to_noise, completing
+
+
+def _labels(model: ModelFacts) -> tuple[Tensor, ...]:
+    """Return the input `label`, or nothing for a model without classes."""
+    if model.num_classes is None:
+        return ()
     names = f": {listed(model.classes)}" if model.classes else ""
-    return f"class, from 0 to {(model.num_classes or 1) - 1}{names}"
+    return (Tensor("label", "INT64", (1,), f"class, from 0 to {model.num_classes - 1}{names}"),)
 
 
 def stream_signature(model: ModelFacts) -> Signature:
-    """Of the model that answers a generation once per network call."""
+    """Return the signature of the model that sends a response after every network call of a generation."""
     generate = task_signatures(model)["generate"]
     move = Tensor("move", "INT32", (1,), "number of the network call, from 1")
     level = Tensor("level", "FP32", (1,), "noise level of the state")
-    picture = Tensor(
+    result = Tensor(
         "result",
         "FP32",
         model.sample_shape,
-        "the state, scaled to the contrast of an image; at last the image, in [-1, 1]",
+        "the state, scaled to the contrast of an image; in the last response the image, in [-1, 1]",
     )
-    return Signature(
-        f"{generate.says}, a picture after every network call", generate.inputs, (picture, move, level)
-    )
+    description = f"{generate.description}, with a picture after every network call"
+    return Signature(description, generate.inputs, (result, move, level))
 
 
 def move_signatures(model: ModelFacts) -> dict[str, Signature]:
-    """Direction → what its graph takes and gives, as export/graphs.py writes it. t, u and label have no dimension of their own there."""
+    """Return direction → signature of its graph (export/graphs.py).
+
+    In the graph, t, u and label have no dimension besides that of the samples.
+    """
     image = model.sample_shape
     x = Tensor("x", "FP32", image, "the state at level t")
-    noise = Tensor("noise", "FP32", image, "is added to x first")
+    noise = Tensor("noise", "FP32", image, "added to x before the move")
     levels = (
         Tensor("t", "FP32", (1,), "level of x, from 0.002 to 80"),
-        Tensor("u", "FP32", (1,), "level to move to, from 0.002 to 80"),
+        Tensor("u", "FP32", (1,), "level of the result, from 0.002 to 80"),
     )
-    labels = () if model.num_classes is None else (Tensor("label", "INT64", (1,), _classes(model)),)
+    labels = _labels(model)
     moved = (Tensor("x_u", "FP32", image, "the state at level u"),)
     return {
         "forward": Signature("one move towards the image", (x, *levels, *labels), moved),

@@ -65,11 +65,11 @@ def _tasks(plan: RepositoryPlan, writer: VersionWriter) -> Iterator[tuple[Model,
             plan.precision,
             _warm_images(signature),
         )
-        yield model, partial(writer.write_code, class_name="TaskModel", description=signature.says)
+        yield model, partial(writer.write_code, class_name="TaskModel", description=signature.description)
     if plan.stream:
         signature = stream_signature(facts)
         model = stream_model("bcm_generate_stream", signature, plan.serving, plan.backend, plan.precision)
-        yield model, partial(writer.write_code, class_name="StreamModel", description=signature.says)
+        yield model, partial(writer.write_code, class_name="StreamModel", description=signature.description)
 
 
 def _moves(plan: RepositoryPlan, writer: VersionWriter) -> Iterator[tuple[Model, Write]]:
@@ -84,7 +84,7 @@ def _moves(plan: RepositoryPlan, writer: VersionWriter) -> Iterator[tuple[Model,
             write = partial(writer.write_graph, precision=plan.precision, direction=direction)
         else:
             model = python_model(name, direction, signature, plan.serving, plan.backend, plan.precision, warm)
-            write = partial(writer.write_code, class_name="MoveModel", description=signature.says)
+            write = partial(writer.write_code, class_name="MoveModel", description=signature.description)
         yield model, write
 
 

@@ -41,7 +41,7 @@ def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
         "",
     ]
     for each in models:
-        lines += [f"## {each.name}", "", f"{_sentence(each.signature.says)}", "", *_table(each), ""]
+        lines += [f"## {each.name}", "", f"{_sentence(each.signature.description)}", "", *_table(each), ""]
     return "\n".join([*lines, *_settings(models)])
 
 
@@ -53,7 +53,7 @@ def _table(model: Model) -> list[str]:
     lines = ["| | tensor | type | shape | |", "|---|---|---|---|---|"]
     for direction, tensors in (("in", model.signature.inputs), ("out", model.signature.outputs)):
         for tensor in tensors:
-            text = f"{tensor.says}; optional" if tensor.optional else tensor.says
+            text = f"{tensor.description}; optional" if tensor.optional else tensor.description
             lines.append(f"| {direction} | `{tensor.name}` | {tensor.datatype} | {_shape(tensor)} | {text} |")
     return lines
 

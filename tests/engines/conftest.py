@@ -23,7 +23,14 @@ from bcm_edge.runtime.storage.bundle import open_bundle
 
 FAKES = Path(__file__).parent / "fakes"
 # The modules of bcm_edge.runtime that import cuda-core or TensorRT.
-IMPORTERS = ("engines.adapter", "engines.loaded", "engines.memory", "engines.device_chain")
+IMPORTERS = (
+    "engines.adapter",
+    "engines.device_chain",
+    "engines.graph_recording",
+    "engines.loaded",
+    "engines.memory",
+    "engines.messages",
+)
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,8 @@ def device_chain(gpu: Gpu, cuda_core: None) -> Iterator[ModuleType]:
         sys.modules["tensorrt"] = stub
     yield importlib.import_module("bcm_edge.runtime.engines.device_chain")
     if absent:
-        package = sys.modules["bcm_edge.runtime.engines"]
-        for name in ("adapter", "loaded", "device_chain"):
+        room = sys.modules["bcm_edge.runtime.engines"]
+        for name in ("adapter", "device_chain", "graph_recording", "loaded", "messages"):
             sys.modules.pop(f"bcm_edge.runtime.engines.{name}", None)
             package.__dict__.pop(name, None)
         del sys.modules["tensorrt"]

@@ -228,7 +228,7 @@ LEVELS = {"x": np.zeros((1, 1, 8, 8), np.float32), "t": np.float32(80), "u": np.
             "bcm_forward",
             "x_u",
             {**LEVELS, "t": np.float32(1), "u": np.float32(2)},
-            "a move from 1 to 2 is one of bcm_inverse",
+            "the move from 1 to 2 must be sent to bcm_inverse",
         ),
         ("bcm_forward", "x_u", {**LEVELS, "x": NAN}, "x and noise must be finite"),
         ("bcm_forward", "x_u", {**LEVELS, "label": -1}, "label -1 is out of range"),
