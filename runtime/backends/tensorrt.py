@@ -28,15 +28,15 @@ from .base import BackendInfo, closed_error
 if TYPE_CHECKING:
     from ..engines.device_chain import DeviceChain
 
-# The smallest number of recorded schedules that are kept, the last used ones. Each needs GPU memory for its
-# states and noises.
+# At least this number of recorded schedules is kept; the least recently used ones are dropped. Each needs GPU
+# memory for its states and noises.
 CHAINS = 8
 
 # It declares no libraries, because machine/installed.py checks them.
 INFO = BackendInfo("tensorrt", "play", "gpu", PRECISIONS)
 
-# What a recorded schedule is made for: its moves, which of them have noise, the batch size, and whether the
-# result is pixels.
+# The key of a recorded schedule: its moves, which of them have noise, the batch size, and whether the result
+# is pixels.
 _Key = tuple[tuple[Move, ...], tuple[bool, ...], int, bool]
 
 

@@ -5,8 +5,8 @@ roundings. An overflow at 65504 is therefore not visible, and the error seems se
 Runtime has no bfloat16 convolutions.
 
 This backend therefore makes the roundings of 16-bit operators explicit: the inputs are cast to float32, the
-operator computes in float32, and a cast rounds the result to the type of the graph. ONNX Runtime never
-removes casts. This backend is for verification; it is slower than float32.
+operator computes in float32, and a cast rounds the result to the type of the graph. ONNX Runtime keeps the
+casts that a graph contains. This backend is for verification; it is slower than float32.
 """
 
 from __future__ import annotations

@@ -51,8 +51,7 @@ class DeviceChain:
         shape: (batch size, C, H, W).
         pixels: whether the last state is also converted to pixels.
         """
-        # Why the engines are called one by one. "" if there is a CUDA graph, None if no recording was tried
-        # yet.
+        # None before the first recording, "" with a CUDA graph, else why the engines are called one by one.
         self.why_eager: str | None = None
         self._engines, self._stream = engines, stream
         self._moves, self._noisy, self._shape, self._pixels = list(moves), list(noisy), shape, pixels

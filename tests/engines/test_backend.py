@@ -193,7 +193,8 @@ def test_plan_of_another_model_is_refused(built_copy: Path, record: ModuleType):
     _replace_plan(folder, "forward", (folder / "add_noise.plan").read_bytes())
     with pytest.raises(
         BackendError,
-        match=r"forward\.plan: its inputs and outputs are noise, sum, x, but this bundle needs label, t, u, x, x_u",
+        match=r"forward\.plan: its inputs and outputs are noise, sum, x, "
+        "but this bundle needs label, t, u, x, x_u",
     ):
         bcm_edge.load(built_copy, "tensorrt", precision="fp16")
 
@@ -202,7 +203,8 @@ def test_message_of_tensorrt_for_an_invalid_plan_is_shown(built_copy: Path, reco
     _replace_plan(next(built_copy.glob("engines/fp16-*")), "forward", b"no plan")
     with pytest.raises(
         BackendError,
-        match=r"TensorRT 10\.3\.0 cannot load it, although engine.json fits this machine: Serialization assertion",
+        match=r"TensorRT 10\.3\.0 cannot load it, although engine.json fits this machine: "
+        "Serialization assertion",
     ):
         bcm_edge.load(built_copy, "tensorrt", precision="fp16")
 
