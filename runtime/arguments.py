@@ -17,8 +17,7 @@ from .wording import listed
 Seeds = int | Sequence[int] | np.ndarray
 Labels = int | str | Sequence[int | str] | np.ndarray | None
 
-# The largest standard deviation of latents. States at the highest noise level have 80, and are probably a
-# mistake.
+# The largest accepted standard deviation of latents. States at the highest noise level have 80.
 MOST_DEVIATION = 10.0
 
 
@@ -44,8 +43,10 @@ def check_labels(
 ) -> np.ndarray | None:
     """Return labels as int64 [n], or None for a model without classes.
 
-    classes: the number of classes of the model, or None. names: the names of the classes, which labels may
-    contain in place of numbers. Raises LabelError.
+    classes: the number of classes of the model, or None.
+    names: the names of the classes, which labels may contain in place of numbers.
+
+    Raises LabelError.
     """
     if classes is None:
         if labels is not None:
@@ -99,7 +100,8 @@ def check_images(
 ) -> np.ndarray:
     """Return images as float32 [N, *shape] in [-1, 1]. Raises ImageError.
 
-    values: uint8, or floats in value_range (see `in_signed_range`). noun: how messages call the images.
+    values: uint8, or floats in value_range (see `in_signed_range`).
+    noun: how messages call the images.
     """
     array = np.asarray(values)
     _check_shape(array, shape, noun)

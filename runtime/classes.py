@@ -53,8 +53,8 @@ def class_names(names: object) -> tuple[str, ...]:
 def label_of(word: str, num_classes: int | None, names: Sequence[str] | None) -> int:
     """Return the class with the name `word`, else the class with the number `word`.
 
-    num_classes: the number of classes of the model, or None for a model without classes. names: the names of
-    the classes, or None.
+    num_classes: the number of classes of the model, or None for a model without classes.
+    names: the names of the classes, or None.
 
     Raises LabelError if no class has this name or number, and always for a model without classes.
     """

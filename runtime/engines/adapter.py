@@ -75,14 +75,17 @@ def set_precision(config: trt.IBuilderConfig, precision: str) -> None:
 
 
 def share_profiles(config: trt.IBuilderConfig) -> None:
-    """Allow several contexts, one per batch size, to use one profile. Only 8.6 does not always allow it."""
+    """Allow several contexts, one per batch size, to use one optimisation profile.
+
+    TensorRT 8.6 needs a preview feature for this. Later versions always allow it.
+    """
     feature = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
     if feature is not None:
         config.set_preview_feature(feature, True)
 
 
 def float_types() -> dict[trt.DataType, str]:
-    """Return the floating-point types of TensorRT → the names of our precisions."""
+    """Return floating-point type of TensorRT → name of the precision."""
     types = {trt.float32: "fp32", trt.float16: "fp16"}
     if hasattr(trt, "bfloat16"):
         types[trt.bfloat16] = "bf16"
@@ -153,7 +156,9 @@ def monitor(config: trt.IBuilderConfig, report: Progress) -> None:
 
 
 def _progress_monitor(report: Progress) -> trt.IProgressMonitor:
-    class Monitor(trt.IProgressMonitor):  # the base class exists only since TensorRT 10
+    class Monitor(trt.IProgressMonitor):
+        """Calls `report`. It is defined here because TensorRT 8.6 does not have the base class."""
+
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._phases: dict[str, tuple[str | None, int]] = {}

@@ -68,7 +68,7 @@ class _Recorder(trt.IErrorRecorder):
         self._errors = errors
         self._recorded: list[tuple[trt.ErrorCodeTRT, str]] = []
 
-    # The methods are called by TensorRT, which documents them.
+    # TensorRT calls all methods below. Its documentation of IErrorRecorder describes them.
 
     def num_errors(self) -> int:
         return len(self._recorded)

@@ -40,7 +40,7 @@ def device_chain(gpu: Gpu, cuda_core: None) -> Iterator[ModuleType]:
         sys.modules["tensorrt"] = stub
     yield importlib.import_module("bcm_edge.runtime.engines.device_chain")
     if absent:
-        room = sys.modules["bcm_edge.runtime.engines"]
+        package = sys.modules["bcm_edge.runtime.engines"]
         for name in ("adapter", "device_chain", "graph_recording", "loaded", "messages"):
             sys.modules.pop(f"bcm_edge.runtime.engines.{name}", None)
             package.__dict__.pop(name, None)
