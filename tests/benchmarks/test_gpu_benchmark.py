@@ -1,19 +1,14 @@
-"""benchmarks/gpu.py without a GPU: figures, the results file, the time budget, and processes that are killed.
+"""benchmarks/gpu.py without a GPU: figures, the results file, and the processes of batch sizes.
 
-The whole command runs over stand-ins for the hardware in the rehearsal.
+The rehearsal runs the whole command over stand-ins for the hardware.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import select
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +33,7 @@ CUDA = "ONNX Runtime CUDA fp16"
 
 
 def no_gpu() -> str | None:
+    """Return why there is no GPU, or None if there is one."""
     try:
         probe()
     except BackendError as error:
@@ -48,10 +44,7 @@ def no_gpu() -> str | None:
 without_gpu = pytest.mark.skipif(no_gpu() is None, reason="there is a GPU here")
 
 
-# Figures
-
-
-def test_row_of_known_times() -> None:
+def test_row_of_known_times():
     turns = [[0.002, 0.002, 0.004], [0.002, 0.002], [0.002, 0.012]]
     figures = measuring.row_of("TensorRT fp16", "mixture-4", 16, 4, turns, 200_000_000_000, 750.0, 1e-3, True)
     assert (figures.runs, figures.p50_ms, figures.p90_ms) == (7, pytest.approx(2.0), pytest.approx(7.2))
@@ -62,25 +55,22 @@ def test_row_of_known_times() -> None:
     assert figures.in_turn
 
 
-def test_matrix_product_in_tflops() -> None:
+def test_matrix_product_in_tflops():
     assert work.product_tflops(8192, 1.0) == pytest.approx(2 * 8192**3 / 1e-3 / 1e12)
 
 
-def test_chain_is_compared_with_the_sum_of_its_engines() -> None:
+def test_chain_is_compared_with_the_sum_of_its_engines():
     assert results.Chain(4.4, 4.1, [1.0, 1.5, 0.5, 1.0]).ratio == pytest.approx(1.1)
 
 
-# The results file
-
-
-def test_figures_are_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+def test_figures_are_the_same_after_writing_and_reading(tmp_path: Path):
     figures = engine_beside_torch(16, 2.0, 3.6)
     results.Results(tmp_path / "new" / "results.json", "digits").put(figures)
     assert results.Results(tmp_path / "new" / "results.json", "digits").batches == {16: figures}
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["results.json"]
 
 
-def test_a_later_call_keeps_other_batch_sizes_and_replaces_its_own(tmp_path: Path) -> None:
+def test_later_call_replaces_only_its_batch_size(tmp_path: Path):
     path = tmp_path / "results.json"
     first, second = engine_beside_torch(16, 2.0, 3.6), engine_beside_torch(16, 1.9, 3.6)
     other = engine_beside_torch(1, 1.0, 1.8)
@@ -89,7 +79,7 @@ def test_a_later_call_keeps_other_batch_sizes_and_replaces_its_own(tmp_path: Pat
     assert results.Results(path, "digits").batches == {1: other, 16: second}
 
 
-def test_figures_of_an_earlier_call_stay_until_there_is_a_new_one(tmp_path: Path) -> None:
+def test_call_that_measures_nothing_keeps_earlier_figures(tmp_path: Path):
     file = results.Results(tmp_path / "results.json", "digits")
     before, nothing = engine_beside_torch(16, 2.0, 3.6), measured(16, [], None, {results.EAGER: "no memory"})
     file.put(before)
@@ -99,7 +89,7 @@ def test_figures_of_an_earlier_call_stay_until_there_is_a_new_one(tmp_path: Path
     assert line == "batch 16 again, the figures are those of an earlier call: no memory"
 
 
-def test_a_new_row_replaces_that_of_its_variant_and_schedule() -> None:
+def test_new_row_replaces_that_of_its_variant_and_schedule():
     figures = measured(1, [row(CUDA, "one-step", 9.0), row(CUDA, "mixture-4", 9.0)])
     figures.put(row(CUDA, "one-step", 8.0))
     assert [(r.schedule, r.p50_ms) for r in figures.rows] == [("one-step", 8.0), ("mixture-4", 9.0)]
@@ -108,113 +98,17 @@ def test_a_new_row_replaces_that_of_its_variant_and_schedule() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (
-            '{"network": "imagenet64", "batches": []}',
-            "holds results of imagenet64; choose another file for digits",
-        ),
+        ('{"network": "imagenet64", "batches": []}', "holds results of imagenet64; choose another file"),
         ('{"network": "digits", "batches": [{"batch": 1}]}', "is not a result of this benchmark"),
         ("not JSON", "is not a result of this benchmark"),
     ],
 )
-def test_another_file_is_not_overwritten(text: str, reason: str, tmp_path: Path) -> None:
+def test_file_that_is_not_of_this_benchmark_is_not_overwritten(text: str, reason: str, tmp_path: Path):
     path = tmp_path / "results.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=reason):
         results.Results(path, "digits")
     assert path.read_text() == text
-
-
-# The time budget
-
-
-def test_budget_without_a_limit_is_never_used_up() -> None:
-    budget = limits.Budget.start(float("inf"))
-    assert budget.left() == budget.share(3).left() == float("inf")
-
-
-def test_share_of_the_budget() -> None:
-    budget = limits.Budget(300.0, time.monotonic() + 90.0)
-    part = budget.share(3)
-    assert 20 < part.left() <= 30
-    assert budget.reason == "the time budget of 300 s was used up"
-    assert part.reason == "the time budget of 300 s was used up (this batch size had 30 s)"
-    assert limits.Budget(300.0, time.monotonic() - 1).left() == 0
-
-
-def test_a_block_is_stopped_when_its_time_is_over() -> None:
-    with pytest.raises(limits.TooLong), limits.within(0.05):
-        threading.Event().wait(60)
-    with limits.within(60):
-        pass
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-
-
-def test_a_process_that_hangs_is_killed() -> None:
-    with pytest.raises(subprocess.TimeoutExpired):
-        limits.run([sys.executable, "-c", "import signal; signal.pause()"], 0.5)
-
-
-WORKER = """
-import signal, sys
-sys.path.insert(0, {benchmarks!r})
-import gpu_limits
-{first}
-file = open({fifo!r}, "w")
-print("open", flush=True)
-signal.pause()
-"""
-START_WORKER = """
-import subprocess, sys
-command = [sys.executable, "-c", {worker!r}]
-worker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session={apart})
-print(worker.stdout.readline())
-"""
-
-
-@pytest.fixture
-def start_worker(tmp_path: Path) -> Iterator[Callable[[str, bool], str]]:
-    """start_worker(first, apart): code that starts a process which never ends; afterwards it must be gone.
-
-    first: what the process does first. apart: whether it leads a process group of its own.
-    """
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-
-    def code(first: str, apart: bool) -> str:
-        worker = WORKER.format(benchmarks=str(BENCHMARKS), first=first, fifo=str(fifo))
-        return START_WORKER.format(worker=worker, apart=apart)
-
-    yield code
-    ready, _, _ = select.select([reader], [], [], 30)  # end of file once no process has it open
-    os.close(reader)
-    assert ready == [reader], "the process is still running"
-
-
-def test_the_processes_of_a_process_do_not_outlive_it(start_worker: Callable[[str, bool], str]) -> None:
-    assert limits.run([sys.executable, "-c", start_worker("", False)], 120.0) is None
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_a_stage_does_not_outlive_the_command(start_worker: Callable[[str, bool], str]) -> None:
-    code = start_worker("gpu_limits.end_with_parent()", True)
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("pass", None),
-        ("print('first'); print('no memory'); raise SystemExit(3)", "no memory"),
-        ("raise SystemExit(3)", "its process ended with exit code 3"),
-        ("import os; print('a line'); os.kill(os.getpid(), 9)", "its process was killed by SIGKILL"),
-    ],
-)
-def test_a_process_that_fails_says_why(code: str, reason: str | None) -> None:
-    assert limits.run([sys.executable, "-c", code], 60.0) == reason
-
-
-# Processes of batch sizes
 
 
 CHILD = """
@@ -237,10 +131,9 @@ record.write(state)
 """
 
 
-def test_a_variant_that_ends_its_process_is_left_out_of_the_next(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_variant_that_ends_its_process_is_skipped_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     program = tmp_path / "child.py"
     program.write_text(CHILD.format(benchmarks=str(BENCHMARKS), killed=CUDA))
     monkeypatch.setattr(gpu, "PROGRAM", str(program))
@@ -255,10 +148,9 @@ def test_a_variant_that_ends_its_process_is_left_out_of_the_next(
     assert record.doing is None
 
 
-def test_a_process_that_fails_before_the_first_variant_is_not_started_again(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_process_that_fails_before_the_first_variant_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     program = tmp_path / "child.py"
     program.write_text("print('out of memory')\nraise SystemExit(1)\n")
     monkeypatch.setattr(gpu, "PROGRAM", str(program))
@@ -267,14 +159,14 @@ def test_a_process_that_fails_before_the_first_variant_is_not_started_again(
     assert record.not_run == dict.fromkeys(results.VARIANTS, "out of memory")
 
 
-def test_a_batch_size_without_time_is_not_started(tmp_path: Path) -> None:
+def test_batch_size_without_time_is_not_started(tmp_path: Path):
     budget = limits.Budget(300.0, time.monotonic() - 1, 0.0)
     record = gpu.measure_batch(results.Measured(1, ENVIRONMENT), budget, tmp_path / "state.json", {})
     reason = "the time budget of 300 s was used up (this batch size had 0 s)"
     assert record.not_run == dict.fromkeys(results.VARIANTS, reason)
 
 
-def test_figures_stay_when_the_process_is_killed_at_the_end_of_its_time() -> None:
+def test_figures_stay_when_the_process_is_killed_at_the_end_of_its_time():
     record = measured(1, [row(results.EAGER, "one-step", 9.0)])
     record.doing = results.COMPILED
     assert not gpu.note_end(record, "the time budget of 20 s was used up", out_of_time=True)
@@ -284,33 +176,31 @@ def test_figures_stay_when_the_process_is_killed_at_the_end_of_its_time() -> Non
 
 
 @pytest.mark.parametrize("work", [None, "all variants in turn, one-step"])
-def test_only_a_variant_can_be_left_out(work: str | None) -> None:
+def test_only_a_variant_can_be_skipped(work: str | None):
     record = measured(1, [row(results.EAGER, "one-step", 9.0)])
     record.doing = work
     assert not gpu.note_end(record, "its process was killed by SIGKILL", out_of_time=False)
     assert results.EAGER not in record.not_run
 
 
-# The command
-
-
 @without_gpu
-def test_without_a_gpu_one_line_says_what_is_needed() -> None:
+def test_without_a_gpu_one_line_names_the_reason():
     command = [sys.executable, BENCHMARKS / "gpu.py"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == f"benchmarks/gpu.py needs an NVIDIA GPU: {no_gpu()}\n"
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert completed.stderr == f"benchmarks/gpu.py needs an NVIDIA GPU: {no_gpu()}\n"
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits as the benchmark exports them."""
     folder = tmp_path_factory.mktemp("digits")
     gpu.export_network(str(folder), "digits")
     return folder / "bundle"
 
 
 @pytest.mark.slow
-def test_bundle_of_an_earlier_call_is_used_again(bundle: Path) -> None:
+def test_bundle_of_an_earlier_call_is_used_again(bundle: Path):
     before = (bundle / "manifest.json").stat().st_mtime_ns
     gpu.export_network(str(bundle.parent), "digits")
     assert (bundle / "manifest.json").stat().st_mtime_ns == before
@@ -319,6 +209,6 @@ def test_bundle_of_an_earlier_call_is_used_again(bundle: Path) -> None:
 
 @pytest.mark.slow
 @without_gpu
-def test_engine_that_cannot_be_built_says_why(bundle: Path) -> None:
+def test_failed_engine_build_has_a_reason(bundle: Path):
     request = {"bundle": str(bundle), "largest": 256}
     assert gpu.child("build", request, 600.0, "too long") == no_gpu()

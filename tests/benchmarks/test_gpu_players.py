@@ -1,4 +1,4 @@
-"""The players and inputs of benchmarks/gpu.py on the CPU: torch and ONNX Runtime run what the chain runs."""
+"""The players and inputs of benchmarks/gpu.py on the CPU: torch and ONNX Runtime agree with the chain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, Schedule, parse_schedul
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 NAMES = ("one-step", "mixture-4", "invert-2")
-RENOISED = parse_schedule("80>2.4 +1 1>0.002")  # noise before a move whose graph does not add it
+RENOISED = parse_schedule("80>2.4 +1 1>0.002")  # adds noise before a move whose graph does not add it
 PROGRAMS = [*(parse_schedule(DEFAULT_SCHEDULES[name]) for name in NAMES), RENOISED]
 
 
@@ -34,7 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chain_and_inputs(program: Schedule, n: int) -> tuple[Any, np.ndarray, tuple[Any, ...]]:
-    """The digits model, the last state of the chain on torch, and the inputs of a player for it."""
+    """Return the digits model, the last state of the chain on torch, and the inputs of a player for it."""
     model = load_checkpoint(shipped_checkpoint()).model()
     inputs = work.inputs_of(program, n, model.config)
     image = inputs[0] if program.from_image else None
@@ -42,7 +42,7 @@ def chain_and_inputs(program: Schedule, n: int) -> tuple[Any, np.ndarray, tuple[
 
 
 class Recorder(NullBackend):
-    """A device that keeps the arguments of play_moves."""
+    """A device that records the arguments of play_moves."""
 
     files, max_batch = {}, 64
     arguments: tuple[Any, ...] = ()
@@ -55,7 +55,7 @@ class Recorder(NullBackend):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_inputs_are_those_that_the_chain_gives_a_device(name: str) -> None:
+def test_inputs_are_those_of_the_chain_for_a_device(name: str):
     program, device = parse_schedule(DEFAULT_SCHEDULES[name]), Recorder((3, 8, 8), 10)
     benchmark.player(device, program, 3)()
     config = SimpleNamespace(sample_shape=(3, 8, 8), num_classes=10)
@@ -67,7 +67,7 @@ def test_inputs_are_those_that_the_chain_gives_a_device(name: str) -> None:
     np.testing.assert_array_equal(labels, device.arguments[3])
 
 
-def test_state_in_parts_is_the_state_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_in_parts_is_that_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch):
     model = random_model()
     player, inputs = players.TorchPlayer(model, "cpu"), work.inputs_of(RENOISED, 5, model.config)
     whole = player.play_moves(*inputs, every=False)[-1]
@@ -75,12 +75,12 @@ def test_state_in_parts_is_the_state_of_the_whole_batch(monkeypatch: pytest.Monk
     assert work.distance(work.in_parts(player, *inputs), whole) < 1e-6
 
 
-def test_relative_distance() -> None:
+def test_relative_distance():
     assert work.distance(np.array([[3.0, 0.0]]), np.array([[3.0, 4.0]])) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
-def test_torch_player_runs_what_the_chain_runs(program: Schedule) -> None:
+def test_torch_player_gives_the_state_of_the_chain(program: Schedule):
     model, state, inputs = chain_and_inputs(program, 3)
     player = players.TorchPlayer(model, "cpu")
     assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 1e-6
@@ -89,7 +89,7 @@ def test_torch_player_runs_what_the_chain_runs(program: Schedule) -> None:
     assert 1e-5 < work.distance(half[-1], state) < 5e-3
 
 
-def test_rounded_network_keeps_its_sinusoids_and_its_model() -> None:
+def test_rounded_network_keeps_float32_sinusoids_and_the_original():
     model = random_model()
     half = players.rounded(model, torch.float16)
     assert {p.dtype for p in half.network.parameters()} == {torch.float16}
@@ -99,33 +99,35 @@ def test_rounded_network_keeps_its_sinusoids_and_its_model() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_network_is_one_graph_for_all_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    counter, asked, real = CompileCounter(), [], torch.compile
+def test_compiled_network_is_one_graph_for_all_moves(monkeypatch: pytest.MonkeyPatch):
+    counter, compile_model = CompileCounter(), torch.compile
+    requested: list[dict[str, Any]] = []
     torch._dynamo.reset()
 
     def compile_with(model: Any, **options: Any) -> Any:
-        asked.append(options)
-        return real(model, backend=counter, fullgraph=options["fullgraph"], dynamic=options["dynamic"])
+        requested.append(options)
+        fullgraph, dynamic = options["fullgraph"], options["dynamic"]
+        return compile_model(model, backend=counter, fullgraph=fullgraph, dynamic=dynamic)
 
     monkeypatch.setattr(torch, "compile", compile_with)
     model, state, inputs = chain_and_inputs(PROGRAMS[1], 2)
     player = players.TorchPlayer(players.rounded(model, torch.float16), "cpu", compiled=True)
     for _ in range(2):
         assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 5e-3
-    assert asked == [{"mode": "max-autotune", "fullgraph": True, "dynamic": False}]
+    assert requested == [{"mode": "max-autotune", "fullgraph": True, "dynamic": False}]
     assert counter.frame_count == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
-def test_session_player_runs_what_the_chain_runs(bundle: Path, program: Schedule) -> None:
+def test_session_player_gives_the_state_of_the_chain(bundle: Path, program: Schedule):
     _, state, inputs = chain_and_inputs(program, 3)
     player = players.SessionPlayer(open_bundle(bundle), "fp32", "CPUExecutionProvider")
     assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 1e-5
 
 
 @pytest.mark.slow
-def test_provider_that_runs_no_node_is_refused(bundle: Path) -> None:
+def test_provider_that_runs_no_node_is_refused(bundle: Path):
     import onnxruntime
 
     if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
@@ -135,12 +137,12 @@ def test_provider_that_runs_no_node_is_refused(bundle: Path) -> None:
 
 
 @pytest.mark.slow
-def test_provider_without_a_device_is_refused(bundle: Path) -> None:
+def test_provider_without_a_device_is_refused(bundle: Path):
     with pytest.raises(RuntimeError, match="no device for NoSuchExecutionProvider here"):
         players.SessionPlayer(open_bundle(bundle), "fp16", "NoSuchExecutionProvider")
 
 
-def test_providers_have_a_reason_where_they_cannot_run() -> None:
+def test_providers_that_cannot_run_have_a_reason():
     import onnxruntime
 
     reasons = players.providers()
@@ -156,12 +158,9 @@ def test_providers_have_a_reason_where_they_cannot_run() -> None:
         ("/nowhere/librtx.so", "onnxruntime_ep_nv_tensorrt_rtx cannot be registered: "),
     ],
 )
-def test_rtx_plugin_that_cannot_be_used_says_why(
-    library: str | None,
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_rtx_plugin_that_cannot_be_used_has_a_reason(
+    library: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     if library is not None:
         code = f"def get_ep_name(): return {players.RTX!r}\ndef get_library_path(): return {library!r}\n"
         (tmp_path / "onnxruntime_ep_nv_tensorrt_rtx.py").write_text(code)

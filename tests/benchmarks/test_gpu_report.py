@@ -16,7 +16,7 @@ SHARE = "TensorRT fp16 reaches at least 50% of the fp16 matrix product at batch 
 # Targets
 
 
-def test_targets_that_are_met() -> None:
+def test_targets_that_are_met():
     figures = [engine_beside_torch(1, 2.0, 3.6), engine_beside_torch(256, 100.0, 130.0, 0.55)]
     assert reports.targets(figures) == [
         f"met: {CHAIN}: batch 1 1.025, batch 256 1.025",
@@ -27,7 +27,7 @@ def test_targets_that_are_met() -> None:
     ]
 
 
-def test_target_is_missed_if_one_schedule_misses_it() -> None:
+def test_target_is_missed_if_one_schedule_misses_it():
     rows = [row(results.TENSORRT, "one-step", 100.0, 0.51), row(results.COMPILED, "one-step", 120.0)]
     rows += [row(results.TENSORRT, "mixture-4", 400.0, 0.49, 6e-3), row(results.COMPILED, "mixture-4", 420.0)]
     figures = [measured(256, rows, results.Chain(412.5, 401.0, [100.0] * 4))]
@@ -42,18 +42,18 @@ def test_target_is_missed_if_one_schedule_misses_it() -> None:
     assert error == "missed: the last state is within 5e-03 of torch in float32: TensorRT fp16 6.0e-03"
 
 
-def test_a_state_with_nan_misses_the_target() -> None:
+def test_target_is_missed_by_a_state_with_nan():
     rows = [row(CUDA, "one-step", 2.0, error=float("nan")), row(CUDA, "mixture-4", 2.0, error=1e-3)]
     last = reports.targets([measured(1, rows)])[-1]
     assert last == "missed: the last state is within 5e-03 of torch in float32: ONNX Runtime CUDA fp16 nan"
 
 
-def test_ratio_of_variants_that_did_not_take_turns_says_so() -> None:
+def test_ratio_of_variants_that_did_not_take_turns_is_marked():
     rows = [row(results.TENSORRT, "one-step", 2.0, in_turn=False), row(results.COMPILED, "one-step", 4.0)]
     assert reports.targets([measured(1, rows)])[1].endswith(": one-step, not in turn, 2.00")
 
 
-def test_targets_without_figures_say_why() -> None:
+def test_targets_without_figures_have_a_reason():
     absent = {results.TENSORRT: "tensorrt is not installed", f"{results.COMPILED}, one-step": USED_UP}
     no_engine = "TensorRT fp16: tensorrt is not installed"
     assert reports.targets([measured(1, [row(results.EAGER, "one-step", 9.0)], None, absent)]) == [
@@ -65,7 +65,7 @@ def test_targets_without_figures_say_why() -> None:
     ]
 
 
-def test_chain_without_a_schedule_of_four_moves_was_not_run() -> None:
+def test_chain_without_a_schedule_of_four_moves_was_not_run():
     rows = [row(results.TENSORRT, "one-step", 2.0), row(results.COMPILED, "one-step", 4.0)]
     assert reports.targets([measured(1, rows)])[0].endswith(": no schedule of 4 moves was measured")
 
@@ -73,7 +73,7 @@ def test_chain_without_a_schedule_of_four_moves_was_not_run() -> None:
 # Tables
 
 
-def test_table_is_in_the_order_of_schedules_and_variants() -> None:
+def test_table_is_in_the_order_of_schedules_and_variants():
     rows = [
         row(results.TENSORRT, "one-step", 2.0, 0.5),
         row(results.TENSORRT, "invert-2", 4.0, 0.5),
@@ -91,7 +91,7 @@ def test_table_is_in_the_order_of_schedules_and_variants() -> None:
     ]
 
 
-def test_table_claims_no_difference_within_noise() -> None:
+def test_table_claims_no_difference_within_noise():
     rows = [
         row(results.TENSORRT, "one-step", 2.9, spread=0.3),
         row(results.COMPILED, "one-step", 3.0, spread=0.3),
@@ -101,14 +101,14 @@ def test_table_claims_no_difference_within_noise() -> None:
     assert legend == "=: no difference beyond noise."
 
 
-def test_table_marks_what_was_not_measured_in_turn() -> None:
+def test_table_marks_variants_that_did_not_take_turns():
     rows = [row(results.TENSORRT, "one-step", 2.9, in_turn=False), row(results.COMPILED, "one-step", 9.0)]
     _, _, engine, compiled, _, legend = reports.table([measured(1, rows)])
     assert (" TensorRT fp16 \\* " in engine, "\\*" in compiled) == (True, False)
     assert legend == "\\*: in turn with the matrix product only, not with the other variants."
 
 
-def test_report_is_markdown_with_the_environment_first() -> None:
+def test_report_is_markdown_with_the_environment_first():
     lines = reports.report("imagenet64", [engine_beside_torch(1, 2.0, 3.6)], ["batch 16 again: a reason"])
     engines = "1.000 + 1.000 + 1.000 + 1.000"
     assert lines[:8] == [
@@ -128,7 +128,7 @@ def test_report_is_markdown_with_the_environment_first() -> None:
     assert not any(line.startswith("#") for line in lines)
 
 
-def test_two_environments_are_told_apart() -> None:
+def test_two_environments_are_told_apart():
     other = {"gpu": "NVIDIA A10G", "versions": {"python": "3.11.9"}}
     figures = [
         engine_beside_torch(1, 2.0, 3.6),
@@ -144,7 +144,7 @@ def test_two_environments_are_told_apart() -> None:
     ]
 
 
-def test_digits_have_no_targets() -> None:
+def test_digits_have_no_targets():
     lines = reports.report("digits", [engine_beside_torch(1, 2.0, 3.6)])
     assert "- not judged: the targets are set for imagenet64" in lines
     assert not any(line.startswith(("- met", "- missed")) for line in lines)
@@ -153,7 +153,7 @@ def test_digits_have_no_targets() -> None:
 # What was not run
 
 
-def test_what_was_not_run_is_listed_once_per_reason() -> None:
+def test_variants_that_were_not_run_are_listed_once_per_reason():
     absent = {results.TENSORRT: "tensorrt is not installed", results.COMPILED: USED_UP}
     figures = [measured(1, [], None, absent), measured(16, [], None, {**absent, CUDA: USED_UP})]
     assert reports.not_run(figures) == [
@@ -165,7 +165,7 @@ def test_what_was_not_run_is_listed_once_per_reason() -> None:
     ]
 
 
-def test_a_call_that_measured_nothing_says_so() -> None:
+def test_report_of_a_call_that_measured_nothing():
     figures = [measured(batch, [], None, dict.fromkeys(results.VARIANTS, USED_UP)) for batch in (1, 16, 256)]
     lines = reports.report("imagenet64", figures)
     assert "Nothing was measured." in lines

@@ -1,4 +1,4 @@
-"""The matrix products that a network's speed is compared with: what they compute, and which is the peak."""
+"""The matrix products that the speed of a network is compared with: their results, and the fastest one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from agreement import relative_l2
 
 from bcm_edge.runtime.backends import openvino
 from bcm_edge.runtime.checks import products
@@ -31,21 +32,23 @@ COMPUTED = [(name, precision) for name in ("onnxruntime", "openvino") for precis
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiply small matrices."""
     monkeypatch.setattr(products, "MATRIX", SIZE)
 
 
 def product(library: str, precision: str) -> Product:
+    """Return a product that computes nothing."""
     return Product(library, precision, lambda: np.zeros(1))
 
 
 def result(gflops: float | None, of_matmul: float | None) -> Result:
-    """int8 on openvino at batch 8."""
+    """Return the result of int8 on openvino at batch 8."""
     times = (1.0, 1.0, 1.0, 1.0, 1.0)
     return Result("openvino", "int8", 8, "CPU", 9, *times, 1e3, 1e3, 1.0, 50.0, gflops, of_matmul)
 
 
 def expected(precision: str) -> np.ndarray:
-    """a · b in float64, with the inputs that are multiplied."""
+    """Return a · b in float64 for the inputs of the product."""
     a = np.random.default_rng(1).normal(size=(SIZE, SIZE)).astype(np.float32)
     initializers = products.graph(precision).graph.initializer
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in initializers}
@@ -54,21 +57,19 @@ def expected(precision: str) -> np.ndarray:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("library", "precision"), COMPUTED)
-def test_every_product_is_the_product(library: str, precision: str) -> None:
+def test_every_library_computes_the_product(library: str, precision: str):
     pytest.importorskip(library)
     run = products.opened(library, precision)
-    y = run()
-    truth = expected(precision)
-    assert np.linalg.norm(y - truth) / np.linalg.norm(truth) < ERRORS[precision]
+    assert relative_l2(run(), expected(precision)) < ERRORS[precision]
 
 
 @pytest.mark.usefixtures("small")
-def test_torch_multiplies_matrices_of_the_same_size() -> None:
+def test_torch_multiplies_matrices_of_the_same_size():
     assert products.opened("torch", "fp32")().shape == (SIZE, SIZE)
 
 
 @pytest.mark.usefixtures("small")
-def test_int8_product_is_computed_in_8_bits(tmp_path: Path) -> None:
+def test_int8_product_is_computed_in_8_bits(tmp_path: Path):
     """ONNX Runtime replaces the float32 MatMul by one on integers."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -84,7 +85,7 @@ def test_int8_product_is_computed_in_8_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_variants_are_compared_with_products_of_their_precision_and_of_float32() -> None:
+def test_variants_are_compared_with_products_of_their_precision_and_of_float32():
     pytest.importorskip("openvino")
     opened, problems = open_products([("openvino", "int8")])
     assert [(p.library, p.precision) for p in opened] == [
@@ -97,19 +98,19 @@ def test_variants_are_compared_with_products_of_their_precision_and_of_float32()
 
 
 @pytest.mark.usefixtures("small")
-def test_torch_is_measured_only_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_measured_only_beside_torch(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(openvino, "unavailable", lambda precision, bundle=None: "openvino is not installed")
     assert [p.library for p in open_products([("onnxruntime", "fp32")])[0]] == ["onnxruntime"]
     beside_torch, _ = open_products([("onnxruntime", "fp32"), ("torch", "fp32")])
     assert [p.library for p in beside_torch] == ["onnxruntime", "torch"]
 
 
-def test_nothing_is_measured_for_what_is_not_comparable() -> None:
+def test_no_product_is_measured_for_backends_that_are_not_comparable():
     assert open_products([("null", "fp32"), ("tensorrt", "fp16"), ("typed", "bf16")]) == ([], [])
 
 
 @pytest.mark.usefixtures("small")
-def test_product_that_fails_is_named_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_product_that_fails_is_named_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch):
     opened = products.opened
 
     def failing(library: str, precision: str) -> Callable[[], np.ndarray]:
@@ -124,7 +125,7 @@ def test_product_that_fails_is_named_and_the_others_are_measured(monkeypatch: py
     assert problems == ["int8 matrix product in onnxruntime: no kernel"]
 
 
-def test_fp16_on_onnxruntime_is_computed_and_compared_in_float32() -> None:
+def test_fp16_on_onnxruntime_is_computed_and_compared_in_float32():
     assert comparable("onnxruntime", "fp16") == "fp32"
     assert comparable("openvino", "bf16") == "bf16"
     assert comparable("tensorrt", "fp16") is None
@@ -133,7 +134,7 @@ def test_fp16_on_onnxruntime_is_computed_and_compared_in_float32() -> None:
 # Peaks
 
 
-def test_fastest_product_of_a_precision_is_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fastest_product_of_a_precision_is_its_peak(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(products, "MATRIX", 1000)  # 2·10⁹ operations
     openvinos = [product("openvino", precision) for precision in ("fp32", "int8", "bf16")]
     turns = [[[0.03], [0.02, 0.02]], [[0.04, 0.04]], [[0.005]], [[0.1]]]
@@ -148,14 +149,14 @@ def test_fastest_product_of_a_precision_is_its_peak(monkeypatch: pytest.MonkeyPa
     assert peak_for("openvino", "int8", {}) is None
 
 
-def test_network_faster_than_every_product_has_no_share_and_says_why() -> None:
+def test_network_faster_than_every_product_has_no_share_but_a_reason():
     checked, problem = without_share_above_peak(result(420.4, 1.05), Peak(400.3, "openvino", "int8"))
     assert (checked.gflops, checked.of_matmul) == (420.4, None)
     reason = "its 420 GFLOP/s are more than the fastest matrix product reached: 400 GFLOP/s (openvino, int8)"
     assert problem == f"of matmul for int8 on openvino at batch 8: {reason}"
 
 
-def test_network_without_a_comparable_product_has_no_share_and_says_why() -> None:
+def test_network_without_a_comparable_product_has_no_share_but_a_reason():
     checked, problem = without_share_above_peak(result(420.4, None), None)
     assert checked.of_matmul is None
     reason = "no comparable matrix product was measured"
@@ -163,6 +164,6 @@ def test_network_without_a_comparable_product_has_no_share_and_says_why() -> Non
 
 
 @pytest.mark.parametrize(("gflops", "share"), [(200.0, 0.5), (400.0, 1.0), (None, None)])
-def test_share_up_to_the_peak_stays(gflops: float | None, share: float | None) -> None:
+def test_share_up_to_the_peak_stays(gflops: float | None, share: float | None):
     measured = result(gflops, share)
     assert without_share_above_peak(measured, Peak(400.0, "openvino", "int8")) == (measured, "")

@@ -22,7 +22,7 @@ def test_typed_backend_refuses_int8(typed_bundle: Path):
 
 @pytest.mark.parametrize("precision", ["", "fp4"])
 def test_unknown_precision_is_refused_by_a_backend(typed_bundle: Path, precision: str):
-    message = f"unknown precision '{precision}'; choose from fp32, fp16, bf16, int8, all"
+    message = f"unknown precision '{precision}'; choose one of fp32, fp16, bf16, int8"
     with pytest.raises(InputError, match=message):
         open_backend("auto", open_bundle(typed_bundle), precision)
 
