@@ -29,7 +29,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..export.bisect import Stray
+    from ..export.bisect import StrayLayer
 
 
 @click.command(
@@ -196,7 +196,7 @@ def _reference(bundle: Bundle, against: str) -> Recording:
     return record(reference, programs, max(batches_to_check(model.parameters)))
 
 
-def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> Stray | str:
+def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> StrayLayer | str:
     """Return the first layer that exceeds the bound, or a sentence that explains why none can be named."""
     from ..export.bisect import first_stray_layer
 

@@ -31,7 +31,7 @@ GROWING = 3  # how many layers are named at which the error grows most
 
 
 @dataclass(frozen=True)
-class Stray:
+class StrayLayer:
     """The first layer whose error exceeds the tolerance."""
 
     precision: str
@@ -101,7 +101,9 @@ class _Call:
     worst_row: int
 
 
-def first_stray_layer(bundle: Bundle, precision: str, recording: Recording, bound: float) -> Stray | None:
+def first_stray_layer(
+    bundle: Bundle, precision: str, recording: Recording, bound: float
+) -> StrayLayer | None:
     """Return the first layer whose error exceeds the bound, or None if whole schedules keep to it.
 
     bound: the largest relative L2 error that a move may have.
@@ -116,37 +118,50 @@ def first_stray_layer(bundle: Bundle, precision: str, recording: Recording, boun
         candidate.close()
     if call is None:
         return None
-    alone = call.error > bound
-    path = bundle.graphs(precision)[call.move.graph]
-    one_sample = slice(call.worst_row, call.worst_row + 1)
-    every_sample = slice(None)
     # One sample is enough, unless the error appears with several only.
-    for rows in (one_sample, every_sample):
-        feed = {name: values[rows] for name, values in call.feed.items()}
-        layers, output = compare_layers(bundle, precision, call.move.graph, feed)
-        tolerance = bound if alone else min(bound, layers[-1].error)
-        outside = [layer for layer in layers if layer.error >= tolerance > 0]
-        if not outside:
-            continue
-        first = next((layer for layer in outside if math.isinf(layer.error)), outside[0])
-        growing = sorted(
-            (layer for layer in layers if layer.before < layer.error < math.inf),
-            key=lambda layer: layer.before - layer.error,
-        )
-        return Stray(
-            precision=precision,
-            graph=path.name,
-            schedule=call.schedule,
-            move=str(call.move),
-            alone=alone,
-            output_error=call.error,
-            tolerance=tolerance,
-            first=first,
-            growing=growing[:GROWING],
-            hint=_hint(precision, first, growing),
-        )
-    error_disappeared = relative_error(output, call.expected) <= bound
-    raise _no_layer_error(path, call, error_disappeared)
+    one_sample = slice(call.worst_row, call.worst_row + 1)
+    stray, _ = _stray_in(bundle, precision, call, bound, one_sample)
+    if stray:
+        return stray
+    stray, output = _stray_in(bundle, precision, call, bound, slice(None))
+    if stray:
+        return stray
+    path = bundle.graphs(precision)[call.move.graph]
+    raise _no_layer_error(path, call, error_disappeared=relative_error(output, call.expected) <= bound)
+
+
+def _stray_in(
+    bundle: Bundle, precision: str, call: _Call, bound: float, rows: slice
+) -> tuple[StrayLayer | None, np.ndarray]:
+    """Play these rows of a call with every tensor as an output.
+
+    Returns the first layer outside the tolerance, or None, and the output of the call.
+    """
+    feed = {name: values[rows] for name, values in call.feed.items()}
+    layers, output = compare_layers(bundle, precision, call.move.graph, feed)
+    alone = call.error > bound
+    tolerance = bound if alone else min(bound, layers[-1].error)
+    outside = [layer for layer in layers if layer.error >= tolerance > 0]
+    if not outside:
+        return None, output
+    first = next((layer for layer in outside if math.isinf(layer.error)), outside[0])
+    growing = sorted(
+        (layer for layer in layers if layer.before < layer.error < math.inf),
+        key=lambda layer: layer.before - layer.error,
+    )
+    stray = StrayLayer(
+        precision=precision,
+        graph=bundle.graphs(precision)[call.move.graph].name,
+        schedule=call.schedule,
+        move=str(call.move),
+        alone=alone,
+        output_error=call.error,
+        tolerance=tolerance,
+        first=first,
+        growing=growing[:GROWING],
+        hint=_hint(precision, first, growing),
+    )
+    return stray, output
 
 
 class _RecordedBackend:

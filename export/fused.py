@@ -219,10 +219,10 @@ class _FusedGraphBuilder:
         shape = self._op("Shape", like, at=f"{at}/shape")
         return self._op("ConstantOfShape", shape, at=f"{at}/zeros")
 
-    def _op(self, kind: str, *inputs: str, at: str, output: str = "", **attributes: Any) -> str:
-        """Add a node and return the name of its output. kind: the ONNX operator."""
+    def _op(self, operator: str, *inputs: str, at: str, output: str = "", **attributes: Any) -> str:
+        """Add a node of an ONNX operator and return the name of its output."""
         name = output or f"fused/{at}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=f"fused/{at}", **attributes))
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=f"fused/{at}", **attributes))
         return name
 
     def _number(self, value: float, *shape: int) -> str:

@@ -39,29 +39,29 @@ _INLINE = 1024
 
 
 def write_int8_graphs(
-    bundle: Bundle, calibration: Calibration, kept: Collection[str], folder: Path
+    bundle: Bundle, calibration: Calibration, float32_layers: Collection[str], folder: Path
 ) -> dict[str, str]:
     """Write the two int8 graphs and their weights file; return direction → file name.
 
-    kept: the layers that stay float32, as `layers` names them.
+    float32_layers: the layers that stay float32, as `layers` names them.
 
-    Raises CalibrationError if the calibration belongs to another model, or if `kept` names an unknown layer
-    or all layers.
+    Raises CalibrationError if the calibration belongs to another model, or if `float32_layers` names an
+    unknown layer or all layers.
     """
     convolutions = layers(bundle)
-    unknown = sorted(set(kept) - set(convolutions))
+    unknown = sorted(set(float32_layers) - set(convolutions))
     if unknown:
         raise CalibrationError(
             f"cannot keep {unknown[0]} in float32: it is not a convolution of this network"
         )
-    if set(kept) == set(convolutions):
+    if set(float32_layers) == set(convolutions):
         raise CalibrationError(
             "all convolutions are to stay in float32, so the graphs would have no int8 at all"
         )
     names = graph_names("int8")
     with WeightsFile(folder / weights_name("int8")) as weights:
         for direction, graph in bundle.graphs("fp32").items():
-            proto = quantised(bundle, calibration, kept, direction)
+            proto = quantised(bundle, calibration, float32_layers, direction)
             _move_weights(proto, graph.parent, weights)
             onnx.save(proto, folder / names[direction])
     for name in names.values():
@@ -70,7 +70,7 @@ def write_int8_graphs(
 
 
 def quantised(
-    bundle: Bundle, calibration: Calibration, kept: Collection[str], direction: str
+    bundle: Bundle, calibration: Calibration, float32_layers: Collection[str], direction: str
 ) -> onnx.ModelProto:
     """Return the int8 graph of one direction.
 
@@ -82,7 +82,9 @@ def quantised(
     proto = onnx.shape_inference.infer_shapes(onnx.load(graph, load_external_data=False))
     # Mark the shapes as inferred; otherwise the quantizer writes the model to disk to infer them.
     add_infer_metadata(proto)
-    chosen = [node for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in kept]
+    chosen = [
+        node for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in float32_layers
+    ]
     _check_ranges(chosen, ranges, direction)
     weights = {name for node in chosen for name in node.input[1:]}
     for tensor in proto.graph.initializer:
@@ -123,13 +125,13 @@ def choose_layers(
 ) -> tuple[list[str], float]:
     """Return the most sensitive layers, as few as the bound allows, and the error when they stay float32.
 
-    error: the error over whole schedules if these layers stay float32. error_alone: the same for all layers
-    but one; it may be a cheaper estimate.
+    error: returns the error over whole schedules if these layers stay float32. error_alone: the same, called
+    with all layers but one to measure that one alone; it may be a cheaper estimate.
 
-    If the error is within the bound with every layer in int8, no layer is kept. Otherwise each layer is
-    quantised alone, and layers are kept from the worst on. The errors of single layers are taken to be
+    If the error is within the bound with every layer in int8, the list is empty. Otherwise each layer is
+    quantised alone, and layers stay float32 from the worst on. The errors of single layers are taken to be
     independent, so their squares add up. That sum gives the number to start with, and one more layer is
-    kept at a time until the measured error is within the bound. If no choice meets the bound, all layers
+    added at a time until the measured error is within the bound. If no choice meets the bound, all layers
     are returned, with error 0.
     """
     names = list(names)
@@ -151,9 +153,11 @@ def choose_layers(
 
 
 def _first_guess(errors: list[float], bound: float) -> int:
-    """How many layers to keep at first, at least one. errors: of each layer alone, the largest first."""
+    """How many layers stay float32 at first, at least one. errors: of each layer alone, the largest first."""
     squares = np.square(errors)
-    predicted = np.sqrt(squares[::-1].cumsum()[::-1])  # predicted[k]: the error with the first k layers kept
+    predicted = np.sqrt(
+        squares[::-1].cumsum()[::-1]
+    )  # predicted[k]: the error if the first k layers stay float32
     return next((count for count in range(1, len(errors)) if predicted[count] <= bound), len(errors))
 
 
@@ -167,8 +171,10 @@ def _check_ranges(convolutions: Iterable[onnx.NodeProto], ranges: Collection[str
 
 def _tensors_data(ranges: Ranges) -> TensorsData:
     """The ranges as onnxruntime.quantization takes them."""
-    values = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
-    return TensorsData(CalibrationMethod.MinMax, values)
+    return TensorsData(
+        CalibrationMethod.MinMax,
+        {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
+    )
 
 
 def _spare_other_readers(graph: onnx.GraphProto) -> None:

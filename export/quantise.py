@@ -94,22 +94,22 @@ def _choose(
         ranking_recording = record(reference, quantisation.schedules[-1:], 1)
     reference.close()
 
-    def error_on(recording: Recording, kept: Collection[str]) -> float:
-        candidate = _Candidate(bundle, calibration, kept)
+    def error_on(recording: Recording, float32_layers: Collection[str]) -> float:
+        candidate = _Candidate(bundle, calibration, float32_layers)
         errors = compare(candidate, recording, (len(recording.seeds),), quantisation.bound)
         candidate.close()
         return max(error.relative_l2 for error in errors)
 
     names = layers(bundle)
-    kept, _ = choose_layers(
+    float32_layers, _ = choose_layers(
         names,
-        error=lambda kept: error_on(recording, kept),
-        error_alone=lambda kept: error_on(ranking_recording, kept),
+        error=lambda float32_layers: error_on(recording, float32_layers),
+        error_alone=lambda float32_layers: error_on(ranking_recording, float32_layers),
         bound=SAFETY * quantisation.bound,
         report=report,
     )
-    if len(kept) < len(names):
-        return kept
+    if len(float32_layers) < len(names):
+        return float32_layers
     if quantisation.inaccurate:
         return []
     raise ParityError(
@@ -123,16 +123,16 @@ def _choose(
 class _Candidate(OnnxRuntimeBackend):
     """Plays int8 graphs that exist in memory only, while choices of layers are tried."""
 
-    def __init__(self, bundle: Bundle, calibration: Calibration, kept: Collection[str]) -> None:
+    def __init__(self, bundle: Bundle, calibration: Calibration, float32_layers: Collection[str]) -> None:
         model = bundle.manifest.model
         super().__init__(bundle.graphs("fp32"), False, model.sample_shape, model.num_classes, "int8")
         self._bundle = bundle
         self._calibration = calibration
-        self._kept = kept
+        self._float32_layers = float32_layers
 
     def _open(self, graph: Path) -> onnxruntime.InferenceSession:
         direction = next(direction for direction, path in self._graphs.items() if path == graph)
-        proto = quantised(self._bundle, self._calibration, self._kept, direction)
+        proto = quantised(self._bundle, self._calibration, self._float32_layers, direction)
         return open_serialised(proto.SerializeToString(), graph.parent)
 
 

@@ -46,16 +46,16 @@ class GraphBuilder:
         self._uses: Counter[str] = Counter()
         self._initializers: dict[str, TensorProto] = {}
 
-    def op(self, kind: str, *inputs: str, at: str, outputs: int = 1, **attributes: Any) -> str:
-        """Add a node and return the name of its first output. Further outputs are named NAME:1, NAME:2, …
+    def op(self, operator: str, *inputs: str, at: str, outputs: int = 1, **attributes: Any) -> str:
+        """Add a node of an ONNX operator and return the name of its first output.
 
-        kind: the ONNX operator. at: the path of the torch module.
+        Further outputs are named NAME:1, NAME:2, … at: the path of the torch module.
         """
-        path = f"{at}/{kind}"
+        path = f"{at}/{operator}"
         self._uses[path] += 1
         name = path if self._uses[path] == 1 else f"{path}_{self._uses[path]}"
         names = [name, *(f"{name}:{i}" for i in range(1, outputs))]
-        self._nodes.append(helper.make_node(kind, inputs, names, name=name, **attributes))
+        self._nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
         return name
 
     def constant(self, values: object, dtype: type = np.float32) -> str:
