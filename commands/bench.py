@@ -171,6 +171,7 @@ class _Measured:
     others: float | None
 
     def peaks_json(self) -> dict[str, object]:
+        """Return the matrix products for --json."""
         return {precision: vars(peak) for precision, peak in self.peaks.items()}
 
 

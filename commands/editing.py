@@ -36,7 +36,7 @@ def _schedule_option(default: Schedule | None = None, default_in_words: str = ""
 
 @click.command(
     short_help="Fill in the masked part of images.",
-    epilog="Example:  bcm-edge inpaint digits.bundle 3.png --mask hole.png --label 3 -o out.png",
+    epilog="Example:  bcm-edge inpaint digits.bundle 3.png --mask m.png --label 3 -o out",
 )
 @bundle_argument
 @images_argument

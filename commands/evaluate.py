@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     metavar="DATA",
     type=PATH_OR_NAME,
     help="The images that the model was trained on: digits, a FOLDER of images (its sub-folders are "
-    "classes), or an npz file with images [, labels, classes].",
+    "classes), or an npz file with `images` and optionally `labels` and `classes`.",
 )
 @click.option(
     "--test",

@@ -32,7 +32,7 @@ Labels = np.ndarray | list[int] | None
 
 @click.command(
     short_help="Interpolate between two images, through their latents.",
-    epilog="Example:  bcm-edge interpolate digits.bundle 3.png 5.png --label 3,5 -o way.gif",
+    epilog="Example:  bcm-edge interpolate digits.bundle a.png b.png --label 3 -o ab.gif",
 )
 @bundle_argument
 @click.argument("a", type=PATH)
@@ -113,7 +113,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
 @inversion_option
 @schedule_option
 @run_options(
-    "The output: .png (a row per image, which comes first), .npz, or a folder of the variations.", GUESSABLE
+    "The output: .png (a row per image: the image, then its variations), .npz, or a folder.", GUESSABLE
 )
 def variations(
     bundle: Path,

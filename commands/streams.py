@@ -64,12 +64,14 @@ class _Results(io.TextIOWrapper):
     """Standard output: a result that cannot be written ends the command."""
 
     def write(self, text: str, /) -> int:
+        """Write a text. Raises OutputError."""
         try:
             return super().write(text)
         except OSError as error:
             _lost(error)
 
     def flush(self) -> None:
+        """Write what is in the buffer. Raises OutputError."""
         try:
             super().flush()
         except OSError as error:
@@ -80,11 +82,13 @@ class _Messages(io.TextIOWrapper):
     """Standard error: a message that cannot be written is dropped, and the command goes on."""
 
     def write(self, text: str, /) -> int:
+        """Write a text, or drop it if that fails."""
         with contextlib.suppress(OSError):
             return super().write(text)
         return len(text)
 
     def flush(self) -> None:
+        """Write what is in the buffer, or drop it if that fails."""
         with contextlib.suppress(OSError):
             super().flush()
 

@@ -40,7 +40,7 @@ _LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
     type=PATH_OR_NAME,
     metavar="DATA",
     help="The training images: digits, a FOLDER of images (its sub-folders are classes), or an npz file with "
-    "images [, labels, classes].",
+    "`images` and optionally `labels` and `classes`.",
 )
 @output_option("The checkpoint to write (.safetensors). A picture of samples is written beside it.", "file")
 @click.option(
@@ -92,7 +92,9 @@ _LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
     help="Side of the images in pixels; images in a folder are resized to it.",
 )
 @value_range_option
-@click.option("--seed", metavar="N", default=0, show_default=True, help="Seed of all random numbers.")
+@click.option(
+    "--seed", metavar="N", default=0, show_default=True, help="Seed of all random numbers, at least 0."
+)
 @click.option("--device", default="cpu", show_default=True, help="Device of torch: cpu or cuda.")
 @click.option(
     "--resume",

@@ -19,7 +19,7 @@ from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
 from ..runtime.storage.verdicts import Verdict
-from .console import progress, require_extra, result, table
+from .console import note, progress, require_extra, result, table
 from .options import (
     backend_option,
     bundle_argument,
@@ -140,6 +140,7 @@ class _Report:
         return f"{shown}\n{self.verdict} ({agreed}; {self.device})"
 
     def to_json(self) -> dict[str, Any]:
+        """Return the verdict, the device and all moves for --json."""
         moves = [vars(error) for error in self.errors]
         return {**self.verdict.to_json(), "device": self.device, "moves": moves}
 
@@ -224,4 +225,4 @@ def _store(bundle: Bundle, verdicts: list[Verdict]) -> None:
     try:
         update_manifest(bundle, add)
     except OutputError as error:
-        progress(f"note: the verdicts are not stored in the bundle: {error}")
+        note(f"the verdicts are not stored in the bundle: {error}")

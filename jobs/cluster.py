@@ -45,11 +45,11 @@ def connected(address: str, workers: int | None, threads: int) -> Iterator[int]:
     """
     if address not in (LOCAL, "auto"):
         _check_answers(address)
-    asked, available = (workers or 1) * threads, processors()
-    if address == LOCAL and asked > MOST_TIMES * available:
+    requested, available = (workers or 1) * threads, processors()
+    if address == LOCAL and requested > MOST_TIMES * available:
         raise JobError(
-            f"--workers and --threads ask for {asked} threads, but this machine has {available} processors; "
-            "use fewer"
+            f"--workers and --threads ask for {requested} threads, but this machine has {available} "
+            "processors; use fewer"
         )
     with (
         temporary_folder() as folder,
@@ -124,17 +124,17 @@ def _hint(address: str, message: str) -> str:
     return ""
 
 
-def _workers(address: str, asked: int | None, threads: int) -> int:
+def _workers(address: str, requested: int | None, threads: int) -> int:
     """Return the number of workers. Raises JobError if the cluster has too few processors."""
     import ray
 
     fit = int(ray.cluster_resources().get("CPU", 0)) // threads
-    if fit < max(1, asked or 1):
+    if fit < max(1, requested or 1):
         raise JobError(
             f"--ray {address}: the cluster has processors for {fit} workers of {threads} threads, not for "
-            f"{asked or 1}; use fewer --workers or --threads"
+            f"{requested or 1}; use fewer --workers or --threads"
         )
-    return asked or fit
+    return requested or fit
 
 
 def _check_answers(address: str) -> None:

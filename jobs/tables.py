@@ -96,7 +96,7 @@ def _opened(file: Path) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(file, memory_map=False)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ImageError(f"{file}: not a readable Parquet file ({error})") from error
+        raise ImageError(f"{file}: not a readable Parquet file ({error}); write the file again") from error
 
 
 def _array(column: Any, where: str, sample_shape: tuple[int, int, int], with_texts: bool) -> np.ndarray:
