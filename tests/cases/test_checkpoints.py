@@ -182,7 +182,8 @@ def test_two_networks_of_equal_rank_are_refused(
 ) -> None:
     message = refuse_checkpoint(saved(tmp_path / "x.pt", {"teacher": weights, "student": weights}))
     assert message.startswith(
-        "contains 2 networks, 'teacher', 'student'. Save one of them alone, for example: torch.save(torch.load("
+        "contains 2 networks, 'teacher', 'student'. "
+        "Save one of them alone, for example: torch.save(torch.load("
     )
 
 

@@ -235,7 +235,8 @@ def test_home_folder_after_an_equals_sign(
 def test_home_folder_of_an_unknown_user(generate: Cli, tmp_path: Path) -> None:
     message = refusal(generate("--output=~nobody-of-that-name/out.png"))
     assert message.startswith(
-        "~nobody-of-that-name/out.png: unknown user 'nobody-of-that-name'; for a file of that name write ./~nobody"
+        "~nobody-of-that-name/out.png: unknown user 'nobody-of-that-name'; "
+        "for a file of that name write ./~nobody"
     )
     (tmp_path / "~backup.npz").write_bytes(b"PK")  # what a shell returns for *.npz
     assert refusal(generate("--latents", "~backup.npz", "-o", "out.png")).startswith("~backup.npz: ")

@@ -152,7 +152,8 @@ def test_names_for_a_model_without_names(
     [
         (
             ["dog", "fox"],
-            "has 2 classes (dog, fox), and the model has 4 without names, so it is unclear which class is which",
+            "has 2 classes (dog, fox), and the model has 4 without names, "
+            "so it is unclear which class is which",
         ),
         (list("abcde"), "has 5 classes (a, b, c, d, e), and the model has 4 without names"),
         (

@@ -170,9 +170,8 @@ def test_folder_with_two_weights_files(refuse_checkpoint: Refusal, tmp_path: Pat
 def test_folder_without_weights(refuse_checkpoint: Refusal, tmp_path: Path) -> None:
     (tmp_path / "folder" / "unet").mkdir(parents=True)
     (tmp_path / "folder" / "notes.txt").touch()
-    assert (
-        refuse_checkpoint(tmp_path / "folder") == "a folder without a weights file; it contains notes.txt, unet/"
-    )
+    expected = "a folder without a weights file; it contains notes.txt, unet/"
+    assert refuse_checkpoint(tmp_path / "folder") == expected
 
 
 def test_bundle_in_place_of_a_checkpoint(refuse_checkpoint: Refusal, digits_bundle: Path) -> None:
