@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import networks  # noqa: F401 (which makes this checkout importable as bcm_edge)
 from gpu_results import COMPILED, SESSIONS, TENSORRT, VARIANTS, Measured, Results, Row
@@ -34,8 +35,11 @@ def _items(lines: Sequence[str]) -> list[str]:
 def environments(network: str, measured: Sequence[Measured]) -> list[str]:
     """A table of the GPU and the libraries, and of what was measured once per batch size."""
     rows = {"network": f"{network}, random weights" if network == "imagenet64" else network}
-    found = [m.environment for m in measured]
-    for environment in (each for i, each in enumerate(found) if each not in found[:i]):
+    different: list[dict[str, Any]] = []
+    for m in measured:
+        if m.environment not in different:
+            different.append(m.environment)
+    for environment in different:
         sizes = [m.batch for m in measured if m.environment == environment]
         where = "" if len(sizes) == len(measured) else f", {_batches(sizes)}"
         rows[f"GPU{where}"] = environment["gpu"]
@@ -157,7 +161,7 @@ def _verdict(
 
 
 def _why(measured: Sequence[Measured], batch: int | None, *variants: str) -> str:
-    """Why there is no figure of these variants at a batch size, or at any (None)."""
+    """The reason why there is no figure of these variants at a batch size; None means at any batch size."""
     among = [m for m in measured if batch in (None, m.batch)]
     reasons = []
     for name in variants:

@@ -104,7 +104,7 @@ def test_page_shows_all_sections_and_facts(quick: Run):
 def test_names_are_escaped(quick: Run):
     page, _, _ = quick
     assert "<b>" not in page
-    assert "&lt;b&gt;d &amp; d.bundle: how good it is" in page
+    assert "&lt;b&gt;d &amp; d.bundle: quality" in page
 
 
 def test_page_shows_the_command_line(quick: Run, baseline: Path):
@@ -154,7 +154,7 @@ def test_measured_numbers_are_plausible(quick: Run):
 
 def test_progress_names_the_current_measurement(quick: Run):
     _, _, progress = quick
-    assert "judge: fitted to 1257 images; measured against 360 others" in progress
+    assert "judge: fitted to 1257 images; 360 others to measure against" in progress
     assert "generation: 60 images × 3, one-step (1 call)" in progress
     assert "tasks: holes" in progress
     assert "inversion: 20 held-out images, DDIM 35 (70 calls)" in progress
@@ -162,8 +162,8 @@ def test_progress_names_the_current_measurement(quick: Run):
 
 def test_page_warns_of_a_baseline_that_was_trained_differently(quick: Run):
     page, values, progress = quick
-    difference = "the model and the baseline were not trained alike: 3400 steps against 7"
-    sentence = f"{difference}; the claims compare that, too"
+    difference = "the model and the baseline were trained differently: 3400 steps against 7"
+    sentence = f"{difference}; the claims compare this difference as well"
     assert f"caution: {sentence}" in progress
     assert values["facts"]["Baseline"]["caution"] == sentence
     assert sentence in Reader(page).text
