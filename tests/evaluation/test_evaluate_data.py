@@ -80,7 +80,7 @@ def test_page_warns_of_held_out_images_from_the_training_data(stand_in: None, cl
 def test_labels_without_enough_classes_are_refused(digits_bundle: Path, cli: Cli, tmp_path: Path):
     options = ("-o", tmp_path / "page.html")
     one = npz(tmp_path / "one.npz", (200, 8, 8), 1)
-    assert "one.npz: has one class" in refusal(cli("evaluate", digits_bundle, "--data", one, *options))
+    assert "one.npz: has only one class" in refusal(cli("evaluate", digits_bundle, "--data", one, *options))
     few = npz(tmp_path / "few.npz", (200, 8, 8), 4)
     ten = npz(tmp_path / "ten.npz", (201, 8, 8), 10)
     result = cli("evaluate", digits_bundle, "--data", few, "--test", ten, *options)
@@ -95,7 +95,7 @@ def test_baseline_must_be_a_denoiser_of_the_same_images(digits_bundle: Path, cli
     other, weights = replace(config, num_classes=4), tmp_path / "e.safetensors"
     save_checkpoint(weights, Denoiser(other).network.state_dict(), other, {}, {"objective": "edm"})
     message = refusal(cli("evaluate", *options, tmp_path / "e.safetensors"))
-    assert message.endswith("denoises images of 1×8×8, 4 classes; the bundle makes 1×8×8, 10 classes")
+    assert "the baseline makes images of 1×8×8, 4 classes, the bundle of 1×8×8, 10 classes" in message
 
 
 def test_page_that_exists_is_kept(digits_bundle: Path, stand_in: None, cli: Cli, tmp_path: Path):
