@@ -85,7 +85,7 @@ def workers_of(process: int) -> list[int]:
 
 def workers_now(process: int) -> list[int]:
     parents = {int(folder.name): folder for folder in Path("/proc").iterdir() if folder.name.isdigit()}
-    found = []
+    result = []
     for number in parents:
         try:
             title = (parents[number] / "cmdline").read_bytes()
@@ -95,8 +95,8 @@ def workers_now(process: int) -> list[int]:
         except OSError:  # ended meanwhile
             continue
         if above == process and title.startswith(b"ray::MapWorker"):
-            found.append(number)
-    return found
+            result.append(number)
+    return result
 
 
 def await_end(processes: list[int]) -> None:
@@ -105,9 +105,9 @@ def await_end(processes: list[int]) -> None:
             descriptor = os.pidfd_open(number)
         except ProcessLookupError:
             continue
-        ended, _, _ = select.select([descriptor], [], [], PATIENCE)
+        completed, _, _ = select.select([descriptor], [], [], PATIENCE)
         os.close(descriptor)
-        assert ended, f"process {number} outlives the command"
+        assert completed, f"process {number} outlives the command"
 
 
 def check_whole(output: Path, bcm: BCM) -> None:

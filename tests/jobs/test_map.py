@@ -37,7 +37,7 @@ def test_invert_gives_what_one_call_gives_on_one_worker_and_on_two(
     map_on: MapOn, bcm: BCM, digits: Digits, shards: Path, tmp_path: Path
 ) -> None:
     for workers in (1, 2):
-        ended = map_on(
+        completed = map_on(
             shards,
             "-o",
             tmp_path / str(workers),
@@ -49,10 +49,10 @@ def test_invert_gives_what_one_call_gives_on_one_worker_and_on_two(
             workers,
             "--json",
         )
-        assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout)
-    assert (told["shards"], told["images"], told["workers"], told["failed"]) == (3, 50, 2, {})
-    assert "\n3 of 3 shards, " in ended.stderr
+        assert completed.returncode == 0, completed.stderr
+    report = json.loads(completed.stdout)
+    assert (report["shards"], report["images"], report["workers"], report["failed"]) == (3, 50, 2, {})
+    assert "\n3 of 3 shards, " in completed.stderr
     expected = bcm.invert(digits["images"], seed=7, labels=digits["labels"])
     for workers in ("1", "2"):
         assert outputs(tmp_path / workers) == {"a.npz", "b.npz", "c.npz"}
@@ -95,8 +95,8 @@ def test_parquet_with_seeds_reconstructs_to_npz(
     })  # fmt: skip
     pq.write_table(table, tmp_path / "in" / "all.parquet", row_group_size=15)
     arguments = ("--task", "reconstruct", "--rows", 20, "--format", "npz", "--batch", 7)
-    ended = map_on(tmp_path / "in", "-o", tmp_path / "out", *arguments)
-    assert ended.returncode == 0, ended.stderr
+    completed = map_on(tmp_path / "in", "-o", tmp_path / "out", *arguments)
+    assert completed.returncode == 0, completed.stderr
     assert outputs(tmp_path / "out") == {f"all-0000{index}.npz" for index in range(3)}
     expected = bcm.reconstruct(pixels, seed=digits["seeds"], labels=digits["labels"])
     assert_images_agree(joined(tmp_path / "out", "images"), expected)
@@ -121,10 +121,10 @@ def test_restore_guesses_labels_and_names_what_cannot_be_done(
         "guess",
         "--json",
     )
-    ended = map_on(*arguments)
-    assert ended.returncode == 1, ended.stderr
-    assert set(json.loads(ended.stdout)["failed"]) == {"a.npz", "d.npz"}
-    assert "error: 2 shards failed, all others are done: " in ended.stderr
+    completed = map_on(*arguments)
+    assert completed.returncode == 1, completed.stderr
+    assert set(json.loads(completed.stdout)["failed"]) == {"a.npz", "d.npz"}
+    assert "error: 2 shards failed, all others are done: " in completed.stderr
     assert outputs(tmp_path / "out") == {"b.npz", "c.npz"}
     labels = joined(tmp_path / "out", "labels")
     np.testing.assert_array_equal(labels, bcm.guess_labels(digits["images"][20:], seed=20))
@@ -134,8 +134,8 @@ def test_restore_guesses_labels_and_names_what_cannot_be_done(
     write_npz(shards / "a.npz", whole)  # both are mended, and the same command does them alone
     write_npz(shards / "d.npz", whole)
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("b.npz", "c.npz")}
-    ended = map_on(*arguments)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["before"] == 2
+    completed = map_on(*arguments)
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads(completed.stdout)["before"] == 2
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
     assert outputs(tmp_path / "out") == {"a.npz", "b.npz", "c.npz", "d.npz"}

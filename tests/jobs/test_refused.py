@@ -62,15 +62,15 @@ def begun(job: Job, bcm: BCM, digits_bundle: Path, shards: Path, tmp_path: Path)
     )
 
 
-def refused(ended: Result, said: str) -> None:
-    assert ended.exit_code == 2, ended.output
-    assert said in ended.stderr
+def refused(completed: Result, said: str) -> None:
+    assert completed.exit_code == 2, completed.output
+    assert said in completed.stderr
 
 
 def test_job_that_is_done_has_nothing_to_do(begun: tuple[object, ...], cli: Cli) -> None:
-    ended = cli(*begun)
-    assert ended.exit_code == 0, ended.output
-    assert "all 3 shards were already done" in ended.stderr
+    completed = cli(*begun)
+    assert completed.exit_code == 0, completed.output
+    assert "all 3 shards were already done" in completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_shard_that_kills_its_workers_is_given_up(
     monkeypatch.setenv("BCM_EDGE_THREADS", "")  # the player sets it
     (tmp_path / ".a.npz.tried").write_bytes(b"....")  # what four workers that died of it leave
     player = Player(job, str(digits_bundle), str(tmp_path))
-    done = player(dataclasses.asdict(Shard("a.npz", str(shards / "a.npz"), 0, 20, 0)))
-    assert done["problem"].startswith("its worker died 4 times, perhaps because memory does not suffice")
+    result = player(dataclasses.asdict(Shard("a.npz", str(shards / "a.npz"), 0, 20, 0)))
+    assert result["problem"].startswith("its worker died 4 times, perhaps because memory does not suffice")
     assert not (tmp_path / "a.npz").exists()
-    done = player(dataclasses.asdict(Shard("b.npz", str(shards / "b.npz"), 0, 10, -1)))
+    result = player(dataclasses.asdict(Shard("b.npz", str(shards / "b.npz"), 0, 10, -1)))
     assert (
         "its seeds depend on the numbers of its rows, which are unknown because a file before it cannot be read"
-        in done["problem"]
+        in result["problem"]
     )
 
 

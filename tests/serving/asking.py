@@ -18,7 +18,10 @@ WAYS = ("http", "grpc", "http with shared memory", "grpc with shared memory")
 
 
 class Client:
-    """One connection. Arrays in and out are as the model's README has them; a number or text stands for [[it]]."""
+    """One connection to a server.
+
+    Inputs and outputs are arrays as in the README of the repository. A number or a text stands for [[value]].
+    """
 
     def __init__(self, server: Server, way: str = "grpc") -> None:
         self.way = way
@@ -27,15 +30,15 @@ class Client:
         self.raw: Any = kind.InferenceServerClient(address)
 
     def ask(
-        self, model: str, outputs: Sequence[str], given: Mapping[str, Any], **options: Any
+        self, model: str, outputs: Sequence[str], inputs: Mapping[str, Any], **options: Any
     ) -> dict[str, np.ndarray]:
-        """Raises InferenceServerException."""
-        values = {name: column(value) for name, value in given.items()}
+        """Send a request, and return its outputs. Raises InferenceServerException if it is refused."""
+        values = {name: column(value) for name, value in inputs.items()}
         if "shared" in self.way:
             return self._ask_in_shared_memory(model, outputs, values)
-        inputs = [self._input(name, value) for name, value in values.items()]
-        wanted = [self._kind.InferRequestedOutput(name) for name in outputs]
-        answer = self.raw.infer(model, inputs, outputs=wanted, **options)
+        tensors = [self._input(name, value) for name, value in values.items()]
+        requested = [self._kind.InferRequestedOutput(name) for name in outputs]
+        answer = self.raw.infer(model, tensors, outputs=requested, **options)
         return {name: answer.as_numpy(name) for name in outputs}
 
     def close(self) -> None:
@@ -49,7 +52,10 @@ class Client:
     def _ask_in_shared_memory(
         self, model: str, outputs: Sequence[str], values: Values
     ) -> dict[str, np.ndarray]:
-        """Every input that is no text, and every output, in a region of its own. Outputs are float32 images like the input."""
+        """Send a request with one region of shared memory for each input and output.
+
+        Outputs are float32 images of the shape of the input `image`.
+        """
         regions: list[tuple[str, Any]] = []
 
         def region(size: int) -> tuple[str, Any]:
@@ -68,16 +74,16 @@ class Client:
                 tensor.set_shared_memory(place, value.nbytes)
                 inputs.append(tensor)
             like = values["image"]
-            wanted, held = [], {}
+            requested, handles = [], {}
             for name in outputs:
                 tensor = self._kind.InferRequestedOutput(name)
-                place, held[name] = region(like.nbytes)
+                place, handles[name] = region(like.nbytes)
                 tensor.set_shared_memory(place, like.nbytes)
-                wanted.append(tensor)
-            self.raw.infer(model, inputs, outputs=wanted)
+                requested.append(tensor)
+            self.raw.infer(model, inputs, outputs=requested)
             return {
                 name: shared_memory.get_contents_as_numpy(handle, np.float32, like.shape).copy()
-                for name, handle in held.items()
+                for name, handle in handles.items()
             }
         finally:
             for name, handle in regions:
@@ -86,7 +92,10 @@ class Client:
 
 
 def column(value: Any) -> np.ndarray:
-    """What a tensor of numbers or texts takes, [N, 1], from one or a list of them; images as they are. Labels are int64, texts bytes."""
+    """Return the array of an input: [N, 1] for one or several numbers or texts, images unchanged.
+
+    Labels become int64, texts become bytes.
+    """
     array = np.asarray(value)
     if array.dtype.kind == "U":
         array = np.array([text.encode() for text in array.ravel()], np.object_)

@@ -1,4 +1,4 @@
-"""Engines that nobody built: files in the places of plans, and an engine.json that fits them."""
+"""Engines that were not built: files in place of plans, and an engine.json that fits them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bcm_edge.runtime.storage.bundle import Bundle, describe_files, open_bundle
 def with_engine(
     bundle: Bundle, path: Path, capability: str, batch: tuple[int, int, int], stripped: bool = False
 ) -> Bundle:
-    """A copy of the bundle with an engine more, in float32. Its plans say what they stand for."""
+    """Return a copy of a bundle with one more float32 engine. A plan contains its name and capability."""
     shutil.copytree(bundle.path, path)
     folder = path / ENGINES / f"fp32-sm{capability.replace('.', '')}"
     folder.mkdir(parents=True)

@@ -1,7 +1,7 @@
 """Starting and stopping a real Triton on a repository.
 
-python server.py               whether Triton's usual ports are free
-python server.py REPOSITORY    a server on them, until Ctrl-C
+python server.py               check that the default ports of Triton are free
+python server.py REPOSITORY    run a server on these ports until Ctrl-C
 """
 
 from __future__ import annotations
@@ -20,39 +20,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / ".triton"  # tests/serving/fetch.sh
-START_SECONDS = 240  # of a busy machine; a quiet one takes less than 10
-PORTS = (8000, 8001, 8002)  # of HTTP, gRPC and metrics, as Triton has them
+START_SECONDS = 240  # for a busy machine; on a quiet one the server starts in less than 10
+PORTS = (8000, 8001, 8002)  # of HTTP, gRPC and metrics, the defaults of Triton
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. http, grpc, metrics: addresses on this machine; log: what it prints."""
+    """A running server."""
 
     process: subprocess.Popen[bytes]
-    http: str
-    grpc: str
-    metrics: str
-    log: Path
+    http: str  # HOST:PORT
+    grpc: str  # HOST:PORT
+    metrics: str  # HOST:PORT
+    log: Path  # the file with all output of the server
 
     @property
     def children(self) -> list[int]:
-        """Processes of its Python models."""
+        """The ids of the processes of its Python models."""
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        found = [int(word) for word in listed.split()]
+        processes = [int(word) for word in listed.split()]
         for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
-            found += [int(word) for word in (thread / "children").read_text().split()]
-        return sorted(set(found))
+            processes += [int(word) for word in (thread / "children").read_text().split()]
+        return sorted(set(processes))
 
     def figures(self) -> dict[str, float]:
-        """The metrics page: name{labels} → value."""
+        """Return the values of the metrics page by name{labels}."""
         with urllib.request.urlopen(f"http://{self.metrics}/metrics") as page:
             lines = [line for line in page.read().decode().splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
 def start(repository: Path, log: Path, *options: str, ports: Sequence[int] = ()) -> Server:
-    """A server whose configs are not completed for it and that ends at the first error. It may not be ready yet. ports: of HTTP, gRPC and
-    metrics; by default free ones."""
+    """Start a server, which may not be ready yet. It completes no configuration and ends at the first error.
+
+    ports: of HTTP, gRPC and metrics; by default free ports.
+    """
     http, grpc, metrics = ports or _free_ports(3)
     address = "127.0.0.1"
     command = [
@@ -72,11 +74,11 @@ def start(repository: Path, log: Path, *options: str, ports: Sequence[int] = ())
     ]
     environment = {**os.environ, "LD_LIBRARY_PATH": (FOLDER / "libraries").read_text().strip()}
     environment["PATH"] = (
-        f"{FOLDER / 'venv' / 'bin'}:{os.environ['PATH']}"  # the models' Python is the first one there
+        f"{FOLDER / 'venv' / 'bin'}:{os.environ['PATH']}"  # the Python of the models is the first in PATH
     )
     environment.pop("PYTHONPATH", None)
     with log.open("wb") as file:
-        # elsewhere than here, where the folder `model` would be imported in the place of a backend's model.py
+        # Not in the checkout, whose folder `model` would be imported instead of model.py of a backend.
         process = subprocess.Popen(
             command,
             stdout=file,
@@ -89,19 +91,20 @@ def start(repository: Path, log: Path, *options: str, ports: Sequence[int] = ())
 
 
 def wait(server: Server) -> None:
-    """Until it is ready. Raises AssertionError with the log if it ends, or takes too long."""
+    """Wait until a server is ready. Raises AssertionError with its log if it ends or takes too long."""
     limit = time.monotonic() + START_SECONDS
     while time.monotonic() < limit and server.process.poll() is None:
         try:
             with urllib.request.urlopen(f"http://{server.http}/v2/health/ready", timeout=1):
                 return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.1)  # for another process; nothing to wait on
+            time.sleep(0.1)  # Triton has no other sign that it is ready
     stop(server)
     raise AssertionError(f"Triton is not ready:\n{server.log.read_text()[-6000:]}")
 
 
 def stop(server: Server) -> None:
+    """Stop a server with Ctrl-C, or kill it if it takes longer than 30 seconds."""
     if server.process.poll() is None:
         server.process.send_signal(signal.SIGINT)
         try:
@@ -113,6 +116,7 @@ def stop(server: Server) -> None:
 
 @contextmanager
 def running(repository: Path, log: Path, *options: str) -> Iterator[Server]:
+    """Run a server during a block, which begins when the server is ready."""
     server = start(repository, log, *options)
     try:
         wait(server)
@@ -122,31 +126,33 @@ def running(repository: Path, log: Path, *options: str) -> Iterator[Server]:
 
 
 def main() -> None:
-    """For people: the log goes where they look."""
+    """Run a server in the foreground, with its log in the repository."""
     if taken := [port for port in PORTS if not _is_free(port)]:
-        sys.exit(f"port {taken[0]} is in use: another server runs here")
+        sys.exit(f"port {taken[0]} is in use by another program")
     if len(sys.argv) < 2:
         return
     repository = Path(sys.argv[1]).resolve()
     if not repository.is_dir():
-        sys.exit(f"{repository}: no repository; bcm-edge triton writes one")
+        sys.exit(f"{repository}: no such folder; bcm-edge triton writes a repository")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     server = start(repository, repository / "triton.log", ports=PORTS)
     try:
         wait(server)
-        print(f"ready at http://{server.http}; Ctrl-C ends it; what it says is in {server.log}", flush=True)
+        print(f"ready at http://{server.http}; stop with Ctrl-C; the log is {server.log}", flush=True)
         server.process.wait()
         sys.exit(f"Triton ended by itself:\n{server.log.read_text()[-2000:]}")
     except KeyboardInterrupt:
-        print("ending")
+        print("stopping")
     finally:
         stop(server)
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was left a moment ago is free
+        one.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # so that a port that was closed a moment ago counts as free
         try:
             one.bind(("127.0.0.1", port))
         except OSError:

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests are what a cluster accepts, and name one another."""
+"""The Kubernetes manifests are valid, and their names refer to each other."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ VERSIONS = ["1.30", "1.34"]
 
 
 def read(name: str) -> Any:
+    """Return the content of a manifest."""
     return yaml.safe_load((DEPLOY / name).read_text())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", OWN_KINDS)
-def test_kubernetes_accepts_it(name: str, version: str):
+def test_manifest_is_valid(name: str, version: str):
     assert kubernetes_validate.validate(read(f"kubernetes/{name}.yaml"), version, strict=True) == version
 
 
-def test_the_check_finds_a_mistake():
+def test_validation_finds_a_mistake():
     deployment = read("kubernetes/deployment.yaml")
     deployment["spec"]["template"]["spec"]["containers"][0]["livenessprobe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(deployment, VERSIONS[0], strict=True)
 
 
-def test_they_name_one_another():
+def test_manifests_refer_to_each_other():
     deployment, service, autoscaler, disruption = (read(f"kubernetes/{name}.yaml") for name in OWN_KINDS)
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert (
@@ -56,7 +57,7 @@ def test_they_name_one_another():
     assert read("kubernetes/prometheus-adapter.yaml")["rules"]["custom"][0]["name"]["as"] == metric
 
 
-def test_they_start_one_server_and_probe_it_alike():
+def test_manifests_start_the_same_server_with_the_same_probes():
     command = re.search(r"CMD \[(.+)\]", (DEPLOY / "Dockerfile").read_text())
     assert command
     image = [word.strip(' "') for word in command[1].split(",")]
@@ -69,7 +70,7 @@ def test_they_start_one_server_and_probe_it_alike():
     assert read("kserve/inferenceservice.yaml")["spec"]["predictor"]["volumes"] == volumes
 
 
-def test_the_grace_period_is_longer_than_a_request_may_wait():
+def test_grace_period_is_longer_than_the_wait_of_a_request():
     from bcm_edge.export.triton.configs import QUEUE_SECONDS
 
     assert (

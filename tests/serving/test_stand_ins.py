@@ -1,5 +1,8 @@
-"""Repositories for servers with ONNX Runtime's and TensorRT's backends load under their own configs. What plays in the place of those
-backends here is tests/serving/stand_in.py, so this shows names, shapes and files, and nothing of how the backends themselves behave."""
+"""Repositories for servers with the ONNX Runtime and TensorRT backends load with their own configurations.
+
+tests/serving/stand_in.py takes the place of those backends. So this tests names, shapes and files, but not
+how the backends behave.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from agreement import ROUNDING, assert_images_agree, relative_l2
 from asking import Client
 from plans import with_engine
+from sample_requests import LABELS
 from server import running
 
 from bcm_edge import BCM
@@ -19,18 +23,16 @@ from bcm_edge.export.triton.plan import plan_repository
 from bcm_edge.export.triton.repository import write_repository
 from bcm_edge.runtime.schedule import Move
 
-LABELS = np.array([3, 1, 4, 1])
-
 
 def assert_same_move(client: Client, bcm: BCM, digits: np.ndarray) -> None:
-    """The server's move from 0.07 to 15 is that of the local runtime."""
+    """Check that the move from 0.07 to 15 on the server is that of the local runtime."""
     levels = {"t": np.full(4, 0.07, np.float32), "u": np.full(4, 15, np.float32)}
-    given = {"x": digits, "noise": np.zeros_like(digits), **levels, "label": LABELS}
-    moved = client.ask("bcm_inverse", ["x_u"], given)["x_u"]
+    inputs = {"x": digits, "noise": np.zeros_like(digits), **levels, "label": LABELS}
+    moved = client.ask("bcm_inverse", ["x_u"], inputs)["x_u"]
     assert relative_l2(moved, bcm.backend.play_move(digits, None, Move(0.07, 15), LABELS)) < ROUNDING
 
 
-def test_graphs_and_fused_schedules(triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path):
+def test_repository_of_graphs_and_fused_schedules(triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path):
     plan = plan_repository(
         bcm.bundle,
         tmp_path / "r",
@@ -46,22 +48,21 @@ def test_graphs_and_fused_schedules(triton: None, bcm: BCM, digits: np.ndarray, 
         client = Client(server)
         assert_same_move(client, bcm, digits)
         seeds = [5, 6, 7, 8]
-        given = {**fused_noises(bcm.schedule("mixture-4"), seeds, (1, 8, 8)), "label": LABELS}
-        wanted = bcm.generate(4, schedule="mixture-4", seed=seeds, labels=LABELS)
-        assert_images_agree(client.ask("bcm_mixture-4", ["image"], given)["image"], wanted)
-        chained = client.ask(
-            "bcm_generate",
-            ["result"],
-            {"seed": np.array(seeds, np.uint64), "label": LABELS, "schedule": ["mixture-4"] * 4},
-        )
-        assert_images_agree(chained["result"], wanted)
+        fused = {**fused_noises(bcm.schedule("mixture-4"), seeds, (1, 8, 8)), "label": LABELS}
+        expected = bcm.generate(4, schedule="mixture-4", seed=seeds, labels=LABELS)
+        assert_images_agree(client.ask("bcm_mixture-4", ["image"], fused)["image"], expected)
+        inputs = {"seed": np.array(seeds, np.uint64), "label": LABELS, "schedule": ["mixture-4"] * 4}
+        chained = client.ask("bcm_generate", ["result"], inputs)
+        assert_images_agree(chained["result"], expected)
         client.close()
 
 
-def test_plans(triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path):
-    """In the server's copy graphs lie beside the plans for the stand-in, and the chains play on the processor."""
-    held = with_engine(bcm.bundle, tmp_path / "b", "8.7", (1, 4, 16))
-    write_repository(plan_repository(held, tmp_path / "r", "tensorrt", None, Serving(), (), False, False))
+def test_repository_of_plans(triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path):
+    """The stand-in reads graphs that are copied beside the plans, and the chains run on the processor."""
+    with_plans = with_engine(bcm.bundle, tmp_path / "b", "8.7", (1, 4, 16))
+    write_repository(
+        plan_repository(with_plans, tmp_path / "r", "tensorrt", None, Serving(), (), False, False)
+    )
     for direction in ("forward", "inverse"):
         for name in (f"{direction}.onnx", "weights.bin"):
             shutil.copyfile(
