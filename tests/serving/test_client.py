@@ -50,7 +50,7 @@ def test_client_of_a_repository_fetches_a_picture(server: Server, repository: Pa
 def test_loading_a_model_again_replaces_its_killed_processes(
     triton: None, repository: Path, tmp_path: Path, bcm: BCM
 ):
-    """Triton does not restart killed processes. Until the model is loaded again, the other processes answer."""
+    """Triton does not restart killed processes. Until the model is loaded again, only the others answer."""
     expected = bcm.generate(1, seed=1, labels=1)
     with running(repository, tmp_path / "log", "--model-control-mode=explicit", "--load-model=*") as own:
         asking = Client(own)
