@@ -41,7 +41,7 @@ def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
         "",
     ]
     for each in models:
-        lines += [f"## {each.name}", "", f"{_sentence(each.signature.description)}", "", *_table(each), ""]
+        lines += [f"## {each.name}", "", _sentence(each.signature.description), "", *_table(each), ""]
     return "\n".join([*lines, *_settings(models)])
 
 
