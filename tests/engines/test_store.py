@@ -79,11 +79,11 @@ def test_newest_engine_that_fits_is_selected(built_copy: Path):
         "fp32",
         "fp16",
     ]
-    found = {
+    selected = {
         p: find_engine(bundle, ORIN, "10.3.0", p).folder.name.partition("-")[0]
         for p in (None, "fp32", "fp16")
     }
-    assert found == {None: "int8", "fp32": "fp32", "fp16": "fp16"}
+    assert selected == {None: "int8", "fp32": "fp32", "fp16": "fp16"}
 
 
 def test_error_lists_the_engines_that_do_not_fit(built_bundle: Path):

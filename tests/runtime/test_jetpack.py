@@ -8,16 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from system_files import write_files
 
 from bcm_edge.runtime.machine.jetpack import install_lines, jetpack, l4t, release
-
-
-def write_files(root: Path, files: dict[str, str]) -> Path:
-    """Write files below a root folder, and return the folder."""
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 def jetson(root: Path, major: int, revision: str) -> Path:

@@ -1,6 +1,6 @@
 """The board, power mode and clocks of a Jetson, read from fake system files.
 
-The files have the form that owners of such boards have published; none was read from a board here.
+The files have the form that owners of such boards have published. None was read from a board.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from system_files import write_files
 
 from bcm_edge.runtime.machine.jetson import fastest_mode, jetson, power_advice
 
@@ -19,14 +20,6 @@ ORIN_NANO = (
     "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n"
     "< POWER_MODEL ID=3 NAME=7W >\n"
 )
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    """Write system files below a folder, and return the folder."""
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 def test_power_mode_and_clocks_of_a_jetson(tmp_path: Path) -> None:
@@ -42,18 +35,19 @@ def test_power_mode_and_clocks_of_a_jetson(tmp_path: Path) -> None:
         "sys/class/devfreq/17000000.gpu/max_freq": "624750000\n",
         "sys/class/devfreq/off/cur_freq": "",
     }
-    assert jetson(tree(tmp_path, files)) == {
+    assert jetson(write_files(tmp_path, files)) == {
         "board": "NVIDIA Jetson Orin Nano",
         "power_mode": "1 7W",
         "clocks_mhz": {"cpu0": {"now": 729.6, "max": 1510.4}, "17000000.gpu": {"now": 306.0, "max": 624.75}},
     }
 
 
-def test_other_machines_are_no_jetson(tmp_path: Path) -> None:
+def test_other_machines_are_not_a_jetson(tmp_path: Path) -> None:
     assert jetson(tmp_path) is None
 
 
 def clocks(gpu: int, cpu: int = 2201600, video: int = 115200000) -> dict[str, str]:
+    """The files with the clocks of an AGX Orin: GPU and video in Hz, CPU in kHz."""
     return {
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": f"{cpu}\n",
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq": "2201600\n",
@@ -79,20 +73,22 @@ def clocks(gpu: int, cpu: int = 2201600, video: int = 115200000) -> dict[str, st
     ],
 )
 def test_advice_on_power(tmp_path: Path, mode: str, modes: str, files: dict[str, str], advice: str) -> None:
-    root = tree(tmp_path, {"var/lib/nvpmodel/status": f"pmode:{mode}\n", "etc/nvpmodel.conf": modes, **files})
+    root = write_files(
+        tmp_path, {"var/lib/nvpmodel/status": f"pmode:{mode}\n", "etc/nvpmodel.conf": modes, **files}
+    )
     assert power_advice(jetson(root), root) == advice
 
 
 def test_thor_has_clocks_of_other_names(tmp_path: Path) -> None:
     for name, now in (("gpu-gpc-0", 1575), ("gpu-nvd-0", 300)):
-        tree(
+        write_files(
             tmp_path,
             {
                 f"sys/class/devfreq/{name}/cur_freq": f"{now}000000",
                 f"sys/class/devfreq/{name}/max_freq": "1575000000",
             },
         )
-    tree(
+    write_files(
         tmp_path,
         {"var/lib/nvpmodel/status": "pmode:0000", "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=MAXN >"},
     )
@@ -101,8 +97,8 @@ def test_thor_has_clocks_of_other_names(tmp_path: Path) -> None:
     assert power_advice(jetson(tmp_path), tmp_path) == "sudo jetson_clocks"
 
 
-def test_no_advice_if_the_mode_is_unknown_or_there_is_no_jetson(tmp_path: Path) -> None:
+def test_no_advice_on_other_machines_or_if_the_mode_is_unknown(tmp_path: Path) -> None:
     assert power_advice(jetson(tmp_path), tmp_path) == ""
-    root = tree(tmp_path, {"etc/nvpmodel.conf": AGX_ORIN})
+    root = write_files(tmp_path, {"etc/nvpmodel.conf": AGX_ORIN})
     assert power_advice(jetson(root), root) == ""
     assert fastest_mode(root) == "0"

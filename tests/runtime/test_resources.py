@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from system_files import write_files
 
 from bcm_edge.errors import InputError
 from bcm_edge.runtime.machine import resources
@@ -24,12 +25,9 @@ def eight_processors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def machine(root: Path, groups: str, files: dict[str, str]) -> Path:
-    """A root folder with /proc/self/cgroup and other files of the system."""
-    for name, text in {"proc/self/cgroup": groups, **files}.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{text}\n")
-    return root
+    """Write /proc/self/cgroup and other files of the system below a root folder, and return that folder."""
+    texts = {"proc/self/cgroup": groups, **files}
+    return write_files(root, {name: f"{text}\n" for name, text in texts.items()})
 
 
 @pytest.mark.parametrize(
