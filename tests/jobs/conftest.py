@@ -1,4 +1,4 @@
-"""One Ray of two processors for all tests of this folder, and data sets of digits as shards."""
+"""One Ray cluster with two processors for all tests of this folder, and data sets of digits as shards."""
 
 from __future__ import annotations
 
@@ -6,42 +6,46 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from archives import write_npz
+from fixture_types import Process
 from processes import child
 
 import bcm_edge
 from bcm_edge import BCM
 
-Process = Callable[..., "subprocess.CompletedProcess[str]"]
-
 CLUSTER = """
 import ray
-told = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
-print(told.address_info["gcs_address"], flush=True)
+options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 100 << 20}
+context = ray.init(address="local", num_cpus=2, **options)
+print(context.address_info["gcs_address"], flush=True)
 input()
 """
 
 
 @pytest.fixture(scope="session")
 def cluster(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Ray with a token, which listens on loopback alone: the environment to reach it with, the address as ADDRESS."""
-    given = {
+    """The environment variables with which a process reaches the cluster, and its address as ADDRESS.
+
+    The cluster requires a token and listens only on the loopback interface.
+    """
+    environment = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
-    given["PYTHONPATH"] = os.pathsep.join([str(packages(tmp_path_factory)), os.environ.get("PYTHONPATH", "")])
+    paths = [str(packages(tmp_path_factory)), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     log = tmp_path_factory.mktemp("ray") / "log"
     with (
         log.open("w") as errors,
         child(
             [sys.executable, "-c", CLUSTER],
-            env={**os.environ, **given},
+            env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -50,12 +54,12 @@ def cluster(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         assert running.stdin and running.stdout
         address = running.stdout.readline().strip()
         assert address, log.read_text()
-        yield {**given, "ADDRESS": address}
+        yield {**environment, "ADDRESS": address}
         running.communicate("\n", timeout=60)
 
 
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder from which workers import the package that is tested, and no other."""
+    """Return a folder from which workers import the package of this checkout."""
     folder = tmp_path_factory.mktemp("packages")
     (folder / "bcm_edge").symlink_to(Path(bcm_edge.__file__).resolve().parent)
     return folder
@@ -63,6 +67,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bcm(digits_bundle: Path) -> Iterator[BCM]:
+    """The shipped model in this process."""
     with bcm_edge.load(digits_bundle, precision="fp32", backend="onnxruntime") as opened:
         yield opened
 
@@ -83,6 +88,7 @@ def shards(digits: dict[str, np.ndarray], tmp_path: Path) -> Path:
 def write_shards(
     folder: Path, arrays: dict[str, np.ndarray], lengths: tuple[int, ...], names: tuple[str, ...]
 ) -> Path:
+    """Write one npz file a.npz, b.npz, … per length, with the next rows of the arrays. Return the folder."""
     folder.mkdir()
     ends = np.cumsum(lengths)
     for index, (end, length) in enumerate(zip(ends, lengths, strict=True)):
@@ -93,7 +99,7 @@ def write_shards(
 
 @pytest.fixture
 def map_on(cluster: dict[str, str], digits_bundle: Path, process: Process) -> Process:
-    """`bcm-edge map BUNDLE … --ray ADDRESS`, a process of its own: what Ray takes from the environment it takes once."""
+    """Run `bcm-edge map BUNDLE … --ray ADDRESS` as a process, because Ray reads the environment only once."""
     return lambda *arguments: process(
         "map", digits_bundle, *arguments, "--ray", cluster["ADDRESS"], **cluster
     )

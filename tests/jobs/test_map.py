@@ -1,17 +1,16 @@
-"""bcm-edge map on a Ray of two processors: what comes out is what one call would give, however many workers there are."""
+"""bcm-edge map on a Ray cluster: the results are those of one call, with one worker and with two."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from agreement import assert_images_agree
 from archives import write_npz
+from fixture_types import Process
+from results import only_json
 
 from bcm_edge import BCM
 
@@ -20,64 +19,43 @@ if importlib.util.find_spec("ray") is None:
 pq = pytest.importorskip("pyarrow.parquet")
 import pyarrow as pa  # noqa: E402
 
-MapOn = Callable[..., "subprocess.CompletedProcess[str]"]
 Digits = dict[str, np.ndarray]
 
 
 def joined(folder: Path, name: str) -> np.ndarray:
-    """An array of all npz outputs, in the order of their names."""
+    """Return one array of all npz outputs, in the order of their names."""
     return np.concatenate([np.load(file)[name] for file in sorted(folder.glob("*.npz"))])
 
 
 def outputs(folder: Path) -> set[str]:
+    """Return the names of the outputs of a job."""
     return {file.name for file in folder.iterdir() if file.name != "job.json"}
 
 
-def test_invert_gives_what_one_call_gives_on_one_worker_and_on_two(
-    map_on: MapOn, bcm: BCM, digits: Digits, shards: Path, tmp_path: Path
-) -> None:
-    for workers in (1, 2):
-        completed = map_on(
-            shards,
-            "-o",
-            tmp_path / str(workers),
-            "--task",
-            "invert",
-            "--seed",
-            7,
-            "--workers",
-            workers,
-            "--json",
-        )
-        assert completed.returncode == 0, completed.stderr
-    report = json.loads(completed.stdout)
-    assert (report["shards"], report["images"], report["workers"], report["failed"]) == (3, 50, 2, {})
-    assert "\n3 of 3 shards, " in completed.stderr
+def test_invert_gives_the_latents_of_one_call(
+    map_on: Process, bcm: BCM, digits: Digits, shards: Path, tmp_path: Path
+):
     expected = bcm.invert(digits["images"], seed=7, labels=digits["labels"])
-    for workers in ("1", "2"):
-        assert outputs(tmp_path / workers) == {"a.npz", "b.npz", "c.npz"}
-        seeds, labels, latents = (joined(tmp_path / workers, name) for name in ("seeds", "labels", "latents"))
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        options = ("--task", "invert", "--seed", 7, "--workers", workers, "--json")
+        completed = map_on(shards, "-o", folder, *options)
+        assert completed.returncode == 0, completed.stderr
+        report = only_json(completed.stdout)
+        assert (report["shards"], report["images"], report["failed"]) == (3, 50, {})
+        assert report["workers"] == workers
+        assert "\n3 of 3 shards, " in completed.stderr
+        assert outputs(folder) == {"a.npz", "b.npz", "c.npz"}
+        seeds, labels, latents = (joined(folder, name) for name in ("seeds", "labels", "latents"))
         np.testing.assert_array_equal(seeds, np.arange(7, 57, dtype=np.uint64))
         np.testing.assert_array_equal(labels, digits["labels"])
         assert_images_agree(latents, expected)
 
 
-def test_generate_from_a_number_is_generate(map_on: MapOn, bcm: BCM, tmp_path: Path) -> None:
-    arguments = (
-        "--task",
-        "generate",
-        "--schedule",
-        "mixture-4",
-        "--label",
-        "all",
-        "--seed",
-        3,
-        "--rows",
-        16,
-        "--format",
-        "parquet",
-    )
-    assert map_on(40, "-o", tmp_path / "out", *arguments).returncode == 0
+def test_generate_gives_the_images_of_one_call(map_on: Process, bcm: BCM, tmp_path: Path):
+    sampling = ("--task", "generate", "--schedule", "mixture-4", "--label", "all", "--seed", 3)
+    options = ("--rows", 16, "--format", "parquet")
+    assert map_on(40, "-o", tmp_path / "out", *sampling, *options).returncode == 0
     tables = [pq.read_table(file) for file in sorted((tmp_path / "out").glob("*.parquet"))]
     assert [len(table) for table in tables] == [16, 16, 8]
     images = np.concatenate([table["images"].combine_chunks().to_numpy_ndarray() for table in tables])
@@ -85,14 +63,11 @@ def test_generate_from_a_number_is_generate(map_on: MapOn, bcm: BCM, tmp_path: P
     assert pa.concat_tables(tables)["seeds"].to_pylist() == list(range(3, 43))
 
 
-def test_parquet_with_seeds_reconstructs_to_npz(
-    map_on: MapOn, bcm: BCM, digits: Digits, tmp_path: Path
-) -> None:
+def test_reconstruct_reads_parquet_with_seeds(map_on: Process, bcm: BCM, digits: Digits, tmp_path: Path):
     (tmp_path / "in").mkdir()
     pixels = np.rint((digits["images"] + 1) * 127.5).astype(np.uint8)
-    table = pa.table({
-        "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels), "label": digits["labels"], "seed": digits["seeds"],
-    })  # fmt: skip
+    images = pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)
+    table = pa.table({"image": images, "label": digits["labels"], "seed": digits["seeds"]})
     pq.write_table(table, tmp_path / "in" / "all.parquet", row_group_size=15)
     arguments = ("--task", "reconstruct", "--rows", 20, "--format", "npz", "--batch", 7)
     completed = map_on(tmp_path / "in", "-o", tmp_path / "out", *arguments)
@@ -102,28 +77,18 @@ def test_parquet_with_seeds_reconstructs_to_npz(
     assert_images_agree(joined(tmp_path / "out", "images"), expected)
 
 
-def test_restore_guesses_labels_and_names_what_cannot_be_done(
-    map_on: MapOn, bcm: BCM, digits: Digits, shards: Path, tmp_path: Path
-) -> None:
+def test_restore_guesses_labels_and_names_failed_shards(
+    map_on: Process, bcm: BCM, digits: Digits, shards: Path, tmp_path: Path
+):
     data = bytearray((shards / "a.npz").read_bytes())
-    data[400:500] = bytes(100)  # past the header: the rows can be counted, and not be read
+    data[400:500] = bytes(100)  # after the header: the rows can be counted, but not read
     (shards / "a.npz").write_bytes(data)
     (shards / "d.npz").write_text("no zip file")
-    arguments = (
-        shards,
-        "-o",
-        tmp_path / "out",
-        "--task",
-        "restore",
-        "--strength",
-        0.5,
-        "--label",
-        "guess",
-        "--json",
-    )
+    options = ("--task", "restore", "--strength", 0.5, "--label", "guess", "--json")
+    arguments = (shards, "-o", tmp_path / "out", *options)
     completed = map_on(*arguments)
     assert completed.returncode == 1, completed.stderr
-    assert set(json.loads(completed.stdout)["failed"]) == {"a.npz", "d.npz"}
+    assert set(only_json(completed.stdout)["failed"]) == {"a.npz", "d.npz"}
     assert "error: 2 shards failed, all others are done: " in completed.stderr
     assert outputs(tmp_path / "out") == {"b.npz", "c.npz"}
     labels = joined(tmp_path / "out", "labels")
@@ -131,11 +96,12 @@ def test_restore_guesses_labels_and_names_what_cannot_be_done(
     restored = bcm.restore(digits["images"][20:], strength=0.5, seed=20, labels=labels)
     assert_images_agree(joined(tmp_path / "out", "images"), restored)
     whole = {name: digits[name][:20] for name in ("images", "labels")}
-    write_npz(shards / "a.npz", whole)  # both are mended, and the same command does them alone
+    # Both files are repaired. Then the same command plays only these two.
+    write_npz(shards / "a.npz", whole)
     write_npz(shards / "d.npz", whole)
     before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("b.npz", "c.npz")}
     completed = map_on(*arguments)
     assert completed.returncode == 0, completed.stderr
-    assert json.loads(completed.stdout)["before"] == 2
+    assert only_json(completed.stdout)["before"] == 2
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
     assert outputs(tmp_path / "out") == {"a.npz", "b.npz", "c.npz", "d.npz"}
