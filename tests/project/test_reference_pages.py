@@ -18,37 +18,35 @@ from bcm_edge import errors
 from bcm_edge.runtime.engines.facts import BuildOptions, EngineFacts
 from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
 
-CHOSEN = {
-    "files",
-    "schedules",
-    "graphs",
-    "quality",
-    "versions",
-}  # objects of a manifest whose keys are names: `*` on the page
-WHOLE = {"provenance.checkpoint.network"}  # described by reference to other fields
-OLD = {"provenance.checkpoint.objective"}  # the model that ships was trained before this field existed
+# Objects of a manifest whose keys are names. The page writes `*` for each of these keys.
+NAMED = {"files", "schedules", "graphs", "quality", "versions"}
+# The page refers to another table for the fields of these objects.
+DESCRIBED_ELSEWHERE = {"provenance.checkpoint.network"}
+# The shipped model was trained before these fields existed.
+NEW = {"provenance.checkpoint.objective"}
 
 
 def page(name: str) -> str:
+    """Return the text of a page of docs/."""
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
 def section(text: str, heading: str) -> str:
-    """The text under a heading of the second level."""
+    """Return the text under a heading of the second level."""
     return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 def first_cells(text: str) -> set[str]:
-    """The first cell of every row that begins with one word of code."""
+    """Return the first cell of every row that begins with one word of code."""
     return set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
 
 
 def paths(value: Any, path: str = "") -> Iterator[str]:
-    """The fields of a JSON value: `model.name`, `files.*.size`, `verdicts[].ok`."""
-    if isinstance(value, dict) and path not in WHOLE:
-        chosen = path.rpartition(".")[2] in CHOSEN
+    """Yield the fields of a JSON value, such as `model.name`, `files.*.size` and `verdicts[].ok`."""
+    if isinstance(value, dict) and path not in DESCRIBED_ELSEWHERE:
+        named = path.rpartition(".")[2] in NAMED
         for key, inner in value.items():
-            yield from paths(inner, f"{path}.{'*' if chosen else key}".removeprefix("."))
+            yield from paths(inner, f"{path}.{'*' if named else key}".removeprefix("."))
     elif isinstance(value, list) and any(isinstance(element, dict) for element in value):
         for element in value:
             yield from paths(element, f"{path}[]")
@@ -59,7 +57,7 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
 def test_bundle_page_lists_the_fields_of_an_exported_manifest(digits_bundle: Path):
     written = set(paths(json.loads((digits_bundle / "manifest.json").read_text())))
     listed = first_cells(section(page("bundle.md"), "manifest.json"))
-    assert {field for field in listed - OLD if not field.startswith("quality.")} == written - {"quality"}
+    assert {field for field in listed - NEW if not field.startswith("quality.")} == written - {"quality"}
 
 
 def test_bundle_page_shows_a_manifest_with_all_fields(digits_bundle: Path):
@@ -113,19 +111,19 @@ def test_bundle_page_lists_the_keys_of_an_engine():
 
 
 def test_error_page_lists_every_error_with_its_exit_code():
-    classes = {
-        name: c for name, c in vars(errors).items() if inspect.isclass(c) and issubclass(c, errors.BcmError)
-    }
     rows = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", page("errors.md"), re.MULTILINE))
-    assert rows == {name: str(c.exit_code) for name, c in classes.items()}
+    assert rows == {error.__name__: str(error.exit_code) for error in error_classes()}
+
+
+def error_classes() -> list[type[errors.BcmError]]:
+    """Return all error classes of the package."""
+    classes = [value for value in vars(errors).values() if inspect.isclass(value)]
+    return [value for value in classes if issubclass(value, errors.BcmError)]
 
 
 def test_error_page_draws_the_tree_of_classes():
-    tree = next(
-        text
-        for text in re.findall(r"```text\n(.*?)```", page("errors.md"), re.DOTALL)
-        if text.startswith("BcmError")
-    )
+    blocks = re.findall(r"```text\n(.*?)```", page("errors.md"), re.DOTALL)
+    tree = next(block for block in blocks if block.startswith("BcmError"))
     parents: dict[int, str] = {}
     drawn = {}
     for line in tree.splitlines():
@@ -133,12 +131,7 @@ def test_error_page_draws_the_tree_of_classes():
         depth = (len(line) - len(name)) // 4
         parents[depth] = name
         drawn[name] = parents.get(depth - 1, "Exception")
-    actual = {
-        c.__name__: c.__bases__[0].__name__
-        for c in vars(errors).values()
-        if inspect.isclass(c) and issubclass(c, errors.BcmError)
-    }
-    assert drawn == actual
+    assert drawn == {error.__name__: error.__bases__[0].__name__ for error in error_classes()}
 
 
 def test_schedule_page_lists_the_named_schedules():
@@ -147,9 +140,8 @@ def test_schedule_page_lists_the_named_schedules():
 
 
 def test_environment_page_lists_every_variable_of_this_project():
-    sources = [
-        file for file in ROOT.rglob("*.py") if not file.relative_to(ROOT).parts[0].startswith((".", "build"))
-    ]
+    files = list(ROOT.rglob("*.py"))
+    sources = [file for file in files if not file.relative_to(ROOT).parts[0].startswith((".", "build"))]
     texts = [file.read_text(encoding="utf-8") for file in [*sources, ROOT / "Makefile"]]
     used = {name for text in texts for name in re.findall(r"BCM_EDGE_[A-Z_]*[A-Z]", text)}
     assert used == set(re.findall(r"BCM_EDGE_[A-Z_]*[A-Z]", page("environment.md")))

@@ -62,9 +62,8 @@ def test_bug_template_asks_for_the_report_of_doctor():
 
 def test_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    version, date = re.findall(
-        r"^## \[(\d[\d.]*)\] - ([\d-]+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
-    )[0]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    version, date = re.findall(r"^## \[(\d[\d.]*)\] - ([\d-]+)$", changelog, re.MULTILINE)[0]
     assert version == bcm_edge.__version__
     assert citation["version"] == version
     assert str(citation["date-released"]) == date

@@ -34,11 +34,12 @@ def build(source: Path, output: Path, *options: str) -> None:
     """Run `python -m build` with the setuptools that is installed."""
     options = ("--no-isolation", "--outdir", str(output), *options)
     command = [sys.executable, "-m", "build", *options, str(source)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
+    """Return the files of a wheel by name."""
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -91,18 +92,17 @@ def test_wheel_runs_with_its_extra_run_alone(archives: Path, bundle_copy: Path, 
     elsewhere.mkdir()
 
     def bcm_edge_prints(*arguments: object) -> str:
-        ended = environment.run("bcm-edge", *arguments, cwd=elsewhere)
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout
+        completed = environment.run("bcm-edge", *arguments, cwd=elsewhere)
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
     code = "import sys; from importlib.util import find_spec; print(*filter(find_spec, sys.argv[1:]))"
     modules = ("torch", "onnx", "sklearn", "openvino", "ray", "pytest", "onnxruntime", "bcm_edge")
     assert environment.run("python", "-c", code, *modules, cwd=elsewhere).stdout == "onnxruntime bcm_edge\n"
     assert bcm_edge_prints("--version") == f"bcm-edge, version {bcm_edge.__version__}\n"
 
-    bcm_edge_prints(
-        "generate", bundle_copy, "-n", 4, "--label", 3, "--schedule", "zigzag-3", "-o", "images.npz"
-    )
+    sampling = ("-n", 4, "--label", 3, "--schedule", "zigzag-3")
+    bcm_edge_prints("generate", bundle_copy, *sampling, "-o", "images.npz")
     bcm_edge_prints("invert", bundle_copy, "images.npz", "-o", "latents.npz")
     bcm_edge_prints("verify", bundle_copy)
     bcm = bcm_edge.load(bundle_copy, backend="onnxruntime")
@@ -124,8 +124,8 @@ def test_wheel_runs_with_its_extra_run_alone(archives: Path, bundle_copy: Path, 
 
 
 def test_extra_whose_packages_are_missing_cannot_be_installed_offline(archives: Path, tmp_path: Path):
-    """So the test above shows what [run] requires."""
+    """This shows that the test above would fail if [run] did not name a package that it needs."""
     environment = Environment(tmp_path / "venv", RUN)
-    refused = environment.install(f"{archives / WHEEL}[export]")
-    assert refused.returncode == 1
-    assert "No matching distribution found for" in refused.stderr
+    completed = environment.install(f"{archives / WHEEL}[export]")
+    assert completed.returncode == 1
+    assert "No matching distribution found for" in completed.stderr
