@@ -34,6 +34,6 @@ fi
 versions=$("$venv/bin/python" -m pip freeze | grep -iE '^(numpy|click|rich|pillow|onnxruntime)==' | paste -sd ' ')
 echo "Python $version with $versions"
 # These test files need no torch.
-names=(arrays command_line images large_numbers linked_bundle log output_places streams value_ranges)
+names=(arrays command_line images large_numbers linked_bundle log output_places paths streams value_ranges)
 cases=$(printf "tests/cases/test_%s.py " "${names[@]}")
 BCM_EDGE_TEST_BUNDLE=$bundle "$venv/bin/python" -m pytest -q tests/runtime $cases

@@ -259,7 +259,7 @@ def test_user_without_a_home_can_run_every_command(
         ({"HOME": "", "XDG_CACHE_HOME": "/var/caches"}, "/var/caches/bcm-edge"),
     ],
 )
-def test_the_cache_folder_follows_the_environment(
+def test_cache_folder_depends_on_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], folder: str
 ):
     for name in ("HOME", "XDG_CACHE_HOME", "BCM_EDGE_CACHE_DIR"):

@@ -35,7 +35,7 @@ def log_lines(file: Path) -> list[str]:
     return [re.sub(r"^\[ *\d+\.\d{3} s\] ", "", line) for line in file.read_text().splitlines()]
 
 
-def test_the_log_of_a_generation(digits_bundle: Path, home: Path, process: Process):
+def test_log_of_generate(digits_bundle: Path, home: Path, process: Process):
     options = ("--label", 3, "-o", home / "x.png", "--log-file", home / "a.log")
     completed = process("generate", digits_bundle, *options, ORT_SOMETHING="1")
     assert (completed.returncode, completed.stdout) == (0, f"{home / 'x.png'}\n")

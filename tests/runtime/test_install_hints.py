@@ -114,7 +114,7 @@ def test_installation_from_the_network_names_its_address(
     ],
     ids=["deleted wheel", "deleted checkout", "from an index", "damaged", "a list"],
 )
-def test_packages_of_the_extra_are_named_where_the_source_is_gone(
+def test_packages_of_the_extra_are_listed_if_the_source_is_missing(
     site: Path, direct_url: dict[str, Any] | str | None
 ):
     record(site, direct_url)

@@ -23,7 +23,7 @@ def test_processor_is_read_from_cpuinfo(tmp_path: Path) -> None:
     assert cpu_flags(tmp_path) == ["avx2", "avx512_vnni", "amx_int8"]
 
 
-def test_busy_time_is_all_but_idle_and_waiting(tmp_path: Path) -> None:
+def test_busy_time_excludes_idle_and_waiting(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "stat").write_text(
         "cpu  100 200 300 9000 5000 10 20 70 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n"
@@ -43,7 +43,7 @@ def test_another_process_counts_as_others() -> None:
     assert share > 0.3 / (os.cpu_count() or 1)
 
 
-def test_a_board_has_its_name_where_the_processor_has_none(tmp_path: Path) -> None:
+def test_name_of_the_board_is_used_if_the_processor_has_no_name(tmp_path: Path) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/model").write_bytes(b"NVIDIA Jetson Orin Nano\0")
     assert board_name(tmp_path) == cpu_model(tmp_path) == "NVIDIA Jetson Orin Nano"

@@ -95,7 +95,7 @@ def test_affinity_mask_is_used_if_it_is_smaller(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("groups", ["", "0", "0::", "nonsense\n\n:::", "0::/../../x"])
-def test_unreadable_groups_are_no_limit(tmp_path: Path, groups: str):
+def test_unreadable_groups_set_no_limit(tmp_path: Path, groups: str):
     assert processors(machine(tmp_path, groups, {})) == 8
     assert processors(tmp_path / "nothing") == 8
 
