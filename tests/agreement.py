@@ -21,11 +21,7 @@ import numpy as np
 ROUNDING = 1e-4  # absolute for images and latents, relative L2 for other arrays
 # Absolute tolerance of images and latents, by the precision of the graphs. Where a value lies between two
 # numbers of 16 or 8 bits, it may be rounded to either of them.
-ROUNDINGS = {
-    "fp32": ROUNDING,
-    "fp16": 1e-3,
-    "int8": 5e-2,
-}
+ROUNDINGS = {"fp32": ROUNDING, "fp16": 1e-3, "int8": 5e-2}
 
 
 def relative_l2(actual: Any, expected: Any) -> float:

@@ -68,11 +68,5 @@ class Environment:
     ) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
         return subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
         )

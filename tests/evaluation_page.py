@@ -9,7 +9,7 @@ QUICK = ("--samples", 60, "--reconstructed", 20)  # options of a quick run
 
 
 class Reader(HTMLParser):
-    """The tags of a page with their attributes, its text outside <style>, and the tags that are still open."""
+    """The tags of a page with their attributes, its text outside <style>, and the tags that are open."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)

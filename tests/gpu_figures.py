@@ -44,10 +44,7 @@ def row(
 
 
 def measured(
-    batch: int,
-    rows: Sequence[Any],
-    chain: Any = None,
-    not_run: dict[str, str] | None = None,
+    batch: int, rows: Sequence[Any], chain: Any = None, not_run: dict[str, str] | None = None
 ) -> Any:
     """Return the figures of one batch size."""
     names = list(dict.fromkeys(r.variant for r in rows))

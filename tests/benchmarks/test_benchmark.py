@@ -131,8 +131,8 @@ def test_failed_process_has_no_figures_but_a_reason():
     sys.platform != "linux", reason="elsewhere the peak of a process may include memory of its parent"
 )
 def test_peak_memory_does_not_include_the_parent_process():
-    held = bytearray(400 << 20)  # memory of this process, which its child must not count
+    memory = bytearray(400 << 20)  # memory of this process, which its child must not count
     command = start_command("print(peak_mb(), flush=True)")
     peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    del held
+    del memory
     assert 5 < peak < 200

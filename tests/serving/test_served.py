@@ -132,10 +132,10 @@ def test_stream_has_one_answer_per_move(client: Client, bcm: BCM):
     client.raw.async_stream_infer(
         "bcm_generate_stream", [client._input(name, column(value)) for name, value in values.items()]
     )
-    shown = [answers.get(timeout=30) for _ in range(4)]
+    moves = [answers.get(timeout=30) for _ in range(4)]
     client.raw.stop_stream()
-    assert [int(answer.as_numpy("move")[0, 0]) for answer in shown] == [1, 2, 3, 4]
+    assert [int(answer.as_numpy("move")[0, 0]) for answer in moves] == [1, 2, 3, 4]
     trace = bcm.trace("mixture-4", seed=[7], labels=3)
-    assert [float(answer.as_numpy("level")[0, 0]) for answer in shown] == pytest.approx(trace.levels[1:])
-    assert_images_agree(shown[-1].as_numpy("result"), bcm.generate(1, schedule="mixture-4", seed=7, labels=3))
-    assert np.abs(shown[0].as_numpy("result") - shown[-1].as_numpy("result")).max() > 0.1
+    assert [float(answer.as_numpy("level")[0, 0]) for answer in moves] == pytest.approx(trace.levels[1:])
+    assert_images_agree(moves[-1].as_numpy("result"), bcm.generate(1, schedule="mixture-4", seed=7, labels=3))
+    assert np.abs(moves[0].as_numpy("result") - moves[-1].as_numpy("result")).max() > 0.1

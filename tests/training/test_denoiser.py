@@ -64,7 +64,7 @@ def constants(*values: float) -> Tensor:
     return torch.stack([torch.full((3, 16, 16), value) for value in values])
 
 
-def test_a_perfect_denoiser_has_no_loss():
+def test_perfect_denoiser_has_no_loss():
     images = torch.rand(4, 3, 16, 16)
 
     class Perfect(Denoiser):
