@@ -91,8 +91,9 @@ def _numbers(
 
 def length(values: Seeds | Labels) -> int:
     """Return the number of images that seeds or labels are for: 1 for a single number or name."""
-    is_list = isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) > 0
-    return len(values) if is_list else 1
+    if isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) > 0:
+        return len(values)
+    return 1
 
 
 def check_images(
