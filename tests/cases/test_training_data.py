@@ -246,7 +246,7 @@ def test_baseline_with_classes_in_another_order_is_refused(cli: Cli, tmp_path: P
     options = ("--data", "digits", "--baseline", tmp_path / "edm.safetensors", "-o", tmp_path / "r.html")
     message = refusal(cli("evaluate", tmp_path / "a.bundle", *options))
     expected = (
-        "its classes are tench, Tinca tinca, 3, dog, cat; "
+        "the classes of the baseline are tench, Tinca tinca, 3, dog, cat, "
         "those of the bundle are cat, dog, 3, tench, Tinca tinca"
     )
     assert expected in message
@@ -276,7 +276,7 @@ def test_fine_tuning_refuses_another_number_of_channels(train: Cli, tmp_path: Pa
     data = classes(tmp_path / "data", ["cat", "dog"])
     assert (
         refusal(train(data, "--init", init, "--channels", "8"))
-        == f"{init} has 32 channels, so --channels 8 cannot be; leave it out"
+        == f"--channels 8 contradicts {init}, which has 32 channels; leave it out"
     )
 
 
