@@ -34,8 +34,8 @@ def test_missing_gpu_or_library_is_one_line(
     assert completed.returncode == 2 and completed.stdout == ""
     needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
     works = (
-        "Run it on the machine that will play the engines. "
-        "Here this bundle plays with --backend onnxruntime or openvino"
+        "Run build on the machine that will use the engines. "
+        "On this machine, the bundle runs with --backend onnxruntime or openvino"
     )
     assert completed.stderr == f"error: {needs}: {message}. {works}\n"
 
@@ -53,7 +53,7 @@ def test_incompatible_cuda_core_and_cuda_bindings(typed_copy: Path, run: Process
             f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
         )
     completed = run("build", typed_copy, PYTHONPATH=f"{tmp_path}:{FAKES}", cwd=ROOT)
-    fix = "pip install --upgrade '.[trt10]'. Run it on the machine"
+    fix = "pip install --upgrade '.[trt10]'. Run build on the machine"
     problem = "cuda-core 1.2.2 and cuda-bindings 12.8.0 do not work together"
     reason = f"{problem} (No module named 'cuda.bindings.cynvvm')"
     assert completed.returncode == 2
@@ -247,7 +247,7 @@ def test_export_names_the_engines_that_it_would_remove(built_copy: Path, cli: Cl
     result = cli("export", "-o", built_copy, "--force", "--dry-run")
     assert (
         result.exit_code == 0
-        and "with 3 engines in it, which will have to be built again: fp16-sm87" in result.stderr
+        and "with 3 engines in it, which must be built again: fp16-sm87" in result.stderr
     )
 
 
