@@ -1,4 +1,5 @@
-# The functions of CUDA's driver that this project calls; cuda-bindings has no types. tests/tensorrt/test_contract.py holds them against it.
+# The functions of the CUDA driver that this project calls. cuda-bindings has no types;
+# tests/tensorrt/test_contract.py checks these against it.
 import enum
 
 class CUresult(enum.IntEnum):

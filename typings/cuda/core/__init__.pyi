@@ -1,5 +1,5 @@
-# cuda-core's types lie where no type checker finds them (cuda/core/cu12, cu13): tests/tensorrt/test_contract.py checks this project against
-# them. Here every name is let through.
+# Type checkers do not find the types of cuda-core (they are in cuda/core/cu12 and cu13). Here every name is
+# accepted; tests/tensorrt/test_contract.py checks this project against the real ones.
 from typing import Any
 
 def __getattr__(name: str) -> Any: ...
