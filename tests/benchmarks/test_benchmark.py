@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,11 +69,21 @@ def test_players_take_turns(monkeypatch: pytest.MonkeyPatch):
     assert [[len(turn) for turn in own] for own in turns] == [[1] * benchmark.ROUNDS] * 2
 
 
-def test_first_run_of_a_turn_does_not_count(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(benchmark, "TURN", 0.02)
-    runs: list[float] = []
-    (turns,) = interleave([lambda: runs.append(time.sleep(0.004) or 0)], 1e-9)
-    assert sum(map(len, turns)) == len(runs) - benchmark.ROUNDS
+@pytest.mark.parametrize(("seconds", "counted"), [(0.25, 3), (2.0, 1)])
+def test_first_of_several_runs_of_a_turn_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, counted: int
+):
+    """A turn takes one second here: four runs of 0.25 s, or a single one of 2 s, which counts."""
+    now = 0.0
+
+    def run() -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(benchmark, "TURN", 1.0)
+    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: now))
+    (turns,) = interleave([run], 1e-9)
+    assert turns == [[seconds] * counted] * benchmark.ROUNDS
 
 
 def test_difference_within_the_spread_is_not_claimed():
