@@ -86,7 +86,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but suggest the command with the most similar name for an unknown one."""
+        """Return the command. For an unknown name, suggest the command with the most similar name."""
         name = args[0]
         if name not in self.homes and not name.startswith("-"):
             similar = difflib.get_close_matches(name, self.homes, n=1)
@@ -95,7 +95,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, and remember the arguments for error messages and logs."""
+        """Parse the arguments, and remember them for error messages and logs."""
         ctx.meta[AS_JSON] = asks_for_json(args)
         ctx.meta[ARGUMENTS] = list(args)
         return super().parse_args(ctx, args)

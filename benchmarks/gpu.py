@@ -65,7 +65,11 @@ def main() -> None:
         results.save()  # fails now if the file cannot be written
         made = [Measured(batch, measured_on, measured_by=measured_by) for batch in arguments.batch]
         records = measure_all(arguments, budget, results, made, Path(scratch))
-    print("\n".join(report(arguments.network, list(results.batches.values()), kept(records, results))))
+    print(
+        "\n".join(
+            report(arguments.network, list(results.batches.values()), earlier_figures(records, results))
+        )
+    )
     sys.exit(0 if any(record.rows for record in records) else 1)
 
 
@@ -113,7 +117,7 @@ def measure_all(
 
 
 def measure_batch(record: Measured, budget: Budget, state: Path, request: dict[str, Any]) -> Measured:
-    """One batch size in a process of its own. A variant that ends the process is left out of the next one."""
+    """Measure one batch size in a separate process. After a crash, the next process skips that variant."""
     request = {"state": str(state), "budget": asdict(budget), **request}
     for _ in VARIANTS:
         record.write(state)
@@ -136,12 +140,12 @@ def note_end(record: Measured, problem: str, out_of_time: bool) -> bool:
     if work in VARIANTS and not out_of_time and not set(VARIANTS) <= set(record.not_run):
         return True
     for name in VARIANTS:
-        if not record.of(name):
+        if not record.rows_of(name):
             record.not_run.setdefault(name, problem)
     return False
 
 
-def kept(records: Sequence[Measured], results: Results) -> list[str]:
+def earlier_figures(records: Sequence[Measured], results: Results) -> list[str]:
     """Return a line for each batch size without a new figure, whose figures of an earlier call stay."""
     lines = []
     for record in records:

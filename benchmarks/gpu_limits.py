@@ -41,13 +41,13 @@ class Budget:
         return max(self.end - time.monotonic(), 0.0)
 
     def share(self, parts: int) -> Budget:
-        """One of several equal parts of the time that is left."""
+        """Return the seconds of one of several equal parts of the remaining time."""
         part = self.left() / parts
         return Budget(self.total, time.monotonic() + part, part)
 
     @property
     def reason(self) -> str:
-        """Why something was not run once the time is over."""
+        """The reason to report for work that was not run because the time budget was used up."""
         part = "" if self.part is None else f" (this batch size had {self.part:.0f} s)"
         return f"the time budget of {self.total:g} s was used up{part}"
 

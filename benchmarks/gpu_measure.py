@@ -29,7 +29,7 @@ class Prepared:
 
 
 class BatchMeasurement:
-    """One batch size on the GPU. Each figure is written to the results at once.
+    """The measurement of one batch size on the GPU. Each figure is written to the results at once.
 
     state: the file of this batch size's Measured. When a variant has ended the process, the next process
     reads it, keeps its figures, and leaves out the variants that have a reason in `not_run`.
@@ -82,7 +82,7 @@ class BatchMeasurement:
         self._begin(None)
 
     def _states_in_float32(self) -> dict[str, Any]:
-        """Schedule → its last state."""
+        """Return schedule → its last state, computed by torch in float32."""
         import torch
 
         torch.backends.cudnn.allow_tf32 = False  # TF32 has a mantissa of 10 bits
@@ -143,7 +143,7 @@ class BatchMeasurement:
         self._prepared[variant] = ready
 
     def _reserve(self, variant: str) -> float:
-        """Seconds of measuring that follow when a variant is ready, if it is as fast as eager."""
+        """Return the seconds that measuring a prepared variant takes, if it is as fast as eager."""
         eager = self._prepared[EAGER].run_s if EAGER in self._prepared else dict.fromkeys(self._programs, 0.0)
         reserve = sum(self._duration([eager[name]]) for name in self._programs)
         if variant == COMPILED:
@@ -152,17 +152,17 @@ class BatchMeasurement:
         return reserve
 
     def _duration(self, run_s: Sequence[float]) -> float:
-        """Seconds that benchmark.interleave takes for runs of these durations and the matrix product."""
+        """Return how long benchmark.interleave takes for runs of these durations and the matrix product."""
         from bcm_edge.runtime.checks.benchmark import ROUNDS, TURN
 
         run_s = [*run_s, 0.0]
         return max(self._seconds * len(run_s), ROUNDS * sum(TURN + each for each in run_s))
 
     def _measure_alone(self, variant: str) -> None:
-        """Each schedule of a variant in turn with the matrix product, for TensorRT also with each engine."""
+        """Measure each schedule of a variant, and each TensorRT engine, in turn with the matrix product."""
         ready = self._prepared[variant]
         for name, program in self._programs.items():
-            if name in self._record.of(variant):
+            if name in self._record.rows_of(variant):
                 continue
             launches = []
             if variant == TENSORRT and program.nfe == CHAINED:
@@ -172,7 +172,7 @@ class BatchMeasurement:
         self._record.played[variant] = ready.player.device
 
     def _measure_in_turn(self) -> None:
-        """All variants that are ready, schedule by schedule. Replaces the figures of each variant alone."""
+        """Measure all variants in turn on each schedule. Replaces the figures of each variant alone."""
         ready = self._prepared
         if self._stopped:
             self._record.not_run[IN_TURN] = f"{self._stopped} was stopped and may still use the machine"
@@ -191,7 +191,7 @@ class BatchMeasurement:
         return False
 
     def _measure(self, schedule: str, variants: dict[str, Prepared], launches: Sequence[Any]) -> None:
-        """One schedule on these variants, the matrix product and TensorRT's launches, in turn."""
+        """Measure one schedule on these variants, the matrix product and TensorRT's launches, in turn."""
         from bcm_edge.runtime.checks.benchmark import interleave
 
         batch, nfe = self._record.batch, self._programs[schedule].nfe

@@ -17,7 +17,7 @@ SHARE = {256: 0.5}  # target: batch size → share of the fp16 matrix product th
 
 
 def report(network: str, measured: Sequence[Measured], notes: Sequence[str] = ()) -> list[str]:
-    """Lines of Markdown. notes: more that was not run."""
+    """Return the report as lines of Markdown. notes: further lines about work that was not run."""
     figures = [*table(measured), "", *preparations(measured)]
     if not any(m.rows for m in measured):
         figures = ["Nothing was measured."]
@@ -59,14 +59,14 @@ def environments(network: str, measured: Sequence[Measured]) -> list[str]:
 
 
 def table(measured: Sequence[Measured]) -> list[str]:
-    """All times. A legend follows if one is needed."""
+    """Return the table of all times, with a legend if it needs one."""
     from bcm_edge.runtime.checks.benchmark import differ
 
     columns = ["batch", "schedule", "variant", "p50 ms", "p90", "p99", "images/s"]
     columns += ["× torch.compile", "TFLOP/s", "of matmul", "rel. L2"]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * 3}{'---:|' * (len(columns) - 3)}"]
     for m in measured:
-        compiled = m.of(COMPILED)
+        compiled = m.rows_of(COMPILED)
         for r in sorted(m.rows, key=_order(m.rows)):
             other = compiled.get(r.schedule)
             if other is None:
@@ -88,7 +88,7 @@ def table(measured: Sequence[Measured]) -> list[str]:
 
 
 def _order(rows: Sequence[Row]) -> Callable[[Row], tuple[int, int]]:
-    """Schedules as they were measured first, and in each of them the variants as they are prepared."""
+    """Return the rows by schedule, in the order of measurement, and within a schedule by variant."""
     schedules = list(dict.fromkeys(row.schedule for row in rows))
     return lambda row: (schedules.index(row.schedule), VARIANTS.index(row.variant))
 
@@ -102,7 +102,7 @@ def preparations(measured: Sequence[Measured]) -> list[str]:
 
 
 def targets(measured: Sequence[Measured]) -> list[str]:
-    """One line per target: met, missed or not run. A target has to hold for all measured schedules."""
+    """Return one line per target: met (by all measured schedules), missed or not run."""
     from bcm_edge.runtime.accuracy import BOUNDS
 
     at = {m.batch: m for m in measured}
@@ -116,7 +116,7 @@ def targets(measured: Sequence[Measured]) -> list[str]:
         why = _why(measured, batch, TENSORRT, COMPILED)
         lines.append(_verdict(goal, ratios, lambda ratio, least=least: ratio >= least, "{:.2f}", why))
     for batch, least in SHARE.items():
-        rows = at[batch].of(TENSORRT) if batch in at else {}
+        rows = at[batch].rows_of(TENSORRT) if batch in at else {}
         shares = {schedule: row.of_matmul for schedule, row in rows.items()}
         goal = f"{TENSORRT} reaches at least {least:.0%} of the fp16 matrix product at batch {batch}"
         why = _why(measured, batch, TENSORRT)
@@ -127,9 +127,9 @@ def targets(measured: Sequence[Measured]) -> list[str]:
 
 
 def _ratios(m: Measured) -> dict[str, float]:
-    """Schedule → how many times as fast as torch.compile TensorRT is."""
-    ratios, compiled = {}, m.of(COMPILED)
-    for schedule, row in m.of(TENSORRT).items():
+    """Return schedule → the time of torch.compile divided by the time of TensorRT."""
+    ratios, compiled = {}, m.rows_of(COMPILED)
+    for schedule, row in m.rows_of(TENSORRT).items():
         if schedule in compiled:
             other = compiled[schedule]
             name = schedule if row.in_turn and other.in_turn else f"{schedule}, not in turn,"
@@ -138,10 +138,10 @@ def _ratios(m: Measured) -> dict[str, float]:
 
 
 def _worst(measured: Sequence[Measured]) -> dict[str, float]:
-    """Variant, torch's aside → its largest relative L2."""
+    """Return variant → its largest relative L2 distance, for the variants other than torch."""
     worst: dict[str, float] = {}
     for variant in (TENSORRT, *SESSIONS):
-        errors = [row.relative_l2 for m in measured for row in m.of(variant).values()]
+        errors = [row.relative_l2 for m in measured for row in m.rows_of(variant).values()]
         if errors:
             worst[variant] = max(errors, key=lambda error: (error != error, error))  # NaN is the largest
     return worst
@@ -172,7 +172,7 @@ def _why(measured: Sequence[Measured], batch: int | None, *variants: str) -> str
 
 
 def not_run(measured: Sequence[Measured]) -> list[str]:
-    """What was not run, and why. One line for each reason."""
+    """Return one line for each reason: the work that was not run because of it."""
     sizes: dict[tuple[str, str], list[int]] = {}
     for m in measured:
         for work, reason in m.not_run.items():

@@ -20,7 +20,7 @@ IN_TURN = "all variants in turn"
 
 @dataclass(frozen=True)
 class Row:
-    """One variant on one schedule. The times are those of a Result in runtime/checks/benchmark.py."""
+    """The figures of one variant on one schedule. The times are as in runtime/checks/benchmark.py: Result."""
 
     variant: str
     schedule: str
@@ -95,7 +95,7 @@ class Measured:
         """Write the figures of this batch size to a file."""
         write_json(path, asdict(self))
 
-    def of(self, variant: str) -> dict[str, Row]:
+    def rows_of(self, variant: str) -> dict[str, Row]:
         """Return schedule → row of a variant; empty if the variant was not measured."""
         return {row.schedule: row for row in self.rows if row.variant == variant}
 
@@ -138,7 +138,7 @@ class Results:
 
 
 def _read(path: Path) -> tuple[str, dict[int, Measured]]:
-    """(network, batch size → figures) of a file. Raises OSError or ValueError."""
+    """Return the network and batch size → figures of a file. Raises OSError or ValueError."""
     try:
         values = json.loads(path.read_text())
         measured = [Measured.from_json(each) for each in values["batches"]]

@@ -74,7 +74,7 @@ def opened(variant: str, bundle: Any, model: Any) -> Any:
 
 
 class Timed:
-    """Work on a CUDA stream (None: torch's current one), timed with events. `ms` has the time of each run.
+    """Work on a CUDA stream (None: torch's current one), timed with events. `ms`: the time of each run.
 
     The work runs once before the first event, so that the GPU does not wait for the host between the events.
     """

@@ -92,8 +92,8 @@ def rounded(model: ConsistencyModel, dtype: torch.dtype) -> ConsistencyModel:
     for name, part in model.network.named_children():
         if name != "embedding":
             convert_conv2d_weight_memory_format(part.to(dtype), torch.channels_last)
-    model.network.embedding.register_forward_hook(lambda _module, _given, features: features.to(dtype))
-    model.network.register_forward_pre_hook(lambda _module, given: (given[0].to(dtype), *given[1:]))
+    model.network.embedding.register_forward_hook(lambda _module, _inputs, features: features.to(dtype))
+    model.network.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(dtype), *inputs[1:]))
     return model.eval().requires_grad_(False)
 
 
@@ -112,7 +112,7 @@ class TorchPlayer:
 
     @property
     def device(self) -> str:
-        """For people. Whether torch made a CUDA graph of a compiled network is known once it has run."""
+        """The device as text. Only after the first run it shows whether torch made a CUDA graph."""
         import torch
         from torch._dynamo.utils import counters
 
@@ -214,7 +214,7 @@ class SessionPlayer:
 
 @functools.cache
 def providers() -> dict[str, str | None]:
-    """Execution provider of ONNX Runtime → None, or why it cannot run. Registers TensorRT-RTX's plugin."""
+    """Return execution provider → None, or why it cannot run. Registers TensorRT-RTX's plugin."""
     import onnxruntime
 
     reasons: dict[str, str | None] = dict.fromkeys(onnxruntime.get_available_providers())

@@ -180,7 +180,7 @@ def rows_of(
 
 @dataclass(frozen=True)
 class Side:
-    """What `summarise` asks of a backend: its name."""
+    """The name of a side of the comparison, with the attributes of a backend that `summarise` reads."""
 
     name: str
     precision: str = ""

@@ -1,4 +1,4 @@
-"""How close a network's activations come to the largest float16, and why some tensors stay float32."""
+"""Compare a network's activations with the largest float16 number. Explains why some tensors stay float32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NORM = "normalisation, its scale, shift and SiLU: sums of thousands of terms"
 
 @dataclass(frozen=True)
 class Activation:
-    """One tensor of the network."""
+    """The largest activation of one tensor of the network."""
 
     tensor: str
     # The largest |value| over the played schedules of both directions.

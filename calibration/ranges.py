@@ -159,7 +159,7 @@ def _as_floats(minimum_and_maximum: Any) -> tuple[float, float]:
 def _from_json(values: Any) -> Calibration:
     if values["schema"] != SCHEMA:
         raise ValueError(f"schema {values['schema']}; this package reads schema {SCHEMA}")
-    kept = values["kept"]
+    layers = values["kept"]
     return Calibration(
         graphs={str(name): str(digest) for name, digest in values["graphs"].items()},
         data=str(values["data"]),
@@ -167,7 +167,7 @@ def _from_json(values: Any) -> Calibration:
         images=int(values["images"]),
         schedules=[str(text) for text in values["schedules"]],
         ranges={direction: _ranges_from_json(values["ranges"][direction]) for direction in DIRECTIONS},
-        kept=None if kept is None else [str(layer) for layer in kept],
+        kept=None if layers is None else [str(layer) for layer in layers],
     )
 
 

@@ -208,16 +208,16 @@ def _report(
             f"caution: {activation.tensor} reaches {activation.largest:.3g}, which float16 cannot represent; "
             "export bf16 instead of fp16"
         )
-    kept = calibration.kept or []
+    float32_layers = calibration.kept or []
     values = {
         "bundle": str(bundle.path),
         "source": calibration.source,
         "images": calibration.images,
-        "kept": kept,
+        "kept": float32_layers,
         "activations": [{**vars(activation), "headroom": activation.headroom} for activation in measured],
         "verification": [vars(error) for error in errors],
     }
-    summary = f"{bundle.path} has int8 graphs; layers in float32: {', '.join(kept) or 'none'}"
+    summary = f"{bundle.path} has int8 graphs; layers in float32: {', '.join(float32_layers) or 'none'}"
     result(as_json, values, f"{_activation_table(measured)}\n\n{summary}")
 
 

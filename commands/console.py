@@ -1,4 +1,4 @@
-"""What a command prints: progress on stderr; the result on stdout, as text or as one JSON object; tables."""
+"""The output of a command: progress on stderr; the result on stdout, as text or one JSON object; tables."""
 
 from __future__ import annotations
 
@@ -84,17 +84,17 @@ def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
 
 
 @contextmanager
-def move_progress(total: int, what: str) -> Iterator[Callable[..., None] | None]:
+def move_progress(total: int, title: str) -> Iterator[Callable[..., None] | None]:
     """Show a progress bar over network calls on stderr, if it is a terminal.
 
     Yields the callback to call after every network call; None where stderr is not a terminal.
     """
-    with timed(f"{what} ({total} NFE)"), _bar(total, what) as on_move:
+    with timed(f"{title} ({total} NFE)"), _bar(total, title) as on_move:
         yield on_move
 
 
 @contextmanager
-def _bar(total: int, what: str) -> Iterator[Callable[..., None] | None]:
+def _bar(total: int, title: str) -> Iterator[Callable[..., None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
@@ -102,14 +102,14 @@ def _bar(total: int, what: str) -> Iterator[Callable[..., None] | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn(what),
+        TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("network calls"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(title, total=total)
         yield lambda *_: bar.advance(task)
 
 

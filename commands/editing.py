@@ -140,7 +140,7 @@ def upscale(
 def play(
     run: Run,
     bcm: BCM,
-    what: str,
+    title: str,
     program: Schedule,
     image_set: ImageSet,
     labels: Any,
@@ -148,13 +148,13 @@ def play(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Run a task of `bcm` on images, and return the results [N, C, H, W] and the facts of the run.
 
-    what: the work in the progress bar. task: a method of `bcm` that has its images already.
+    title: the text of the progress bar. task: a method of `bcm` that has its images already.
     """
 
     def work(on_move: OnMove | None) -> np.ndarray:
         return task(schedule=program, seed=run.seed, labels=labels, on_move=on_move)
 
-    return run.play(bcm, what, program, len(image_set.images), work)
+    return run.play(bcm, title, program, len(image_set.images), work)
 
 
 def finish(

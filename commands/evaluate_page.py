@@ -1,4 +1,4 @@
-"""What `evaluate` measures and shows: the facts at the top of its page, the measurements, the page itself."""
+"""The measurements and the page of `evaluate`, with the facts at the top of the page."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def measured_page(rivals: Rivals, facts: Facts, title: str) -> tuple[dict[str, A
         judge.originals,
         judge.original_labels,
         rivals.seed,
-        lambda what: progress(f"tasks: {what}"),
+        lambda task: progress(f"tasks: {task}"),
     )
     load = OtherProcesses()
     times = comparison.latencies(rivals)

@@ -1,4 +1,4 @@
-"""How a failed command ends: one line on stderr, with --json one object on stdout, and an exit code."""
+"""The output of a failed command: one line on stderr, one object on stdout with --json, and an exit code."""
 
 from __future__ import annotations
 

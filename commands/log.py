@@ -124,7 +124,7 @@ def _stop(handler: logging.Handler) -> None:
 
 
 class _Terminal(logging.Handler):
-    """Lines on stderr with the seconds since the start, without tracebacks.
+    """A formatter of lines for stderr: the seconds since the start and the message, without tracebacks.
 
     Lines that the command prints on stderr itself are not repeated.
     """

@@ -37,18 +37,19 @@ class UserPath(click.Path):
 class OutputPath(UserPath):
     """The path of an output. Raises OutputError for standard output, and for file names that end in /.
 
-    writes: whether the output is a file, a folder or either. what: the output in messages, a plural noun.
+    writes: whether the output is a file, a folder or either.
+    contents: a plural noun for the output in messages.
     """
 
-    def __init__(self, writes: Writes, what: str = "results") -> None:
+    def __init__(self, writes: Writes, contents: str = "results") -> None:
         super().__init__()
-        self.writes, self.what = writes, what
+        self.writes, self.contents = writes, contents
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path. Raises OutputError, InputError."""
         if value == "-" or str(value).startswith(_STREAMS):
             raise OutputError(
-                f"{value}: {self.what} cannot be written to standard output; give a file name "
+                f"{value}: {self.contents} cannot be written to standard output; give a file name "
                 "(./- for a file named -)"
             )
         path = super().convert(value, param, ctx)

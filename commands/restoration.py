@@ -79,11 +79,11 @@ def _restore(
     images: tuple[Path, ...],
     strength: float,
     schedule: str | None,
-    what: str,
+    title: str,
     beside: bool,
 ) -> None:
     program = bcm.schedule(schedule) if schedule else restoration(strength)
     image_set, labels = run.read(bcm, images)
     task = partial(bcm.restore, image_set.images)
-    results, facts = play(run, bcm, what, program, image_set, labels, task)
+    results, facts = play(run, bcm, title, program, image_set, labels, task)
     finish(run, bcm, image_set, image_set.images, results, labels, facts, beside)

@@ -1,4 +1,4 @@
-"""What the commands that make images share: options, reading, the run under a progress bar, writing."""
+"""The common part of commands that make images: options, reading, the run with a progress bar, writing."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Run:
     def play(
         self,
         bcm: BCM,
-        what: str,
+        title: str,
         program: Schedule,
         n: int,
         work: Callable[[OnMove | None], T],
@@ -167,14 +167,14 @@ class Run:
     ) -> tuple[T, dict[str, Any]]:
         """Do the work under a progress bar, and return what it returns and the facts of the run.
 
-        what: the work in the progress bar. n: number of images.
+        title: the text of the progress bar. n: number of images.
         calls: number of network calls (default: those of `program`, once per batch).
         Raises InputError, before the work starts, if the images of a picture do not fit into memory.
         """
         if self.output.suffix and self.output.suffix.lower() != ".npz":
             _check_picture(n, bcm.sample_shape)
         total = program.nfe * _batches(n, bcm) if calls is None else calls
-        with move_progress(total, what) as on_move:
+        with move_progress(total, title) as on_move:
             started = time.perf_counter()
             values = work(on_move)
             seconds = time.perf_counter() - started

@@ -61,7 +61,7 @@ def _encoding(stream: TextIO | None) -> str:
 
 
 class _Results(io.TextIOWrapper):
-    """Standard output: a result that cannot be written ends the command."""
+    """Standard output, which ends the command if a result cannot be written."""
 
     def write(self, text: str, /) -> int:
         """Write a text. Raises OutputError."""
@@ -79,7 +79,7 @@ class _Results(io.TextIOWrapper):
 
 
 class _Messages(io.TextIOWrapper):
-    """Standard error: a message that cannot be written is dropped, and the command goes on."""
+    """Standard error, which drops messages that cannot be written, so that the command continues."""
 
     def write(self, text: str, /) -> int:
         """Write a text, or drop it if that fails."""

@@ -147,7 +147,7 @@ class _Report:
 
 @dataclass(frozen=True)
 class _Check:
-    """What all precisions are checked with."""
+    """The inputs and options of the check, the same for all precisions."""
 
     bundle: Bundle
     recording: Recording

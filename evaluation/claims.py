@@ -135,7 +135,7 @@ def rising_claim(points: Sequence[Point], figure: str, form: str) -> Claim:
 
 
 def _rivals(point: Point, baselines: Lines) -> dict[str, Point]:
-    """Baseline → its point with as many calls, or with the next larger number that was measured."""
+    """Return baseline → its point with as many calls, or with the next larger number that was measured."""
     rivals = {}
     for name, line in baselines.items():
         enough = [rival for rival in line if rival.x >= point.x]
@@ -151,7 +151,7 @@ def _rival(name: str, rival: Point, point: Point) -> str:
 
 
 def _needed(target: Point, baselines: Lines, form: str) -> str:
-    """How many calls each baseline needs to be as good as the target."""
+    """Return a text: the number of calls with which each baseline is as good as the target."""
     needed = []
     for name, line in baselines.items():
         if line:

@@ -29,7 +29,7 @@ PIXELS = 2**20  # the most pixels in one pass, which limits the memory of featur
 
 
 class Classifier(nn.Module):
-    """Images [N, channels, S, S] in [-1, 1] → logits [N, classes].
+    """Return the logits [N, classes] of images [N, channels, S, S] in [-1, 1].
 
     It is also an Extractor: its features are the 64 activations before the last layer. fitted_to: the name of
     the training data, for the name of the features.

@@ -59,7 +59,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Inverted:
-    """Held-out images after an inversion and a generation."""
+    """Figures of held-out images after an inversion and a generation."""
 
     # the curve that this point belongs to: a sampler, and the way back
     line: str
@@ -85,7 +85,7 @@ class Inverted:
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds per image of a schedule that is played on a batch."""
+    """The seconds per image that a schedule takes on a batch."""
 
     name: str
     batch: int
@@ -100,7 +100,7 @@ class Latency:
 def sampled(rivals: Rivals) -> list[Sampled]:
     """Measure the samples of every generation schedule of the bundle, and of every baseline."""
     bcm, n = rivals.bcm, rivals.judge.samples
-    labels = rivals.judge.wanted if bcm.num_classes is not None else None
+    labels = rivals.judge.sample_labels if bcm.num_classes is not None else None
     # The first call opens a session, which is not part of the time per image.
     bcm.generate(1, labels=None if labels is None else 0)
     rows = []

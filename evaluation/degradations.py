@@ -64,7 +64,7 @@ DEGRADATIONS = (_jpeg(10), _jpeg(20), _jpeg(30), _blur(0.7), _noise(0.3), _noise
 
 
 def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """One image, uint8 [C, H, W], compressed and decompressed."""
+    """Compress and decompress one image, uint8 [C, H, W]."""
     grey = len(pixels) == 1
     picture = Image.fromarray(pixels[0] if grey else pixels.transpose(1, 2, 0))
     file = io.BytesIO()

@@ -85,12 +85,12 @@ def _covered(points: np.ndarray, centres: np.ndarray, reach: np.ndarray) -> floa
 
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
-    """Σ (x·y/D + 1)³ over all pairs."""
+    """Return Σ (x·y/D + 1)³ over all pairs."""
     return sum(float(_kernel(a[i : i + BLOCK] @ b.T, a.shape[1]).sum()) for i in range(0, len(a), BLOCK))
 
 
 def _kernel_sum_of_others(a: np.ndarray) -> float:
-    """Σ (x·y/D + 1)³ over all pairs of two different samples, each pair in both orders."""
+    """Return Σ (x·y/D + 1)³ over all pairs of two different samples, each pair in both orders."""
     return _kernel_sum(a, a) - float(_kernel(np.square(a).sum(axis=1), a.shape[1]).sum())
 
 
@@ -99,7 +99,7 @@ def _kernel(products: np.ndarray, dimensions: int) -> np.ndarray:
 
 
 def _checked(a: np.ndarray, b: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets as float64. Raises ImageError if one has fewer than `least` features."""
+    """Return both sets as float64. Raises ImageError if one has fewer than `least` features."""
     if min(len(a), len(b)) < least:
         raise ImageError(
             f"sets of {len(a)} and {len(b)} images cannot be compared; the least is {least} images in each"

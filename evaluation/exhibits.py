@@ -21,7 +21,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures in rows of `columns`."""
+    """A gallery: pictures in rows of `columns`."""
 
     title: str
     # float32 [N, C, H, W] in [-1, 1], C = 1 or 3
@@ -34,7 +34,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement."""
+    """One measured point of a curve."""
 
     x: float
     y: float
@@ -44,7 +44,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines of points in one plot."""
+    """A plot with one or more lines of points."""
 
     title: str
     x_label: str

@@ -37,11 +37,11 @@ CROSS: tuple[tuple[int, Kernel], ...] = ((384, (1, 3)), (384, (3, 1)))
 
 
 class Extractor(Protocol):
-    """Computes features of images, whose distances are meaningful."""
+    """A network that computes features of images. Similar images have features at a small distance."""
 
     @property
     def name(self) -> str:
-        """What the features are, for reports."""
+        """A description of the features, for reports."""
         ...
 
     def features(self, images: np.ndarray) -> np.ndarray:
@@ -120,7 +120,7 @@ def _check_tensors(weights: Path, tensors: Mapping[str, Any], network: nn.Sequen
 
 
 def _resized(pixels: Tensor) -> Tensor:
-    """float32 [N, 1 or 3, H, W] → [N, 3, 299, 299].
+    """Resize float32 [N, 1 or 3, H, W] to [N, 3, 299, 299].
 
     Bilinear as in TensorFlow 1: pixel i is at i · H / 299.
     """
@@ -129,8 +129,9 @@ def _resized(pixels: Tensor) -> Tensor:
         places = torch.arange(SIZE, dtype=torch.float32) * torch.tensor(size / SIZE)
         low = places.long()
         share = (places - low).reshape(-1, *[1] * (3 - axis))
-        near, far = pixels.index_select(axis, low), pixels.index_select(axis, (low + 1).clamp(max=size - 1))
-        pixels = near + (far - near) * share
+        below = pixels.index_select(axis, low)
+        above = pixels.index_select(axis, (low + 1).clamp(max=size - 1))
+        pixels = below + (above - below) * share
     return pixels.expand(-1, 3, -1, -1)
 
 

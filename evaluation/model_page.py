@@ -16,7 +16,7 @@ ONE_STEP_BACK = ", one-step"  # ends the name of an inversion that is followed b
 
 @dataclass(frozen=True)
 class Cost:
-    """What training took. threads: of torch."""
+    """The time and the machine of a training run. threads: the threads of torch."""
 
     wall_minutes: float
     processor_minutes: float

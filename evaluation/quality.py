@@ -29,7 +29,7 @@ CHOICE_SEED = 0  # of the choice of images, if not all are used
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of a set of images against the held-out images, in the judge's features (see distances.py)."""
+    """The distances of a set of images to the held-out images, in the judge's features (see distances.py)."""
 
     # Fréchet distance
     frechet: float
@@ -44,7 +44,7 @@ class Scores:
 
 
 class Judge:
-    """Scores models of a data set against a held-out part of it."""
+    """A judge, which scores models of a data set against a held-out part of it."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Judge:
         self.images, self.labels = real.images.numpy(), _labels(real)
         chosen = _choice(train, samples, NEIGHBOUR + 1)
         self.samples = len(chosen)
-        self.wanted = _labels(train, chosen)
+        self.sample_labels = _labels(train, chosen)
         inverted = _choice(real, reconstructed, 1)
         self.originals, self.original_labels = self.images[inverted], _labels(real, inverted)
         self.features = self.extractor.features(self.images)
@@ -113,9 +113,9 @@ class Judge:
 
         Raises LabelError without a classifier or labels.
         """
-        if self.wanted is None:
+        if self.sample_labels is None:
             raise self._unlabelled("label agreement")
-        return float((self._predict(images) == self.wanted).mean())
+        return float((self._predict(images) == self.sample_labels).mean())
 
     def generate(self, schedule: Schedule, backend: Backend, first_seed: int) -> np.ndarray:
         """Return the samples, float32 [N, C, S, S].
@@ -123,7 +123,7 @@ class Judge:
         Raises LabelError if the model has classes and the training images have no labels.
         """
         seeds = range(first_seed, first_seed + self.samples)
-        return _play(schedule, backend, Batch(seeds, self._model_labels(backend, self.wanted)))
+        return _play(schedule, backend, Batch(seeds, self._model_labels(backend, self.sample_labels)))
 
     def invert(self, schedule: Schedule, backend: Backend, first_seed: int) -> np.ndarray:
         """Return the states of `originals` at level 80, float32 [N, C, S, S].
@@ -172,7 +172,7 @@ class Judge:
         return self.classifier.predict(images)
 
     def _model_labels(self, backend: Backend, labels: np.ndarray | None) -> np.ndarray | None:
-        """The labels that the model gets: None if it has no classes."""
+        """Return the labels for the model, or None if the model has no classes."""
         if backend.num_classes is None:
             return None
         if labels is None:
@@ -209,5 +209,5 @@ def _labels(data: Dataset, chosen: np.ndarray | None = None) -> np.ndarray | Non
 
 
 def _play(schedule: Schedule, backend: Backend, batch: Batch, x: np.ndarray | None = None) -> np.ndarray:
-    """`play`, with at most BATCH samples at a time."""
+    """Call `play` with at most BATCH samples at a time."""
     return play_in_parts(partial(play, schedule, backend), BATCH, batch, x)

@@ -1,4 +1,4 @@
-"""What an evaluation compares: an opened BCM with its schedules, and the baselines on an EDM denoiser.
+"""The models that an evaluation compares: an opened BCM with its schedules, and baselines on an EDM denoiser.
 
 The baselines are Heun's method and DDIM (model/samplers.py). They start from the same noise, seed by seed,
 and get the same labels. torch plays their network; the BCM is played by the backend it was opened on.
@@ -39,7 +39,7 @@ class Rivals:
 
     @property
     def baselines(self) -> list[tuple[Solver, Denoiser]]:
-        """Every solver with the denoiser; empty without a denoiser."""
+        """All solvers on the denoiser; empty without a denoiser."""
         return [(solver, self.denoiser) for solver in SOLVERS] if self.denoiser else []
 
     @property

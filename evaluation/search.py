@@ -56,7 +56,7 @@ def save_best(
 
 
 def search_facts(judge: Judge, source: str) -> dict[str, Any]:
-    """How a judge scores schedules, for `save_best`. source: the name of the held-out images."""
+    """The scoring of schedules by a judge, for `save_best`. source: the name of the held-out images."""
     return {"data": source, "images": len(judge.images), "samples": judge.samples, "seed": FIRST_SEED}
 
 

@@ -44,7 +44,7 @@ Report = Callable[[str], None]  # gets one line of progress
 
 @dataclass(frozen=True)
 class Files:
-    """What `make_model` writes."""
+    """The files that `make_model` writes."""
 
     weights: Path
     samples: Path
@@ -129,7 +129,7 @@ def write_page(files: Files, classifier: Classifier, cost: Cost, report: Report)
 
 
 def progress_line(progress: Progress) -> str:
-    """One line about where training stands."""
+    """Return one line about the progress of training."""
     losses = "".join(f"{name} {value:.4f}  " for name, value in progress.losses.items())
     left = f"{progress.seconds_left / 60:.1f} min left"
     return f"step {progress.step}/{progress.steps}  {losses}{progress.intervals} intervals  {left}"

@@ -73,7 +73,7 @@ def methods_note(schedules: Mapping[str, Schedule]) -> str:
 
 @dataclass(frozen=True)
 class Filling:
-    """Images with a hole that a method filled in."""
+    """The figures of images with a hole that a method filled in."""
 
     hole: str
     method: str
@@ -131,7 +131,7 @@ def measure_inpainting(
 
 @dataclass(frozen=True)
 class Enlarged:
-    """Small images that a method enlarged."""
+    """The figures of small images that a method enlarged."""
 
     method: str
     # None for an enlargement without the model
@@ -189,7 +189,7 @@ def measure_upscaling(
 
 @dataclass(frozen=True)
 class Coloured:
-    """Grey images that a method coloured."""
+    """The figures of grey images that a method coloured."""
 
     method: str
     # None for the grey images themselves
@@ -246,7 +246,7 @@ def right_hues(images: np.ndarray, originals: np.ndarray) -> float:
 
 
 def _hues(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(hue in turns, max - min of the channels in [0, 1]), each [N, H, W]."""
+    """Return the hue in turns and the chroma (max - min of the channels, in [0, 1]), each [N, H, W]."""
     red, green, blue = np.moveaxis((images.astype(np.float64) + 1) / 2, 1, 0)
     turns = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue) / (2 * np.pi)
     return turns % 1, np.ptp(np.stack([red, green, blue]), axis=0)

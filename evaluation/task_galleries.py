@@ -89,7 +89,7 @@ def interpolation(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed:
 
 
 def _pairs(labels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Title → the indices of the first and of the second images, of up to PAIRS pairs."""
+    """Return title → the indices of the first and of the second images, of up to PAIRS pairs."""
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     within = [(images[0], images[1]) for images in members if len(images) > 1][:PAIRS]
     between = [(images[0], others[0]) for images, others in pairwise(members)][:PAIRS]

@@ -51,7 +51,7 @@ VARYING = (0.0, 0.15, 0.3, 0.6, 1.0)  # strengths of variations
 
 
 def model_labels(bcm: BCM, labels: np.ndarray | None) -> np.ndarray | None:
-    """Return the labels that the model gets: None if it has no classes."""
+    """Return the labels for the model, or None if the model has no classes."""
     return None if bcm.num_classes is None else labels
 
 
@@ -71,7 +71,7 @@ def say(report: Report | None, line: str) -> None:
 
 @dataclass(frozen=True)
 class Restored:
-    """Degraded images after a restoration, or the degraded images themselves."""
+    """The figures of degraded images, before or after a restoration."""
 
     degradation: str
     # None for the degraded images themselves
@@ -121,7 +121,7 @@ def measure_restoration(
 
 
 def _likeness(judge: Judge, originals: np.ndarray, images: np.ndarray) -> tuple[float, float, float]:
-    """Mean PSNR (PSNR_OF_EQUALS for equal images), mean SSIM, Fréchet distance."""
+    """Return the mean PSNR (PSNR_OF_EQUALS for equal images), the mean SSIM and the Fréchet distance."""
     finite = np.minimum(psnr(originals, images), PSNR_OF_EQUALS)
     return float(finite.mean()), float(ssim(originals, images).mean()), frechet(judge, images)
 
@@ -131,7 +131,7 @@ def _likeness(judge: Judge, originals: np.ndarray, images: np.ndarray) -> tuple[
 
 @dataclass(frozen=True)
 class Purified:
-    """Shares of right answers after an attack."""
+    """The accuracy of a classifier after an attack."""
 
     budget: float
     # of the classifier, on the attacked images
@@ -204,7 +204,7 @@ def _right(answers: np.ndarray, labels: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Varied:
-    """Variations of one strength."""
+    """The figures of variations of one strength."""
 
     strength: float
     # of the variations against their originals
@@ -240,7 +240,7 @@ def measure_variations(
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Images after an inversion and one step back."""
+    """The figures of images after an inversion and one step back."""
 
     name: str
     schedule: Schedule

@@ -48,7 +48,7 @@ def restoration_curves(restored: Sequence[Restored]) -> Curves:
 
 
 def _by_strength(restored: Sequence[Restored]) -> list[float]:
-    """PSNR, SSIM and distance at each strength.
+    """Return curves of PSNR, SSIM and distance over the strength.
 
     The degraded images have no strength; their figures are repeated.
     """

@@ -63,7 +63,7 @@ class Run:
 
     @cached_property
     def note(self) -> str:
-        """What the figures of all tasks have in common, for tables."""
+        """The fields that the figures of all tasks have, for tables."""
         own = max(frechet(self.judge, self.images), 0)
         note = (
             f"Fréchet distances are to the {len(self.judge.images)} held-out images; the distance of the"

@@ -223,7 +223,7 @@ def _first_stray_call(candidate: Backend, recording: Recording, bound: float) ->
 
 
 def _hint(precision: str, first: LayerError, growing: Sequence[LayerError]) -> str:
-    """What the user can do about the error of a layer."""
+    """Return what the user can do about the error of a layer."""
     if math.isinf(first.error) and precision == "fp16":
         return (
             f"the fp32 reference has values up to {first.largest:.3g} there, but the largest float16 is "

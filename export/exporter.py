@@ -36,7 +36,7 @@ Report = Callable[[str], None]  # called with one line per finished stage
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What an export will do. Raises CheckpointError for a checkpoint that cannot be exported."""
+    """The plan of an export. Raises CheckpointError for a checkpoint that cannot be exported."""
 
     checkpoint: Checkpoint
     # The folder of the bundle.

@@ -146,7 +146,7 @@ def check_fused(file: Path, bundle: Bundle, precision: str, schedule: Schedule) 
 
 
 class _FusedGraphBuilder:
-    """Collects the nodes and initializers of a fused graph. Methods take and return the names of values."""
+    """A builder of the nodes and initializers of a fused graph. Methods take and return names of values."""
 
     def __init__(self, graphs: Mapping[str, ModelProto]) -> None:
         """graphs: direction → the graph of one move."""

@@ -153,7 +153,10 @@ def choose_layers(
 
 
 def _first_guess(errors: list[float], bound: float) -> int:
-    """How many layers stay float32 at first, at least one. errors: of each layer alone, the largest first."""
+    """Return how many layers stay float32 at first, at least one.
+
+    errors: the error of each layer alone, the largest first.
+    """
     squares = np.square(errors)
     predicted = np.sqrt(
         squares[::-1].cumsum()[::-1]

@@ -123,7 +123,7 @@ def _reference(
 
 
 class _Measurement:
-    """Polygraphy's compare_func: measures the error of every tensor that the reference has as well."""
+    """A compare_func for Polygraphy, which measures the error of every tensor that the reference also has."""
 
     def __init__(self) -> None:
         self.pairs: dict[str, str] = {}  # tensor of the candidate → tensor of the reference
@@ -225,10 +225,10 @@ def _path(node: onnx.NodeProto) -> str:
 
 
 class _TorchRunner(BaseRunner):
-    """Runs the torch model and returns the outputs of some of its modules, read by forward hooks."""
+    """A runner of the torch model, which returns the outputs of some modules. Forward hooks read them."""
 
     def __init__(self, bundle: Bundle, direction: str, paths: set[str], feed: dict[str, np.ndarray]) -> None:
-        """paths: of the modules whose outputs are returned; "" is the whole model."""
+        """paths: the names of the modules whose outputs are returned; "" is the whole model."""
         super().__init__(name="torch", prefix="torch")
         self._bundle = bundle
         self._direction = direction

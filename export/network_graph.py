@@ -45,7 +45,7 @@ class Feature:
 def consistency_model(
     g: GraphBuilder, model: ConsistencyModel, x: str, t: str, u: str, label: str | None
 ) -> str:
-    """f = c_skip x + c_out F(c_in x, τ(t), τ(u), label).
+    """Add the consistency function f = c_skip x + c_out F(c_in x, τ(t), τ(u), label).
 
     The equations are those of model/preconditioning.py, in the same order, so that they round equally.
     """
@@ -69,7 +69,7 @@ def consistency_model(
 
 
 def unet(g: GraphBuilder, net: UNet, x: str, tau_t: str, tau_u: str, label: str | None) -> str:
-    """F(x, τ(t), τ(u), label)."""
+    """Add the U-Net F(x, τ(t), τ(u), label)."""
     # Every block begins with SiLU(emb), which is computed once.
     emb = silu(g, condition(g, net, tau_t, tau_u, label), "condition")
     feature = Feature(x, net.config.in_channels, net.config.image_size)
@@ -112,7 +112,7 @@ def condition(g: GraphBuilder, net: UNet, tau_t: str, tau_u: str, label: str | N
 
 
 def time_embedding(g: GraphBuilder, module: TimeEmbedding, tau: str, at: str) -> str:
-    """Cosines and sines of a level."""
+    """Add the cosines and sines of a level."""
     column = g.op("Reshape", tau, g.constant([-1, 1], np.int64), at=at)
     frequencies = g.weight("embedding.frequencies", module.frequencies, (1, len(module.frequencies)))
     angles = g.op("Mul", column, frequencies, at=at)
@@ -145,7 +145,9 @@ def _block(g: GraphBuilder, block: nn.Module, x: Feature, emb: str, at: str) -> 
 
 
 def res_block(g: GraphBuilder, block: ResBlock, x: Feature, emb: str, at: str) -> Feature:
-    """Two convolutions and a skip connection; the embedding scales and shifts between them, or is added."""
+    """Add two convolutions with a skip connection. Between them, the embedding scales and shifts x, or is
+    added to x.
+    """
     op = partial(g.op, at=at)
     h = norm_silu(g, block.in_layers[0], x, f"{at}.in_layers.0")
     h = conv(g, block.in_layers[2], resample(g, h, block.resample, at), f"{at}.in_layers.2")
@@ -170,7 +172,7 @@ def res_block(g: GraphBuilder, block: ResBlock, x: Feature, emb: str, at: str) -
 
 
 def attention_block(g: GraphBuilder, block: AttentionBlock, x: Feature, at: str) -> Feature:
-    """Self-attention over the pixels, with normalised queries, keys and values, and a skip connection."""
+    """Add self-attention over the pixels, with normalised queries, keys and values, and a skip connection."""
     op = partial(g.op, at=at)
     heads, d = block.heads, block.head_channels
     normed = Feature(g.low(group_norm(g, block.norm, x, f"{at}.norm"), at), x.channels, x.size)
@@ -190,7 +192,7 @@ def attention_block(g: GraphBuilder, block: AttentionBlock, x: Feature, at: str)
 
 
 def resample(g: GraphBuilder, x: Feature, direction: str | None, at: str) -> Feature:
-    """Nearest neighbours at twice the size ("up"), the mean of 2×2 pixels ("down"), or x itself (None)."""
+    """Return x at twice the size ("up", nearest neighbour), the means of 2×2 pixels ("down"), or x."""
     if direction == "up":
         name = g.op(
             "Resize",
@@ -238,7 +240,7 @@ def linear(g: GraphBuilder, module: nn.Module, x: str, at: str) -> str:
 
 
 def group_norm(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
-    """Group normalisation with scale and bias. The result is float32."""
+    """Add group normalisation with scale and bias. The result is float32."""
     assert isinstance(module, nn.GroupNorm)
     op = partial(g.op, at=at)
     groups = module.num_groups
@@ -253,11 +255,11 @@ def group_norm(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
 
 
 def norm_silu(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> Feature:
-    """Group normalisation and SiLU in float32; the result is in the compute type."""
+    """Add group normalisation and SiLU in float32. The result has the compute type."""
     activated = silu(g, group_norm(g, module, x, at), at)
     return Feature(g.low(activated, at), x.channels, x.size)
 
 
 def silu(g: GraphBuilder, x: str, at: str) -> str:
-    """x · sigmoid(x)."""
+    """Add SiLU: x · sigmoid(x)."""
     return g.op("Mul", x, g.op("Sigmoid", x, at=at), at=at)

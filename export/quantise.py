@@ -31,7 +31,7 @@ Report = Callable[[str], None]  # called with one line per stage
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How layers are chosen for the 8-bit graphs."""
+    """The options for choosing the layers of the 8-bit graphs."""
 
     # Played to measure the error of a choice.
     schedules: list[Schedule]
@@ -121,7 +121,7 @@ def _choose(
 
 
 class _Candidate(OnnxRuntimeBackend):
-    """Plays int8 graphs that exist in memory only, while choices of layers are tried."""
+    """A backend for int8 graphs in memory, which tries choices of layers."""
 
     def __init__(self, bundle: Bundle, calibration: Calibration, float32_layers: Collection[str]) -> None:
         model = bundle.manifest.model

@@ -22,7 +22,7 @@ TRIED = ".tried"  # suffix of the hidden files beside outputs that are being mad
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every row.
+    """A job: the task, and the options with which it processes every row.
 
     Jobs with equal fields write equal bytes, on one kind of processor and with one version of the runtime.
     """

@@ -173,11 +173,11 @@ def _labels(
     return [int(job.labels[number % len(job.labels)]) for number in _row_numbers(shard, "labels")]
 
 
-def _row_numbers(shard: Shard, what: str) -> range:
+def _row_numbers(shard: Shard, values: str) -> range:
     """Return the numbers of the shard's rows in the data set. Raises InputError if they are unknown."""
     if shard.first < 0:
         raise InputError(
-            f"{shard.path}: its {what} depend on the numbers of its rows, which are unknown because a file "
+            f"{shard.path}: its {values} depend on the numbers of its rows, which are unknown because a file "
             "before it cannot be read; repair or remove that file"
         )
     return range(shard.first, shard.first + shard.stop - shard.start)

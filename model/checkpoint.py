@@ -57,7 +57,7 @@ class Checkpoint:
 
     @property
     def facts(self) -> ModelFacts:
-        """What the manifest of a bundle contains about the network."""
+        """The entries about the network in the manifest of a bundle."""
         config = self.config
         return ModelFacts(
             name=Path(self.name.removesuffix(".index.json")).stem,
@@ -70,7 +70,7 @@ class Checkpoint:
 
     @property
     def size(self) -> int:
-        """Size of the files in bytes."""
+        """The size of the files in bytes."""
         return sum(file.stat().st_size for file in self.files)
 
     def sha256(self) -> str:
@@ -82,7 +82,7 @@ class Checkpoint:
 
     @property
     def objective(self) -> str:
-        """What the network was trained as: "bcm", or "edm" for a denoiser. The default is "bcm"."""
+        """The kind of network: "bcm", or "edm" for a denoiser. The default is "bcm"."""
         return self.provenance.get("objective", "bcm")
 
     def require(self, objective: str) -> None:

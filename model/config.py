@@ -106,7 +106,7 @@ class NetworkConfig:
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
+        """The shape (C, H, W) of one image."""
         return self.in_channels, self.image_size, self.image_size
 
     @property
@@ -116,7 +116,7 @@ class NetworkConfig:
 
     @property
     def image_memory(self) -> int:
-        """Bytes that one image needs in the network at least.
+        """The smallest number of bytes that one image needs in the network.
 
         This is the size of two activations at full resolution, or of the weights of the largest attention.
         """

@@ -10,7 +10,7 @@ from .preconditioning import ConsistencyModel
 
 
 class TorchBackend:
-    """Plays moves with a ConsistencyModel, on the CPU in float32 (see runtime/backends/base.py)."""
+    """A backend (see runtime/backends/base.py) that runs a ConsistencyModel in float32 on the CPU."""
 
     name = "torch"
     precision = "fp32"

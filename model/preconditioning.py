@@ -1,4 +1,4 @@
-"""From the raw network F to the consistency function f(x, t, u) of arXiv 2403.18035, with σ(t) = t as in EDM.
+"""Make the consistency function f(x, t, u) of arXiv 2403.18035 from a network F, with σ(t) = t as in EDM.
 
     f(x, t, u) = c_skip(t, u) x + c_out(t, u) F(c_in(t) x, τ(t), τ(u), label)
 
@@ -40,7 +40,7 @@ def warp(level: Tensor) -> Tensor:
 
 
 class Preconditioned(nn.Module):
-    """Base of the functions that are made from a network F and the coefficients."""
+    """Base class of the functions that are made from a network F and the coefficients."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()

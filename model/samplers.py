@@ -78,7 +78,7 @@ def ddim_levels(steps: int) -> np.ndarray:
 
 
 class _Slope:
-    """dx/dt of the probability-flow ODE. It counts its network calls."""
+    """The slope dx/dt of the probability-flow ODE. It counts its network calls."""
 
     def __init__(self, denoise: Denoise) -> None:
         self.denoise = denoise
@@ -131,13 +131,13 @@ class Solver:
 
     @property
     def nfe(self) -> int:
-        """Network calls per generated image, counted."""
+        """The number of network calls per generated image."""
         _, calls = self.descend(_identity, torch.zeros(1))
         return calls
 
     @property
     def inversion_nfe(self) -> int:
-        """Network calls per inverted image, counted."""
+        """The number of network calls per inverted image."""
         _, calls = self.ascend(_identity, torch.zeros(1))
         return calls
 

@@ -37,7 +37,7 @@ class TimeEmbedding(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour ×2 and a 3×3 convolution, for networks without residual resampling."""
+    """Upsampling by nearest neighbour and a 3×3 convolution, for networks without residual resampling."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Module):
-    """3×3 convolution with stride 2, for networks without residual resampling."""
+    """Downsampling by a 3×3 convolution with stride 2, for networks without residual resampling."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Downsample(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """x + conv(SiLU(GN(conv(SiLU(GN(x))) + W SiLU(emb)))).
+    """A residual block: x + conv(SiLU(GN(conv(SiLU(GN(x))) + W SiLU(emb)))).
 
     resample: "up" or "down" changes the resolution on both paths; None keeps it.
     """

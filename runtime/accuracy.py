@@ -1,4 +1,4 @@
-"""How far a result may be from the reference, and how the distance is measured."""
+"""Bounds for the distance of a result from the reference, and the measure of that distance."""
 
 from __future__ import annotations
 

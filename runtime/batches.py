@@ -12,7 +12,7 @@ BATCH = 16  # images per network call on a processor, where the caller sets no n
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that are played together."""
+    """The seeds and labels of samples that are played together."""
 
     # One integer in [0, 2**64) per sample. All noise of a sample comes from its seed.
     seeds: Sequence[int]

@@ -18,7 +18,7 @@ Self = TypeVar("Self", bound="OpenedModel")
 
 
 class OpenedModel:
-    """What all tasks of a model share. `BCM` in pipeline.py adds the tasks."""
+    """The part of a model that all tasks share. `BCM` in pipeline.py adds the tasks."""
 
     def __init__(
         self, bundle: Bundle, backend: Backend, batch: int | None = None, value_range: ValueRange = None
@@ -30,7 +30,7 @@ class OpenedModel:
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
+        """The shape (C, H, W) of one image."""
         return self.bundle.manifest.model.sample_shape
 
     @property

@@ -1,4 +1,4 @@
-"""What a Triton server runs in its Python backend: the tasks and moves as models.
+"""The models that a Triton server runs in its Python backend: tasks and moves.
 
 Every model repository contains a zip of this package.
 """

@@ -109,7 +109,7 @@ class TaskModel(_Answering):
 
 
 class MoveModel(_Answering):
-    """One direction, with one network call per request.
+    """The model of one direction, with one network call per request.
 
     It is for servers that have no backend for graphs or engines.
     """
@@ -124,7 +124,7 @@ class MoveModel(_Answering):
 
 
 class StreamModel(_Model):
-    """Generation with one response after every network call.
+    """The model that generates, with one response after every network call.
 
     Requests are played one by one, because each has its own stream of responses.
     """

@@ -1,4 +1,4 @@
-"""What the tests of bcm-edge evaluate share: a small number of images, and a reader of the page."""
+"""Helpers for the tests of bcm-edge evaluate: a small number of images, and a reader of the page."""
 
 from __future__ import annotations
 

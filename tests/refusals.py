@@ -1,4 +1,4 @@
-"""How a command refuses its input, and ways to make a bad input."""
+"""Check that a command refuses its input, and make bad inputs."""
 
 from __future__ import annotations
 

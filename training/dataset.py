@@ -16,7 +16,7 @@ LISTED = 20  # classes in a line; if there are more, the first ones and the last
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with optional labels and class names.
+    """A data set: images with optional labels and class names.
 
     Raises ImageError for images that are not square, LabelError for labels that do not fit.
     """
@@ -60,7 +60,7 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """sha256 of the images and labels, which identifies the data that a model was trained on."""
+        """The sha256 of the images and labels. It identifies the data that a model was trained on."""
         return digest([self.images] if self.labels is None else [self.images, self.labels])
 
     def __len__(self) -> int:

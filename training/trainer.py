@@ -138,7 +138,7 @@ class Trainer:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What must be equal for a run to continue from a state file."""
+        """Return the settings that must be equal for a run to continue from a state file."""
         options = asdict(self.options)
         if options["objective"] == "edm":
             del options["intervals"]  # there is no grid

@@ -109,7 +109,7 @@ def _unreported_error(exit_code: int, stderr: str, plan: BuildPlan, free: int | 
 
 
 def _memory_message(plan: BuildPlan, free: int | None, output: str) -> str:
-    """What happened and what to do, for a build that ran out of memory.
+    """Return the message for a build that ran out of memory: what happened and what to do.
 
     output: the messages of TensorRT or the system.
     """

@@ -33,7 +33,7 @@ Event = Callable[..., None]  # event(name, **fields)
 
 @dataclass(frozen=True)
 class Request:
-    """What the process is to compile."""
+    """The work of the compiling process."""
 
     # Direction → the ONNX file.
     graphs: dict[str, str]

@@ -32,7 +32,7 @@ Progress = Callable[[str, str, int, int], None]  # called with (plan, phase, ste
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """Which engines a build makes, for which GPU and which version of TensorRT."""
+    """The plan of a build: its engines, its GPU and its version of TensorRT."""
 
     bundle: Bundle
     gpu: Gpu
@@ -118,7 +118,7 @@ def plan_build(
 
 
 def _damage(engine: Engine) -> str | None:
-    """Why the plans of an engine are not the files that were built, or None if they are."""
+    """Return why the plans of an engine differ from the files that were built, or None if they do not."""
     try:
         check_plans(engine)
     except BackendError as error:

@@ -23,7 +23,7 @@ class OutOfMemory(BuildError):
 
 
 class DlaSupport(TypedDict):
-    """How much of a graph a DLA supports."""
+    """The layers of a graph that a DLA supports."""
 
     layers: int  # of the graph
     able: int  # layers that a DLA supports
@@ -31,7 +31,7 @@ class DlaSupport(TypedDict):
 
 
 class PlanWriter:
-    """Writes the plans of one build with one builder."""
+    """A writer of the plans of one build, with one builder."""
 
     def __init__(
         self,

@@ -124,7 +124,7 @@ def _layer_type(layer: Mapping[str, Any]) -> str:
 
 
 def _type_name(text: object) -> str:
-    """Our name of a type in the words of TensorRT.
+    """Return our name of a type that TensorRT reports.
 
     TensorRT writes "Half", "Channel major FP16 format where channel % 8 == 0", and so on.
     """

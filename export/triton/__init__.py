@@ -1,3 +1,3 @@
-"""From a bundle to a model repository for Triton Inference Server."""
+"""Make a model repository for Triton Inference Server from a bundle."""
 
 PLATFORMS = ("tensorrt", "onnxruntime", "python")  # what can run the single moves of a repository

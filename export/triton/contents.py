@@ -48,14 +48,14 @@ def archive_runtime(file: Path) -> None:
 
 
 class VersionWriter:
-    """Writes the version folders of a repository.
+    """A writer of the version folders of a repository.
 
     A file that several folders need is copied once and hard-linked in the others, if the file system supports
     that. The bundle's own files are never linked: onnx's checker refuses hard links as an attack.
     """
 
     def __init__(self, bundle: Bundle, archive: Path) -> None:
-        """archive: the file of `archive_runtime`, inside the repository."""
+        """archive: the file that `archive_runtime` writes, inside the repository."""
         self._bundle = bundle
         self._archive = archive
         self._copies: dict[Path, Path] = {archive: archive}  # source → its copy in the repository

@@ -89,7 +89,7 @@ def _moves(plan: RepositoryPlan, writer: VersionWriter) -> Iterator[tuple[Model,
 
 
 def _warm_images(signature: Signature) -> Samples:
-    """Black images and a mask of one pixel.
+    """Return black images and a mask of one pixel.
 
     Zeros would be refused: the value range of an image of zeros is unclear, and a mask of zeros has no hole.
     """

@@ -24,7 +24,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class RepositoryPlan:
-    """What a repository will contain."""
+    """The contents of a repository, planned before anything is written."""
 
     bundle: Bundle
     # The folder of the repository.

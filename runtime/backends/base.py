@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What a backend module declares about itself."""
+    """The declaration of a backend module about itself."""
 
     name: str  # as users write it
     purpose: Literal["play", "check", "test"]  # what the backend is used for

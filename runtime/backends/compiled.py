@@ -43,12 +43,12 @@ class Compiled(NamedTuple):
 
 
 class Compiler:
-    """Compiles the graphs of a bundle in one precision, or reads them from the cache."""
+    """A compiler for the graphs of a bundle in one precision, with a cache."""
 
     def __init__(
         self, bundle: Bundle, precision: str, properties: dict[str, Any], folder: Path | None
     ) -> None:
-        """properties: of OpenVINO. folder: of the cache; None compiles each graph again at every start."""
+        """properties: for OpenVINO. folder: the cache; with None, each graph is compiled again at every start."""
         import openvino
 
         self._bundle = bundle

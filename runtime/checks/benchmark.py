@@ -32,26 +32,26 @@ QUIET = 0.1  # if other processes use a larger share of the processors, the verd
 
 
 class Described(Protocol):
-    """What a result contains about the thing that was measured. Every backend has these properties."""
+    """The description of the measured backend in a result. Every backend has these properties."""
 
     @property
     def name(self) -> str:
-        """Of the backend."""
+        """The name of the backend."""
         ...
 
     @property
     def precision(self) -> str:
-        """Of its graphs."""
+        """The precision of its graphs."""
         ...
 
     @property
     def device(self) -> str:
-        """For people, for example "CPU, 2 threads"."""
+        """The device as text, for example "CPU, 2 threads"."""
         ...
 
 
 class Timed(Protocol):
-    """Measured times in ms, as in a Result."""
+    """Measured times in ms. A Result has these properties."""
 
     @property
     def p50_ms(self) -> float:

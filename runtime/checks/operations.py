@@ -1,4 +1,4 @@
-"""How many floating-point operations a network call takes."""
+"""Count the floating-point operations of a network call."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Peak:
-    """What the fastest product reached."""
+    """The speed of the fastest matrix product."""
 
     # 10⁹ operations per second.
     gflops: float

@@ -157,7 +157,7 @@ def monitor(config: trt.IBuilderConfig, report: Progress) -> None:
 
 def _progress_monitor(report: Progress) -> trt.IProgressMonitor:
     class Monitor(trt.IProgressMonitor):
-        """Calls `report`. It is defined here because TensorRT 8.6 does not have the base class."""
+        """Progress monitor that calls `report`. Defined here because TensorRT 8.6 has no such base class."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

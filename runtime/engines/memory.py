@@ -110,7 +110,7 @@ class DeviceMemory:
 
 
 class Block:
-    """Named arrays in one allocation.
+    """Named arrays on the device, in one allocation.
 
     To send arrays to the GPU, fill `arrays[name]` and call `upload`. To read arrays that the GPU wrote to
     `address(name)`, call `download`, synchronise the stream, and read `arrays[name]`.

@@ -49,7 +49,7 @@ def one_line(errors: Sequence[str]) -> str:
 
 
 class _Logger(trt.ILogger):
-    """Keeps errors, and drops all other messages."""
+    """A logger for TensorRT that keeps errors, and drops all other messages."""
 
     def __init__(self, errors: list[str]) -> None:
         trt.ILogger.__init__(self)
@@ -61,7 +61,7 @@ class _Logger(trt.ILogger):
 
 
 class _Recorder(trt.IErrorRecorder):
-    """Keeps every error. TensorRT reads their codes and descriptions by index."""
+    """An error recorder that keeps every error. TensorRT reads their codes and descriptions by index."""
 
     def __init__(self, errors: list[str]) -> None:
         trt.IErrorRecorder.__init__(self)

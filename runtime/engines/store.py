@@ -234,9 +234,9 @@ def find_engine(
             return engine
         reasons.append(f"{engine.name}: {reason}")
     reasons += map(str, broken_engines(bundle))
-    wanted = f" in {precision}" if precision else ""
+    suffix = f" in {precision}" if precision else ""
     command = f"bcm-edge build {bundle.path}{f' --precision {precision}' if precision else ''}"
     raise BackendError(
-        f"{bundle.path}: no engine{wanted} for this GPU ({gpu.name}, TensorRT {tensorrt}); "
+        f"{bundle.path}: no engine{suffix} for this GPU ({gpu.name}, TensorRT {tensorrt}); "
         f"build one: {command}" + "".join(f"\n  {reason}" for reason in reasons)
     )

@@ -1,4 +1,4 @@
-"""Which GPU this machine has, queried from the driver with ctypes.
+"""Query the GPU of this machine from the driver, with ctypes.
 
 No object of TensorRT may be created before: TensorRT 8.6 crashes on machines without a GPU.
 """

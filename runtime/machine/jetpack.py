@@ -1,4 +1,4 @@
-"""Which JetPack a Jetson runs, and what this package can run on it. Only system files are read.
+"""Find the JetPack release of a Jetson, and the backends for it. Only system files are read.
 
 The releases are as NVIDIA published them by November 2026; owners of boards published some of the L4T
 numbers. None of this was tested on a Jetson.

@@ -1,4 +1,4 @@
-"""How much of the processors' time other processes use."""
+"""Measure the share of the processors' time that other processes use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .system_files import ROOT, read_text
 
 
 class OtherProcesses:
-    """Measures the processor time that other processes use from now on.
+    """The processor time that other processes use, measured from the creation of this object.
 
     Other virtual machines on the same host are included.
     """

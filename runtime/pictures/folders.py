@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and a survey of what was converted or left out while reading them."""
+"""Find the images in a folder, and count the files that were converted or left out while reading them."""
 
 from __future__ import annotations
 

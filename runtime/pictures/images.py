@@ -21,7 +21,7 @@ from .formats import read_picture
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, their names, and their labels if the source has labels."""
+    """A set of images with their names, and with labels if the source has labels."""
 
     # float32 [N, C, H, W] in [-1, 1].
     images: np.ndarray

@@ -47,12 +47,12 @@ def external_files(model: bytes) -> set[str]:
     return locations
 
 
-def _messages(data: bytes, wanted: int, refused: set[int]) -> Iterator[bytes]:
-    """Yield the values of the field `wanted`. Raises ValueError if a refused field is present."""
+def _messages(data: bytes, field: int, refused: set[int]) -> Iterator[bytes]:
+    """Yield the values of the field `field`. Raises ValueError if a refused field is present."""
     for number, value in _fields(data):
         if number in refused:
             raise ValueError(f"field {number} holds tensors outside the initializers")
-        if number == wanted:
+        if number == field:
             yield value
 
 

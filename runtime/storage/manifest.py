@@ -20,7 +20,7 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # the most exact first
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a runtime has to know about the network."""
+    """The facts about the network that a runtime needs."""
 
     name: str
     # (C, H, W) of one image.

@@ -45,7 +45,7 @@ class Verdict:
 
     @property
     def subject(self) -> tuple[object, ...]:
-        """What was verified, without the result. A bundle keeps only the latest verdict on a subject."""
+        """What was verified, without the result. A bundle keeps only the latest verdict on each subject."""
         return self.precision, self.backend, self.against, frozenset(self.files)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How the noise levels of tasks depend on the size of the images.
+"""Scale the noise levels of tasks to the size of the images.
 
 A larger image has more pixels for the same object, so the same amount is hidden only under more noise
 (Hoogeboom et al. 2023, arXiv 2301.11093, on noise schedules for training). The levels of tasks were chosen on

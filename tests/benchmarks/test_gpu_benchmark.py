@@ -85,7 +85,7 @@ def test_call_that_measures_nothing_keeps_earlier_figures(tmp_path: Path):
     file.put(before)
     file.put(nothing)
     assert results.Results(file.path, "digits").batches == {16: before}
-    (line,) = gpu.kept([nothing], file)
+    (line,) = gpu.earlier_figures([nothing], file)
     assert line == "batch 16 again, the figures are those of an earlier call: no memory"
 
 

@@ -25,11 +25,11 @@ def test_as_few_layers_as_possible_stay_float32():
     """Squares of independent errors add up: without the two largest, √(0.02² + 0.01²) = 0.0224 remains."""
     alone = {"a": 0.02, "b": 0.3, "c": 0.01, "d": 0.1}
 
-    def error(kept: Collection[str]) -> float:
-        return float(np.sqrt(sum(e**2 for name, e in alone.items() if name not in kept)))
+    def error(layers: Collection[str]) -> float:
+        return float(np.sqrt(sum(e**2 for name, e in alone.items() if name not in layers)))
 
-    kept, remaining = choose_layers(alone, error, error, 0.05, lambda line: None)
-    assert (kept, remaining) == (["b", "d"], pytest.approx(0.02236, abs=1e-5))
+    layers, remaining = choose_layers(alone, error, error, 0.05, lambda line: None)
+    assert (layers, remaining) == (["b", "d"], pytest.approx(0.02236, abs=1e-5))
     assert choose_layers(alone, error, error, 0.5, lambda line: None)[0] == []
     assert choose_layers(alone, error, error, 0.001, lambda line: None) == (["b", "d", "a", "c"], 0.0)
 
@@ -38,26 +38,26 @@ def test_layers_are_added_until_the_measured_error_is_within_the_bound():
     """These errors add up to more than is predicted. The prediction is only the start of the search."""
     alone = {"a": 0.02, "b": 0.03, "c": 0.04}
 
-    def error(kept: Collection[str]) -> float:
-        return sum(e for name, e in alone.items() if name not in kept)
+    def error(layers: Collection[str]) -> float:
+        return sum(e for name, e in alone.items() if name not in layers)
 
-    kept, remaining = choose_layers(alone, error, error, 0.036, lambda line: None)
-    assert kept == ["c", "b"] and remaining == pytest.approx(0.02)
+    layers, remaining = choose_layers(alone, error, error, 0.036, lambda line: None)
+    assert layers == ["c", "b"] and remaining == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_8_bit_graph_has_the_form_that_every_runtime_supports(typed_bundle: Path, direction: str):
-    kept = read_calibration(typed_bundle / "calibration.json").kept
+    float32_layers = read_calibration(typed_bundle / "calibration.json").kept
     graph = onnx.load(typed_bundle / f"{direction}.int8.onnx").graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     source = {node.output[0]: node for node in graph.node}
-    assert kept
+    assert float32_layers
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 27
     for node in convolutions:
         layer = node.name.removesuffix("/Conv")
         inputs = [source[name] for name in node.input[:2] if name in source]
-        if layer in kept:
+        if layer in float32_layers:
             assert tensors[node.input[1]].data_type == TensorProto.FLOAT, layer
             continue
         activation, weight = (node for node in inputs if node.op_type == "DequantizeLinear")
@@ -71,7 +71,7 @@ def test_8_bit_graph_has_the_form_that_every_runtime_supports(typed_bundle: Path
         assert tensors[node.input[2]].data_type == TensorProto.FLOAT
     quantisers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     zeros = [numpy_helper.to_array(tensors[node.input[2]]) for node in quantisers]
-    assert len(zeros) >= 3 * (27 - len(kept))
+    assert len(zeros) >= 3 * (27 - len(float32_layers))
     assert all((zero == 0).all() and zero.dtype == np.int8 for zero in zeros)
 
 
@@ -89,13 +89,13 @@ def test_only_convolutions_read_8_bit_activations_of_other_layers(typed_bundle: 
 def test_8_bit_weights_are_stored_once_and_small(typed_bundle: Path):
     names = ("weights.bin", "weights.int8.bin", "forward.int8.onnx")
     sizes = {name: (typed_bundle / name).stat().st_size for name in names}
-    kept = read_calibration(typed_bundle / "calibration.json").kept or []
+    float32_layers = read_calibration(typed_bundle / "calibration.json").kept or []
     tensors = onnx.load(typed_bundle / "forward.onnx").graph.initializer
     weights = [tensor for tensor in tensors if tensor.name.endswith(".weight") and len(tensor.dims) == 4]
     quantised = sum(
         numpy_helper.to_array(weight).nbytes
         for weight in weights
-        if weight.name.removesuffix(".weight") not in kept
+        if weight.name.removesuffix(".weight") not in float32_layers
     )
     assert sizes["weights.bin"] - sizes["weights.int8.bin"] == pytest.approx(quantised * 3 / 4, rel=0.02)
     assert sizes["forward.int8.onnx"] < 250_000

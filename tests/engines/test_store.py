@@ -208,5 +208,5 @@ def test_unfinished_engine_is_ignored(built_copy: Path, fp16: Path):
 
 
 def _problem(bundle: Bundle, folder: Path) -> str:
-    """Why the engine of a folder cannot be used."""
+    """Return why the engine of a folder cannot be used."""
     return next(engine.problem for engine in broken_engines(bundle) if engine.folder == folder)

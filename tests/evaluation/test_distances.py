@@ -32,7 +32,7 @@ def test_frechet_distance_of_a_shift_is_its_square():
 
 
 def test_frechet_distance_of_two_scales():
-    """Commuting covariances: Σ (σ_a - σ_b)²."""
+    """For covariances that commute, the distance is Σ (σ_a - σ_b)²."""
     a = with_moments(np.zeros(2), np.diag([1.0, 4.0]))
     b = with_moments(np.zeros(2), np.diag([9.0, 25.0]), n=800)
     assert frechet_distance(a, b) == pytest.approx((1 - 3) ** 2 + (2 - 5) ** 2)

@@ -101,12 +101,12 @@ def test_chosen_images_keep_their_labels_and_are_always_the_same(classifier: Cla
     assert judge.floor == pytest.approx(frechet_distance(Brightness().features(chosen), judge.features))
     assert train.labels is not None
     assert test.labels is not None
-    assert judge.wanted is not None
+    assert judge.sample_labels is not None
     assert judge.original_labels is not None
-    assert labelled(chosen, judge.wanted) <= labelled(train.images.numpy(), train.labels.numpy())
+    assert labelled(chosen, judge.sample_labels) <= labelled(train.images.numpy(), train.labels.numpy())
     held_out = labelled(test.images.numpy(), test.labels.numpy())
     assert labelled(judge.originals, judge.original_labels) <= held_out
-    assert np.bincount(judge.wanted, minlength=10).min() >= 1
+    assert np.bincount(judge.sample_labels, minlength=10).min() >= 1
 
 
 @pytest.mark.numerical

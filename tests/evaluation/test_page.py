@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow  # all tests need one whole evaluation
 
 
 class Run(NamedTuple):
-    """What one run of bcm-edge evaluate wrote."""
+    """The files that one run of bcm-edge evaluate wrote."""
 
     page: str  # the HTML page
     values: dict[str, Any]  # the JSON on stdout

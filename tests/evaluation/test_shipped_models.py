@@ -1,4 +1,4 @@
-"""How good the shipped models must be."""
+"""Bounds for the quality of the shipped models."""
 
 from __future__ import annotations
 

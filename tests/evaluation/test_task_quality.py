@@ -1,4 +1,4 @@
-"""How well the shipped model does the tasks that need inversion, on digits that it was not trained on.
+"""The quality of the tasks that need inversion, with the shipped model on digits that it was not trained on.
 
 The bounds leave room: each lies well inside the values on the validation digits, and the test digits are
 measured.

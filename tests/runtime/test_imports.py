@@ -1,4 +1,4 @@
-"""What may be imported when: a device has numpy, and nothing else is taken before it is needed."""
+"""Imports: a device has only numpy, and other packages are imported when they are needed."""
 
 from __future__ import annotations
 
