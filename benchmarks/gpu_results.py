@@ -112,13 +112,13 @@ class Results:
     """The JSON file of all batch sizes of one network. Each change is written immediately and atomically."""
 
     def __init__(self, path: Path, network: str) -> None:
-        """Read the file if it exists. Raises ValueError if it holds something else."""
+        """Read the file if it exists. Raises ValueError if it contains something else."""
         self.path, self.network = path, network
         self.batches: dict[int, Measured] = {}
         if path.exists():
             earlier, self.batches = _read(path)
             if earlier != network:
-                raise ValueError(f"{path} holds results of {earlier}; choose another file for {network}")
+                raise ValueError(f"{path} contains results of {earlier}; choose another file for {network}")
 
     @classmethod
     def read(cls, path: Path) -> Results:

@@ -63,7 +63,7 @@ def draw_samples(
     _check_count(n)
     check_images(images, labels, source, sample_shape, num_classes)
     if len(images) < n:
-        raise CalibrationError(f"{source}: has {len(images)} images, but calibration is to use {n}")
+        raise CalibrationError(f"{source}: has {len(images)} images, but {n} are requested for calibration")
     order = np.random.default_rng(0).permutation(len(images))
     if num_classes is None:
         return Samples(images[order[:n]].astype(np.float32), None, source)

@@ -210,7 +210,7 @@ def _options(
 
 
 def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> list[int] | str | None:
-    """Return what `Job.labels` contains. Raises LabelError, also if the model needs labels."""
+    """Return the value of `Job.labels`. Raises LabelError, also if required labels are missing."""
     from ..jobs.dataset import held_arrays
 
     if text == GUESS:

@@ -20,7 +20,7 @@ from ..training.dataset import Dataset
 
 FEATURES = 64
 EPOCHS, BATCH, RATE = 15, 64, 5e-3
-MAX_STEPS = 3000  # of the optimizer; a large data set is seen fewer than EPOCHS times
+MAX_STEPS = 3000  # optimizer steps; a large data set is seen fewer than EPOCHS times
 # Label smoothing keeps the features of training images and of new images on one scale, which the Fréchet
 # distance needs.
 SMOOTHING = 0.1

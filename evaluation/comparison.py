@@ -23,7 +23,7 @@ APART = 1_000_000  # distance between the first seeds of two sets
 # Baselines of up to this many calls, and YARDSTICK, are measured on all sets. Others, which take long, on
 # one.
 FEW = 10
-MOST_CALLS = 100  # of a baseline both ways: more take long, and few calls are what is compared
+MOST_CALLS = 100  # calls of a baseline, both ways together; more would take long, and the BCM uses few
 LATENCY_BATCH, LATENCY_SECONDS = 16, 0.6
 
 
@@ -65,7 +65,7 @@ class Inverted:
     line: str
     name: str
     program: str
-    # of inversion and generation together
+    # sum over inversion and generation
     nfe: int
     # in [0, 1], of pixels rounded to uint8, as the authors define it
     mse: float
@@ -185,7 +185,7 @@ def _inverted(
     images: np.ndarray,
     seconds: float,
 ) -> Inverted:
-    """names: the fields line, name and program. seconds: of all images."""
+    """names: the fields line, name and program. seconds: the time for all images."""
     errors, n = mean_squared_error(images, originals), len(originals)
     return Inverted(
         *names,

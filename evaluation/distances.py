@@ -101,7 +101,5 @@ def _kernel(products: np.ndarray, dimensions: int) -> np.ndarray:
 def _checked(a: np.ndarray, b: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Return both sets as float64. Raises ImageError if one has fewer than `least` features."""
     if min(len(a), len(b)) < least:
-        raise ImageError(
-            f"sets of {len(a)} and {len(b)} images cannot be compared; the least is {least} images in each"
-        )
+        raise ImageError(f"sets of {len(a)} and {len(b)} images cannot be compared; each set needs {least}")
     return np.asarray(a, np.float64), np.asarray(b, np.float64)

@@ -31,7 +31,7 @@ WANTED = (
 )
 
 Kernel = int | tuple[int, int]
-Shapes = Sequence[tuple[int, Kernel] | tuple[int, Kernel, int]]  # of units: output channels, kernel, stride
+Shapes = Sequence[tuple[int, Kernel] | tuple[int, Kernel, int]]  # units: output channels, kernel, stride
 # The two units on one input that end some branches of the last blocks.
 CROSS: tuple[tuple[int, Kernel], ...] = ((384, (1, 3)), (384, (3, 1)))
 

@@ -24,7 +24,7 @@ from .distances import NEIGHBOUR, frechet_distance, kernel_distance, precision_r
 from .extractors import Extractor
 
 BATCH = 128  # images per network call
-CHOICE_SEED = 0  # of the choice of images, if not all are used
+CHOICE_SEED = 0  # seed for choosing images, if not all are used
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,19 @@ class Judge:
     ) -> None:
         """Choose the images, and compute the features of the real ones.
 
-        classifier: trained on the training part; None for data without labels. extractor: of the features;
-        None for the classifier. samples: the number of generated images, and of training images that they are
-        compared with; if the model has classes, their labels are those of these training images; None for one
-        per training image. reconstructed: the number of held-out images that are inverted; None for all.
-        Fewer images are chosen with a fixed seed. Raises ImageError if there are not enough images,
-        LabelError if there is neither a classifier nor an extractor.
+        classifier: trained on the training part; None for data without labels.
+        extractor: extracts the features; None for the classifier.
+        samples: the number of images to generate; None for one per training image. They are compared with as
+            many training images. If the model has classes, they get the labels of these training images.
+        reconstructed: the number of held-out images to invert; None for all.
+
+        If not all images are used, they are chosen with a fixed seed. Raises ImageError if there are not
+        enough images, LabelError if there is neither a classifier nor an extractor.
         """
         if extractor is None:
             if classifier is None:
                 raise LabelError(
-                    f"{train.name}: has no labels, so there is no classifier; its features need an extractor"
+                    f"{train.name}: has no labels to train a classifier on; give a feature extractor"
                 )
             extractor = classifier
         self.classifier, self.extractor = classifier, extractor
@@ -94,7 +96,7 @@ class Judge:
 
     @cached_property
     def reference(self) -> Scores:
-        """The scores of as many training images as are generated, which real images reach. The ratio is 1."""
+        """The scores of real images: of as many training images as are generated. Their ratio is 1."""
         return self._scores(self._train_features)
 
     def scores(self, images: np.ndarray) -> Scores:
@@ -187,9 +189,9 @@ class Judge:
 
 
 def _choice(data: Dataset, n: int | None, least: int) -> np.ndarray:
-    """The indices of n images: all in the order of the data, or fewer in a random order. Raises ImageError.
+    """Return the indices of n images: all in the order of the data, or fewer in random order.
 
-    The order is random because files may be sorted by class.
+    The order is random because files may be sorted by class. Raises ImageError.
     """
     if n is None or n == len(data):
         return np.arange(len(data))

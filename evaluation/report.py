@@ -254,7 +254,7 @@ def _baselines(lines: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
 
 
 def _scores(scores: Scores, spread: float | None) -> tuple[str, ...]:
-    """The cells of a table. spread: of the ratio."""
+    """Return the cells of a table row. spread: the spread of the ratio."""
     ratio = f"{scores.ratio:.2f}" + (f" ± {spread:.2f}" if spread else "")
     precision, recall = f"{scores.precision:.3f}", f"{scores.recall:.3f}"
     return f"{scores.frechet:.3g}", ratio, f"{1000 * scores.kid:.2f}", precision, recall

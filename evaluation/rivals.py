@@ -20,7 +20,7 @@ HEUN_STEPS, DDIM_STEPS = (2, 3, 5, 9, 18, 40), (1, 2, 3, 5, 10, 20, 35)
 SOLVERS = (*(Solver("heun", steps) for steps in HEUN_STEPS), *(Solver("ddim", steps) for steps in DDIM_STEPS))
 TITLES = {"heun": "Heun", "ddim": "DDIM"}
 YARDSTICK = Solver("heun", 18)  # the claim about generation compares with it
-MOST_MOVES = 4  # of an inversion
+MOST_MOVES = 4  # moves of an inversion
 
 Say = Callable[[str], None]  # gets one line of progress
 
@@ -31,7 +31,7 @@ class Rivals:
 
     bcm: BCM
     judge: Judge
-    # of the baselines; None for no baselines
+    # the denoiser of the baselines; None for no baselines
     denoiser: Denoiser | None
     # the first seed of all noise
     seed: int

@@ -34,9 +34,9 @@ from .rivals import Rivals
 from .search import rank_schedules, save_best, search_facts
 
 OPTIONS = TrainOptions(steps=3400, intervals=80)
-THREADS = 2  # of torch; fixed, so that the weights do not depend on the number of processors
-NETWORK_CALLS = (1, 2, 3, 4)  # of the schedules whose levels are searched
-FIRST_SEED = 2_000_000  # of the samples that are reported; the search scores other samples
+THREADS = 2  # threads of torch; fixed, so that the weights do not depend on the number of processors
+NETWORK_CALLS = (1, 2, 3, 4)  # schedules with these numbers of calls are searched
+FIRST_SEED = 2_000_000  # seed of the first reported sample; the search scores other samples
 PERIOD = 100  # training steps between two lines of progress
 
 Report = Callable[[str], None]  # gets one line of progress
@@ -53,7 +53,7 @@ class Files:
 
     @classmethod
     def in_folder(cls, folder: Path) -> Files:
-        """The files of a run that writes into this folder."""
+        """Return the files of a run that writes into this folder."""
         weights = folder / shipped_checkpoint().name
         return cls(weights, weights.with_suffix(".png"), weights.with_suffix(".bundle"), folder / "model.md")
 

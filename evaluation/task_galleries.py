@@ -17,9 +17,9 @@ from .task_constrained import enlarge, holes, shrink, to_grey
 from .task_measures import QUERIES, VARYING, Reconstruction, model_labels
 
 PICTURES = 8  # per row
-PAIRS = 3  # of images to interpolate between
-FRAMES = 9  # of an interpolation
-SHOWN_BUDGET, SHOWN_STRENGTH = 0.3, 0.3  # of the attack and of the purification
+PAIRS = 3  # pairs of images to interpolate between
+FRAMES = 9  # frames of an interpolation
+SHOWN_BUDGET, SHOWN_STRENGTH = 0.3, 0.3  # the attack's budget, the purification's strength
 
 
 def inpainting(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
@@ -148,7 +148,7 @@ def errors(reconstructions: Sequence[Reconstruction]) -> list[Gallery]:
 
 
 def _first(bcm: BCM, images: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The first images, and the labels that the model gets for them."""
+    """Return the first images, and their labels for the model."""
     labels = model_labels(bcm, labels)
     return images[:PICTURES], None if labels is None else labels[:PICTURES]
 

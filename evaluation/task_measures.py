@@ -34,7 +34,7 @@ from .quality import Judge
 
 Report = Callable[[str], None]  # gets one line of progress
 
-STRENGTHS = (0.1, 0.2, 0.4)  # of restorations
+STRENGTHS = (0.1, 0.2, 0.4)  # strengths of restorations
 # Restorations with 1, 2 (the default), 3 and 4 network calls, at strength {0}.
 _TWO_CALLS = f"+{{0}} {{0}}>{LEVEL:g}>{SIGMA_MIN}"
 PROGRAMS = (
@@ -44,9 +44,9 @@ PROGRAMS = (
     f"{_TWO_CALLS} +0.1 0.1>0.8>{SIGMA_MIN}",
 )
 PSNR_OF_EQUALS = 60.0  # dB, in place of infinity, so that means are finite
-BUDGETS = (0.0, 0.1, 0.2, 0.3, 0.5)  # of attacks
+BUDGETS = (0.0, 0.1, 0.2, 0.3, 0.5)  # budgets of attacks
 PURIFYING = (0.2, 0.3, 0.5)  # strengths of purifications
-QUERIES = 200  # of an attack, per image
+QUERIES = 200  # queries of an attack, per image
 VARYING = (0.0, 0.15, 0.3, 0.6, 1.0)  # strengths of variations
 
 
@@ -134,9 +134,9 @@ class Purified:
     """The accuracy of a classifier after an attack."""
 
     budget: float
-    # of the classifier, on the attacked images
+    # accuracy of the classifier on the attacked images
     attacked: float
-    # of the labels that the model guesses from the attacked images; None for a model without classes
+    # accuracy of the labels that the model guesses from attacked images; None for a model without classes
     guessed: float | None
     # strength → of the classifier after purification with the guessed labels
     purified: Mapping[float, float]
@@ -207,7 +207,7 @@ class Varied:
     """The figures of variations of one strength."""
 
     strength: float
-    # of the variations against their originals
+    # figures of the variations against their originals
     error: float
     frechet: float
     # the share in which the judge's classifier sees the class of the original; None without labels

@@ -48,7 +48,7 @@ def restoration_curves(restored: Sequence[Restored]) -> Curves:
 
 
 def _by_strength(restored: Sequence[Restored]) -> list[float]:
-    """Return curves of PSNR, SSIM and distance over the strength.
+    """Return PSNR, SSIM and distance at each strength, as the cells of a row.
 
     The degraded images have no strength; their figures are repeated.
     """

@@ -37,7 +37,7 @@ from .task_tables import NOTHING, purification_table, restoration_curves, restor
 # The most images that are attacked: each costs QUERIES queries per budget, and several network calls per
 # class to guess its label.
 ATTACKED = 100
-FACTOR = 2  # of upscaling
+FACTOR = 2  # factor of upscaling
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def write_int8_graphs(
         )
     if set(float32_layers) == set(convolutions):
         raise CalibrationError(
-            "all convolutions are to stay in float32, so the graphs would have no int8 at all"
+            "all convolutions would stay in float32; at least one must be computed in int8"
         )
     names = graph_names("int8")
     with WeightsFile(folder / weights_name("int8")) as weights:

@@ -140,14 +140,14 @@ def _check_same_job(output: Path, job: Job, sources: Sequence[Source], shards: S
     for name, value in asdict(job).items():
         if fields.get(name) != value:
             raise JobError(
-                f"{output} has a job with other arguments: {name} was {_short(fields.get(name))}, "
+                f"{output} contains a job with other arguments: {name} was {_short(fields.get(name))}, "
                 f"now it is {_short(value)}; give the same arguments, or choose another output folder"
             )
     names = {source.name for source in sources}
     if differing := sorted({*files} ^ names):
         change = "is missing" if differing[0] in files else "is new"
         raise JobError(
-            f"{output} has a job over other data: {differing[0]} {change}; choose another output folder"
+            f"{output} contains a job for other data: {differing[0]} {change}; choose another output folder"
         )
     for source in sources:
         _check_same_file(output, files[source.name], source, shards)

@@ -71,7 +71,7 @@ def ddim_levels(steps: int) -> np.ndarray:
     sigmas = np.append(0.0, ddpm_sigmas())  # by number of steps
     last = int(np.flatnonzero(sigmas <= SIGMA_MAX)[-1])
     if steps > last:
-        raise InputError(f"DDIM takes at most {last} steps, the levels up to {SIGMA_MAX:g}, not {steps}")
+        raise InputError(f"DDIM supports at most {last} steps (levels up to {SIGMA_MAX:g}), got {steps}")
     levels = sigmas[np.round(np.linspace(last, 0, steps + 1)).astype(int)]
     levels[0] = SIGMA_MAX
     return levels
@@ -121,7 +121,7 @@ class Solver:
             raise InputError(f"solver must be heun or ddim, not {self.name!r}")
         fewest = 2 if self.name == "heun" else 1
         if self.steps < fewest:
-            raise InputError(f"{self.name} takes at least {fewest} steps, not {self.steps}")
+            raise InputError(f"{self.name} needs at least {fewest} steps, got {self.steps}")
         _ = self.levels  # raises InputError for too many steps
 
     @property

@@ -34,7 +34,7 @@ from .torch_files import read_archive, read_old_file
 
 METADATA_KEY = "bcm_edge"  # this package's entry in the header of a safetensors file: a JSON object
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")  # of weights files in a folder
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")  # suffixes of weights files in a folder
 # For example model-00001-of-00002.safetensors.
 _SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<shards>\d{5})(?P<suffix>\.\w+)")
 _TORCH_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19."  # the end of the first record of files before torch 1.6

@@ -1,4 +1,4 @@
-"""Play a schedule on a backend, move after move. This module knows no task and no library of a backend."""
+"""Play a schedule on a backend, move after move. It depends on no task and no backend library."""
 
 from __future__ import annotations
 

@@ -236,5 +236,5 @@ def _check_move(t: float, u: float, direction: str) -> Move:
         )
     move = Move(t, u)
     if t != u and move.graph != direction:
-        raise ScheduleError(f"the move from {t:g} to {u:g} must be sent to bcm_{move.graph}")
+        raise ScheduleError(f"the move from {t:g} to {u:g} must be sent to the model bcm_{move.graph}")
     return move

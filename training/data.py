@@ -18,7 +18,7 @@ from .dataset import Dataset, without_images
 from .folders import read_folder
 from .matching import matched
 
-SPLIT_SEED = 2024  # of the split of the digits; all published figures for them depend on it
+SPLIT_SEED = 2024  # seed of the split of the digits; all published figures for them depend on it
 
 
 def load_dataset(
@@ -34,7 +34,7 @@ def load_dataset(
     is the size that most of them have. They become grey or coloured like most of them.
     model: the model that the data is for. It decides the size and colour of a folder's images, and labels
     become its class numbers (see `matched`).
-    value_range: of float images in a file of arrays (see `in_signed_range`).
+    value_range: the range of float images in a file of arrays (see `in_signed_range`).
 
     Raises ImageError, LabelError or InputError.
     """

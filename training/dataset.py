@@ -41,10 +41,14 @@ class Dataset:
             return
         if self.labels.shape != (len(self.images),):
             count = " × ".join(map(str, self.labels.shape))
-            raise LabelError(f"{self.name}: {len(self.images)} images need that many labels, not {count}")
+            raise LabelError(
+                f"{self.name}: {len(self.images)} images, but {count} labels; give one label per image"
+            )
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0:
-            raise LabelError(f"{self.name}: labels count classes from 0; these go from {low} to {high}")
+            raise LabelError(
+                f"{self.name}: labels must be class numbers from 0; these go from {low} to {high}"
+            )
         if self.classes is not None and high >= len(self.classes):
             raise LabelError(
                 f"{self.name}: labels go up to {high}, but {len(self.classes)} classes have names; "

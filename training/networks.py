@@ -69,7 +69,7 @@ def fitting(config: NetworkConfig, dataset: Dataset) -> NetworkConfig:
 def check_step(batch: int, channels: int, image_size: int, patch_size: int = 2) -> None:
     """Raise InputError if a training step of such a network does not fit into memory.
 
-    batch: images per step. channels: of the first level.
+    batch: images per step. channels: the channels of the first level.
     """
     check_memory(
         4 * HELD * batch * channels * (image_size // patch_size) ** 2,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 OBJECTIVES = ("bcm", "edm")
-FIRST_INTERVALS = 10  # of the grid of noise levels at the first step
+FIRST_INTERVALS = 10  # intervals of the grid of noise levels at the first step
 
 
 @dataclass(frozen=True)

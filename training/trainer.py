@@ -33,7 +33,7 @@ from .objective import Objective, draw, intervals_at
 from .options import FIRST_INTERVALS, TrainOptions
 
 WARM_UP = 100  # steps in which the learning rate rises from 0
-BETAS = (0.9, 0.99)  # of Adam
+BETAS = (0.9, 0.99)  # betas of Adam
 CLIP = 1.0  # largest norm of the gradient; it rises each time the number of intervals doubles
 EMA = 0.999  # decay of the moving average of the weights
 

@@ -71,7 +71,7 @@ def refuse_wider_types(facts: EngineFacts) -> None:
         lines = "; ".join(_wider_lines(facts))
         raise DowngradeError(
             f"{lines}. --strict-types refuses such an engine; "
-            "without it, the engine is kept if its images are right."
+            "without it, the engine is kept if its images are correct."
         )
 
 

@@ -106,7 +106,7 @@ def plan_build(
     if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu):
         raise BackendError(reason)
     if (bundle.path / ENGINES).is_symlink():
-        raise OutputError(f"{bundle.path / ENGINES} is a link; engines are stored in the bundle itself")
+        raise OutputError(f"{bundle.path / ENGINES} is a link; replace it with a folder")
     version = tensorrt_version()
     from ...runtime.engines.adapter import can_strip  # it imports TensorRT
 

@@ -25,7 +25,7 @@ class OutOfMemory(BuildError):
 class DlaSupport(TypedDict):
     """The layers of a graph that a DLA supports."""
 
-    layers: int  # of the graph
+    layers: int  # all layers of the graph
     able: int  # layers that a DLA supports
     refused: dict[str, int]  # type of layer → number of layers that a DLA does not support
 

@@ -141,7 +141,7 @@ def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
         options = engine.facts.options
         if options.batch[0] > 1:
             raise BackendError(
-                f"{engine.name}: supports no fewer than {options.batch[0]} samples, "
+                f"{engine.name}: its smallest batch is {options.batch[0]} samples, "
                 "but a request may have one; build it with --batch 1:OPT:MAX"
             )
         if options.stripped:

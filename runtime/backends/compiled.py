@@ -48,7 +48,7 @@ class Compiler:
     def __init__(
         self, bundle: Bundle, precision: str, properties: dict[str, Any], folder: Path | None
     ) -> None:
-        """properties: for OpenVINO. folder: the cache; with None, each graph is compiled again at every start."""
+        """properties: for OpenVINO. folder: the cache; None compiles each graph again at every start."""
         import openvino
 
         self._bundle = bundle

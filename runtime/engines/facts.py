@@ -49,7 +49,7 @@ class EngineFacts:
     # direction → convolution → its type, for convolutions whose type has more bits than in the graph
     wider: dict[str, dict[str, str]]
     scratch: int  # bytes of device memory that all plans share
-    seconds: float  # of compiling
+    seconds: float  # time that compiling took
     built: str  # time of the build, ISO 8601 in UTC
     schema: int = SCHEMA
 

@@ -28,7 +28,7 @@ from ..storage.hashes import sha256
 from .facts import FACTS, PLANS, SCHEMA, BuildOptions, EngineFacts
 
 ENGINES = "engines"  # the folder in a bundle
-WORKSPACE_SHARE = 0.5  # of free memory; see `workspace_limit`
+WORKSPACE_SHARE = 0.5  # share of free memory; see `workspace_limit`
 _FACTS_LIMIT = 16 << 20  # the largest engine.json, in bytes; a usual one has a few thousand
 
 

@@ -22,7 +22,7 @@ LIBRARIES = ("numpy", "onnxruntime", "openvino", "torch")
 def environment() -> dict[str, Any]:
     """Return everything that has to be recorded with a measured time, as JSON values.
 
-    load_average: of the last minute, or None where the system does not report it.
+    load_average: the load of the last minute, or None where the system does not report it.
     """
     values: dict[str, Any] = {
         "machine": platform.machine(),

@@ -18,7 +18,7 @@ from .install_hints import Extra, install_line
 from .jetpack import jetpack
 
 OLDEST_CUDA_CORE = (1, 2)
-OLDEST = (8, 6)  # of TensorRT; earlier versions cannot address tensors by name
+OLDEST = (8, 6)  # version of TensorRT; earlier versions cannot address tensors by name
 
 
 def missing_tensorrt(gpu: Gpu) -> str | None:

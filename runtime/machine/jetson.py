@@ -17,14 +17,14 @@ _CLOCK_FILES = (
     ("sys/class/devfreq/*", "cur_freq", "max_freq", 1e6),
 )
 _COMPUTING = re.compile(r"^cpu\d|\.gpu$|\.ga10b$|^gpu-gpc")  # names of processors and GPUs among the clocks
-_FULL_SPEED = 0.95  # of the highest clock; measured clocks never reach it exactly
+_FULL_SPEED = 0.95  # share of the highest clock; measured clocks never reach it exactly
 
 
 def jetson(root: Path = ROOT) -> dict[str, Any] | None:
     """Return the board, the power mode and the clocks, or None if this machine is not a Jetson.
 
     board: its name.
-    power_mode: for example "0 MAXN", or None if it is unknown.
+    power_mode: the mode, for example "0 MAXN", or None if it is unknown.
     clocks_mhz: device → {"now", "max"}.
     """
     mode = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status"))

@@ -111,14 +111,15 @@ def open_picture(
         raise _unreadable(file, where, error) from error
     if picture.mode == "F":
         raise ImageError(
-            f"{where}: holds floats, whose range is unknown; save it with 8 or 16 bits, or as npz in [-1, 1]"
+            f"{where}: contains floats, whose range is unknown; "
+            "save it with 8 or 16 bits, or as npz in [-1, 1]"
         )
     is_tiff = format_name == "TIFF"
     is_signed = is_tiff and _SIGNED_INTEGERS in _values(tags, _SAMPLE_FORMAT)
     has_32_bits = picture.mode == "I" and format_name not in ("PNG", "PPM")
     if is_signed or has_32_bits:
         raise ImageError(
-            f"{where}: holds 32-bit or signed integers, whose range is unknown; "
+            f"{where}: contains 32-bit or signed integers, whose range is unknown; "
             "save it with 8 or 16 bits, unsigned"
         )
     if picture.mode not in DEEP_MODES:

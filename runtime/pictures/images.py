@@ -42,7 +42,7 @@ def read_images(
     """Read image files and folders of them, or one npz or npy file with the array `images`.
 
     sample_shape: (C, H, W) of the model.
-    value_range: of float images in a file of arrays, see `in_signed_range`.
+    value_range: the range of float images in a file of arrays, see `in_signed_range`.
     with_labels: whether to read and check the labels in a file of arrays.
 
     Raises ImageError and LabelError.
@@ -70,7 +70,7 @@ def images_from_array(
 
     array: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C = 1 or 3, or float [N, C, H, W].
     where: the name of the array's file in error messages.
-    value_range: of floats, see `in_signed_range`.
+    value_range: the range of floats, see `in_signed_range`.
     sample_shape: the (C, H, W) that is required; None accepts any.
 
     Raises ImageError.

@@ -51,7 +51,7 @@ def save_images(
     images: float [N, C, H, W] in [-1, 1].
     path: .npz, an image file (a grid if N > 1), or a folder, in which each image becomes a PNG file.
     force: replace an existing output.
-    columns: of a grid; by default the grid is about square.
+    columns: the columns of a grid; by default the grid is about square.
     arrays: further arrays of N values, such as seeds and labels, for the npz file or the folder's images.csv.
 
     Raises OutputError.

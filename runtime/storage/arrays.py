@@ -130,7 +130,9 @@ def _shape(file: IO[bytes], size: int) -> tuple[int, ...]:
         read_header = np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(file)
     if dtype.hasobject:
-        raise ValueError("holds Python objects, which are not read because they can run code; save numbers")
+        raise ValueError(
+            "contains Python objects, which are not read because they can run code; save numbers"
+        )
     if min(shape, default=0) < 0:
         raise ValueError(f"its header has the shape {shape}")
     count = math.prod(shape)

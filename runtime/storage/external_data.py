@@ -51,7 +51,7 @@ def _messages(data: bytes, field: int, refused: set[int]) -> Iterator[bytes]:
     """Yield the values of the field `field`. Raises ValueError if a refused field is present."""
     for number, value in _fields(data):
         if number in refused:
-            raise ValueError(f"field {number} holds tensors outside the initializers")
+            raise ValueError(f"field {number} contains tensors outside the initializers")
         if number == field:
             yield value
 

@@ -119,7 +119,7 @@ def _graphs(values: Any, files: dict[str, FileFacts]) -> dict[str, dict[str, str
     for precision, pair in values.items():
         graphs[str(precision)] = {direction: str(pair[direction]) for direction in DIRECTIONS}
     if not set(graphs) & set(PRECISIONS):
-        raise ValueError("it holds no graphs")
+        raise ValueError("it lists no graphs")
     names = {name for pair in graphs.values() for name in pair.values()}
     if absent := names - set(files):
         raise ValueError(f"graph {min(absent)} is not among the files")

@@ -1,5 +1,5 @@
-"""The tasks of BCM as short programs of moves. A task knows the chain and no backend. docs/tasks.md describes
-the algorithms.
+"""The tasks of BCM as short programs of moves. A task uses the chain, never a backend. See
+docs/tasks.md for the algorithms.
 
 basic.py          generate, invert, reconstruct
 latents.py        between two latents and near a latent: interpolation, variations

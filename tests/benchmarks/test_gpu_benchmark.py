@@ -98,7 +98,7 @@ def test_new_row_replaces_that_of_its_variant_and_schedule():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"network": "imagenet64", "batches": []}', "holds results of imagenet64; choose another file"),
+        ('{"network": "imagenet64", "batches": []}', "contains results of imagenet64; choose another file"),
         ('{"network": "digits", "batches": [{"batch": 1}]}', "is not a result of this benchmark"),
         ("not JSON", "is not a result of this benchmark"),
     ],

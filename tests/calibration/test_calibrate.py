@@ -96,7 +96,7 @@ def test_link_to_a_bundle_is_followed(bundle_copy: Path, tmp_path: Path):
         (("--data", "digits", "--calibration", "x.json"), "--data and --calibration cannot be combined"),
         (("--search-schedule", 2, "--data", "digits", "--allow-inaccurate"), "are options for int8"),
         (("--data", "digits", "--size", 31), "31 images are too few"),
-        (("--data", "digits", "--size", 5000), "has 1257 images, but calibration is to use 5000"),
+        (("--data", "digits", "--size", 5000), "has 1257 images, but 5000 are requested for calibration"),
         (("--data", "nowhere.npz"), "nowhere.npz"),
         (("--calibration", "nowhere.json"), "nowhere.json: not a calibration file"),
         (("--search-schedule", 2), "--search-schedule needs real images to measure on"),

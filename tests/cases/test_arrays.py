@@ -36,7 +36,8 @@ def test_latents_file_needs_one_label_and_one_seed_each(cli: Cli, digits_bundle:
     for name in ("labels", "seeds"):
         write_npz(tmp_path / "x.npz", {"latents": latents, name: np.arange(3)})
         result = cli("generate", digits_bundle, "--latents", tmp_path / "x.npz", "-o", tmp_path / "x.png")
-        assert refusal(result) == f"{tmp_path}/x.npz: {name} has shape [3], but there are 2 latents"
+        expected = f"{tmp_path}/x.npz: {name} has shape [3], expected [2], one per latent"
+        assert refusal(result) == expected
     with (
         bcm_edge.load(digits_bundle) as bcm,
         pytest.raises(BcmError, match="n is 3, but there are 2 latents"),
@@ -90,7 +91,7 @@ def test_header_that_describes_more_values_than_the_file_has(invert: Cli, tmp_pa
         (b"\x93NUMPY\x01\x00\x05\x00hello", "images.npy: "),
         (
             npy_header("(1, 1, 8, 8)", "|O"),
-            "holds Python objects, which are not read because they can run code",
+            "contains Python objects, which are not read because they can run code",
         ),
         (npy_header("(-1, 8)") + bytes(64), "images.npy: its header has the shape (-1, 8)"),
         (npy_header("(-2, 1, 8, -8)") + bytes(512), "images.npy: its header has the shape (-2, 1, 8, -8)"),
@@ -191,7 +192,9 @@ def test_missing_parquet_column_message_lists_the_columns(tmp_path: Path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"pixels": [1], "target": [2]}), tmp_path / "x.parquet")
-    with pytest.raises(ImageError, match=r"has no array `images` \(it has pixels, target\)"):
+    with pytest.raises(
+        ImageError, match=r"has no array `images`, which invert needs \(it has pixels, target\)"
+    ):
         find(str(tmp_path / "x.parquet"), "invert", SHAPE)
 
 
@@ -211,7 +214,7 @@ def test_shard_with_more_labels_than_images(tmp_path: Path, name: str):
     arrays = {"images": unit_images(2) * 2 - 1, name: np.arange(4)}
     with (tmp_path / "a.npz").open("wb") as file:
         np.savez(file, **arrays)
-    with pytest.raises(ImageError, match=f"has 2 rows, but 4 {name}"):
+    with pytest.raises(ImageError, match=f"has 4 {name}, but 2 rows"):
         find(str(tmp_path / "a.npz"), "invert", SHAPE)
 
 

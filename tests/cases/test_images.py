@@ -124,7 +124,7 @@ def test_32_bit_integers_are_refused(invert: Cli, tmp_path: Path):
     values = (np.add.outer(np.arange(8), np.arange(8)) * 16).astype(np.int32)
     Image.fromarray(values).save(tmp_path / "int32.tif")
     assert refusal(invert(tmp_path / "int32.tif")) == (
-        f"{tmp_path}/int32.tif: holds 32-bit or signed integers, whose range is unknown; "
+        f"{tmp_path}/int32.tif: contains 32-bit or signed integers, whose range is unknown; "
         "save it with 8 or 16 bits, unsigned"
     )
 

@@ -153,7 +153,7 @@ def test_distances_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPat
 
 def test_too_small_sets_are_refused():
     x = np.zeros((4, 2))
-    with pytest.raises(ImageError, match=r"4 and 1 images .* least is 2"):
+    with pytest.raises(ImageError, match=r"4 and 1.* each set needs 2"):
         kernel_distance(x, x[:1])
-    with pytest.raises(ImageError, match=r"3 and 4 images .* least is 4"):
+    with pytest.raises(ImageError, match=r"3 and 4.* each set needs 4"):
         precision_recall(x[:3], x)

@@ -148,7 +148,7 @@ def test_data_without_labels_is_refused_only_where_labels_are_needed():
     ):
         with pytest.raises(LabelError, match="without labels; use an npz file"):
             needs_labels()
-    with pytest.raises(LabelError, match="features need an extractor"):
+    with pytest.raises(LabelError, match="give a feature extractor"):
         Judge(None, train, test)
 
 

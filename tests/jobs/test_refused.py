@@ -83,7 +83,7 @@ def test_restart_on_changed_data_is_refused(
     np.savez(shards / "b.npz", images=digits["images"][:10], labels=digits["labels"][:10])
     assert_refused(cli(*begun), "b.npz has changed since the job in ")
     (shards / "b.npz").unlink()
-    assert_refused(cli(*begun), "over other data: b.npz is missing")
+    assert_refused(cli(*begun), "for other data: b.npz is missing")
 
 
 def test_folder_of_another_process_or_with_other_files_is_refused(

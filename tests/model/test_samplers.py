@@ -53,7 +53,7 @@ def test_levels_of_ddim():
         ("euler", 3, "heun or ddim, not 'euler'"),
         ("heun", 1, "at least 2"),
         ("ddim", 0, "at least 1"),
-        ("ddim", 931, "takes at most 930 steps, the levels up to 80"),
+        ("ddim", 931, r"at most 930 steps \(levels up to 80\), got 931"),
     ],
 )
 def test_unknown_solvers_and_numbers_of_steps_are_refused(name: str, steps: int, message: str):

@@ -84,7 +84,7 @@ NAN = np.full((1, 1, 8, 8), np.nan, np.float32)
             "bcm_forward",
             "x_u",
             {**LEVELS, "t": np.float32(1), "u": np.float32(2)},
-            "the move from 1 to 2 must be sent to bcm_inverse",
+            "the move from 1 to 2 must be sent to the model bcm_inverse",
         ),
         ("bcm_forward", "x_u", {**LEVELS, "x": NAN}, "x and noise must be finite"),
         ("bcm_forward", "x_u", {**LEVELS, "label": -1}, "label -1 is out of range"),

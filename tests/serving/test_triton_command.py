@@ -37,7 +37,7 @@ def test_wrong_platform_or_schedule_is_refused(
 
 def test_engines_with_a_minimum_batch_above_1_are_refused(bundle: Bundle, tmp_path: Path):
     with_plans = with_engine(bundle, tmp_path / "b", "8.7", (4, 8, 16))
-    with pytest.raises(BcmError, match="supports no fewer than 4 samples"):
+    with pytest.raises(BcmError, match="its smallest batch is 4 samples"):
         plan_repository(with_plans, tmp_path / "r", None, None, Serving(), (), False, False)
 
 
