@@ -242,5 +242,5 @@ def _peak_lines(measured: Sequence[_Measured]) -> list[str]:
     for batch in measured:
         if batch.peaks:
             fastest = "; ".join(f"for {precision} {peak}" for precision, peak in batch.peaks.items())
-            lines.append(f"fastest matrix product ({MATRIX} × {MATRIX}) beside batch {batch.size}: {fastest}")
+            lines.append(f"fastest matrix product ({MATRIX} × {MATRIX}) at batch {batch.size}: {fastest}")
     return lines

@@ -127,4 +127,7 @@ def note_engines(bundle: Bundle, backend: Backend) -> None:
 def require_extra(extra: Extra) -> None:
     """Raise MissingExtraError, with the pip command, if packages of an extra are not installed."""
     if missing := missing_modules(extra):
-        raise MissingExtraError(f"this command needs {', '.join(missing)}; {install_line(extra)}")
+        raise MissingExtraError(
+            f"this command needs packages that are not installed ({', '.join(missing)}); "
+            f"{install_line(extra)}"
+        )

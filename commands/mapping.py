@@ -90,7 +90,7 @@ SHARD_BYTES = 1000  # memory of a shard in the lists of a job
     "--strength",
     metavar="X",
     type=click.FloatRange(0, min_open=True),
-    help="For restore: noise level of the damage, 0.002 to 5 (default: 0.2).",
+    help="For restore: noise level of the damage, at least 0.002 and below 5 (default: 0.2).",
 )
 @click.option(
     "--seed",

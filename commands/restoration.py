@@ -13,14 +13,15 @@ from ..runtime.pipeline import BCM
 from ..runtime.tasks.restoration import restoration
 from .editing import OUTPUT, beside_option, finish, play
 from .options import bundle_argument
-from .run import GUESSABLE, Run, images_argument, run_options
+from .run import GUESSABLE, GUESSED_BY_DEFAULT, Run, images_argument, run_options
 
 _strength_option = click.option(
     "--strength",
     metavar="X",
     default=0.2,
     show_default=True,
-    help="Noise level of the damage, 0.002 to 5; finer detail is replaced. Ignored with --schedule.",
+    help="Noise level of the damage, at least 0.002 and below 5; finer detail is replaced. "
+    "Ignored with --schedule.",
 )
 _schedule_option = click.option(
     "--schedule",
@@ -58,7 +59,7 @@ def restore(
 @_strength_option
 @_schedule_option
 @beside_option
-@run_options(OUTPUT, GUESSABLE)
+@run_options(OUTPUT, GUESSED_BY_DEFAULT)
 def purify(
     bundle: Path, images: tuple[Path, ...], strength: float, schedule: str | None, beside: bool, run: Run
 ) -> None:

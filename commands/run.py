@@ -48,6 +48,10 @@ GUESSABLE = (
     "to let the model guess them (default: those in the input file; required for class-conditional "
     "models otherwise)."
 )
+GUESSED_BY_DEFAULT = (
+    "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "
+    "to let the model guess them (default: guess)."
+)
 SHOWN = 16  # guessed labels in one line
 T = TypeVar("T")
 

@@ -118,7 +118,7 @@ def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray
     _check_shape(latents, shape, "latents")
     _check_kind(latents, "latents")
     if not np.isfinite(latents).all():
-        raise ImageError(f"latents must be finite floats, not {latents.dtype} with NaN or infinity")
+        raise ImageError("latents contain NaN or infinity; all values must be finite")
     latents = latents.astype(np.float32)
     deviation = float(latents.std(axis=(1, 2, 3), dtype=np.float64).max())
     if deviation > MOST_DEVIATION:
@@ -151,7 +151,8 @@ def _check_shape(array: np.ndarray, shape: tuple[int, int, int], noun: str) -> N
 
 def _check_kind(array: np.ndarray, noun: str) -> None:
     if array.dtype.kind != "f":
-        raise ImageError(f"{noun} must be finite floats, not {array.dtype}")
+        accepted = "floats" if noun == "latents" else "uint8, or floats in [-1, 1]"
+        raise ImageError(f"{noun} must be {accepted}, not {array.dtype}")
 
 
 def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:

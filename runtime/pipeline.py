@@ -139,7 +139,7 @@ class BCM(EditingTasks):
             raise InputError(f"frames must be at least 2, not {frames}")
         a, b = self._images(a), self._images(b)
         if len(a) != len(b):
-            raise ImageError(f"{len(a)} images cannot be paired with {len(b)}")
+            raise ImageError(f"both inputs must have the same number of images, not {len(a)} and {len(b)}")
         check_number(frames * len(a), self.sample_shape, "frames")
         batch_a = self._batch(len(a), seed, labels)
         batch_b = Batch(batch_a.seeds, self._labels(labels if labels_b is None else labels_b, len(b)))

@@ -34,7 +34,7 @@ def in_signed_range(images: np.ndarray, where: str, value_range: ValueRange = No
     """
     low, high = float(images.min()), float(images.max())
     if not np.isfinite([low, high]).all():
-        raise ImageError(f"{where} must be finite floats, not {images.dtype} with NaN or infinity")
+        raise ImageError(f"{where} contain NaN or infinity; all values must be finite")
     least, most = value_range or SIGNED
     if low < least - TOLERANCE or high > most + TOLERANCE:
         seem_pixels = low >= 0 and 1 < high <= 255

@@ -160,7 +160,9 @@ def parse_schedule(text: str) -> Schedule:
     if not steps:
         raise _at(text, 0, "it is empty; an example is 80>2.4>0.002")
     if isinstance(steps[-1], Inject):
-        raise _at(text, len(text.rstrip()), "an injection must be followed by a move")
+        raise _at(
+            text, len(text.rstrip()), "added noise must be followed by a move, such as '+0.1 0.1>0.002'"
+        )
     return Schedule(tuple(steps))
 
 

@@ -77,7 +77,10 @@ def images_from_array(
     """
     images = array[:, None] if array.ndim == 3 else array
     if images.ndim != 4 or not images.size:
-        raise ImageError(f"{where}: images has shape {list(array.shape)}; expected N pictures")
+        raise ImageError(
+            f"{where}: images has shape {list(array.shape)}; "
+            "expected [N, H, W], [N, H, W, C] or [N, C, H, W], with at least one image"
+        )
     if images.dtype == np.uint8 and images.shape[1] not in (1, 3):
         images = images.transpose(0, 3, 1, 2)
     if sample_shape is not None and images.shape[1:] != sample_shape:

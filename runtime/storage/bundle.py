@@ -104,8 +104,8 @@ class Bundle:
         if not any(sign in name_or_text for sign in ">+"):
             names = ", ".join(self.manifest.schedules)
             raise ScheduleError(
-                f"no schedule {name_or_text!r} in this bundle; it has {names}, "
-                "or write one in quotes, as in '80>2.4>0.002'"
+                f"no schedule {name_or_text!r} in this bundle; give one of the names {names}, "
+                "or levels in quotes, such as '80>2.4>0.002'"
             )
         return parse_schedule(name_or_text)
 

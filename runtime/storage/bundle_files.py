@@ -55,11 +55,12 @@ def check_file(bundle: Path, name: str, facts: FileFacts) -> None:
     if not file.is_file() or size != facts.size:
         raise BundleError(
             f"{bundle}: {name} has {size} bytes, but {facts.size} according to the manifest; "
-            "it was changed or truncated"
+            "it was changed or truncated; export the bundle again or copy it whole"
         )
     if sha256(file) != facts.sha256:
         raise BundleError(
-            f"{bundle}: {name} is not the file that was exported (its sha256 differs from the manifest)"
+            f"{bundle}: {name} is not the file that was exported (its sha256 differs from the manifest); "
+            "export the bundle again or copy it whole"
         )
 
 

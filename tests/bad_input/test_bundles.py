@@ -61,7 +61,7 @@ def test_bundle_with_a_file_that_grew(bundle_copy: Path, cli: Cli, name: str) ->
         file.write(b"x")
     message = refusal(cli("inspect", bundle_copy))
     assert message.startswith(f"{bundle_copy}: {name} has ")
-    assert message.endswith("it was changed or truncated")
+    assert message.endswith("it was changed or truncated; export the bundle again or copy it whole")
 
 
 @fuzzed

@@ -18,8 +18,8 @@ from refusals import Payload, edit_manifest, refusal
 def test_unknown_schedule(refuse_generate: Refusal) -> None:
     assert refuse_generate("--label", 3, "--schedule", "mixture-5") == (
         "no schedule 'mixture-5' in this bundle; "
-        "it has one-step, ancestral-2, zigzag-3, mixture-4, invert-1, invert-2, "
-        "or write one in quotes, as in '80>2.4>0.002'"
+        "give one of the names one-step, ancestral-2, zigzag-3, mixture-4, invert-1, invert-2, "
+        "or levels in quotes, such as '80>2.4>0.002'"
     )
 
 
@@ -42,7 +42,7 @@ def test_unknown_schedule(refuse_generate: Refusal) -> None:
             "the state is at level 0.002 here, so the next move must start at this level",
             10,
         ),
-        ("80>0.002 +0.1", "an injection must be followed by a move", 14),
+        ("80>0.002 +0.1", "added noise must be followed by a move, such as '+0.1 0.1>0.002'", 14),
     ],
 )
 def test_invalid_schedule_shows_the_column(
@@ -180,11 +180,12 @@ def test_folder_without_images(refuse_invert: Refusal, tmp_path: Path) -> None:
         ),
         (
             {"images": np.zeros((0, 1, 8, 8), np.float32)},
-            "images has shape [0, 1, 8, 8]; expected N pictures",
+            "images has shape [0, 1, 8, 8]; expected [N, H, W], [N, H, W, C] or [N, C, H, W], "
+            "with at least one image",
         ),
         (
             {"images": np.full((1, 1, 8, 8), np.nan, np.float32)},
-            "images must be finite floats, not float32 with NaN or infinity",
+            "images contain NaN or infinity; all values must be finite",
         ),
         (
             {"images": np.full((1, 1, 8, 8), 255, np.float32)},
@@ -245,10 +246,10 @@ def test_npz_damaged_anywhere_is_refused_or_harmless(cli: Cli, digits_bundle: Pa
     [
         (np.zeros((1, 3, 8, 8), np.float32), "latents have shape [1, 3, 8, 8], the model takes [N, 1, 8, 8]"),
         (np.float32(1), "latents have shape [1], the model takes [N, 1, 8, 8]"),
-        (np.zeros((1, 1, 8, 8), np.int64), "latents must be finite floats, not int64"),
+        (np.zeros((1, 1, 8, 8), np.int64), "latents must be floats, not int64"),
         (
             np.full((1, 1, 8, 8), np.inf, np.float32),
-            "latents must be finite floats, not float32 with NaN or infinity",
+            "latents contain NaN or infinity; all values must be finite",
         ),
     ],
     ids=["shape", "number", "kind", "infinity"],

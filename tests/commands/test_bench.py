@@ -51,7 +51,7 @@ def test_bench_measures_every_backend_and_torch(digits_bundle: Path, cli: Cli):
     assert (set(values["peaks"]["1"]), peak["precision"]) == ({"fp32"}, "fp32")
     assert peak["library"] in measured
     fastest = f"for fp32 {peak['gflops']:.0f} GFLOP/s ({peak['library']}, fp32)"
-    assert f"\nfastest matrix product (1024 × 1024) beside batch 1: {fastest}" in result.stderr
+    assert f"\nfastest matrix product (1024 × 1024) at batch 1: {fastest}" in result.stderr
     assert {"cpu", "flags", "threads", "versions", "load_average"} <= set(values["environment"])
     assert "fp32 on torch" in result.stderr
 

@@ -71,6 +71,6 @@ def test_command_without_its_extra_names_the_extra(
 ):
     completed = bare_python(*arguments, "-o", tmp_path / "out")
     assert completed.returncode == 2
-    assert completed.stderr.startswith("error: this command needs torch, ")
+    assert completed.stderr.startswith("error: this command needs packages that are not installed (torch, ")
     assert completed.stderr.endswith(f"; pip install '.[{extra}]'\n")
     assert completed.stderr.count("\n") == 1

@@ -140,7 +140,7 @@ def test_purify_ignores_the_labels_of_its_input(
     ("arguments", "message"),
     [
         ("interpolate three.png five.png --label 1,2,3", "3 labels; give one for both images, or two"),
-        ("interpolate three.png both.npz --label 3", "1 images cannot be paired with 2"),
+        ("interpolate three.png both.npz --label 3", "same number of images, not 1 and 2"),
         ("interpolate three.png five.png", "class-conditional"),
         ("variations three.png", "class-conditional"),
         ("inpaint three.png --label 3", "has no transparent pixels"),
@@ -151,7 +151,7 @@ def test_purify_ignores_the_labels_of_its_input(
         ("inpaint three.png --mask hole.png --label 3 --schedule invert-2", "does not fill in"),
         ("colorize three.png --label 3", "needs a model of colour images"),
         ("upscale three.png --factor 3 --label 3", "is not divisible by it"),
-        ("restore three.png --label 3 --strength 5", "strength is a noise level"),
+        ("restore three.png --label 3 --strength 5", "strength must be at least 0.002 and below 5, not 5"),
         ("restore three.png --label 3 --schedule one-step", "does not restore"),
         ("trace --label guess", "there is none yet"),
         ("trace three.png --label 3 --inversion one-step", "starts at level"),

@@ -153,7 +153,7 @@ def test_last_state_of_a_trace_is_the_generated_image(bcm: BCM, digits: np.ndarr
 
 
 def test_interpolate_refuses_unequal_numbers_of_images(bcm: BCM, digits: np.ndarray):
-    with pytest.raises(BcmError, match="3 images cannot be paired with 2"):
+    with pytest.raises(BcmError, match="same number of images, not 3 and 2"):
         bcm.interpolate(digits[:3], digits[:2], labels=0)
     with pytest.raises(BcmError, match="frames"):
         bcm.interpolate(digits[:3], digits[:3], frames=1, labels=0)

@@ -31,7 +31,7 @@ NAN = np.full((1, 1, 8, 8), np.nan, np.float32)
             "bcm_generate",
             "result",
             {**ONE, "schedule": "nonesuch"},
-            "no schedule 'nonesuch' in this bundle; it has one-step",
+            "no schedule 'nonesuch' in this bundle; give one of the names one-step",
         ),
         ("bcm_generate", "result", {**ONE, "schedule": "80>>1"}, "a noise level is missing (column 4)"),
         (
@@ -46,15 +46,15 @@ NAN = np.full((1, 1, 8, 8), np.nan, np.float32)
             {**ONE, "schedule": "80" + ">2>80" * 50 + ">0.002"},
             "101 network calls; this server plays up to 64",
         ),
-        ("bcm_generate", "result", {**ONE, "latent": NAN}, "latents must be finite floats"),
-        ("bcm_invert", "latent", {**IMAGE, "image": NAN}, "images must be finite floats"),
+        ("bcm_generate", "result", {**ONE, "latent": NAN}, "latents contain NaN or infinity"),
+        ("bcm_invert", "latent", {**IMAGE, "image": NAN}, "images contain NaN or infinity"),
         (
             "bcm_invert",
             "latent",
             {**IMAGE, "image": np.full((1, 1, 8, 8), 3, np.float32)},
             "images must lie in [-1, 1]; these go from 3 to 3",
         ),
-        ("bcm_interpolate", "result", {**IMAGE, "image_b": NAN}, "images must be finite"),
+        ("bcm_interpolate", "result", {**IMAGE, "image_b": NAN}, "images contain NaN or infinity"),
         (
             "bcm_interpolate",
             "result",
