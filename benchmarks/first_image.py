@@ -106,9 +106,8 @@ def print_table(figures: dict, runs: int) -> None:
     print(f"{'':14}{'torch':>10}{'bcm-edge':>10}{'ratio':>8}   first start")
     for column in COLUMNS:
         own = figures[column]
-        print(
-            f"{column:14}{own['torch']:10.2f}{own['bcm_edge']:10.2f}{own['ratio']:8.2f}{own['first_start']:14.2f}"
-        )
+        numbers = f"{own['torch']:10.2f}{own['bcm_edge']:10.2f}{own['ratio']:8.2f}{own['first_start']:14.2f}"
+        print(f"{column:14}{numbers}")
 
 
 if __name__ == "__main__":

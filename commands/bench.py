@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,7 +29,7 @@ from ..runtime.machine.environment import environment
 from ..runtime.machine.install_hints import install_line
 from ..runtime.machine.load import OtherProcesses
 from ..runtime.schedule import Schedule
-from ..runtime.storage.bundle import open_bundle
+from ..runtime.storage.bundle import Bundle, open_bundle
 from .bench_report import not_run_lines, report
 from .bench_variants import NotRun, Variant, variants
 from .console import progress, result
@@ -107,39 +108,16 @@ def bench(
         compared = [] if flop is None else [(variant.name, variant.precision) for variant in runnable]
         products, absent = open_products(compared)
         measured = [_measure(runnable, products, program, size, seconds, flop) for size in sizes]
-    results = [one for batch in measured for one in batch.results]
-    not_run += [one for batch in measured for one in batch.not_run]
-    absent = [*absent, *(problem for batch in measured for problem in batch.absent)]
-    if not results:
+    not_run += [failure for batch in measured for failure in batch.not_run]
+    if not any(batch.results for batch in measured):
         raise BackendError(
             f"{bundle}: no variant can run on this machine ({'; '.join(not_run_lines(not_run))}); "
             f"bcm-edge doctor {bundle} shows how to fix it"
         )
+    absent = [*absent, *(problem for batch in measured for problem in batch.absent)]
     if flop is None:
         absent.append(f"GFLOP/s: counting operations needs onnx; {install_line('export')}")
-    notes = [*_peak_lines(measured), *(f"absent: {reason}" for reason in absent)]
-    progress(report(results, not_run, notes, surroundings))
-    verdicts = {
-        str(batch.size): benchmark.verdicts(batch.results, batch.others)
-        for batch in measured
-        if batch.results
-    }
-    values = {
-        "bundle": str(bundle),
-        "model": opened.manifest.model.name,
-        "schedule": str(program),
-        "nfe": program.nfe,
-        "flop_per_call": flop,
-        "results": [vars(one) for one in results],
-        "verdicts": verdicts,
-        "absent": absent,
-        "peaks": {str(batch.size): batch.peaks_json() for batch in measured},
-        "environment": surroundings,
-        "taken_by_others": {str(batch.size): batch.others for batch in measured},
-        "not_run": [vars(one) for one in not_run],
-    }
-    lines = [f"batch {size}: {sentence}" for size, sentences in verdicts.items() for sentence in sentences]
-    result(as_json, values, "\n".join(lines))
+    _report(_Run(bundle, opened, program, flop, surroundings, measured, absent, not_run), as_json)
 
 
 def parse_batches(text: str) -> list[int]:
@@ -234,6 +212,53 @@ def _open(runnable: Sequence[Variant], schedule: Schedule, size: int) -> tuple[l
         else:
             ready.append(_Ready(variant, backend, run))
     return ready, not_run
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All measurements of one call of the command."""
+
+    # The path as it was typed.
+    path: Path
+    bundle: Bundle
+    schedule: Schedule
+    # Operations of one network call with one image; None if they cannot be counted.
+    flop: int | None
+    # The environment before the measurement.
+    surroundings: dict[str, Any]
+    # One per batch size.
+    measured: Sequence[_Measured]
+    # Figures that could not be measured, and why.
+    absent: list[str]
+    not_run: list[NotRun]
+
+
+def _report(run: _Run, as_json: bool) -> None:
+    """Print the table on stderr, and the verdicts or the JSON object on stdout."""
+    results = [row for batch in run.measured for row in batch.results]
+    notes = [*_peak_lines(run.measured), *(f"absent: {reason}" for reason in run.absent)]
+    progress(report(results, run.not_run, notes, run.surroundings))
+    verdicts = {
+        str(batch.size): benchmark.verdicts(batch.results, batch.others)
+        for batch in run.measured
+        if batch.results
+    }
+    values = {
+        "bundle": str(run.path),
+        "model": run.bundle.manifest.model.name,
+        "schedule": str(run.schedule),
+        "nfe": run.schedule.nfe,
+        "flop_per_call": run.flop,
+        "results": [vars(row) for row in results],
+        "verdicts": verdicts,
+        "absent": run.absent,
+        "peaks": {str(batch.size): batch.peaks_json() for batch in run.measured},
+        "environment": run.surroundings,
+        "taken_by_others": {str(batch.size): batch.others for batch in run.measured},
+        "not_run": [vars(failure) for failure in run.not_run],
+    }
+    lines = [f"batch {size}: {sentence}" for size, sentences in verdicts.items() for sentence in sentences]
+    result(as_json, values, "\n".join(lines))
 
 
 def _peak_lines(measured: Sequence[_Measured]) -> list[str]:

@@ -104,18 +104,12 @@ def build(
     are cached.
     """
     from ..export.engines.build import refuse_wider_types, report_dla
-    from ..export.engines.plan import plan_build
 
     opened, index = open_bundle(bundle), parse_device(device)
     precision = precision or ("fp16" if "fp16" in opened.precisions else opened.precisions[0])
     limit = None if workspace is None else parse_bytes(workspace)
     options = BuildOptions(precision, parse_profile(batch), limit, opt_level, strip)
-    try:
-        plan = plan_build(opened, options, index, strict_types)
-    except BackendError as error:
-        needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
-        advice = f"Run build on the machine that will use the engines. {_alternative(opened)}"
-        raise BackendError(f"{needs}: {error}. {advice}") from error
+    plan = _plan(opened, options, index, strict_types)
     if dry_run:
         result(as_json, {"dry_run": True, **_summary(plan)}, _dry_run_text(plan))
         return
@@ -132,6 +126,18 @@ def build(
         result(as_json, values, str(plan.folder))
         return
     _build(plan, as_json)
+
+
+def _plan(bundle: Bundle, options: BuildOptions, device: int, strict_types: bool) -> BuildPlan:
+    """Return the plan of the build. Raises BackendError if this machine cannot build engines."""
+    from ..export.engines.plan import plan_build
+
+    try:
+        return plan_build(bundle, options, device, strict_types)
+    except BackendError as error:
+        needs = "build needs an NVIDIA GPU with its driver, TensorRT 8.6 or newer, and cuda-core"
+        advice = f"Run build on the machine that will use the engines. {_alternative(bundle)}"
+        raise BackendError(f"{needs}: {error}. {advice}") from error
 
 
 def parse_profile(text: str) -> tuple[int, int, int]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ParityError
 from ..runtime.accuracy import BOUNDS
 from ..runtime.checks.parity import MoveError
 from ..runtime.checks.recording import batches_to_check, load_recording, programs_to_check
@@ -18,7 +17,7 @@ from ..runtime.storage.bundle import Bundle, describe_files, open_bundle
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.storage.manifest import MANIFEST, ModelFacts
 from ..runtime.storage.rewriting import amending
-from .console import note, parity_table, progress, require_extra, result, table
+from .console import note, parity_table, parity_table_of_failure, progress, require_extra, result, table
 from .options import Function, bundle_argument, force_option, json_option, value_range_option
 from .paths import PATH, PATH_OR_NAME, OutputPath
 
@@ -148,13 +147,9 @@ def calibrate(
         return
     # Graphs take long to make, so check first that they can be added.
     check_free(opened.path, force=True, marker=MANIFEST)
-    try:
-        samples = read_samples(data, size, opened.manifest.model, value_range) if data else None
+    samples = read_samples(data, size, opened.manifest.model, value_range) if data else None
+    with parity_table_of_failure("int8"):
         ranges, errors = _add_int8(opened, samples, calibration, allow_inaccurate, bound)
-    except ParityError as error:
-        if error.errors:
-            progress(parity_table({"int8": error.errors}))
-        raise
     progress(parity_table({"int8": errors}))
     _report(opened, ranges, errors, picture, force, as_json)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..errors import BackendError, MissingExtraError
+from ..errors import BackendError, MissingExtraError, ParityError
 from ..runtime.backends import backend_module
 from ..runtime.backends.base import Backend
 from ..runtime.checks.doctor import missing_modules
@@ -81,6 +81,17 @@ def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
         rows.append((move[0].schedule, move[0].move, *shown))
     headings = [f"{precision} rel. L2".strip() for precision in errors]
     return table(("schedule", "move", *headings), rows)
+
+
+@contextmanager
+def parity_table_of_failure(precision: str = "") -> Iterator[None]:
+    """Print the errors of all moves if the block raises ParityError. precision: the heading of the table."""
+    try:
+        yield
+    except ParityError as error:
+        if error.errors:
+            progress(parity_table({precision: error.errors}))
+        raise
 
 
 @contextmanager

@@ -121,12 +121,7 @@ def evaluate(
     from ..evaluation.rivals import Rivals
 
     with load(bundle, backend, precision=precision, value_range=SIGNED) as bcm:
-        channels = bcm.sample_shape[0]
-        if channels not in (1, 3):
-            raise ImageError(
-                f"{bundle}: evaluate needs a model of grey or colour images (1 or 3 channels); "
-                f"this one has {channels}"
-            )
+        _check_channels(bundle, bcm)
         rival = _baseline(baseline, bcm) if baseline else None
         train, real = held_out(data, bcm.bundle.manifest.model, "test", test, value_range)
         for line in dict.fromkeys((*train.notes, *real.notes)):
@@ -134,22 +129,27 @@ def evaluate(
         judge = _judge(train, real, inception, samples, reconstructed)
         rivals = Rivals(bcm, judge, rival.denoiser() if rival else None, seed, progress)
         facts = facts_of(rivals, train, real, rival, _command(ctx))
-        cautions = {
-            "Data": _trained_on(data, rivals, rival, value_range) if test is None else "",
-            "Baseline": _unequal_training(bcm, rival) if rival else "",
-        }
-        for heading, caution in cautions.items():
-            if caution:
-                progress(f"caution: {caution}")
-                facts[heading]["caution"] = caution
+        if test is None:
+            _add_caution(facts["Data"], _trained_on(data, rivals, rival, value_range))
+        if rival:
+            _add_caution(facts["Baseline"], _unequal_training(bcm, rival))
         values, page = measured_page(rivals, facts, f"{bundle.name}: quality")
     with replacing(output, force) as partial:
         partial.write_text(page, encoding="utf-8")
-    claims = [
+    text = "\n".join(
         f"{claim['verdict']}: {claim['title']}\n  {claim['sentences'][0]}" for claim in values["claims"]
-    ]
-    text = "\n".join(claims)
+    )
     result(as_json, {"report": str(output), **values}, f"{text}\n\nthe report is in {output}")
+
+
+def _check_channels(bundle: Path, bcm: BCM) -> None:
+    """Raise ImageError unless the images of the model are grey or coloured."""
+    channels = bcm.sample_shape[0]
+    if channels not in (1, 3):
+        raise ImageError(
+            f"{bundle}: evaluate needs a model of grey or colour images (1 or 3 channels); "
+            f"this one has {channels}"
+        )
 
 
 def _baseline(path: Path, bcm: BCM) -> Checkpoint:
@@ -211,6 +211,13 @@ def _check_classes(train: Dataset) -> None:
             f"{train.name}: has only one class, and the classifier that extracts features needs two; give "
             "--inception WEIGHTS"
         )
+
+
+def _add_caution(facts: dict[str, str], caution: str) -> None:
+    """Print a caution, and add it to facts of the page. Does nothing for ""."""
+    if caution:
+        progress(f"caution: {caution}")
+        facts["caution"] = caution
 
 
 def _trained_on(data: str, rivals: Rivals, rival: Checkpoint | None, value_range: ValueRange) -> str:

@@ -14,6 +14,7 @@ from ..runtime.machine.processor import cpu_model
 from .console import progress
 
 if TYPE_CHECKING:
+    from ..evaluation.comparison import Latency
     from ..evaluation.exhibits import Exhibit
     from ..evaluation.rivals import Rivals
     from ..model.checkpoint import Checkpoint
@@ -106,12 +107,7 @@ def measured_page(rivals: Rivals, facts: Facts, title: str) -> tuple[dict[str, A
         rivals.seed,
         lambda task: progress(f"tasks: {task}"),
     )
-    load = OtherProcesses()
-    times = comparison.latencies(rivals)
-    others = load.share()
-    if others is not None and others > QUIET:
-        taken = f"other processes took {others:.0%} of the processors while latencies were measured"
-        facts["Made by"]["caution"] = taken
+    times = _latencies(rivals, facts)
     nfe = {name: bcm.schedule(name).nfe for name in bcm.schedules}
     claims = report.claims(samples, inversions)
     exhibits: dict[str, list[Exhibit]] = {
@@ -128,20 +124,32 @@ def measured_page(rivals: Rivals, facts: Facts, title: str) -> tuple[dict[str, A
         [Section(name, shown) for name, shown in exhibits.items()],
         [f"# {_versions()}", facts["Made by"]["command"]],
     )
-    generation = [
-        {**asdict(sample), "ratio": sample.mean("ratio"), "spread": sample.spread} for sample in samples
-    ]
     values = {
         "facts": facts,
         "claims": [asdict(claim) for claim in claims],
         "real": asdict(judge.reference),
         "floor": judge.floor,
-        "generation": generation,
+        "generation": [
+            {**asdict(sample), "ratio": sample.mean("ratio"), "spread": sample.spread} for sample in samples
+        ],
         "inversion": [asdict(inversion) for inversion in inversions],
         "latency": [asdict(time) for time in times],
         "exhibits": {name: [report.values(one) for one in shown] for name, shown in exhibits.items()},
     }
     return values, report.render(page)
+
+
+def _latencies(rivals: Rivals, facts: Facts) -> list[Latency]:
+    """Measure the latencies. Adds a caution to `facts` if other processes disturbed the measurement."""
+    from ..evaluation import comparison
+
+    load = OtherProcesses()
+    times = comparison.latencies(rivals)
+    share = load.share()
+    if share is not None and share > QUIET:
+        caution = f"other processes took {share:.0%} of the processors while latencies were measured"
+        facts["Made by"]["caution"] = caution
+    return times
 
 
 def _versions() -> str:

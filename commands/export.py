@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import OutputError, ParityError
+from ..errors import OutputError
 from .calibration import calibration_options, read_samples
-from .console import note, parity_table, progress, require_extra, result
+from .console import note, parity_table, parity_table_of_failure, progress, require_extra, result
 from .options import (
     config_option,
     force_option,
@@ -95,22 +95,11 @@ def export(
     require_extra("export")
     from ..calibration.ranges import read_calibration
     from ..export.exporter import ExportPlan
-    from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
 
     _check_output(output, checkpoint, force)
-    name = str(checkpoint or SHIPPED[0])
-    source = shipped_checkpoint(name) if name in SHIPPED else Path(name)
-    loaded = load_checkpoint(source, known_fields(preset, config_file))
-    for line in loaded.notes:
-        note(line)
+    loaded = _load(checkpoint, known_fields(preset, config_file))
     chosen = parse_precisions(precisions)
-    if (data or calibration or allow_inaccurate) and "int8" not in chosen:
-        raise click.UsageError(
-            "--data, --calibration and --allow-inaccurate are options for int8; add int8 to --precision, "
-            "or leave them out"
-        )
-    if data and calibration:
-        raise click.UsageError("--data and --calibration cannot be combined; give one of them")
+    _check_int8_options("int8" in chosen, data, calibration, allow_inaccurate)
     plan = ExportPlan(
         loaded,
         output,
@@ -127,6 +116,30 @@ def export(
         result(as_json, {"dry_run": True, **_summary(plan)}, _dry_run_text(plan))
         return
     _export(plan, as_json)
+
+
+def _load(checkpoint: Path | None, fields: dict[str, Any]) -> Checkpoint:
+    """Load a file or a model of this package, and print its notes. fields: fields of its configuration."""
+    from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
+
+    name = str(checkpoint or SHIPPED[0])
+    loaded = load_checkpoint(shipped_checkpoint(name) if name in SHIPPED else Path(name), fields)
+    for line in loaded.notes:
+        note(line)
+    return loaded
+
+
+def _check_int8_options(
+    int8: bool, data: str | None, calibration: Path | None, allow_inaccurate: bool
+) -> None:
+    """Raise click.UsageError for options of int8 without int8, or that cannot be combined."""
+    if (data or calibration or allow_inaccurate) and not int8:
+        raise click.UsageError(
+            "--data, --calibration and --allow-inaccurate are options for int8; add int8 to --precision, "
+            "or leave them out"
+        )
+    if data and calibration:
+        raise click.UsageError("--data and --calibration cannot be combined; give one of them")
 
 
 def _check_output(output: Path, checkpoint: Path | None, force: bool) -> None:
@@ -152,12 +165,8 @@ def _export(plan: ExportPlan, as_json: bool) -> None:
     """Write the bundle and print the result. Raises ParityError."""
     from ..export.exporter import export
 
-    try:
+    with parity_table_of_failure():
         errors = export(plan, plan.checkpoint.sha256(), progress)
-    except ParityError as error:
-        if error.errors:
-            progress(parity_table({"": error.errors}))
-        raise
     if errors:
         progress(parity_table(errors))
     progress(_next_commands(plan.output, plan.checkpoint.config.num_classes))

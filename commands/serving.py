@@ -89,15 +89,8 @@ def triton(
     from ..export.triton.plan import plan_repository
     from ..export.triton.repository import MARKER, write_repository
 
-    if trt_cache and not trt_cache.startswith("/"):
-        raise click.UsageError(
-            f"--trt-cache: {trt_cache!r} is not an absolute path on the server; "
-            "give one such as /var/cache/bcm"
-        )
-    if trt_cache and platform == "python":
-        raise click.UsageError(
-            "--trt-cache needs graphs that ONNX Runtime runs; it cannot be used with python"
-        )
+    if trt_cache:
+        _check_cache(trt_cache, platform)
     if output.resolve().is_relative_to(bundle.resolve()):
         raise OutputError(f"{output} is inside the bundle that it is made from; choose another output")
     check_free(output, force, MARKER)
@@ -116,3 +109,15 @@ def triton(
         "models": [model.name for model in models],
     }
     result(as_json, values, str(output))
+
+
+def _check_cache(folder: str, platform: str | None) -> None:
+    """Raise click.UsageError if --trt-cache is not an absolute path, or the platform has no use for it."""
+    if not folder.startswith("/"):
+        raise click.UsageError(
+            f"--trt-cache: {folder!r} is not an absolute path on the server; give one such as /var/cache/bcm"
+        )
+    if platform == "python":
+        raise click.UsageError(
+            "--trt-cache needs graphs that ONNX Runtime runs; it cannot be used with python"
+        )

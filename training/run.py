@@ -92,20 +92,7 @@ def train(
     for note in dataset.notes:
         report(f"note: {note}")
     trainer = fit(dataset, config, options, state, on_progress, init=init, device=device, resume=resume)
-    checkpoint = trainer.checkpoint()
-    if not all(tensor.isfinite().all() for tensor in checkpoint.state_dict.values()):
-        raise NonFiniteError(
-            "training diverged: NaN or infinity in the weights after the last step; use a lower learning rate"
-        )
-    save_checkpoint(
-        output,
-        trainer.average,
-        config,
-        checkpoint.schedules,
-        checkpoint.provenance,
-        classes=checkpoint.classes,
-    )
-    save_images(sample_sheet(checkpoint), pictures, force=True)
+    _save_results(trainer, output, pictures)
     state.unlink(missing_ok=True)
     return pictures
 
@@ -140,6 +127,24 @@ def fit(
             seconds_left = seconds_per_step * (options.steps - trainer.done)
             on_progress(Progress(trainer.done, options.steps, intervals, losses, seconds_left))
     return trainer
+
+
+def _save_results(trainer: Trainer, output: Path, pictures: Path) -> None:
+    """Write the checkpoint and the picture of samples. Raises NonFiniteError if training diverged."""
+    checkpoint = trainer.checkpoint()
+    if not all(tensor.isfinite().all() for tensor in checkpoint.state_dict.values()):
+        raise NonFiniteError(
+            "training diverged: NaN or infinity in the weights after the last step; use a lower learning rate"
+        )
+    save_checkpoint(
+        output,
+        trainer.average,
+        checkpoint.config,
+        checkpoint.schedules,
+        checkpoint.provenance,
+        classes=checkpoint.classes,
+    )
+    save_images(sample_sheet(checkpoint), pictures, force=True)
 
 
 def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
