@@ -69,10 +69,8 @@ def test_plan_file_contains_only_the_serialized_engine(typed_copy: Path, run: Pr
 
 def test_progress_and_result_are_printed(typed_copy: Path, run: Process):
     lines = run("build", typed_copy).stderr.splitlines()
-    assert (
-        lines[0]
-        == "fp16 for Fake Orin (compute capability 8.7, 8.0 GB, driver for CUDA 12.6), TensorRT 10.3.0"
-    )
+    gpu = "Fake Orin (compute capability 8.7, 8.0 GB, driver for CUDA 12.6)"
+    assert lines[0] == f"building fp16 for {gpu}, TensorRT 10.3.0"
     phases = [line.rpartition(" (")[0] for line in lines if "Building" in line]
     assert phases == ["forward: Building", "inverse: Building", "add_noise: Building", "to_uint8: Building"]
     assert any(
@@ -85,8 +83,8 @@ def test_dla_report_counts_layers_and_builds_nothing(typed_copy: Path, run: Proc
     run("build", typed_copy)
     completed = run("build", typed_copy, "--dla", "report")  # although the engine exists already
     assert completed.stdout.splitlines() == [
-        "forward: a DLA could take 27 of 321 layers; not other 294",
-        "inverse: a DLA could take 27 of 322 layers; not other 295",
+        "forward: a DLA can run 27 of 321 layers; not other 294",
+        "inverse: a DLA can run 27 of 322 layers; not other 295",
     ]
     result = json.loads(run("build", typed_copy, "--precision", "fp32", "--dla", "report", "--json").stdout)
     assert result["dla"]["forward"]["able"] == 27
@@ -189,7 +187,7 @@ def test_verify_stays_within_a_small_profile(typed_copy: Path, run: Process):
 def test_generate_prints_why_an_engine_is_not_used(built_copy: Path, run: Process, tmp_path: Path):
     completed = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", FAKE_TENSORRT="10.16.1")
     assert (
-        "note: playing on onnxruntime, since " in completed.stderr
+        "note: the bundle's engines are not used, onnxruntime runs instead: " in completed.stderr
         and "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here" in completed.stderr
     )
     assert (
