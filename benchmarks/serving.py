@@ -61,7 +61,7 @@ def main() -> None:
         bundle, serving = open_bundle(arguments.bundle), Serving(instances=arguments.instances)
         write_repository(plan_repository(bundle, models, "python", None, serving, (), False, False))
         with running(models, Path(folder) / "log") as server:
-            # Of this process. The server has started with a number of its own.
+            # Threads of this process. The server was started with another number.
             os.environ["BCM_EDGE_THREADS"] = "1"
             with bcm_edge.load(arguments.bundle, "onnxruntime") as bcm:
                 rows = measure(server, bcm, arguments.clients, arguments.seconds)

@@ -27,7 +27,7 @@ class Activation:
     tensor: str
     # The largest |value| over the played schedules of both directions.
     largest: float
-    # Of its type in the bundle's 16-bit graphs: 16 or 32. None if the bundle has no 16-bit graphs.
+    # Bits of its type in the bundle's 16-bit graphs: 16 or 32. None if the bundle has no 16-bit graphs.
     bits: int | None
     # Why it has 32 bits; "" otherwise.
     why: str

@@ -1,6 +1,6 @@
 """The smallest and largest value of every activation while schedules play, and the file that stores them.
 
-calibration.json holds all that an 8-bit graph needs from data, so graphs can be written again without the
+calibration.json contains all that an 8-bit graph needs from data, so graphs can be written again without the
 data. It contains the sha256 of the float32 graphs that were measured, and is refused for any others.
 """
 

@@ -149,8 +149,8 @@ def map(
     """Run a task over DATASET: an npz or Parquet file, a folder of them, or for generate a number of images.
 
     The seed and the label of a row are those in the data, or follow from the number of the row in the data
-    set, so results do not depend on the workers. Output files are complete or absent. If the command is
-    interrupted, run it again: it continues with the files that are missing.
+    set. Results therefore do not depend on the workers. Output files are complete or absent. If the command
+    is interrupted, run it again: it continues with the files that are missing.
     """
     require_extra("scale")
     from ..jobs.dataset import find

@@ -31,7 +31,7 @@ PAGES = {
 }
 LANGUAGES = {".py": "python", ".sh": "sh", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 COMMANDS = "<!-- commands -->"  # where a page has the reference of all commands
-# Options of the pages with source text, which stand in no list of pages and are not searched.
+# Options of the pages with source text, which are not listed in the navigation and not searched.
 _ALONE = "hide:\n  - navigation\n  - toc\nsearch:\n  exclude: true\n"
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 

@@ -1,8 +1,9 @@
 """Feature extractors: the features of images that distances compare, among them the Inception network of FID.
 
-The network is written out here because every library that has it (torch-fidelity, pytorch-fid, clean-fid)
-imports torchvision, which fails beside a torch of another build, and either downloads the weights or reads
-them with a loader that can execute code from the file. The units have the names of the published weights.
+The network is implemented here because the libraries that contain it (torch-fidelity, pytorch-fid,
+clean-fid) import torchvision, which fails with a torch of another build. They also download the weights, or
+read them with a loader that can execute code from the file. The units have the names of the published
+weights.
 """
 
 from __future__ import annotations

@@ -138,9 +138,9 @@ class Purified:
     attacked: float
     # accuracy of the labels that the model guesses from attacked images; None for a model without classes
     guessed: float | None
-    # strength → of the classifier after purification with the guessed labels
+    # strength → accuracy after purification with the guessed labels
     purified: Mapping[float, float]
-    # strength → of the classifier after purification with the true labels; None for a model without classes
+    # strength → accuracy after purification with the true labels; None for a model without classes
     purified_true_labels: Mapping[float, float] | None
 
 

@@ -2,7 +2,7 @@
 
 It runs `make test-gpu` and benchmarks/gpu.py as a user does. The stand-ins of tests/engines/fakes replace
 the hardware and the libraries that drive it: NVIDIA's driver, cuda-core, TensorRT, torch's CUDA and ONNX
-Runtime's GPU providers. Everything above them is real. The times that are printed say nothing about a GPU.
+Runtime's GPU providers. Everything above them is real. The printed times are not times of a GPU.
 
 Both run twice: with all stand-ins, and as on a machine that has neither TensorRT nor the plugins of pytest.
 With all stand-ins, every test and every variant of the benchmark must be executed. Without TensorRT, only

@@ -21,7 +21,7 @@ def random_data(n: int = 12, size: int = 8, classes: int | None = 3) -> Dataset:
 
 
 def two_shapes(n: int = 12) -> Dataset:
-    """Return n images of 8×8 pixels whose left or right half is white. The label tells which half."""
+    """Return n images of 8×8 pixels whose left (label 0) or right half (label 1) is white."""
     images = torch.full((n, 1, 8, 8), -1.0)
     labels = torch.arange(n) % 2
     for image, label in zip(images, labels, strict=True):

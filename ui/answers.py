@@ -19,7 +19,7 @@ from ..runtime.classes import GUESS, label_of, refuse_guess
 from ..runtime.pictures.writing import heat
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
-from ..runtime.schedule import SIGMA_MAX, Schedule
+from ..runtime.schedule import DEFAULT_SCHEDULES, ONE_STEP, SIGMA_MAX, Schedule
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.tasks.constrained import inpainting
 from ..runtime.tasks.trace import picture
@@ -87,7 +87,9 @@ class Answers:
         label = None if self._bcm.num_classes is None else 0
         grey = np.zeros((1, *self._bcm.sample_shape), np.float32)
         with self._lock:
-            self._bcm.reconstruct(grey, inversion="+0.07 0.07>80", schedule="80>0.002", labels=label)
+            self._bcm.reconstruct(
+                grey, inversion=DEFAULT_SCHEDULES["invert-1"], schedule=ONE_STEP, labels=label
+            )
 
     def close(self) -> None:
         """Wait for the current request, and free the model."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..accuracy import BOUNDS
 from ..machine.processor import instruction_sets
-from ..noise import standard_normal
+from ..noise import START_DRAW, standard_normal
 from ..schedule import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, Move
 from ..storage.bundle import Bundle
 from .base import graph_inputs
@@ -49,7 +49,7 @@ def proving_inputs(bundle: Bundle, direction: str, batch: int = 1) -> dict[str, 
     """
     model, move = bundle.manifest.model, PROOF_MOVES[direction]
     deviation = np.float32(max(move.t, SIGMA_DATA))
-    x = standard_normal(range(batch), model.sample_shape, 0) * deviation
+    x = standard_normal(range(batch), model.sample_shape, START_DRAW) * deviation
     labels = None if model.num_classes is None else np.zeros(batch, np.int64)
     return graph_inputs(x, None, move, labels)
 

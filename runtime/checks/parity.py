@@ -46,7 +46,7 @@ class MoveError:
 def compare(backend: Backend, recording: Recording, batches: Sequence[int], bound: float) -> list[MoveError]:
     """Play the schedules of a recording at each batch size, and return the error of every move.
 
-    batches: a batch that is larger than the recording holds its samples several times. The noise of a sample
+    batches: a batch that is larger than the recording repeats its samples. The noise of a sample
     depends on its seed only, so its states are the same in every batch.
     bound: the largest relative L2 error that is `ok`.
     """

@@ -1,7 +1,7 @@
 """Recordings of whole schedules, played by the torch model: the reference for every other backend.
 
 Errors of a few-step model grow over several moves. So a recording contains the state after every move of
-every schedule. A bundle holds it as golden.npz, and can be verified without torch.
+every schedule. A bundle contains it as golden.npz, so it can be verified without torch.
 """
 
 from __future__ import annotations

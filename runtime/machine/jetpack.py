@@ -54,7 +54,7 @@ class JetPack:
 
 _UNKNOWN = JetPack("", "", "", "", "unknown release, newer than this package", fix="update this package")
 
-# The first L4T version of each release. Versions that this package does not know are _UNKNOWN.
+# The first L4T version of each release. All other versions are _UNKNOWN.
 RELEASES: tuple[tuple[Version, JetPack], ...] = (
     ((0, 0, 0), JetPack("4 or older", "3.6", "10.2", "8.2", _TOO_OLD, ok=False, fix=_FLASH)),
     ((34, 0, 0), JetPack("5", "3.8", "11.4", "8.5", _TOO_OLD, ok=False, fix=_FLASH)),

@@ -89,7 +89,7 @@ class Bundle:
         return all(self._has(name, digest) for name, digest in engines.items())
 
     def _has(self, name: str, digest: str) -> bool:
-        """Return whether the bundle holds a file that the manifest does not list, with this sha256."""
+        """Return whether the bundle has a file with this sha256 that the manifest does not list."""
         try:
             file = inside(self.path, name)
             is_own = file.is_file() and file.resolve() == self.path.resolve() / name

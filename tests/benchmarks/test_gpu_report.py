@@ -128,7 +128,7 @@ def test_report_is_markdown_with_the_environment_first():
     assert not any(line.startswith("#") for line in lines)
 
 
-def test_two_environments_are_told_apart():
+def test_report_distinguishes_two_environments():
     other = {"gpu": "NVIDIA A10G", "versions": {"python": "3.11.9"}}
     figures = [
         engine_beside_torch(1, 2.0, 3.6),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it needs torch, which not every Python here has
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    """The weights of a network, as its trainer holds them."""
+    """The weights of a network, as its trainer has them."""
     from networks import random_model
 
     return random_model().network.state_dict()

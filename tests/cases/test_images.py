@@ -90,7 +90,7 @@ def test_conversions_are_counted_in_one_line(tmp_path: Path):
 
 
 def test_only_known_system_folders_are_ignored(tmp_path: Path):
-    """A folder whose name begins with @ often holds the images of one account, and is read."""
+    """A folder whose name begins with @ is read: it often contains the images of one account."""
     assert ignored_by_systems(tmp_path / "@eaDir") and ignored_by_systems(tmp_path / ".thumbnails")
     assert not ignored_by_systems(tmp_path / "@nasa")
     for name in ("@nasa.png", "a.png", "~$a.png", "thumbs.db"):

@@ -110,7 +110,9 @@ def test_command_writes_and_replaces_a_repository(digits_bundle: Path, cli: Cli,
     assert not (root / "bcm_mixture-4").exists()
 
 
-def test_force_does_not_replace_a_folder_that_is_no_repository(digits_bundle: Path, cli: Cli, tmp_path: Path):
+def test_force_does_not_replace_a_folder_that_is_not_a_repository(
+    digits_bundle: Path, cli: Cli, tmp_path: Path
+):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     refusal(cli("triton", digits_bundle, "-o", tmp_path / "mine", "--force"))
