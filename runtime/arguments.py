@@ -137,9 +137,8 @@ def check_number(n: int, sample_shape: tuple[int, int, int], noun: str = "images
     """
     if n < 1:
         raise InputError(f"the number of {noun} must be at least 1, not {n}")
-    bytes_per_image = (
-        2 * 4 * math.prod(sample_shape) + 100
-    )  # a state and its noise in float32, a seed and a label
+    # A state and its noise in float32, a seed and a label.
+    bytes_per_image = 2 * 4 * math.prod(sample_shape) + 100
     check_memory(n * bytes_per_image, f"{n} {noun}", "make fewer at a time, or use bcm-edge map")
 
 
