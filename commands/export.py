@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import OutputError
+from ..errors import CheckpointError, OutputError
 from .calibration import calibration_options, read_samples
 from .console import note, parity_table, parity_table_of_failure, progress, require_extra, result
 from .options import (
@@ -119,11 +119,19 @@ def export(
 
 
 def _load(checkpoint: Path | None, fields: dict[str, Any]) -> Checkpoint:
-    """Load a file or a model of this package, and print its notes. fields: fields of its configuration."""
+    """Load a file or a model of this package, and print its notes. Raises CheckpointError.
+
+    fields: fields of its configuration.
+    """
     from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
 
     name = str(checkpoint or SHIPPED[0])
-    loaded = load_checkpoint(shipped_checkpoint(name) if name in SHIPPED else Path(name), fields)
+    source = shipped_checkpoint(name) if name in SHIPPED else Path(name)
+    if not os.path.lexists(source) and not source.suffix and source.name == name:
+        raise CheckpointError(
+            f"{name}: no such file; give a checkpoint, or a shipped model: {', '.join(SHIPPED)}"
+        )
+    loaded = load_checkpoint(source, fields)
     for line in loaded.notes:
         note(line)
     return loaded

@@ -62,7 +62,10 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         check_number(n, bcm.sample_shape)
         seed = run.seed if seeds is None or run.given_seed is not None else seeds
         refuse_guess(run.label)
-        labels = parse_labels(run.label, n, bcm) if run.label is not None else stored_labels(labels, n, bcm)
+        if run.label is not None:
+            labels = parse_labels(run.label, n, bcm)
+        else:
+            labels = stored_labels(labels, n, bcm, latents_file)
         program = bcm.bundle.schedule(schedule)
 
         def work(on_move: OnMove | None) -> np.ndarray:
@@ -151,7 +154,8 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
 def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Return the latents of an npz file, and its labels and seeds, None where the file has none."""
     arrays = read_arrays(path, "latents")
-    latents = np.atleast_1d(required(arrays, "latents", path))  # the check of shapes refuses a single number
+    latents = required(arrays, "latents", path, "; give a file that invert wrote")
+    latents = np.atleast_1d(latents)  # the check of shapes refuses a single number
     labels, seeds = named_labels(arrays, str(path)), arrays.get("seeds")
     for name, values in (("labels", labels), ("seeds", seeds)):
         if values is not None and values.shape != (len(latents),):

@@ -163,7 +163,7 @@ def map(
         if backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
         programs = {
-            name: str(bcm.bundle.schedule(options[name])) if options[name] else None
+            name: None if options[name] is None else str(bcm.bundle.schedule(options[name]))
             for name in ("schedule", "inversion")
         }
         sources = find(dataset, task, bcm.sample_shape)

@@ -148,7 +148,7 @@ class Run:
             return images, self.guessed(bcm, images.images)
         if self.label is not None:
             return images, parse_labels(self.label, len(images.images), bcm)
-        return images, stored_labels(images.labels, len(images.images), bcm)
+        return images, stored_labels(images.labels, len(images.images), bcm, paths[0])
 
     def guessed(self, bcm: BCM, images: np.ndarray) -> np.ndarray:
         """Return the labels int64 [N] that the model guesses for images, and print them."""
@@ -254,7 +254,7 @@ def run_options(
     return decorate
 
 
-def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM) -> np.ndarray | None:
+def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM, file: Path | None) -> np.ndarray | None:
     """Return the labels int64 [n] that a file has for n images or latents, as the model numbers its classes.
 
     None if the file has no labels or the model has no classes. Raises LabelError for an unknown class, and
@@ -262,7 +262,10 @@ def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM) -> np.ndarray | N
     """
     if labels is None or bcm.num_classes is None:
         return None
-    return check_labels(np.atleast_1d(labels), n, bcm.num_classes, bcm.classes)
+    try:
+        return check_labels(np.atleast_1d(labels), n, bcm.num_classes, bcm.classes)
+    except LabelError as error:
+        raise LabelError(f"{file}: {error}") from None
 
 
 def pairs(originals: np.ndarray, results: np.ndarray, columns: int) -> np.ndarray:

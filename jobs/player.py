@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BcmError, BundleError, InputError
+from ..errors import BcmError, BundleError, InputError, LabelError
 from ..runtime.arguments import check_labels
 from ..runtime.classes import GUESS
 from ..runtime.loading import load
@@ -165,7 +165,10 @@ def _labels(
     if bcm.num_classes is None:
         return None
     if job.labels is None:
-        return check_labels(inputs.get("labels"), n, bcm.num_classes, bcm.classes)
+        try:
+            return check_labels(inputs.get("labels"), n, bcm.num_classes, bcm.classes)
+        except LabelError as error:
+            raise LabelError(f"{shard.path}: {error}") from None
     if job.labels == GUESS:
         return bcm.guess_labels(inputs["images"], seed=seeds)
     if len(job.labels) == 1:  # needs no row numbers, which may be unknown

@@ -33,8 +33,9 @@ def check_seeds(seed: Seeds, n: int) -> list[int]:
     seeds = [int(s) for s in seed]
     if len(seeds) != n:
         raise InputError(f"{len(seeds)} seeds were given for {n} images")
-    if not all(0 <= s < 2**64 for s in seeds):
-        raise InputError("seeds must lie in [0, 2**64)")
+    for s in seeds:
+        if not 0 <= s < 2**64:
+            raise InputError(f"seeds must lie in [0, 2**64), got {s}")
     return seeds
 
 
@@ -104,8 +105,7 @@ def check_images(
     values: uint8, or floats in value_range (see `in_signed_range`).
     noun: how messages call the images.
     """
-    array = np.asarray(values)
-    _check_shape(array, shape, noun)
+    array = _array(values, shape, noun)
     if array.dtype == np.uint8:
         return from_pixels(array, noun, value_range)
     _check_kind(array, noun)
@@ -114,8 +114,7 @@ def check_images(
 
 def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Return latents as float32 [N, *shape]. Raises ImageError unless they have about unit variance."""
-    latents = np.asarray(values)
-    _check_shape(latents, shape, "latents")
+    latents = _array(values, shape, "latents")
     _check_kind(latents, "latents")
     if not np.isfinite(latents).all():
         raise ImageError("latents contain NaN or infinity; all values must be finite")
@@ -130,6 +129,12 @@ def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray
     return latents
 
 
+def check_integer(value: object, name: str) -> None:
+    """Raise InputError if an argument is not an integer. name: the name of the argument."""
+    if not isinstance(value, (int, np.integer)):
+        raise InputError(f"{name} must be an integer, not {type(value).__name__}")
+
+
 def check_number(n: int, sample_shape: tuple[int, int, int], noun: str = "images") -> None:
     """Raise InputError, before anything is allocated, if n images do not fit in memory.
 
@@ -142,10 +147,23 @@ def check_number(n: int, sample_shape: tuple[int, int, int], noun: str = "images
     check_memory(n * bytes_per_image, f"{n} {noun}", "make fewer at a time, or use bcm-edge map")
 
 
-def _check_shape(array: np.ndarray, shape: tuple[int, int, int], noun: str) -> None:
+def _array(values: object, shape: tuple[int, int, int], noun: str) -> np.ndarray:
+    """Return values as an array [N, *shape]. Raises ImageError for other shapes, and for other objects."""
+    expected = ", ".join(map(str, shape))
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        array = np.array(None)
+    is_array = isinstance(values, np.ndarray)
+    if array.dtype.kind in "OUS" and not is_array:
+        raise ImageError(f"{noun} must be an array [N, {expected}], not {type(values).__name__}")
     if array.ndim != 4 or array.shape[1:] != shape or not len(array):
-        expected = ", ".join(map(str, shape))
-        raise ImageError(f"{noun} have shape {list(array.shape)}, the model takes [N, {expected}]")
+        advice = ""
+        if array.shape == shape or (1, *array.shape) == shape:
+            name = noun.split()[-1] if is_array else f"np.asarray({noun.split()[-1]})"
+            advice = f"; for one image use {name}[{', '.join(['None'] * (4 - array.ndim))}]"
+        raise ImageError(f"{noun} have shape {list(array.shape)}, the model takes [N, {expected}]{advice}")
+    return array
 
 
 def _check_kind(array: np.ndarray, noun: str) -> None:

@@ -113,16 +113,18 @@ def labels_of(text: str, num_classes: int | None, names: Sequence[str] | None) -
         return list(range(num_classes))
     is_one_name = bool(names) and _normal(text) in names
     words = [text] if is_one_name else text.split(",")
+    if len(words) > 1 and not all(map(str.strip, words)):
+        raise LabelError(f"--label: empty entry in {text!r}; separate labels with one comma")
     return [label_of(word, num_classes, names) for word in words]
 
 
-def refuse_guess(label: object) -> None:
-    """Raise LabelError if the label is GUESS. For tasks without an image to guess from."""
+def refuse_guess(label: object, argument: str = "--label") -> None:
+    """Raise LabelError if the label is GUESS. For tasks without an image to guess from.
+
+    argument: what the caller names the label.
+    """
     if label == GUESS:
-        raise LabelError(
-            f"label {GUESS!r} needs an image to guess from, and there is none yet; "
-            "give the class by number or name"
-        )
+        raise LabelError(f"{argument} {GUESS} needs images as input; give a number or a name")
 
 
 def labels_in(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
+from .arguments import check_integer
 from .backends import open_backend
 from .pipeline import BCM
 from .pixels import ValueRange
@@ -39,7 +40,9 @@ def load(
     backend, and returns what it returns to one thread alone. On a GPU, threads take turns. After `close`,
     calls raise BackendError; calls that are running then end normally or raise BackendError.
     """
-    if batch is not None and batch < 1:
-        raise InputError(f"batch must be at least 1, not {batch}")
+    if batch is not None:
+        check_integer(batch, "batch")
+        if batch < 1:
+            raise InputError(f"batch must be at least 1, not {batch}")
     bundle = open_bundle(path)
     return BCM(bundle, open_backend(backend, bundle, precision), batch, value_range)

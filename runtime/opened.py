@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..errors import ScheduleError
 from .arguments import Labels, Seeds, check_images, check_labels, check_seeds
 from .backends.base import Backend, DeviceBackend
 from .batches import BATCH, Batch, play_in_parts
@@ -50,7 +51,14 @@ class OpenedModel:
 
     def schedule(self, schedule: str | Schedule) -> Schedule:
         """Return the schedule of a name or a text. Raises ScheduleError."""
-        return self.bundle.schedule(schedule) if isinstance(schedule, str) else schedule
+        if isinstance(schedule, str):
+            return self.bundle.schedule(schedule)
+        if not isinstance(schedule, Schedule):
+            kind = type(schedule).__name__
+            raise ScheduleError(
+                f"schedule must be a name, a text such as '80>2.4>0.002' or a Schedule, not {kind}"
+            )
+        return schedule
 
     def close(self) -> None:
         """Free the backend. Later calls raise BackendError."""

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .arguments import Labels, Seeds, check_latents, check_number, length
+from .arguments import Labels, Seeds, check_integer, check_latents, check_number, length
 from .batches import Batch
 from .chain import OnMove
 from .classes import NOTHING_TO_GUESS
@@ -55,6 +55,8 @@ class BCM(EditingTasks):
                 drawn from the seeds.
             uint8: Return pixels from 0 to 255, which a GPU converts itself.
         """
+        if n is not None:
+            check_integer(n, "n")
         if latents is not None:
             latents = check_latents(latents, self.sample_shape)
             if n not in (None, len(latents)):
@@ -135,6 +137,7 @@ class BCM(EditingTasks):
             labels: The labels of a, which the frames of the first half get.
             labels_b: The labels of b, which the other frames get; by default those of a.
         """
+        check_integer(frames, "frames")
         if frames < 2:
             raise InputError(f"frames must be at least 2, not {frames}")
         a, b = self._images(a), self._images(b)
@@ -175,6 +178,7 @@ class BCM(EditingTasks):
             schedule: From noise to an image.
         """
         images = self._images(images)
+        check_integer(n, "n")
         check_number(n * len(images), self.sample_shape, "variations")
         batch = self._batch(len(images), seed, labels)
         inverted = self._invert(images, inversion, batch, on_move)

@@ -201,7 +201,7 @@ class Answers:
     def _label(self, fields: Fields) -> int | None:
         """Return the field `label` of a request without a complete picture. Raises LabelError for GUESS."""
         label = fields.label("label")
-        refuse_guess(label)
+        refuse_guess(label, "label")
         return self._number(label)
 
     def _label_or_guess(

@@ -26,7 +26,7 @@ from .hashes import sha256
 from .manifest import MANIFEST, PRECISIONS, FileFacts, Manifest
 from .verdicts import Verdict
 
-# What Manifest.from_json raises for a malformed manifest, and json.loads for malformed JSON.
+# What Manifest.from_json raises for a malformed manifest.
 _MALFORMED = (
     KeyError,
     TypeError,
@@ -34,7 +34,6 @@ _MALFORMED = (
     AttributeError,
     OverflowError,
     ScheduleError,
-    RecursionError,
 )
 
 
@@ -101,6 +100,8 @@ class Bundle:
         """Return a schedule by its name in this bundle, or by its text. Raises ScheduleError."""
         if name_or_text in self.manifest.schedules:
             return parse_schedule(self.manifest.schedules[name_or_text])
+        if not name_or_text.strip():
+            raise ScheduleError("the schedule is empty; give a name or levels, such as '80>2.4>0.002'")
         if not any(sign in name_or_text for sign in ">+"):
             names = ", ".join(self.manifest.schedules)
             raise ScheduleError(
@@ -135,7 +136,13 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:  # a path that is too long, or a folder without read permission
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
     try:
-        return Manifest.from_json(json.loads(text))
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{path / MANIFEST}: not valid JSON ({error}); copy the bundle again or export it again"
+        ) from error
+    try:
+        return Manifest.from_json(values)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
     except _MALFORMED as error:

@@ -72,6 +72,12 @@ def test_checkpoint_that_does_not_exist(refuse_export: Refusal, tmp_path: Path) 
     )
 
 
+def test_unknown_name_of_a_model(refuse_export: Refusal) -> None:
+    assert refuse_export(Path("digit")) == (
+        "digit: no such file; give a checkpoint, or a shipped model: digits, mnist"
+    )
+
+
 def test_checkpoint_that_is_a_folder(refuse_export: Refusal, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert (

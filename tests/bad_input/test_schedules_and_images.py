@@ -23,6 +23,12 @@ def test_unknown_schedule(refuse_generate: Refusal) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["", "  "])
+def test_empty_schedule(refuse_generate: Refusal, text: str) -> None:
+    message = refuse_generate("--label", 3, "--schedule", text)
+    assert message == "the schedule is empty; give a name or levels, such as '80>2.4>0.002'"
+
+
 @pytest.mark.parametrize(
     ("text", "problem", "column"),
     [
@@ -76,7 +82,10 @@ def test_invert_refuses_a_schedule_that_does_not_end_in_noise(
         ("-1", "label -1 is out of range; this model has classes 0 to 9"),
         ("0,99", "label 99 is out of range; this model has classes 0 to 9"),
         ("three", "'three' is not a label: this model has no class names; give a number from 0 to 9"),
-        ("3,", "'' is not a label: this model has no class names; give a number from 0 to 9"),
+        ("3,", "--label: empty entry in '3,'; separate labels with one comma"),
+        ("1,,2", "--label: empty entry in '1,,2'; separate labels with one comma"),
+        ("", "'' is not a label: this model has no class names; give a number from 0 to 9"),
+        ("guess", "--label guess needs images as input; give a number or a name"),
         ("1.5", "'1.5' is not a label: this model has no class names; give a number from 0 to 9"),
     ],
 )
@@ -99,7 +108,7 @@ def test_label_for_a_model_without_classes(bundle_copy: Path, cli: Cli, tmp_path
 
 
 def test_seed_beyond_64_bits(refuse_generate: Refusal) -> None:
-    assert refuse_generate("--label", 3, "--seed", 2**64) == "seeds must lie in [0, 2**64)"
+    assert refuse_generate("--label", 3, "--seed", 2**64) == f"seeds must lie in [0, 2**64), got {2**64}"
 
 
 def test_seed_of_64_bits(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
@@ -270,4 +279,18 @@ def test_number_of_latents_other_than_n(refuse_generate: Refusal, tmp_path: Path
 def test_latents_file_without_latents(refuse_generate: Refusal, tmp_path: Path) -> None:
     np.savez(tmp_path / "z.npz", images=np.zeros((2, 1, 8, 8), np.float32))
     message = refuse_generate("--label", 3, "--latents", tmp_path / "z.npz")
-    assert message == f"{tmp_path}/z.npz: has no array `latents` (it has images)"
+    assert (
+        message == f"{tmp_path}/z.npz: has no array `latents` (it has images); give a file that invert wrote"
+    )
+
+
+def test_label_of_a_file_that_is_out_of_range(
+    cli: Cli, digits_bundle: Path, refuse_generate: Refusal, tmp_path: Path
+) -> None:
+    problem = "label 11 is out of range; this model has classes 0 to 9"
+    file, latents = tmp_path / "in.npz", tmp_path / "z.npz"
+    write_npz(file, {"images": np.zeros((1, 1, 8, 8), np.uint8), "labels": np.array([11])})
+    write_npz(latents, {"latents": np.zeros((1, 1, 8, 8), np.float32), "labels": np.array([11])})
+    assert refuse_generate("--latents", latents) == f"{latents}: {problem}"
+    result = cli("invert", digits_bundle, file, "--backend", "null", "-o", tmp_path / "out.npz")
+    assert refusal(result) == f"{file}: {problem}"

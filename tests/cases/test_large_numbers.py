@@ -67,7 +67,7 @@ def test_seeds_have_64_bits(generate: Cli, cli: Cli, digits_bundle: Path, tmp_pa
     with np.load(tmp_path / "out.npz") as arrays:
         assert arrays["seeds"].tolist() == [largest]
     for arguments in (("--seed", largest, "-n", 2), ("--seed", largest + 1)):
-        assert refusal(generate(*arguments, "-o", "more.npz")) == "seeds must lie in [0, 2**64)"
+        assert refusal(generate(*arguments, "-o", "more.npz")) == f"seeds must lie in [0, 2**64), got {2**64}"
     assert generate("--seed", -1, "-o", "more.npz").exit_code == 2
     pytest.importorskip("ray")
     options = ("--task", "generate", "--label", 3, "--seed", largest, "-o", tmp_path / "job")

@@ -105,7 +105,10 @@ def test_folder_of_another_process_or_with_other_files_is_refused(
         (("0", "--task", "generate", "--label", "1"), "must be at least 1, not 0"),
         (("5", "--task", "generate"), "this model is class-conditional: give labels from 0 to 9"),
         (("5", "--task", "generate", "--label", "10"), "label 10 is out of range"),
-        (("5", "--task", "generate", "--label", "guess"), "label 'guess' needs an image"),
+        (
+            ("5", "--task", "generate", "--label", "guess"),
+            "--label guess needs images as input; give a number or a name",
+        ),
         (
             ("5", "--task", "generate", "--label", "1", "--strength", "1"),
             "--strength is not an option of generate, which has --schedule",

@@ -77,7 +77,7 @@ def test_on_move_is_called_once_per_network_call(bcm: BCM):
         ({"n": 2, "labels": [1, 2, 3]}, "3 labels were given for 2 images"),
         ({"n": 2, "labels": 1.5}, "must be integers"),
         ({"n": 2, "labels": 1, "seed": [1]}, "1 seeds were given for 2 images"),
-        ({"n": 2, "labels": 1, "seed": -1}, r"seeds must lie in \[0, 2\*\*64\)"),
+        ({"n": 2, "labels": 1, "seed": -1}, r"seeds must lie in \[0, 2\*\*64\), got -1"),
         ({"n": 2, "labels": 1, "schedule": "nope"}, "no schedule 'nope'"),
         ({"n": 2, "labels": 1, "schedule": "invert-2"}, "starts from an image"),
         ({"labels": 1, "latents": np.zeros((1, 3, 8, 8), np.float32)}, r"latents have shape \[1, 3, 8, 8\]"),

@@ -51,8 +51,7 @@ UNREADABLE = "picture: not a readable image; convert it to PNG or JPEG"
         (
             "generate",
             {"label": "guess"},
-            "label 'guess' needs an image to guess from, and there is none yet; "
-            "give the class by number or name",
+            "label guess needs images as input; give a number or a name",
         ),
         ("generate", {"label": 3, "schedule": 4}, "schedule must be a text, got 4"),
         (
