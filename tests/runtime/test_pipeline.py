@@ -93,7 +93,7 @@ def test_generate_refuses_invalid_arguments(bcm: BCM, arguments: dict[str, Any],
 def test_images_out_of_range_are_refused(bcm: BCM):
     with pytest.raises(BcmError, match=r"must lie in \[-1, 1\]; these go from 255 to 255"):
         bcm.invert(np.full((1, 1, 8, 8), 255, np.float32), labels=1)
-    with pytest.raises(BcmError, match="must be uint8, or floats in .-1, 1., not int64"):
+    with pytest.raises(BcmError, match=r"must be uint8, or floats in .-1, 1., not int64"):
         bcm.invert(np.zeros((1, 1, 8, 8), np.int64), labels=1)
 
 
