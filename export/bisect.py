@@ -50,7 +50,7 @@ class StrayLayer:
     first: LayerError
     # The layers at which the error grows most, the largest growth first.
     growing: list[LayerError]
-    # What the user can do about it.
+    # What the user can do about the error.
     hint: str
 
     @property

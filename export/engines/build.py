@@ -105,7 +105,7 @@ def _facts(plan: BuildPlan, folder: Path, compiled: Mapping[str, Any]) -> Engine
 
 
 def _unread_lines(facts: EngineFacts) -> list[str]:
-    """A line per direction of which TensorRT reports no types at all."""
+    """Return a line for each direction for which TensorRT reports no types."""
     return [
         f"{direction}: TensorRT does not report the type of any convolution, so the types were not checked"
         for direction, types in facts.types.items()
@@ -114,7 +114,7 @@ def _unread_lines(facts: EngineFacts) -> list[str]:
 
 
 def _wider_lines(facts: EngineFacts) -> list[str]:
-    """A line per direction with convolutions in more bits than the graph asks for: their number and names."""
+    """Return a line for each direction with convolutions in more bits than requested: their number and names."""
     lines = []
     for direction, wider in facts.wider.items():
         if not wider:

@@ -1,6 +1,6 @@
 """Start the compiling process, pass its events on, and turn its end into a result or an error.
 
-The process runs compiler.py. Whatever happens there, a crash or a lack of memory, is an error message here.
+The process runs compiler.py. If it crashes or runs out of memory, this module raises an error.
 """
 
 from __future__ import annotations

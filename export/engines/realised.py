@@ -1,7 +1,7 @@
 """Read back from TensorRT's inspector in which types an engine computes its convolutions.
 
-Only convolutions are read: a precision is mostly about them, and TensorRT keeps them as separate layers most
-often. A convolution that TensorRT fused with others, so that its type is unknown, counts as "not reported".
+Only convolutions are read: a precision mostly concerns them, and TensorRT usually keeps them as separate
+layers. A convolution that TensorRT fused with others has an unknown type and counts as "not reported".
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _nodes(layer: Mapping[str, Any]) -> set[str]:
 def _layer_type(layer: Mapping[str, Any]) -> str:
     """The type of a layer's weights. If it is not reported, the narrowest type of its inputs and outputs.
 
-    The narrowest, because a cast to a wider type may have been fused into the layer.
+    The narrowest type is used because a cast to a wider type may have been fused into the layer.
     """
     weights = layer.get("Weights")
     if isinstance(weights, dict):
