@@ -114,7 +114,7 @@ def _unread_lines(facts: EngineFacts) -> list[str]:
 
 
 def _wider_lines(facts: EngineFacts) -> list[str]:
-    """Return a line for each direction with convolutions in more bits than requested: their number and names."""
+    """Return a line for each direction with convolutions in more bits than requested, and their names."""
     lines = []
     for direction, wider in facts.wider.items():
         if not wider:

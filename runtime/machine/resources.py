@@ -75,7 +75,7 @@ def available_memory(root: Path = ROOT) -> int | None:
 def check_memory(needed: int, subject: str, advice: str) -> None:
     """Raise InputError if `needed` bytes are more than the available memory.
 
-    subject: what needs the memory, the subject of the message. advice: what the user should do.
+    subject: the subject of the message, which needs the memory. advice: what the user should do.
     """
     available = available_memory()
     if available is not None and needed > available:
