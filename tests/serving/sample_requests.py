@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-LABELS = np.array([3, 1, 4, 1])  # of the fixture `digits`
+LABELS = np.array([3, 1, 4, 1])  # labels of the fixture `digits`
 SEEDS = np.array([5, 9, 2, 6], np.uint64)
 
 # Inputs of one sample: for bcm_generate, for tasks with an image, and for single moves.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / ".triton"  # tests/serving/fetch.sh
 START_SECONDS = 240  # for a busy machine; on a quiet one the server starts in less than 10
-PORTS = (8000, 8001, 8002)  # of HTTP, gRPC and metrics, the defaults of Triton
+PORTS = (8000, 8001, 8002)  # ports of HTTP, gRPC and metrics, the defaults of Triton
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Server:
 def start(repository: Path, log: Path, *options: str, ports: Sequence[int] = ()) -> Server:
     """Start a server, which may not be ready yet. It completes no configuration and ends at the first error.
 
-    ports: of HTTP, gRPC and metrics; by default free ports.
+    ports: the ports of HTTP, gRPC and metrics; by default free ports.
     """
     http, grpc, metrics = ports or _free_ports(3)
     address = "127.0.0.1"
