@@ -17,8 +17,8 @@ from ..noise import GUESS_DRAW, standard_normal
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Move
 from .size import relative_side
 
-# The noise level for images of 8×8 pixels. It hides small damage and keeps the class; docs/tasks.md compares
-# levels.
+# The noise level for images of 8×8 pixels. It hides small damage and keeps the class; docs/task-levels.md
+# compares levels.
 LEVEL = 0.7
 DRAWS = 5
 

@@ -15,7 +15,8 @@ from ..batches import Batch
 from ..chain import OnMove, play
 from ..schedule import SIGMA_MIN, Schedule, parse_schedule
 
-LEVEL = 5.0  # the highest level of the schedule; docs/tasks.md compares it with lower and higher ones
+# The highest level of the schedule; docs/task-levels.md compares it with lower and higher ones.
+LEVEL = 5.0
 
 
 def restoration(strength: float) -> Schedule:
