@@ -217,7 +217,7 @@ def measure(bundle: str, state: str, output: str, network: str, budget: dict[str
 def missing() -> str | None:
     """Return what this machine lacks, in one line, or None."""
     from bcm_edge.errors import BackendError
-    from bcm_edge.runtime.checks.doctor import missing_modules
+    from bcm_edge.runtime.checks.doctor import missing_packages
     from bcm_edge.runtime.machine.gpu import probe
     from bcm_edge.runtime.machine.install_hints import install_line
 
@@ -225,7 +225,7 @@ def missing() -> str | None:
         probe()
     except BackendError as error:
         return f"an NVIDIA GPU: {error}"
-    if modules := missing_modules("export"):
+    if modules := missing_packages("export"):
         return f"{', '.join(modules)}: {install_line('export')}"
     import torch
 

@@ -14,7 +14,7 @@ import click
 from ..errors import BackendError, MissingExtraError, ParityError
 from ..runtime.backends import backend_module
 from ..runtime.backends.base import Backend
-from ..runtime.checks.doctor import missing_modules
+from ..runtime.checks.doctor import missing_packages
 from ..runtime.checks.parity import MoveError
 from ..runtime.engines.store import engines
 from ..runtime.log import log, timed
@@ -137,7 +137,7 @@ def note_engines(bundle: Bundle, backend: Backend) -> None:
 
 def require_extra(extra: Extra) -> None:
     """Raise MissingExtraError, with the pip command, if packages of an extra are not installed."""
-    if missing := missing_modules(extra):
+    if missing := missing_packages(extra):
         raise MissingExtraError(
             f"this command needs packages that are not installed ({', '.join(missing)}); "
             f"{install_line(extra)}"

@@ -12,7 +12,7 @@ import click
 from ..runtime.engines.store import broken_engines, engines
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import ModelFacts
-from ..runtime.wording import MOST, listed
+from ..runtime.wording import MOST, listed, printable
 from .console import result, table
 from .options import bundle_argument, json_option
 
@@ -58,11 +58,11 @@ def _sections(opened: Bundle) -> list[str]:
     verdicts = [f"  {verdict}" for verdict in opened.verdicts()]
     return [
         *_model(manifest.model),
-        table(("schedule", "NFE", "program", "quality"), schedules),
+        table(("schedule", "NFE", "levels", "quality"), schedules),
         table(("file", "bytes", "sha256"), files),
         "\n".join([f"precisions: {', '.join(opened.precisions)}", *verdicts]),
         "\n".join([f"engines: {len(all_engines) or 'none'}", *(f"  {engine}" for engine in all_engines)]),
-        "\n".join(f"{key}: {json.dumps(value)}" for key, value in manifest.provenance.items()),
+        "\n".join(_lines(manifest.provenance)),
     ]
 
 
@@ -75,6 +75,19 @@ def _model(model: ModelFacts) -> list[str]:
         names = [f"{label} {name}" for label, name in enumerate(model.classes)]
         more = " (--json lists all)" if len(names) > MOST + 1 else ""
         lines.append(f"classes: {listed(names)}{more}")
+    return lines
+
+
+def _lines(values: dict[str, Any], indent: str = "") -> list[str]:
+    """Return one line per field of the provenance. The fields of an object are indented below its name."""
+    lines = []
+    for name, value in values.items():
+        start = f"{indent}{printable(name)}:"
+        if isinstance(value, dict):
+            lines += [start, *_lines(value, f"{indent}  ")]
+        else:
+            text = json.dumps(value)
+            lines.append(f"{start} {text[1:-1] if isinstance(value, str) else text}")
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import CheckpointError
-from ..runtime.backends import MODULES
+from ..runtime.backends import summaries
 from ..runtime.batches import BATCH
 from ..runtime.classes import labels_of
 from ..runtime.pipeline import BCM
@@ -37,7 +37,7 @@ backend_option = click.option(
     metavar="NAME",
     default="auto",
     show_default=True,
-    help=f"The library that computes: auto (the fastest that runs here), {', '.join(MODULES)}.",
+    help=f"The library that computes: auto (the fastest that runs here), {summaries()}.",
 )
 precision_option = click.option(
     "--precision",
@@ -66,8 +66,8 @@ value_range_option = click.option(
     "--value-range",
     type=click.Choice(list(VALUE_RANGES)),
     callback=_value_range,
-    help="Range of float images in npz and npy files. Without it, float images that have no value below "
-    "0 are refused, because they may be in either range.",
+    help="Range of float images read from npz and npy files. Without it, float images that have no value "
+    "below 0 are refused, because they may be in either range.",
 )
 
 

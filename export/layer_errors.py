@@ -36,7 +36,7 @@ from ..runtime.accuracy import relative_l2
 from ..runtime.backends import checking_backend
 from ..runtime.backends.sessions import open_serialised
 from ..runtime.backends.typed import spelled_out
-from ..runtime.checks.doctor import missing_modules
+from ..runtime.checks.doctor import missing_packages
 from ..runtime.machine.install_hints import install_line
 from ..runtime.storage.bundle import Bundle
 from ..runtime.wording import first_line
@@ -267,7 +267,7 @@ def _restored(bundle: Bundle, direction: str) -> ConsistencyModel:
 
     With the weights of the compared graph itself it would agree with that graph even where a weight is wrong.
     """
-    if missing := missing_modules("export"):
+    if missing := missing_packages("export"):
         raise MissingExtraError(
             f"bisecting fp32 compares with torch and needs {', '.join(missing)}; {install_line('export')}"
         )

@@ -126,6 +126,11 @@ def info(name: str) -> BackendInfo:
     return declared
 
 
+def summaries() -> str:
+    """Return the names of all backends, each with its summary, for the help of commands."""
+    return ", ".join(f"{name} ({info(name).summary})" for name in MODULES)
+
+
 def backend_module(name: str) -> ModuleType:
     """Return the module of a backend. Raises BackendError for an unknown name."""
     if name not in MODULES:

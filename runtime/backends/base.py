@@ -26,6 +26,7 @@ class BackendInfo:
     """The declaration of a backend module about itself."""
 
     name: str  # as users write it
+    summary: str  # in a few words, for the help of --backend
     purpose: Literal["play", "check", "test"]  # what the backend is used for
     device: Literal["cpu", "gpu", "none"]  # where it computes
     precisions: tuple[str, ...]  # the precisions that it can compute

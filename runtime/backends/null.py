@@ -9,7 +9,7 @@ from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
 from .base import BackendInfo
 
-INFO = BackendInfo("null", "test", "none", PRECISIONS)
+INFO = BackendInfo("null", "computes nothing, for tests", "test", "none", PRECISIONS)
 
 
 class NullBackend:

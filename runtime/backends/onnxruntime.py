@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-INFO = BackendInfo("onnxruntime", "play", "cpu", ("fp32", "fp16", "int8"), ("onnxruntime",), "run")
+INFO = BackendInfo("onnxruntime", "CPU", "play", "cpu", ("fp32", "fp16", "int8"), ("onnxruntime",), "run")
 
 
 class OnnxRuntimeBackend:

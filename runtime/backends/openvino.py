@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import openvino
 
 
-INFO = BackendInfo("openvino", "play", "cpu", ("fp32", "bf16", "int8"), ("openvino",), "openvino")
+INFO = BackendInfo("openvino", "CPU", "play", "cpu", ("fp32", "bf16", "int8"), ("openvino",), "openvino")
 
 
 class OpenVinoBackend:

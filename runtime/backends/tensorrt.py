@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CHAINS = 8
 
 # It declares no libraries, because machine/installed.py checks them.
-INFO = BackendInfo("tensorrt", "play", "gpu", PRECISIONS)
+INFO = BackendInfo("tensorrt", "NVIDIA GPU", "play", "gpu", PRECISIONS)
 
 # The key of a recorded schedule: its moves, which of them have noise, the batch size, and whether the result
 # is pixels.

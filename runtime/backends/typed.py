@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-INFO = BackendInfo("typed", "check", "cpu", ("fp16", "bf16"), ("onnx", "onnxruntime"), "export")
+INFO = BackendInfo(
+    "typed",
+    "CPU, with every 16-bit rounding, for checks",
+    "check",
+    "cpu",
+    ("fp16", "bf16"),
+    ("onnx", "onnxruntime"),
+    "export",
+)
 
 
 class TypedBackend(OnnxRuntimeBackend):

@@ -25,6 +25,9 @@ from ..machine.resources import threads
 from ..machine.temporary import LEAST, TEMPORARY_FIX, temporary_directory
 from ..storage.bundle import Bundle, open_bundle
 
+# The names of packages on PyPI that differ from the names of their modules: module → package.
+PACKAGES = {"sklearn": "scikit-learn", "skimage": "scikit-image", "grpc": "grpcio"}
+
 # Extra of pyproject.toml → (its purpose, the modules that it installs)
 EXTRAS: dict[Extra, tuple[str, tuple[str, ...]]] = {
     "export": ("exporting checkpoints", ("torch", "onnx", "onnxruntime", "safetensors")),
@@ -63,10 +66,10 @@ def examine(bundle: Path | None = None) -> list[Finding]:
     return findings
 
 
-def missing_modules(extra: Extra) -> list[str]:
-    """Return the modules of an extra that are not installed."""
+def missing_packages(extra: Extra) -> list[str]:
+    """Return the packages of an extra that are not installed, as pip calls them."""
     _, modules = EXTRAS[extra]
-    return [name for name in modules if importlib.util.find_spec(name) is None]
+    return [PACKAGES.get(name, name) for name in modules if importlib.util.find_spec(name) is None]
 
 
 def _machine() -> Finding:
@@ -107,7 +110,7 @@ def _gpu() -> Finding:
     try:
         gpu = probe()
     except BackendError as error:
-        return Finding("GPU", True, f"none: {error}; bundles run on the processor")
+        return Finding("GPU", True, f"{error}; bundles run on the CPU")
     if problem := missing_tensorrt(gpu):
         return Finding("GPU", True, f"{gpu}; {problem.partition(';')[0]}")
     try:
@@ -133,7 +136,7 @@ def _backends() -> list[Finding]:
 def _extras() -> list[Finding]:
     findings = []
     for extra, (purpose, _) in EXTRAS.items():
-        if missing := missing_modules(extra):
+        if missing := missing_packages(extra):
             detail = f"{', '.join(missing)} not installed; not needed to run bundles"
             findings.append(Finding(purpose, False, detail, install_line(extra)))
         else:

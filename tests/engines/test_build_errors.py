@@ -256,7 +256,7 @@ def test_doctor_separates_broken_engines_from_those_of_other_machines(built_copy
     output = run("doctor", built_copy, LD_LIBRARY_PATH="").stdout
     assert "✗ engine: int8-sm87" in output and "its engine.json cannot be used" in output
     assert "✓ engines: for other machines: fp16-sm87" in output
-    assert "✓ GPU: none: no NVIDIA driver on this machine" in output
+    assert "✓ GPU: no NVIDIA driver on this machine" in output
 
 
 def test_build_imports_neither_torch_nor_onnx(typed_copy: Path, record: ModuleType):

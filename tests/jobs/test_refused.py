@@ -136,7 +136,7 @@ def test_command_without_ray_names_the_extra(
     digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     missing = {"scale": ["ray"]}
-    monkeypatch.setattr("bcm_edge.commands.console.missing_modules", lambda extra: missing.get(extra, []))
+    monkeypatch.setattr("bcm_edge.commands.console.missing_packages", lambda extra: missing.get(extra, []))
     assert_refused(
         cli("map", digits_bundle, 3, "-o", tmp_path / "o", "--task", "generate"),
         "needs packages that are not installed (ray); pip install '.[scale]'",
