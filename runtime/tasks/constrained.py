@@ -19,8 +19,8 @@ from .size import relative_side
 
 # Rounds of fresh noise with falling levels; in the last round the network amplifies a little noise. The more
 # is known, the lower are the levels. They were chosen on the validation digits, for colours on coloured
-# digits. docs/task-levels.md reports what was tried. HOLES has the levels for images of 8×8 pixels: of the rounds,
-# and of the last one.
+# digits. docs/task-levels.md reports what was tried. HOLES has the levels for images of 8×8 pixels: of the
+# rounds, and of the last one.
 HOLES = (1.5, 1, 0.7, 0.5, 0.4), (0.2, 0.6)
 UPSCALING = parse_schedule(
     "80>0.002 +1 1>0.002 +0.7 0.7>0.002 +0.5 0.5>0.002 +0.3 0.3>0.002 +0.2 0.2>0.002 +0.1 0.1>0.8>0.002"
