@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +70,14 @@ def test_inpainting_keeps_known_pixels_exactly(bcm: BCM, digits: np.ndarray):
     assert_images_agree(again[0], filled[2])
     per_image = np.repeat(hole[None], 10, axis=0)
     assert (bcm.inpaint(digits, per_image, labels=DIGITS) == filled).all()
+
+
+def test_inpainting_and_restoration_accept_lists_of_images(bcm: BCM, digits: np.ndarray):
+    hole = np.zeros((8, 8), bool)
+    hole[4:] = True
+    images: Any = list(digits)
+    assert (bcm.inpaint(images, hole, labels=DIGITS) == bcm.inpaint(digits, hole, labels=DIGITS)).all()
+    assert (bcm.restore(images, labels=DIGITS) == bcm.restore(digits, labels=DIGITS)).all()
 
 
 @pytest.mark.parametrize(
