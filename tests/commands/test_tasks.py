@@ -153,7 +153,7 @@ def test_purify_ignores_the_labels_of_its_input(
         ("upscale three.png --factor 3 --label 3", "is not divisible by it"),
         ("restore three.png --label 3 --strength 5", "strength must be at least 0.002 and below 5, not 5"),
         ("restore three.png --label 3 --schedule one-step", "does not restore"),
-        ("trace --label guess", "there is none yet"),
+        ("trace --label guess", "--label guess needs images as input"),
         ("trace three.png --label 3 --inversion one-step", "starts at level"),
     ],
 )
