@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from .arguments import Labels, Seeds, check_holes
 from .batches import Batch
-from .chain import OnMove
+from .chain import OnMove, Project
 from .opened import OpenedModel
 from .schedule import Schedule
 from .tasks import constrained, restoration
@@ -39,12 +40,8 @@ class EditingTasks(OpenedModel):
         images = self._images(images)
         holes = check_holes(holes, images)
         program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
-
-        def fill_in(batch: Batch, images: np.ndarray, holes: np.ndarray) -> np.ndarray:
-            project = constrained.known_pixels(images, holes)
-            return constrained.constrained(self.backend, program, project, batch, on_move)
-
-        return self._play(fill_in, self._batch(len(images), seed, labels), images, holes)
+        batch = self._batch(len(images), seed, labels)
+        return self._complete(program, constrained.known_pixels, batch, images, holes, on_move=on_move)
 
     def colorize(
         self,
@@ -64,12 +61,8 @@ class EditingTasks(OpenedModel):
         constrained.check_colours(self.sample_shape)
         _, height, width = self.sample_shape
         grey, program = self._images(grey, (1, height, width), "grey images"), self.schedule(schedule)
-
-        def colour(batch: Batch, grey: np.ndarray) -> np.ndarray:
-            project = constrained.known_brightness(grey)
-            return constrained.constrained(self.backend, program, project, batch, on_move)
-
-        return self._play(colour, self._batch(len(grey), seed, labels), grey)
+        batch = self._batch(len(grey), seed, labels)
+        return self._complete(program, constrained.known_brightness, batch, grey, on_move=on_move)
 
     def upscale(
         self,
@@ -90,12 +83,9 @@ class EditingTasks(OpenedModel):
         _, height, width = self.sample_shape
         small_shape = (self.sample_shape[0], height // factor, width // factor)
         small, program = self._images(small, small_shape, "small images"), self.schedule(schedule)
-
-        def enlarge(batch: Batch, small: np.ndarray) -> np.ndarray:
-            project = constrained.known_means(small, factor)
-            return constrained.constrained(self.backend, program, project, batch, on_move)
-
-        return self._play(enlarge, self._batch(len(small), seed, labels), small)
+        batch = self._batch(len(small), seed, labels)
+        projection = partial(constrained.known_means, factor=factor)
+        return self._complete(program, projection, batch, small, on_move=on_move)
 
     def restore(
         self,
@@ -118,3 +108,18 @@ class EditingTasks(OpenedModel):
         program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
         task = partial(restoration.restore, self.backend, program, on_move=on_move)
         return self._play(task, self._batch(len(images), seed, labels), images)
+
+    def _complete(
+        self,
+        program: Schedule,
+        projection: Callable[..., Project],
+        batch: Batch,
+        *known: np.ndarray,
+        on_move: OnMove | None,
+    ) -> np.ndarray:
+        """Generate images that agree with `known`. projection: returns the projection for rows of it."""
+
+        def complete(part: Batch, *rows: np.ndarray) -> np.ndarray:
+            return constrained.constrained(self.backend, program, projection(*rows), part, on_move)
+
+        return self._play(complete, batch, *known)
