@@ -31,7 +31,7 @@ def main() -> None:
     labels = list(range(10))
     with bcm_edge.load(arguments.bundle, backend="onnxruntime") as bcm:
         images = bcm.generate(10, schedule="mixture-4", seed=SEED, labels=labels)
-        latents = bcm.invert(images, schedule="invert-2", labels=labels)
+        latents = bcm.invert(images, inversion="invert-2", labels=labels)
         again = bcm.generate(latents=latents, schedule="one-step", labels=labels)
     rows = np.concatenate([images, SIGMA_DATA * latents, again])
     save_images(rows.repeat(SIDE, axis=2).repeat(SIDE, axis=3), arguments.output, force=True, columns=10)

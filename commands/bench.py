@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..errors import BackendError, NonFiniteError
+from ..errors import BackendError, NonFiniteError, ScheduleError
 from ..runtime.arguments import check_number
 from ..runtime.backends import MODULES, playing
 from ..runtime.backends.base import Backend
@@ -28,8 +28,9 @@ from ..runtime.checks.products import (
 from ..runtime.machine.environment import environment
 from ..runtime.machine.install_hints import install_line
 from ..runtime.machine.load import OtherProcesses
-from ..runtime.schedule import Schedule
+from ..runtime.schedule import SIGMA_MIN, Schedule, inversion_advice
 from ..runtime.storage.bundle import Bundle, open_bundle
+from ..runtime.tasks.basic import check_inverts
 from .bench_report import not_run_lines, report
 from .bench_variants import NotRun, Variant, variants
 from .console import progress, result
@@ -43,9 +44,14 @@ from .options import bundle_argument, json_option, parse_precisions, precisions_
 @bundle_argument
 @click.option(
     "--schedule",
-    default="one-step",
-    show_default=True,
-    help="The schedule to time: a name, or levels such as '80>2.4>0.002'.",
+    help="The schedule to the image to time: a name, or levels such as '80>2.4>0.002' (default: one-step; "
+    "nothing with --inversion alone).",
+)
+@click.option(
+    "--inversion",
+    metavar="SCHEDULE",
+    help="The schedule from the image to noise to time: a name, or levels such as '+0.07 0.07>15>80'. With "
+    "--schedule, both are timed as one program.",
 )
 @click.option(
     "--batch",
@@ -79,7 +85,8 @@ from .options import bundle_argument, json_option, parse_precisions, precisions_
 @json_option
 def bench(
     bundle: Path,
-    schedule: str,
+    schedule: str | None,
+    inversion: str | None,
     batches: str,
     backend: str,
     precisions: str,
@@ -98,7 +105,7 @@ def bench(
     matrix product in the same precision, measured in the same turns in every library that can run here.
     """
     opened = open_bundle(bundle)
-    program, sizes = opened.schedule(schedule), parse_batches(batches)
+    program, sizes = _program(opened, schedule, inversion), parse_batches(batches)
     check_number(sizes[-1], opened.manifest.model.sample_shape, "images of a batch")
     names = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
     surroundings = environment()  # before the measurement, whose load it would contain
@@ -118,6 +125,19 @@ def bench(
     if flop is None:
         absent.append(f"GFLOP/s: counting operations needs onnx; {install_line('export')}")
     _report(_Run(bundle, opened, program, flop, surroundings, measured, absent, not_run), as_json)
+
+
+def _program(bundle: Bundle, schedule: str | None, inversion: str | None) -> Schedule:
+    """Return the program to time. Raises ScheduleError for a schedule of another direction."""
+    if inversion is None:
+        program = bundle.schedule(schedule or "one-step")
+        if program.end != SIGMA_MIN:
+            advice = inversion_advice(program, "--")
+            raise ScheduleError(f"schedule {str(program)!r} does not lead to an image{advice}")
+        return program
+    up = bundle.schedule(inversion)
+    check_inverts(up, "--")
+    return up + bundle.schedule(schedule) if schedule else up
 
 
 def parse_batches(text: str) -> list[int]:

@@ -106,7 +106,7 @@ def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
     latents = reconstructions = images
     for name in INVERSIONS:
         started = time.perf_counter()
-        latents = bcm.invert(images, schedule=name, labels=labels)
+        latents = bcm.invert(images, inversion=name, labels=labels)
         reconstructions = bcm.generate(latents=latents, labels=labels)
         seconds = (time.perf_counter() - started) / len(images)
         nfe = bcm.bundle.schedule(name).nfe + 1

@@ -17,7 +17,7 @@ from ..runtime.pictures.masks import read_holes
 from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from ..runtime.schedule import Schedule
-from ..runtime.tasks.constrained import COLOURING, UPSCALING, inpainting
+from ..runtime.tasks.constrained import COLOURING, UPSCALING, check_fills_in, inpainting
 from .options import bundle_argument
 from .paths import PATH
 from .run import Run, images_argument, run_options
@@ -60,7 +60,7 @@ def inpaint(
     with run.open(bundle) as bcm:
         image_set, labels = run.read(bcm, images, whole=False)
         holes = read_holes(mask, images, bcm.sample_shape)
-        program = bcm.schedule(schedule) if schedule else inpainting(bcm.sample_shape)
+        program = _completing(bcm, schedule) if schedule else inpainting(bcm.sample_shape)
         task = partial(bcm.inpaint, image_set.images, holes)
         results, facts = play(run, bcm, "filling in", program, image_set, labels, task)
         per_channel = holes if holes.ndim == 4 else holes[..., None, :, :]
@@ -92,7 +92,7 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
             )
         image_set, labels = run.read(bcm, images, (1, height, width), whole=False)
         task = partial(bcm.colorize, image_set.images)
-        results, facts = play(run, bcm, "colouring", bcm.schedule(schedule), image_set, labels, task)
+        results, facts = play(run, bcm, "colouring", _completing(bcm, schedule), image_set, labels, task)
         before = np.repeat(image_set.images, 3, axis=1)
         finish(run, bcm, image_set, before, results, labels, facts, beside)
 
@@ -131,10 +131,17 @@ def upscale(
         small_shape = (channels, height // factor, width // factor)
         image_set, labels = run.read(bcm, images, small_shape, whole=False)
         task = partial(bcm.upscale, image_set.images)
-        results, facts = play(run, bcm, "enlarging", bcm.schedule(schedule), image_set, labels, task)
+        results, facts = play(run, bcm, "enlarging", _completing(bcm, schedule), image_set, labels, task)
         before = image_set.images.repeat(factor, axis=2).repeat(factor, axis=3)
         facts["factor"] = factor
         finish(run, bcm, image_set, before, results, labels, facts, beside)
+
+
+def _completing(bcm: BCM, text: str) -> Schedule:
+    """Return the schedule of --schedule. Raises ScheduleError unless it leads from noise to an image."""
+    schedule = bcm.schedule(text)
+    check_fills_in(schedule, "--")
+    return schedule
 
 
 def play(

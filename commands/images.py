@@ -17,7 +17,7 @@ from ..runtime.pixels import mean_squared_error
 from ..runtime.storage.arrays import read_arrays, required, save_npz
 from ..runtime.wording import printable
 from .console import progress, table
-from .options import bundle_argument, parse_labels
+from .options import bundle_argument, parse_labels, refused_option
 from .paths import PATH
 from .run import (
     GUESSABLE,
@@ -27,6 +27,8 @@ from .run import (
     run_options,
     schedule_option,
     stored_labels,
+    to_image,
+    to_noise,
 )
 
 
@@ -43,6 +45,7 @@ from .run import (
     help="Number of images (default: 1; with --latents, one per latent).",
 )
 @schedule_option
+@refused_option("--inversion", "generate ends at an image; give the schedule to the image with --schedule")
 @click.option(
     "--latents",
     "latents_file",
@@ -66,7 +69,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
             labels = parse_labels(run.label, n, bcm)
         else:
             labels = stored_labels(labels, n, bcm, latents_file)
-        program = bcm.bundle.schedule(schedule)
+        program = to_image(bcm, schedule)
 
         def work(on_move: OnMove | None) -> np.ndarray:
             return bcm.generate(
@@ -84,14 +87,10 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
 )
 @bundle_argument
 @images_argument
-@click.option(
-    "--schedule",
-    default="invert-2",
-    show_default=True,
-    help="Schedule from the image to noise: a name, or levels such as '+0.07 0.07>15>80'.",
-)
+@inversion_option
+@refused_option("--schedule", "invert ends at noise; give the schedule to noise with --inversion")
 @run_options("The npz file to write: latents, seeds and labels.", GUESSABLE)
-def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> None:
+def invert(bundle: Path, images: tuple[Path, ...], inversion: str, run: Run) -> None:
     """Invert IMAGES (files, folders or one npz file) to latents of unit variance.
 
     `generate --latents` makes the images again.
@@ -100,11 +99,11 @@ def invert(bundle: Path, images: tuple[Path, ...], schedule: str, run: Run) -> N
         raise ImageError(f"{run.output}: latents are written to .npz files; give an output that ends in .npz")
     with run.open(bundle) as bcm:
         image_set, labels = run.read(bcm, images)
-        program, n = bcm.bundle.schedule(schedule), len(image_set.images)
+        program, n = to_noise(bcm, inversion), len(image_set.images)
 
         def work(on_move: OnMove | None) -> np.ndarray:
             return bcm.invert(
-                image_set.images, schedule=program, seed=run.seed, labels=labels, on_move=on_move
+                image_set.images, inversion=program, seed=run.seed, labels=labels, on_move=on_move
             )
 
         latents, facts = run.play(bcm, "inverting", program, n, work)
@@ -134,7 +133,7 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
     with run.open(bundle) as bcm:
         image_set, labels = run.read(bcm, images)
         originals, names = image_set.images, image_set.names
-        up, down = bcm.bundle.schedule(inversion), bcm.bundle.schedule(schedule)
+        up, down = to_noise(bcm, inversion), to_image(bcm, schedule)
 
         def work(on_move: OnMove | None) -> np.ndarray:
             return bcm.reconstruct(

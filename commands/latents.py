@@ -25,6 +25,8 @@ from .run import (
     run_options,
     schedule_option,
     stored_labels,
+    to_image,
+    to_noise,
 )
 
 Labels = np.ndarray | list[int] | None
@@ -62,7 +64,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
     with run.open(bundle, tuple(FORMATS)) as bcm:
         ends = [run.images(bcm, [path], bcm.sample_shape) for path in (a, b)]
         labels, labels_b = _labels_of_ends(run, bcm, ends, (a, b))
-        up, down, n = bcm.schedule(inversion), bcm.schedule(schedule), len(ends[0].images)
+        up, down, n = to_noise(bcm, inversion), to_image(bcm, schedule), len(ends[0].images)
         calls = 2 * up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * frames // bcm.batch)
 
         def work(on_move: OnMove | None) -> np.ndarray:
@@ -128,7 +130,7 @@ def variations(
     with run.open(bundle) as bcm:
         image_set, labels = run.read(bcm, images)
         originals = image_set.images
-        up, down, n = bcm.schedule(inversion), bcm.schedule(schedule), len(originals)
+        up, down, n = to_noise(bcm, inversion), to_image(bcm, schedule), len(originals)
         calls = up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * number // bcm.batch)
 
         def work(on_move: OnMove | None) -> np.ndarray:

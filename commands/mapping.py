@@ -17,6 +17,7 @@ from ..runtime.loading import load
 from ..runtime.machine.resources import check_disk, check_memory
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import ValueRange
+from ..runtime.tasks.restoration import check_restores
 from .console import note_engines, progress, require_extra, result
 from .mapping_progress import ShardProgress
 from .options import (
@@ -29,6 +30,7 @@ from .options import (
     value_range_option,
 )
 from .paths import PATH_OR_NAME, check_utf8
+from .run import to_image, to_noise
 
 if TYPE_CHECKING:
     from ..jobs.dataset import Source
@@ -162,10 +164,7 @@ def map(
     with load(bundle, backend, batch, precision) as bcm:
         if backend == "auto":
             note_engines(bcm.bundle, bcm.backend)
-        programs = {
-            name: None if options[name] is None else str(bcm.bundle.schedule(options[name]))
-            for name in ("schedule", "inversion")
-        }
+        programs = _programs(bcm, task, options)
         sources = find(dataset, task, bcm.sample_shape)
         _check_size(sources, rows, seed, output, bcm)
         job = Job(
@@ -207,6 +206,25 @@ def _options(
             options["strength"] = DEFAULTS["strength"]
         return options
     return options | {name: DEFAULTS[name] for name in own if options[name] is None}
+
+
+def _programs(bcm: BCM, task: str, options: dict[str, Any]) -> dict[str, str | None]:
+    """Return the texts of --schedule and --inversion, None where the task has none.
+
+    Raises ScheduleError for a schedule of another direction.
+    """
+    schedule, inversion = options["schedule"], options["inversion"]
+    if schedule is not None and task == "restore":
+        schedule = bcm.schedule(schedule)
+        check_restores(schedule, "--")
+    elif schedule is not None:
+        schedule = to_image(bcm, schedule)
+    if inversion is not None:
+        inversion = to_noise(bcm, inversion)
+    return {
+        "schedule": None if schedule is None else str(schedule),
+        "inversion": None if inversion is None else str(inversion),
+    }
 
 
 def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> list[int] | str | None:

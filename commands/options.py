@@ -83,6 +83,16 @@ def output_option(help: str, writes: Writes = "either") -> Callable[[Function], 
     return click.option("-o", "--output", required=True, type=OutputPath(writes), help=help)
 
 
+def refused_option(name: str, advice: str) -> Callable[[Function], Function]:
+    """Return an option that other commands have, which fails with an advice in this one; --help omits it."""
+
+    def refuse(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(advice)
+
+    return click.option(name, hidden=True, expose_value=False, callback=refuse)
+
+
 def parse_labels(text: str | None, n: int, bcm: BCM) -> list[int] | None:
     """Return the labels of n images from the text of --label, repeated in order; None without the option.
 

@@ -10,7 +10,7 @@ import click
 
 from ..runtime.classes import GUESS
 from ..runtime.pipeline import BCM
-from ..runtime.tasks.restoration import restoration
+from ..runtime.tasks.restoration import check_restores, restoration
 from .editing import OUTPUT, beside_option, finish, play
 from .options import bundle_argument
 from .run import GUESSABLE, GUESSED_BY_DEFAULT, Run, images_argument, run_options
@@ -84,6 +84,7 @@ def _restore(
     beside: bool,
 ) -> None:
     program = bcm.schedule(schedule) if schedule else restoration(strength)
+    check_restores(program, "--")
     image_set, labels = run.read(bcm, images)
     task = partial(bcm.restore, image_set.images)
     results, facts = play(run, bcm, title, program, image_set, labels, task)

@@ -24,6 +24,7 @@ from ..runtime.pictures.writing import CELL, check_output, lossy_note, save_imag
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.schedule import Schedule
+from ..runtime.tasks.basic import check_generates, check_inverts
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.wording import counted
 from .console import move_progress, note, note_engines, progress, result
@@ -252,6 +253,20 @@ def run_options(
         return command
 
     return decorate
+
+
+def to_noise(bcm: BCM, inversion: str) -> Schedule:
+    """Return the schedule of --inversion. Raises ScheduleError unless it leads from an image to noise."""
+    schedule = bcm.schedule(inversion)
+    check_inverts(schedule, "--")
+    return schedule
+
+
+def to_image(bcm: BCM, text: str) -> Schedule:
+    """Return the schedule of --schedule. Raises ScheduleError unless it leads from noise to an image."""
+    schedule = bcm.schedule(text)
+    check_generates(schedule, "--")
+    return schedule
 
 
 def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM, file: Path | None) -> np.ndarray | None:

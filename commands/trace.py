@@ -16,6 +16,7 @@ from ..runtime.pictures.writing import heat, save_images
 from ..runtime.pipeline import BCM
 from ..runtime.storage.arrays import save_npz
 from ..runtime.tasks.trace import Trace
+from ..runtime.tasks.trace import program as trace_program
 from .options import bundle_argument, parse_labels
 from .paths import PATH
 from .run import GUESSABLE, Run, inversion_option, run_options, schedule_option
@@ -60,7 +61,7 @@ def trace(
 
 def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
     refuse_guess(run.label)
-    program = bcm.schedule(schedule)
+    program = trace_program(bcm.schedule(schedule), None, "--")
     check_number(n * (program.nfe + 1), bcm.sample_shape, "states")
     seeds = list(range(run.seed, run.seed + n))
     labels = parse_labels(run.label, n, bcm)
@@ -75,7 +76,7 @@ def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
 def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: str, run: Run) -> None:
     image_set, labels = run.read(bcm, images)
     originals = image_set.images
-    program = bcm.schedule(inversion) + bcm.schedule(schedule)
+    program = trace_program(bcm.schedule(schedule), bcm.schedule(inversion), "--")
 
     def work(on_move: OnMove | None) -> Trace:
         return bcm.trace(program, images=originals, seed=run.seed, labels=labels, on_move=on_move)

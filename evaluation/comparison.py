@@ -158,7 +158,7 @@ def inverted(rivals: Rivals) -> list[Inverted]:
             nfe = up.nfe + down.nfe
             rivals.say(f"inversion: {len(originals)} held-out images, {name} and {back} ({calls(nfe)})")
             started = time.perf_counter()
-            latents = bcm.invert(originals, schedule=up, seed=rivals.seed, labels=labels)
+            latents = bcm.invert(originals, inversion=up, seed=rivals.seed, labels=labels)
             images = bcm.generate(latents=latents, schedule=down, seed=rivals.seed, labels=labels)
             seconds = time.perf_counter() - started
             names = f"BCM, {back} back", f"{name}, {back}", f"{up} then {down}"

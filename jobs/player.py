@@ -151,7 +151,7 @@ def _run_task(
         return bcm.generate(n, schedule=schedule, seed=seeds, labels=labels, latents=latents)
     images = inputs["images"]
     if job.task == "invert":
-        return bcm.invert(images, schedule=inversion, seed=seeds, labels=labels)
+        return bcm.invert(images, inversion=inversion, seed=seeds, labels=labels)
     if job.task == "reconstruct":
         return bcm.reconstruct(images, inversion=inversion, schedule=schedule, seed=seeds, labels=labels)
     strength = job.strength or 0.0

@@ -29,7 +29,8 @@ class BCM(EditingTasks):
       of an image comes from its own seed.
     - labels: a class for all images, or one per image, each a number or a name of `classes`. Required for a
       model with classes, and refused by a model without.
-    - schedule: a name of `schedules`, or a text such as "80>2.4>0.002".
+    - schedule: the program to the image: a name of `schedules`, or a text such as "80>2.4>0.002".
+    - inversion: the program from an image to noise, "invert-2" or a text such as "+0.07 0.07>15>80".
     - on_move: called as on_move(index, move, state) after every network call.
 
     docs/tasks.md describes the tasks beyond generate, invert and reconstruct, and how well they work.
@@ -73,7 +74,7 @@ class BCM(EditingTasks):
         self,
         images: np.ndarray,
         *,
-        schedule: str | Schedule = "invert-2",
+        inversion: str | Schedule = "invert-2",
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
@@ -84,10 +85,10 @@ class BCM(EditingTasks):
 
         Args:
             images: [N, C, H, W], float32 or uint8.
-            schedule: From an image to noise.
+            inversion: From an image to noise.
         """
         images = self._images(images)
-        return self._invert(images, schedule, self._batch(len(images), seed, labels), on_move)
+        return self._invert(images, inversion, self._batch(len(images), seed, labels), on_move)
 
     def reconstruct(
         self,
@@ -207,22 +208,21 @@ class BCM(EditingTasks):
         schedule: str | Schedule = "one-step",
         *,
         images: np.ndarray | None = None,
+        inversion: str | Schedule = "invert-2",
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
     ) -> traces.Trace:
-        """Return the states of a schedule, from the first to the last.
+        """Return the states of a generation, of an inversion and reconstruction, or of a restoration.
 
         Args:
-            schedule: Any schedule.
-            images: [N, C, H, W], float32 or uint8, for a schedule that starts from an image. Other schedules
-                start from noise, one sample per seed and label.
+            schedule: To an image: from noise, or from an image as `restore` plays it.
+            images: [N, C, H, W], float32 or uint8. By default the states start from noise, one sample per
+                seed and label.
+            inversion: From an image to noise; played before a schedule from noise if there are images.
         """
-        program = self.schedule(schedule)
-        if program.from_image and images is None:
-            raise InputError(f"schedule {str(program)!r} starts from an image, but there are no images")
-        if images is not None and not program.from_image:
-            raise InputError(f"schedule {str(program)!r} starts from noise, so it takes no images")
+        up = None if images is None else self.schedule(inversion)
+        program = traces.program(self.schedule(schedule), up)
         images = None if images is None else self._images(images)
         n = max(length(seed), length(labels)) if images is None else len(images)
         check_number(n * (program.nfe + 1), self.sample_shape, "states")

@@ -166,6 +166,14 @@ def parse_schedule(text: str) -> Schedule:
     return Schedule(tuple(steps))
 
 
+def inversion_advice(schedule: Schedule, prefix: str = "") -> str:
+    """Return the end of a message about a schedule that must lead to an image; "" unless it is an inversion.
+
+    prefix: what stands before the names of arguments, "--" on the command line.
+    """
+    return f"; it leads to noise, so it is one for {prefix}inversion" if schedule.inverts else ""
+
+
 def _level(text: str, word: str, column: int) -> float:
     if not word:
         raise _at(text, column, "a noise level is missing")

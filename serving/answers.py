@@ -155,7 +155,7 @@ def _with_signed_images(request: Values) -> Values | BcmError:
 
 TASKS = {
     "generate": Task(_generate),
-    "invert": Task(_invert),
+    "invert": Task(_invert, ("inversion",)),
     "reconstruct": Task(_reconstruct, ("inversion", "schedule")),
     "interpolate": Task(_interpolate, ("frames", "inversion", "schedule")),
     "inpaint": Task(_inpaint),

@@ -43,7 +43,7 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
     images = Tensor("image", "FP32", image, "in [-1, 1]")
     seed = Tensor("seed", "UINT64", (1,), "all noise of the sample depends on it")
     labels = _labels(model)
-    to_image, to_noise, completing = _schedules()
+    to_image, inversion, completing = _schedules()
     value_range = Tensor(
         "value_range",
         "BYTES",
@@ -51,7 +51,6 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
         "of images: -1,1 or 0,1 (default: -1,1, but images without a value below 0 are refused)",
         optional=True,
     )
-    inversion = replace(to_noise, name="inversion")
     result = Tensor("result", "FP32", image, "in [-1, 1]")
     pixels = Tensor("pixels", "UINT8", image, "the result as pixels")
     latent = Tensor("latent", "FP32", image, "near unit variance")
@@ -64,7 +63,7 @@ def task_signatures(model: ModelFacts) -> dict[str, Signature]:
         ),
         "invert": Signature(
             "latents of images",
-            (images, seed, *labels, to_noise, value_range),
+            (images, seed, *labels, inversion, value_range),
             (latent,),
         ),
         "reconstruct": Signature(
@@ -122,7 +121,7 @@ def _interpolation(
 
 
 def _schedules() -> tuple[Tensor, Tensor, Tensor]:
-    """Return the input `schedule` of three kinds of tasks: to an image, to noise, and completing images."""
+    """Return the inputs for schedules to an image, to noise, and for completing images."""
     to_image = Tensor(
         "schedule",
         "BYTES",
@@ -130,15 +129,16 @@ def _schedules() -> tuple[Tensor, Tensor, Tensor]:
         "from noise to an image: a schedule name of the bundle, or a text (default: one-step)",
         optional=True,
     )
-    to_noise = replace(
+    inversion = replace(
         to_image,
+        name="inversion",
         description="from an image to noise: a schedule name of the bundle, or a text (default: invert-2)",
     )
     completing = replace(
         to_image,
         description="from noise to an image, any number of times (default: eight network calls)",
     )
-    return to_image, to_noise, completing
+    return to_image, inversion, completing
 
 
 def _labels(model: ModelFacts) -> tuple[Tensor, ...]:

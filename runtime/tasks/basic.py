@@ -8,7 +8,7 @@ from ...errors import ScheduleError
 from ..backends.base import Backend
 from ..batches import Batch
 from ..chain import OnMove, play, play_to_pixels
-from ..schedule import SIGMA_MAX, Schedule
+from ..schedule import SIGMA_MAX, SIGMA_MIN, Schedule, inversion_advice
 
 
 def generate(
@@ -70,19 +70,29 @@ def _images(
     return np.clip(play(schedule, backend, batch, x, on_move), -1, 1)
 
 
-def check_inverts(schedule: Schedule) -> None:
-    """Raise ScheduleError unless the schedule leads from an image to level 80."""
+def check_inverts(schedule: Schedule, prefix: str = "") -> None:
+    """Raise ScheduleError unless the schedule leads from an image to level 80.
+
+    prefix: what stands before the names of arguments in messages, "--" on the command line.
+    """
     if not schedule.inverts:
+        advice = f"; a schedule to an image is given as {prefix}schedule" if schedule.end == SIGMA_MIN else ""
         raise ScheduleError(
             f"schedule {str(schedule)!r} does not invert: an inversion adds noise to an image and ends at 80"
-            ", for example '+0.07 0.07>15>80'"
+            f", for example '+0.07 0.07>15>80'{advice}"
         )
 
 
-def check_generates(schedule: Schedule) -> None:
-    """Raise ScheduleError unless the schedule leads from level 80 to an image."""
+def check_generates(schedule: Schedule, prefix: str = "") -> None:
+    """Raise ScheduleError unless the schedule leads from level 80 to an image.
+
+    prefix: what stands before the names of arguments in messages, "--" on the command line.
+    """
     if schedule.from_image:
-        raise ScheduleError(f"schedule {str(schedule)!r} starts from an image, so it cannot generate")
+        raise ScheduleError(
+            f"schedule {str(schedule)!r} starts from an image, so it cannot generate"
+            f"{inversion_advice(schedule, prefix)}"
+        )
     if not schedule.generates:
         raise ScheduleError(
             f"schedule {str(schedule)!r} does not generate: a generation goes from 80 to 0.002, "

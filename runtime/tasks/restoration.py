@@ -13,7 +13,7 @@ from ...errors import InputError, ScheduleError
 from ..backends.base import Backend
 from ..batches import Batch
 from ..chain import OnMove, play
-from ..schedule import SIGMA_MIN, Schedule, parse_schedule
+from ..schedule import SIGMA_MIN, Schedule, inversion_advice, parse_schedule
 
 # The highest level of the schedule; docs/task-levels.md compares it with lower and higher ones.
 LEVEL = 5.0
@@ -37,10 +37,13 @@ def restore(
     return np.clip(play(schedule, backend, batch, images, on_move), -1, 1)
 
 
-def check_restores(schedule: Schedule) -> None:
-    """Raise ScheduleError unless the schedule leads from an image to an image."""
+def check_restores(schedule: Schedule, prefix: str = "") -> None:
+    """Raise ScheduleError unless the schedule leads from an image to an image.
+
+    prefix: what stands before the names of arguments in messages, "--" on the command line.
+    """
     if not schedule.restores:
         raise ScheduleError(
             f"schedule {str(schedule)!r} does not restore: a restoration adds noise to an image and ends at "
-            "0.002, for example '+0.2 0.2>5>0.002'"
+            f"0.002, for example '+0.2 0.2>5>0.002'{inversion_advice(schedule, prefix)}"
         )

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...errors import ScheduleError
 from ..backends.base import Backend
 from ..batches import Batch
 from ..chain import OnMove, injected_noises, play, start_state
-from ..schedule import SIGMA_DATA, Move, Schedule
+from ..schedule import SIGMA_DATA, Move, Schedule, inversion_advice
+from .basic import check_inverts
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,27 @@ def trace(
 
     play(schedule, backend, batch, x, keep)
     return Trace(trace_levels(schedule), np.stack(states))
+
+
+def program(schedule: Schedule, inversion: Schedule | None, prefix: str = "") -> Schedule:
+    """Return the program to trace, from a schedule to an image.
+
+    inversion: played before a schedule that starts from noise; None if there are no images.
+    prefix: what stands before the names of arguments in messages, "--" on the command line.
+
+    Raises ScheduleError for a schedule of another direction, and for one from an image without images.
+    """
+    if schedule.from_image and not schedule.restores:
+        advice = inversion_advice(schedule, prefix)
+        raise ScheduleError(f"schedule {str(schedule)!r} does not lead to an image{advice}")
+    if inversion is None:
+        if schedule.from_image:
+            raise ScheduleError(f"schedule {str(schedule)!r} starts from an image, but there are no images")
+        return schedule
+    if schedule.from_image:
+        return schedule
+    check_inverts(inversion, prefix)
+    return inversion + schedule
 
 
 def trace_levels(schedule: Schedule) -> tuple[float, ...]:

@@ -60,14 +60,38 @@ def test_invalid_schedule_shows_the_column(
 
 def test_generate_refuses_a_schedule_that_starts_from_an_image(refuse_generate: Refusal) -> None:
     message = refuse_generate("--label", 3, "--schedule", "+0.07 0.07>1>80")
-    assert message == "schedule '+0.07 0.07>1>80' starts from an image, so it cannot generate"
+    assert message == (
+        "schedule '+0.07 0.07>1>80' starts from an image, so it cannot generate; "
+        "it leads to noise, so it is one for --inversion"
+    )
+
+
+def test_options_for_the_other_direction_are_named(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "in.png")
+    image, output = tmp_path / "in.png", ("--label", 3, "-o", tmp_path / "out.npz")
+    to_noise = refusal(cli("invert", digits_bundle, image, *output, "--inversion", "one-step"))
+    assert to_noise.endswith("; a schedule to an image is given as --schedule")
+    for command in ("restore", "reconstruct", "variations", "trace", "upscale"):
+        to_image = refusal(cli(command, digits_bundle, image, *output, "--schedule", "invert-2"))
+        assert to_image.endswith("; it leads to noise, so it is one for --inversion"), command
+    to_image = refusal(cli("bench", digits_bundle, "--schedule", "invert-2"))
+    assert to_image.endswith("does not lead to an image; it leads to noise, so it is one for --inversion")
+
+
+def test_commands_of_one_direction_name_their_option(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
+    output = ("--label", 3, "-o", tmp_path / "out.npz")
+    result = cli("invert", digits_bundle, tmp_path / "in.png", *output, "--schedule", "invert-2")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("invert ends at noise; give the schedule to noise with --inversion\n")
+    result = cli("generate", digits_bundle, *output, "--inversion", "invert-2")
+    assert result.exit_code == 2 and result.stderr.endswith("with --schedule\n")
 
 
 def test_invert_refuses_a_schedule_that_does_not_end_in_noise(
     cli: Cli, digits_bundle: Path, tmp_path: Path
 ) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "in.png")
-    options = ("--label", 3, "--schedule", "+0.07 0.07>15", "-o", tmp_path / "z.npz")
+    options = ("--label", 3, "--inversion", "+0.07 0.07>15", "-o", tmp_path / "z.npz")
     result = cli("invert", digits_bundle, tmp_path / "in.png", *options)
     assert refusal(result).startswith(
         "schedule '+0.07 0.07>15' does not invert: an inversion adds noise to an image and ends at 80"

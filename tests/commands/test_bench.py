@@ -59,7 +59,7 @@ def test_bench_measures_every_backend_and_torch(digits_bundle: Path, cli: Cli):
 @pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_bench_of_an_inversion_prints_verdicts(digits_bundle: Path, cli: Cli):
-    options = ("--seconds", 0.01, "--batch", "2,1", "--schedule", "invert-1", "--backend", "null")
+    options = ("--seconds", 0.01, "--batch", "2,1", "--inversion", "invert-1", "--backend", "null")
     result = cli("bench", digits_bundle, *options)
     assert result.exit_code == 0, result.stderr
     # A caution is printed where other processes run beside the tests.

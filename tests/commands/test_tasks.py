@@ -154,7 +154,7 @@ def test_purify_ignores_the_labels_of_its_input(
         ("restore three.png --label 3 --strength 5", "strength must be at least 0.002 and below 5, not 5"),
         ("restore three.png --label 3 --schedule one-step", "does not restore"),
         ("trace --label guess", "--label guess needs images as input"),
-        ("trace three.png --label 3 --inversion one-step", "starts at level"),
+        ("trace three.png --label 3 --inversion one-step", "does not invert"),
     ],
 )
 def test_wrong_input_is_refused_and_nothing_is_written(

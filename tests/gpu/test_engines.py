@@ -135,7 +135,7 @@ def test_latents_and_reconstructions_agree_with_onnxruntime(
     with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
         for schedule in ("invert-1", "invert-2"):
             actual, expected = (
-                each.invert(images, schedule=schedule, labels=np.arange(6)) for each in (bcm, onnxruntime)
+                each.invert(images, inversion=schedule, labels=np.arange(6)) for each in (bcm, onnxruntime)
             )
             assert relative_l2(actual, expected) <= BOUNDS[precision]
         actual, expected = (each.reconstruct(images, labels=np.arange(6)) for each in (bcm, onnxruntime))

@@ -107,7 +107,7 @@ def test_uint8_images_are_accepted(bcm: BCM):
 def test_null_backend_runs_no_network(digits_bundle: Path):
     with bcm_edge.load(digits_bundle, backend="null") as bcm:
         image = np.full((2, 1, 8, 8), -0.25, np.float32)
-        noise_added = bcm.invert(image, schedule="+0.07 0.07>80", labels=1) * 80 - image
+        noise_added = bcm.invert(image, inversion="+0.07 0.07>80", labels=1) * 80 - image
         assert 0.04 < noise_added.std() < 0.1
 
 

@@ -45,7 +45,7 @@ def test_graph_of_an_inversion_agrees_with_the_chain(
 ):
     session = onnxruntime.InferenceSession(saved(bcm, schedule, tmp_path))
     inputs = {"image": digits[:3], **fused_noises(bcm.schedule(schedule), SEEDS, (1, 8, 8)), "label": LABELS}
-    inverted = bcm.invert(digits[:3], schedule=schedule, seed=SEEDS, labels=LABELS)
+    inverted = bcm.invert(digits[:3], inversion=schedule, seed=SEEDS, labels=LABELS)
     assert_images_agree(session.run(["latent"], inputs)[0], inverted)
 
 

@@ -84,7 +84,7 @@ def test_reconstruct_returns_the_image_of_the_model(ask: Ask, bcm: BCM, three: n
     reconstruction = bcm.reconstruct(three, inversion="invert-1", schedule="ancestral-2", seed=5, labels=3)
     np.testing.assert_array_equal(pixels(answer["picture"]), to_uint8(reconstruction)[0, 0])
     np.testing.assert_array_equal(pixels(answer["original"]), three[0, 0])
-    latent = bcm.invert(three, schedule="invert-1", seed=5, labels=3)
+    latent = bcm.invert(three, inversion="invert-1", seed=5, labels=3)
     assert np.abs(pixels(answer["latent"]).astype(int) - to_uint8(latent / 2)[0, 0]).max() <= 1
     assert answer["mse"] == mean_squared_error(from_uint8(three), reconstruction)[0]
     errors = pixels(answer["error"])
