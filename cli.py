@@ -1,4 +1,4 @@
-"""The command line: `bcm-edge …` after installation, `python cli.py …` in a checkout."""
+"""The command line: `bcm-edge …` and `python -m bcm_edge …`; `python cli.py …` in a checkout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if __name__ == "__main__":  # run as a script: import the package from this chec
 
 from . import BcmError, __version__
 from .commands.failures import asks_for_json, print_json, report
-from .commands.log import ARGUMENTS, add_log_options, listen, log_options, logged
+from .commands.log import ARGUMENTS, add_output_options, listen, logged, output_options
 from .commands.paths import check_current_folder
 from .commands.streams import prepare_streams
 from .runtime.log import log
@@ -44,32 +44,48 @@ class Commands(click.Group):
     The module of a command is imported when the command is used, so `generate` never waits for `export`.
     """
 
-    # Command → its module in commands/, in the order of --help.
+    # Group → command → its module in commands/, in the order of --help.
+    groups: ClassVar[dict[str, dict[str, str]]] = {
+        "Make a bundle": {
+            "export": "export",
+            "calibrate": "calibration",
+            "build": "build",
+        },
+        "Make images": {
+            "generate": "images",
+            "invert": "images",
+            "reconstruct": "images",
+            "interpolate": "latents",
+            "variations": "latents",
+            "trace": "trace",
+            "map": "mapping",
+            "demo": "demo",
+        },
+        "Edit images": {
+            "inpaint": "editing",
+            "colorize": "editing",
+            "upscale": "editing",
+            "restore": "restoration",
+            "purify": "restoration",
+        },
+        "Check": {
+            "inspect": "inspection",
+            "verify": "verify",
+            "bench": "bench",
+            "evaluate": "evaluate",
+            "doctor": "doctor",
+        },
+        "Serve": {
+            "ui": "ui",
+            "triton": "serving",
+        },
+        "Train": {
+            "train": "train",
+        },
+    }
+    # Command → its module in commands/.
     homes: ClassVar[dict[str, str]] = {
-        "export": "export",
-        "calibrate": "calibration",
-        "build": "build",
-        "triton": "serving",
-        "generate": "images",
-        "invert": "images",
-        "reconstruct": "images",
-        "interpolate": "latents",
-        "variations": "latents",
-        "trace": "trace",
-        "inpaint": "editing",
-        "colorize": "editing",
-        "upscale": "editing",
-        "restore": "restoration",
-        "purify": "restoration",
-        "verify": "verify",
-        "bench": "bench",
-        "inspect": "inspection",
-        "doctor": "doctor",
-        "train": "train",
-        "evaluate": "evaluate",
-        "map": "mapping",
-        "demo": "demo",
-        "ui": "ui",
+        name: module for commands in groups.values() for name, module in commands.items()
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -81,7 +97,18 @@ class Commands(click.Group):
         if cmd_name not in self.homes:
             return None
         module = importlib.import_module(f".commands.{self.homes[cmd_name]}", __package__)
-        return add_log_options(getattr(module, cmd_name))
+        return add_output_options(getattr(module, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in their groups, each with one line."""
+        width = max(map(len, self.homes))
+        for group, names in self.groups.items():
+            commands = [self.get_command(ctx, name) for name in names]
+            helps = [command.get_short_help_str() for command in commands if command]
+            with formatter.section(group):
+                formatter.write_dl(
+                    [(name.ljust(width), text) for name, text in zip(names, helps, strict=True)]
+                )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -157,9 +184,9 @@ Start here:
     epilog=EPILOG,
 )
 @click.version_option(__version__, prog_name="bcm-edge")
-@log_options
+@output_options
 @click.pass_context
-def main(context: click.Context, verbose: bool, log_file: Path | None) -> None:
+def main(context: click.Context, verbose: bool, quiet: bool, log_file: Path | None) -> None:
     """Run Bidirectional Consistency Models on a device: export, generate, invert.
 
     \b
@@ -172,7 +199,7 @@ def main(context: click.Context, verbose: bool, log_file: Path | None) -> None:
 
     With --json, a failed command also prints {"error": {"kind": …, "message": …, "exit_code": …}} on stdout.
     """
-    listen(context, verbose, log_file)
+    listen(context, verbose, quiet, log_file)
 
 
 if __name__ == "__main__":

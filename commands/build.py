@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from ..runtime.engines.store import WORKSPACE_SHARE
 from ..runtime.machine.gpu import parse_device
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import PRECISIONS
-from .console import progress, result
+from .console import progress, result, shows_bars
 from .options import bundle_argument, json_option
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ def _builder_progress() -> Iterator[Callable[[str, str, int, int], None]]:
 
     A terminal shows a bar with the time. Elsewhere a line is printed at the end of each phase.
     """
-    if sys.stderr.isatty():
+    if shows_bars():
         with _progress_bar() as on_progress:
             yield on_progress
         return

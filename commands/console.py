@@ -22,12 +22,33 @@ from ..runtime.machine.gpu import probe
 from ..runtime.machine.install_hints import Extra, install_line
 from ..runtime.storage.bundle import Bundle
 
-PRINTED = "bcm_edge.printed"  # key of a click context's meta: set when the result is on stdout
+# Keys of a click context's meta.
+PRINTED = "bcm_edge.printed"  # set when the result is on stdout
+QUIET = "bcm_edge.quiet"  # whether -q is among the arguments
 SHOWN = "shown"  # attribute of a log record whose text is already on stderr
 
 
 def progress(line: str) -> None:
-    """Print a line on stderr, and log it."""
+    """Print a line on stderr, unless the command has -q, and log it."""
+    if is_quiet():
+        log.info("%s", line)
+    else:
+        message(line)
+
+
+def is_quiet() -> bool:
+    """Return whether the command has -q."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(QUIET, False)
+
+
+def shows_bars() -> bool:
+    """Return whether progress is shown as a line that changes: on a terminal, without -q."""
+    return sys.stderr.isatty() and not is_quiet()
+
+
+def message(line: str) -> None:
+    """Print a line on stderr, also with -q, and log it: an error, or what is missing in the result."""
     log.info("%s", line, extra={SHOWN: True})
     # With `file`, the stream's own encoding is used; click alone would write UTF-8 to an ASCII terminal.
     click.echo(line, file=sys.stderr)
@@ -90,15 +111,15 @@ def parity_table_of_failure(precision: str = "") -> Iterator[None]:
         yield
     except ParityError as error:
         if error.errors:
-            progress(parity_table({precision: error.errors}))
+            message(parity_table({precision: error.errors}))
         raise
 
 
 @contextmanager
 def move_progress(total: int, title: str) -> Iterator[Callable[..., None] | None]:
-    """Show a progress bar over network calls on stderr, if it is a terminal.
+    """Show a progress bar over network calls on stderr, if it is a terminal and the command has no -q.
 
-    Yields the callback to call after every network call; None where stderr is not a terminal.
+    Yields the callback to call after every network call; None where no bar is shown.
     """
     with timed(f"{title} ({total} NFE)"), _bar(total, title) as on_move:
         yield on_move
@@ -106,7 +127,7 @@ def move_progress(total: int, title: str) -> Iterator[Callable[..., None] | None
 
 @contextmanager
 def _bar(total: int, title: str) -> Iterator[Callable[..., None] | None]:
-    if not sys.stderr.isatty():
+    if not shows_bars():
         yield None
         return
     from rich.console import Console

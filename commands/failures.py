@@ -12,7 +12,7 @@ import click
 
 from ..errors import BcmError
 from ..runtime.machine.temporary import NO_TEMPORARY, PYTHON_SAYS
-from .console import PRINTED, progress
+from .console import PRINTED, message
 
 INTERRUPTED = 130  # 128 + SIGINT
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -50,10 +50,10 @@ def print_json(kind: str, message: str, exit_code: int) -> None:
 
 def report(error: BaseException, as_json: bool) -> int:
     """Print the error that ended a command, and return its exit code."""
-    message, exit_code = explained(error)
-    progress(message if isinstance(error, KeyboardInterrupt) else f"error: {message}")
+    text, exit_code = explained(error)
+    message(text if isinstance(error, KeyboardInterrupt) else f"error: {text}")
     if as_json:
-        print_json(type(error).__name__, message, exit_code)
+        print_json(type(error).__name__, text, exit_code)
     return exit_code
 
 

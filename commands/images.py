@@ -40,6 +40,8 @@ from .run import (
 @click.option(
     "-n",
     "--number",
+    "--num-images",
+    "number",
     metavar="N",
     type=click.IntRange(1),
     help="Number of images (default: 1; with --latents, one per latent).",

@@ -98,6 +98,8 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
 @click.option(
     "-n",
     "--number",
+    "--num-images",
+    "number",
     metavar="N",
     default=4,
     show_default=True,

@@ -1,6 +1,6 @@
-"""The options -v and --log-file: the messages of the logger `bcm_edge` on stderr, and in a file.
+"""The options -v, -q and --log-file: more messages on stderr, fewer, and the same in a file.
 
-Both options can be given before and after the name of a command. The file also has the traceback of an
+They can be given before and after the name of a command. The file also has the traceback of an
 error; on stderr an error is one line.
 """
 
@@ -20,7 +20,7 @@ import click
 
 from ..errors import OutputError
 from ..runtime.log import home_folder, log, without_home
-from .console import SHOWN
+from .console import QUIET, SHOWN
 from .options import Function
 from .paths import OutputPath
 
@@ -31,6 +31,10 @@ _VERBOSE: dict[str, Any] = {
     "is_flag": True,
     "help": "Print on stderr what is used and why: versions, backend, cache, times.",
 }
+_QUIET: dict[str, Any] = {
+    "is_flag": True,
+    "help": "Print no progress and no notes on stderr, only errors.",
+}
 _LOG_FILE: dict[str, Any] = {
     "type": OutputPath("file", "logs"),
     "metavar": "FILE",
@@ -38,9 +42,18 @@ _LOG_FILE: dict[str, Any] = {
 }
 
 
-def listen(context: click.Context, verbose: bool, log_file: Path | None) -> None:
-    """Write the log until the command ends. Raises OutputError if the log file cannot be written."""
-    if verbose and not any(isinstance(handler, _Terminal) for handler in log.handlers):
+def listen(context: click.Context, verbose: bool, quiet: bool, log_file: Path | None) -> None:
+    """Print as much on stderr as the options say, and write the log until the command ends.
+
+    Raises click.UsageError for -v with -q, OutputError if the log file cannot be written.
+    """
+    if context.resilient_parsing:  # a shell asks how the line may continue
+        return
+    listens = any(isinstance(handler, _Terminal) for handler in log.handlers)
+    context.meta[QUIET] = context.meta.get(QUIET, False) or quiet
+    if context.meta[QUIET] and (verbose or listens):
+        raise click.UsageError("-q and -v cannot be combined; give one of them", context)
+    if verbose and not listens:
         _start(context, _Terminal())
     if log_file is None or _is_open(log_file):
         return
@@ -57,9 +70,11 @@ def _is_open(log_file: Path) -> bool:
     return any(isinstance(handler, _File) and handler.path == log_file for handler in log.handlers)
 
 
-def log_options(group: Function) -> Function:
-    """Give the group of commands both options. Its function passes their values to `listen`."""
-    return click.option("-v", "--verbose", **_VERBOSE)(click.option("--log-file", **_LOG_FILE)(group))
+def output_options(group: Function) -> Function:
+    """Give the group of commands the options. Its function passes their values to `listen`."""
+    group = click.option("--log-file", **_LOG_FILE)(group)
+    group = click.option("-q", "--quiet", **_QUIET)(group)
+    return click.option("-v", "--verbose", **_VERBOSE)(group)
 
 
 # Eager options are processed before the others, so the log contains what is wrong with those.
@@ -68,21 +83,28 @@ _OF_COMMANDS = (
         ["-v", "--verbose"],
         is_eager=True,
         expose_value=False,
-        callback=lambda context, _, verbose: listen(context, verbose, None),
+        callback=lambda context, _, verbose: listen(context, verbose, False, None),
         **_VERBOSE,
+    ),
+    click.Option(
+        ["-q", "--quiet"],
+        is_eager=True,
+        expose_value=False,
+        callback=lambda context, _, quiet: listen(context, False, quiet, None),
+        **_QUIET,
     ),
     click.Option(
         ["--log-file"],
         is_eager=True,
         expose_value=False,
-        callback=lambda context, _, file: listen(context, False, file),
+        callback=lambda context, _, file: listen(context, False, False, file),
         **_LOG_FILE,
     ),
 )
 
 
-def add_log_options(command: click.Command) -> click.Command:
-    """Give a command both options, after its name, and return it."""
+def add_output_options(command: click.Command) -> click.Command:
+    """Give a command the options, after its name, and return it."""
     if _OF_COMMANDS[0] not in command.params:
         command.params.extend(_OF_COMMANDS)
     return command

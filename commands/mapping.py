@@ -104,6 +104,8 @@ SHARD_BYTES = 1000  # memory of a shard in the lists of a job
 )
 @click.option(
     "--label",
+    "--class",
+    "label",
     metavar="LABELS",
     help="Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "
     "to let the model guess them (default: those in the data).",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..runtime.wording import counted
-from .console import progress
+from .console import message, progress, shows_bars
 
 if TYPE_CHECKING:
     from ..jobs.player import Done
@@ -28,7 +28,7 @@ class ShardProgress:
         """Print the number of shards. before: how many an earlier run has done."""
         self._shards, self._done, self._images = shards, before, 0
         self._started, self._printed = time.perf_counter(), -EVERY
-        self._terminal = sys.stderr.isatty()
+        self._terminal = shows_bars()
         done_before = f", {before} of them already done" if before else ""
         progress(f"{counted(shards, 'shard')}{done_before}; {counted(workers, 'worker')}")
 
@@ -37,7 +37,7 @@ class ShardProgress:
         self._done, self._images = self._done + 1, self._images + done.images
         passed = time.perf_counter() - self._started
         if done.problem:
-            progress(f"{done.name} failed: {done.problem}")
+            message(f"{done.name} failed: {done.problem}")
         is_last = self._done == self._shards
         line = f"{self._done} of {self._shards} shards, {self._images / passed:.0f} images/s"
         if self._terminal:

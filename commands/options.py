@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import CheckpointError
-from ..runtime.backends import summaries
+from ..runtime.backends import MODULES, summaries
 from ..runtime.batches import BATCH
 from ..runtime.classes import labels_of
 from ..runtime.pipeline import BCM
@@ -35,6 +35,9 @@ force_option = click.option("--force", is_flag=True, help="Replace the output if
 backend_option = click.option(
     "--backend",
     metavar="NAME",
+    shell_complete=lambda _context, _option, start: [
+        name for name in ("auto", *MODULES) if name.startswith(start)
+    ],
     default="auto",
     show_default=True,
     help=f"The library that computes: auto (the fastest that runs here), {summaries()}.",
@@ -74,8 +77,22 @@ value_range_option = click.option(
 def precisions_option(default: str, help: str) -> Callable[[Function], Function]:
     """Return the option --precision of commands that accept a list of precisions."""
     return click.option(
-        "--precision", "precisions", default=default, show_default=True, metavar="LIST", help=help
+        "--precision",
+        "precisions",
+        default=default,
+        show_default=True,
+        metavar="LIST",
+        shell_complete=_lists_of_precisions,
+        help=help,
     )
+
+
+def _lists_of_precisions(_context: click.Context, _option: click.Parameter, start: str) -> list[str]:
+    """Return how a list of precisions such as "fp32,f" may continue, for the completion of a shell."""
+    before, comma, last = start.rpartition(",")
+    names = PRECISIONS if comma else (*PRECISIONS, "all")
+    listed = before.split(",")
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last) and name not in listed]
 
 
 def output_option(help: str, writes: Writes = "either") -> Callable[[Function], Function]:

@@ -232,7 +232,7 @@ def run_options(
             type=click.IntRange(0),
             help="Seed of the first image; image k gets seed N + k (default: 0).",
         ),
-        click.option("--label", metavar="LABELS", help=label_help),
+        click.option("--label", "--class", "label", metavar="LABELS", help=label_help),
         value_range_option,
         output_option(output_help),
         backend_option,

@@ -33,6 +33,8 @@ from .run import GUESSABLE, Run, inversion_option, run_options, schedule_option
 @click.option(
     "-n",
     "--number",
+    "--num-images",
+    "number",
     metavar="N",
     type=click.IntRange(1),
     help="Number of images to generate, if no IMAGES are given (default: 1).",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
-from .console import note, progress, require_extra, result
+from .console import note, progress, require_extra, result, shows_bars
 from .options import (
     config_option,
     force_option,
@@ -173,12 +173,14 @@ def _next_command(output: Path, objective: str) -> str:
 
 def _show(at: Progress) -> None:
     """Print step, losses and time left: one line that is updated, or a new line every 200 steps."""
-    terminal = sys.stderr.isatty()
+    terminal = shows_bars()
     if at.step % (_PERIOD if terminal else _LOG_PERIOD) and at.step != at.steps:
         return
     minutes, seconds = divmod(round(at.seconds_left), 60)
     grid = [] if at.intervals is None else [f"{at.intervals} intervals"]
     losses = [f"{name} {value:.4f}" for name, value in at.losses.items()]
     line = "  ".join([f"step {at.step}/{at.steps}", *grid, *losses, f"{minutes}:{seconds:02} left"])
-    ends_line = not terminal or at.step == at.steps
-    click.echo(f"\r{line}   " if terminal else line, file=sys.stderr, nl=ends_line)
+    if terminal:
+        click.echo(f"\r{line}   ", file=sys.stderr, nl=at.step == at.steps)
+    else:
+        progress(line)

@@ -19,7 +19,7 @@ from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
 from ..runtime.storage.verdicts import Verdict
-from .console import note, progress, require_extra, result, table
+from .console import message, note, progress, require_extra, result, table
 from .options import (
     backend_option,
     bundle_argument,
@@ -176,7 +176,7 @@ class _Check:
         except BackendError as error:
             if not self.skip:
                 raise
-            progress(f"{precision}: NOT VERIFIED: {error}")
+            message(f"{precision}: NOT VERIFIED: {error}")
 
 
 def _reference(bundle: Bundle, against: str) -> Recording:

@@ -126,21 +126,25 @@ def _source(path: str) -> str:
 
 
 def _commands() -> Iterator[str]:
-    """Yield a block of mkdocs-click for each command, in the order of `bcm-edge --help`.
+    """Yield the commands in the groups and the order of `bcm-edge --help`."""
+    for group, commands in main.groups.items():
+        yield f"## {group}\n"
+        for name, module in commands.items():
+            yield from _command(name, module)
 
-    The example of the command follows, which mkdocs-click leaves out.
-    """
-    for name, module in main.homes.items():
-        command = main.get_command(click.Context(main), name)
-        assert command is not None
-        options = {
-            "module": f"bcm_edge.commands.{module}",
-            "command": name,
-            "prog_name": f"bcm-edge {name}",
-            "depth": 1,
-            "style": "plain",
-        }
-        yield "::: mkdocs-click\n" + "".join(f"    :{key}: {value}\n" for key, value in options.items())
-        if command.epilog:
-            title, _, example = command.epilog.partition(":")
-            yield f"**{title}:**\n\n```sh\n{example.strip()}\n```\n"
+
+def _command(name: str, module: str) -> Iterator[str]:
+    """Yield a block of mkdocs-click for a command, and its example, which mkdocs-click leaves out."""
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    options = {
+        "module": f"bcm_edge.commands.{module}",
+        "command": name,
+        "prog_name": f"bcm-edge {name}",
+        "depth": 2,
+        "style": "plain",
+    }
+    yield "::: mkdocs-click\n" + "".join(f"    :{key}: {value}\n" for key, value in options.items())
+    if command.epilog:
+        title, _, example = command.epilog.partition(":")
+        yield f"**{title}:**\n\n```sh\n{example.strip()}\n```\n"

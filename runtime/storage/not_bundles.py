@@ -6,9 +6,10 @@ import difflib
 import shlex
 from pathlib import Path
 
-_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
+_SHARDS = ".safetensors.index.json"  # end of the name of the index of a checkpoint in shards
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", _SHARDS)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z")
-_SHOWN = 3  # bundles that a message lists
+_SHOWN = 3  # bundles or checkpoints that a message lists
 
 
 def why_no_bundle(path: Path, manifest: str) -> str:
@@ -22,12 +23,17 @@ def why_no_bundle(path: Path, manifest: str) -> str:
         return _missing(path, manifest)
     if (path.parent / manifest).exists():
         return f"(a file of a bundle); give the folder: {_quoted(path.parent)}"
+    if _is_checkpoint(path):
+        return f"(a checkpoint); make a bundle from it with: {_export(path)}"
     bundle = _quoted(path.with_suffix(".bundle"))
-    if path.suffix.lower() in _CHECKPOINTS:
-        return f"(a checkpoint); make a bundle from it with: bcm-edge export {_quoted(path)} -o {bundle}"
+    if path.suffix.lower() == ".onnx":
+        return (
+            "(an ONNX file); a bundle is made from the checkpoint that the ONNX file was made from: "
+            f"bcm-edge export CHECKPOINT -o {bundle}"
+        )
     if path.suffix.lower() in _ARCHIVES:
         return f"(an archive); unpack it, and give the folder that contains {manifest}"
-    return f"(a file); a bundle is a folder, make one with: bcm-edge export -o {bundle}"
+    return f"(a file); a bundle is a folder, make one with: bcm-edge export CHECKPOINT -o {bundle}"
 
 
 def _folder(folder: Path, manifest: str) -> str:
@@ -35,12 +41,31 @@ def _folder(folder: Path, manifest: str) -> str:
         *(file.parent for file in folder.glob(f"*/{manifest}")),
         *(file.parent for file in folder.glob(f"snapshots/*/{manifest}")),  # as in a Hugging Face cache
     ]
-    names = f"; bundles in it: {_listed(sorted(bundles))}" if bundles else ""
-    return f"(a folder without {manifest}){names}"
+    if bundles:
+        return f"(a folder without {manifest}); bundles in it: {_listed(sorted(bundles))}"
+    checkpoints = _checkpoints(folder)
+    if len(checkpoints) == 1:
+        return f"(a folder with a checkpoint); make a bundle from it with: {_export(checkpoints[0])}"
+    if checkpoints:
+        advice = f"make a bundle from one of them, such as: {_export(checkpoints[0])}"
+        return f"(a folder with checkpoints: {_listed(checkpoints)}); {advice}"
+    return f"(a folder without {manifest}); bcm-edge export makes a bundle"
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, one for a checkpoint in shards: its index."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and _is_checkpoint(file))
+    names = [file.name.removesuffix(_SHARDS) for file in files if file.name.endswith(_SHARDS)]
+    shards = tuple(f"{name}-" for name in names)
+    return [file for file in files if file.name.endswith(_SHARDS) or not file.name.startswith(shards)]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.name.lower().endswith(_CHECKPOINTS)
 
 
 def _missing(path: Path, manifest: str) -> str:
-    if path.suffix.lower() in _CHECKPOINTS:
+    if _is_checkpoint(path) or path.suffix.lower() in (".onnx", *_ARCHIVES):
         return "(no such file)"
     neighbours = {file.parent.name: file.parent for file in path.parent.glob(f"*/{manifest}")}
     similar = difflib.get_close_matches(path.name, neighbours, n=1)
@@ -56,5 +81,13 @@ def _listed(folders: list[Path]) -> str:
     return ", ".join(names)
 
 
+def _export(checkpoint: Path) -> str:
+    """Return the command that makes a bundle beside a checkpoint."""
+    name = checkpoint.name.removesuffix(_SHARDS)
+    bundle = (checkpoint.parent / name).with_suffix(".bundle")
+    return f"bcm-edge export {_quoted(checkpoint)} -o {_quoted(bundle)}"
+
+
 def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
+    """Return a path as it is typed in a shell. One that begins like an option gets ./ before it."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))

@@ -214,7 +214,7 @@ def test_bundle_with_a_schedule_that_cannot_be_played(bundle_copy: Path, cli: Cl
 def test_path_that_is_not_a_bundle(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
-    file_advice = "a bundle is a folder, make one with: bcm-edge export -o"
+    file_advice = "a bundle is a folder, make one with: bcm-edge export CHECKPOINT -o"
     assert (
         refusal(cli("inspect", tmp_path / "file"))
         == f"{tmp_path}/file: not a bundle (a file); {file_advice} {tmp_path}/file.bundle"
@@ -224,9 +224,8 @@ def test_path_that_is_not_a_bundle(cli: Cli, tmp_path: Path) -> None:
         refusal(cli("inspect", tmp_path / "no"))
         == f"{tmp_path}/no: not a bundle (no such folder); {advice} {tmp_path}/no"
     )
-    assert (
-        refusal(cli("inspect", tmp_path / "empty"))
-        == f"{tmp_path}/empty: not a bundle (a folder without manifest.json)"
+    assert refusal(cli("inspect", tmp_path / "empty")) == (
+        f"{tmp_path}/empty: not a bundle (a folder without manifest.json); bcm-edge export makes a bundle"
     )
 
 

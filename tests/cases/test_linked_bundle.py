@@ -107,18 +107,71 @@ def test_file_of_a_bundle_in_place_of_its_folder(digits_bundle: Path, cli: Cli, 
     assert refusal(cli("inspect", digits_bundle / name)) == expected
 
 
-def test_checkpoint_in_place_of_a_bundle(cli: Cli, tmp_path: Path) -> None:
-    file = tmp_path / "my model.safetensors"
+@pytest.mark.parametrize(
+    ("name", "bundle"),
+    [
+        ("my.safetensors", "my.bundle"),
+        ("my model.safetensors", "my model.bundle"),
+        ("it's.pt", "it's.bundle"),
+        ("EMA.PTH", "EMA.bundle"),
+        ("epoch=3.ckpt", "epoch=3.bundle"),
+        ("model.safetensors.index.json", "model.bundle"),
+    ],
+)
+def test_checkpoint_in_place_of_a_bundle(cli: Cli, tmp_path: Path, name: str, bundle: str) -> None:
+    file = tmp_path / name
     file.write_bytes(b"weights")
     message = refusal(cli("generate", file, "-o", tmp_path / "out.png"))
     assert message.startswith(f"{file}: not a bundle (a checkpoint); make a bundle from it with: ")
-    assert shlex.split(message.partition("with: ")[2]) == [
-        "bcm-edge",
-        "export",
-        str(file),
-        "-o",
-        f"{tmp_path}/my model.bundle",
-    ]
+    assert shlex.split(message.partition("with: ")[2]) == export_line(file, tmp_path / bundle)
+
+
+def export_line(checkpoint: Path | str, bundle: Path) -> list[str]:
+    """Return the words of the command that exports a checkpoint."""
+    return ["bcm-edge", "export", str(checkpoint), "-o", str(bundle)]
+
+
+def test_checkpoint_whose_name_begins_like_an_option(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-ema.pt").write_bytes(b"weights")
+    message = refusal(cli("generate", "-o", tmp_path / "out.png", "--", "-ema.pt"))
+    assert message.endswith(" with: bcm-edge export ./-ema.pt -o ./-ema.bundle")
+
+
+def test_onnx_file_in_place_of_a_bundle(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "my model.onnx"
+    file.write_bytes(b"graph")
+    message = refusal(cli("generate", file, "-o", tmp_path / "out.png"))
+    assert message.startswith(f"{file}: not a bundle (an ONNX file); ")
+    words = shlex.split(message.partition("made from: ")[2])
+    assert words == export_line("CHECKPOINT", tmp_path / "my model.bundle")
+
+
+@pytest.mark.parametrize("name", ["my.safetensors", "my.onnx", "my.zip"])
+def test_missing_file_is_not_proposed_as_a_bundle(cli: Cli, tmp_path: Path, name: str) -> None:
+    message = refusal(cli("inspect", tmp_path / name))
+    assert message == f"{tmp_path / name}: not a bundle (no such file)"
+
+
+def test_folder_of_a_checkpoint_in_place_of_a_bundle(cli: Cli, tmp_path: Path) -> None:
+    for name in ("model.safetensors.index.json", "model-00001-of-00002.safetensors", "config.json"):
+        (tmp_path / name).write_bytes(b"weights")
+    message = refusal(cli("inspect", tmp_path))
+    start = f"{tmp_path}: not a bundle (a folder with a checkpoint); make a bundle from it with: "
+    assert message.startswith(start)
+    index = tmp_path / "model.safetensors.index.json"
+    assert shlex.split(message.removeprefix(start)) == export_line(index, tmp_path / "model.bundle")
+
+
+def test_folder_of_two_checkpoints_in_place_of_a_bundle(cli: Cli, tmp_path: Path) -> None:
+    for name in ("b.pt", "a.pt"):
+        (tmp_path / name).write_bytes(b"weights")
+    message = refusal(cli("inspect", tmp_path))
+    start = f"{tmp_path}: not a bundle (a folder with checkpoints: {tmp_path}/a.pt, {tmp_path}/b.pt); "
+    assert message.startswith(start)
+    assert message.endswith(f" such as: bcm-edge export {tmp_path}/a.pt -o {tmp_path}/a.bundle")
 
 
 @pytest.mark.parametrize("name", ["digits.zip", "digits.tar.gz", "digits.tar"])

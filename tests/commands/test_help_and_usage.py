@@ -14,12 +14,18 @@ from results import only_json
 import bcm_edge
 from bcm_edge.cli import main
 
-COMMANDS = (
-    *("export", "calibrate", "build", "triton"),
-    *("generate", "invert", "reconstruct", "interpolate", "variations", "trace"),
-    *("inpaint", "colorize", "upscale", "restore", "purify"),
-    *("verify", "bench", "inspect", "doctor", "train", "evaluate", "map", "demo", "ui"),
-)
+GROUPS = {
+    "Make a bundle": ("export", "calibrate", "build"),
+    "Make images": (
+        *("generate", "invert", "reconstruct", "interpolate", "variations", "trace"),
+        *("map", "demo"),
+    ),
+    "Edit images": ("inpaint", "colorize", "upscale", "restore", "purify"),
+    "Check": ("inspect", "verify", "bench", "evaluate", "doctor"),
+    "Serve": ("ui", "triton"),
+    "Train": ("train",),
+}
+COMMANDS = tuple(name for group in GROUPS.values() for name in group)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -34,10 +40,13 @@ def test_help_ends_with_an_example_that_parses(cli: Cli, name: str):
     command.make_context(name, shlex.split(example[1]))
 
 
-def test_help_lists_every_command_with_one_line(cli: Cli):
+def test_help_lists_every_command_with_one_line_in_one_group(cli: Cli):
     result = cli("--help")
-    listed = re.findall(r"^  (\w+)  +\S.*[.]$", result.stdout, re.MULTILINE)
-    assert tuple(listed) == COMMANDS
+    listed: dict[str, tuple[str, ...]] = {}
+    for heading, lines in re.findall(r"^([\w ]+):\n((?:  \w+  +\S.*[.]\n)+)", result.stdout, re.MULTILINE):
+        listed[heading] = tuple(line.split()[0] for line in lines.splitlines())
+    assert listed == GROUPS
+    assert len(set(COMMANDS)) == len(COMMANDS)
     assert "  1    a check failed\n    2    wrong usage" in result.stdout
 
 
