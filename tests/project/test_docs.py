@@ -5,24 +5,16 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from documented import FENCED_BLOCK, PAGES, SHELL, blocks, page_name
 from fixture_types import ROOT
 from lowest import tomllib
 
 from bcm_edge.cli import main
 
-FOLDERS_WITH_README = ("benchmarks", "deploy")
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / folder / "README.md" for folder in FOLDERS_WITH_README),
-    ]
-)
 SOURCE_FOLDERS = {
     folder.name
     for folder in ROOT.iterdir()
@@ -31,19 +23,8 @@ SOURCE_FOLDERS = {
 PYTHON_FILES = {file.name for file in ROOT.glob("*.py")} | {
     file.name for folder in SOURCE_FOLDERS for file in (ROOT / folder).rglob("*.py")
 }
-FENCED_BLOCK = re.compile(r"^( *)```[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-def code_lines(text: str) -> Iterator[str]:
-    """Yield the lines of all code blocks, fenced or indented by four spaces.
-
-    A line that ends in a backslash is joined with the next one.
-    """
-    indented = "\n".join(re.findall(r"^    (.*)$", FENCED_BLOCK.sub("", text), re.MULTILINE))
-    for block in [indented, *(block for _, block in FENCED_BLOCK.findall(text))]:
-        yield from block.replace("\\\n", " ").splitlines()
+every_page = pytest.mark.parametrize("page", PAGES, ids=page_name)
 
 
 def anchors(text: str) -> set[str]:
@@ -77,7 +58,8 @@ def test_source_paths_exist(page: Path):
 
 @every_page
 def test_command_line_accepts_the_commands(page: Path):
-    for line in code_lines(page.read_text()):
+    shell = [block for block in blocks(page) if block.language in SHELL]
+    for line in (line for block in shell for line in block.parts()):
         if not line.startswith("bcm-edge "):
             continue
         _, name, *arguments = shlex.split(line, comments=True)
