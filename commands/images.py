@@ -70,7 +70,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         if run.label is not None:
             labels = parse_labels(run.label, n, bcm)
         else:
-            labels = stored_labels(labels, n, bcm, latents_file)
+            labels = stored_labels(labels, n, bcm, latents_file or "")
         program = to_image(bcm, schedule)
 
         def work(on_move: OnMove | None) -> np.ndarray:

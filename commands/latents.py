@@ -63,7 +63,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
     """
     with run.open(bundle, tuple(FORMATS)) as bcm:
         ends = [run.images(bcm, [path], bcm.sample_shape) for path in (a, b)]
-        labels, labels_b = _labels_of_ends(run, bcm, ends, (a, b))
+        labels, labels_b = _labels_of_ends(run, bcm, ends)
         up, down, n = to_noise(bcm, inversion), to_image(bcm, schedule), len(ends[0].images)
         calls = 2 * up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * frames // bcm.batch)
 
@@ -158,17 +158,14 @@ def variations(
         run.report(bcm, {**facts, "strength": strength, "nfe": nfe}, "per given image")
 
 
-def _labels_of_ends(run: Run, bcm: BCM, ends: Sequence[ImageSet], files: Sequence[Path]) -> Sequence[Labels]:
-    """Return the labels of A and those of B, from --label or else from their npz files. Raises LabelError."""
+def _labels_of_ends(run: Run, bcm: BCM, ends: Sequence[ImageSet]) -> Sequence[Labels]:
+    """Return the labels of A and those of B, from --label or else from their inputs. Raises LabelError."""
     if run.label == GUESS:
         return [run.guessed(bcm, end.images) for end in ends]
     if run.label is None:
-        stored = [
-            stored_labels(end.labels, len(end.images), bcm, file)
-            for end, file in zip(ends, files, strict=True)
-        ]
+        stored = [stored_labels(end.labels, len(end.images), bcm, end.labels_from) for end in ends]
         if (stored[0] is None) != (stored[1] is None):
-            raise LabelError("only one of A and B has labels in its file; give --label, as in 3,5, or guess")
+            raise LabelError("only one of A and B comes with labels; give --label, as in 3,5, or guess")
         return stored
     if run.label == ALL:
         return [parse_labels(run.label, len(end.images), bcm) for end in ends]

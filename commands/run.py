@@ -42,12 +42,13 @@ from .paths import PATH
 
 LABELS = (
     "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), or all "
-    "(default: those in the input file; required for class-conditional models otherwise)."
+    "(default: those in the input file, or the names of a folder's sub-folders; required for "
+    "class-conditional models otherwise)."
 )
 GUESSABLE = (
     "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "
-    "to let the model guess them (default: those in the input file; required for class-conditional "
-    "models otherwise)."
+    "to let the model guess them (default: those in the input file, or the names of a folder's "
+    "sub-folders; required for class-conditional models otherwise)."
 )
 GUESSED_BY_DEFAULT = (
     "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "
@@ -149,7 +150,7 @@ class Run:
             return images, self.guessed(bcm, images.images)
         if self.label is not None:
             return images, parse_labels(self.label, len(images.images), bcm)
-        return images, stored_labels(images.labels, len(images.images), bcm, paths[0])
+        return images, stored_labels(images.labels, len(images.images), bcm, images.labels_from)
 
     def guessed(self, bcm: BCM, images: np.ndarray) -> np.ndarray:
         """Return the labels int64 [N] that the model guesses for images, and print them."""
@@ -269,8 +270,11 @@ def to_image(bcm: BCM, text: str) -> Schedule:
     return schedule
 
 
-def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM, file: Path | None) -> np.ndarray | None:
-    """Return the labels int64 [n] that a file has for n images or latents, as the model numbers its classes.
+def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM, source: Path | str) -> np.ndarray | None:
+    """Return the labels int64 [n] that a file or folder has for n images or latents, as the model numbers
+    its classes.
+
+    source: the file, or the folders whose sub-folders name the labels.
 
     None if the file has no labels or the model has no classes. Raises LabelError for an unknown class, and
     for another number of labels.
@@ -280,7 +284,7 @@ def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM, file: Path | None
     try:
         return check_labels(np.atleast_1d(labels), n, bcm.num_classes, bcm.classes)
     except LabelError as error:
-        raise LabelError(f"{file}: {error}") from None
+        raise LabelError(f"{source}: {error}; --label replaces these labels") from None
 
 
 def pairs(originals: np.ndarray, results: np.ndarray, columns: int) -> np.ndarray:

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from ..errors import ImageError, LabelError
-from ..runtime.classes import class_names, in_order
 from ..runtime.machine.resources import check_memory
-from ..runtime.pictures.folders import SUFFIXES, Survey, folder_images, ignored_by_systems
+from ..runtime.pictures.folders import SUFFIXES, Survey, class_folders, deeper_images, folder_images
 from ..runtime.pictures.formats import picture_facts, read_picture
 from ..runtime.wording import counted, listed
 from .dataset import Dataset
@@ -40,7 +39,7 @@ def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, i
     """
     title = folder.name if folder.name not in ("", "..") else folder.resolve().name
     survey = Survey()
-    groups = _class_folders(folder, survey)
+    groups = class_folders(folder, survey)
     loose = folder_images(folder, survey)
     if any(groups.values()) and loose:
         raise LabelError(
@@ -52,7 +51,7 @@ def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, i
     if not images:
         suffixes = ", ".join(SUFFIXES)
         raise ImageError(
-            f"{folder}: no images in it or its sub-folders (looked for {suffixes}){_deeper(folder)}"
+            f"{folder}: no images in it or its sub-folders (looked for {suffixes}){deeper_images(folder)}"
         )
     usable = [image for image in images if image.side > 1]
     if not usable:
@@ -70,22 +69,6 @@ def read_folder(folder: Path, image_size: int | None, sample_shape: tuple[int, i
     return Dataset(title, pixels, labels, tuple(names) or None, tuple(f"{title}: {note}" for note in notes))
 
 
-def _class_folders(folder: Path, survey: Survey) -> dict[str, list[Path]]:
-    """Return class name → images for every sub-folder, in the order of the classes. Raises LabelError.
-
-    Folders of operating systems are left out.
-    """
-    try:
-        subs = [entry for entry in folder.iterdir() if entry.is_dir() and not ignored_by_systems(entry)]
-    except OSError as error:
-        raise ImageError(f"{folder}: cannot be read ({error.strerror or error})") from error
-    try:
-        folders = dict(zip(class_names([sub.name for sub in subs]), subs, strict=True))
-    except ValueError as error:
-        raise LabelError(f"{folder}: its sub-folders are classes, and {error}; rename them") from error
-    return {name: folder_images(folders[name], survey) for name in in_order(list(folders))}
-
-
 def _images(groups: Sequence[Sequence[Path]]) -> list[_Image]:
     """Read the headers of the images of each class."""
     images = []
@@ -94,17 +77,6 @@ def _images(groups: Sequence[Sequence[Path]]) -> list[_Image]:
             grey, side = picture_facts(file)
             images.append(_Image(file, label, grey, side))
     return images
-
-
-def _deeper(folder: Path) -> str:
-    """Return where sub-folders of sub-folders contain images, which are not read; "" if none do."""
-    for sub in folder.iterdir():
-        if not sub.is_dir() or ignored_by_systems(sub):
-            continue
-        for deeper in sub.iterdir():
-            if deeper.is_dir() and not ignored_by_systems(deeper) and folder_images(deeper):
-                return f"; there are some in {deeper}: give {sub}, or move them up by one folder"
-    return ""
 
 
 def _common_shape(images: Sequence[_Image], image_size: int | None, folder: Path) -> tuple[int, int, int]:

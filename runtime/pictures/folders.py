@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import ImageError
+from ...errors import ImageError, LabelError
+from ..classes import class_names, in_order
 from ..storage.files import is_folder
-from ..wording import counted
+from ..wording import counted, listed
 
 # Files of a folder are images if their names end in one of these, in upper or lower case.
 SUFFIXES = (
@@ -79,13 +80,21 @@ class Survey:
     size: tuple[int, int] = (0, 0)
     # Suffix → number of files in folders that are not images.
     skipped: Counter[str] = field(default_factory=Counter)
+    # Sub-folders that were not read, because images lie beside them.
+    unread: list[str] = field(default_factory=list)
+    # Names of sub-folders that are the labels of the images in them.
+    class_names: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """Return one line for people, or "" if nothing was converted or left out.
 
         For example "6 images: 1 converted from grey to colour; skipped 1 file that is not an image (1 .txt)".
         """
-        return "; ".join(part for part in (self._conversions(), self._skipped()) if part)
+        unread = f"sub-folders beside images are not read: {listed(self.unread)}" if self.unread else ""
+        classes = (
+            f"labels from the names of sub-folders: {listed(self.class_names)}" if self.class_names else ""
+        )
+        return "; ".join(part for part in (self._conversions(), self._skipped(), unread, classes) if part)
 
     def _conversions(self) -> str:
         width, height = self.size
@@ -111,19 +120,71 @@ class Survey:
         return f"skipped {counted(total, 'file')} that {are_not_images} ({', '.join(kinds)})"
 
 
-def image_files(path: Path, survey: Survey | None = None) -> list[Path]:
-    """Return the path itself if it is a file, or the images of a folder, sorted by name.
+@dataclass(frozen=True)
+class FolderImages:
+    """The images of a folder, or of its sub-folders, which are classes."""
 
-    survey: counts the other files of the folder. Raises ImageError for a folder without images.
+    files: list[Path]
+    # The name of the sub-folder of each file; None if the images lie in the folder itself.
+    classes: list[str] | None
+
+
+def find_images(path: Path, survey: Survey | None = None) -> FolderImages:
+    """Return the path itself if it is a file, else the images of a folder, sorted by name.
+
+    A folder without images of its own has classes: the images of its sub-folders, in the order of the
+    classes. Sub-folders beside images are not read, and are listed in the survey.
+
+    survey: counts what was left out. Raises ImageError for a folder without images.
     """
     if not is_folder(path):
-        return [path]
-    files = folder_images(path, survey)
-    if not files:
-        has_folders = any(entry.is_dir() for entry in path.iterdir())
-        advice = "; its sub-folders are not read" if has_folders else ""
-        raise ImageError(f"{path}: no images in this folder (looked for {', '.join(SUFFIXES)}){advice}")
-    return files
+        return FolderImages([path], None)
+    if files := folder_images(path, survey):
+        if survey is not None:
+            survey.unread += [str(sub) for sub in sub_folders(path)]
+        return FolderImages(files, None)
+    groups = class_folders(path, survey)
+    if not any(groups.values()):
+        raise ImageError(
+            f"{path}: no images in this folder or its sub-folders (looked for {', '.join(SUFFIXES)})"
+            f"{deeper_images(path)}"
+        )
+    pairs = [(file, name) for name, images in groups.items() for file in images]
+    return FolderImages([file for file, _ in pairs], [name for _, name in pairs])
+
+
+def class_folders(folder: Path, survey: Survey | None = None) -> dict[str, list[Path]]:
+    """Return class name → images for every sub-folder, in the order of the classes.
+
+    survey: counts the other files. Raises LabelError for sub-folders that cannot be classes, ImageError for
+    a folder that cannot be read.
+    """
+    subs = sub_folders(folder)
+    try:
+        folders = dict(zip(class_names([sub.name for sub in subs]), subs, strict=True))
+    except ValueError as error:
+        raise LabelError(f"{folder}: its sub-folders are classes, and {error}; rename them") from error
+    return {name: folder_images(folders[name], survey) for name in in_order(list(folders))}
+
+
+def sub_folders(folder: Path) -> list[Path]:
+    """Return the sub-folders of a folder, sorted by name, without those of operating systems.
+
+    Raises ImageError for a folder that cannot be read.
+    """
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not ignored_by_systems(entry))
+    except OSError as error:
+        raise ImageError(f"{folder}: cannot be read ({error.strerror or error})") from error
+
+
+def deeper_images(folder: Path) -> str:
+    """Return where sub-folders of sub-folders contain images, which are not read; "" if none do."""
+    for sub in sub_folders(folder):
+        for deeper in sub_folders(sub):
+            if folder_images(deeper):
+                return f"; there are some in {deeper}: give {sub}, or move them up by one folder"
+    return ""
 
 
 def folder_images(folder: Path, survey: Survey | None = None) -> list[Path]:

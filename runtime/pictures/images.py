@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import ImageError
+from ...errors import ImageError, LabelError
 from ..classes import named_labels
 from ..pixels import ValueRange, from_pixels, in_signed_range
 from ..storage.arrays import is_array_file, read_arrays, required
-from .folders import Survey, image_files
+from .folders import FolderImages, Survey, find_images
 from .formats import read_picture
 
 
@@ -31,6 +31,8 @@ class ImageSet:
     labels: np.ndarray | None = None
     # What was converted or left out, as one line for people; "" if nothing was.
     note: str = ""
+    # The file of arrays, or the folders, that the labels are from, for messages; "" without labels.
+    labels_from: str = ""
 
 
 def read_images(
@@ -41,9 +43,11 @@ def read_images(
 ) -> ImageSet:
     """Read image files and folders of them, or one npz or npy file with the array `images`.
 
+    The names of a folder's sub-folders are the labels of their images (`find_images`).
+
     sample_shape: (C, H, W) of the model.
     value_range: the range of float images in a file of arrays, see `in_signed_range`.
-    with_labels: whether to read and check the labels in a file of arrays.
+    with_labels: whether to read labels.
 
     Raises ImageError and LabelError.
     """
@@ -53,11 +57,41 @@ def read_images(
     if array_files:
         return _read_array_images(array_files[0], sample_shape, value_range, with_labels)
     survey = Survey()
-    files: list[Path] = []
-    for path in paths:
-        files += image_files(path, survey)
+    found = [(path, find_images(path, survey)) for path in paths]
+    files = [file for _, folder in found for file in folder.files]
     images = np.stack([read_picture(file, sample_shape, str(file), survey=survey) for file in files])
-    return ImageSet(images, [file.stem for file in files], note=survey.line())
+    names = [name for _, folder in found for name in _names(folder)]
+    if not with_labels:
+        return ImageSet(images, names, note=survey.line())
+    labels, labels_from = _folder_labels(found)
+    if labels is not None:
+        survey.class_names = list(dict.fromkeys(labels.tolist()))
+    return ImageSet(images, names, labels, survey.line(), labels_from)
+
+
+def _names(folder: FolderImages) -> list[str]:
+    """Return the names of images: those of their files without suffix, after the name of their class."""
+    if folder.classes is None:
+        return [file.stem for file in folder.files]
+    return [f"{name}/{file.stem}" for name, file in zip(folder.classes, folder.files, strict=True)]
+
+
+def _folder_labels(found: Sequence[tuple[Path, FolderImages]]) -> tuple[np.ndarray | None, str]:
+    """Return the class names [N] that the folders of N images tell, and these folders in words.
+
+    None if no folder has classes. Raises LabelError if only a part of the images has a class.
+    """
+    with_classes = [path for path, folder in found if folder.classes is not None]
+    if not with_classes:
+        return None, ""
+    if without := [path for path, folder in found if folder.classes is None]:
+        raise LabelError(
+            f"the sub-folders of {with_classes[0]} name the classes of its images, but nothing names those "
+            f"of {without[0]}; give the labels of all images (--label on the command line), or "
+            "read the two one after the other"
+        )
+    labels = [name for _, folder in found for name in folder.classes or ()]
+    return np.array(labels), ", ".join(map(str, with_classes))
 
 
 def images_from_array(
@@ -114,4 +148,4 @@ def _read_array_images(
             f"{path}: labels has shape {list(labels.shape)}, expected [{len(images)}], one label per image"
         )
     names = [f"{path.stem}[{index}]" for index in range(len(images))]
-    return ImageSet(images, names, labels)
+    return ImageSet(images, names, labels, labels_from="" if labels is None else str(path))

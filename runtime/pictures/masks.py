@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import ImageError
 from ..storage.arrays import is_array_file, read_arrays, required
-from .folders import image_files
+from .folders import find_images
 from .formats import open_picture
 
 HALF = 128  # in a mask, values from here on are the hole; in a picture, opacities below it
@@ -38,7 +38,7 @@ def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[
     files: list[Path] = []
     if not in_arrays:
         for path in pictures:
-            files += image_files(path)
+            files += find_images(path).files
     if mask is None:
         return np.stack([_transparent_hole(file, sample_shape) for file in files])
     _check_sizes(mask, files)

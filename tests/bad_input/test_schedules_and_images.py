@@ -199,7 +199,7 @@ def test_folder_without_images(refuse_invert: Refusal, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "notes.txt").write_text("x")
     assert refuse_invert(folder).startswith(
-        f"{folder}: no images in this folder (looked for .png, .apng, .jpg, "
+        f"{folder}: no images in this folder or its sub-folders (looked for .png, .apng, .jpg, "
     )
 
 
@@ -311,7 +311,7 @@ def test_latents_file_without_latents(refuse_generate: Refusal, tmp_path: Path) 
 def test_label_of_a_file_that_is_out_of_range(
     cli: Cli, digits_bundle: Path, refuse_generate: Refusal, tmp_path: Path
 ) -> None:
-    problem = "label 11 is out of range; this model has classes 0 to 9"
+    problem = "label 11 is out of range; this model has classes 0 to 9; --label replaces these labels"
     file, latents = tmp_path / "in.npz", tmp_path / "z.npz"
     write_npz(file, {"images": np.zeros((1, 1, 8, 8), np.uint8), "labels": np.array([11])})
     write_npz(latents, {"latents": np.zeros((1, 1, 8, 8), np.float32), "labels": np.array([11])})
