@@ -12,7 +12,7 @@ import click
 
 from ..errors import InputError, LabelError, ShardError
 from ..runtime.arguments import check_labels
-from ..runtime.classes import GUESS, NOTHING_TO_GUESS, labels_of, refuse_guess
+from ..runtime.classes import GUESS, NOTHING_TO_GUESS, label_of, labels_of, refuse_guess
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_disk, check_memory
 from ..runtime.pipeline import BCM
@@ -150,7 +150,8 @@ def map(
     precision: str | None,
     as_json: bool,
 ) -> None:
-    """Run a task over DATASET: an npz or Parquet file, a folder of them, or for generate a number of images.
+    """Run a task over DATASET: an npz or Parquet file, a folder of them, a folder of image files or of
+    sub-folders that are classes, or for generate a number of images.
 
     The seed and the label of a row are those in the data, or follow from the number of the row in the data
     set. Results therefore do not depend on the workers. Output files are complete or absent. If the command
@@ -241,9 +242,22 @@ def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> lis
         return GUESS
     if text is not None:
         return labels_of(text, bcm.num_classes, bcm.classes)
+    _check_class_folders(bcm, sources)
     if "labels" not in held_arrays(sources) and bcm.num_classes is not None:
         check_labels(None, 1, bcm.num_classes, bcm.classes)
     return None
+
+
+def _check_class_folders(bcm: BCM, sources: Sequence[Source]) -> None:
+    """Raise LabelError for a folder of images whose name is no class of the model."""
+    if bcm.num_classes is None:
+        return
+    for source in sources:
+        if "labels" in source.holds and Path(source.path).is_dir():
+            try:
+                label_of(Path(source.path).name, bcm.num_classes, bcm.classes)
+            except LabelError as error:
+                raise LabelError(f"{source.path}: {error}; --label replaces these labels") from None
 
 
 def _check_size(sources: Sequence[Source], rows: int, seed: int, output: Path, bcm: BCM) -> None:

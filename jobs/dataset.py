@@ -9,6 +9,7 @@ tensor, nested lists, a flat list in the order of the model, or an encoded pictu
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 
 from ..errors import BcmError, ImageError, InputError
 from ..runtime.classes import named_labels
-from ..runtime.pictures.folders import ignored_by_systems
+from ..runtime.pictures.folders import find_images, folder_images, ignored_by_systems
+from ..runtime.pictures.formats import read_picture
 from ..runtime.pictures.images import images_from_array
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.arrays import array_shapes, read_arrays, save_npz
@@ -39,10 +41,10 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Source:
-    """An input file."""
+    """An input file, or a folder of image files."""
 
     name: str
-    # "" if there is no file: `rows` images are generated from their seeds.
+    # A file or a folder of image files. "" if there is none: `rows` images are generated from their seeds.
     path: str
     # Bytes.
     size: int
@@ -62,7 +64,8 @@ class Source:
 def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[Source]:
     """Return the files of a data set in the order of their names.
 
-    dataset: a file, a folder of files, or for the task generate a number of images.
+    dataset: a file, a folder of files, a folder of image files or of classes (`find_images`), or for the
+    task generate a number of images.
     Raises ImageError if there are no files, or if none can be used; InputError for 0 images.
     """
     path = Path(dataset)
@@ -74,12 +77,39 @@ def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[So
         hint = "; a number of images needs --task generate" if dataset.isdecimal() else ""
         raise ImageError(f"{dataset}: no such file or folder{hint}")
     files = _shards(path) if path.is_dir() else [path]
-    if not files:
+    if not files and task == "generate":
         raise ImageError(f"{dataset}: the folder has no {', '.join(SUFFIXES)} files")
+    if not files:
+        return _picture_folders(path)
     sources = [_examine(file, task, sample_shape) for file in files]
     if all(source.problem for source in sources):
         others = f" (and {len(files) - 1} other files cannot be used)" if len(files) > 1 else ""
         raise ImageError(f"{sources[0].problem}{others}")
+    return sources
+
+
+def _picture_folders(folder: Path) -> list[Source]:
+    """Return a source for a folder of image files, or one for each of its sub-folders, which are classes.
+
+    Raises ImageError for a folder without images.
+    """
+    images = find_images(folder)
+    groups: dict[Path, list[Path]] = {}
+    for file in images.files:
+        groups.setdefault(file.parent, []).append(file)
+    holds = ("images",) if images.classes is None else ("images", "labels")
+    sources = []
+    for group, files in groups.items():
+        digest, size = hashlib.sha256(), 0
+        for file in files:
+            check_regular(file)
+            try:
+                digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
+                size += file.stat().st_size
+            except OSError as error:
+                raise ImageError(f"{file}: cannot be read ({error.strerror or error})") from error
+        name = f"{group.absolute().name}.npz"
+        sources.append(Source(name, str(group.absolute()), size, digest.hexdigest(), len(files), holds))
     return sources
 
 
@@ -169,6 +199,8 @@ def read(
     Raises ImageError for arrays that cannot be read or do not fit `sample_shape`.
     """
     file = Path(path)
+    if file.is_dir():
+        return _pictures(file, start, stop, sample_shape)
     names = [name for name in NAMES if name != ("images" if task == "generate" else "latents")]
     if file.suffix.lower() != ".parquet":
         rows = {name: array[start:stop] for name, array in _arrays(path, task).items() if name in names}
@@ -185,6 +217,18 @@ def read(
     if "latents" in rows and rows["latents"].shape[1:] != sample_shape:
         raise ImageError(_wrong_latents(file, rows["latents"].shape, sample_shape))
     return rows
+
+
+def _pictures(
+    folder: Path, start: int, stop: int, sample_shape: tuple[int, int, int]
+) -> dict[str, np.ndarray]:
+    """Return `images` [start, stop) of a folder of image files, and its name as their `labels`.
+
+    The labels are used only if the folder is a class. Raises ImageError.
+    """
+    files = folder_images(folder)[start:stop]
+    images = np.stack([read_picture(file, sample_shape, str(file)) for file in files])
+    return {"images": images, "labels": np.array([folder.name] * len(files))}
 
 
 @functools.lru_cache(maxsize=1)  # consecutive shards are often ranges of one file

@@ -10,9 +10,11 @@ import pytest
 from agreement import assert_images_agree
 from archives import write_npz
 from fixture_types import Process
+from PIL import Image
 from results import only_json
 
 from bcm_edge import BCM
+from bcm_edge.runtime.pixels import to_uint8
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install '.[scale]'", allow_module_level=True)
@@ -105,3 +107,25 @@ def test_restore_guesses_labels_and_names_failed_shards(
     assert only_json(completed.stdout)["before"] == 2
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
     assert outputs(tmp_path / "out") == {"a.npz", "b.npz", "c.npz", "d.npz"}
+
+
+def test_folders_of_classes_are_shards(map_on: Process, bcm: BCM, digits: Digits, tmp_path: Path):
+    pixels = to_uint8(digits["images"][:5])[:, 0]
+    for number, label in enumerate((7, 3, 3, 7, 3)):
+        (tmp_path / "data" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[number]).save(tmp_path / "data" / str(label) / f"{number}.png")
+    completed = map_on(tmp_path / "data", "-o", tmp_path / "out", "--task", "invert", "--rows", 2)
+    assert completed.returncode == 0, completed.stderr
+    assert outputs(tmp_path / "out") == {"3-00000.npz", "3-00001.npz", "7.npz"}
+    labels, latents = (joined(tmp_path / "out", name) for name in ("labels", "latents"))
+    assert labels.tolist() == [3, 3, 3, 7, 7]
+    assert_images_agree(latents, bcm.invert(pixels[[1, 2, 4, 0, 3], None], labels=labels))
+    (tmp_path / "data" / "7").rename(tmp_path / "data" / "cat")
+    completed = map_on(tmp_path / "data", "-o", tmp_path / "x", "--task", "invert")
+    assert completed.returncode == 2 and "/data/cat: 'cat' is not a label" in completed.stderr
+    completed = map_on(tmp_path / "data" / "cat", "-o", tmp_path / "x", "--task", "invert")
+    assert completed.returncode == 2 and "this model is class-conditional" in completed.stderr
+    assert (
+        map_on(tmp_path / "data" / "cat", "-o", tmp_path / "x", "--task", "invert", "--label", 7).returncode
+        == 0
+    )
