@@ -77,10 +77,10 @@ def find(dataset: str, task: str, sample_shape: tuple[int, int, int]) -> list[So
         hint = "; a number of images needs --task generate" if dataset.isdecimal() else ""
         raise ImageError(f"{dataset}: no such file or folder{hint}")
     files = _shards(path) if path.is_dir() else [path]
-    if not files and task == "generate":
-        raise ImageError(f"{dataset}: the folder has no {', '.join(SUFFIXES)} files")
-    if not files:
+    if not files and task != "generate":
         return _picture_folders(path)
+    if not files:
+        raise ImageError(f"{dataset}: the folder has no {', '.join(SUFFIXES)} files")
     sources = [_examine(file, task, sample_shape) for file in files]
     if all(source.problem for source in sources):
         others = f" (and {len(files) - 1} other files cannot be used)" if len(files) > 1 else ""
@@ -93,7 +93,10 @@ def _picture_folders(folder: Path) -> list[Source]:
 
     Raises ImageError for a folder without images.
     """
-    images = find_images(folder)
+    try:
+        images = find_images(folder)
+    except ImageError as error:
+        raise ImageError(f"{folder}: the folder has no {', '.join(SUFFIXES)} files ({error})") from error
     groups: dict[Path, list[Path]] = {}
     for file in images.files:
         groups.setdefault(file.parent, []).append(file)
