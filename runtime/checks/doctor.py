@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..engines.store import Engine, broken_engines, engines, misfit
 from ..machine.cache_folder import CACHE_FIX, cache_directory
 from ..machine.gpu import Gpu, probe
 from ..machine.install_hints import Extra, install_line
-from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
+from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_line, tensorrt_version
 from ..machine.jetpack import install_lines, jetpack
 from ..machine.jetson import jetson, power_advice
 from ..machine.processor import board_name
@@ -40,6 +41,9 @@ EXTRAS: dict[Extra, tuple[str, tuple[str, ...]]] = {
 }
 
 
+_DRIVER = "install NVIDIA's driver, if this machine has an NVIDIA GPU; other backends do not need it"
+
+
 @dataclass(frozen=True)
 class Finding:
     """The result of one check."""
@@ -48,7 +52,7 @@ class Finding:
     subject: str
     ok: bool
     detail: str
-    # The command or action that solves the problem, or "".
+    # The command or action that solves the problem; never "" for a check that failed.
     fix: str = ""
     # Whether no bundle can run until the problem is solved.
     blocks: bool = False
@@ -116,7 +120,16 @@ def _gpu() -> Finding:
     try:
         return Finding("GPU", True, f"{gpu}, TensorRT {tensorrt_version()}")
     except BackendError as error:
-        return Finding("GPU", False, f"{gpu}; {error}")
+        return _failed("GPU", str(error), tensorrt_line(gpu, again=True))
+
+
+def _failed(subject: str, message: str, otherwise: str, blocks: bool = False) -> Finding:
+    """Return the finding of an error, whose message ends in what to do: "what happened; what to do".
+
+    otherwise: what to do, for a message that does not say it.
+    """
+    problem, separator, fix = message.rpartition("; ")
+    return Finding(subject, False, problem if separator else fix, fix if separator else otherwise, blocks)
 
 
 def _backends() -> list[Finding]:
@@ -126,8 +139,7 @@ def _backends() -> list[Finding]:
     for name, reason in reasons.items():
         subject = f"backend {name}"
         if reason:
-            problem, _, fix = reason.partition("; ")
-            findings.append(Finding(subject, False, problem, fix, blocks=none_runs))
+            findings.append(_failed(subject, reason, _DRIVER, blocks=none_runs))
         else:
             findings.append(Finding(subject, True, "can run bundles"))
     return findings
@@ -192,7 +204,8 @@ def _bundle(path: Path) -> list[Finding]:
     try:
         bundle = open_bundle(path)
     except BcmError as error:
-        return [Finding("bundle", False, str(error), blocks=True)]
+        again = "copy the bundle again, or export it again with bcm-edge export"
+        return [_failed("bundle", str(error), again, blocks=True)]
     model = bundle.manifest.model
     detail = f"{path} is complete ({model.name}, {model.parameters / 1e6:.2f} M parameters)"
     return [Finding("bundle", True, detail), *_engines(bundle)]
@@ -200,7 +213,8 @@ def _bundle(path: Path) -> list[Finding]:
 
 def _engines(bundle: Bundle) -> list[Finding]:
     """Return one finding per engine. If no engine can run here, all intact ones share one finding."""
-    broken = [Finding("engine", False, str(engine)) for engine in broken_engines(bundle)]
+    build = f"bcm-edge build {shlex.quote(str(bundle.path))}"
+    broken = [Finding("engine", False, str(engine), build) for engine in broken_engines(bundle)]
     whole = engines(bundle)
     if not whole:
         return broken
@@ -216,6 +230,5 @@ def _engine(engine: Engine, bundle: Bundle, gpu: Gpu, version: str) -> Finding:
     reason = misfit(engine, bundle, gpu, version)
     if reason is None:
         return Finding("engine", True, f"{engine} fits this machine")
-    precision = f" --precision {engine.facts.options.precision}"
-    fix = f"bcm-edge build {bundle.path}{precision}"
+    fix = f"bcm-edge build {shlex.quote(str(bundle.path))} --precision {engine.facts.options.precision}"
     return Finding("engine", False, f"{engine.name} does not run here: {reason}", fix)

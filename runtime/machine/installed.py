@@ -25,9 +25,15 @@ def missing_tensorrt(gpu: Gpu) -> str | None:
     """Return how to install TensorRT for this GPU if it is missing, or None if it is installed."""
     spec = importlib.util.find_spec("tensorrt")
     if spec is None or spec.origin is None:  # without origin: some folder with the name tensorrt
-        line = "sudo apt install python3-libnvinfer" if jetpack() else install_line(_extra(gpu))
-        return f"tensorrt is not installed; {line}"
+        return f"tensorrt is not installed; {tensorrt_line(gpu)}"
     return None
+
+
+def tensorrt_line(gpu: Gpu, again: bool = False) -> str:
+    """Return the command that installs TensorRT for this GPU. again: replace an installation that fails."""
+    if jetpack():
+        return f"sudo apt install {'--reinstall ' if again else ''}python3-libnvinfer"
+    return install_line(_extra(gpu), upgrade=again)
 
 
 def missing_cuda_core(gpu: Gpu) -> str | None:
