@@ -11,7 +11,7 @@ import click
 
 from ..errors import BackendError, NonFiniteError, ScheduleError
 from ..runtime.arguments import check_number
-from ..runtime.backends import MODULES, playing
+from ..runtime.backends import MODULES, playing, wrong_device
 from ..runtime.backends.base import Backend
 from ..runtime.checks import benchmark, starts
 from ..runtime.checks.benchmark import Result
@@ -28,13 +28,21 @@ from ..runtime.checks.products import (
 from ..runtime.machine.environment import environment
 from ..runtime.machine.install_hints import install_line
 from ..runtime.machine.load import OtherProcesses
+from ..runtime.machine.placement import Placement
 from ..runtime.schedule import SIGMA_MIN, Schedule, inversion_advice
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.tasks.basic import check_inverts
 from .bench_report import not_run_lines, report
 from .bench_variants import NotRun, Variant, variants
 from .console import progress, result
-from .options import bundle_argument, json_option, parse_precisions, precisions_option
+from .options import (
+    bundle_argument,
+    device_option,
+    json_option,
+    parse_precisions,
+    precisions_option,
+    threads_option,
+)
 
 
 @click.command(
@@ -68,6 +76,8 @@ from .options import bundle_argument, json_option, parse_precisions, precisions_
     type=click.Choice(["all", *MODULES]),
     help="The backend to measure; all for those that compute.",
 )
+@threads_option
+@device_option
 @precisions_option("all", "Precisions to measure: a list of fp32,fp16,bf16,int8, or all in the bundle.")
 @click.option(
     "--vs",
@@ -89,6 +99,8 @@ def bench(
     inversion: str | None,
     batches: str,
     backend: str,
+    threads: int | None,
+    device: str | None,
     precisions: str,
     vs: str | None,
     seconds: float,
@@ -104,16 +116,19 @@ def bench(
     needs the onnx package, which counts the operations. "of matmul" is the share of the speed of the fastest
     matrix product in the same precision, measured in the same turns in every library that can run here.
     """
-    opened = open_bundle(bundle)
+    opened, placement = open_bundle(bundle), Placement(threads, device)
     program, sizes = _program(opened, schedule, inversion), parse_batches(batches)
     check_number(sizes[-1], opened.manifest.model.sample_shape, "images of a batch")
     names = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
-    surroundings = environment()  # before the measurement, whose load it would contain
+    # before the measurement, whose load it would contain
+    surroundings = {**environment(), "threads": placement.cpu_threads}
     flop = flop_per_call(opened.graphs(opened.precisions[0])["forward"])
-    backends = playing() if backend == "all" else (backend,)
-    with variants(opened, backends, names, vs) as (runnable, not_run):
+    backends = [backend]
+    if backend == "all":
+        backends = [name for name in playing() if not wrong_device(name, placement)]
+    with variants(opened, backends, names, vs, placement) as (runnable, not_run):
         compared = [] if flop is None else [(variant.name, variant.precision) for variant in runnable]
-        products, absent = open_products(compared)
+        products, absent = open_products(compared, placement)
         measured = [_measure(runnable, products, program, size, seconds, flop) for size in sizes]
     not_run += [failure for batch in measured for failure in batch.not_run]
     if not any(batch.results for batch in measured):

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.backends import backend_module, open_backend
+from ..runtime.backends import backend_module, open_backend, wrong_device
 from ..runtime.backends.base import Backend
 from ..runtime.checks import starts
-from ..runtime.machine.resources import threads
+from ..runtime.machine.placement import ANYWHERE, Placement
 from ..runtime.machine.temporary import temporary_folder
 from ..runtime.schedule import Schedule
 from ..runtime.storage.bundle import Bundle
@@ -59,37 +59,45 @@ class NotRun:
 
 @contextmanager
 def variants(
-    bundle: Bundle, backends: Sequence[str], precisions: Sequence[str], vs: str | None
+    bundle: Bundle,
+    backends: Sequence[str],
+    precisions: Sequence[str],
+    vs: str | None,
+    placement: Placement = ANYWHERE,
 ) -> Iterator[tuple[list[Variant], list[NotRun]]]:
     """Yield the variants that can run here, backend by backend, and those that cannot.
 
-    vs: "torch" to add the torch network. Raises BundleError for a precision that the bundle does not have.
+    vs: "torch" to add the torch network, on the CPU.
+    Raises BundleError for a precision that the bundle does not have.
     """
     runnable: list[Variant] = []
     not_run: list[NotRun] = []
     for name in backends:
         for precision in precisions:
             bundle.graphs(precision)
-            if reason := backend_module(name).unavailable(precision):
+            unavailable = backend_module(name).unavailable
+            if reason := wrong_device(name, placement) or unavailable(precision, None, placement):
                 not_run.append(NotRun(name, precision, None, reason))
             else:
-                runnable.append(_bundle_variant(bundle, name, precision))
+                runnable.append(_bundle_variant(bundle, name, precision, placement))
     if vs is None:
         yield runnable, not_run
         return
     require_extra("export")
     with temporary_folder() as folder:
-        yield [*runnable, _torch_variant(bundle, folder)], not_run
+        yield [*runnable, _torch_variant(bundle, folder, placement)], not_run
 
 
-def _bundle_variant(bundle: Bundle, name: str, precision: str) -> Variant:
+def _bundle_variant(bundle: Bundle, name: str, precision: str, placement: Placement) -> Variant:
     def start(schedule: Schedule, batch: int) -> list[str]:
-        return starts.start_command(starts.FIRST_IMAGE, bundle.path, name, precision, schedule, batch)
+        placed = (placement.threads or "", placement.device or "")
+        options = (bundle.path, name, precision, *placed, schedule, batch)
+        return starts.start_command(starts.FIRST_IMAGE, *options)
 
-    return Variant(name, precision, lambda: open_backend(name, bundle, precision), start)
+    return Variant(name, precision, lambda: open_backend(name, bundle, precision, placement), start)
 
 
-def _torch_variant(bundle: Bundle, folder: Path) -> Variant:
+def _torch_variant(bundle: Bundle, folder: Path, placement: Placement) -> Variant:
     """Return the bundle's weights in torch.
 
     For its first images they are saved as a checkpoint, which is what users of torch load.
@@ -99,13 +107,14 @@ def _torch_variant(bundle: Bundle, folder: Path) -> Variant:
     from ..export.restore import restored_model
     from ..model.player import TorchBackend
 
-    torch.set_num_threads(threads())
+    threads = placement.cpu_threads
+    torch.set_num_threads(threads)
     model = restored_model(bundle)
     checkpoint = folder / "checkpoint.pt"
     torch.save(model.network.state_dict(), checkpoint)
 
     def start(schedule: Schedule, batch: int) -> list[str]:
         config = json.dumps(model.config.to_json())
-        return starts.start_command(TORCH_FIRST_IMAGE, checkpoint, config, threads(), schedule, batch)
+        return starts.start_command(TORCH_FIRST_IMAGE, checkpoint, config, threads, schedule, batch)
 
     return Variant("torch", "fp32", lambda: TorchBackend(model), start)

@@ -145,9 +145,12 @@ def _bar(total: int, title: str) -> Iterator[Callable[..., None] | None]:
         yield lambda *_: bar.advance(task)
 
 
-def note_engines(bundle: Bundle, backend: Backend) -> None:
-    """Print why the engines of a bundle are not used, if it has engines and this machine has a GPU."""
-    if backend.name == "tensorrt" or not engines(bundle):
+def note_engines(bundle: Bundle, backend: Backend, requested: str, device: str | None) -> None:
+    """Print why the engines of a bundle are not used, if it has engines and this machine has a GPU.
+
+    Nothing is printed if the user asked for a backend (requested, "auto" otherwise) or a device.
+    """
+    if requested != "auto" or device or backend.name == "tensorrt" or not engines(bundle):
         return
     with suppress(BackendError):  # no GPU
         probe()

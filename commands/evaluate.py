@@ -22,10 +22,12 @@ from .options import (
     MOST_SAMPLES,
     backend_option,
     bundle_argument,
+    device_option,
     force_option,
     json_option,
     output_option,
     precision_option,
+    threads_option,
     value_range_option,
 )
 from .paths import PATH, PATH_OR_NAME
@@ -90,6 +92,8 @@ if TYPE_CHECKING:
 )
 @backend_option
 @precision_option
+@threads_option
+@device_option
 @force_option
 @json_option
 @click.pass_context
@@ -107,6 +111,8 @@ def evaluate(
     seed: int,
     backend: str,
     precision: str | None,
+    threads: int | None,
+    device: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -120,7 +126,9 @@ def evaluate(
     from ..evaluation.data import held_out
     from ..evaluation.rivals import Rivals
 
-    with load(bundle, backend, precision=precision, value_range=SIGNED) as bcm:
+    with load(
+        bundle, backend, precision=precision, value_range=SIGNED, threads=threads, device=device
+    ) as bcm:
         _check_channels(bundle, bcm)
         rival = _baseline(baseline, bcm) if baseline else None
         train, real = held_out(data, bcm.bundle.manifest.model, "test", test, value_range)

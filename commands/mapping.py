@@ -24,6 +24,7 @@ from .options import (
     backend_option,
     batch_option,
     bundle_argument,
+    device_option,
     json_option,
     output_option,
     precision_option,
@@ -71,7 +72,7 @@ SHARD_BYTES = 1000  # memory of a shard in the lists of a job
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="Processors of each worker.",
+    help="CPU threads of each worker.",
 )
 @click.option(
     "--ray", "address", is_flag=False, flag_value="local", default="local", metavar="[ADDRESS]",
@@ -128,6 +129,7 @@ SHARD_BYTES = 1000  # memory of a shard in the lists of a job
 @value_range_option
 @backend_option
 @precision_option
+@device_option
 @json_option
 def map(
     bundle: Path,
@@ -148,6 +150,7 @@ def map(
     value_range: ValueRange,
     backend: str,
     precision: str | None,
+    device: str | None,
     as_json: bool,
 ) -> None:
     """Run a task over DATASET: an npz or Parquet file, a folder of them, a folder of image files or of
@@ -164,9 +167,9 @@ def map(
 
     check_utf8(bundle, dataset, output)
     options = _options(task, schedule, inversion, strength)
-    with load(bundle, backend, batch, precision) as bcm:
-        if backend == "auto":
-            note_engines(bcm.bundle, bcm.backend)
+    _check_device(device)
+    with load(bundle, backend, batch, precision, threads=threads, device=device) as bcm:
+        note_engines(bcm.bundle, bcm.backend, backend, device)
         programs = _programs(bcm, task, options)
         sources = find(dataset, task, bcm.sample_shape)
         _check_size(sources, rows, seed, output, bcm)
@@ -188,6 +191,15 @@ def map(
         )
     outcome = run(job, bundle, output, sources, address, workers, ShardProgress)
     _report(job, output, outcome, as_json)
+
+
+def _check_device(device: str | None) -> None:
+    """Raise InputError for the number of a GPU: Ray chooses the GPU of each worker."""
+    if device and ":" in device:
+        raise InputError(
+            f"--device {device}: Ray chooses the GPU of each worker; use --device gpu, and set "
+            "CUDA_VISIBLE_DEVICES to leave out GPUs"
+        )
 
 
 def _options(

@@ -12,6 +12,7 @@ from ..errors import CheckpointError
 from ..runtime.backends import MODULES, summaries
 from ..runtime.batches import BATCH
 from ..runtime.classes import labels_of
+from ..runtime.machine.resources import MOST_THREADS
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import VALUE_RANGES, ValueRange, parse_value_range
 from ..runtime.storage.manifest import PRECISIONS
@@ -47,6 +48,17 @@ precision_option = click.option(
     type=click.Choice(PRECISIONS),
     help="Number format to compute in (default: that of an engine built for this GPU, else the most "
     "exact one in the bundle).",
+)
+threads_option = click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1, MOST_THREADS),
+    help="Number of CPU threads (default: $BCM_EDGE_THREADS, else the processors of this process).",
+)
+device_option = click.option(
+    "--device",
+    metavar="NAME",
+    help="Device that computes: cpu, gpu (the first NVIDIA GPU) or cuda:N (default: that of the backend).",
 )
 batch_option = click.option(
     "--batch",

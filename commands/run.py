@@ -31,11 +31,13 @@ from .console import move_progress, note, note_engines, progress, result
 from .options import (
     backend_option,
     batch_option,
+    device_option,
     force_option,
     json_option,
     output_option,
     parse_labels,
     precision_option,
+    threads_option,
     value_range_option,
 )
 from .paths import PATH
@@ -89,6 +91,10 @@ class Run:
     backend: str
     # fp32, fp16, bf16 or int8; None for the default of the backend.
     precision: str | None
+    # CPU threads, None for the default.
+    threads: int | None
+    # cpu, gpu or cuda:N; None for the device of the backend.
+    device: str | None
     # Images per network call, None for the default of the backend.
     batch: int | None
     # Whether an existing output is replaced.
@@ -107,9 +113,16 @@ class Run:
         suffixes: those of outputs that the command writes in a way of its own, such as .gif.
         """
         # `read` converts all images to this range.
-        bcm = load(bundle, self.backend, self.batch, self.precision, SIGNED)
-        if self.backend == "auto":
-            note_engines(bcm.bundle, bcm.backend)
+        bcm = load(
+            bundle,
+            self.backend,
+            self.batch,
+            self.precision,
+            SIGNED,
+            threads=self.threads,
+            device=self.device,
+        )
+        note_engines(bcm.bundle, bcm.backend, self.backend, self.device)
         check_output(self.output, bcm.sample_shape[0], self.force, suffixes)
         bundle_files = {Path(os.path.realpath(bundle / name)) for name in bcm.bundle.manifest.files}
         if Path(os.path.realpath(self.output)) in bundle_files:
@@ -238,6 +251,8 @@ def run_options(
         output_option(output_help),
         backend_option,
         precision_option,
+        threads_option,
+        device_option,
         batch_option,
         force_option,
         json_option,

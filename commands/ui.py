@@ -8,7 +8,7 @@ import click
 
 from ..runtime.loading import load
 from .console import note, note_engines, progress
-from .options import backend_option, bundle_argument, precision_option
+from .options import backend_option, bundle_argument, device_option, precision_option, threads_option
 
 
 @click.command(
@@ -32,7 +32,17 @@ from .options import backend_option, bundle_argument, precision_option
 )
 @backend_option
 @precision_option
-def ui(bundle: Path, host: str, port: int, backend: str, precision: str | None) -> None:
+@threads_option
+@device_option
+def ui(
+    bundle: Path,
+    host: str,
+    port: int,
+    backend: str,
+    precision: str | None,
+    threads: int | None,
+    device: str | None,
+) -> None:
     """Serve a page in the browser to generate, reconstruct, interpolate and inpaint with BUNDLE.
 
     The command prints the address of the page, and runs until Ctrl-C. Only this machine can open the page,
@@ -41,9 +51,8 @@ def ui(bundle: Path, host: str, port: int, backend: str, precision: str | None) 
     from ..ui.answers import Answers
     from ..ui.server import Window
 
-    bcm = load(bundle, backend, precision=precision)
-    if backend == "auto":
-        note_engines(bcm.bundle, bcm.backend)
+    bcm = load(bundle, backend, precision=precision, threads=threads, device=device)
+    note_engines(bcm.bundle, bcm.backend, backend, device)
     answers = Answers(bcm)
     answers.warm_up()
     with Window(answers, host, port) as window:

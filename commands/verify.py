@@ -15,6 +15,7 @@ from ..runtime.accuracy import BOUNDS
 from ..runtime.backends import open_backend
 from ..runtime.checks.parity import MoveError, check_precision
 from ..runtime.checks.recording import Recording, batches_to_check, load_recording, programs_to_check, record
+from ..runtime.machine.placement import Placement
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
@@ -23,9 +24,11 @@ from .console import message, note, progress, require_extra, result, table
 from .options import (
     backend_option,
     bundle_argument,
+    device_option,
     json_option,
     parse_precisions,
     precisions_option,
+    threads_option,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 @bundle_argument
 @precisions_option("all", "Precisions to check: a list of fp32,fp16,bf16,int8, or all in the bundle.")
 @backend_option
+@threads_option
+@device_option
 @click.option(
     "--against",
     default="golden",
@@ -65,6 +70,8 @@ def verify(
     bundle: Path,
     precisions: str,
     backend: str,
+    threads: int | None,
+    device: str | None,
     against: str,
     bound: float | None,
     bisect: bool,
@@ -80,15 +87,17 @@ def verify(
         require_extra("debug")
     if bound is not None and not math.isfinite(bound):
         raise click.BadParameter(f"{bound} is not a finite number", param_hint="--bound")
-    opened = open_bundle(bundle)
-    recording = _reference(opened, against)
+    opened, placement = open_bundle(bundle), Placement(threads, device)
+    recording = _reference(opened, against, placement)
     names = opened.precisions if precisions == "all" else list(parse_precisions(precisions))
     if against == "fp32" and len(names) > 1:
         names.remove("fp32")  # it is the reference itself
-    check = _Check(opened, recording, backend, against, bound, skip=precisions == "all")
+    check = _Check(opened, recording, backend, placement, against, bound, skip=precisions == "all")
     reports = [report for precision in names for report in check.reports(precision)]
     if not reports:
         where = "on this machine" if backend == "auto" else f"on {backend} on this machine"
+        if device:
+            where += f" with the device {device}"
         raise BackendError(
             f"{bundle}: no precision of the bundle can run {where}; bcm-edge doctor {bundle} shows why"
         )
@@ -153,6 +162,7 @@ class _Check:
     recording: Recording
     # A name of runtime/backends, or "auto".
     backend: str
+    placement: Placement
     # The value of --against.
     against: str
     # The value of --bound; None for the bound of each precision.
@@ -170,7 +180,7 @@ class _Check:
         progress(f"checking {precision}")
         try:
             for verdict, errors, backend in check_precision(
-                self.bundle, precision, self.recording, sizes, bound, truth, self.backend
+                self.bundle, precision, self.recording, sizes, bound, truth, self.backend, self.placement
             ):
                 yield _Report(verdict, errors, backend.device)
         except BackendError as error:
@@ -179,14 +189,14 @@ class _Check:
             message(f"{precision}: NOT VERIFIED: {error}")
 
 
-def _reference(bundle: Bundle, against: str) -> Recording:
+def _reference(bundle: Bundle, against: str, placement: Placement) -> Recording:
     """Return the states to compare with: those in the bundle, or new ones of another implementation."""
     if against == "golden":
         return load_recording(bundle)
     model = bundle.manifest.model
     programs = programs_to_check(bundle.manifest.schedules, model.parameters)
     if against == "fp32":
-        reference = open_backend("onnxruntime", bundle, "fp32")
+        reference = open_backend("onnxruntime", bundle, "fp32", Placement(placement.threads))
     else:
         require_extra("export")
         from ..export.restore import restored_model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +44,6 @@ class Player:
         """Open the bundle. If that fails on this machine, every shard reports it."""
         self._job, self._output, self._problem = job, Path(output), ""
         self._bcm: BCM | None = None
-        os.environ["BCM_EDGE_THREADS"] = str(job.threads)
         try:
             self._bcm = open_bundle_of(job, bundle)
         except BcmError as error:
@@ -103,7 +101,7 @@ def _count_try(mark: Path) -> int:
 
 def open_bundle_of(job: Job, bundle: str) -> BCM:
     """Open the bundle of a job. Raises BackendError; BundleError if it is not that of the job."""
-    bcm = load(bundle, job.backend, job.batch, job.precision, SIGNED)
+    bcm = load(bundle, job.backend, job.batch, job.precision, SIGNED, threads=job.threads)
     if bcm.bundle.hashes(job.precision) != job.bundle:
         raise BundleError(
             f"{bundle}: not the bundle that the job was started with; start the workers with the same bundle"

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import InputError
 from .arguments import check_integer
 from .backends import open_backend
+from .machine.placement import Placement
 from .pipeline import BCM
 from .pixels import ValueRange
 from .storage.bundle import open_bundle
@@ -18,6 +19,9 @@ def load(
     batch: int | None = None,
     precision: str | None = None,
     value_range: ValueRange = None,
+    *,
+    threads: int | None = None,
+    device: str | None = None,
 ) -> BCM:
     """Open a bundle and a backend for it.
 
@@ -31,10 +35,16 @@ def load(
         value_range: The range of the float images that the methods are called with: (-1, 1), or (0, 1), which
             is converted. None expects [-1, 1] and refuses arrays without a value below 0, which most likely
             lie in [0, 1].
+        threads: The number of CPU threads, from 1 to 1024. By default $BCM_EDGE_THREADS, or else the
+            processors that this process may use. A GPU backend does not use it.
+        device: "cpu", "gpu" (the first NVIDIA GPU) or "cuda:N" (the GPU with this number). By default the
+            device of the backend; "auto" then uses a GPU if an engine for it was built on this machine, or
+            else the CPU. A device that is given is never replaced by another.
 
     Raises:
         BundleError: The bundle is damaged, or does not contain the precision.
-        BackendError: The backend cannot run here.
+        BackendError: The backend or the device cannot be used here.
+        InputError: An argument has another type, or a value that is not allowed.
 
     Threads may share the model. Every method may be called from several threads at the same time, on every
     backend, and returns what it returns to one thread alone. On a GPU, threads take turns. After `close`,
@@ -44,5 +54,8 @@ def load(
         check_integer(batch, "batch")
         if batch < 1:
             raise InputError(f"batch must be at least 1, not {batch}")
+    if threads is not None:
+        check_integer(threads, "threads")
+    placement = Placement(threads, device)
     bundle = open_bundle(path)
-    return BCM(bundle, open_backend(backend, bundle, precision), batch, value_range)
+    return BCM(bundle, open_backend(backend, bundle, precision, placement), batch, value_range)

@@ -3,9 +3,11 @@
 A backend module contains:
 
     INFO: BackendInfo                       the name, device, precisions and libraries of the backend
-    unavailable(precision, bundle=None)     why the precision cannot be computed here, or None if it can;
+    unavailable(precision, bundle=None, placement=ANYWHERE)
+                                            why the precision cannot be computed here, or None if it can;
                                             with a bundle: why "auto" does not use this backend for the bundle
-    open(bundle, precision) -> Backend      the opened model
+    open(bundle, precision, placement=ANYWHERE) -> Backend
+                                            the opened model
     preferred(precision) -> bool            optional: whether "auto" tries this backend first here
 
 A new backend needs one such module and its name in MODULES (docs/extending.md).
@@ -19,6 +21,7 @@ from types import ModuleType
 
 from ...errors import BackendError, InputError
 from ..log import log, timed
+from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
 from .base import Backend, BackendInfo
@@ -27,14 +30,19 @@ from .base import Backend, BackendInfo
 MODULES = ("tensorrt", "onnxruntime", "openvino", "typed", "null")
 
 
-def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Backend:
+def open_backend(
+    name: str, bundle: Bundle, precision: str | None = None, placement: Placement = ANYWHERE
+) -> Backend:
     """Open a bundle on the backend of this name, or on the fastest one that can run here ("auto").
 
     precision: None selects the precision of an engine that was built for this GPU, else the most exact
         precision of the bundle.
+    placement: the device and the CPU threads.
 
-    A backend or precision that the caller specifies is never replaced by another. Raises BundleError if the
-    bundle does not contain the precision, BackendError if the backend cannot run here.
+    A backend, precision or device that the caller specifies is never replaced by another.
+
+    Raises BundleError if the bundle does not contain the precision, BackendError if the backend cannot run
+    here or computes on another device.
     """
     if precision is not None:
         if precision not in PRECISIONS:
@@ -43,17 +51,21 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
     precisions = ", ".join(bundle.precisions)
     log.info("bundle: %s (%s), precisions %s", bundle.path, bundle.manifest.model.name, precisions)
     if name == "auto":
-        name, precision = choose(bundle, precision)
+        name, precision = choose(bundle, precision, placement)
+    if reason := wrong_device(name, placement):
+        raise BackendError(reason)
     module = backend_module(name)
     on_gpu = info(name).device == "gpu"
     if precision is None and not on_gpu:  # on a GPU, the engine determines the precision
         precision = bundle.precisions[0]
-    reason = module.unavailable(precision)
+    reason = module.unavailable(precision, None, placement)
     if reason is not None:
-        advice = "; on a machine without a GPU, use --backend auto" if on_gpu else ""
+        advice = (
+            "; on a machine without a GPU, use --backend auto" if on_gpu and placement.device is None else ""
+        )
         raise BackendError(f"{name}: {reason}{advice}")
     with timed(f"backend {name}: opening"):
-        backend: Backend = module.open(bundle, precision)
+        backend: Backend = module.open(bundle, precision, placement)
     log.info("backend %s: playing %s on %s", name, backend.precision, backend.device)
     if log.isEnabledFor(logging.INFO):  # bundle.hashes reads the graphs, which may be large
         for file, digest in bundle.hashes(backend.precision).items():
@@ -61,19 +73,23 @@ def open_backend(name: str, bundle: Bundle, precision: str | None = None) -> Bac
     return backend
 
 
-def choose(bundle: Bundle, precision: str | None) -> tuple[str, str | None]:
+def choose(bundle: Bundle, precision: str | None, placement: Placement = ANYWHERE) -> tuple[str, str | None]:
     """Return the backend and the precision that "auto" selects.
 
-    An engine that was built on this machine comes first. Raises BackendError if no backend can run the
-    precision here.
+    An engine that was built on this machine comes first. A device that the caller specifies is never replaced
+    by another. Raises BackendError if no backend can run the precision here.
     """
-    gpu_backends = [name for name in playing() if info(name).device == "gpu"]
+    gpu_backends = [name for name in playing() if info(name).device == "gpu" and placement.kind != "cpu"]
+    reasons = []
     for name in gpu_backends:
-        reason = backend_module(name).unavailable(precision, bundle)
+        reason = backend_module(name).unavailable(precision, bundle, placement)
         if reason is None:
             log.info("backend %s: chosen, an engine fits this GPU", name)
             return name, precision
         log.info("backend %s: not chosen, %s", name, reason)
+        reasons.append(f"{name}: {reason}")
+    if placement.kind == "gpu":
+        raise BackendError(f"no backend can run on the device {placement.device} here; {'; '.join(reasons)}")
     precision = precision or bundle.precisions[0]
     return _choose_on_processor(precision), precision
 
@@ -99,6 +115,17 @@ def preference(precision: str) -> list[str]:
     """Return the backends for a precision on this processor, the fastest first (docs/performance.md)."""
     names = [name for name in playing() if info(name).device == "cpu" and precision in info(name).precisions]
     return sorted(names, key=lambda name: not _preferred(name, precision))
+
+
+def wrong_device(name: str, placement: Placement) -> str | None:
+    """Return why a backend cannot compute on the device of a placement, or None if it can."""
+    device = info(name).device
+    if placement.kind in (None, device) or device == "none":
+        return None
+    return (
+        f"backend {name} computes on a {device.upper()}, not on the device {placement.device}; "
+        "choose another backend or another device"
+    )
 
 
 def _preferred(name: str, precision: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..machine.placement import ANYWHERE, Placement
 from ..schedule import Move
 from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
@@ -35,10 +36,10 @@ class NullBackend:
         """Do nothing: there is no memory to free."""
 
 
-def unavailable(precision: str, bundle: Bundle | None = None) -> None:
+def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> None:
     """Return None: this backend runs everywhere."""
 
 
-def open(bundle: Bundle, precision: str) -> NullBackend:
+def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> NullBackend:
     """Return a backend for samples of the shape of the bundle's model."""
     return NullBackend(bundle.manifest.model.sample_shape, bundle.manifest.model.num_classes, precision)

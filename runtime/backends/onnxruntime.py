@@ -15,10 +15,10 @@ import numpy as np
 
 from ...errors import BackendError, OutputError
 from ..log import log, timed
-from ..machine.resources import threads
+from ..machine.placement import ANYWHERE, Placement
 from ..schedule import Move
 from ..storage.bundle import Bundle
-from ..wording import first_line
+from ..wording import counted, first_line
 from .base import BackendInfo, Opened, graph_inputs
 from .optimised import optimised_graphs
 from .sessions import open_optimised, open_session, session_options
@@ -42,15 +42,17 @@ class OnnxRuntimeBackend:
         sample_shape: tuple[int, int, int],
         num_classes: int | None,
         precision: str = "fp32",
+        placement: Placement = ANYWHERE,
     ) -> None:
         """graphs: direction → file. optimised: whether ONNX Runtime has optimised the graphs already."""
         self.precision = precision
         self.sample_shape = sample_shape
         self.num_classes = num_classes
-        self.device = f"CPU, {threads()} threads"
+        self.device = f"CPU, {counted(placement.cpu_threads, 'thread')}"
         if precision == "fp16":
             self.device += ", computed in float32"
         self._graphs = graphs
+        self._placement = placement
         self._optimised = optimised
         self._sessions: Opened[str, onnxruntime.InferenceSession] = Opened(self._open_direction)
 
@@ -79,10 +81,12 @@ class OnnxRuntimeBackend:
             return self._open(graph)
 
     def _open(self, graph: Path) -> onnxruntime.InferenceSession:
-        return open_optimised(graph) if self._optimised else open_session(graph, session_options())
+        if self._optimised:
+            return open_optimised(graph, self._placement)
+        return open_session(graph, session_options(self._placement))
 
 
-def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
+def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:
     """Return why ONNX Runtime cannot play a precision here, or None if it can."""
     if reason := INFO.missing():
         return reason
@@ -91,16 +95,16 @@ def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     return None
 
 
-def open(bundle: Bundle, precision: str) -> OnnxRuntimeBackend:
+def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> OnnxRuntimeBackend:
     """Open the optimised graphs of a bundle, or the graphs of the bundle if there are none.
 
     In the second case `device` contains the reason, for example a cache that cannot be written. A graph that
     ONNX Runtime cannot open raises BackendError at the first move.
     """
     model = bundle.manifest.model
-    facts = (model.sample_shape, model.num_classes, precision)
+    facts = (model.sample_shape, model.num_classes, precision, placement)
     try:
-        return OnnxRuntimeBackend(optimised_graphs(bundle, precision), True, *facts)
+        return OnnxRuntimeBackend(optimised_graphs(bundle, precision, placement), True, *facts)
     except (OutputError, BackendError) as error:
         log.info("onnxruntime: the bundle's graphs are opened without optimised graphs: %s", error)
         backend = OnnxRuntimeBackend(bundle.graphs(precision), False, *facts)

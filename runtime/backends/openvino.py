@@ -24,10 +24,10 @@ import numpy as np
 from ...errors import BackendError, OutputError
 from ..machine import processor
 from ..machine.cache_folder import cache_directory
-from ..machine.resources import threads
+from ..machine.placement import ANYWHERE, Placement
 from ..schedule import Move
 from ..storage.bundle import Bundle
-from ..wording import first_line
+from ..wording import counted, first_line
 from .base import BackendInfo, Opened, graph_inputs
 from .compiled import Compiled, Compiler
 
@@ -43,15 +43,15 @@ class OpenVinoBackend:
 
     name = INFO.name
 
-    def __init__(self, bundle: Bundle, precision: str) -> None:
+    def __init__(self, bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> None:
         self.precision = precision
         self.sample_shape = bundle.manifest.model.sample_shape
         self.num_classes = bundle.manifest.model.num_classes
-        self.device = f"CPU, {threads()} threads"
+        self.device = f"CPU, {counted(placement.cpu_threads, 'thread')}"
         folder, problem = _cache_folder()
         if problem:
             self.device += f", no cache ({problem})"
-        compiler = Compiler(bundle, precision, compile_properties(), folder)
+        compiler = Compiler(bundle, precision, compile_properties(placement), folder)
 
         def compiled_network(key: tuple[str, int]) -> _Network:
             direction, batch = key
@@ -94,7 +94,7 @@ class _Network:
         return output
 
 
-def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
+def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:
     """Return why OpenVINO cannot play a precision here, or None if it can."""
     if reason := INFO.missing():
         return reason
@@ -114,15 +114,15 @@ def preferred(precision: str) -> bool:
     return precision == "int8" and "amx_int8" in processor.cpu_flags()
 
 
-def open(bundle: Bundle, precision: str) -> OpenVinoBackend:
+def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> OpenVinoBackend:
     """Open a bundle. Graphs are compiled, or read from the cache, at their first move."""
-    return OpenVinoBackend(bundle, precision)
+    return OpenVinoBackend(bundle, precision, placement)
 
 
-def compile_properties() -> dict[str, Any]:
+def compile_properties(placement: Placement = ANYWHERE) -> dict[str, Any]:
     """Return the properties with which OpenVINO compiles networks."""
     return {
-        "INFERENCE_NUM_THREADS": threads(),
+        "INFERENCE_NUM_THREADS": placement.cpu_threads,
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }

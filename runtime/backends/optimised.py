@@ -30,6 +30,7 @@ from ..accuracy import relative_l2
 from ..log import log, timed
 from ..machine.cache_folder import cache_directory
 from ..machine.gpu import is_out_of_memory
+from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from ..storage.files import replacing, write_atomically
 from ..storage.hashes import sha256
@@ -48,7 +49,7 @@ LAYOUT = 2  # the version of the format of entries; raised when the format chang
 _ENTRY_FILES = [f"{direction}/{name}" for name in (WEIGHTS, "model.onnx") for direction in DIRECTIONS]
 
 
-def optimised_graphs(bundle: Bundle, precision: str) -> dict[str, Path]:
+def optimised_graphs(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> dict[str, Path]:
     """Return direction → optimised graph in the cache. A missing or damaged entry is created.
 
     Raises OutputError if the cache cannot be written, BackendError if the graphs cannot be opened or the
@@ -67,11 +68,11 @@ def optimised_graphs(bundle: Bundle, precision: str) -> dict[str, Path]:
             log.info(message, precision, reason, refused)
             raise BackendError(reason)
         else:
-            _make(bundle, precision, entry, refused)
+            _make(bundle, precision, placement, entry, refused)
     return {direction: entry / direction / "model.onnx" for direction in DIRECTIONS}
 
 
-def _make(bundle: Bundle, precision: str, entry: Path, refused: Path) -> None:
+def _make(bundle: Bundle, precision: str, placement: Placement, entry: Path, refused: Path) -> None:
     """Create an entry. It replaces a damaged entry, or one that another process has just created."""
     _check_space(bundle, precision, entry)
     try:
@@ -79,7 +80,7 @@ def _make(bundle: Bundle, precision: str, entry: Path, refused: Path) -> None:
             timed(f"cache entry of {precision} graphs: making {entry}"),
             replacing(entry, force=True, marker="forward") as folder,
         ):
-            proof = _optimise(bundle, precision, folder)
+            proof = _optimise(bundle, precision, placement, folder)
             files = _share_weights(folder)
             (folder / ENTRY).write_text(json.dumps({"files": files, "proof": proof}))
     except _Refused as error:
@@ -105,7 +106,7 @@ class _Refused(BackendError):
     """The optimised graphs do not compute what the graphs of the bundle compute."""
 
 
-def _optimise(bundle: Bundle, precision: str, folder: Path) -> dict[str, float]:
+def _optimise(bundle: Bundle, precision: str, placement: Placement, folder: Path) -> dict[str, float]:
     """Write the optimised graphs of both directions, and verify them.
 
     Returns direction → relative L2 distance. Raises _Refused.
@@ -118,12 +119,12 @@ def _optimise(bundle: Bundle, precision: str, folder: Path) -> dict[str, float]:
         (folder / direction).mkdir(parents=True)
         written = folder / direction / "model.onnx"
         # Opening this session writes the optimised graph.
-        session = open_session(graph, _optimising_options(written))
+        session = open_session(graph, _optimising_options(written, placement))
         expected = _proving_move(session, bundle, direction)
         if not np.isfinite(expected).all():
             raise BackendError(f"{graph} gives NaN or infinity, so its optimised form cannot be verified")
         try:
-            actual = _proving_move(open_optimised(written), bundle, direction)
+            actual = _proving_move(open_optimised(written, placement), bundle, direction)
         except BackendError as error:
             if is_out_of_memory(str(error)):
                 raise
@@ -137,11 +138,11 @@ def _optimise(bundle: Bundle, precision: str, folder: Path) -> dict[str, float]:
     return proof
 
 
-def _optimising_options(written: Path) -> onnxruntime.SessionOptions:
+def _optimising_options(written: Path, placement: Placement) -> onnxruntime.SessionOptions:
     """Return the options of a session that writes its optimised graph and, beside it, the weights."""
     import onnxruntime
 
-    options = session_options()
+    options = session_options(placement)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(written)
     prefix = "session.optimized_model_external_initializers"

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime on the CPU, with as many threads as this process may use."""
+"""Sessions of ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import BackendError
-from ..machine.resources import threads
+from ..machine.placement import ANYWHERE, Placement
 from ..wording import first_line
 
 if TYPE_CHECKING:
     import onnxruntime
 
 
-def session_options() -> onnxruntime.SessionOptions:
+def session_options(placement: Placement = ANYWHERE) -> onnxruntime.SessionOptions:
     """Return the options of all sessions."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads()
+    options.intra_op_num_threads = placement.cpu_threads
     # Fatal errors only: every error is also raised, and there is a warning for each optimised graph, which
     # reports that it is for this processor only.
     options.log_severity_level = 4
     return options
 
 
-def open_serialised(model: bytes, folder: Path) -> onnxruntime.InferenceSession:
+def open_serialised(
+    model: bytes, folder: Path, placement: Placement = ANYWHERE
+) -> onnxruntime.InferenceSession:
     """Open a model in memory whose weights are files of a folder. Raises the exceptions of ONNX Runtime."""
     import onnxruntime
 
-    options = session_options()
+    options = session_options(placement)
     key = "session.model_external_initializers_file_folder_path"
     options.add_session_config_entry(key, str(folder.resolve()))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -47,10 +49,10 @@ def open_session(graph: Path, options: onnxruntime.SessionOptions) -> onnxruntim
         ) from error
 
 
-def open_optimised(graph: Path) -> onnxruntime.InferenceSession:
+def open_optimised(graph: Path, placement: Placement = ANYWHERE) -> onnxruntime.InferenceSession:
     """Open a graph that ONNX Runtime has optimised before. Raises BackendError if this fails."""
     import onnxruntime
 
-    options = session_options()
+    options = session_options(placement)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return open_session(graph, options)

@@ -19,6 +19,7 @@ from ...errors import BackendError, BcmError
 from ..engines.store import Engine, check_plans, find_engine, plan_hashes
 from ..machine.gpu import Gpu, free_memory, is_out_of_memory, probe
 from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
+from ..machine.placement import ANYWHERE, Placement
 from ..schedule import Move
 from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
@@ -220,13 +221,15 @@ def batch_sizes(smallest: int, common: int, largest: int) -> list[int]:
     return sorted({smallest, common, largest, *between})
 
 
-def unavailable(precision: str | None, bundle: Bundle | None = None) -> str | None:
+def unavailable(
+    precision: str | None, bundle: Bundle | None = None, placement: Placement = ANYWHERE
+) -> str | None:
     """Return why TensorRT cannot be used here, or None if it can.
 
     bundle: if given, it must also contain an engine for this GPU that was built on this machine.
     """
     try:
-        gpu = probe()
+        gpu = probe(placement.gpu)
         if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu):
             return reason
         if bundle is not None:
@@ -236,11 +239,11 @@ def unavailable(precision: str | None, bundle: Bundle | None = None) -> str | No
     return None
 
 
-def open(bundle: Bundle, precision: str | None) -> TensorRtBackend:
-    """Open the newest engine of a bundle that fits this GPU.
+def open(bundle: Bundle, precision: str | None, placement: Placement = ANYWHERE) -> TensorRtBackend:
+    """Open the newest engine of a bundle that fits the GPU of the placement.
 
     precision: None accepts an engine of any precision. Raises BackendError.
     """
-    gpu = probe()
+    gpu = probe(placement.gpu)
     engine = find_engine(bundle, gpu, tensorrt_version(), precision)
     return TensorRtBackend(bundle, engine, gpu)

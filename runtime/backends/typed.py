@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import BackendError
-from ..machine.resources import threads
+from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
-from ..wording import first_line
+from ..wording import counted, first_line
 from .base import BackendInfo
 from .onnxruntime import OnnxRuntimeBackend
 from .sessions import open_serialised
@@ -43,24 +43,26 @@ class TypedBackend(OnnxRuntimeBackend):
 
     name = INFO.name
 
-    def __init__(self, bundle: Bundle, precision: str) -> None:
+    def __init__(self, bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> None:
         model = bundle.manifest.model
-        super().__init__(bundle.graphs(precision), False, model.sample_shape, model.num_classes, precision)
-        self.device = f"CPU, {threads()} threads, computed in float32 with every {precision} rounding"
+        facts = (model.sample_shape, model.num_classes, precision, placement)
+        super().__init__(bundle.graphs(precision), False, *facts)
+        count = counted(placement.cpu_threads, "thread")
+        self.device = f"CPU, {count}, computed in float32 with every {precision} rounding"
 
     def _open(self, graph: Path) -> onnxruntime.InferenceSession:
         import onnx
 
         try:
             model = spelled_out(onnx.load(graph, load_external_data=False))
-            return open_serialised(model.SerializeToString(), graph.parent)
+            return open_serialised(model.SerializeToString(), graph.parent, self._placement)
         except Exception as error:  # the exceptions of these libraries have no common base class
             raise BackendError(
                 f"{graph}: ONNX Runtime cannot open it with explicit roundings: {first_line(error)}"
             ) from error
 
 
-def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
+def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:
     """Return why this backend cannot play a precision here, or None if it can."""
     if reason := INFO.missing():
         return reason
@@ -69,9 +71,9 @@ def unavailable(precision: str, bundle: Bundle | None = None) -> str | None:
     return None
 
 
-def open(bundle: Bundle, precision: str) -> TypedBackend:
+def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> TypedBackend:
     """Open a bundle. Its graphs are rewritten at their first move."""
-    return TypedBackend(bundle, precision)
+    return TypedBackend(bundle, precision, placement)
 
 
 def spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -14,9 +14,10 @@ import numpy as np
 
 from ...errors import BackendError, NonFiniteError
 from ..accuracy import relative_l2
-from ..backends import backend_module, checking_backend, choose, open_backend
+from ..backends import backend_module, checking_backend, choose, open_backend, wrong_device
 from ..backends.base import Backend, DeviceBackend
 from ..batches import Batch
+from ..machine.placement import ANYWHERE, Placement
 from ..schedule import parse_schedule
 from ..storage.bundle import Bundle
 from ..storage.verdicts import Verdict
@@ -80,21 +81,25 @@ def verdict_on(
     )
 
 
-def checking_backends(name: str, bundle: Bundle, precision: str) -> list[str]:
+def checking_backends(
+    name: str, bundle: Bundle, precision: str, placement: Placement = ANYWHERE
+) -> list[str]:
     """Return the names of the backends on which a precision is checked.
 
     This is the named one. For "auto", it is the backend that rounds exactly as the graphs specify (if there
     is one for the precision) and the backend that `auto` would choose. Backends that cannot run on this
-    machine are left out, unless none would remain.
+    machine, or on the device of the placement, are left out, unless none would remain.
     """
     if name != "auto":
         return [name]
     names = []
     exact = checking_backend(precision)
-    if exact is not None and backend_module(exact).unavailable(precision) is None:
+    if exact is not None and not (
+        wrong_device(exact, placement) or backend_module(exact).unavailable(precision)
+    ):
         names.append(exact)
     with suppress(BackendError):
-        names.append(choose(bundle, precision)[0])
+        names.append(choose(bundle, precision, placement)[0])
     return names or ["auto"]
 
 
@@ -106,13 +111,14 @@ def check_precision(
     bound: float,
     against: str,
     backend: str = "auto",
+    placement: Placement = ANYWHERE,
 ) -> Iterator[tuple[Verdict, list[MoveError], Backend]]:
     """Compare a precision with a recording on each of `checking_backends`.
 
     Yields (verdict, errors, closed backend). Raises BackendError.
     """
-    for name in checking_backends(backend, bundle, precision):
-        candidate = open_backend(name, bundle, precision)
+    for name in checking_backends(backend, bundle, precision, placement):
+        candidate = open_backend(name, bundle, precision, placement)
         largest = candidate.max_batch if isinstance(candidate, DeviceBackend) else max(batches)
         sizes = sorted({min(size, largest) for size in batches})
         errors = compare(candidate, recording, sizes, bound)

@@ -17,6 +17,7 @@ import numpy as np
 from ..backends import backend_module
 from ..backends.openvino import compile_properties
 from ..backends.sessions import open_serialised
+from ..machine.placement import ANYWHERE, Placement
 from ..wording import first_line
 from .benchmark import Result, Turns
 
@@ -58,7 +59,9 @@ def comparable(backend: str, precision: str) -> str | None:
     return precision if precision in LIBRARIES.get(backend, ()) else None
 
 
-def open_products(variants: Collection[tuple[str, str]]) -> tuple[list[Product], list[str]]:
+def open_products(
+    variants: Collection[tuple[str, str]], placement: Placement = ANYWHERE
+) -> tuple[list[Product], list[str]]:
     """Return the products that variants are compared with, and why others could not be opened.
 
     variants: pairs of a backend and a precision. Products are opened in every library whose backend can run
@@ -77,7 +80,7 @@ def open_products(variants: Collection[tuple[str, str]]) -> tuple[list[Product],
             if precision not in {"fp32", *precisions}:
                 continue
             try:
-                run = opened(library, precision)
+                run = opened(library, precision, placement)
                 run()
                 products.append(Product(library, precision, run))
             except Exception as error:  # the errors of the libraries share no base class
@@ -85,7 +88,7 @@ def open_products(variants: Collection[tuple[str, str]]) -> tuple[list[Product],
     return products, problems
 
 
-def opened(library: str, precision: str) -> Callable[[], np.ndarray]:
+def opened(library: str, precision: str, placement: Placement = ANYWHERE) -> Callable[[], np.ndarray]:
     """Return the function that computes the product once. Raises the errors of the library."""
     a = np.random.default_rng(1).normal(size=(MATRIX, MATRIX)).astype(np.float32)
     if library == "torch":
@@ -95,12 +98,12 @@ def opened(library: str, precision: str) -> Callable[[], np.ndarray]:
         return lambda: torch.matmul(left, right).numpy()
     model = graph(precision).SerializeToString()
     if library == "onnxruntime":
-        session = open_serialised(model, Path())  # the graph has no external weights
+        session = open_serialised(model, Path(), placement)  # the graph has no external weights
         return lambda: np.asarray(session.run(None, {"a": a})[0])
     import openvino
 
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), "CPU", compile_properties())
+    compiled = core.compile_model(core.read_model(model), "CPU", compile_properties(placement))
     request = compiled.create_infer_request()
     return lambda: request.infer({"a": a}, share_inputs=True, share_outputs=True)[0]
 

@@ -23,8 +23,9 @@ from bcm_edge.runtime.checks.starts import peak_mb
 from bcm_edge.runtime.schedule import parse_schedule
 """
 FIRST_IMAGE = """
-bundle, backend, precision, schedule, batch = arguments
-bcm = package.load(bundle, backend, precision=precision)
+bundle, backend, precision, threads, device, schedule, batch = arguments
+placed = {"threads": int(threads) if threads else None, "device": device or None}
+bcm = package.load(bundle, backend, precision=precision, **placed)
 player(bcm.backend, parse_schedule(schedule), int(batch))()
 print(peak_mb(), flush=True)
 """

@@ -14,16 +14,19 @@ from ...errors import BackendError, InputError
 from .system_files import ROOT, read_lines
 
 _UNLIMITED = 1 << 60  # cgroup v1 has a number near 2**63 if there is no limit
+MOST_THREADS = 1024  # the largest accepted number of threads; each is created when a session is opened
 
 
 def threads() -> int:
     """Return $BCM_EDGE_THREADS, or else `processors`. More threads than processors halve the speed.
 
-    Raises BackendError if the variable is not a positive integer.
+    Raises BackendError if the variable is not an integer from 1 to MOST_THREADS.
     """
     if text := os.environ.get("BCM_EDGE_THREADS"):
-        if not text.isdecimal() or not int(text):
-            raise BackendError(f"BCM_EDGE_THREADS must be a positive integer, not {text!r}")
+        if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_THREADS:
+            raise BackendError(
+                f"BCM_EDGE_THREADS must be a positive integer up to {MOST_THREADS}, not {text!r}"
+            )
         return int(text)
     return processors()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -113,10 +114,10 @@ def test_no_product_is_measured_for_backends_that_are_not_comparable():
 def test_product_that_fails_is_named_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch):
     opened = products.opened
 
-    def failing(library: str, precision: str) -> Callable[[], np.ndarray]:
+    def failing(library: str, precision: str, *placement: Any) -> Callable[[], np.ndarray]:
         if precision == "int8":
             raise RuntimeError("no kernel\nat line 7")
-        return opened(library, precision)
+        return opened(library, precision, *placement)
 
     monkeypatch.setattr(products, "opened", failing)
     monkeypatch.setattr(openvino, "unavailable", lambda precision, bundle=None: "openvino is not installed")

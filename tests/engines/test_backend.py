@@ -245,6 +245,40 @@ def test_auto_selects_an_engine_built_on_this_machine(
     assert (bcm.backend.name, bcm.backend.precision) == ("onnxruntime", "fp32")
 
 
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+@pytest.mark.parametrize(("device", "number"), [("gpu", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_device_is_the_gpu_that_computes(
+    built_bundle: Path,
+    record: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    device: str,
+    number: int,
+):
+    monkeypatch.setenv("FAKE_GPUS", "2")
+    with bcm_edge.load(built_bundle, backend, device=device) as bcm:
+        assert bcm.backend.name == "tensorrt"
+        assert np.isfinite(bcm.generate(2, labels=3)).all()
+    assert record.devices == {number}
+
+
+def test_device_that_cannot_play_is_not_replaced(
+    built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    with bcm_edge.load(built_bundle, device="cpu") as bcm:
+        assert (bcm.backend.name, bcm.backend.precision) == ("onnxruntime", "fp32")
+    absent = "no GPU cuda:1 on this machine; available: cuda:0"
+    with pytest.raises(BackendError, match=f"no backend can run on the device cuda:1 here; .*{absent}"):
+        bcm_edge.load(built_bundle, device="cuda:1")
+    with pytest.raises(BackendError, match=f"tensorrt: {absent}$"):
+        bcm_edge.load(built_bundle, "tensorrt", device="cuda:1")
+    monkeypatch.setenv("FAKE_GPUS", "2")
+    message = r"tensorrt: .*: no engine in bf16 for this GPU .*--precision bf16 --device cuda:1"
+    with pytest.raises(BackendError, match=message):
+        bcm_edge.load(built_bundle, precision="bf16", device="cuda:1")
+    assert not record.devices
+
+
 def _replace_plan(folder: Path, name: str, content: bytes) -> None:
     """Replace a plan, and update engine.json accordingly."""
     (folder / f"{name}.plan").write_bytes(content)

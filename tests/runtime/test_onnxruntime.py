@@ -106,12 +106,12 @@ def damage_weights(monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], by
     graphs: list[Path] = []
     open_optimised = optimised.open_optimised
 
-    def open_changed(graph: Path) -> Any:
+    def open_changed(graph: Path, *options: Any) -> Any:
         if graph.parent.name == "forward":
             graphs.append(graph)
             weights = graph.with_name("optimised.bin")
             weights.write_bytes(change(weights.read_bytes()))
-        return open_optimised(graph)
+        return open_optimised(graph, *options)
 
     monkeypatch.setattr(optimised, "open_optimised", open_changed)
     return graphs

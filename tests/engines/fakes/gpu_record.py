@@ -40,6 +40,7 @@ class Faults:
 
 
 calls: list[str] = []  # "upload 1024", "execute forward 4", "launch", "sync", …
+devices: set[int] = set()  # numbers of the GPUs that were made current or got a memory pool
 faults = Faults()
 live: dict[int, np.ndarray] = {}  # address → allocated memory
 pinned: set[int] = set()  # addresses of allocated memory on the host
@@ -51,6 +52,7 @@ def reset() -> None:
     """Forget all calls, faults and memory."""
     global allocated
     calls.clear()
+    devices.clear()
     faults.__init__()
     live.clear()
     pinned.clear()

@@ -206,6 +206,7 @@ class Device:
 
     def set_current(self, ctx: object = None) -> None:
         record.calls.append("set current")
+        record.devices.add(self.device_id or 0)
 
     def create_stream(self, obj: object = None, options: object = None) -> Stream:
         return Stream()
@@ -222,6 +223,7 @@ class DeviceMemoryResource(MemoryResource):
         if record.faults.pool == "create":
             raise RuntimeError("CUDA_ERROR_NOT_SUPPORTED: operation not supported")
         record.calls.append("pool")
+        record.devices.add(device_id)
         self._addresses: set[int] = set()
 
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
