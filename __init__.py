@@ -10,6 +10,7 @@ the telemetry of these libraries (runtime/machine/privacy.py).
 """
 
 from .errors import BcmError
+from .runtime.calls import NetworkCall
 from .runtime.loading import load
 from .runtime.machine.privacy import switch_off_telemetry
 from .runtime.pipeline import BCM
@@ -18,4 +19,4 @@ from .runtime.schedule import Schedule, parse_schedule
 switch_off_telemetry()
 
 __version__ = "0.2.0"
-__all__ = ["BCM", "BcmError", "Schedule", "__version__", "load", "parse_schedule"]
+__all__ = ["BCM", "BcmError", "NetworkCall", "Schedule", "__version__", "load", "parse_schedule"]

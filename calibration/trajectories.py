@@ -142,7 +142,7 @@ def play_all(
     for schedule in schedules:
         for rows in parts:
             images = samples.images[rows] if schedule.from_image else None
-            play(schedule, backend, batch[rows], images, on_move=lambda *_: report(next(calls), total))
+            play(schedule, backend, batch[rows], images, after_move=lambda *_: report(next(calls), total))
 
 
 def _batch_size(sample_shape: tuple[int, int, int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ import click
 from ..errors import BackendError, MissingExtraError, ParityError
 from ..runtime.backends import backend_module
 from ..runtime.backends.base import Backend
+from ..runtime.calls import OnMove
 from ..runtime.checks.doctor import missing_packages
 from ..runtime.checks.parity import MoveError
 from ..runtime.engines.store import engines
@@ -116,17 +117,17 @@ def parity_table_of_failure(precision: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def move_progress(total: int, title: str) -> Iterator[Callable[..., None] | None]:
+def move_progress(title: str) -> Iterator[OnMove | None]:
     """Show a progress bar over network calls on stderr, if it is a terminal and the command has no -q.
 
-    Yields the callback to call after every network call; None where no bar is shown.
+    Yields the argument on_move for a method of BCM; None where no bar is shown.
     """
-    with timed(f"{title} ({total} NFE)"), _bar(total, title) as on_move:
+    with timed(title), _bar(title) as on_move:
         yield on_move
 
 
 @contextmanager
-def _bar(total: int, title: str) -> Iterator[Callable[..., None] | None]:
+def _bar(title: str) -> Iterator[OnMove | None]:
     if not shows_bars():
         yield None
         return
@@ -141,8 +142,8 @@ def _bar(total: int, title: str) -> Iterator[Callable[..., None] | None]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda *_: bar.advance(task)
+        task = bar.add_task(title, total=None)
+        yield lambda call: bar.update(task, completed=call.index + 1, total=call.total)
 
 
 def note_engines(bundle: Bundle, backend: Backend, requested: str, device: str | None) -> None:

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from ..errors import ImageError
-from ..runtime.chain import OnMove
+from ..runtime.calls import OnMove
 from ..runtime.pictures.images import ImageSet
 from ..runtime.pictures.masks import read_holes
 from ..runtime.pictures.writing import save_images

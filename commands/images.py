@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..runtime.arguments import check_number
-from ..runtime.chain import OnMove
+from ..runtime.calls import OnMove
 from ..runtime.classes import named_labels, refuse_guess
 from ..runtime.pictures.writing import save_images
 from ..runtime.pixels import mean_squared_error

@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from ..errors import LabelError
-from ..runtime.chain import OnMove
+from ..runtime.calls import OnMove
 from ..runtime.classes import ALL, GUESS, labels_of
 from ..runtime.pictures.animation import FORMATS, save_animation
 from ..runtime.pictures.images import ImageSet
@@ -65,7 +65,6 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
         ends = [run.images(bcm, [path], bcm.sample_shape) for path in (a, b)]
         labels, labels_b = _labels_of_ends(run, bcm, ends)
         up, down, n = to_noise(bcm, inversion), to_image(bcm, schedule), len(ends[0].images)
-        calls = 2 * up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * frames // bcm.batch)
 
         def work(on_move: OnMove | None) -> np.ndarray:
             return bcm.interpolate(
@@ -80,7 +79,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
                 on_move=on_move,
             )
 
-        images, facts = run.play(bcm, "interpolating", up + down, n * frames, work, calls)
+        images, facts = run.play(bcm, "interpolating", up + down, n * frames, work)
         if run.output.suffix.lower() in FORMATS:
             save_animation(images.swapaxes(0, 1), run.output, run.force)
         else:
@@ -133,7 +132,6 @@ def variations(
         image_set, labels = run.read(bcm, images)
         originals = image_set.images
         up, down, n = to_noise(bcm, inversion), to_image(bcm, schedule), len(originals)
-        calls = up.nfe * -(-n // bcm.batch) + down.nfe * -(-n * number // bcm.batch)
 
         def work(on_move: OnMove | None) -> np.ndarray:
             return bcm.variations(
@@ -147,7 +145,7 @@ def variations(
                 on_move=on_move,
             )
 
-        results, facts = run.play(bcm, "varying", up + down, n * number, work, calls)
+        results, facts = run.play(bcm, "varying", up + down, n * number, work)
         columns = number
         if run.output.suffix and run.output.suffix.lower() != ".npz":  # a picture, with the originals
             results, columns = np.concatenate([originals[:, None], results], axis=1), number + 1

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
-from ..runtime.chain import OnMove
+from ..runtime.calls import OnMove
 from ..runtime.classes import GUESS
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_memory
@@ -168,7 +168,7 @@ class Run:
     def guessed(self, bcm: BCM, images: np.ndarray) -> np.ndarray:
         """Return the labels int64 [N] that the model guesses for images, and print them."""
         calls = DRAWS * (bcm.num_classes or 0)
-        with move_progress(calls * _batches(len(images), bcm), "guessing labels") as on_move:
+        with move_progress("guessing labels") as on_move:
             labels = bcm.guess_labels(images, seed=self.seed, on_move=on_move)
         names = [bcm.classes[label] if bcm.classes else str(label) for label in labels[:SHOWN]]
         more = ", …" if len(labels) > SHOWN else ""
@@ -182,18 +182,15 @@ class Run:
         program: Schedule,
         n: int,
         work: Callable[[OnMove | None], T],
-        calls: int | None = None,
     ) -> tuple[T, dict[str, Any]]:
         """Do the work under a progress bar, and return what it returns and the facts of the run.
 
         title: the text of the progress bar. n: number of images.
-        calls: number of network calls (default: those of `program`, once per batch).
         Raises InputError, before the work starts, if the images of a picture do not fit into memory.
         """
         if self.output.suffix and self.output.suffix.lower() != ".npz":
             _check_picture(n, bcm.sample_shape)
-        total = program.nfe * _batches(n, bcm) if calls is None else calls
-        with move_progress(total, title) as on_move:
+        with move_progress(title) as on_move:
             started = time.perf_counter()
             values = work(on_move)
             seconds = time.perf_counter() - started
@@ -314,11 +311,6 @@ def pairs(originals: np.ndarray, results: np.ndarray, columns: int) -> np.ndarra
             row = images[start : start + columns]
             rows.append(np.concatenate([row, white[len(row) :]]))
     return np.concatenate(rows)
-
-
-def _batches(n: int, bcm: BCM) -> int:
-    """Return the number of batches of n images."""
-    return -(-n // bcm.batch)
 
 
 def _check_picture(n: int, sample_shape: tuple[int, int, int]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import OutputError
 from ..runtime.arguments import check_number
-from ..runtime.chain import OnMove
+from ..runtime.calls import OnMove
 from ..runtime.classes import refuse_guess
 from ..runtime.pictures.writing import heat, save_images
 from ..runtime.pipeline import BCM

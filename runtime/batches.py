@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .calls import Calls
+
 BATCH = 16  # images per network call on a processor, where the caller sets no number
 
 
@@ -38,14 +40,18 @@ def play_in_parts(
     size: int,
     batch: Batch,
     *arrays: np.ndarray | None,
+    calls: Calls | None = None,
     axis: int = 0,
 ) -> np.ndarray:
     """Call play(part, *rows) for at most `size` samples at a time, and return the results as one array.
 
-    arrays: one row per sample each; None is passed as None. axis: the axis of the samples in the results.
+    arrays: one row per sample each; None is passed as None.
+    calls: reports the network calls. With it, play gets the argument after_move as well.
+    axis: the axis of the samples in the results.
     """
     results = []
     for rows in slices(len(batch), size):
         rows_of_arrays = [None if array is None else array[rows] for array in arrays]
-        results.append(play(batch[rows], *rows_of_arrays))
+        options = {} if calls is None else {"after_move": calls.after_move(rows)}
+        results.append(play(batch[rows], *rows_of_arrays, **options))
     return np.concatenate(results, axis=axis)

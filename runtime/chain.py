@@ -9,12 +9,11 @@ import numpy as np
 from ..errors import NonFiniteError
 from .backends.base import Backend, DeviceBackend
 from .batches import Batch
+from .calls import AfterMove
 from .noise import INVERSION_DRAW, START_DRAW, standard_normal
 from .pixels import to_uint8
-from .schedule import SIGMA_MIN, Inject, Move, Schedule
+from .schedule import SIGMA_MIN, Inject, Schedule
 
-# on_move(index, move, state): the index of the move from 0, the move, and the state after it, [N, C, H, W].
-OnMove = Callable[[int, Move, np.ndarray], None]
 # An image [N, C, H, W] → a near image that agrees with what is known.
 Project = Callable[[np.ndarray], np.ndarray]
 # For each move the noise that is added to its input, float32 [N, C, H, W], or None.
@@ -26,7 +25,7 @@ def play(
     backend: Backend,
     batch: Batch,
     x: np.ndarray | None = None,
-    on_move: OnMove | None = None,
+    after_move: AfterMove | None = None,
     project: Project | None = None,
 ) -> np.ndarray:
     """Return the state after the schedule, float32 [N, C, H, W], not clipped.
@@ -34,8 +33,8 @@ def play(
     x: float32 [N, C, H, W], the image for a schedule that begins with an injection, else the state at level
     `schedule.start`. None draws a state of standard deviation `schedule.start` from the seeds.
 
-    on_move is called after every move; on a device, after all moves have been played there. project gets the
-    state whenever the schedule arrives at an image (level 0.002), and returns the image that the schedule
+    after_move is called after every move; on a device, after all moves have been played there. project gets
+    the state whenever the schedule arrives at an image (level 0.002), and returns the image that the schedule
     continues from; a device copies its state to the host for that.
 
     Raises NonFiniteError, which names the first move whose result is not finite.
@@ -43,7 +42,7 @@ def play(
     x = start_state(schedule, backend, batch.seeds) if x is None else x
     noises = injected_noises(schedule, backend, batch.seeds)
     for part in _parts(schedule) if project else [range(schedule.nfe)]:
-        x = _play_part(schedule, part, backend, batch, x, noises, on_move)
+        x = _play_part(schedule, part, backend, batch, x, noises, after_move)
         if project and schedule.moves[part[-1]].u == SIGMA_MIN:
             x = project(x)
     return x
@@ -54,14 +53,14 @@ def play_to_pixels(
     backend: Backend,
     batch: Batch,
     x: np.ndarray | None = None,
-    on_move: OnMove | None = None,
+    after_move: AfterMove | None = None,
 ) -> np.ndarray:
     """Return the state after the schedule as pixels, uint8 [N, C, H, W], clipped and rounded.
 
     A device converts to pixels itself. Arguments and errors are those of `play`.
     """
-    if on_move or not isinstance(backend, DeviceBackend):
-        return to_uint8(play(schedule, backend, batch, x, on_move))
+    if after_move or not isinstance(backend, DeviceBackend):
+        return to_uint8(play(schedule, backend, batch, x, after_move))
     x = start_state(schedule, backend, batch.seeds) if x is None else x
     noises = injected_noises(schedule, backend, batch.seeds)
     pixels, finite = backend.play_to_pixels(x, schedule.moves, noises, batch.labels)
@@ -105,16 +104,16 @@ def _play_part(
     batch: Batch,
     x: np.ndarray,
     noises: Noises,
-    on_move: OnMove | None,
+    after_move: AfterMove | None,
 ) -> np.ndarray:
     """Return the state after the moves whose indices are in `part`."""
     if isinstance(backend, DeviceBackend):
-        return _play_on_device(schedule, part, backend, batch, x, noises, on_move)
+        return _play_on_device(schedule, part, backend, batch, x, noises, after_move)
     for index in part:
         x = backend.play_move(x, noises[index], schedule.moves[index], batch.labels)
         _check_finite(x, schedule, index, backend.name)
-        if on_move:
-            on_move(index, schedule.moves[index], x)
+        if after_move:
+            after_move(schedule.moves[index], x)
     return x
 
 
@@ -125,19 +124,19 @@ def _play_on_device(
     batch: Batch,
     x: np.ndarray,
     noises: Noises,
-    on_move: OnMove | None,
+    after_move: AfterMove | None,
 ) -> np.ndarray:
     moves = schedule.moves[part.start : part.stop]
     added = noises[part.start : part.stop]
-    states = backend.play_moves(x, moves, added, batch.labels, every=on_move is not None)
+    states = backend.play_moves(x, moves, added, batch.labels, every=after_move is not None)
     if not np.isfinite(states[-1]).all():
         # Only the states after every move show at which one it began.
         every_state = backend.play_moves(x, moves, added, batch.labels, every=True)
         for index, state in zip(part, every_state, strict=True):
             _check_finite(state, schedule, index, backend.name)
-    if on_move:
-        for index, move, state in zip(part, moves, states, strict=True):
-            on_move(index, move, state)
+    if after_move:
+        for move, state in zip(moves, states, strict=True):
+            after_move(move, state)
     return states[-1]
 
 

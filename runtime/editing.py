@@ -1,22 +1,42 @@
 """The tasks that repair or complete images: inpaint, colorize, upscale, restore."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from .arguments import Labels, Seeds, check_holes
 from .batches import Batch
-from .chain import OnMove, Project
+from .calls import AfterMove, Calls, OnMove
+from .chain import Project
+from .keywords import Completion, Sampling
 from .opened import OpenedModel
+from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
 from .schedule import Schedule
 from .tasks import constrained, restoration
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class EditingTasks(OpenedModel):
     """The editing tasks of `BCM`, whose documentation explains the common arguments."""
+
+    @overload
+    def inpaint(
+        self,
+        images: np.ndarray,
+        holes: np.ndarray,
+        *,
+        output_type: Arrays = "float",
+        **others: "Unpack[Completion]",
+    ) -> np.ndarray: ...
+
+    @overload
+    def inpaint(
+        self, images: np.ndarray, holes: np.ndarray, *, output_type: Pictures, **others: "Unpack[Completion]"
+    ) -> PillowImages: ...
 
     def inpaint(
         self,
@@ -27,21 +47,35 @@ class EditingTasks(OpenedModel):
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
-    ) -> np.ndarray:
-        """Fill in the holes of images: float32 [N, C, H, W] in [-1, 1]. Other pixels do not change.
+        output_type: OutputType = "float",
+    ) -> np.ndarray | PillowImages:
+        """Fill in the holes of images: [N, C, H, W]. Other pixels do not change.
 
         Args:
-            images: [N, C, H, W], float32 or uint8. The pixels in the holes are not used.
+            images: N images. The pixels in the holes are not used.
             holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W],
                 or [N, 1 or C, H, W].
             schedule: From noise to an image. By default eight network calls, with levels for the size of the
                 images.
         """
+        self._check_call(output_type)
         images = self._images(images)
         holes = check_holes(holes, images)
         program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
         batch = self._batch(len(images), seed, labels)
-        return self._complete(program, constrained.known_pixels, batch, images, holes, on_move=on_move)
+        calls = self._calls(on_move, (program.nfe, len(batch)))
+        results = self._complete(program, constrained.known_pixels, batch, images, holes, calls=calls)
+        return in_form(results, output_type)
+
+    @overload
+    def colorize(
+        self, grey: np.ndarray, *, output_type: Arrays = "float", **others: "Unpack[Sampling]"
+    ) -> np.ndarray: ...
+
+    @overload
+    def colorize(
+        self, grey: np.ndarray, *, output_type: Pictures, **others: "Unpack[Sampling]"
+    ) -> PillowImages: ...
 
     def colorize(
         self,
@@ -51,18 +85,32 @@ class EditingTasks(OpenedModel):
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
-    ) -> np.ndarray:
-        """Return colour images with the brightness of grey images: float32 [N, 3, H, W] in [-1, 1].
+        output_type: OutputType = "float",
+    ) -> np.ndarray | PillowImages:
+        """Return colour images with the brightness of grey images: [N, 3, H, W].
 
         Args:
             grey: [N, 1, H, W], float32 or uint8: the brightness as ITU-R BT.601 defines it.
             schedule: From noise to an image, returning to an image several times.
         """
+        self._check_call(output_type)
         constrained.check_colours(self.sample_shape)
         _, height, width = self.sample_shape
         grey, program = self._images(grey, (1, height, width), "grey images"), self.schedule(schedule)
         batch = self._batch(len(grey), seed, labels)
-        return self._complete(program, constrained.known_brightness, batch, grey, on_move=on_move)
+        calls = self._calls(on_move, (program.nfe, len(batch)))
+        results = self._complete(program, constrained.known_brightness, batch, grey, calls=calls)
+        return in_form(results, output_type)
+
+    @overload
+    def upscale(
+        self, small: np.ndarray, *, output_type: Arrays = "float", **others: "Unpack[Sampling]"
+    ) -> np.ndarray: ...
+
+    @overload
+    def upscale(
+        self, small: np.ndarray, *, output_type: Pictures, **others: "Unpack[Sampling]"
+    ) -> PillowImages: ...
 
     def upscale(
         self,
@@ -72,20 +120,44 @@ class EditingTasks(OpenedModel):
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
-    ) -> np.ndarray:
-        """Return larger images, float32 [N, C, H, W], whose means over k × k pixels are those of `small`.
+        output_type: OutputType = "float",
+    ) -> np.ndarray | PillowImages:
+        """Return larger images, [N, C, H, W], whose means over k × k pixels are those of `small`.
 
         Args:
             small: [N, C, H / k, W / k] with a whole number k, float32 or uint8.
             schedule: From noise to an image, returning to an image several times.
         """
+        self._check_call(output_type)
         factor = constrained.upscaling_factor(small, self.sample_shape)
         _, height, width = self.sample_shape
         small_shape = (self.sample_shape[0], height // factor, width // factor)
         small, program = self._images(small, small_shape, "small images"), self.schedule(schedule)
         batch = self._batch(len(small), seed, labels)
         projection = partial(constrained.known_means, factor=factor)
-        return self._complete(program, projection, batch, small, on_move=on_move)
+        calls = self._calls(on_move, (program.nfe, len(batch)))
+        results = self._complete(program, projection, batch, small, calls=calls)
+        return in_form(results, output_type)
+
+    @overload
+    def restore(
+        self,
+        images: np.ndarray,
+        *,
+        strength: float = 0.2,
+        output_type: Arrays = "float",
+        **others: "Unpack[Completion]",
+    ) -> np.ndarray: ...
+
+    @overload
+    def restore(
+        self,
+        images: np.ndarray,
+        *,
+        strength: float = 0.2,
+        output_type: Pictures,
+        **others: "Unpack[Completion]",
+    ) -> PillowImages: ...
 
     def restore(
         self,
@@ -96,18 +168,22 @@ class EditingTasks(OpenedModel):
         seed: Seeds = 0,
         labels: Labels = None,
         on_move: OnMove | None = None,
-    ) -> np.ndarray:
-        """Remove the damage of compression, blur, noise or an attack: float32 [N, C, H, W] in [-1, 1].
+        output_type: OutputType = "float",
+    ) -> np.ndarray | PillowImages:
+        """Remove the damage of compression, blur, noise or an attack: [N, C, H, W].
 
         Args:
-            images: [N, C, H, W], float32 or uint8.
+            images: N images.
             strength: The noise level below which everything is treated as damage, from 0.002 to below 5.
             schedule: Another program from an image to an image, in place of that of the strength.
         """
+        self._check_call(output_type)
         images = self._images(images)
         program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
-        task = partial(restoration.restore, self.backend, program, on_move=on_move)
-        return self._play(task, self._batch(len(images), seed, labels), images)
+        calls = self._calls(on_move, (program.nfe, len(images)))
+        task = partial(restoration.restore, self.backend, program)
+        batch = self._batch(len(images), seed, labels)
+        return in_form(self._play(task, batch, images, calls=calls), output_type)
 
     def _complete(
         self,
@@ -115,11 +191,11 @@ class EditingTasks(OpenedModel):
         projection: Callable[..., Project],
         batch: Batch,
         *known: np.ndarray,
-        on_move: OnMove | None,
+        calls: Calls,
     ) -> np.ndarray:
         """Generate images that agree with `known`. projection: returns the projection for rows of it."""
 
-        def complete(part: Batch, *rows: np.ndarray) -> np.ndarray:
-            return constrained.constrained(self.backend, program, projection(*rows), part, on_move)
+        def complete(part: Batch, *rows: np.ndarray, after_move: AfterMove | None) -> np.ndarray:
+            return constrained.constrained(self.backend, program, projection(*rows), part, after_move)
 
-        return self._play(complete, batch, *known)
+        return self._play(complete, batch, *known, calls=calls)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from ..errors import ScheduleError
+from ..errors import InputError, ScheduleError
 from .arguments import Labels, Seeds, check_images, check_labels, check_seeds
-from .backends.base import Backend, DeviceBackend
+from .backends.base import Backend, DeviceBackend, closed_error
 from .batches import BATCH, Batch, play_in_parts
+from .calls import Calls, OnMove
+from .pictures.outputs import OutputType, check_output_type
 from .pixels import ValueRange, check_value_range
 from .schedule import Schedule
 from .storage.bundle import Bundle
@@ -28,6 +30,7 @@ class OpenedModel:
         self.value_range = check_value_range(value_range)
         self.backend = backend
         self.batch = batch or (backend.max_batch if isinstance(backend, DeviceBackend) else BATCH)
+        self._closed = False
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -51,6 +54,7 @@ class OpenedModel:
 
     def schedule(self, schedule: str | Schedule) -> Schedule:
         """Return the schedule of a name or a text. Raises ScheduleError."""
+        self._check_open()
         if isinstance(schedule, str):
             return self.bundle.schedule(schedule)
         if not isinstance(schedule, Schedule):
@@ -61,14 +65,40 @@ class OpenedModel:
         return schedule
 
     def close(self) -> None:
-        """Free the backend. Later calls raise BackendError."""
+        """Free the memory of the model. Later calls of its methods raise BackendError."""
+        self._closed = True
         self.backend.close()
 
     def __enter__(self: Self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        model, backend = self.bundle.manifest.model, self.backend
+        shape = "×".join(map(str, self.sample_shape))
+        classes = "no classes" if self.num_classes is None else f"{self.num_classes} classes"
+        place = "closed" if self._closed else backend.device
+        return f"<BCM {model.name}: {shape}, {classes}, {backend.precision} on {backend.name} ({place})>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse pickle and copy: an opened model is memory and threads of its process."""
+        raise InputError(
+            "an opened model cannot be copied, pickled or sent to another process; open the bundle in each "
+            f"process with bcm_edge.load({str(self.bundle.path)!r})"
+        )
+
+    def _check_open(self) -> None:
+        """Raise BackendError after `close`."""
+        if self._closed:
+            raise closed_error()
+
+    def _check_call(self, output_type: OutputType = "float") -> None:
+        """Raise an error if the model is closed, or cannot return images in this form."""
+        self._check_open()
+        check_output_type(output_type, self.sample_shape)
 
     def _images(
         self, images: np.ndarray, shape: tuple[int, int, int] | None = None, noun: str = "images"
@@ -84,8 +114,20 @@ class OpenedModel:
         """Check seeds and labels of n samples."""
         return Batch(check_seeds(seed, n), self._labels(labels, n))
 
+    def _calls(self, on_move: OnMove | None, *work: tuple[int, int]) -> Calls:
+        """Return what reports the network calls of a method.
+
+        work: pairs of a number of network calls and the number of images that they are made for.
+        """
+        return Calls(on_move, sum(nfe * -(-n // self.batch) for nfe, n in work))
+
     def _play(
-        self, task: Callable[..., np.ndarray], batch: Batch, *arrays: np.ndarray | None, axis: int = 0
+        self,
+        task: Callable[..., Any],
+        batch: Batch,
+        *arrays: np.ndarray | None,
+        calls: Calls,
+        axis: int = 0,
     ) -> np.ndarray:
-        """Call task(part, *rows of the arrays) for `batch` samples at a time (`play_in_parts`)."""
-        return play_in_parts(task, self.batch, batch, *arrays, axis=axis)
+        """Call task(part, *rows, after_move=…) for `batch` samples at a time (`play_in_parts`)."""
+        return play_in_parts(task, self.batch, batch, *arrays, calls=calls, axis=axis)

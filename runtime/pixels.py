@@ -84,7 +84,12 @@ def parse_value_range(text: str) -> ValueRange:
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Return float images as uint8 pixels: clipped to [-1, 1], and rounded to nearest."""
+    """Return float images as uint8 pixels: clipped to [-1, 1], and rounded to nearest.
+
+    uint8 images are returned unchanged.
+    """
+    if images.dtype == np.uint8:
+        return images
     return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import BcmError, ImageError, InputError, NonFiniteError, ScheduleError
 from ..runtime.arguments import check_labels
 from ..runtime.backends.base import Backend
+from ..runtime.calls import NetworkCall
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import in_signed_range, parse_value_range, to_uint8
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Move
@@ -187,19 +188,22 @@ def stream(bcm: BCM, request: Values, send: Callable[[Outputs], None]) -> None:
     if len(schedules) > 1:
         raise InputError("samples of one stream must have the same schedule")
 
-    def on_move(index: int, move: Move, state: np.ndarray) -> None:
+    program = {"schedule": schedules.pop()} if schedules else {}
+    options = _options(bcm, program, request)
+    nfe = bcm.schedule(program.get("schedule", "one-step")).nfe
+
+    def on_move(call: NetworkCall) -> None:
+        move, state = call.move, call.state
         image = state if move.u == SIGMA_MIN else picture(state, move.u)
         column = (len(state), 1)
         send(
             {
                 "result": np.clip(image, -1, 1),
-                "move": np.full(column, index + 1, np.int32),
+                "move": np.full(column, call.index % nfe + 1, np.int32),
                 "level": np.full(column, move.u, np.float32),
             }
         )
 
-    program = {"schedule": schedules.pop()} if schedules else {}
-    options = _options(bcm, program, request)
     bcm.generate(**options, latents=request.get("latent"), on_move=on_move)
 
 

@@ -131,7 +131,7 @@ class Answers:
                 schedule=down,
                 seed=seed,
                 labels=label,
-                on_move=lambda _index, _move, state: states.append(state),
+                on_move=lambda call: states.append(call.state),
             )
         )
         error = np.abs(reconstruction - original).max(axis=1, keepdims=True)

@@ -78,10 +78,10 @@ def states_of(schedule: Schedule, backend: Backend, batch: Batch, images: np.nda
     """
     states: list[np.ndarray] = []
 
-    def keep(_index: int, _move: Move, state: np.ndarray) -> None:
+    def keep(_move: Move, state: np.ndarray) -> None:
         states.append(state)
 
-    play(schedule, backend, batch, images if schedule.from_image else None, on_move=keep)
+    play(schedule, backend, batch, images if schedule.from_image else None, after_move=keep)
     return np.stack(states)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from ...errors import ScheduleError
 from ..backends.base import Backend
 from ..batches import Batch
-from ..chain import OnMove, play, play_to_pixels
+from ..calls import AfterMove
+from ..chain import play, play_to_pixels
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Schedule, inversion_advice
 
 
@@ -16,7 +17,7 @@ def generate(
     schedule: Schedule,
     batch: Batch,
     latents: np.ndarray | None = None,
-    on_move: OnMove | None = None,
+    after_move: AfterMove | None = None,
     uint8: bool = False,
 ) -> np.ndarray:
     """Return images, float32 [N, C, H, W] in [-1, 1], or uint8.
@@ -25,18 +26,22 @@ def generate(
     """
     check_generates(schedule)
     x = None if latents is None else np.float32(schedule.start) * latents
-    return _images(backend, schedule, batch, x, on_move, uint8)
+    return _images(backend, schedule, batch, x, after_move, uint8)
 
 
 def invert(
-    backend: Backend, schedule: Schedule, batch: Batch, images: np.ndarray, on_move: OnMove | None = None
+    backend: Backend,
+    schedule: Schedule,
+    batch: Batch,
+    images: np.ndarray,
+    after_move: AfterMove | None = None,
 ) -> np.ndarray:
     """Return latents, float32 [N, C, H, W] near unit variance: the state at level 80, divided by 80.
 
     images: float32 [N, C, H, W] in [-1, 1]. Raises ScheduleError.
     """
     check_inverts(schedule)
-    return play(schedule, backend, batch, images, on_move) / np.float32(SIGMA_MAX)
+    return play(schedule, backend, batch, images, after_move) / np.float32(SIGMA_MAX)
 
 
 def reconstruct(
@@ -45,7 +50,7 @@ def reconstruct(
     generation: Schedule,
     batch: Batch,
     images: np.ndarray,
-    on_move: OnMove | None = None,
+    after_move: AfterMove | None = None,
     uint8: bool = False,
 ) -> np.ndarray:
     """Invert images and generate them again, as one program: float32 [N, C, H, W] in [-1, 1], or uint8.
@@ -54,7 +59,7 @@ def reconstruct(
     """
     check_inverts(inversion)
     check_generates(generation)
-    return _images(backend, inversion + generation, batch, images, on_move, uint8)
+    return _images(backend, inversion + generation, batch, images, after_move, uint8)
 
 
 def _images(
@@ -62,12 +67,12 @@ def _images(
     schedule: Schedule,
     batch: Batch,
     x: np.ndarray | None,
-    on_move: OnMove | None,
+    after_move: AfterMove | None,
     uint8: bool,
 ) -> np.ndarray:
     if uint8:
-        return play_to_pixels(schedule, backend, batch, x, on_move)
-    return np.clip(play(schedule, backend, batch, x, on_move), -1, 1)
+        return play_to_pixels(schedule, backend, batch, x, after_move)
+    return np.clip(play(schedule, backend, batch, x, after_move), -1, 1)
 
 
 def check_inverts(schedule: Schedule, prefix: str = "") -> None:

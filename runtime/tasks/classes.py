@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import NonFiniteError
 from ..backends.base import Backend
 from ..batches import Batch
-from ..chain import OnMove
+from ..calls import AfterMove
 from ..noise import GUESS_DRAW, standard_normal
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Move
 from .size import relative_side
@@ -24,7 +24,7 @@ DRAWS = 5
 
 
 def guess_labels(
-    backend: Backend, num_classes: int, batch: Batch, images: np.ndarray, on_move: OnMove | None = None
+    backend: Backend, num_classes: int, batch: Batch, images: np.ndarray, after_move: AfterMove | None = None
 ) -> np.ndarray:
     """Return labels, int64 [N] in [0, num_classes), with DRAWS network calls per class and image.
 
@@ -39,8 +39,8 @@ def guess_labels(
             labels = np.full(len(images), label, np.int64)
             denoised = backend.play_move(images, noise, move, labels)
             errors[label] += np.square(denoised - images).mean(axis=(1, 2, 3))
-            if on_move:
-                on_move(draw * num_classes + label, move, denoised)
+            if after_move:
+                after_move(move, denoised)
     if not np.isfinite(errors).all():
         label, sample = np.argwhere(~np.isfinite(errors))[0]
         raise NonFiniteError(

@@ -12,7 +12,8 @@ import numpy as np
 from ...errors import ImageError, ScheduleError
 from ..backends.base import Backend
 from ..batches import Batch
-from ..chain import OnMove, Project, play
+from ..calls import AfterMove
+from ..chain import Project, play
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Schedule, inversion_advice, parse_schedule
 from ..wording import counted
 from .size import relative_side
@@ -43,14 +44,14 @@ def inpainting(sample_shape: tuple[int, int, int]) -> Schedule:
 
 
 def constrained(
-    backend: Backend, schedule: Schedule, project: Project, batch: Batch, on_move: OnMove | None = None
+    backend: Backend, schedule: Schedule, project: Project, batch: Batch, after_move: AfterMove | None = None
 ) -> np.ndarray:
     """Generate images that `project` does not change: float32 [N, C, H, W] in [-1, 1].
 
     Raises ScheduleError.
     """
     check_fills_in(schedule)
-    return play(schedule, backend, batch, None, on_move, project)
+    return play(schedule, backend, batch, None, after_move, project)
 
 
 def check_fills_in(schedule: Schedule, prefix: str = "") -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from ...errors import InputError, ScheduleError
 from ..backends.base import Backend
 from ..batches import Batch
-from ..chain import OnMove, play
+from ..calls import AfterMove
+from ..chain import play
 from ..schedule import SIGMA_MIN, Schedule, inversion_advice, parse_schedule
 
 # The highest level of the schedule; docs/task-levels.md compares it with lower and higher ones.
@@ -27,14 +28,18 @@ def restoration(strength: float) -> Schedule:
 
 
 def restore(
-    backend: Backend, schedule: Schedule, batch: Batch, images: np.ndarray, on_move: OnMove | None = None
+    backend: Backend,
+    schedule: Schedule,
+    batch: Batch,
+    images: np.ndarray,
+    after_move: AfterMove | None = None,
 ) -> np.ndarray:
     """Return the images after a schedule from an image to an image: float32 [N, C, H, W] in [-1, 1].
 
     images: float32 [N, C, H, W] in [-1, 1]. Raises ScheduleError.
     """
     check_restores(schedule)
-    return np.clip(play(schedule, backend, batch, images, on_move), -1, 1)
+    return np.clip(play(schedule, backend, batch, images, after_move), -1, 1)
 
 
 def check_restores(schedule: Schedule, prefix: str = "") -> None:

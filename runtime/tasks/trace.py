@@ -9,7 +9,8 @@ import numpy as np
 from ...errors import ScheduleError
 from ..backends.base import Backend
 from ..batches import Batch
-from ..chain import OnMove, injected_noises, play, start_state
+from ..calls import AfterMove
+from ..chain import injected_noises, play, start_state
 from ..schedule import SIGMA_DATA, Move, Schedule, inversion_advice
 from .basic import check_inverts
 
@@ -40,7 +41,7 @@ def trace(
     schedule: Schedule,
     batch: Batch,
     images: np.ndarray | None = None,
-    on_move: OnMove | None = None,
+    after_move: AfterMove | None = None,
 ) -> Trace:
     """Play a schedule and keep all its states.
 
@@ -50,10 +51,10 @@ def trace(
     first_noise = injected_noises(schedule, backend, batch.seeds)[0]
     states = [x if first_noise is None else x + first_noise]
 
-    def keep(index: int, move: Move, state: np.ndarray) -> None:
+    def keep(move: Move, state: np.ndarray) -> None:
         states.append(state)
-        if on_move:
-            on_move(index, move, state)
+        if after_move:
+            after_move(move, state)
 
     play(schedule, backend, batch, x, keep)
     return Trace(trace_levels(schedule), np.stack(states))

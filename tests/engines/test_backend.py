@@ -83,19 +83,19 @@ def test_schedules_are_within_the_bound_at_both_ends_of_the_profile(built_bundle
 def test_pixels_are_computed_on_the_device(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
     floats = bcm.generate(3, schedule=MIXTURE, labels=3)
-    pixels = bcm.generate(3, schedule=MIXTURE, labels=3, uint8=True)
+    pixels = bcm.generate(3, schedule=MIXTURE, labels=3, output_type="uint8")
     assert_pixels_show(pixels, floats)
     record.calls.clear()
-    bcm.generate(3, schedule=MIXTURE, labels=3, uint8=True)
+    bcm.generate(3, schedule=MIXTURE, labels=3, output_type="uint8")
     assert record.calls[-2:] == [f"download {256 + 4 * 4}", "sync"]  # four images of 64 bytes, and four sums
 
 
 def test_onnxruntime_returns_pixels_too(built_bundle: Path):
     bcm = bcm_edge.load(built_bundle, "onnxruntime", precision="fp32")
     images = bcm.generate(2, labels=3)
-    assert np.array_equal(bcm.generate(2, labels=3, uint8=True), to_uint8(images))
+    assert np.array_equal(bcm.generate(2, labels=3, output_type="uint8"), to_uint8(images))
     assert np.array_equal(
-        bcm.reconstruct(images, labels=3, uint8=True), to_uint8(bcm.reconstruct(images, labels=3))
+        bcm.reconstruct(images, labels=3, output_type="uint8"), to_uint8(bcm.reconstruct(images, labels=3))
     )
 
 
@@ -133,12 +133,12 @@ def test_nan_is_reported_with_the_move_and_the_sample(built_bundle: Path, record
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
     latents = np.full((2, 1, 8, 8), 1e36, np.float32)
     latents[0] = 0.5
-    for uint8 in (False, True):
+    for output_type in ("float", "uint8"):
         with pytest.raises(
             NonFiniteError,
             match=r"move 1 of 2 \(80>2.4\) on backend tensorrt gave NaN or infinity \(first in sample 1\)",
         ):
-            bcm.generate(latents=latents, schedule="80>2.4>0.002", labels=3, uint8=uint8)
+            bcm.generate(latents=latents, schedule="80>2.4>0.002", labels=3, output_type=output_type)
 
 
 def test_backend_works_after_a_failure_in_the_middle(built_bundle: Path, record: ModuleType):

@@ -20,7 +20,7 @@ from bcm_edge.runtime.backends.tensorrt import batch_sizes
 def test_projection_splits_the_schedule_at_each_image(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
     hole = np.eye(8)
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
     for _ in range(2):  # the first time records
         record.calls.clear()
         bcm.inpaint(
@@ -33,9 +33,9 @@ def test_projection_splits_the_schedule_at_each_image(built_bundle: Path, record
         hole,
         labels=3,
         schedule=MIXTURE,
-        on_move=lambda index, *_: seen.append(index),
+        on_move=lambda call: seen.append((call.index, call.total)),
     )
-    assert seen == [0, 1, 2, 3]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
 def test_schedule_is_one_upload_one_graph_and_one_download(built_bundle: Path, record: ModuleType):
@@ -85,7 +85,7 @@ def test_callback_receives_every_state(built_bundle: Path, record: ModuleType):
     seen: dict[str, list[np.ndarray]] = {"tensorrt": [], "onnxruntime": []}
     for name, states in seen.items():
         bcm_edge.load(built_bundle, name, precision="fp32").generate(
-            3, schedule=MIXTURE, labels=3, on_move=lambda _i, _m, x, s=states: s.append(x)
+            3, schedule=MIXTURE, labels=3, on_move=lambda call, s=states: s.append(call.state)
         )
     assert [len(states) for states in seen.values()] == [4, 4]
     assert all(

@@ -145,7 +145,8 @@ def test_latents_and_reconstructions_agree_with_onnxruntime(
 def test_pixels_agree_with_the_floats_within_one_grey_level(built: Built, precision: str) -> None:
     with bcm_edge.load(built(precision), "tensorrt", precision=precision) as bcm:
         floats, pixels = (
-            bcm.generate(7, schedule="mixture-4", seed=5, labels=3, uint8=uint8) for uint8 in (False, True)
+            bcm.generate(7, schedule="mixture-4", seed=5, labels=3, output_type=output_type)
+            for output_type in ("float", "uint8")
         )
     assert pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - to_uint8(floats)).max() <= 1

@@ -55,16 +55,16 @@ def test_reconstruction_is_inversion_then_generation():
     assert np.abs(at_once - image).max() < 0.6
 
 
-def test_on_move_receives_every_state():
+def test_after_move_receives_every_state():
     seen = []
     x = play(
         parse_schedule("80>2.4>0.002"),
         GaussianBackend(),
         BATCH,
-        on_move=lambda i, move, state: seen.append((i, str(move), state)),
+        after_move=lambda move, state: seen.append((str(move), state)),
     )
-    assert [(i, move) for i, move, _ in seen] == [(0, "80>2.4"), (1, "2.4>0.002")]
-    assert (seen[-1][2] == x).all()
+    assert [move for move, _ in seen] == ["80>2.4", "2.4>0.002"]
+    assert (seen[-1][1] == x).all()
 
 
 def test_nan_is_reported_with_move_and_sample():

@@ -21,8 +21,9 @@ LAYERS = (
     ("calibration",),
     ("model", "serving"),
     ("runtime.loading",),
-    ("runtime.pipeline", "runtime.editing", "runtime.checks"),
+    ("runtime.pipeline", "runtime.editing", "runtime.latent_editing", "runtime.checks"),
     ("runtime.opened", "runtime.tasks"),
+    ("runtime.keywords",),
     ("runtime.arguments",),
     ("runtime.chain",),
     ("runtime.backends",),
@@ -32,6 +33,7 @@ LAYERS = (
     (
         "runtime.accuracy",
         "runtime.batches",
+        "runtime.calls",
         "runtime.classes",
         "runtime.noise",
         "runtime.pixels",
@@ -124,5 +126,13 @@ def imported_names(name: str, file: Path) -> set[str]:
 
 
 def test_documented_names_are_the_exported_ones():
-    assert bcm_edge.__all__ == ["BCM", "BcmError", "Schedule", "__version__", "load", "parse_schedule"]
+    assert bcm_edge.__all__ == [
+        "BCM",
+        "BcmError",
+        "NetworkCall",
+        "Schedule",
+        "__version__",
+        "load",
+        "parse_schedule",
+    ]
     assert all(hasattr(bcm_edge, name) for name in bcm_edge.__all__)

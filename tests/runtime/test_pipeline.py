@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from agreement import assert_images_agree
+from PIL import Image
 
 import bcm_edge
-from bcm_edge import BCM, BcmError
-from bcm_edge.runtime.pixels import from_uint8
+from bcm_edge import BCM, BcmError, NetworkCall
+from bcm_edge.errors import InputError
+from bcm_edge.runtime.pixels import from_uint8, to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +63,91 @@ def test_schedule_is_a_name_a_text_or_an_object(bcm: BCM):
 
 
 def test_on_move_is_called_once_per_network_call(bcm: BCM):
-    calls = []
-    bcm.generate(
-        20, schedule="ancestral-2", labels=0, on_move=lambda i, move, state: calls.append((i, len(state)))
+    calls: list[NetworkCall] = []
+    bcm.generate(20, schedule="80>2.4>0.002", labels=0, on_move=calls.append)
+    assert [(call.index, call.total) for call in calls] == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert [str(call.move) for call in calls] == ["80>2.4", "2.4>0.002"] * 2
+    assert [call.rows for call in calls] == [slice(0, 16)] * 2 + [slice(16, 20)] * 2
+    assert [call.state.shape for call in calls] == [(16, 1, 8, 8)] * 2 + [(4, 1, 8, 8)] * 2
+
+
+@pytest.mark.parametrize(
+    ("task", "total"),
+    [
+        (lambda bcm, images, on_move: bcm.invert(images, labels=1, on_move=on_move), 2 * 2),
+        (lambda bcm, images, on_move: bcm.reconstruct(images, labels=1, on_move=on_move), 2 * 3),
+        # two inversions of 20 images, 2 parts each, and 60 frames in 4 parts
+        (
+            lambda bcm, images, on_move: bcm.interpolate(images, images, frames=3, labels=1, on_move=on_move),
+            2 * 2 * 2 + 4,
+        ),
+        (lambda bcm, images, on_move: bcm.variations(images, 2, labels=1, on_move=on_move), 2 * 2 + 3),
+        (lambda bcm, images, on_move: bcm.restore(images, labels=1, on_move=on_move), 2 * 2),
+        (lambda bcm, images, on_move: bcm.guess_labels(images, on_move=on_move), 2 * 5 * 10),
+        (
+            lambda bcm, images, on_move: bcm.trace("80>0.002", images=images, labels=1, on_move=on_move),
+            2 * 3,
+        ),
+    ],
+    ids=["invert", "reconstruct", "interpolate", "variations", "restore", "guess_labels", "trace"],
+)
+def test_calls_are_numbered_over_the_whole_method(bcm: BCM, task: Any, total: int):
+    calls: list[NetworkCall] = []
+    task(bcm, np.full((20, 1, 8, 8), -0.5, np.float32), calls.append)
+    assert [(call.index, call.total) for call in calls] == [(index, total) for index in range(total)]
+    assert all(len(call.state) == call.rows.stop - call.rows.start for call in calls)
+
+
+def test_exception_of_on_move_stops_the_method(bcm: BCM):
+    made = []
+
+    def stop(call: NetworkCall) -> None:
+        made.append(call.index)
+        if call.index == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bcm.generate(64, labels=1, on_move=stop)
+    assert made == [0, 1, 2]
+
+
+def test_images_are_returned_as_floats_pixels_or_pictures(bcm: BCM):
+    floats = bcm.generate(2, labels=1)
+    pixels = bcm.generate(2, labels=1, output_type="uint8")
+    pictures = bcm.generate(2, labels=1, output_type="pil")
+    assert floats.dtype == np.float32 and pixels.dtype == np.uint8
+    assert np.array_equal(pixels, to_uint8(floats))
+    assert [(type(picture), picture.mode, picture.size) for picture in pictures] == [
+        (Image.Image, "L", (8, 8))
+    ] * 2
+    assert all(
+        np.array_equal(np.asarray(picture), part[0]) for picture, part in zip(pictures, pixels, strict=True)
     )
-    assert calls == [(0, 16), (1, 16), (0, 4), (1, 4)]
+
+
+def test_every_task_returns_pictures(bcm: BCM):
+    images = bcm.generate(2, labels=1)
+    small = images.reshape(2, 1, 4, 2, 4, 2).mean(axis=(3, 5))
+    results = [
+        bcm.reconstruct(images, labels=1, output_type="pil"),
+        bcm.inpaint(images, np.eye(8), labels=1, output_type="pil"),
+        bcm.upscale(small, labels=1, output_type="pil"),
+        bcm.restore(images, labels=1, output_type="pil"),
+    ]
+    for pictures in results:
+        assert [picture.size for picture in pictures] == [(8, 8)] * 2
+    frames = bcm.interpolate(images, images, frames=3, labels=1, output_type="pil")
+    assert [[picture.size for picture in way] for way in frames] == [[(8, 8)] * 3] * 2
+    varied = bcm.variations(images, 3, labels=1, output_type="pil")
+    assert [[picture.size for picture in way] for way in varied] == [[(8, 8)] * 3] * 2
+    pixels = bcm.restore(images, labels=1, output_type="uint8")
+    assert np.array_equal(np.asarray(results[3][1]), pixels[1, 0])
+
+
+def test_unknown_output_type_is_refused(bcm: BCM):
+    wrong: Any = "PIL"
+    with pytest.raises(InputError, match=r"^output_type must be one of 'float', 'uint8', 'pil', not 'PIL'$"):
+        bcm.generate(labels=1, output_type=wrong)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +180,7 @@ def test_images_out_of_range_are_refused(bcm: BCM):
 
 
 def test_uint8_images_are_accepted(bcm: BCM):
-    pixels = bcm.generate(2, labels=1, uint8=True)
+    pixels = bcm.generate(2, labels=1, output_type="uint8")
     assert np.array_equal(bcm.invert(pixels, labels=1), bcm.invert(from_uint8(pixels), labels=1))
     with pytest.raises(BcmError, match="latents must be floats, not uint8"):
         bcm.generate(latents=pixels, labels=1)

@@ -39,7 +39,7 @@ def test_client_of_a_repository_fetches_a_picture(server: Server, repository: Pa
     options = ("--seed", 7, "--label", 3, "--schedule", "mixture-4", "-o", tmp_path / "three.png")
     result = by_client(server, repository, *options)
     assert (result.returncode, result.stdout) == (0, f"{tmp_path}/three.png\n")
-    expected = bcm.generate(1, seed=7, labels=3, schedule="mixture-4", uint8=True)[0, 0]
+    expected = bcm.generate(1, seed=7, labels=3, schedule="mixture-4", output_type="uint8")[0, 0]
     assert_pixels_agree(Image.open(tmp_path / "three.png"), expected)
     refused = by_client(server, repository, "--label", 10, "-o", tmp_path / "no.png")
     assert refused.returncode == 1

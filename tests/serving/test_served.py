@@ -53,7 +53,7 @@ def test_generation(client: Client, bcm: BCM, schedule: str | None):
     result = client.ask("bcm_generate", ["result", "pixels"], {"seed": SEEDS, "label": LABELS, **named})
     local = {"schedule": schedule or "one-step", "seed": SEEDS, "labels": LABELS}
     assert_images_agree(result["result"], bcm.generate(4, **local))
-    assert_pixels_agree(result["pixels"], bcm.generate(4, **local, uint8=True))
+    assert_pixels_agree(result["pixels"], bcm.generate(4, **local, output_type="uint8"))
 
 
 def test_generation_from_a_latent(client: Client, bcm: BCM, digits: np.ndarray):

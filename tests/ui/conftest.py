@@ -127,13 +127,13 @@ def pixels(url: str) -> np.ndarray:
 @pytest.fixture(scope="session")
 def three(bcm: BCM) -> np.ndarray:
     """A generated three, uint8 [1, 1, 8, 8]."""
-    return bcm.generate(1, schedule="mixture-4", seed=0, labels=3, uint8=True)
+    return bcm.generate(1, schedule="mixture-4", seed=0, labels=3, output_type="uint8")
 
 
 @pytest.fixture(scope="session")
 def five(bcm: BCM) -> np.ndarray:
     """A generated five, uint8 [1, 1, 8, 8]."""
-    return bcm.generate(1, schedule="mixture-4", seed=1, labels=5, uint8=True)
+    return bcm.generate(1, schedule="mixture-4", seed=1, labels=5, output_type="uint8")
 
 
 def url_of(picture: np.ndarray) -> str:

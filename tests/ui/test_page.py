@@ -27,7 +27,8 @@ def test_first_image_is_shown_with_its_facts(page: Any, bcm: BCM):
     assert page.title() == "digits · bcm-edge"
     assert "8×8 pixels grey, 10 classes, " in page.locator("#about").text_content()
     np.testing.assert_array_equal(
-        picture(page, "#generate [data-picture=picture]"), bcm.generate(1, seed=0, labels=0, uint8=True)[0, 0]
+        picture(page, "#generate [data-picture=picture]"),
+        bcm.generate(1, seed=0, labels=0, output_type="uint8")[0, 0],
     )
     assert picture(page, "#generate [data-picture=noise]").shape == (8, 8)
     assert (fact(page, "generate", "network calls (NFE)"), fact(page, "generate", "program")) == (
@@ -43,7 +44,9 @@ def test_image_depends_on_the_seed(page: Any, bcm: BCM):
     page.get_by_role("button", name="Next seed").click()
     page.wait_for_function("([s, old]) => document.querySelector(s).src !== old", arg=[shown, first])
     assert page.locator("#generate [name=seed]").input_value() == "1"
-    np.testing.assert_array_equal(picture(page, shown), bcm.generate(1, seed=1, labels=0, uint8=True)[0, 0])
+    np.testing.assert_array_equal(
+        picture(page, shown), bcm.generate(1, seed=1, labels=0, output_type="uint8")[0, 0]
+    )
     page.locator("#generate [name=seed]").fill("0")
     page.keyboard.press("Enter")
     page.wait_for_function("([s, old]) => document.querySelector(s).src === old", arg=[shown, first])
@@ -54,7 +57,7 @@ def test_label_and_schedule_can_be_selected(page: Any, bcm: BCM):
     page.locator("#generate [name=schedule]").select_option("mixture-4")
     page.wait_for_function("() => document.querySelector('#generate .facts dd').textContent === '4'")
     wait_for_answer(page, "generate")
-    expected = bcm.generate(1, schedule="mixture-4", seed=0, labels=3, uint8=True)[0, 0]
+    expected = bcm.generate(1, schedule="mixture-4", seed=0, labels=3, output_type="uint8")[0, 0]
     np.testing.assert_array_equal(picture(page, "#generate [data-picture=picture]"), expected)
 
 

@@ -54,7 +54,8 @@ def test_generate_returns_the_image_of_the_model(ask: Ask, bcm: BCM):
     assert answer["schedule"] == bcm.schedules["mixture-4"]
     assert 0 < answer["milliseconds"] < 60_000
     np.testing.assert_array_equal(
-        pixels(answer["picture"]), bcm.generate(1, schedule="mixture-4", seed=7, labels=3, uint8=True)[0, 0]
+        pixels(answer["picture"]),
+        bcm.generate(1, schedule="mixture-4", seed=7, labels=3, output_type="uint8")[0, 0],
     )
     assert (
         ask("generate", {"seed": 7, "label": 3, "schedule": "mixture-4"})[1]["picture"] == answer["picture"]
@@ -71,7 +72,7 @@ def test_seed_may_have_64_bits(ask: Ask, bcm: BCM):
     status, answer = ask("generate", {"seed": 2**64 - 1, "label": 0})
     assert status == 200
     np.testing.assert_array_equal(
-        pixels(answer["picture"]), bcm.generate(1, seed=[2**64 - 1], labels=0, uint8=True)[0, 0]
+        pixels(answer["picture"]), bcm.generate(1, seed=[2**64 - 1], labels=0, output_type="uint8")[0, 0]
     )
 
 

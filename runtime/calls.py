@@ -1,0 +1,61 @@
+"""The network calls of a method of BCM, as they are reported to its argument on_move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .schedule import Move
+
+# after_move(move, state): called after a move with its result, float32 [N, C, H, W].
+AfterMove = Callable[[Move, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One network call of a method of `BCM`, which passes it to `on_move` after the call.
+
+    Attributes:
+        index: The number of the call, from 0 to total - 1. It counts all calls of the method: inversion and
+            generation, all parts of a large request, and the calls that guess labels.
+        total: The number of network calls that the method makes.
+        move: The noise levels before and after the call.
+        state: The result of the call, float32 [n, C, H, W]. An image if move.u is 0.002, else a noisy state.
+        rows: The images that were in this call, as a slice of the images that the method works on at the
+            moment: its inputs, or its results in the last part of `interpolate` and `variations`, which
+            have more results than inputs.
+    """
+
+    index: int
+    total: int
+    move: Move
+    state: np.ndarray
+    rows: slice
+
+
+OnMove = Callable[[NetworkCall], None]
+
+
+class Calls:
+    """Counts the network calls of one method, and reports each to on_move."""
+
+    def __init__(self, on_move: OnMove | None, total: int) -> None:
+        """total: the number of network calls that the method will make."""
+        self._on_move = on_move
+        self._total = total
+        self._made = 0
+
+    def after_move(self, rows: slice) -> AfterMove | None:
+        """Return what is called after every move of these rows; None without on_move."""
+        on_move = self._on_move
+        if on_move is None:
+            return None
+
+        def report(move: Move, state: np.ndarray) -> None:
+            index = self._made
+            self._made += 1
+            on_move(NetworkCall(index, self._total, move, state, rows))
+
+        return report

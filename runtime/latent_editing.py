@@ -1,0 +1,185 @@
+"""The tasks between two latents and near a latent: interpolate, variations."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from ..errors import ImageError, InputError
+from .arguments import Labels, Seeds, check_integer, check_number
+from .batches import Batch
+from .calls import Calls, OnMove
+from .keywords import Inversion
+from .opened import OpenedModel
+from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
+from .schedule import Schedule
+from .tasks import basic
+from .tasks import latents as latent_tasks
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class LatentTasks(OpenedModel):
+    """The tasks of `BCM` that change latents, and what they share with invert and generate."""
+
+    @overload
+    def interpolate(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        *,
+        frames: int = 9,
+        labels_b: Labels = None,
+        output_type: Arrays = "float",
+        **others: "Unpack[Inversion]",
+    ) -> np.ndarray: ...
+
+    @overload
+    def interpolate(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        *,
+        frames: int = 9,
+        labels_b: Labels = None,
+        output_type: Pictures,
+        **others: "Unpack[Inversion]",
+    ) -> list[PillowImages]: ...
+
+    def interpolate(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        *,
+        frames: int = 9,
+        inversion: str | Schedule = "invert-2",
+        schedule: str | Schedule = "one-step",
+        seed: Seeds = 0,
+        labels: Labels = None,
+        labels_b: Labels = None,
+        on_move: OnMove | None = None,
+        output_type: OutputType = "float",
+    ) -> np.ndarray | list[PillowImages]:
+        """Return images on the way from a to b, through the latents between: [N, frames, C, H, W].
+
+        Args:
+            a: N images. Their reconstructions are the first frames.
+            b: N images. Their reconstructions are the last frames.
+            frames: The number of images on each way, with both ends; at least 2.
+            inversion: From an image to noise.
+            schedule: From noise to an image.
+            labels: The labels of a, which the frames of the first half get.
+            labels_b: The labels of b, which the other frames get; by default those of a.
+        """
+        self._check_call(output_type)
+        check_integer(frames, "frames")
+        if frames < 2:
+            raise InputError(f"frames must be at least 2, not {frames}")
+        a, b = self._images(a), self._images(b)
+        if len(a) != len(b):
+            raise ImageError(f"both inputs must have the same number of images, not {len(a)} and {len(b)}")
+        n = len(a)
+        check_number(frames * n, self.sample_shape, "frames")
+        up, down = self.schedule(inversion), self.schedule(schedule)
+        calls = self._calls(on_move, (2 * up.nfe, n), (down.nfe, frames * n))
+        batch_a = self._batch(n, seed, labels)
+        batch_b = Batch(batch_a.seeds, self._labels(labels if labels_b is None else labels_b, n))
+        start, end = self._invert(a, up, batch_a, calls), self._invert(b, up, batch_b, calls)
+        fractions = np.linspace(0, 1, frames)
+        path = latent_tasks.slerp(start, end, fractions)
+        frame_labels = None
+        if batch_a.labels is not None and batch_b.labels is not None:
+            frame_labels = np.where(fractions < 0.5, batch_a.labels[:, None], batch_b.labels[:, None])
+        return self._generate_each(path, down, batch_a.seeds, frame_labels, calls, output_type)
+
+    @overload
+    def variations(
+        self,
+        images: np.ndarray,
+        n: int = 4,
+        *,
+        strength: float = 0.3,
+        output_type: Arrays = "float",
+        **others: "Unpack[Inversion]",
+    ) -> np.ndarray: ...
+
+    @overload
+    def variations(
+        self,
+        images: np.ndarray,
+        n: int = 4,
+        *,
+        strength: float = 0.3,
+        output_type: Pictures,
+        **others: "Unpack[Inversion]",
+    ) -> list[PillowImages]: ...
+
+    def variations(
+        self,
+        images: np.ndarray,
+        n: int = 4,
+        *,
+        strength: float = 0.3,
+        inversion: str | Schedule = "invert-2",
+        schedule: str | Schedule = "one-step",
+        seed: Seeds = 0,
+        labels: Labels = None,
+        on_move: OnMove | None = None,
+        output_type: OutputType = "float",
+    ) -> np.ndarray | list[PillowImages]:
+        """Return n images near each of N images: [N, n, C, H, W].
+
+        Args:
+            images: N images.
+            n: The number of variations of each image.
+            strength: How far the latents are turned towards fresh noise, as a share of 90°. 0 gives the
+                reconstruction, 1 an unrelated image.
+            inversion: From an image to noise.
+            schedule: From noise to an image.
+        """
+        self._check_call(output_type)
+        images = self._images(images)
+        check_integer(n, "n")
+        check_number(n * len(images), self.sample_shape, "variations")
+        up, down = self.schedule(inversion), self.schedule(schedule)
+        calls = self._calls(on_move, (up.nfe, len(images)), (down.nfe, n * len(images)))
+        batch = self._batch(len(images), seed, labels)
+        inverted = self._invert(images, up, batch, calls)
+        nearby = latent_tasks.nearby(inverted, strength, batch.seeds, n)
+        repeated = None if batch.labels is None else np.repeat(batch.labels[:, None], n, axis=1)
+        return self._generate_each(nearby, down, batch.seeds, repeated, calls, output_type)
+
+    def _invert(self, images: np.ndarray, program: Schedule, batch: Batch, calls: Calls) -> np.ndarray:
+        """Return the latents of images that have been checked."""
+        return self._play(partial(basic.invert, self.backend, program), batch, images, calls=calls)
+
+    def _generate(
+        self,
+        program: Schedule,
+        batch: Batch,
+        latents: np.ndarray | None,
+        calls: Calls,
+        output_type: OutputType,
+    ) -> np.ndarray:
+        """Return images, float32 or uint8, from latents that have been checked."""
+        task = partial(basic.generate, self.backend, program, uint8=output_type != "float")
+        return self._play(task, batch, latents, calls=calls)
+
+    def _generate_each(
+        self,
+        latents: np.ndarray,
+        program: Schedule,
+        seeds: Sequence[int],
+        labels: np.ndarray | None,
+        calls: Calls,
+        output_type: OutputType,
+    ) -> Any:
+        """Return the images of K latents per seed, [N, K, C, H, W]. labels: [N, K] or None."""
+        n, k = latents.shape[:2]
+        repeated = [seed for seed in seeds for _ in range(k)]
+        batch = Batch(repeated, None if labels is None else labels.ravel())
+        rows = latents.reshape(n * k, *self.sample_shape)
+        images = self._generate(program, batch, rows, calls, output_type)
+        return in_form(images.reshape(latents.shape), output_type)

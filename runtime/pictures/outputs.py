@@ -1,0 +1,48 @@
+"""The forms in which methods return images: arrays of floats or pixels, and images of Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from ...errors import ImageError, InputError
+from ..pixels import to_uint8
+from .writing import as_picture
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+# float: float32 in [-1, 1]. uint8: pixels from 0 to 255. pil: images of Pillow.
+Arrays = Literal["float", "uint8"]
+Pictures = Literal["pil"]
+OutputType = Literal["float", "uint8", "pil"]
+PillowImages = list["PIL.Image.Image"]
+
+
+def check_output_type(output_type: object, sample_shape: tuple[int, int, int]) -> None:
+    """Raise InputError for an unknown form, and ImageError if images [C, H, W] cannot have this form."""
+    if output_type not in get_args(OutputType):
+        forms = ", ".join(map(repr, get_args(OutputType)))
+        raise InputError(f"output_type must be one of {forms}, not {output_type!r}")
+    channels = sample_shape[0]
+    if output_type == "pil" and channels not in (1, 3):
+        raise ImageError(
+            f"images of {channels} channels cannot be images of Pillow; use output_type='float' or 'uint8'"
+        )
+
+
+def in_form(images: np.ndarray, output_type: OutputType) -> Any:
+    """Return images, float32 in [-1, 1] or uint8 of shape [..., C, H, W], in a form that has been checked.
+
+    Images of Pillow are in a list, or in lists of lists if `images` has more axes in front.
+    """
+    if output_type == "float":
+        return images
+    pixels = to_uint8(images)
+    return pixels if output_type == "uint8" else _pictures(pixels)
+
+
+def _pictures(pixels: np.ndarray | Sequence[np.ndarray]) -> list[Any]:
+    return [_pictures(part) if part.ndim > 3 else as_picture(part) for part in pixels]
