@@ -46,7 +46,8 @@ _LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
 @click.option(
     "--init",
     type=PATH,
-    help="A checkpoint to fine-tune: a BCM or an iCT network; with --objective edm a denoiser.",
+    help="A checkpoint to fine-tune: a BCM, an iCT network, or the folder of a consistency model of "
+    "diffusers; with --objective edm a denoiser.",
 )
 @preset_option
 @config_option

@@ -59,8 +59,9 @@ class ExportPlan:
         self.checkpoint.require("bcm")
         if self.checkpoint.untrained_inversion:
             raise CheckpointError(
-                f"{self.checkpoint.name} is an iCT checkpoint, which was trained to move to the image only, "
-                "so it cannot invert. Fine-tune it first: bcm-edge train --init CHECKPOINT --data …"
+                f"{self.checkpoint.name} is a consistency model, such as iCT, which was trained to move to "
+                "the image only, so it cannot invert. "
+                "Fine-tune it first: bcm-edge train --init CHECKPOINT --data …"
             )
 
     @property

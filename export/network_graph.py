@@ -172,19 +172,29 @@ def res_block(g: GraphBuilder, block: ResBlock, x: Feature, emb: str, at: str) -
 
 
 def attention_block(g: GraphBuilder, block: AttentionBlock, x: Feature, at: str) -> Feature:
-    """Add self-attention over the pixels, with normalised queries, keys and values, and a skip connection."""
+    """Add self-attention over the pixels and a skip connection.
+
+    Cosine attention normalises queries, keys and values. Otherwise queries and keys are scaled before they
+    are multiplied, because the range of fp16 is too small for some products.
+    """
     op = partial(g.op, at=at)
     heads, d = block.heads, block.head_channels
     normed = Feature(g.low(group_norm(g, block.norm, x, f"{at}.norm"), at), x.channels, x.size)
     qkv = g.full(conv(g, block.qkv, normed, f"{at}.qkv").name, at)
     qkv = op("Reshape", qkv, g.constant([0, 3 * heads, d, x.size**2], np.int64))
-    norm = op("ReduceL2", qkv, g.constant([2], np.int64), keepdims=1)
-    divisor = op("Add", op("Mul", norm, g.constant(1 / math.sqrt(d))), g.constant(1e-4))
-    q = op("Split", g.low(op("Div", qkv, divisor), at), outputs=3, axis=1, num_outputs=3)
-    k, v = f"{q}:1", f"{q}:2"  # [N, heads, d, pixels] each
-    logits = g.full(op("MatMul", op("Transpose", q, perm=[0, 1, 3, 2]), k), at)
-    weights = op("Softmax", op("Mul", logits, g.constant(1 / math.sqrt(d))), axis=3)
-    weights = g.low(weights, at)
+    scale = g.constant(1 / math.sqrt(d))
+    if block.normalises:
+        norm = op("ReduceL2", qkv, g.constant([2], np.int64), keepdims=1)
+        divisor = op("Add", op("Mul", norm, scale), g.constant(1e-4))
+        q = op("Split", g.low(op("Div", qkv, divisor), at), outputs=3, axis=1, num_outputs=3)
+        k, v = f"{q}:1", f"{q}:2"  # [N, heads, d, pixels] each
+        logits = op("Mul", g.full(op("MatMul", op("Transpose", q, perm=[0, 1, 3, 2]), k), at), scale)
+    else:
+        q = op("Split", qkv, outputs=3, axis=1, num_outputs=3)
+        root = g.constant(d**-0.25)
+        q, k, v = g.low(op("Mul", q, root), at), g.low(op("Mul", f"{q}:1", root), at), g.low(f"{q}:2", at)
+        logits = g.full(op("MatMul", op("Transpose", q, perm=[0, 1, 3, 2]), k), at)
+    weights = g.low(op("Softmax", logits, axis=3), at)
     h = op("MatMul", v, op("Transpose", weights, perm=[0, 1, 3, 2]))
     h = op("Reshape", h, g.constant([0, x.channels, x.size, x.size], np.int64))
     projected = conv(g, block.proj_out, Feature(h, x.channels, x.size), f"{at}.proj_out")

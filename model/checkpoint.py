@@ -128,7 +128,7 @@ def shipped_checkpoint(name: str = "digits") -> Path:
 
 
 def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read and validate a weights file, an index of shards, or the one weights file in a folder.
+    """Read and validate a checkpoint: what `read_weights` reads.
 
     known: fields of the configuration. image_size and num_head_channels cannot be inferred from tensors;
     other fields are compared with the tensors. Files that were written by this package contain all fields.
@@ -158,7 +158,7 @@ def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Check
     }
     _check_finite(state_dict, where)
     return Checkpoint(
-        name=file.files[0].name,
+        name=file.name,
         config=config,
         state_dict=state_dict,
         untrained_inversion=untrained,

@@ -20,7 +20,8 @@ _COUNTS = (
     "norm_groups",
     "patch_size",
 )
-_OPTIONAL = {"norm_groups", "patch_size"}
+_OPTIONAL = {"norm_groups", "patch_size", "attention"}
+COSINE, DOT_PRODUCT = ATTENTIONS = ("cosine", "dot_product")
 _SEQUENCES = ("attention_resolutions", "channel_mult")
 
 
@@ -29,7 +30,7 @@ class NetworkConfig:
     """An ADM U-Net (arXiv 2105.05233) with a second embedding of a noise level (arXiv 2403.18035).
 
     Level i of the U-Net works on image_size / patch_size / 2**i pixels a side, with
-    model_channels * channel_mult[i] channels. Only the last two fields are not in the authors' JSON files.
+    model_channels * channel_mult[i] channels. Only the last three fields are not in the authors' JSON files.
     """
 
     # Pixels a side.
@@ -57,6 +58,9 @@ class NetworkConfig:
     # The first convolution reads patches of this many pixels a side, and the last one writes them. The
     # authors' networks have 1.
     patch_size: int = 1
+    # "cosine": queries, keys and values are normalised, as in the authors' networks. "dot_product": they are
+    # not, as in OpenAI's consistency models.
+    attention: str = COSINE
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -71,6 +75,8 @@ class NetworkConfig:
                 return f"{name} must be a positive integer, not {value!r}"
         if self.num_classes is not None and (not isinstance(self.num_classes, int) or self.num_classes < 1):
             return f"num_classes must be null or a positive integer, not {self.num_classes!r}"
+        if self.attention not in ATTENTIONS:
+            return f"attention must be one of {', '.join(ATTENTIONS)}, not {self.attention!r}"
         if not self.channel_mult or not all(isinstance(m, int) and m > 0 for m in self.channel_mult):
             return f"channel_mult must list positive integers, not {self.channel_mult!r}"
         if self.model_channels % 2:
@@ -129,8 +135,13 @@ class NetworkConfig:
         return max(sizes)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values; `from_json` reads them back."""
+        """Return the fields as JSON values; `from_json` reads them back.
+
+        Cosine attention is left out, so that versions without this field read the bundles of most networks.
+        """
         values = asdict(self)
+        if self.attention == COSINE:
+            del values["attention"]
         for name in _SEQUENCES:
             values[name] = list(values[name])
         return values

@@ -34,7 +34,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     }
 }
 
-_NOT_IN_TENSORS = ("image_size", "num_head_channels", "norm_groups")  # fields that cannot be inferred
+_NOT_IN_TENSORS = (
+    "image_size",
+    "num_head_channels",
+    "norm_groups",
+    "attention",
+)  # fields that cannot be inferred
 _UP_BLOCK = re.compile(r"output_blocks\.\d+\.[12]\.(conv\.weight|in_layers\.2\.weight)$")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import NetworkConfig
+from .config import COSINE, NetworkConfig
 
 
 class TimeEmbedding(nn.Module):
@@ -108,9 +108,10 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Cosine self-attention over pixels (EDM2, arXiv 2312.02696).
+    """Self-attention over pixels.
 
-    q, k and v are normalised to a root mean square of 1 per head. The channels of qkv are
+    With config.attention "cosine", q, k and v are normalised to a root mean square of 1 per head (EDM2,
+    arXiv 2312.02696). With "dot_product", they are not (ADM, arXiv 2105.05233). The channels of qkv are
     [q of all heads | k of all heads | v of all heads].
     """
 
@@ -118,6 +119,7 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.heads = channels // config.num_head_channels
         self.head_channels = config.num_head_channels
+        self.normalises = config.attention == COSINE
         self.norm = nn.GroupNorm(config.norm_groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
@@ -127,9 +129,11 @@ class AttentionBlock(nn.Module):
         _, c, height, width = x.shape
         d = self.head_channels
         qkv = self.qkv(self.norm(x)).reshape(-1, 3 * self.heads, d, height * width)
-        rms = qkv.square().sum(dim=2, keepdim=True).sqrt() * (1 / math.sqrt(d))
-        q, k, v = (qkv / (rms + 1e-4)).chunk(3, dim=1)  # [N, heads, d, pixels] each
-        weights = torch.matmul(q.transpose(2, 3), k) * (1 / math.sqrt(d))  # logits √d cos θ
+        if self.normalises:
+            rms = qkv.square().sum(dim=2, keepdim=True).sqrt() * (1 / math.sqrt(d))
+            qkv = qkv / (rms + 1e-4)
+        q, k, v = qkv.chunk(3, dim=1)  # [N, heads, d, pixels] each
+        weights = torch.matmul(q.transpose(2, 3), k) * (1 / math.sqrt(d))  # cosine: logits √d cos θ
         h = torch.matmul(v, weights.softmax(dim=3).transpose(2, 3))
         return x + self.proj_out(h.reshape(-1, c, height, width))
 

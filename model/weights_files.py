@@ -1,4 +1,5 @@
-"""Read weights files: torch files, safetensors, and either of them in several shards with an index.
+"""Read weights files: torch files, safetensors, either of them in several shards with an index, and pipelines
+of diffusers.
 
 Nothing in a file is executed: pickles are read by torch's restricted loader, which accepts only tensors.
 Large files are memory-mapped, so a 1.1 GB checkpoint needs no memory of its own until the network reads it.
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..runtime.wording import listed, printable
+from .config import read_fields
+from .diffusers_unet import network_fields, renamed, unet_folder
 from .other_files import (
     BLANK,
     HEAD,
@@ -37,6 +40,13 @@ METADATA_KEY = "bcm_edge"  # this package's entry in the header of a safetensors
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")  # suffixes of weights files in a folder
 # For example model-00001-of-00002.safetensors.
 _SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<shards>\d{5})(?P<suffix>\.\w+)")
+# The weights of a U-Net of diffusers. A folder may contain several, with equal values; the first is read.
+_UNET_FILES = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+)
 _TORCH_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19."  # the end of the first record of files before torch 1.6
 
 
@@ -50,14 +60,23 @@ class WeightsFile:
     files: tuple[Path, ...]
     # This package's entry in the header of a safetensors file.
     metadata: dict[str, Any] = field(default_factory=dict)
+    # The name of the folder of a pipeline of diffusers; None for other files.
+    folder: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the folder of a pipeline, else of the file or of the index of shards."""
+        return self.folder or self.files[0].name
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read a weights file, an index of shards, or the one weights file in a folder.
+    """Read a weights file, an index of shards, the one weights file in a folder, or a pipeline of diffusers.
 
     The first bytes of a file decide its format, not its name. Raises CheckpointError, which describes files
     that are not weights files.
     """
+    if folder := unet_folder(path):
+        return _read_unet(folder, path)
     path = _file_of(path)
     head = _head(path)
     if is_text(head) and head.lstrip(BLANK).startswith(b"{") and (shards := _shards(path)):
@@ -128,6 +147,21 @@ def _head(path: Path) -> bytes:
             return file.read(HEAD)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _read_unet(folder: Path, pipeline: Path) -> WeightsFile:
+    """Read a U-Net of diffusers: its tensors by the names of this package, and its configuration.
+
+    folder: the folder of the U-Net, which may be the pipeline itself.
+    """
+    config = folder / "config.json"
+    fields = network_fields(read_fields(config), str(config))
+    files = [folder / name for name in _UNET_FILES if (folder / name).is_file()]
+    weights = read_weights(files[0] if files else _file_of(folder))
+    if not isinstance(weights.content, Mapping):
+        raise CheckpointError(f"{folder}: its weights file does not contain a state dict")
+    content = renamed(weights.content, str(weights.files[0]))
+    return WeightsFile(content, (*weights.files, config), {"config": fields}, pipeline.resolve().name)
 
 
 def _read_one(path: Path, head: bytes) -> WeightsFile:

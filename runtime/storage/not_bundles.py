@@ -9,6 +9,7 @@ from pathlib import Path
 _SHARDS = ".safetensors.index.json"  # end of the name of the index of a checkpoint in shards
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", _SHARDS)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z")
+_PIPELINE = "model_index.json"  # of diffusers
 _SHOWN = 3  # bundles or checkpoints that a message lists
 
 
@@ -37,6 +38,11 @@ def why_no_bundle(path: Path, manifest: str) -> str:
 
 
 def _folder(folder: Path, manifest: str) -> str:
+    if (folder / _PIPELINE).is_file():
+        return (
+            "(a pipeline of diffusers); a bundle is made from a network that was trained to invert: "
+            f"bcm-edge train --init {_quoted(folder)} --data …"
+        )
     bundles = [
         *(file.parent for file in folder.glob(f"*/{manifest}")),
         *(file.parent for file in folder.glob(f"snapshots/*/{manifest}")),  # as in a Hugging Face cache

@@ -22,7 +22,7 @@ from bcm_edge.model.checkpoint import shipped_checkpoint
             "the tensors have channel_mult = (1, 2), but the configuration has (1, 3)",
         ),
         ({"num_res_blocks": 2}, "the tensors have num_res_blocks = 1, but the configuration has 2"),
-        ({"colour": "red"}, "unknown field 'colour'; the fields are attention_resolutions, "),
+        ({"colour": "red"}, "unknown field 'colour'; the fields are attention, attention_resolutions, "),
         ({"image_size": 7}, "image_size 7 cannot be halved 1 times"),
         ({"image_size": "8"}, "image_size must be a positive integer, not '8'"),
         ({"norm_groups": 7}, "32 channels at level 0 do not divide into 7 groups"),

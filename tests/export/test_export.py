@@ -105,6 +105,7 @@ VARIANTS = [
     },
     {"in_channels": 1, "out_channels": 1, "attention_resolutions": ()},
     {"patch_size": 2},
+    {"attention": "dot_product"},
 ]
 
 

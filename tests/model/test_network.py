@@ -84,6 +84,7 @@ def test_time_embedding_puts_cosines_first():
         {"norm_groups": 8, "channel_mult": (1, 1, 2), "attention_resolutions": (1, 4), "num_res_blocks": 2},
         {"in_channels": 1, "out_channels": 1},
         {"patch_size": 2},
+        {"attention": "dot_product"},
     ],
     ids=lambda change: next(iter(change)),
 )
