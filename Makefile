@@ -52,6 +52,7 @@ bundle: $(VENV)/installed
 suite: $(VENV)/installed
 	tests/tensorrt/fetch.sh $(BIN)/python .tensorrt
 	tests/serving/fetch.sh $(BIN)/python .triton
+	tests/examples/fetch.sh .clients
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 # The runtime on other Pythons, with the lowest versions that pyproject.toml allows and with the newest.
@@ -104,4 +105,4 @@ $(VENV)/installed: pyproject.toml Makefile
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* .tensorrt .triton demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-* .tensorrt .triton .clients demo build *.egg-info

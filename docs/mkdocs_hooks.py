@@ -29,7 +29,17 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
 }
-LANGUAGES = {".py": "python", ".sh": "sh", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+LANGUAGES = {
+    ".py": "python",
+    ".sh": "sh",
+    ".mjs": "js",
+    ".cpp": "cpp",
+    ".hpp": "cpp",
+    ".toml": "toml",
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".json": "json",
+}
 COMMANDS = "<!-- commands -->"  # where a page has the reference of all commands
 # Options of the pages with source text, which are not listed in the navigation and not searched.
 _ALONE = "hide:\n  - navigation\n  - toc\nsearch:\n  exclude: true\n"

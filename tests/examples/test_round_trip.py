@@ -117,6 +117,16 @@ def cpp(compiled: Path, tmp_path: Path) -> Example:
     return example
 
 
+@pytest.fixture(scope="module")
+def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with random weights, for colour images of 16 × 16, without classes."""
+    config = replace(TINY, num_classes=None)
+    checkpoint = Checkpoint("tiny.pt", config, random_model(config).network.state_dict())
+    bundle = tmp_path_factory.mktemp("colour") / "tiny.bundle"
+    export(ExportPlan(checkpoint, bundle, verify="none"), "0" * 64)
+    return bundle
+
+
 @pytest.fixture(params=["python", "javascript", "cpp"])
 def example(request: pytest.FixtureRequest) -> Example:
     """Each program in turn."""
@@ -127,7 +137,7 @@ def expected(bundle: Path, seeds: Sequence[int], labels: Sequence[int] | None) -
     """What this package computes."""
     with bcm_edge.load(bundle, "onnxruntime", precision="fp32") as bcm:
         images = bcm.generate(schedule="mixture-4", seed=seeds, labels=labels)
-        latents = bcm.invert(images, schedule="invert-2", seed=seeds, labels=labels)
+        latents = bcm.invert(images, inversion="invert-2", seed=seeds, labels=labels)
         again = bcm.generate(schedule="one-step", latents=latents, labels=labels)
     return {"images": images, "latents": latents, "again": again}
 
@@ -145,17 +155,13 @@ def test_three_digits_of_three_classes(example: Example, digits_bundle: Path):
     assert_equal(example(digits_bundle, SEEDS, LABELS), expected(digits_bundle, SEEDS, LABELS))
 
 
-def test_one_colour_image_without_label(example: Example, tmp_path_factory: pytest.TempPathFactory):
-    config = replace(TINY, num_classes=None)
-    bundle = tmp_path_factory.mktemp("colour") / "tiny.bundle"
-    weights = random_model(config).network.state_dict()
-    export(ExportPlan(Checkpoint("tiny.pt", config, weights), bundle, verify="none"), "0" * 64)
-    assert_equal(example(bundle, [5], None), expected(bundle, [5], None))
+def test_one_colour_image_without_label(example: Example, colour_bundle: Path):
+    assert_equal(example(colour_bundle, [5], None), expected(colour_bundle, [5], None))
 
 
 def test_python_writes_a_picture(python: Example, digits_bundle: Path, tmp_path: Path):
     images = python(digits_bundle, SEEDS, LABELS)["images"]
-    header, width_height_maximum, pixels = (tmp_path / "out" / "images.pnm").read_bytes().partition(b" 255\n")
+    header, _, pixels = (tmp_path / "out" / "images.pnm").read_bytes().partition(b" 255\n")
     assert header == b"P5 8 24"
     assert_pixels_show(np.frombuffer(pixels, np.uint8).reshape(3, 1, 8, 8), images)
 

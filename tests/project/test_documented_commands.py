@@ -47,6 +47,7 @@ NOT_RUN = [
     NotRun(r"docs/jetson.md|docs/tensorrt.md", r".", "it needs an NVIDIA GPU; tests/tensorrt, tests/arm"),
     NotRun(r"docs/performance.md", r".", "a measurement of minutes"),
     NotRun(r".*", r"load\(.digits.[,)]", "not yet"),
+    NotRun(r"docs/onnx.md", r"^(npm|node|g\+\+|round_trip/program) ", "it needs other tools; tests/examples"),
     NotRun(r"docs/precision.md", r"--search-schedule", "it takes a minute; tests/calibration"),
     NotRun(r"docs/precision.md", r"--bisect", "exit code 1 is what it shows; tests/commands"),
 ]
@@ -94,11 +95,14 @@ OTHER_PAGES = [page for page in RUN_PAGES if page_name(page) not in IN_ONE_FOLDE
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder in which git ignores what it ignores in a clone, with a link to benchmarks/."""
+    """An empty folder in which git ignores what it ignores in a clone, with links to two of its folders."""
     folder = tmp_path / "clone"
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
-    (folder / ".git" / "info" / "exclude").write_text((ROOT / ".gitignore").read_text() + "/benchmarks\n")
-    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    linked = ("benchmarks", "examples")
+    ignored = [(ROOT / ".gitignore").read_text(), *(f"/{name}\n" for name in linked)]
+    (folder / ".git" / "info" / "exclude").write_text("".join(ignored))
+    for name in linked:
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 
