@@ -50,6 +50,8 @@ class Commands(click.Group):
             "export": "export",
             "calibrate": "calibration",
             "build": "build",
+            "pack": "packing",
+            "unpack": "packing",
         },
         "Make images": {
             "generate": "images",

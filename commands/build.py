@@ -19,6 +19,7 @@ from ..runtime.engines.store import WORKSPACE_SHARE
 from ..runtime.machine.gpu import parse_device
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import PRECISIONS
+from ..runtime.storage.rewriting import check_changeable
 from .console import progress, result, shows_bars
 from .options import bundle_argument, json_option
 
@@ -105,6 +106,7 @@ def build(
     from ..export.engines.build import refuse_wider_types, report_dla
 
     opened, index = open_bundle(bundle), parse_device(device)
+    check_changeable(opened)
     precision = precision or ("fp16" if "fp16" in opened.precisions else opened.precisions[0])
     limit = None if workspace is None else parse_bytes(workspace)
     options = BuildOptions(precision, parse_profile(batch), limit, opt_level, strip)

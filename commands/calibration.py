@@ -16,7 +16,7 @@ from ..runtime.pixels import ValueRange
 from ..runtime.storage.bundle import Bundle, describe_files, open_bundle
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.storage.manifest import MANIFEST, ModelFacts
-from ..runtime.storage.rewriting import amending
+from ..runtime.storage.rewriting import amending, check_changeable
 from .console import note, parity_table, parity_table_of_failure, progress, require_extra, result, table
 from .options import Function, bundle_argument, force_option, json_option, value_range_option
 from .paths import PATH, PATH_OR_NAME, OutputPath
@@ -139,6 +139,7 @@ def calibrate(
         check_free(picture, force)
     require_extra("quantize")
     opened = open_bundle(bundle)
+    check_changeable(opened)
     if nfe:
         from .search import search
 

@@ -155,7 +155,13 @@ def _check_output(output: Path, checkpoint: Path | None, force: bool) -> None:
     from ..runtime.engines.store import engine_folders
     from ..runtime.storage.files import check_free
     from ..runtime.storage.manifest import MANIFEST
+    from ..runtime.storage.packed import is_packed
 
+    if is_packed(output):
+        folder = output.with_suffix(".bundle")
+        raise OutputError(
+            f"{output}: export writes a folder; use -o {folder}, and then bcm-edge pack {folder} -o {output}"
+        )
     if checkpoint and os.path.realpath(output) == os.path.realpath(checkpoint):
         raise OutputError(
             f"{output} is the checkpoint, which the bundle would replace; choose another output"

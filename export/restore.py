@@ -26,7 +26,7 @@ def restored_model(bundle: Bundle) -> ConsistencyModel:
     missing = sorted(set(state) - set(stored))
     if missing:
         raise BundleError(
-            f"{bundle.path}: cannot rebuild the torch model: the fp32 graphs have no weight {missing[0]}"
+            f"{bundle.source}: cannot rebuild the torch model: the fp32 graphs have no weight {missing[0]}"
         )
     weights = {}
     for name, parameter in state.items():

@@ -39,7 +39,7 @@ class Answers:
         channels = bcm.sample_shape[0]
         if channels not in (1, 3):
             raise ImageError(
-                f"{bcm.bundle.path}: the page needs a model of grey or colour images (1 or 3 channels); "
+                f"{bcm.bundle.source}: the page needs a model of grey or colour images (1 or 3 channels); "
                 f"this one has {channels}"
             )
         # All pictures are read to [-1, 1].

@@ -133,7 +133,7 @@ def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
             newest.setdefault(facts.capability, engine)
     if not newest:
         raise BackendError(
-            f"{bundle.path}: has no engines of its {precision} graphs; "
+            f"{bundle.source}: has no engines of its {precision} graphs; "
             "build them with bcm-edge build on the GPU, or choose --platform onnxruntime or python"
         )
     for engine in newest.values():

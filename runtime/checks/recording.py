@@ -102,7 +102,7 @@ def load_recording(bundle: Bundle) -> Recording:
     path = bundle.path / GOLDEN
     if GOLDEN not in bundle.manifest.files:
         raise BundleError(
-            f"{bundle.path}: has no {GOLDEN} to verify against; export again without --no-verify"
+            f"{bundle.source}: has no {GOLDEN} to verify against; export again without --no-verify"
         )
     arrays = read_arrays(path, "images")
     states = {name.removeprefix(_STATES): array for name, array in arrays.items() if name.startswith(_STATES)}

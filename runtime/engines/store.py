@@ -235,10 +235,10 @@ def find_engine(
         reasons.append(f"{engine.name}: {reason}")
     reasons += map(str, broken_engines(bundle))
     suffix = f" in {precision}" if precision else ""
-    command = f"bcm-edge build {bundle.path}{f' --precision {precision}' if precision else ''}"
+    command = f"bcm-edge build {bundle.source}{f' --precision {precision}' if precision else ''}"
     if gpu.index:
         command += f" --device cuda:{gpu.index}"
     raise BackendError(
-        f"{bundle.path}: no engine{suffix} for this GPU ({gpu.name}, TensorRT {tensorrt}); "
+        f"{bundle.source}: no engine{suffix} for this GPU ({gpu.name}, TensorRT {tensorrt}); "
         f"build one: {command}" + "".join(f"\n  {reason}" for reason in reasons)
     )

@@ -9,40 +9,41 @@
     golden.npz           seeds, labels and schedules, and the states that the torch model computed for them
     calibration.json     ranges of activations, from which the 8-bit graphs were made
 
+The same in one file is a packed bundle (packed.py); its files are unpacked to the cache folder.
+
 `open_bundle` checks schema, paths, sizes and hashes before any library parses a file. A bundle may contain
 other files as well (engines, reports); they are not listed in the manifest.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import BundleError, ScheduleError
 from ..schedule import Schedule, parse_schedule
 from .bundle_files import check_external_data, check_file, inside, manifest_text, weight_files
 from .hashes import sha256
-from .manifest import MANIFEST, PRECISIONS, FileFacts, Manifest
+from .manifest import MANIFEST, PRECISIONS, FileFacts, Manifest, parse_manifest
+from .packed import is_packed
+from .unpacking import unpacked_copy
 from .verdicts import Verdict
-
-# What Manifest.from_json raises for a malformed manifest.
-_MALFORMED = (
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-    ScheduleError,
-)
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A bundle whose files have been checked against its manifest. `open_bundle` returns it."""
 
+    # The folder with the files.
     path: Path
     manifest: Manifest
+    # The packed bundle from which the files were unpacked; None if the folder itself was opened.
+    packed: Path | None = None
+
+    @property
+    def source(self) -> Path:
+        """The path that was opened, for messages: the packed bundle or the folder."""
+        return self.packed or self.path
 
     @property
     def precisions(self) -> list[str]:
@@ -55,7 +56,7 @@ class Bundle:
         if pair is None:
             present = ",".join(self.precisions)
             raise BundleError(
-                f"{self.path}: has no {precision} graphs (it has {present}); "
+                f"{self.source}: has no {precision} graphs (it has {present}); "
                 f"export with --precision {present},{precision}"
             )
         return {direction: self.path / name for direction, name in pair.items()}
@@ -112,11 +113,25 @@ class Bundle:
 
 
 def open_bundle(path: Path | str) -> Bundle:
-    """Return the bundle in a folder. Every file that the manifest lists is checked.
+    """Return the bundle in a folder or in a packed file (*.bcm). Every file of the manifest is checked.
 
     Raises BundleError, which names the file and what is wrong with it.
     """
     path = Path(path)
+    if not is_packed(path):
+        return _open_folder(path)
+    folder = unpacked_copy(path)
+    try:
+        return replace(_open_folder(folder), packed=path)
+    except BundleError:  # the copy has been damaged
+        folder = unpacked_copy(path, again=True)
+    try:
+        return replace(_open_folder(folder), packed=path)
+    except BundleError as error:  # the packed bundle contains what a bundle may not contain
+        raise BundleError(str(error).replace(str(folder), str(path))) from error
+
+
+def _open_folder(path: Path) -> Bundle:
     manifest = read_manifest(path)
     for name, facts in manifest.files.items():
         try:
@@ -130,24 +145,12 @@ def open_bundle(path: Path | str) -> Bundle:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Return the manifest of a bundle. Its files are not checked. Raises BundleError."""
+    """Return the manifest of the bundle in a folder. Its files are not checked. Raises BundleError."""
     try:
         text = manifest_text(path)
     except OSError as error:  # a path that is too long, or a folder without read permission
         raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(
-            f"{path / MANIFEST}: not valid JSON ({error}); copy the bundle again or export it again"
-        ) from error
-    try:
-        return Manifest.from_json(values)
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}") from None
-    except _MALFORMED as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise BundleError(f"{path / MANIFEST}: not a valid manifest ({reason})") from error
+    return parse_manifest(text, path, str(path / MANIFEST))
 
 
 def describe_files(folder: Path) -> dict[str, FileFacts]:

@@ -14,7 +14,7 @@ from .hashes import sha256
 from .manifest import MANIFEST, FileFacts
 from .not_bundles import why_no_bundle
 
-_MANIFEST_LIMIT = 16 << 20  # bytes; a manifest has a few thousand
+MANIFEST_LIMIT = 16 << 20  # bytes; a manifest has a few thousand
 _POINTER_LIMIT = 1024  # bytes, by the specification of Git LFS
 
 
@@ -31,7 +31,7 @@ def manifest_text(bundle: Path) -> bytes:
     _check_links(bundle, MANIFEST)
     if not file.is_file():
         raise BundleError(f"{file}: not a file")
-    if file.stat().st_size > _MANIFEST_LIMIT:
+    if file.stat().st_size > MANIFEST_LIMIT:
         raise BundleError(f"{file}: too large for a manifest")
     return file.read_bytes()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from ...errors import BundleError
+from ...errors import BundleError, ScheduleError
 from ..classes import class_names
 from ..schedule import parse_schedule
 from .verdicts import Verdict
@@ -16,6 +17,16 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 DIRECTIONS = ("forward", "inverse")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # the most exact first
+
+# What Manifest.from_json raises for a malformed manifest.
+_MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    ScheduleError,
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,26 @@ class Manifest:
         quality = {str(name): dict(measures) for name, measures in values.get("quality", {}).items()}
         verdicts = [Verdict.from_json(verdict) for verdict in values.get("verdicts", [])]
         return cls(model, graphs, schedules, files, dict(values["provenance"]), quality, verdicts, schema)
+
+
+def parse_manifest(text: bytes, bundle: Path, file: str) -> Manifest:
+    """Return the manifest with this content. Raises BundleError.
+
+    bundle, file: the names of the bundle and of the file in messages.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{file}: not valid JSON ({error}); copy the bundle again or export it again"
+        ) from error
+    try:
+        return Manifest.from_json(values)
+    except BundleError as error:
+        raise BundleError(f"{bundle}: {error}") from None
+    except _MALFORMED as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BundleError(f"{file}: not a valid manifest ({reason})") from error
 
 
 def _files(values: Any) -> dict[str, FileFacts]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +15,25 @@ from .files import check_free, folder_beside, replacing, write_atomically
 from .manifest import MANIFEST, Manifest
 
 
+def check_changeable(bundle: Bundle) -> None:
+    """Raise OutputError for a packed bundle, which is never changed. Call it before a long computation."""
+    if bundle.packed:
+        packed, folder = (
+            shlex.quote(str(path)) for path in (bundle.packed, bundle.packed.with_suffix(".bundle"))
+        )
+        raise OutputError(
+            f"{bundle.packed}: a packed bundle is not changed; unpack it with: "
+            f"bcm-edge unpack {packed} -o {folder}"
+        )
+
+
 def update_manifest(bundle: Bundle, change: Callable[[Manifest], Manifest]) -> Bundle:
     """Apply `change` to the manifest on disk, and return the bundle with the new manifest.
 
     The other files stay as they are. Verdicts that other commands have added since the bundle was opened
     are kept. Raises OutputError if the files of the bundle have changed since, or on a failed write.
     """
+    check_changeable(bundle)
     manifest = _unchanged(bundle)
     try:
         write_atomically(bundle.path / MANIFEST, change(manifest).to_json())
@@ -44,8 +58,9 @@ def amending(bundle: Bundle) -> Iterator[Path]:
 
     They replace files of the same name. A manifest that describes the new files must be among them. The
     bundle is replaced by a new folder at once; files that stay are hard links or, where the file system
-    has no hard links, copies. Raises OutputError.
+    has no hard links, copies. Raises OutputError, also for a packed bundle.
     """
+    check_changeable(bundle)
     place = bundle.path.resolve()  # if the path is a link, the link stays
     check_free(bundle.path, force=True, marker=MANIFEST)
     try:
