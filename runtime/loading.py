@@ -26,7 +26,7 @@ def load(
     """Open a bundle and a backend for it.
 
     Args:
-        path: The folder of the bundle.
+        path: The folder of the bundle, or a packed bundle (*.bcm).
         backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null".
         batch: The largest number of images of one network call. Larger requests are split, with the same
             result. By default 16, or the largest batch of an engine.
