@@ -52,6 +52,7 @@ class Commands(click.Group):
             "build": "build",
             "pack": "packing",
             "unpack": "packing",
+            "upgrade": "upgrading",
         },
         "Make images": {
             "generate": "images",
