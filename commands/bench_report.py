@@ -8,7 +8,7 @@ from typing import Any
 
 from ..runtime.checks.benchmark import Result
 from .bench_variants import NotRun
-from .console import table
+from .tables import fits, table
 
 COLUMNS = (
     "variant",
@@ -23,6 +23,8 @@ COLUMNS = (
     "GFLOP/s",
     "of matmul",
 )
+KEYS = 2  # columns that name a row
+TIMES = 7  # these and the columns of times
 
 
 def report(
@@ -32,9 +34,18 @@ def report(
 
     surroundings: what `runtime.machine.environment.environment` returned before the measurement.
     """
-    measurements = table(COLUMNS, [_row(measured) for measured in results])
     missing = [f"not run: {line}" for line in not_run_lines(not_run)]
-    return "\n".join([*_machine(surroundings), measurements, *missing, *notes])
+    return "\n".join([*_machine(surroundings), _measurements(results), *missing, *notes])
+
+
+def _measurements(results: Sequence[Result]) -> str:
+    """Return the table of all figures; in a terminal too narrow for it two tables, with the times first."""
+    rows = [_row(measured) for measured in results]
+    if fits(COLUMNS, rows):
+        return table(COLUMNS, rows)
+    times = table(COLUMNS[:TIMES], [row[:TIMES] for row in rows])
+    others = [(*row[:KEYS], *row[TIMES:]) for row in rows]
+    return f"{times}\n\n{table((*COLUMNS[:KEYS], *COLUMNS[TIMES:]), others)}"
 
 
 def _row(measured: Result) -> tuple[object, ...]:

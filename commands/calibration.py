@@ -17,9 +17,10 @@ from ..runtime.storage.bundle import Bundle, describe_files, open_bundle
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.storage.manifest import MANIFEST, ModelFacts
 from ..runtime.storage.rewriting import amending, check_changeable
-from .console import note, parity_table, parity_table_of_failure, progress, require_extra, result, table
+from .console import note, parity_table, parity_table_of_failure, progress, require_extra, result
 from .options import Function, bundle_argument, force_option, json_option, value_range_option
 from .paths import PATH, PATH_OR_NAME, OutputPath
+from .tables import table
 
 if TYPE_CHECKING:
     from ..calibration.headroom import Activation

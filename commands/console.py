@@ -1,13 +1,14 @@
-"""The output of a command: progress on stderr; the result on stdout, as text or one JSON object; tables."""
+"""The output of a command: progress on stderr; the result on stdout, as text or one JSON object."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -22,10 +23,15 @@ from ..runtime.log import log, timed
 from ..runtime.machine.gpu import probe
 from ..runtime.machine.install_hints import Extra, install_line
 from ..runtime.storage.bundle import Bundle
+from .tables import table
+from .terminal import columns_of, has_colours, shown
 
 # Keys of a click context's meta.
 PRINTED = "bcm_edge.printed"  # set when the result is on stdout
 QUIET = "bcm_edge.quiet"  # whether -q is among the arguments
+VERBOSE = "bcm_edge.verbose"  # whether -v is among the arguments
+
+PERIOD = 30.0  # seconds between two stages that are printed where stderr is no terminal
 SHOWN = "shown"  # attribute of a log record whose text is already on stderr
 
 
@@ -39,8 +45,12 @@ def progress(line: str) -> None:
 
 def is_quiet() -> bool:
     """Return whether the command has -q."""
+    return _has(QUIET)
+
+
+def _has(option: str) -> bool:
     context = click.get_current_context(silent=True)
-    return context is not None and context.meta.get(QUIET, False)
+    return context is not None and context.meta.get(option, False)
 
 
 def shows_bars() -> bool:
@@ -51,8 +61,17 @@ def shows_bars() -> bool:
 def message(line: str) -> None:
     """Print a line on stderr, also with -q, and log it: an error, or what is missing in the result."""
     log.info("%s", line, extra={SHOWN: True})
+    _print(line, sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
     # With `file`, the stream's own encoding is used; click alone would write UTF-8 to an ASCII terminal.
-    click.echo(line, file=sys.stderr)
+    click.echo(shown(text, stream), file=stream, color=has_colours(stream))
+
+
+def detail(line: str) -> None:
+    """Log a line, which -v prints on stderr: what a user reads only in search of a reason."""
+    log.info("%s", line)
 
 
 def note(line: str) -> None:
@@ -64,7 +83,10 @@ def result(as_json: bool, values: dict[str, Any], text: str) -> None:
     """Print the result of the command on stdout: `values` as one JSON object with --json, else `text`."""
     if context := click.get_current_context(silent=True):
         context.meta[PRINTED] = True
-    click.echo(json.dumps(_json(values), allow_nan=False) if as_json else text, file=sys.stdout)
+    if as_json:
+        click.echo(json.dumps(_json(values), allow_nan=False), file=sys.stdout)
+    else:
+        _print(text, sys.stdout)
 
 
 def _json(value: Any) -> Any:
@@ -78,31 +100,15 @@ def _json(value: Any) -> Any:
     return value
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a plain-text table. The first column is aligned to the left, the others to the right."""
-    cells = [list(columns), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    header, *lines = [_aligned(row, widths) for row in cells]
-    rule = "  ".join("─" * width for width in widths)
-    return "\n".join([header, rule, *lines])
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    first = row[0].ljust(widths[0])
-    others = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-    return "  ".join([first, *others]).rstrip()
-
-
 def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
     """Return a table of relative L2 errors at the largest batch: a row per move, a column per precision."""
     largest = max(error.batch for error in next(iter(errors.values())))
     columns = [[error for error in measured if error.batch == largest] for measured in errors.values()]
     rows = []
     for move in zip(*columns, strict=True):
-        shown = [f"{error.relative_l2:.1e}{'' if error.ok else ' ✗'}" for error in move]
-        rows.append((move[0].schedule, move[0].move, *shown))
-    headings = [f"{precision} rel. L2".strip() for precision in errors]
-    return table(("schedule", "move", *headings), rows)
+        cells = [f"{error.relative_l2:.1e}{'' if error.ok else ' ✗'}" for error in move]
+        rows.append((move[0].schedule, move[0].move, *cells))
+    return f"relative L2 errors:\n{table(('schedule', 'move', *errors), rows)}"
 
 
 @contextmanager
@@ -114,6 +120,34 @@ def parity_table_of_failure(precision: str = "") -> Iterator[None]:
         if error.errors:
             message(parity_table({precision: error.errors}))
         raise
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Show the stages of a long command; -v and the log have all of them.
+
+    Yields the function to call with a line per stage. A terminal shows the latest one in a line that changes.
+    Elsewhere a stage is printed if no other was for PERIOD seconds.
+    """
+    printed = time.monotonic()
+
+    def report(line: str) -> None:
+        nonlocal printed
+        detail(line)
+        if _has(VERBOSE):  # it is printed
+            return
+        if shows_bars():
+            width = (columns_of(sys.stderr) or 80) - 1
+            click.echo(f"\r{line[:width]}\033[K", file=sys.stderr, nl=False)
+        elif not is_quiet() and time.monotonic() - printed >= PERIOD:
+            printed = time.monotonic()
+            click.echo(line, file=sys.stderr)
+
+    try:
+        yield report
+    finally:
+        if shows_bars():
+            click.echo("\r\033[K", file=sys.stderr, nl=False)
 
 
 @contextmanager

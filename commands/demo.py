@@ -15,10 +15,11 @@ from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
 from ..runtime.storage.arrays import save_npz
 from ..runtime.storage.files import replacing
-from .console import progress, require_extra, result, table
+from .console import progress, require_extra, result
 from .options import force_option, json_option
 from .paths import OutputPath
 from .run import pairs
+from .tables import table
 
 GENERATIONS = ("one-step", "ancestral-2", "zigzag-3", "mixture-4")
 INVERSIONS = ("invert-1", "invert-2")

@@ -267,7 +267,8 @@ def _command(ctx: click.Context) -> str:
     words = ["bcm-edge", "evaluate"]
     for parameter in ctx.command.params:
         name = str(parameter.name)
-        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not typed or name not in ctx.params:  # -v, -q and --log-file do not change the page
             continue
         if isinstance(parameter, click.Option):
             words.append(max(parameter.opts, key=len))

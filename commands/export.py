@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,17 @@ import click
 
 from ..errors import CheckpointError, OutputError
 from .calibration import calibration_options, read_samples
-from .console import note, parity_table, parity_table_of_failure, progress, require_extra, result
+from .console import (
+    detail,
+    message,
+    note,
+    parity_table,
+    parity_table_of_failure,
+    progress,
+    require_extra,
+    result,
+    stages,
+)
 from .options import (
     config_option,
     force_option,
@@ -26,6 +37,7 @@ from .paths import PATH, check_utf8
 if TYPE_CHECKING:
     from ..export.exporter import ExportPlan
     from ..model.checkpoint import Checkpoint
+    from ..runtime.checks.parity import MoveError
     from ..runtime.pixels import ValueRange
 
 
@@ -178,14 +190,43 @@ def _check_output(output: Path, checkpoint: Path | None, force: bool) -> None:
 def _export(plan: ExportPlan, as_json: bool) -> None:
     """Write the bundle and print the result. Raises ParityError."""
     from ..export.exporter import export
+    from ..export.verification import NOT_VERIFIED
 
-    with parity_table_of_failure():
-        errors = export(plan, plan.checkpoint.sha256(), progress)
+    with parity_table_of_failure(), stages() as show:
+
+        def report(line: str) -> None:
+            (message if NOT_VERIFIED in line else show)(line)
+
+        errors = export(plan, plan.checkpoint.sha256(), report)
     if errors:
-        progress(parity_table(errors))
+        detail(parity_table(errors))
+    for line in _precision_lines(plan, errors):
+        progress(line)
     progress(_next_commands(plan.output, plan.checkpoint.config.num_classes))
     verification = {precision: [vars(error) for error in moves] for precision, moves in errors.items()}
     result(as_json, {**_summary(plan), "verification": verification}, str(plan.output))
+
+
+def _precision_lines(plan: ExportPlan, errors: Mapping[str, Sequence[MoveError]]) -> Iterator[str]:
+    """Yield a line per precision: the largest error of each direction, the verdict and the size."""
+    from ..runtime.storage.bundle import Bundle, read_manifest
+
+    manifest = read_manifest(plan.output)
+    bundle = Bundle(plan.output, manifest)
+    for precision in plan.precisions:
+        size = sum(manifest.files[name].size for name in bundle.hashes(precision)) / 1e6
+        measured = errors.get(precision)
+        verdict = _verdict(measured) if measured else "not verified"
+        yield f"{precision}: {verdict}, {size:.1f} MB"
+
+
+def _verdict(errors: Sequence[MoveError]) -> str:
+    directions = []
+    for direction in ("forward", "inverse"):
+        if played := [error.relative_l2 for error in errors if error.graph == direction]:
+            directions.append(f"{direction} {max(played):.1e}")
+    mark = "✓" if all(error.ok for error in errors) else "✗"
+    return f"{', '.join(directions)} {mark}"
 
 
 def _checkpoint_line(checkpoint: Checkpoint, plan: ExportPlan) -> str:

@@ -16,7 +16,7 @@ from ..runtime.pictures.writing import save_images
 from ..runtime.pixels import mean_squared_error
 from ..runtime.storage.arrays import read_arrays, required, save_npz
 from ..runtime.wording import printable
-from .console import progress, table
+from .console import progress
 from .options import bundle_argument, parse_labels, refused_option
 from .paths import PATH
 from .run import (
@@ -30,6 +30,7 @@ from .run import (
     to_image,
     to_noise,
 )
+from .tables import table
 
 
 @click.command(

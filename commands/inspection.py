@@ -13,8 +13,9 @@ from ..runtime.engines.store import broken_engines, engines
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import ModelFacts
 from ..runtime.wording import MOST, listed, printable
-from .console import result, table
+from .console import result
 from .options import bundle_argument, json_option
+from .tables import table
 
 
 @click.command(short_help="Show the contents of a bundle.", epilog="Example:  bcm-edge inspect digits.bundle")

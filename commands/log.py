@@ -20,7 +20,7 @@ import click
 
 from ..errors import OutputError
 from ..runtime.log import home_folder, log, without_home
-from .console import QUIET, SHOWN
+from .console import QUIET, SHOWN, VERBOSE
 from .options import Function
 from .paths import OutputPath
 
@@ -49,12 +49,12 @@ def listen(context: click.Context, verbose: bool, quiet: bool, log_file: Path | 
     """
     if context.resilient_parsing:  # a shell asks how the line may continue
         return
-    listens = any(isinstance(handler, _Terminal) for handler in log.handlers)
-    context.meta[QUIET] = context.meta.get(QUIET, False) or quiet
-    if context.meta[QUIET] and (verbose or listens):
-        raise click.UsageError("-q and -v cannot be combined; give one of them", context)
-    if verbose and not listens:
+    if verbose and not context.meta.get(VERBOSE):
         _start(context, _Terminal())
+    context.meta[VERBOSE] = context.meta.get(VERBOSE, False) or verbose
+    context.meta[QUIET] = context.meta.get(QUIET, False) or quiet
+    if context.meta[QUIET] and context.meta[VERBOSE]:
+        raise click.UsageError("-q and -v cannot be combined; give one of them", context)
     if log_file is None or _is_open(log_file):
         return
     try:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.bundle import Bundle
 from ..runtime.storage.files import replacing
-from .console import note, progress, require_extra, result, table
+from .console import note, progress, require_extra, result
 from .options import MOST_RECONSTRUCTED, MOST_SAMPLES
+from .tables import table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

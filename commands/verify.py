@@ -20,7 +20,7 @@ from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
 from ..runtime.storage.verdicts import Verdict
-from .console import message, note, progress, require_extra, result, table
+from .console import message, note, progress, require_extra, result
 from .options import (
     backend_option,
     bundle_argument,
@@ -30,6 +30,7 @@ from .options import (
     precisions_option,
     threads_option,
 )
+from .tables import table
 
 if TYPE_CHECKING:
     from ..export.bisect import StrayLayer

@@ -12,6 +12,8 @@ from ..runtime.checks.recording import Recording
 from ..runtime.storage.bundle import Bundle
 from ..runtime.storage.manifest import Manifest
 
+NOT_VERIFIED = "NOT VERIFIED"  # in the line that is reported for a precision that no backend can play here
+
 
 def verified(
     bundle: Bundle,
@@ -44,7 +46,7 @@ def verified(
             first_errors = first_errors or errors
             started = time.perf_counter()
     except BackendError as error:
-        report(f"{precision}: NOT VERIFIED: {error}")
+        report(f"{precision}: {NOT_VERIFIED}: {error}")
     return manifest, first_errors
 
 

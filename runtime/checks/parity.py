@@ -43,6 +43,14 @@ class MoveError:
     # Whether relative_l2 is within the bound.
     ok: bool
 
+    @property
+    def graph(self) -> str:
+        """The graph that computed the move, "forward" or "inverse"; "" where it returned NaN or infinity."""
+        t, separator, u = self.move.partition(">")
+        if not separator or np.isinf(self.relative_l2):
+            return ""
+        return "inverse" if float(u) > float(t) else "forward"
+
 
 def compare(backend: Backend, recording: Recording, batches: Sequence[int], bound: float) -> list[MoveError]:
     """Play the schedules of a recording at each batch size, and return the error of every move.

@@ -31,8 +31,36 @@ def test_export_prints_the_bundle_on_stdout_and_progress_on_stderr(exported: Exp
     _, completed = exported
     assert completed.stdout == "digits.bundle\n"
     assert "checkpoint: " in completed.stderr
-    verdict = r"fp32 on onnxruntime against torch: \S+, bound 1e-04: ok \(48 moves in "
-    assert re.search(verdict, completed.stderr)
+    line = r"^fp32: forward \d\.\de-0[67], inverse \d\.\de-0[67] ✓, 3\.1 MB\nnext:\n"
+    assert re.search(line, completed.stderr, re.MULTILINE)
+    assert len(completed.stderr.splitlines()) == 6
+
+
+def test_export_prints_a_line_per_precision(cli: Cli, tmp_path: Path):
+    options = ("--precision", "fp32,fp16,bf16", "--verify", "auto")
+    result = cli("export", "-o", tmp_path / "a.bundle", *options)
+    lines = re.findall(r"^(\w+): forward \S+, inverse \S+ ✓, (\d\.\d) MB$", result.stderr, re.MULTILINE)
+    assert lines == [("fp32", "3.1"), ("fp16", "2.0"), ("bf16", "2.0")]
+
+
+def test_export_prints_details_with_verbose(cli: Cli, tmp_path: Path):
+    text = cli("export", "-o", tmp_path / "a.bundle", "-v").stderr
+    assert re.search(r"fp32 on onnxruntime against torch: \S+, bound 1e-04: ok \(48 moves in ", text)
+    assert re.search(r"^\+0\.07 0\.07>1\.25>80 +1\.25>80  \d\.\de-07$", text, re.MULTILINE)
+
+
+def test_quiet_export_prints_the_bundle_alone(cli: Cli, tmp_path: Path):
+    result = cli("export", "-o", tmp_path / "a.bundle", "--no-verify", "-q")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{tmp_path}/a.bundle\n", "")
+
+
+def test_stages_of_a_long_export_are_printed_in_a_pipe(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bcm_edge.commands.console.PERIOD", 0.0)
+    text = cli("export", "-o", tmp_path / "a.bundle").stderr
+    assert re.search(r"^fp32: forward and inverse, 3\.1 MB, written and checked in", text, re.MULTILINE)
+    assert "\r" not in text
 
 
 def test_export_prints_next_commands_that_work(
@@ -69,5 +97,6 @@ def test_export_no_verify_leaves_out_the_recording(cli: Cli, tmp_path: Path):
     result = cli("export", "-o", tmp_path / "a.bundle", "--no-verify", "--json")
     assert result.exit_code == 0
     assert only_json(result.stdout)["verification"] == {}
+    assert "fp32: not verified, 3.1 MB\n" in result.stderr
     assert not (tmp_path / "a.bundle" / "golden.npz").exists()
     assert "has no golden.npz to verify against" in refusal(cli("verify", tmp_path / "a.bundle"))
