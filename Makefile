@@ -8,7 +8,7 @@ BUNDLE := $(CURDIR)/build/digits.bundle
 STEPS := suite lint docs bundle rehearse processors pythons
 TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
-.PHONY: demo check test $(STEPS) quick test-slow serve test-arm test-gpu model clean
+.PHONY: demo check test $(STEPS) quick test-slow serve test-arm test-gpu model bundles clean
 
 demo: $(VENV)/installed
 	$(BIN)/bcm-edge demo -o demo --force
@@ -93,6 +93,11 @@ serve: $(VENV)/installed
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped
+	$(BIN)/python -m bcm_edge.export.shipped
+
+# The bundles in the package, from the weights of the shipped models. tests/export/test_shipped_bundles.py compares them.
+bundles: $(VENV)/installed
+	$(BIN)/python -m bcm_edge.export.shipped
 
 # The package by its name, without installing it.
 build/here/bcm_edge:

@@ -135,7 +135,8 @@ def _load(checkpoint: Path | None, fields: dict[str, Any]) -> Checkpoint:
 
     fields: fields of its configuration.
     """
-    from ..model.checkpoint import SHIPPED, load_checkpoint, shipped_checkpoint
+    from ..model.checkpoint import load_checkpoint, shipped_checkpoint
+    from ..runtime.storage.shipped import SHIPPED
 
     name = str(checkpoint or SHIPPED[0])
     source = shipped_checkpoint(name) if name in SHIPPED else Path(name)

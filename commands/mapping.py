@@ -17,6 +17,7 @@ from ..runtime.loading import load
 from ..runtime.machine.resources import check_disk, check_memory
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import ValueRange
+from ..runtime.storage.shipped import located
 from ..runtime.tasks.restoration import check_restores
 from .console import note_engines, progress, require_extra, result
 from .mapping_progress import ShardProgress
@@ -189,7 +190,7 @@ def map(
             format=format_ or "",
             value_range=None if value_range is None else f"{value_range[0]:g},{value_range[1]:g}",
         )
-    outcome = run(job, bundle, output, sources, address, workers, ShardProgress)
+    outcome = run(job, located(bundle), output, sources, address, workers, ShardProgress)
     _report(job, output, outcome, as_json)
 
 

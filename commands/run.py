@@ -124,7 +124,7 @@ class Run:
         )
         note_engines(bcm.bundle, bcm.backend, self.backend, self.device)
         check_output(self.output, bcm.sample_shape[0], self.force, suffixes)
-        bundle_files = {Path(os.path.realpath(bundle / name)) for name in bcm.bundle.manifest.files}
+        bundle_files = {Path(os.path.realpath(bcm.bundle.path / name)) for name in bcm.bundle.manifest.files}
         if Path(os.path.realpath(self.output)) in bundle_files:
             raise OutputError(f"{self.output} is a file of the bundle; choose another output")
         if loss := lossy_note(self.output, bcm.sample_shape[0]):

@@ -11,6 +11,7 @@ from ..export.triton import PLATFORMS
 from ..runtime.storage.bundle import open_bundle
 from ..runtime.storage.files import check_free
 from ..runtime.storage.manifest import PRECISIONS
+from ..runtime.storage.shipped import located
 from .console import progress, require_extra, result
 from .options import bundle_argument, force_option, json_option, output_option
 
@@ -91,7 +92,7 @@ def triton(
 
     if trt_cache:
         _check_cache(trt_cache, platform)
-    if output.resolve().is_relative_to(bundle.resolve()):
+    if output.resolve().is_relative_to(located(bundle).resolve()):
         raise OutputError(f"{output} is inside the bundle that it is made from; choose another output")
     check_free(output, force, MARKER)
     names = [name.strip() for name in schedules.split(",")] if schedules else []

@@ -19,6 +19,7 @@ from ..runtime.machine.placement import Placement
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
+from ..runtime.storage.shipped import is_shipped
 from ..runtime.storage.verdicts import Verdict
 from .console import message, note, progress, require_extra, result
 from .options import (
@@ -226,13 +227,18 @@ def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> StrayLayer
 
 
 def _store(bundle: Bundle, verdicts: list[Verdict]) -> None:
-    """Add the verdicts to the manifest; if it cannot be written, print that."""
+    """Add the verdicts to the manifest. If it cannot be written, print that.
+
+    Bundles of the package stay as they are.
+    """
 
     def add(manifest: Manifest) -> Manifest:
         for verdict in verdicts:
             manifest = manifest.with_verdict(verdict)
         return manifest
 
+    if is_shipped(bundle.path):
+        return
     try:
         update_manifest(bundle, add)
     except OutputError as error:

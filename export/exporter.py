@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -54,6 +55,9 @@ class ExportPlan:
     calibration: Calibration | None = None
     # Publish int8 graphs whose error exceeds the bound.
     allow_inaccurate: bool = False
+    # The bundle has a copy of the checkpoint, a safetensors file, from which the graphs load the weights.
+    # Otherwise it has a weights file for each precision.
+    copy_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         self.checkpoint.require("bcm")
@@ -75,6 +79,11 @@ class ExportPlan:
         return {**DEFAULT_SCHEDULES, **self.checkpoint.schedules}
 
     @property
+    def copied(self) -> str | None:
+        """The name of the checkpoint in the bundle. None if the bundle has weights files."""
+        return self.checkpoint.files[0].name if self.copy_checkpoint else None
+
+    @property
     def programs(self) -> list[Schedule]:
         """The schedules that verification and calibration play, among them a reconstruction."""
         return programs_to_check(self.schedules, self._size_to_check)
@@ -89,7 +98,7 @@ class ExportPlan:
         """The names of the files that will be written, without the manifest and the recording."""
         names = []
         for precision in self.precisions:
-            names += [*graph_names(precision).values(), weights_name(precision)]
+            names += [*graph_names(precision).values(), self.copied or weights_name(precision)]
         return [*names, CALIBRATION] if "int8" in self.precisions else names
 
     @property
@@ -110,6 +119,8 @@ def export(
     model = plan.checkpoint.model()
     with replacing(plan.output, plan.force, marker=MANIFEST) as folder:
         folder.mkdir()
+        if plan.copied:
+            shutil.copyfile(plan.checkpoint.files[0], folder / plan.copied)
         bundle = _write_float_graphs(plan, model, folder, checkpoint_sha256, report)
         recording = None
         if plan.verify != "none":
@@ -144,8 +155,8 @@ def _write_float_graphs(
     graphs = {}
     for precision in precisions:
         started = time.perf_counter()
-        graphs[precision] = write_graphs(model, folder, precision, plan.opset)
-        names = [*graphs[precision].values(), weights_name(precision)]
+        graphs[precision] = write_graphs(model, folder, precision, plan.opset, plan.copied)
+        names = [*graphs[precision].values(), plan.copied or weights_name(precision)]
         megabytes = _megabytes(folder / name for name in names)
         seconds = time.perf_counter() - started
         report(

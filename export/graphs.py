@@ -12,6 +12,7 @@ addition in the graph a device needs no other kernel to play one.
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import onnx
@@ -21,7 +22,7 @@ from ..model.preconditioning import ConsistencyModel
 from ..runtime.schedule import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN
 from ..runtime.storage.manifest import DIRECTIONS
 from .network_graph import consistency_model
-from .weights import WeightsFile
+from .weights import CheckpointFile, Weights, WeightsFile
 from .writer import BF16, FP16, FP32, GraphBuilder, Number
 
 TYPES = {"fp32": FP32, "fp16": FP16, "bf16": BF16}
@@ -30,19 +31,31 @@ IR_VERSION = 10
 
 
 def write_graphs(
-    model: ConsistencyModel, folder: Path, precision: str = "fp32", opset: int = 18
+    model: ConsistencyModel,
+    folder: Path,
+    precision: str = "fp32",
+    opset: int = 18,
+    checkpoint: str | None = None,
 ) -> dict[str, str]:
     """Write the graphs and the weights file of a floating-point precision; return direction → file name.
 
     Inputs and outputs are float32 in every precision. network_graph.py describes which values inside have
     16 bits. Both graphs are checked with onnx.checker. bf16 graphs have at least opset 22.
 
-    Raises CheckpointError if a weight is too large for the precision.
+    checkpoint: the name of a safetensors file in the folder, from which the graphs load the weights of the
+        model. None writes a weights file.
+
+    Raises CheckpointError if a weight is too large for the precision, or not in the checkpoint.
     """
     names = graph_names(precision)
     if precision == "bf16":
         opset = max(opset, BF16_OPSET)
-    with WeightsFile(folder / weights_name(precision)) as weights:
+    file: AbstractContextManager[Weights]
+    if checkpoint:
+        file = nullcontext(CheckpointFile(folder / checkpoint))
+    else:
+        file = WeightsFile(folder / weights_name(precision))
+    with file as weights:
         for direction, name in names.items():
             proto = _model_proto(model, direction, weights, TYPES[precision], opset)
             onnx.save(proto, folder / name)
@@ -66,7 +79,7 @@ def _infix(precision: str) -> str:
 
 
 def _model_proto(
-    model: ConsistencyModel, direction: str, weights: WeightsFile, compute: Number, opset: int
+    model: ConsistencyModel, direction: str, weights: Weights, compute: Number, opset: int
 ) -> onnx.ModelProto:
     """The graph of one direction. compute: the type of convolutions and matrix products."""
     image = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", *model.config.sample_shape])

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .weights import WeightsFile
+from .weights import Weights
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ class GraphBuilder:
     float32. `low` and `full` convert between the two, and add no node if `compute` is float32 as well.
     """
 
-    def __init__(self, weights: WeightsFile, compute: Number = FP32) -> None:
+    def __init__(self, weights: Weights, compute: Number = FP32) -> None:
         self._weights = weights
         self._compute = compute
         self._nodes: list[onnx.NodeProto] = []
         self._uses: Counter[str] = Counter()
         self._initializers: dict[str, TensorProto] = {}
+        # Name of a weight that is stored in another type than it is used in → the value in that type.
+        self._converted: dict[str, str] = {}
 
     def op(self, operator: str, *inputs: str, at: str, outputs: int = 1, **attributes: Any) -> str:
         """Add a node of an ONNX operator and return the name of its first output.
@@ -111,4 +113,6 @@ class GraphBuilder:
                 )
             raw = rounded.contiguous().view(torch.uint8).numpy()
             self._initializers[name] = self._weights.add(name, raw, shape, number.onnx)
-        return name
+            if self._initializers[name].data_type != number.onnx:
+                self._converted[name] = self.op("Cast", name, at=name, to=number.onnx)
+        return self._converted.get(name, name)

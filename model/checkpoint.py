@@ -19,6 +19,7 @@ from ..runtime.machine.resources import check_memory
 from ..runtime.storage import hashes
 from ..runtime.storage.files import replacing
 from ..runtime.storage.manifest import ModelFacts
+from ..runtime.storage.shipped import shipped_bundle
 from .config import NetworkConfig
 from .infer_config import complete_ict, infer_config, is_ict, merged_fields
 from .preconditioning import ConsistencyModel, Denoiser
@@ -27,9 +28,6 @@ from .weight_values import check_values
 from .weights_files import METADATA_KEY, digest, read_weights
 
 Model = TypeVar("Model", ConsistencyModel, Denoiser)
-
-# Models in this package: handwritten digits of 8×8 and of 28×28 pixels, both class-conditional.
-SHIPPED = ("digits", "mnist")
 
 _SHOWN = 3  # tensors that a message lists
 
@@ -123,8 +121,8 @@ class Checkpoint:
 
 
 def shipped_checkpoint(name: str = "digits") -> Path:
-    """Return the file of a model in this package. name: one of SHIPPED."""
-    return Path(__file__).with_name(f"{name}.safetensors")
+    """Return the weights file of a shipped model, which its bundle in the package contains."""
+    return shipped_bundle(name) / f"{name}.safetensors"
 
 
 def load_checkpoint(path: Path, known: Mapping[str, Any] | None = None) -> Checkpoint:

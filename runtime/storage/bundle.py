@@ -26,6 +26,7 @@ from .bundle_files import check_external_data, check_file, inside, manifest_text
 from .hashes import sha256
 from .manifest import MANIFEST, PRECISIONS, FileFacts, Manifest, parse_manifest
 from .packed import is_packed
+from .shipped import located
 from .unpacking import unpacked_copy
 from .verdicts import Verdict
 
@@ -113,11 +114,11 @@ class Bundle:
 
 
 def open_bundle(path: Path | str) -> Bundle:
-    """Return the bundle in a folder or in a packed file (*.bcm). Every file of the manifest is checked.
+    """Return the bundle in a folder, in a packed file (*.bcm), or of a shipped model, by its name.
 
-    Raises BundleError, which names the file and what is wrong with it.
+    Every file of the manifest is checked. Raises BundleError, which names the file and what is wrong with it.
     """
-    path = Path(path)
+    path = located(path)
     if not is_packed(path):
         return _open_folder(path)
     folder = unpacked_copy(path)

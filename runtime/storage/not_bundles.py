@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shlex
 from pathlib import Path
+
+from .shipped import SHIPPED
 
 _SHARDS = ".safetensors.index.json"  # end of the name of the index of a checkpoint in shards
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", _SHARDS)
@@ -18,6 +21,9 @@ def why_no_bundle(path: Path, manifest: str) -> str:
 
     manifest: the name of the file that every bundle contains. Raises OSError.
     """
+    if str(path) in SHIPPED and os.path.lexists(path):
+        kind = "folder" if path.is_dir() else "file"
+        return f"(a {kind} in the current folder); rename it to use the shipped model of this name"
     if path.is_dir():
         return _folder(path, manifest)
     if not path.exists():

@@ -13,10 +13,20 @@ from ...errors import OutputError
 from .bundle import Bundle, read_manifest
 from .files import check_free, folder_beside, replacing, write_atomically
 from .manifest import MANIFEST, Manifest
+from .shipped import is_shipped
 
 
 def check_changeable(bundle: Bundle) -> None:
-    """Raise OutputError for a packed bundle, which is never changed. Call it before a long computation."""
+    """Raise OutputError for a packed bundle and for one of the package, which are never changed.
+
+    Call it before a long computation.
+    """
+    if is_shipped(bundle.path):
+        name = bundle.path.stem
+        raise OutputError(
+            f"{name} is a model in the package, whose files are not changed; "
+            f"make a bundle of your own first: bcm-edge export {name} -o {name}.bundle"
+        )
     if bundle.packed:
         packed, folder = (
             shlex.quote(str(path)) for path in (bundle.packed, bundle.packed.with_suffix(".bundle"))
@@ -58,7 +68,7 @@ def amending(bundle: Bundle) -> Iterator[Path]:
 
     They replace files of the same name. A manifest that describes the new files must be among them. The
     bundle is replaced by a new folder at once; files that stay are hard links or, where the file system
-    has no hard links, copies. Raises OutputError, also for a packed bundle.
+    has no hard links, copies. Raises OutputError, also as `check_changeable`.
     """
     check_changeable(bundle)
     place = bundle.path.resolve()  # if the path is a link, the link stays

@@ -71,11 +71,16 @@ def test_wheel_contains_every_file_of_the_package(source: Path, archives: Path):
     assert f"{NAME}.dist-info/licenses/LICENSE" in metadata
 
 
+def test_wheel_stays_small(archives: Path):
+    """The weights of the shipped models are 5 MB, and nothing stores them twice."""
+    assert (archives / WHEEL).stat().st_size < 6_000_000
+
+
 def test_source_archive_contains_what_a_build_needs(archives: Path):
     with tarfile.open(archives / f"{NAME}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     metadata = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
-    assert metadata | {"cli.py", "model/digits.safetensors"} <= names
+    assert metadata | {"cli.py", "model/digits.bundle/digits.safetensors"} <= names
     assert not any(name.startswith("tests") for name in names)
 
 
@@ -100,6 +105,12 @@ def test_wheel_runs_with_its_extra_run_alone(archives: Path, bundle_copy: Path, 
     modules = ("torch", "onnx", "sklearn", "openvino", "ray", "pytest", "onnxruntime", "bcm_edge")
     assert environment.run("python", "-c", code, *modules, cwd=elsewhere).stdout == "onnxruntime bcm_edge\n"
     assert bcm_edge_prints("--version") == f"bcm-edge, version {bcm_edge.__version__}\n"
+
+    bcm_edge_prints("generate", "digits", "-n", 10, "--label", "all", "-o", "digits.png")
+    assert (elsewhere / "digits.png").stat().st_size > 1000
+    bcm_edge_prints("verify", "mnist")
+    code = "import bcm_edge; print(*bcm_edge.load('mnist').generate(2, labels=[3, 5]).shape)"
+    assert environment.run("python", "-c", code, cwd=elsewhere).stdout == "2 1 28 28\n"
 
     sampling = ("-n", 4, "--label", 3, "--schedule", "zigzag-3")
     bcm_edge_prints("generate", bundle_copy, *sampling, "-o", "images.npz")

@@ -1,0 +1,36 @@
+"""The bundles of the models in this package. Their names stand for their folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..log import log
+
+# Models of handwritten digits of 8×8 and of 28×28 pixels, both class-conditional.
+SHIPPED = ("digits", "mnist")
+
+
+def shipped_bundle(name: str) -> Path:
+    """Return the folder of a model's bundle in the package. name: one of SHIPPED."""
+    return Path(__file__).parents[2] / "model" / f"{name}.bundle"
+
+
+def located(path: Path | str) -> Path:
+    """Return the path of a bundle, or the folder in the package if the path is the name of a shipped model.
+
+    A file or folder of that name in the current folder comes first.
+    """
+    name = os.fspath(path)
+    if name not in SHIPPED:
+        return Path(path)
+    if os.path.lexists(name):
+        log.info("bundle: %r in the current folder, not the shipped model of this name", name)
+        return Path(path)
+    log.info("bundle: the shipped model %s", name)
+    return shipped_bundle(name)
+
+
+def is_shipped(bundle: Path) -> bool:
+    """Return whether a folder is the bundle of a shipped model in the package."""
+    return os.path.realpath(bundle) in [os.path.realpath(shipped_bundle(name)) for name in SHIPPED]
