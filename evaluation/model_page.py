@@ -49,7 +49,7 @@ def _model(checkpoint: Checkpoint) -> list[str]:
         f"The model `{checkpoint.facts.name}` generates and inverts handwritten digits: greyscale",
         f"images of 8×8 pixels in {config.num_classes} classes, from scikit-learn's `load_digits`. It ships",
         "with the package as a [bundle](bundle.md#bundles-in-the-package), so that every command can be",
-        "tried at once and the tests have a trained network: `bcm-edge generate digits --label 3 -o three.png`.",
+        "tried at once: `bcm-edge generate digits --label 3 -o three.png`.",
         "",
         f"- {parameters:,} parameters, {size}",
         f"- U-Net with {channels} channels, attention in the middle",
