@@ -38,6 +38,7 @@ EXTRAS: dict[Extra, tuple[str, tuple[str, ...]]] = {
     "serve": ("writing Triton repositories", ("tritonclient", "grpc", "onnx", "onnxruntime")),
     "scale": ("mapping many images on Ray", ("ray", "pyarrow", "onnxruntime")),
     "evaluate": ("evaluating", ("torch", "safetensors", "sklearn", "skimage", "jinja2", "matplotlib")),
+    "diffusers": ("the pipeline for diffusers", ("diffusers", "torch", "onnxruntime")),
 }
 
 

@@ -24,6 +24,7 @@ Extra = Literal[
     "scale",
     "train",
     "evaluate",
+    "diffusers",
     "trt10",
     "trt11",
     "jetson6",

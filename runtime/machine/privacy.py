@@ -7,6 +7,7 @@ imported:
   ~/.cache/Microsoft.
 - OpenVINO sends events to Google Analytics, and keeps an ID and counts in ~/intel.
 - Ray sends reports of its use.
+- huggingface_hub, which diffusers uses, can send counts, and describes the machine in its requests.
 
 Environment variables that the user has set are not changed. docs/privacy.md lists every file that is written.
 """
@@ -28,6 +29,7 @@ from .cache_folder import cache_directory
 TELEMETRY_OFF = {
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 # OpenVINO has no such variable. If this module cannot be imported, it uses a stub, which sends nothing.
 OPENVINO_TELEMETRY = "openvino_telemetry"

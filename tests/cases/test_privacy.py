@@ -25,17 +25,26 @@ from processes import child
 # onnxruntime 1.32 is the first version with telemetry on Linux.
 ORT_SENDS = tuple(map(int, version("onnxruntime").split(".")[:2])) >= (1, 32)
 
+SWITCHES = ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
 SWITCHED = """
 import os, subprocess, sys
 import bcm_edge
-child = "import os; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['RAY_USAGE_STATS_ENABLED'])"
-process = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+child = "import os, sys; print(*map(os.environ.get, sys.argv[1:]))"
+command = [sys.executable, "-c", child, *sys.argv[1:]]
+process = subprocess.run(command, capture_output=True, text=True, check=True)
 print(process.stdout.strip())
 try:
     import openvino_telemetry
     print("openvino_telemetry")
 except ImportError:
     print("no openvino_telemetry")
+"""
+
+PLAYING_AS_DIFFUSERS = """
+import sys
+from bcm_edge.integrations.diffusers import BCMPipeline
+pipe = BCMPipeline.from_pretrained(sys.argv[1])
+pipe.invert(pipe(2, class_labels=3, num_inference_steps=2).images, class_labels=3)
 """
 
 EVALUATING = """
@@ -132,22 +141,15 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 def test_telemetry_is_off_unless_the_user_switches_it_on():
     def settings(**environment: str) -> list[str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
-        }
-        command = [sys.executable, "-c", SWITCHED]
+        inherited = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+        command = [sys.executable, "-c", SWITCHED, *SWITCHES]
         return subprocess.run(
             command, env={**inherited, **environment}, capture_output=True, text=True, check=True
         ).stdout.splitlines()
 
-    assert settings() == ["1 0", "no openvino_telemetry"]
-    assert settings(ORT_DISABLE_TELEMETRY="", RAY_USAGE_STATS_ENABLED="") == ["1 0", "no openvino_telemetry"]
-    assert settings(ORT_DISABLE_TELEMETRY="0", RAY_USAGE_STATS_ENABLED="1") == [
-        "0 1",
-        "no openvino_telemetry",
-    ]
+    assert settings() == ["1 0 1", "no openvino_telemetry"]
+    assert settings(**dict.fromkeys(SWITCHES, "")) == ["1 0 1", "no openvino_telemetry"]
+    assert settings(**dict(zip(SWITCHES, "010", strict=True))) == ["0 1 0", "no openvino_telemetry"]
 
 
 def test_openvino_uses_its_stub_for_telemetry():
@@ -184,6 +186,13 @@ def test_libraries_of_evaluate_send_nothing_and_write_nowhere_else(user: User):
     user.python("-c", EVALUATING)
     user.check()
     assert list(user.cache.glob("matplotlib/fontlist*"))  # matplotlib would write them to the home folder
+
+
+@pytest.mark.slow
+def test_pipeline_of_diffusers_sends_nothing_and_writes_nowhere_else(user: User, digits_bundle: Path):
+    pytest.importorskip("diffusers")
+    user.python("-c", PLAYING_AS_DIFFUSERS, digits_bundle)
+    user.check()
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ ROOT = Path(bcm_edge.__file__).parent
 # A name stands for a module, or for a folder with everything in it.
 LAYERS = (
     ("cli",),
-    ("commands",),
+    ("commands", "integrations"),
     ("evaluation", "jobs", "ui"),
     ("export",),
     ("training",),

@@ -29,6 +29,7 @@ PRODUCT = [
     "commands",
     "evaluation",
     "export",
+    "integrations",
     "jobs",
     "model",
     "runtime",

@@ -1,0 +1,127 @@
+"""Arguments of pipelines of diffusers, converted to arguments of BCM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ImageError, InputError, ScheduleError
+from ..runtime.arguments import check_integer
+from ..runtime.calls import NetworkCall
+from ..runtime.pipeline import BCM
+from ..runtime.schedule import Schedule
+from ..runtime.wording import listed
+
+if TYPE_CHECKING:
+    import torch
+
+# callback(pipe, step, timestep, {"latents": state}); returns a dict of tensors, or None.
+StepCallback = Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None]
+_PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
+
+
+def precision_of(torch_dtype: torch.dtype) -> str:
+    """Return the name of the precision. Raises InputError for other types."""
+    precision = _PRECISIONS.get(str(torch_dtype))
+    if precision is None:
+        raise InputError(f"torch_dtype must be one of {', '.join(_PRECISIONS)}, not {torch_dtype!r}")
+    return precision
+
+
+def schedule_with(steps: int | None, bcm: BCM, inverts: bool) -> Schedule:
+    """Return the first schedule of the model with this number of network calls.
+
+    inverts: from an image to noise; otherwise from noise to an image. Raises ScheduleError.
+    """
+    programs = {name: bcm.schedule(name) for name in bcm.schedules}
+    suitable = {
+        name: program
+        for name, program in programs.items()
+        if (program.inverts if inverts else program.generates)
+    }
+    for program in suitable.values():
+        if program.nfe == steps:
+            return program
+    argument, other = "num_inference_steps", "schedule='80>2.4>0.002'"
+    if inverts:
+        argument, other = "num_inversion_steps", "inversion='+0.07 0.07>15>80'"
+    known = listed([f"{program.nfe} ({name})" for name, program in suitable.items()])
+    raise ScheduleError(
+        f"{argument} is {steps!r}, but this model has schedules with {known}; "
+        f"give one of these numbers, or noise levels: {other}"
+    )
+
+
+def draw_integers(high: int, n: int, generator: torch.Generator | list[torch.Generator] | None) -> list[int]:
+    """Return n integers from 0 to high - 1, drawn from one generator, or from one generator each.
+
+    Raises InputError if there are not n generators, or n is not a positive integer.
+    """
+    import torch
+
+    check_integer(n, "batch_size")
+    if n < 1:
+        raise InputError(f"batch_size must be at least 1, not {n}")
+
+    def draw(count: int, source: torch.Generator | None) -> list[int]:
+        device = "cpu" if source is None else source.device
+        return torch.randint(high, (count,), generator=source, device=device).tolist()
+
+    if not isinstance(generator, (list, tuple)):
+        return draw(n, generator)
+    if len(generator) != n:
+        raise InputError(f"{len(generator)} generators were given for {n} images")
+    return [number for source in generator for number in draw(1, source)]
+
+
+def plain_labels(class_labels: Any) -> Any:
+    """Return labels without torch: a number, a name, a list of them, or None."""
+    if hasattr(class_labels, "tolist"):  # a tensor or an array
+        return class_labels.tolist()
+    return list(class_labels) if isinstance(class_labels, tuple) else class_labels
+
+
+def latents_array(latents: Any) -> np.ndarray:
+    """Return latents as a numpy array."""
+    return latents.detach().float().cpu().numpy() if hasattr(latents, "detach") else np.asarray(latents)
+
+
+def images_input(images: Any, channels: int) -> Any:
+    """Return images as an array [N, C, H, W] of their own values: uint8, or floats in [0, 1].
+
+    images: PIL images, an array [N, H, W, C] or a tensor [N, C, H, W]. Raises ImageError.
+    """
+    from PIL import Image
+
+    if hasattr(images, "detach"):
+        tensor = images.detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if isinstance(images, Image.Image):
+        images = [images]
+    if isinstance(images, Sequence) and images and all(isinstance(image, Image.Image) for image in images):
+        mode = "L" if channels == 1 else "RGB"
+        images = np.stack([np.atleast_3d(np.asarray(image.convert(mode))) for image in images])
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        return images.transpose(0, 3, 1, 2)
+    raise ImageError(
+        "images must be PIL images, an array [N, H, W, C] or a tensor [N, C, H, W], "
+        f"not {type(images).__name__}"
+    )
+
+
+def report_step(pipe: Any, callback: StepCallback, call: NetworkCall, step: int) -> None:
+    """Call callback_on_step_end. Raises InputError if it changes the latents."""
+    import torch
+
+    latents = torch.from_numpy(call.state.copy())
+    timestep = 250 * math.log(call.move.t)
+    outputs = callback(pipe, step, timestep, {"latents": latents}) or {}
+    after = outputs.get("latents", latents)
+    if not torch.equal(after.detach().cpu(), torch.from_numpy(call.state)):
+        raise InputError(
+            "callback_on_step_end changed the latents, which a schedule cannot continue from; "
+            "play the schedule in two parts instead: bcm_edge.BCM has the methods"
+        )
