@@ -20,7 +20,7 @@ from ..runtime.schedule import Schedule
 from ..runtime.tasks.constrained import COLOURING, UPSCALING, check_fills_in, inpainting
 from .options import bundle_argument
 from .paths import PATH
-from .run import Run, images_argument, run_options
+from .run import GUESSABLE, Run, images_argument, run_options
 
 OUTPUT = "The output: .png (a grid if there are several images), .npz, or a folder."
 beside_option = click.option("--beside", is_flag=True, help="In a picture, show each input above its result.")
@@ -48,7 +48,7 @@ def _schedule_option(default: Schedule | None = None, default_in_words: str = ""
 )
 @_schedule_option(default_in_words=" (default: 8 network calls, at levels that depend on the image size)")
 @beside_option
-@run_options(OUTPUT)
+@run_options(OUTPUT, GUESSABLE)
 def inpaint(
     bundle: Path, images: tuple[Path, ...], mask: Path | None, schedule: str | None, beside: bool, run: Run
 ) -> None:
@@ -58,8 +58,8 @@ def inpaint(
     the npz file. All other pixels stay as they are.
     """
     with run.open(bundle) as bcm:
-        image_set, labels = run.read(bcm, images, whole=False)
         holes = read_holes(mask, images, bcm.sample_shape)
+        image_set, labels = run.read(bcm, images, holes=holes)
         program = _completing(bcm, schedule) if schedule else inpainting(bcm.sample_shape)
         task = partial(bcm.inpaint, image_set.images, holes)
         results, facts = play(run, bcm, "filling in", program, image_set, labels, task)
@@ -78,7 +78,7 @@ def inpaint(
 @images_argument
 @_schedule_option(COLOURING)
 @beside_option
-@run_options(OUTPUT)
+@run_options(OUTPUT, GUESSABLE)
 def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool, run: Run) -> None:
     """Give grey IMAGES (files, folders or one npz file) colours that the model finds likely.
 
@@ -90,7 +90,7 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
             raise ImageError(
                 f"{bundle}: colorize needs a model of colour images (3 channels); this one has {channels}"
             )
-        image_set, labels = run.read(bcm, images, (1, height, width), whole=False)
+        image_set, labels = run.read(bcm, images, (1, height, width), grey=True)
         task = partial(bcm.colorize, image_set.images)
         results, facts = play(run, bcm, "colouring", _completing(bcm, schedule), image_set, labels, task)
         before = np.repeat(image_set.images, 3, axis=1)
@@ -113,7 +113,7 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
 )
 @_schedule_option(UPSCALING)
 @beside_option
-@run_options(OUTPUT)
+@run_options(OUTPUT, GUESSABLE)
 def upscale(
     bundle: Path, images: tuple[Path, ...], factor: int, schedule: str, beside: bool, run: Run
 ) -> None:
@@ -129,7 +129,7 @@ def upscale(
                 "by it; give a divisor of both sides"
             )
         small_shape = (channels, height // factor, width // factor)
-        image_set, labels = run.read(bcm, images, small_shape, whole=False)
+        image_set, labels = run.read(bcm, images, small_shape, factor=factor)
         task = partial(bcm.upscale, image_set.images)
         results, facts = play(run, bcm, "enlarging", _completing(bcm, schedule), image_set, labels, task)
         before = image_set.images.repeat(factor, axis=2).repeat(factor, axis=3)

@@ -148,28 +148,29 @@ class Run:
         bcm: BCM,
         paths: Sequence[Path],
         sample_shape: tuple[int, int, int] | None = None,
-        whole: bool = True,
+        **known: Any,
     ) -> tuple[ImageSet, Any]:
-        """Return the images, and their labels from --label or else from the npz file.
+        """Return the images, and their labels from --label, or else from the npz file or the sub-folders.
 
         sample_shape: the shape of the images in the files (default: that of the model).
-        whole: whether the images are complete, so that the model can guess their labels.
+        known: for incomplete images, what is known of them: arguments of `BCM.guess_labels`.
         Raises ImageError, LabelError.
         """
-        if self.label == GUESS and not whole:
-            raise LabelError("--label guess needs complete images; give the class of these by number or name")
         images = self.images(bcm, paths, sample_shape or bcm.sample_shape)
         if self.label == GUESS:
-            return images, self.guessed(bcm, images.images)
+            return images, self.guessed(bcm, images.images, **known)
         if self.label is not None:
             return images, parse_labels(self.label, len(images.images), bcm)
         return images, stored_labels(images.labels, len(images.images), bcm, images.labels_from)
 
-    def guessed(self, bcm: BCM, images: np.ndarray) -> np.ndarray:
-        """Return the labels int64 [N] that the model guesses for images, and print them."""
+    def guessed(self, bcm: BCM, images: np.ndarray, **known: Any) -> np.ndarray:
+        """Return the labels int64 [N] that the model guesses for images, and print them.
+
+        known: for incomplete images, what is known of them: arguments of `BCM.guess_labels`.
+        """
         calls = DRAWS * (bcm.num_classes or 0)
         with move_progress("guessing labels") as on_move:
-            labels = bcm.guess_labels(images, seed=self.seed, on_move=on_move)
+            labels = bcm.guess_labels(images, **known, seed=self.seed, on_move=on_move)
         names = [bcm.classes[label] if bcm.classes else str(label) for label in labels[:SHOWN]]
         more = ", …" if len(labels) > SHOWN else ""
         progress(f"guessed labels ({calls} NFE per image): {', '.join(names)}{more}")

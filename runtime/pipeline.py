@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from ..errors import InputError, LabelError
+from ..errors import InputError
 from .arguments import Labels, Seeds, check_integer, check_latents, check_number, length
 from .calls import OnMove
-from .classes import NOTHING_TO_GUESS
 from .editing import EditingTasks
 from .keywords import Inversion, Sampling
 from .latent_editing import LatentTasks
 from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
 from .schedule import Schedule
-from .tasks import basic, classes
+from .tasks import basic
 from .tasks import trace as traces
 
 if TYPE_CHECKING:
@@ -151,24 +150,6 @@ class BCM(LatentTasks, EditingTasks):
         batch = self._batch(len(images), seed, labels)
         task = partial(basic.reconstruct, self.backend, up, down, uint8=output_type != "float")
         return in_form(self._play(task, batch, images, calls=calls), output_type)
-
-    def guess_labels(
-        self, images: np.ndarray, *, seed: Seeds = 0, on_move: OnMove | None = None
-    ) -> np.ndarray:
-        """Return the label under which the model denoises each image best: int64 [N].
-
-        It takes 5 network calls per class and image.
-
-        Args:
-            images: N images.
-        """
-        self._check_open()
-        images, num_classes = self._images(images), self.num_classes
-        if num_classes is None:
-            raise LabelError(NOTHING_TO_GUESS)
-        calls = self._calls(on_move, (classes.DRAWS * num_classes, len(images)))
-        task = partial(classes.guess_labels, self.backend, num_classes)
-        return self._play(task, self._batch(len(images), seed, 0), images, calls=calls)
 
     def trace(
         self,

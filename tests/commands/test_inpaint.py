@@ -109,3 +109,17 @@ def test_mask_of_another_size_is_refused(digits_bundle: Path, pictures: Path, cl
     arguments = ("--mask", tmp_path / "mask.png", "--label", 3, "-o", tmp_path / "out.png")
     message = refusal(cli("inpaint", digits_bundle, pictures / "three.png", *arguments))
     assert "the mask has 9×8 pixels, but" in message
+
+
+def test_labels_of_incomplete_images_can_be_guessed(
+    digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path
+):
+    options = ("--mask", pictures / "hole.png", "--label", "guess", "--json", "-o", tmp_path / "filled.npz")
+    result = cli("inpaint", digits_bundle, pictures / "three.png", *options)
+    assert result.exit_code == 0, result.stderr
+    labels = only_json(result.stdout)["labels"]
+    assert f"guessed labels (50 NFE per image): {labels[0]}\n" in result.stderr
+    assert np.load(tmp_path / "filled.npz")["labels"].tolist() == labels
+    small = ("--factor", 2, "--label", "guess", "--json", "-o", tmp_path / "large.npz")
+    result = cli("upscale", digits_bundle, pictures / "three.png", *small)
+    assert len(only_json(result.stdout)["labels"]) == 1

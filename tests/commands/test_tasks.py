@@ -145,7 +145,6 @@ def test_purify_ignores_the_labels_of_its_input(
         ("variations three.png", "class-conditional"),
         ("inpaint three.png --label 3", "has no transparent pixels"),
         ("inpaint both.npz", "has no array `masks`"),
-        ("inpaint three.png --mask hole.png --label guess", "needs complete images"),
         ("inpaint three.png --mask three.npz --label 3", f"three.npz: {NO_FILE}"),
         ("inpaint three.png --mask none.png --label 3", f"none.png: {NO_FILE}"),
         ("inpaint three.png --mask hole.png --label 3 --schedule invert-2", "does not fill in"),

@@ -151,6 +151,24 @@ def test_guessed_labels_are_right(bcm: BCM):
     assert bcm.guess_labels(images[7:8], seed=7)[0] == guessed[7]
 
 
+@pytest.mark.slow
+def test_labels_of_incomplete_images_are_guessed_from_the_known_part(bcm: BCM):
+    labels = np.arange(30) % 10
+    images = bcm.generate(30, labels=labels, seed=300, schedule="mixture-4")
+    hole = np.zeros((8, 8), bool)
+    hole[5:] = True
+    unknown = np.where(hole, 1, images)  # what lies in the hole must not matter
+    guessed = bcm.guess_labels(images, holes=hole)
+    assert (guessed == labels).mean() >= 0.7
+    assert (bcm.guess_labels(unknown, holes=hole) == guessed).all()
+    small = images.reshape(30, 1, 4, 2, 4, 2).mean(axis=(3, 5))
+    assert (bcm.guess_labels(small, factor=2) == labels).mean() >= 0.6
+    assert bcm.guess_labels(small[7:8], factor=2, seed=7)[0] == bcm.guess_labels(small, factor=2)[7]
+    nothing = np.ones((8, 8), bool)
+    nothing[0, 0] = False  # a corner is black in every digit
+    assert (bcm.guess_labels(images, holes=nothing) == labels).mean() < 0.5
+
+
 def test_last_state_of_a_trace_is_the_generated_image(bcm: BCM, digits: np.ndarray):
     traced = bcm.trace("mixture-4", seed=[3, 4], labels=1)
     generated = bcm.generate(2, seed=3, labels=1, schedule="mixture-4")
