@@ -46,7 +46,6 @@ NOT_RUN = [
     NotRun(r"docs/mnist.md", r"mnist_train|mnist\.safetensors", "it trains a model for hours"),
     NotRun(r"docs/jetson.md|docs/tensorrt.md", r".", "it needs an NVIDIA GPU; tests/tensorrt, tests/arm"),
     NotRun(r"docs/performance.md", r".", "a measurement of minutes"),
-    NotRun(r".*", r"load\(.digits.[,)]", "not yet"),
     NotRun(r"docs/onnx.md", r"^(npm|node|g\+\+|round_trip/program) ", "it needs other tools; tests/examples"),
     NotRun(r"docs/precision.md", r"--search-schedule", "it takes a minute; tests/calibration"),
     NotRun(r"docs/diffusers.md", r"import torch", "it needs the extra diffusers; tests/integrations"),
