@@ -18,6 +18,8 @@ from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.constrained import COLOURING, UPSCALING, check_fills_in, inpainting
+from ..runtime.wording import counted
+from .console import note
 from .options import bundle_argument
 from .paths import PATH
 from .run import GUESSABLE, Run, images_argument, run_options
@@ -82,7 +84,8 @@ def inpaint(
 def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool, run: Run) -> None:
     """Give grey IMAGES (files, folders or one npz file) colours that the model finds likely.
 
-    Their brightness stays as it is. The model must be one of colour images.
+    Their brightness stays as it is. Images in colour are converted to grey first. The model must be one of
+    colour images.
     """
     with run.open(bundle) as bcm:
         channels, height, width = bcm.sample_shape
@@ -91,6 +94,11 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
                 f"{bundle}: colorize needs a model of colour images (3 channels); this one has {channels}"
             )
         image_set, labels = run.read(bcm, images, (1, height, width), grey=True)
+        if image_set.to_grey:
+            note(
+                f"{counted(image_set.to_grey, 'image')} in colour: the brightness is kept, and the colours "
+                "are replaced"
+            )
         task = partial(bcm.colorize, image_set.images)
         results, facts = play(run, bcm, "colouring", _completing(bcm, schedule), image_set, labels, task)
         before = np.repeat(image_set.images, 3, axis=1)

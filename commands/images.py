@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 
 from ..errors import ImageError
-from ..runtime.arguments import check_number
+from ..runtime.arguments import check_latents, check_number
 from ..runtime.calls import OnMove
 from ..runtime.classes import named_labels, refuse_guess
 from ..runtime.pictures.writing import save_images
 from ..runtime.pixels import mean_squared_error
 from ..runtime.storage.arrays import read_arrays, required, save_npz
-from ..runtime.wording import printable
-from .console import progress
+from ..runtime.tasks.latents import DEVIATIONS, LARGEST_MEAN, far_from_noise
+from ..runtime.wording import counted, listed, printable
+from .console import note, progress
 from .options import bundle_argument, parse_labels, refused_option
 from .paths import PATH
 from .run import (
@@ -66,6 +68,10 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
             )
         n = number or (1 if latents is None else len(latents))
         check_number(n, bcm.sample_shape)
+        if latents is not None:
+            latents = check_latents(latents, bcm.sample_shape)
+            advice = "images from them may be unlike the training data; invert gives latents near noise"
+            _note_latents(latents, [str(index) for index in range(n)], advice)
         seed = run.seed if seeds is None or run.given_seed is not None else seeds
         refuse_guess(run.label)
         if run.label is not None:
@@ -110,10 +116,15 @@ def invert(bundle: Path, images: tuple[Path, ...], inversion: str, run: Run) -> 
             )
 
         latents, facts = run.play(bcm, "inverting", program, n, work)
+        advice = (
+            "the label may be wrong, the image unlike the training data, or the levels of --inversion "
+            "unsuitable; try --label guess, or --inversion invert-2"
+        )
+        far = _note_latents(latents, image_set.names, advice)
         save_npz(run.output, {"latents": latents, **run.per_image(n, labels)}, run.force)
         measured = f"standard deviation {latents.std():.3f}, mean {latents.mean():+.3f}"
         progress(f"latents: {measured} (white noise has 1 and 0)")
-        run.report(bcm, facts)
+        run.report(bcm, {**facts, "far_from_noise": far})
 
 
 @click.command(
@@ -151,6 +162,18 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
             rows = [(printable(name), f"{error:.5f}") for name, error in zip(names, errors, strict=True)]
             click.echo(table(("image", "MSE"), [*rows, ("mean", f"{mean:.5f}")]), file=sys.stdout)
         run.report(bcm, {**facts, "mse": mean, "names": names, "mse_per_image": errors.tolist()})
+
+
+def _note_latents(latents: np.ndarray, names: Sequence[str], advice: str) -> list[str]:
+    """Return the names of latents that are far from noise. A note with the advice lists them."""
+    far = [name for name, is_far in zip(names, far_from_noise(latents), strict=True) if is_far]
+    if far:
+        smallest, largest = DEVIATIONS
+        note(
+            f"far from noise: {listed(far)} ({len(far)} of {counted(len(latents), 'latent')} with a standard "
+            f"deviation outside {smallest} to {largest}, or a mean beyond ±{LARGEST_MEAN}); {advice}"
+        )
+    return far
 
 
 def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

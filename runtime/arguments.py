@@ -126,6 +126,12 @@ def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray
             f"as in the results of invert; convert states at noise level {SIGMA_MAX:g} "
             f"with latents / {SIGMA_MAX:g}"
         )
+    offset = float(np.abs(latents.mean(axis=(1, 2, 3), dtype=np.float64)).max())
+    if offset > MOST_DEVIATION:
+        raise ImageError(
+            f"latents have a mean of {offset:.3g} from 0, but about 0 is expected, as in the results of "
+            "invert; subtract their mean"
+        )
     return latents
 
 

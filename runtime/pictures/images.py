@@ -33,6 +33,8 @@ class ImageSet:
     note: str = ""
     # The file of arrays, or the folders, that the labels are from, for messages; "" without labels.
     labels_from: str = ""
+    # How many images were converted from colour to grey.
+    to_grey: int = 0
 
 
 def read_images(
@@ -62,11 +64,11 @@ def read_images(
     images = np.stack([read_picture(file, sample_shape, str(file), survey=survey) for file in files])
     names = [name for _, folder in found for name in _names(folder)]
     if not with_labels:
-        return ImageSet(images, names, note=survey.line())
+        return ImageSet(images, names, note=survey.line(), to_grey=survey.to_grey)
     labels, labels_from = _folder_labels(found)
     if labels is not None:
         survey.class_names = list(dict.fromkeys(labels.tolist()))
-    return ImageSet(images, names, labels, survey.line(), labels_from)
+    return ImageSet(images, names, labels, survey.line(), labels_from, survey.to_grey)
 
 
 def _names(folder: FolderImages) -> list[str]:

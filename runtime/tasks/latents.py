@@ -21,6 +21,23 @@ _PARALLEL = (
 )
 
 
+# A latent outside these limits is called far from noise. The latents of test images with their labels lie
+# inside; docs/tasks.md has the measurement.
+LARGEST_MEAN = 0.4
+DEVIATIONS = 0.7, 1.3
+
+
+def far_from_noise(latents: np.ndarray) -> np.ndarray:
+    """Return for each latent whether its mean or its standard deviation is far from those of noise: bool [N].
+
+    latents: float32 [N, C, H, W]. Noise has mean 0 and standard deviation 1.
+    """
+    rows = latents.reshape(len(latents), -1).astype(np.float64)
+    smallest, largest = DEVIATIONS
+    deviation = rows.std(axis=1)
+    return (deviation < smallest) | (deviation > largest) | (np.abs(rows.mean(axis=1)) > LARGEST_MEAN)
+
+
 def slerp(a: np.ndarray, b: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """Return latents from a (fraction 0, to the last bit) to b (fraction 1), float32 [N, F, C, H, W].
 

@@ -71,3 +71,26 @@ def test_reconstruct_writes_pairs_and_prints_a_table(
         assert_pixels_show(cells[row], images[index, 0])
     to_its_original, to_another = (np.abs(cells[1].astype(float) - cells[row]).mean() for row in (0, 2))
     assert to_its_original < to_another
+
+
+def test_latents_far_from_noise_are_named(digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path):
+    Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
+    options = ("--label", 3, "-o", tmp_path / "latents.npz")
+    result = cli("invert", digits_bundle, pictures / "three.png", tmp_path / "white.png", *options, "--json")
+    assert only_json(result.stdout)["far_from_noise"] == ["white"]
+    assert "note: far from noise: white (1 of 2 latents with a standard deviation outside" in result.stderr
+    again = ("--label", 3, "-o", tmp_path / "again.png")
+    result = cli("generate", digits_bundle, "--latents", tmp_path / "latents.npz", *again)
+    assert result.exit_code == 0 and "note: far from noise: 1 (1 of 2 latents" in result.stderr
+    result = cli("invert", digits_bundle, pictures / "three.png", *options, "--force")
+    assert "far from noise" not in result.stderr
+
+
+def test_latents_with_an_offset_are_refused(digits_bundle: Path, cli: Cli, tmp_path: Path):
+    np.savez(tmp_path / "z.npz", latents=np.full((1, 1, 8, 8), -30, np.float32))
+    result = cli(
+        "generate", digits_bundle, "--latents", tmp_path / "z.npz", "--label", 3, "-o", tmp_path / "x.png"
+    )
+    assert (
+        result.exit_code == 2 and "latents have a mean of 30 from 0, but about 0 is expected" in result.stderr
+    )

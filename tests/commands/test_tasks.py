@@ -105,6 +105,10 @@ def test_colorize_keeps_the_brightness(pictures: Path, cli: Cli, tmp_path: Path)
     save_checkpoint(checkpoint, random_model(config).network.state_dict(), config, {}, {})
     assert cli("export", checkpoint, "-o", bundle, "--no-verify").exit_code == 0
     result = cli("colorize", bundle, pictures / "three.png", "-o", tmp_path / "coloured.npz")
+    assert "in colour" not in result.stderr
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    red = cli("colorize", bundle, tmp_path / "red.png", "-o", tmp_path / "red.npz")
+    assert "note: 1 image in colour: the brightness is kept, and the colours are replaced\n" in red.stderr
     assert result.exit_code == 0, result.output
     arrays = np.load(tmp_path / "coloured.npz")
     assert arrays["images"].shape == (1, 3, 16, 16)
