@@ -53,6 +53,7 @@ class Commands(click.Group):
             "pack": "packing",
             "unpack": "packing",
             "upgrade": "upgrading",
+            "card": "card",
         },
         "Make images": {
             "generate": "images",

@@ -11,6 +11,7 @@ from ..runtime.checks.benchmark import QUIET
 from ..runtime.machine.environment import versions
 from ..runtime.machine.load import OtherProcesses
 from ..runtime.machine.processor import cpu_model
+from ..runtime.storage.manifest import ModelFacts
 from .console import progress
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ Facts = dict[str, dict[str, str]]  # heading → name of a fact → the fact
 def described_images(shape: tuple[int, int, int], num_classes: int | None) -> str:
     """Return shape and classes of a model's images in words, such as "1×8×8, 10 classes"."""
     return f"{'×'.join(map(str, shape))}, {num_classes or 'no'} classes"
+
+
+def model_line(model: ModelFacts) -> str:
+    """Return a model in one line, by which an evaluation is recognised as one of this model."""
+    images = described_images(model.sample_shape, model.num_classes)
+    return f"{model.name}: {images}, {model.parameters:,} parameters"
 
 
 def facts_of(rivals: Rivals, train: Dataset, real: Dataset, rival: Checkpoint | None, command: str) -> Facts:
@@ -47,10 +54,8 @@ def facts_of(rivals: Rivals, train: Dataset, real: Dataset, rival: Checkpoint | 
 
 def _bundle_facts(rivals: Rivals) -> dict[str, str]:
     bundle, backend = rivals.bcm.bundle, rivals.bcm.backend
-    model = bundle.manifest.model
-    images = described_images(model.sample_shape, model.num_classes)
     return {
-        "model": f"{model.name}: {images}, {model.parameters:,} parameters",
+        "model": model_line(bundle.manifest.model),
         "played": f"in {backend.precision} on {backend.name}: {backend.device}",
         "processor": cpu_model(),
         "graphs": ", ".join(bundle.precisions),

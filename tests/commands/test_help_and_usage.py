@@ -15,7 +15,7 @@ import bcm_edge
 from bcm_edge.cli import main
 
 GROUPS = {
-    "Make a bundle": ("export", "calibrate", "build", "pack", "unpack", "upgrade"),
+    "Make a bundle": ("export", "calibrate", "build", "pack", "unpack", "upgrade", "card"),
     "Make images": (
         *("generate", "invert", "reconstruct", "interpolate", "variations", "trace"),
         *("map", "demo"),

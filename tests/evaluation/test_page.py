@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import yaml
 from evaluation_page import QUICK, Reader
 from fixture_types import Cli
 from results import only_json
@@ -99,6 +101,18 @@ def test_page_shows_all_sections_and_facts(quick: Run):
     notes = [exhibit["note"] for exhibit in exhibits if exhibit["note"]]
     assert len(notes) >= 5
     assert all(note in text for note in notes)
+
+
+def test_card_reads_the_json(quick: Run, bundle_copy: Path, cli: Cli, tmp_path: Path):
+    file = tmp_path / "evaluation.json"
+    file.write_text(json.dumps(quick.values))
+    result = cli("card", bundle_copy, "--license", "mit", "--evaluation", file)
+    assert result.exit_code == 0, result.output
+    front = yaml.safe_load((bundle_copy / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    tasks = [one["task"]["name"] for one in front["model-index"][0]["results"]]
+    assert "generation: mixture-4, 4 network calls" in tasks
+    assert "inversion and reconstruction: invert-2, one-step, 3 network calls" in tasks
+    assert not any("Heun" in task or "inserted" in task for task in tasks)
 
 
 def test_names_are_escaped(quick: Run):

@@ -37,6 +37,8 @@ NOT_RUN = [
     NotRun(r".*", r"^bcm-edge ui\b|^\S*python build/models/client.py", "a server; tests/ui, tests/serving"),
     NotRun(r".*", r"--preset|\bema\b|last\.ckpt|model\.safetensors|~/\.cache", "the reader's checkpoint"),
     NotRun(r".*", r"\b(photos|more/|shards/)|tuned\.safetensors", "the reader's images"),
+    NotRun(r".*", r"^hf (up|down)load ", "it needs a hub"),
+    NotRun(r"docs/publishing.md", r"evaluat", "it takes 11 minutes; tests/evaluation"),
     NotRun(r".*", r"^bcm-edge map\b", "it starts Ray; tests/jobs"),
     NotRun(r".*", r"^bcm-edge bench\b|^python benchmarks/(?!task_inputs)", "it takes minutes to measure"),
     NotRun(r"CONTRIBUTING.md", r"^pytest|^# before", "an example of style, or a test"),

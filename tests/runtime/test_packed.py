@@ -130,6 +130,13 @@ def test_damaged_copy_in_the_cache_is_replaced(packed: Path, cli: Cli) -> None:
     assert cli("inspect", packed).exit_code == 0
 
 
+def test_link_to_a_file_of_another_name_opens(packed: Path, cli: Cli, tmp_path: Path) -> None:
+    """The cache of the Hugging Face Hub consists of such links."""
+    shutil.copy(packed, tmp_path / "3fa9c1")
+    (tmp_path / "digits.bcm").symlink_to("3fa9c1")
+    assert cli("inspect", tmp_path / "digits.bcm").exit_code == 0
+
+
 def test_changed_file_of_the_same_name_is_another_bundle(
     packed: Path, bundle_copy: Path, cli: Cli, tmp_path: Path
 ) -> None:
