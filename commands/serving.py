@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +17,9 @@ from ..runtime.storage.manifest import PRECISIONS
 from ..runtime.storage.shipped import located
 from .console import progress, require_extra, result
 from .options import bundle_argument, force_option, json_option, output_option
+
+if TYPE_CHECKING:
+    from ..export.triton.plan import RepositoryPlan
 
 
 @click.command(
@@ -101,8 +107,7 @@ def triton(
     plan = plan_repository(opened, output, platform, precision, serving, names, stream, force)
     models = write_repository(plan)
     progress(f"{len(models)} models of {bundle} in {plan.precision}; single moves run on {plan.platform}")
-    server = f"tritonserver --model-repository={output} --disable-auto-complete-config --exit-on-error=true"
-    progress(f"next:\n  {server}")
+    progress(_next_steps(plan))
     values = {
         "repository": str(output),
         "platform": plan.platform,
@@ -110,6 +115,22 @@ def triton(
         "models": [model.name for model in models],
     }
     result(as_json, values, str(output))
+
+
+def _next_steps(plan: RepositoryPlan) -> str:
+    """How to start a server with what is installed on this machine, and how to ask it."""
+    from ..export.triton.container import client_command, docker_commands, server_command
+
+    folder = shlex.quote(str(plan.output))
+    if shutil.which("tritonserver"):
+        title, commands = "next:", [server_command(folder)]
+    else:
+        has_docker = "next, with Docker:"
+        elsewhere = "neither tritonserver nor docker is installed here; on a machine with Docker:"
+        title = has_docker if shutil.which("docker") else elsewhere
+        commands = docker_commands(plan, folder, shlex.quote(str(plan.output.resolve())))
+    client = client_command(plan, shlex.quote(str(plan.output / "client.py")))
+    return "\n  ".join([title, *commands, f"{client}   # in another terminal"])
 
 
 def _check_cache(folder: str, platform: str | None) -> None:

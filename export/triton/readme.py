@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...runtime.storage.manifest import ModelFacts
 from ...serving.signatures import Tensor
 from .configs import QUEUE_LENGTH, QUEUE_SECONDS, TASK_DELAY, Model
+from .container import client_command, docker_commands, server_command, tensorrt_version
+from .plan import RepositoryPlan
 
 # What a server needs, by the platform of the single moves.
 REQUIREMENTS = {
@@ -20,20 +21,17 @@ REQUIREMENTS = {
 }
 
 
-def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
+def readme(plan: RepositoryPlan, models: Sequence[Model]) -> str:
     """Return Markdown: how to start a server, the inputs and outputs of every model, and the settings."""
+    model = plan.bundle.manifest.model
     image = "×".join(map(str, model.sample_shape))
     most_samples = min(each.config["max_batch_size"] for each in models)
-    label = "" if model.num_classes is None else " --label 3"
     lines = [
         f"# {model.name}: a model repository for Triton Inference Server",
         "",
-        f"Written by bcm-edge. The server needs {REQUIREMENTS[platform]}.",
+        f"Written by bcm-edge. The server needs {REQUIREMENTS[plan.platform]}.",
         "",
-        "    # For the server's own ONNX Runtime. The Python models set it themselves.",
-        "    export ORT_DISABLE_TELEMETRY=1",
-        "    tritonserver --model-repository=REPO --disable-auto-complete-config --exit-on-error=true",
-        f"    python client.py --seed 7{label} -o image.png     # needs Pillow",
+        *_start(plan),
         "",
         f"Images are {image}, channels first. The first dimension N of every tensor is the number of samples "
         f"in a request, at most {most_samples}. "
@@ -43,6 +41,24 @@ def readme(model: ModelFacts, models: Sequence[Model], platform: str) -> str:
     for each in models:
         lines += [f"## {each.name}", "", _sentence(each.signature.description), "", *_table(each), ""]
     return "\n".join([*lines, *_settings(models)])
+
+
+def _start(plan: RepositoryPlan) -> list[str]:
+    """The section about starting a server."""
+    lines = ["## Start a server", "", "In this folder, with Docker:", ""]
+    lines += [f"    {command}" for command in docker_commands(plan, ".", '"$PWD"')]
+    lines.append(f"    {client_command(plan, 'client.py')}     # needs Pillow")
+    if plan.platform == "onnxruntime" and not plan.serving.trt_cache:
+        lines += ["", "With `--gpus all` after `--rm`, single moves run on the GPUs."]
+    version = tensorrt_version(plan)
+    if version:
+        lines += [
+            "",
+            f"The TensorRT of the image must be {version}, which built the engines. NVIDIA's support matrix "
+            "lists the TensorRT of every release of Triton. Choose one with "
+            "`docker build --build-arg BASE_IMAGE=nvcr.io/nvidia/tritonserver:YY.MM-py3`.",
+        ]
+    return [*lines, "", "With an installed Triton:", "", f"    {server_command('.')}"]
 
 
 def _sentence(text: str) -> str:

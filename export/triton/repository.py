@@ -1,6 +1,7 @@
 """Write a model repository.
 
     REPO/README.md                             how to use it
+    REPO/Dockerfile                            a server for it
     REPO/client.py                             a first client
     REPO/triton.json                           what the repository was made from
     REPO/bcm_generate/config.pbtxt             a task; so are bcm_invert, bcm_reconstruct, bcm_interpolate
@@ -8,7 +9,8 @@
                       1/model.py bcm_edge.zip  the runtime of this package
                       1/bundle/                the whole bundle
     REPO/bcm_forward/  bcm_inverse/            a single move: model.onnx with its weights, plans, or code as
-    above REPO/bcm_mixture-4/1/model.onnx            a schedule as one graph
+                                               above
+    REPO/bcm_mixture-4/1/model.onnx            a schedule as one graph
 
 Triton takes every folder for a model, so only files are stored beside the models. Each model's folder
 contains all that it needs, because a server fetches one model at a time from a bucket. On a disk, equal
@@ -29,6 +31,7 @@ from ...serving.answers import TASKS
 from ..fused import check_fused
 from . import contents
 from .configs import WARM, Model, config_text
+from .container import dockerfile
 from .lint import lint
 from .models import models
 from .plan import RepositoryPlan
@@ -57,8 +60,8 @@ def write_repository(plan: RepositoryPlan) -> list[Model]:
             written.append(model)
         archive.unlink()
         (root / MARKER).write_text(json.dumps(_facts(plan, written), indent=1) + "\n")
-        text = readme(plan.bundle.manifest.model, written, plan.platform)
-        (root / "README.md").write_text(text, encoding="utf-8")
+        (root / "README.md").write_text(readme(plan, written), encoding="utf-8")
+        (root / "Dockerfile").write_text(dockerfile(plan), encoding="utf-8")
         shutil.copyfile(Path(__file__).with_name(CLIENT), root / CLIENT)
         lint(root, plan.bundle, plan.precision, plan.engines)
         for name, schedule in plan.fused.items():

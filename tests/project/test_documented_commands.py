@@ -34,7 +34,7 @@ NOT_RUN = [
     NotRun(r".*", r"^(pip|\S+/pip) install|^python3 -m venv|^\. \.venv", "it changes the environment"),
     NotRun(r".*", r"^make ", "a target of the Makefile; CI runs these targets"),
     NotRun(r".*", r"\b(sudo|ssh|rsync|docker|kubectl|taskset)\b", "it needs another machine or more rights"),
-    NotRun(r".*", r"^bcm-edge ui\b|^\S*python build/models/client.py", "a server; tests/ui, tests/serving"),
+    NotRun(r".*", r"^bcm-edge ui\b|models/client.py|tritonserver ", "a server; tests/ui, tests/serving"),
     NotRun(r".*", r"--preset|\bema\b|last\.ckpt|model\.safetensors|~/\.cache", "the reader's checkpoint"),
     NotRun(r".*", r"\b(photos|more/|shards/)|tuned\.safetensors", "the reader's images"),
     NotRun(r".*", r"^hf (up|down)load ", "it needs a hub"),

@@ -5,8 +5,8 @@
 #   FOLDER/backends   its Python backend, and stand-ins for two backends that are not in that package: in the folders
 #                     `onnxruntime` and `tensorrt`, tests/serving/stand_in.py plays models under unmodified configs
 #
-# numpy stays below 2: with a newer version the Python backend of this server passes on empty tensors. Where the wheel
-# or libpython is not available, the tests that need the server are skipped.
+# numpy and onnxruntime have the versions of export/triton/container.py. Where the wheel or libpython is not available,
+# the tests that need the server are skipped.
 set -euo pipefail
 python=$1 folder=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,7 +16,7 @@ venv=$folder/venv version=$("$python" -c 'import sys; print("%d.%d" % sys.versio
 if [ ! -e "$folder/installed" ] || [ "$0" -nt "$folder/installed" ]; then
     rm -rf "$venv" "$folder/installed"
     "$python" -m venv "$venv"
-    if ! "$venv/bin/python" -m pip install --quiet nvidia-pytriton==0.7.0 'numpy<2' onnxruntime 2>"$folder/log"; then
+    if ! "$venv/bin/python" -m pip install --quiet nvidia-pytriton==0.7.0 numpy==1.26.4 onnxruntime==1.23.2 2>"$folder/log"; then
         echo "Triton is not available for this Python or processor; its tests are skipped: $(tail -n 1 "$folder/log")"
         rm -rf "$venv"
         exit 0

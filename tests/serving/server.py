@@ -6,7 +6,9 @@ python server.py REPOSITORY    run a server on these ports until Ctrl-C
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -50,19 +52,25 @@ class Server:
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
+def container_options(repository: Path) -> list[str]:
+    """Return the options with which the repository's Dockerfile starts Triton, for this machine."""
+    command = re.search(r"^CMD (\[.*\])$", (repository / "Dockerfile").read_text(), re.MULTILINE)
+    assert command
+    program, *options = json.loads(command[1])
+    assert program == "tritonserver"
+    return [option.replace("=/models", f"={repository}") for option in options]
+
+
 def start(repository: Path, log: Path, *options: str, ports: Sequence[int] = ()) -> Server:
-    """Start a server, which may not be ready yet. It completes no configuration and ends at the first error.
+    """Start a server with the options of the repository's Dockerfile. It may not be ready yet.
 
     ports: the ports of HTTP, gRPC and metrics; by default free ports.
     """
     http, grpc, metrics = ports or _free_ports(3)
     address = "127.0.0.1"
     command = [
-        *(
-            str((FOLDER / "tritonserver").resolve()),
-            f"--model-repository={repository}",
-            f"--backend-directory={FOLDER / 'backends'}",
-        ),
+        *(str((FOLDER / "tritonserver").resolve()), f"--backend-directory={FOLDER / 'backends'}"),
+        *container_options(repository),
         *(f"--http-address={address}", f"--grpc-address={address}", f"--metrics-address={address}"),
         *(
             f"--http-port={http}",
@@ -70,7 +78,7 @@ def start(repository: Path, log: Path, *options: str, ports: Sequence[int] = ())
             f"--metrics-port={metrics}",
             "--allow-gpu-metrics=false",
         ),
-        *("--disable-auto-complete-config", "--exit-on-error=true", "--exit-timeout-secs=5", *options),
+        *("--exit-timeout-secs=5", *options),
     ]
     environment = {**os.environ, "LD_LIBRARY_PATH": (FOLDER / "libraries").read_text().strip()}
     environment["PATH"] = (

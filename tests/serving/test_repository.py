@@ -25,7 +25,7 @@ def test_repository_contains_models_client_and_readme(bundle: Bundle, tmp_path: 
     folders = {path.name for path in root.iterdir() if path.is_dir()}
     files = {path.name for path in root.iterdir() if path.is_file()}
     assert folders == {*TASKS, *MOVES, "bcm_mixture-4", "bcm_invert-2"}
-    assert files == {"README.md", "client.py", "triton.json"}
+    assert files == {"Dockerfile", "README.md", "client.py", "triton.json"}
     forward = root / "bcm_forward" / "1"
     assert {path.name for path in forward.iterdir()} == {"model.onnx", "weights.bin"}
     assert (forward / "model.onnx").read_bytes() == (bundle.path / "forward.onnx").read_bytes()
