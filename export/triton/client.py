@@ -106,11 +106,13 @@ def save(pixels: dict[str, Any], path: str) -> None:
 
 
 def _invalid_request(url: str, model: str) -> dict[str, Any]:
-    """A request that the model refuses: one sample of zeros, with an invalid schedule."""
+    """A request that the model refuses: one sample of zeros, with invalid schedules."""
     with urllib.request.urlopen(f"{url}/v2/models/{model}/config", timeout=CHECK_SECONDS) as answer:
         config = json.load(answer)
-    inputs = [_tensor("schedule", "BYTES", [1, 1], [INVALID_SCHEDULE])]
+    inputs = []
     for tensor in config["input"]:
+        if tensor["name"] in ("schedule", "inversion"):
+            inputs.append(_tensor(tensor["name"], "BYTES", [1, 1], [INVALID_SCHEDULE]))
         if tensor["optional"]:
             continue
         shape = [1, *map(int, tensor["dims"])]
