@@ -9,7 +9,6 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from ..runtime.storage.bundle import Bundle
 from ..runtime.storage.manifest import DIRECTIONS
 from .ranges import FP16_MAX, Calibration
 
@@ -27,8 +26,8 @@ class Activation:
     tensor: str
     # The largest |value| over the played schedules of both directions.
     largest: float
-    # Bits of its type in the bundle's 16-bit graphs: 16 or 32. None if the bundle has no 16-bit graphs.
-    bits: int | None
+    # Bits of its type in 16-bit graphs of the network: 16 or 32.
+    bits: int
     # Why it has 32 bits; "" otherwise.
     why: str
 
@@ -38,15 +37,19 @@ class Activation:
         return FP16_MAX / self.largest if self.largest else float("inf")
 
 
-def activations(bundle: Bundle, calibration: Calibration) -> list[Activation]:
-    """Return every measured activation, in the order of the graph."""
+def activations(graphs: Sequence[onnx.ModelProto], calibration: Calibration) -> list[Activation]:
+    """Return every measured activation, in the order of the graph.
+
+    graphs: the 16-bit graphs of the network, in both directions; the values of weights are not needed.
+    """
     largest: dict[str, float] = {}
     for direction in DIRECTIONS:
         for name, (low, high) in calibration.ranges[direction].items():
             largest[name] = max(largest.get(name, 0.0), abs(low), abs(high))
-    reasons = _float32_tensors(bundle)
-    if reasons is None:
-        return [Activation(name, value, None, "") for name, value in largest.items()]
+    reasons: dict[str, str] = {}
+    for model in graphs:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+        reasons |= _reasons(graph, _types(graph))
     return [
         Activation(name, value, 32 if name in reasons else 16, reasons.get(name, ""))
         for name, value in largest.items()
@@ -72,7 +75,6 @@ def save_picture(measured: Sequence[Activation], path: Path) -> None:
     series = {
         16: ("16 bits", "tab:blue"),
         32: ("float32 in every graph", "tab:orange"),
-        None: ("activations", "tab:blue"),
     }
     for bits, (label, color) in series.items():
         points = [
@@ -88,18 +90,6 @@ def save_picture(measured: Sequence[Activation], path: Path) -> None:
     figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, format="png", dpi=150)
     plt.close(figure)
-
-
-def _float32_tensors(bundle: Bundle) -> dict[str, str] | None:
-    """Return float32 tensor → reason, for the bundle's 16-bit graphs; None if it has no such graphs."""
-    precision = next((name for name in ("fp16", "bf16") if name in bundle.precisions), None)
-    if precision is None:
-        return None
-    reasons: dict[str, str] = {}
-    for path in bundle.graphs(precision).values():
-        graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
-        reasons |= _reasons(graph, _types(graph))
-    return reasons
 
 
 def _types(graph: onnx.GraphProto) -> dict[str, int]:

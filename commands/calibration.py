@@ -195,8 +195,11 @@ def _report(
 ) -> None:
     """Print the activations of the int8 graphs' calibration, and the result."""
     from ..calibration.headroom import activations, overflowing, save_picture
+    from ..export.graphs import graph_layouts
+    from ..model.config import NetworkConfig
 
-    measured = activations(bundle, calibration)
+    config = NetworkConfig.from_json(bundle.manifest.model.config, str(bundle.path))
+    measured = activations(graph_layouts(config), calibration)
     if picture:
         with replacing(picture, force) as partial:
             save_picture(measured, partial)
@@ -219,7 +222,7 @@ def _report(
 
 
 def _activation_table(measured: Sequence[Activation]) -> str:
-    """Return a table of the largest activations: those in 16 bits or of unknown type first, then float32."""
+    """Return a table of the largest activations: those in 16 bits first, then those in float32."""
     by_size = sorted(measured, key=lambda activation: -activation.largest)
     in_float32 = [activation for activation in by_size if activation.bits == 32]
     others = [activation for activation in by_size if activation.bits != 32]
@@ -228,10 +231,10 @@ def _activation_table(measured: Sequence[Activation]) -> str:
             activation.tensor,
             f"{activation.largest:.3g}",
             f"{activation.headroom:.3g}×",
-            "–" if activation.bits is None else f"{activation.bits} bits",
+            f"{activation.bits} bits",
             activation.why,
         )
         for activation in (*others[:SHOWN], *in_float32[:SHOWN])
     ]
     heading = f"largest of {len(measured)} activations"
-    return table((heading, "max |x|", "float16 headroom", "type", "why"), rows)
+    return table((heading, "max |x|", "float16 headroom", "in 16-bit graphs", "why"), rows)

@@ -12,12 +12,17 @@ addition in the graph a device needs no other kernel to play one.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper
+from torch import Tensor, nn
 
+from ..model.config import NetworkConfig
 from ..model.preconditioning import ConsistencyModel
 from ..runtime.schedule import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN
 from ..runtime.storage.manifest import DIRECTIONS
@@ -62,6 +67,33 @@ def write_graphs(
     for name in names.values():
         onnx.checker.check_model(folder / name, full_check=True)
     return names
+
+
+class _NoWeights:
+    """Takes the place of a weights file where only the types and shapes of a graph are needed."""
+
+    def add(self, name: str, values: np.ndarray, shape: Sequence[int], data_type: int) -> TensorProto:
+        """Return an initializer without values."""
+        return TensorProto(name=name, data_type=data_type, dims=shape)
+
+
+def graph_layouts(config: NetworkConfig) -> list[onnx.ModelProto]:
+    """Return the float16 graphs of both directions, without the values of their weights."""
+    with torch.device("meta"):
+        model = ConsistencyModel(config)
+    # All weights are views of the same zeros.
+    zeros = torch.zeros(max(tensor.numel() for tensor in (*model.parameters(), *model.buffers())))
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(_view(zeros, parameter), requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, _view(zeros, buffer))
+    return [_model_proto(model, direction, _NoWeights(), FP16, 18) for direction in DIRECTIONS]
+
+
+def _view(values: Tensor, like: Tensor) -> Tensor:
+    """Return the first values in the shape of another tensor."""
+    return values[: like.numel()].view(like.shape)
 
 
 def graph_names(precision: str) -> dict[str, str]:

@@ -12,6 +12,8 @@ from bcm_edge.calibration.headroom import Activation, activations, overflowing
 from bcm_edge.calibration.ranges import measure_ranges, read_calibration
 from bcm_edge.calibration.trajectories import draw_samples, generate_samples, play_all
 from bcm_edge.errors import CalibrationError, ImageError, LabelError
+from bcm_edge.export.graphs import graph_layouts
+from bcm_edge.model.config import NetworkConfig
 from bcm_edge.runtime.backends import open_backend
 from bcm_edge.runtime.backends.null import NullBackend
 from bcm_edge.runtime.schedule import Move, parse_schedule
@@ -130,8 +132,9 @@ def test_schedules_must_play_both_graphs(digits_bundle: Path):
 
 
 def test_headroom_reports_types_and_reasons(typed_bundle: Path):
-    bundle = open_bundle(typed_bundle)
-    measured = {a.tensor: a for a in activations(bundle, read_calibration(typed_bundle / "calibration.json"))}
+    config = NetworkConfig.from_json(open_bundle(typed_bundle).manifest.model.config)
+    calibration = read_calibration(typed_bundle / "calibration.json")
+    measured = {a.tensor: a for a in activations(graph_layouts(config), calibration)}
     embedding = measured["time_embed/Mul"]
     assert embedding.bits == 32
     assert "250 log t" in embedding.why

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from bcm_edge.errors import CheckpointError, ParityError
 from bcm_edge.export.exporter import ExportPlan, export
-from bcm_edge.export.graphs import write_graphs
+from bcm_edge.export.graphs import graph_layouts, write_graphs
 from bcm_edge.model.checkpoint import Checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel
 from bcm_edge.runtime.backends.typed import TypedBackend, spelled_out
@@ -180,3 +180,13 @@ def test_weight_that_exceeds_float16_is_named(tmp_path: Path):
     message = r"input_blocks\.1\.0\.in_layers\.2\.weight has values up to .* largest float16 is 6.55e\+04"
     with pytest.raises(CheckpointError, match=message):
         write_graphs(scaled_checkpoint(2.0**24).model(), tmp_path, "fp16")
+
+
+def test_layout_has_the_types_of_the_written_graphs(tmp_path: Path):
+    model, _ = tiny_model()
+    written = [tmp_path / name for name in write_graphs(model, tmp_path, "fp16").values()]
+    for path, layout in zip(written, graph_layouts(model.config), strict=True):
+        onnx.save(layout, tmp_path / "layout.onnx")
+        graph, types = typed_values(path)
+        assert [node.name for node in layout.graph.node] == [node.name for node in graph.node]
+        assert typed_values(tmp_path / "layout.onnx")[1] == types
