@@ -2,15 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install $(if $(CI),--quiet) --constraint constraints.txt
 BUNDLE := $(CURDIR)/build/digits.bundle
 
 # The steps of `make test`. Each runs even if another fails; the last line names those that failed.
 STEPS := suite lint docs bundle rehearse processors pythons
 TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
-.PHONY: demo check test $(STEPS) quick test-slow serve test-arm test-gpu model bundles clean
+.PHONY: demo check test $(STEPS) dist quick test-slow serve test-arm test-gpu model bundles clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/ready
+	@echo 'make demo: export, train data, generate, invert and edit; a few seconds'
 	$(BIN)/bcm-edge demo -o demo --force
 
 # The fast loop: lint, types, and the tests that are not marked slow.
@@ -55,10 +57,17 @@ suite: $(VENV)/installed
 	tests/examples/fetch.sh .clients
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
-# The runtime on other Pythons, with the lowest versions that pyproject.toml allows and with the newest.
-pythons:
+# The runtime on other Pythons, with the lowest versions that pyproject.toml allows and with the newest, and the wheel.
+pythons: dist
 	tests/on_python.sh 3.10 lowest $(BUNDLE)
 	tests/on_python.sh 3.12 newest $(BUNDLE)
+	tests/wheel_on_python.sh 3.13 build/dist
+	tests/wheel_on_python.sh 3.14 build/dist
+
+# The source archive, and the wheel that is built from it.
+dist: $(VENV)/installed
+	rm -rf build/dist
+	$(BIN)/python -m build --no-isolation --outdir build/dist > build/dist.log || { cat build/dist.log; false; }
 
 # The numerical tests with the instruction sets of older processors, and where two passes of a network differ by rounding.
 processors: $(VENV)/installed
@@ -104,10 +113,17 @@ build/here/bcm_edge:
 	mkdir -p build/here
 	ln -sfn ../.. $@
 
-$(VENV)/installed: pyproject.toml Makefile
+# What `make demo` needs. pip shows what it downloads, except in CI.
+$(VENV)/ready: pyproject.toml constraints.txt Makefile
+	@echo '$(VENV): installing the packages of the demo: torch, ONNX Runtime, scikit-learn'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[export,quantize,openvino,debug,serve,scale,train,evaluate,test,dev,docs]'
-	touch $@
+	$(INSTALL) -e '.[export,train]'
+	@touch $@
+
+$(VENV)/installed: $(VENV)/ready
+	@echo '$(VENV): installing the packages of all extras, for development'
+	$(INSTALL) -e '.[all,test,dev,docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) $(VENV)-* .tensorrt .triton .clients demo build *.egg-info

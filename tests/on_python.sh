@@ -4,13 +4,10 @@
 # Python is not installed. JetPack 6 has Python 3.10 and no torch to export with, so BUNDLE must exist.
 set -euo pipefail
 version=$1 which=$2 bundle=$3
-for candidate in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
-    if "$candidate" -c 'import venv' 2>/dev/null; then python=$candidate; break; fi
-done
-if [ -z "${python:-}" ]; then
+python=$(tests/find_python.sh "$version") || {
     echo "Python $version is not installed here: not tested with the $which versions"
     exit 0
-fi
+}
 venv=.venv-$version-$which
 if [ ! -e "$venv/installed" ] || [ pyproject.toml -nt "$venv/installed" ]; then
     "$python" -m venv --clear "$venv"

@@ -6,6 +6,8 @@ environment. So nothing is downloaded, and what [run] does not require cannot be
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,7 +29,11 @@ pytestmark = pytest.mark.slow
 NAME = f"bcm_edge-{bcm_edge.__version__}"
 WHEEL = f"{NAME}-py3-none-any.whl"
 RUN = ["numpy", "click", "rich", "pillow", "onnxruntime"]
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "demo", "site")
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv*", ".tensorrt", ".triton", ".clients", "__pycache__", "*.egg-info", "build", "dist", "demo"
+)
+# Tests that take seconds, of the package and of the files beside it.
+DISTRIBUTOR_TESTS = ("tests/runtime/test_schedule.py", "tests/project/test_docs.py")
 
 
 def build(source: Path, output: Path, *options: str) -> None:
@@ -81,7 +87,36 @@ def test_source_archive_contains_what_a_build_needs(archives: Path):
         names = {name.partition("/")[2] for name in archive.getnames()}
     metadata = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
     assert metadata | {"cli.py", "model/digits.bundle/digits.safetensors"} <= names
-    assert not any(name.startswith("tests") for name in names)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not in a clone")
+def test_source_archive_contains_every_file_of_the_repository(archives: Path):
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    files = {name for name in listed if (ROOT / name).is_file()}
+    with tarfile.open(archives / f"{NAME}.tar.gz") as archive:
+        packed = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert files - packed == set()
+    generated = {name for name in packed - files if not name.startswith("bcm_edge.egg-info/")}
+    assert generated == {"PKG-INFO", "setup.cfg"}
+
+
+def test_tests_run_from_the_unpacked_source_archive(archives: Path, tmp_path: Path):
+    """As a distributor runs them: without git, and with the package of the archive."""
+    with tarfile.open(archives / f"{NAME}.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / NAME
+    (unpacked / "build" / "here").mkdir(parents=True)
+    (unpacked / "build" / "here" / "bcm_edge").symlink_to(unpacked)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *DISTRIBUTOR_TESTS]
+    environment = {**os.environ, "PYTHONPATH": str(unpacked / "build" / "here")}
+    completed = subprocess.run(
+        command, cwd=unpacked, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert completed.returncode == 0, completed.stdout[-3000:]
+    passed = re.search(r"(\d+) passed", completed.stdout)
+    assert passed is not None and int(passed[1]) > 100
+    assert "skipped" not in completed.stdout
 
 
 def test_source_archive_and_checkout_build_the_same_wheel(source: Path, archives: Path, tmp_path: Path):

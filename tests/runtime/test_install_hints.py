@@ -136,7 +136,7 @@ def test_only_the_packages_of_the_extra_are_named():
 def test_every_extra_that_a_message_can_name_is_defined():
     defined = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     extras = set(get_args(Extra))
-    assert extras == defined - {"test", "dev", "docs"}
+    assert extras == defined - {"all", "test", "dev", "docs"}
     assert {release.extra for _, release in RELEASES} - {""} <= extras
 
 
