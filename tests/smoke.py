@@ -1,7 +1,7 @@
 """Use an installed bcm-edge: python tests/smoke.py
 
-It needs the package with its extra [run], and no test package. The shipped model generates and inverts images,
-in Python and by commands, which write to a temporary folder.
+It needs the package with its extra [run], and no test package. The shipped model generates and inverts
+images, in Python and by commands, which write to a temporary folder.
 """
 
 from __future__ import annotations
