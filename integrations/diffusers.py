@@ -72,6 +72,7 @@ class BCMPipeline:
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
+        dtype: torch.dtype | None = None,
         torch_dtype: torch.dtype | None = None,
         **options: Any,
     ) -> BCMPipeline:
@@ -79,7 +80,8 @@ class BCMPipeline:
 
         Args:
             pretrained_model_name_or_path: What `bcm_edge.load` opens: a bundle, or the name of a model.
-            torch_dtype: torch.float32, float16 or bfloat16: the precision, if the bundle contains it.
+            dtype: torch.float32, float16 or bfloat16: the precision, if the bundle contains it.
+            torch_dtype: The older name of dtype.
             options: Options of `bcm_edge.load` other than value_range: backend, batch, precision, …
 
         Raises:
@@ -87,10 +89,11 @@ class BCMPipeline:
             BackendError: The backend cannot run here.
             MissingExtraError: diffusers or torch is not installed.
         """
-        if torch_dtype is not None:
+        dtype = dtype or torch_dtype
+        if dtype is not None:
             if options.get("precision") is not None:
-                raise InputError("torch_dtype= and precision= mean the same; give one of them")
-            options["precision"] = precision_of(torch_dtype)
+                raise InputError("dtype= and precision= mean the same; give one of them")
+            options["precision"] = precision_of(dtype)
         return cls(load(pretrained_model_name_or_path, value_range=UNIT, **options))
 
     @property

@@ -23,11 +23,11 @@ StepCallback = Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None
 _PRECISIONS = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
 
 
-def precision_of(torch_dtype: torch.dtype) -> str:
+def precision_of(dtype: torch.dtype) -> str:
     """Return the name of the precision. Raises InputError for other types."""
-    precision = _PRECISIONS.get(str(torch_dtype))
+    precision = _PRECISIONS.get(str(dtype))
     if precision is None:
-        raise InputError(f"torch_dtype must be one of {', '.join(_PRECISIONS)}, not {torch_dtype!r}")
+        raise InputError(f"dtype must be one of {', '.join(_PRECISIONS)}, not {dtype!r}")
     return precision
 
 

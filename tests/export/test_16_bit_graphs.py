@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from agreement import relative_l2
-from networks import random_model, tiny_checkpoint, tiny_model
+from networks import TINY, random_model, tiny_checkpoint, tiny_model
 from onnx import TensorProto, helper
 
 from bcm_edge.errors import CheckpointError, ParityError
@@ -18,6 +19,7 @@ from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.graphs import graph_layouts, write_graphs
 from bcm_edge.model.checkpoint import Checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel
+from bcm_edge.model.unet import AttentionBlock
 from bcm_edge.runtime.backends.typed import TypedBackend, spelled_out
 from bcm_edge.runtime.schedule import Move
 from bcm_edge.runtime.storage.bundle import Bundle, describe_files
@@ -106,6 +108,31 @@ def test_tiny_network_agrees_with_the_authors_code_in_16_bits(tmp_path: Path, pr
     assert len(errors) >= 5
     assert max(errors) <= bound
     assert max(errors) >= bound / 50  # some values were rounded
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp16", 5e-3), ("bf16", 4e-2)])
+def test_dot_product_attention_agrees_with_torch_in_16_bits(tmp_path: Path, precision: str, bound: float):
+    network = random_model(replace(TINY, attention="dot_product"))
+    x, labels = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32), np.array([0, 1])
+    moved = typed_backend(network, tmp_path, precision).play_move(x, None, Move(1.0, 0.002), labels)
+    levels = (torch.full((2,), level) for level in (1.0, 0.002))
+    error = relative_l2(moved, network(torch.from_numpy(x), *levels, torch.from_numpy(labels)))
+    assert bound / 500 < error < bound
+
+
+def test_products_of_queries_and_keys_may_exceed_float16(tmp_path: Path):
+    """They are divided by √d, so logits are smaller."""
+    network = random_model(replace(TINY, attention="dot_product"))
+    block = network.network.middle_block[1]
+    assert isinstance(block, AttentionBlock)
+    channels, d = block.proj_out.in_channels, block.head_channels
+    q, k = torch.zeros(channels), torch.zeros(channels)
+    q[:d], k[:d] = 100.0, 100.0  # one head; its products are 10 000 d
+    block.qkv.bias.data = torch.cat([q, k, torch.ones(channels)])
+    assert 65504 < 10_000 * d < 65504 * d**0.5
+    x = np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype(np.float32)
+    backend = typed_backend(network, tmp_path, "fp16")
+    assert np.isfinite(backend.play_move(x, None, Move(1.0, 0.002), np.array([0]))).all()
 
 
 def two_products(kind: int) -> onnx.ModelProto:

@@ -185,9 +185,9 @@ def test_precision_may_be_a_type_of_torch(digits_bundle: Path):
 
     options: dict[str, Any] = {"torch_dtype": torch.float32, "backend": "onnxruntime"}
     assert BCMPipeline.from_pretrained(digits_bundle, **options).bcm.backend.precision == "fp32"
-    with pytest.raises(InputError, match="torch_dtype must be one of "):
-        BCMPipeline.from_pretrained(digits_bundle, torch_dtype=torch.int8)
-    with pytest.raises(InputError, match="torch_dtype= and precision= mean the same"):
+    with pytest.raises(InputError, match="dtype must be one of "):
+        BCMPipeline.from_pretrained(digits_bundle, dtype=torch.int8)
+    with pytest.raises(InputError, match="dtype= and precision= mean the same"):
         BCMPipeline.from_pretrained(digits_bundle, precision="fp16", **options)
 
 
