@@ -128,7 +128,8 @@ def _next_steps(plan: RepositoryPlan) -> str:
         has_docker = "next, with Docker:"
         elsewhere = "neither tritonserver nor docker is installed here; on a machine with Docker:"
         title = has_docker if shutil.which("docker") else elsewhere
-        commands = docker_commands(plan, folder, shlex.quote(str(plan.output.resolve())))
+        dockerfile = shlex.quote(str(plan.output / "Dockerfile"))
+        commands = docker_commands(plan, dockerfile, shlex.quote(str(plan.output.resolve())))
     client = client_command(plan, shlex.quote(str(plan.output / "client.py")))
     return "\n  ".join([title, *commands, f"{client}   # in another terminal"])
 

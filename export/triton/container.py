@@ -42,11 +42,10 @@ def dockerfile(plan: RepositoryPlan) -> str:
     return DOCKERFILE.format(base=BASE_IMAGE, packages=packages, server=server)
 
 
-def docker_commands(plan: RepositoryPlan, context: str, source: str) -> list[str]:
+def docker_commands(plan: RepositoryPlan, file: str, source: str) -> list[str]:
     """Return the lines of two shell commands: build the image, and run the server until Ctrl-C.
 
-    context: the folder with the Dockerfile. source: the absolute path of the repository. Both are quoted for
-    the shell.
+    file: the Dockerfile. source: the absolute path of the repository. Both are quoted for the shell.
     """
     options = [f"-p 127.0.0.1:{PORTS}:{PORTS}", f"--shm-size={SHARED_MEMORY}"]
     options += ["--gpus all"] if needs_gpu(plan) else []
@@ -54,7 +53,7 @@ def docker_commands(plan: RepositoryPlan, context: str, source: str) -> list[str
     if plan.serving.trt_cache:
         mounts.append(f"-v bcm-edge-trt:{shlex.quote(plan.serving.trt_cache)}")
     return [
-        f"docker build -t {IMAGE} {context}",
+        f"docker build -t {IMAGE} - < {file}",  # without a context: the models are not sent to the engine
         " ".join(["docker run --rm", *options, "\\"]),
         " ".join(["   ", *mounts, IMAGE]),
     ]

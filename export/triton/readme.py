@@ -46,7 +46,7 @@ def readme(plan: RepositoryPlan, models: Sequence[Model]) -> str:
 def _start(plan: RepositoryPlan) -> list[str]:
     """The section about starting a server."""
     lines = ["## Start a server", "", "In this folder, with Docker:", ""]
-    lines += [f"    {command}" for command in docker_commands(plan, ".", '"$PWD"')]
+    lines += [f"    {command}" for command in docker_commands(plan, "Dockerfile", '"$PWD"')]
     lines.append(f"    {client_command(plan, 'client.py')}     # needs Pillow")
     if plan.platform == "onnxruntime" and not plan.serving.trt_cache:
         lines += ["", "With `--gpus all` after `--rm`, single moves run on the GPUs."]

@@ -98,8 +98,8 @@ def test_output_shows_commands_for_docker(
     result = cli("triton", digits_bundle, "-o", name, "--platform", "python")
     assert "next, with Docker:" in result.stderr
     build, run, client = shell_commands(result.stderr)
-    assert build == ["docker", "build", "-t", "bcm-edge-server", name]
-    assert (Path(build[-1]) / "Dockerfile").is_file()
+    assert build == ["docker", "build", "-t", "bcm-edge-server", "-", "<", f"{name}/Dockerfile"]
+    assert Path(build[-1]).is_file()
     source, target, mode = run[run.index("-v") + 1].split(":")
     assert (Path(source) / "triton.json").samefile(Path(name) / "triton.json") and Path(source).is_absolute()
     assert (target, mode, run[-1]) == ("/models", "ro", "bcm-edge-server")
@@ -155,7 +155,10 @@ def test_readme_asks_for_a_gpu_where_one_is_needed(bundle: Bundle, tmp_path: Pat
 def test_page_shows_the_commands_of_the_output(bundle: Bundle, tmp_path: Path):
     plan = plan_repository(bundle, tmp_path / "models", None, None, Serving(), (), False, False)
     shown = [block.text for block in blocks(ROOT / "docs" / "serving.md")]
-    commands = [*docker_commands(plan, "models", '"$PWD/models"'), client_command(plan, "models/client.py")]
+    commands = [
+        *docker_commands(plan, "models/Dockerfile", '"$PWD/models"'),
+        client_command(plan, "models/client.py"),
+    ]
     assert "\n".join([*commands, ""]) in shown
     (server,) = (text for text in shown if "tritonserver --model" in text)
     assert shlex.split(server.replace("\\\n", " ")) == shlex.split(server_command("models"))
