@@ -1,4 +1,4 @@
-"""bcm-edge inspect: the contents of a bundle."""
+"""bcm-edge inspect: the contents of a bundle, or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,17 +12,33 @@ import click
 from ..runtime.engines.store import broken_engines, engines
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import ModelFacts
+from ..runtime.storage.packed import is_packed
 from ..runtime.wording import MOST, listed, printable
 from .console import result
-from .options import bundle_argument, json_option
+from .inspect_checkpoint import inspect_checkpoint
+from .options import bundle_argument, config_option, json_option, preset_option
 from .tables import table
 
 
-@click.command(short_help="Show the contents of a bundle.", epilog="Example:  bcm-edge inspect digits.bundle")
+@click.command(
+    short_help="Show the contents of a bundle or a checkpoint.",
+    epilog="Example:  bcm-edge inspect digits.bundle",
+)
 @bundle_argument
+@preset_option
+@config_option
 @json_option
-def inspect(bundle: Path, as_json: bool) -> None:
-    """Show the contents of BUNDLE: the model, its schedules, files, verdicts, engines and origin."""
+def inspect(bundle: Path, preset: str | None, config_file: Path | None, as_json: bool) -> None:
+    """Show the contents of BUNDLE: the model, its schedules, files, verdicts, engines and origin.
+
+    BUNDLE may also be a checkpoint. Then the command shows which fields of its configuration follow from the
+    tensors, from its header, or from --preset or --config; which must be given; and what to type.
+    """
+    if bundle.is_file() and not is_packed(bundle):
+        inspect_checkpoint(bundle, preset, config_file, as_json)
+        return
+    if preset or config_file:
+        raise click.UsageError("--preset and --config are for checkpoints; a bundle has its configuration")
     opened = open_bundle(bundle)
     result(as_json, _values(bundle, opened), "\n\n".join(_sections(opened)))
 

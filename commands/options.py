@@ -69,7 +69,8 @@ batch_option = click.option(
 preset_option = click.option(
     "--preset",
     metavar="NAME",
-    help="Configuration of a released network, for what its weights file does not contain: imagenet64.",
+    help="Configuration of a released network, for what its weights file does not contain: imagenet64, "
+    "lsun256.",
 )
 config_option = click.option(
     "--config",
@@ -150,11 +151,13 @@ def parse_precisions(text: str) -> tuple[str, ...]:
 def known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:
     """Return the configuration fields from --preset or --config. Raises CheckpointError, click.UsageError."""
     from ..model.config import read_fields
-    from ..model.infer_config import PRESETS
+    from ..model.infer_config import NO_PRESETS, PRESETS
 
     if preset and config_file:
         raise click.UsageError("--preset and --config cannot be combined; give one of them")
     if preset:
+        if preset in NO_PRESETS:
+            raise CheckpointError(f"--preset {preset}: {NO_PRESETS[preset]}")
         if preset not in PRESETS:
             raise CheckpointError(f"--preset: unknown preset {preset!r}; use {', '.join(PRESETS)}")
         return PRESETS[preset]

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .config import NetworkConfig
+from .config import DOT_PRODUCT, NetworkConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 Fields = Mapping[str, Any]
 
 # The released networks. image_size and num_head_channels cannot be inferred from tensors; the other fields
-# identify the network. num_res_blocks is missing, because there is a deeper variant.
+# identify the network. imagenet64 has no num_res_blocks, because there is a deeper variant.
 PRESETS: dict[str, dict[str, Any]] = {
     "imagenet64": {
         "image_size": 64,
@@ -31,9 +31,34 @@ PRESETS: dict[str, dict[str, Any]] = {
         "use_scale_shift_norm": False,
         "norm_groups": 32,
         "patch_size": 1,
-    }
+    },
+    # The LSUN models of openai/consistency_models: scripts/launch.sh, cm/script_util.py.
+    "lsun256": {
+        "image_size": 256,
+        "in_channels": 3,
+        "model_channels": 256,
+        "out_channels": 3,
+        "num_res_blocks": 2,
+        "attention_resolutions": [8, 16, 32],
+        "channel_mult": [1, 1, 2, 2, 4, 4],
+        "num_classes": None,
+        "num_head_channels": 64,
+        "resblock_updown": True,
+        "use_scale_shift_norm": False,
+        "norm_groups": 32,
+        "patch_size": 1,
+        "attention": DOT_PRODUCT,
+    },
+}
+# Name of a preset that cannot exist → why.
+NO_PRESETS = {
+    "cifar10": "no weights of a BCM of CIFAR-10 are published, and the networks of iCT and of OpenAI's "
+    "consistency models for CIFAR-10 are NCSN++ networks. This package implements the ADM U-Net only. For an "
+    "ADM U-Net of 32×32 pixels give --config FILE.json"
 }
 
+# Fields that the user or the file must provide.
+REQUIRED = ("image_size", "num_head_channels")
 _NOT_IN_TENSORS = (
     "image_size",
     "num_head_channels",
@@ -63,20 +88,24 @@ def infer_config(shapes: Shapes, known: Fields, where: str) -> NetworkConfig:
     shapes: name → shape of its tensors. known: fields from the file or the user; they complete the inferred
     fields. where: the file, for messages. Raises CheckpointError if they contradict the tensors.
     """
-    inferred = _inferred_fields(shapes, where)
+    inferred = inferred_fields(shapes, where)
     for name, value in inferred.items():
         if name in known and _comparable(name, known[name]) != value:
             raise CheckpointError(_contradiction(name, value, known, where))
-    missing = [name for name in ("image_size", "num_head_channels") if name not in known]
+    missing = [name for name in REQUIRED if name not in known]
     if missing:
-        presets = [name for name, fields in PRESETS.items() if _fits(fields, inferred)]
-        options = "".join(f"--preset {name}, or " for name in presets)
+        options = "".join(f"--preset {name}, or " for name in fitting_presets(inferred))
         these = "this field" if len(missing) == 1 else "these fields"
         raise CheckpointError(
             f"{where}: {' and '.join(missing)} cannot be inferred from its tensors; "
             f"pass {options}--config FILE.json with {these}"
         )
     return NetworkConfig.from_json({"resblock_updown": False, **known, **inferred}, where)
+
+
+def fitting_presets(inferred: Fields) -> list[str]:
+    """Return the names of the presets that no inferred field contradicts."""
+    return [name for name, fields in PRESETS.items() if _fits(fields, inferred)]
 
 
 def is_ict(shapes: Shapes) -> bool:
@@ -121,7 +150,7 @@ def _fits(fields: Fields, inferred: Fields) -> bool:
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """Return a value in the form of `_inferred_fields`: lists as tuples, attention_resolutions sorted."""
+    """Return a value in the form of `inferred_fields`: lists as tuples, attention_resolutions sorted."""
     if not isinstance(value, list):
         return value
     is_sorted = name == "attention_resolutions" and all(isinstance(item, int) for item in value)
@@ -138,7 +167,7 @@ def _source(known: Fields) -> str:
     return f"--preset {preset}" if preset else "the configuration"
 
 
-def _inferred_fields(shapes: Shapes, where: str) -> dict[str, Any]:
+def inferred_fields(shapes: Shapes, where: str) -> dict[str, Any]:
     """Return the fields that follow from names and shapes of tensors. Raises CheckpointError."""
     try:
         return _fields_of(shapes)

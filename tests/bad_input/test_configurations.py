@@ -93,7 +93,7 @@ def test_configuration_that_does_not_exist(refuse_export: Refusal, official: Pat
 def test_unknown_preset(refuse_export: Refusal, official: Path) -> None:
     assert (
         refuse_export(official, "--preset", "imagenet128")
-        == "--preset: unknown preset 'imagenet128'; use imagenet64"
+        == "--preset: unknown preset 'imagenet128'; use imagenet64, lsun256"
     )
 
 

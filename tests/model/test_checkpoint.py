@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,12 +15,13 @@ import pytest
 import torch
 from agreement import ROUNDING, relative_l2
 from checkpoints import same_tensors
+from fixture_types import ROOT
 from networks import TINY
 
 from bcm_edge import BcmError
 from bcm_edge.model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from bcm_edge.model.config import NetworkConfig
-from bcm_edge.model.infer_config import PRESETS, infer_config
+from bcm_edge.model.infer_config import PRESETS, fitting_presets, infer_config, inferred_fields
 from bcm_edge.model.preconditioning import ConsistencyModel
 
 IMAGENET64 = NetworkConfig(
@@ -125,6 +128,28 @@ def test_preset_is_refused_for_other_networks(change: dict[str, Any], message: s
 def test_message_proposes_a_preset_that_fits():
     with pytest.raises(BcmError, match=r"pass --preset imagenet64, or --config FILE\.json with these fields"):
         infer_config(shapes_of(IMAGENET64), {}, "file")
+
+
+def test_examples_of_the_documentation_are_configurations():
+    page = (ROOT / "docs" / "checkpoints.md").read_text()
+    examples = [json.loads(text) for text in re.findall(r"```json\n(.+?)```", page, re.DOTALL)]
+    whole = [fields for fields in examples if "model_channels" in fields]
+    assert [(fields["image_size"], fields["num_classes"]) for fields in whole] == [(32, None), (64, 1000)]
+    for fields in whole:
+        config = NetworkConfig.from_json(fields)
+        assert infer_config(shapes_of(config), fields, "file") == config
+        needed = {name: fields[name] for name in ("image_size", "num_head_channels")}
+        assert infer_config(shapes_of(config), needed, "file") == config
+
+
+def test_lsun_preset_is_a_network_of_526_million_parameters():
+    config = NetworkConfig.from_json(PRESETS["lsun256"])
+    shapes = shapes_of(config)
+    assert infer_config(shapes, PRESETS["lsun256"], "file") == config
+    assert fitting_presets(inferred_fields(shapes, "file")) == ["lsun256"]
+    assert fitting_presets(inferred_fields(shapes_of(IMAGENET64), "file")) == ["imagenet64"]
+    one_level = [shape for name, shape in shapes.items() if not name.startswith("time_embed_")]  # as OpenAI's
+    assert sum(math.prod(shape) for shape in one_level) == 526_304_771
 
 
 def test_official_files_load_with_their_tensors(tmp_path: Path):
