@@ -13,10 +13,20 @@ from .errors import BcmError
 from .runtime.calls import NetworkCall
 from .runtime.loading import load
 from .runtime.machine.privacy import switch_off_telemetry
+from .runtime.pictures.reading import read_images
 from .runtime.pipeline import BCM
 from .runtime.schedule import Schedule, parse_schedule
 
 switch_off_telemetry()
 
 __version__ = "0.2.0"
-__all__ = ["BCM", "BcmError", "NetworkCall", "Schedule", "__version__", "load", "parse_schedule"]
+__all__ = [
+    "BCM",
+    "BcmError",
+    "NetworkCall",
+    "Schedule",
+    "__version__",
+    "load",
+    "parse_schedule",
+    "read_images",
+]

@@ -34,6 +34,7 @@ from .commands.streams import prepare_streams
 from .runtime.log import log
 from .runtime.machine.privacy import keep_files_in_cache
 from .runtime.machine.resources import limit_threads
+from .runtime.wording import options_in_messages
 
 AS_JSON = "bcm_edge.as_json"  # key of a click context's meta: whether --json is among the arguments
 
@@ -135,7 +136,7 @@ class Commands(click.Group):
         """Run the command and report its errors: one line on stderr, with --json one object on stdout."""
         try:
             check_current_folder()
-            with logged():
+            with logged(), options_in_messages():
                 return super().invoke(ctx)
         except (BcmError, KeyboardInterrupt) as error:
             ctx.exit(report(error, ctx.meta[AS_JSON]))

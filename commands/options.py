@@ -11,7 +11,7 @@ import click
 from ..errors import CheckpointError
 from ..runtime.backends import MODULES, summaries
 from ..runtime.batches import BATCH
-from ..runtime.classes import labels_of
+from ..runtime.classes import repeated_labels
 from ..runtime.machine.resources import MOST_THREADS
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import VALUE_RANGES, ValueRange, parse_value_range
@@ -128,10 +128,7 @@ def parse_labels(text: str | None, n: int, bcm: BCM) -> list[int] | None:
 
     Raises LabelError. Whether the model needs labels is checked when it runs.
     """
-    if text is None:
-        return None
-    labels = labels_of(text, bcm.num_classes, bcm.classes)
-    return [labels[index % len(labels)] for index in range(n)]
+    return None if text is None else repeated_labels(text, n, bcm.num_classes, bcm.classes)
 
 
 def parse_precisions(text: str) -> tuple[str, ...]:

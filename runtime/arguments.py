@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import ImageError, InputError, LabelError
-from .classes import NO_CLASSES, label_of
+from .classes import NO_CLASSES, asks_to_guess, label_of, labels_of, refuse_guess, repeated_labels
 from .machine.resources import check_memory
-from .pixels import ValueRange, from_pixels, in_signed_range
+from .pictures.inputs import Holes, Images, Latents, Tensor, as_holes, as_latents, from_tensor
 from .schedule import SIGMA_MAX
-from .wording import listed
+from .wording import argument, listed
 
-Seeds = int | Sequence[int] | np.ndarray
-Labels = int | str | Sequence[int | str] | np.ndarray | None
+Seeds = int | Sequence[int] | np.ndarray | Tensor
+Labels = int | str | Sequence[int | str] | np.ndarray | Tensor | None
 
 # The largest accepted standard deviation of latents. States at the highest noise level have 80.
 MOST_DEVIATION = 10.0
@@ -26,6 +26,7 @@ def check_seeds(seed: Seeds, n: int) -> list[int]:
 
     Raises InputError if there are not n seeds, or one of them is not an integer in [0, 2**64).
     """
+    seed = from_tensor(seed)
     if isinstance(seed, (int, np.integer)):
         seed = [int(seed) + i for i in range(n)]
     if not np.iterable(seed) or not all(isinstance(s, (int, np.integer)) for s in seed):
@@ -46,6 +47,7 @@ def check_labels(
 
     classes: the number of classes of the model, or None.
     names: the names of the classes, which labels may contain in place of numbers.
+    labels: a text is read as the option --label reads it (`labels_of`), and repeated in order.
 
     Raises LabelError.
     """
@@ -55,10 +57,13 @@ def check_labels(
         return None
     if labels is None:
         or_name = f" or one of the names {listed(names)}" if names else ""
+        name = argument("labels=", "--label")
         raise LabelError(
-            f"this model is class-conditional: give labels from 0 to {classes - 1}{or_name} "
-            "(--label on the command line)"
+            f"this model is class-conditional: give labels from 0 to {classes - 1}{or_name} with {name}"
         )
+    refuse_guess(labels)
+    if isinstance(labels, str):
+        return np.array(repeated_labels(labels, n, classes, names), np.int64)
     array = _numbers(labels, classes, names)
     if array.dtype.kind not in "iu":
         raise LabelError(f"labels must be integers or class names, not {array.dtype}")
@@ -71,15 +76,14 @@ def check_labels(
 
 
 def _numbers(
-    labels: int | str | Sequence[int | str] | np.ndarray, classes: int, names: Sequence[str] | None
+    labels: int | Sequence[int | str] | np.ndarray | Tensor, classes: int, names: Sequence[str] | None
 ) -> np.ndarray:
     """Return the labels as an array, with numbers in place of names."""
 
     def number(label: int | str) -> int:
         return label_of(label, classes, names) if isinstance(label, str) else label
 
-    if isinstance(labels, str):
-        return np.array(number(labels))
+    labels = from_tensor(labels)
     if isinstance(labels, np.ndarray) and labels.dtype.kind == "O":  # pandas stores texts in such arrays
         labels = labels.tolist()
     if isinstance(labels, np.ndarray) and labels.dtype.kind == "U":
@@ -90,35 +94,27 @@ def _numbers(
     return np.asarray(labels)
 
 
-def length(values: Seeds | Labels) -> int:
-    """Return the number of images that seeds or labels are for: 1 for a single number or name."""
+def length(values: Seeds | Labels, classes: int | None = None, names: Sequence[str] | None = None) -> int:
+    """Return the number of images that seeds or labels are for: 1 for a single number or name.
+
+    classes, names: those of the model, for labels.
+    """
+    if isinstance(values, str) and not asks_to_guess(values):
+        return len(labels_of(values, classes, names))
+    values = from_tensor(values)
     if isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) > 0:
         return len(values)
     return 1
 
 
-def check_images(
-    values: np.ndarray, shape: tuple[int, int, int], noun: str = "images", value_range: ValueRange = None
-) -> np.ndarray:
-    """Return images as float32 [N, *shape] in [-1, 1]. Raises ImageError.
-
-    values: uint8, or floats in value_range (see `in_signed_range`).
-    noun: how messages call the images.
-    """
-    array = _array(values, shape, noun)
-    if array.dtype == np.uint8:
-        return from_pixels(array, noun, value_range)
-    _check_kind(array, noun)
-    return in_signed_range(array, noun, value_range)
-
-
-def check_latents(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def check_latents(values: Latents, shape: tuple[int, int, int]) -> np.ndarray:
     """Return latents as float32 [N, *shape]. Raises ImageError unless they have about unit variance."""
-    latents = _array(values, shape, "latents")
-    _check_kind(latents, "latents")
+    latents = as_latents(values, shape)
+    if latents.dtype.kind != "f":
+        raise ImageError(f"latents must be floats, not {latents.dtype}")
     if not np.isfinite(latents).all():
         raise ImageError("latents contain NaN or infinity; all values must be finite")
-    latents = latents.astype(np.float32)
+    latents = latents.astype(np.float32, copy=False)
     deviation = float(latents.std(axis=(1, 2, 3), dtype=np.float64).max())
     if deviation > MOST_DEVIATION:
         raise ImageError(
@@ -150,42 +146,22 @@ def check_number(n: int, sample_shape: tuple[int, int, int], noun: str = "images
         raise InputError(f"the number of {noun} must be at least 1, not {n}")
     # A state and its noise in float32, a seed and a label.
     bytes_per_image = 2 * 4 * math.prod(sample_shape) + 100
-    check_memory(n * bytes_per_image, f"{n} {noun}", "make fewer at a time, or use bcm-edge map")
+    check_memory(
+        n * bytes_per_image, f"{n} {noun}", f"make fewer at a time{argument('', ', or use bcm-edge map')}"
+    )
 
 
-def _array(values: object, shape: tuple[int, int, int], noun: str) -> np.ndarray:
-    """Return values as an array [N, *shape]. Raises ImageError for other shapes, and for other objects."""
-    expected = ", ".join(map(str, shape))
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of different lengths
-        array = np.array(None)
-    is_array = isinstance(values, np.ndarray)
-    if array.dtype.kind in "OUS" and not is_array:
-        raise ImageError(f"{noun} must be an array [N, {expected}], not {type(values).__name__}")
-    if array.ndim != 4 or array.shape[1:] != shape or not len(array):
-        advice = ""
-        if array.shape == shape or (1, *array.shape) == shape:
-            name = noun.split()[-1] if is_array else f"np.asarray({noun.split()[-1]})"
-            advice = f"; for one image use {name}[{', '.join(['None'] * (4 - array.ndim))}]"
-        raise ImageError(f"{noun} have shape {list(array.shape)}, the model takes [N, {expected}]{advice}")
-    return array
-
-
-def _check_kind(array: np.ndarray, noun: str) -> None:
-    if array.dtype.kind != "f":
-        accepted = "floats" if noun == "latents" else "uint8, or floats in [-1, 1]"
-        raise ImageError(f"{noun} must be {accepted}, not {array.dtype}")
-
-
-def check_holes(holes: np.ndarray, images: np.ndarray) -> np.ndarray:
+def check_holes(holes: Holes, images: np.ndarray, pictures: Images | None = None) -> np.ndarray:
     """Return holes as bool of the shape of the images, True where a pixel is unknown.
 
-    holes: [H, W] for all images, [N, H, W], [N, 1, H, W] or [N, C, H, W]; True, or a number other than 0,
-    where a pixel is unknown. Raises ImageError for other shapes, for images without a hole, and for images
-    without a known pixel.
+    holes: arrays [H, W] for all images, [N, H, W], [N, 1, H, W] or [N, C, H, W] with True, or a number other
+    than 0, where a pixel is unknown; or another form of `as_holes`.
+    images: float32 [N, C, H, W].
+    pictures: the images in the form in which the user has them.
+
+    Raises ImageError for other shapes, for images without a hole, and for images without a known pixel.
     """
-    unknown = np.asarray(holes) != 0
+    unknown = as_holes(holes, pictures, images.shape[1:]) != 0
     shape = list(unknown.shape)
     if unknown.ndim == 2:
         unknown = unknown[None, None]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import LabelError
-from .wording import listed
+from .wording import argument, listed
 
 # Unicode categories of characters that cannot be printed in a line: control characters, surrogates (bytes
 # that are not valid text), line and paragraph separators.
@@ -114,17 +114,33 @@ def labels_of(text: str, num_classes: int | None, names: Sequence[str] | None) -
     is_one_name = bool(names) and _normal(text) in names
     words = [text] if is_one_name else text.split(",")
     if len(words) > 1 and not all(map(str.strip, words)):
-        raise LabelError(f"--label: empty entry in {text!r}; separate labels with one comma")
+        name = argument("labels", "--label")
+        raise LabelError(f"{name}: empty entry in {text!r}; separate labels with one comma")
     return [label_of(word, num_classes, names) for word in words]
 
 
-def refuse_guess(label: object, argument: str = "--label") -> None:
+def repeated_labels(text: str, n: int, num_classes: int | None, names: Sequence[str] | None) -> list[int]:
+    """Return the classes in a list such as "dog,cat" or "all", repeated in order for n images.
+
+    Raises LabelError.
+    """
+    labels = labels_of(text, num_classes, names)
+    return [labels[index % len(labels)] for index in range(n)]
+
+
+def asks_to_guess(labels: object) -> bool:
+    """Return whether the model is to guess the labels."""
+    return isinstance(labels, str) and labels == GUESS
+
+
+def refuse_guess(label: object, name: str | None = None) -> None:
     """Raise LabelError if the label is GUESS. For tasks without an image to guess from.
 
-    argument: what the caller names the label.
+    name: what the caller names the label, by default `labels=` in Python and --label in a command.
     """
-    if label == GUESS:
-        raise LabelError(f"{argument} {GUESS} needs images as input; give a number or a name")
+    if asks_to_guess(label):
+        labels = f"{name} {GUESS}" if name else argument(f"labels={GUESS!r}", f"--label {GUESS}")
+        raise LabelError(f"{labels} needs images as input; give a number or a name")
 
 
 def labels_in(

@@ -1,19 +1,18 @@
 """The tasks that repair or complete images: inpaint, colorize, upscale, restore."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from ..errors import LabelError
-from .arguments import Labels, Seeds, check_holes
+from .arguments import Labels, Seeds, check_holes, check_seeds
 from .batches import Batch
-from .calls import AfterMove, Calls, OnMove
+from .calls import AfterMove, OnMove
 from .chain import Project
-from .classes import NOTHING_TO_GUESS
 from .keywords import Completion, Sampling
 from .opened import OpenedModel
+from .pictures.inputs import Holes, Images, size_of
 from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
 from .schedule import Schedule
 from .tasks import classes, constrained, restoration
@@ -28,8 +27,8 @@ class EditingTasks(OpenedModel):
     @overload
     def inpaint(
         self,
-        images: np.ndarray,
-        holes: np.ndarray,
+        images: Images,
+        holes: Holes,
         *,
         output_type: Arrays = "float",
         **others: "Unpack[Completion]",
@@ -37,13 +36,13 @@ class EditingTasks(OpenedModel):
 
     @overload
     def inpaint(
-        self, images: np.ndarray, holes: np.ndarray, *, output_type: Pictures, **others: "Unpack[Completion]"
+        self, images: Images, holes: Holes, *, output_type: Pictures, **others: "Unpack[Completion]"
     ) -> PillowImages: ...
 
     def inpaint(
         self,
-        images: np.ndarray,
-        holes: np.ndarray,
+        images: Images,
+        holes: Holes,
         *,
         schedule: str | Schedule | None = None,
         seed: Seeds = 0,
@@ -55,33 +54,32 @@ class EditingTasks(OpenedModel):
 
         Args:
             images: N images. The pixels in the holes are not used.
-            holes: True, or a number other than 0, where a pixel is unknown: [H, W] for all images, [N, H, W],
-                or [N, 1 or C, H, W].
+            holes: Arrays or tensors with True, or a number other than 0, where a pixel is unknown: [H, W] for
+                all images, [N, H, W], or [N, 1 or C, H, W]. Or images of Pillow or files that are white where
+                a pixel is unknown: one for all images, or one per image.
             schedule: From noise to an image. By default eight network calls, with levels for the size of the
                 images.
         """
         self._check_call(output_type)
-        images = self._images(images)
-        holes = check_holes(holes, images)
+        inputs = self._images(images)
+        unknown = check_holes(holes, inputs, images)
         program = constrained.inpainting(self.sample_shape) if schedule is None else self.schedule(schedule)
-        batch = self._batch(len(images), seed, labels)
-        calls = self._calls(on_move, (program.nfe, len(batch)))
-        results = self._complete(program, constrained.known_pixels, batch, images, holes, calls=calls)
-        return in_form(results, output_type)
+        known, projection = [inputs, unknown], constrained.known_pixels
+        return in_form(self._complete(program, projection, known, seed, labels, on_move), output_type)
 
     @overload
     def colorize(
-        self, grey: np.ndarray, *, output_type: Arrays = "float", **others: "Unpack[Sampling]"
+        self, grey: Images, *, output_type: Arrays = "float", **others: "Unpack[Sampling]"
     ) -> np.ndarray: ...
 
     @overload
     def colorize(
-        self, grey: np.ndarray, *, output_type: Pictures, **others: "Unpack[Sampling]"
+        self, grey: Images, *, output_type: Pictures, **others: "Unpack[Sampling]"
     ) -> PillowImages: ...
 
     def colorize(
         self,
-        grey: np.ndarray,
+        grey: Images,
         *,
         schedule: str | Schedule = constrained.COLOURING,
         seed: Seeds = 0,
@@ -92,32 +90,37 @@ class EditingTasks(OpenedModel):
         """Return colour images with the brightness of grey images: [N, 3, H, W].
 
         Args:
-            grey: [N, 1, H, W], float32 or uint8: the brightness as ITU-R BT.601 defines it.
+            grey: N images of one channel, the brightness as ITU-R BT.601 defines it. Images of Pillow and of
+                files may have colours, which are converted to grey.
             schedule: From noise to an image, returning to an image several times.
         """
         self._check_call(output_type)
         constrained.check_colours(self.sample_shape)
         _, height, width = self.sample_shape
-        grey, program = self._images(grey, (1, height, width), "grey images"), self.schedule(schedule)
-        batch = self._batch(len(grey), seed, labels)
-        calls = self._calls(on_move, (program.nfe, len(batch)))
-        results = self._complete(program, constrained.known_brightness, batch, grey, calls=calls)
-        return in_form(results, output_type)
+        inputs, program = self._images(grey, (1, height, width), "grey images"), self.schedule(schedule)
+        projection = constrained.known_brightness
+        return in_form(self._complete(program, projection, [inputs], seed, labels, on_move), output_type)
 
     @overload
     def upscale(
-        self, small: np.ndarray, *, output_type: Arrays = "float", **others: "Unpack[Sampling]"
+        self,
+        small: Images,
+        *,
+        factor: int | None = None,
+        output_type: Arrays = "float",
+        **others: "Unpack[Sampling]",
     ) -> np.ndarray: ...
 
     @overload
     def upscale(
-        self, small: np.ndarray, *, output_type: Pictures, **others: "Unpack[Sampling]"
+        self, small: Images, *, factor: int | None = None, output_type: Pictures, **others: "Unpack[Sampling]"
     ) -> PillowImages: ...
 
     def upscale(
         self,
-        small: np.ndarray,
+        small: Images,
         *,
+        factor: int | None = None,
         schedule: str | Schedule = constrained.UPSCALING,
         seed: Seeds = 0,
         labels: Labels = None,
@@ -127,24 +130,23 @@ class EditingTasks(OpenedModel):
         """Return larger images, [N, C, H, W], whose means over k × k pixels are those of `small`.
 
         Args:
-            small: [N, C, H / k, W / k] with a whole number k, float32 or uint8.
+            small: N images of H / k × W / k pixels.
+            factor: The whole number k. By default it follows from the shape of arrays, and is 2 for images of
+                Pillow and of files, which are resized.
             schedule: From noise to an image, returning to an image several times.
         """
         self._check_call(output_type)
-        factor = constrained.upscaling_factor(small, self.sample_shape)
-        _, height, width = self.sample_shape
-        small_shape = (self.sample_shape[0], height // factor, width // factor)
-        small, program = self._images(small, small_shape, "small images"), self.schedule(schedule)
-        batch = self._batch(len(small), seed, labels)
+        channels, height, width = self.sample_shape
+        factor = constrained.upscaling_factor(size_of(small, channels), factor, self.sample_shape)
+        small_shape = (channels, height // factor, width // factor)
+        inputs, program = self._images(small, small_shape, "small images"), self.schedule(schedule)
         projection = partial(constrained.known_means, factor=factor)
-        calls = self._calls(on_move, (program.nfe, len(batch)))
-        results = self._complete(program, projection, batch, small, calls=calls)
-        return in_form(results, output_type)
+        return in_form(self._complete(program, projection, [inputs], seed, labels, on_move), output_type)
 
     @overload
     def restore(
         self,
-        images: np.ndarray,
+        images: Images,
         *,
         strength: float = 0.2,
         output_type: Arrays = "float",
@@ -154,7 +156,7 @@ class EditingTasks(OpenedModel):
     @overload
     def restore(
         self,
-        images: np.ndarray,
+        images: Images,
         *,
         strength: float = 0.2,
         output_type: Pictures,
@@ -163,7 +165,7 @@ class EditingTasks(OpenedModel):
 
     def restore(
         self,
-        images: np.ndarray,
+        images: Images,
         *,
         strength: float = 0.2,
         schedule: str | Schedule | None = None,
@@ -180,18 +182,18 @@ class EditingTasks(OpenedModel):
             schedule: Another program from an image to an image, in place of that of the strength.
         """
         self._check_call(output_type)
-        images = self._images(images)
+        inputs = self._images(images)
         program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
-        calls = self._calls(on_move, (program.nfe, len(images)))
+        calls = self._calls(on_move, (self._guess_nfe(labels) + program.nfe, len(inputs)))
         task = partial(restoration.restore, self.backend, program)
-        batch = self._batch(len(images), seed, labels)
-        return in_form(self._play(task, batch, images, calls=calls), output_type)
+        batch = self._image_batch([inputs], seed, labels, calls)
+        return in_form(self._play(task, batch, inputs, calls=calls), output_type)
 
     def guess_labels(
         self,
-        images: np.ndarray,
+        images: Images,
         *,
-        holes: np.ndarray | None = None,
+        holes: Holes | None = None,
         grey: bool = False,
         factor: int = 1,
         seed: Seeds = 0,
@@ -208,37 +210,34 @@ class EditingTasks(OpenedModel):
             factor: How many times smaller the images are than those of the model, as for `upscale`.
         """
         self._check_open()
-        num_classes = self.num_classes
-        if num_classes is None:
-            raise LabelError(NOTHING_TO_GUESS)
+        nfe = self._guess_nfe()
         channels, height, width = self.sample_shape
         shape = (1 if grey else channels, height // factor, width // factor)
         known = [self._images(images, shape)]
         projection: Callable[..., Project] = classes.known_images
         if holes is not None:
-            known.append(check_holes(holes, known[0]))
+            known.append(check_holes(holes, known[0], images))
             projection = constrained.known_pixels
         elif grey:
             projection = constrained.known_brightness
         elif factor > 1:
             projection = partial(constrained.known_means, factor=factor)
-
-        def guess(part: Batch, *rows: np.ndarray, after_move: AfterMove | None) -> np.ndarray:
-            return classes.guess_labels(self.backend, num_classes, part, projection(*rows), after_move)
-
-        batch = self._batch(len(known[0]), seed, 0)
-        calls = self._calls(on_move, (classes.DRAWS * num_classes, len(batch)))
-        return self._play(guess, batch, *known, calls=calls)
+        n = len(known[0])
+        return self._guess(known, check_seeds(seed, n), self._calls(on_move, (nfe, n)), projection)
 
     def _complete(
         self,
         program: Schedule,
         projection: Callable[..., Project],
-        batch: Batch,
-        *known: np.ndarray,
-        calls: Calls,
+        known: Sequence[np.ndarray],
+        seed: Seeds,
+        labels: Labels,
+        on_move: OnMove | None,
     ) -> np.ndarray:
         """Generate images that agree with `known`. projection: returns the projection for rows of it."""
+        n = len(known[0])
+        calls = self._calls(on_move, (self._guess_nfe(labels) + program.nfe, n))
+        batch = self._image_batch(known, seed, labels, calls, projection)
 
         def complete(part: Batch, *rows: np.ndarray, after_move: AfterMove | None) -> np.ndarray:
             return constrained.constrained(self.backend, program, projection(*rows), part, after_move)

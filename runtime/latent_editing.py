@@ -12,6 +12,7 @@ from .batches import Batch
 from .calls import Calls, OnMove
 from .keywords import Inversion
 from .opened import OpenedModel
+from .pictures.inputs import Images
 from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
 from .schedule import Schedule
 from .tasks import basic
@@ -27,8 +28,8 @@ class LatentTasks(OpenedModel):
     @overload
     def interpolate(
         self,
-        a: np.ndarray,
-        b: np.ndarray,
+        a: Images,
+        b: Images,
         *,
         frames: int = 9,
         labels_b: Labels = None,
@@ -39,8 +40,8 @@ class LatentTasks(OpenedModel):
     @overload
     def interpolate(
         self,
-        a: np.ndarray,
-        b: np.ndarray,
+        a: Images,
+        b: Images,
         *,
         frames: int = 9,
         labels_b: Labels = None,
@@ -50,8 +51,8 @@ class LatentTasks(OpenedModel):
 
     def interpolate(
         self,
-        a: np.ndarray,
-        b: np.ndarray,
+        a: Images,
+        b: Images,
         *,
         frames: int = 9,
         inversion: str | Schedule = "invert-2",
@@ -77,16 +78,18 @@ class LatentTasks(OpenedModel):
         check_integer(frames, "frames")
         if frames < 2:
             raise InputError(f"frames must be at least 2, not {frames}")
-        a, b = self._images(a), self._images(b)
-        if len(a) != len(b):
-            raise ImageError(f"both inputs must have the same number of images, not {len(a)} and {len(b)}")
-        n = len(a)
+        first, last = self._images(a), self._images(b)
+        n = len(first)
+        if n != len(last):
+            raise ImageError(f"both inputs must have the same number of images, not {n} and {len(last)}")
         check_number(frames * n, self.sample_shape, "frames")
         up, down = self.schedule(inversion), self.schedule(schedule)
-        calls = self._calls(on_move, (2 * up.nfe, n), (down.nfe, frames * n))
-        batch_a = self._batch(n, seed, labels)
-        batch_b = Batch(batch_a.seeds, self._labels(labels if labels_b is None else labels_b, n))
-        start, end = self._invert(a, up, batch_a, calls), self._invert(b, up, batch_b, calls)
+        labels_b = labels if labels_b is None else labels_b
+        guesses = self._guess_nfe(labels) + self._guess_nfe(labels_b)
+        calls = self._calls(on_move, (guesses + 2 * up.nfe, n), (down.nfe, frames * n))
+        batch_a = self._image_batch([first], seed, labels, calls)
+        batch_b = self._image_batch([last], seed, labels_b, calls)
+        start, end = self._invert(first, up, batch_a, calls), self._invert(last, up, batch_b, calls)
         fractions = np.linspace(0, 1, frames)
         path = latent_tasks.slerp(start, end, fractions)
         frame_labels = None
@@ -97,7 +100,7 @@ class LatentTasks(OpenedModel):
     @overload
     def variations(
         self,
-        images: np.ndarray,
+        images: Images,
         n: int = 4,
         *,
         strength: float = 0.3,
@@ -108,7 +111,7 @@ class LatentTasks(OpenedModel):
     @overload
     def variations(
         self,
-        images: np.ndarray,
+        images: Images,
         n: int = 4,
         *,
         strength: float = 0.3,
@@ -118,7 +121,7 @@ class LatentTasks(OpenedModel):
 
     def variations(
         self,
-        images: np.ndarray,
+        images: Images,
         n: int = 4,
         *,
         strength: float = 0.3,
@@ -140,13 +143,14 @@ class LatentTasks(OpenedModel):
             schedule: From noise to an image.
         """
         self._check_call(output_type)
-        images = self._images(images)
+        inputs = self._images(images)
         check_integer(n, "n")
-        check_number(n * len(images), self.sample_shape, "variations")
+        check_number(n * len(inputs), self.sample_shape, "variations")
         up, down = self.schedule(inversion), self.schedule(schedule)
-        calls = self._calls(on_move, (up.nfe, len(images)), (down.nfe, n * len(images)))
-        batch = self._batch(len(images), seed, labels)
-        inverted = self._invert(images, up, batch, calls)
+        nfe = self._guess_nfe(labels) + up.nfe
+        calls = self._calls(on_move, (nfe, len(inputs)), (down.nfe, n * len(inputs)))
+        batch = self._image_batch([inputs], seed, labels, calls)
+        inverted = self._invert(inputs, up, batch, calls)
         nearby = latent_tasks.nearby(inverted, strength, batch.seeds, n)
         repeated = None if batch.labels is None else np.repeat(batch.labels[:, None], n, axis=1)
         return self._generate_each(nearby, down, batch.seeds, repeated, calls, output_type)

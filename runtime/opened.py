@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from ..errors import InputError, ScheduleError
-from .arguments import Labels, Seeds, check_images, check_labels, check_seeds
+from ..errors import InputError, LabelError, ScheduleError
+from .arguments import Labels, Seeds, check_labels, check_seeds, length
 from .backends.base import Backend, DeviceBackend, closed_error
 from .batches import BATCH, Batch, play_in_parts
-from .calls import Calls, OnMove
-from .pictures.outputs import OutputType, check_output_type
+from .calls import AfterMove, Calls, OnMove
+from .chain import Project
+from .classes import NOTHING_TO_GUESS, asks_to_guess
+from .pictures.inputs import Images, as_images
+from .pictures.outputs import OutputType, check_output_type, save
+from .pictures.reading import Paths, read_images
 from .pixels import ValueRange, check_value_range
 from .schedule import Schedule
 from .storage.bundle import Bundle
+from .tasks import classes as classification
 
 Self = TypeVar("Self", bound="OpenedModel")
 
@@ -64,6 +70,33 @@ class OpenedModel:
             )
         return schedule
 
+    def read_images(self, path: Paths) -> np.ndarray:
+        """Return images of files in the size of the model: float32 [N, C, H, W] in [-1, 1].
+
+        Args:
+            path: A picture file, a folder of them, an npz or npy file, or a list of picture files and folders.
+
+        Raises:
+            ImageError: A file cannot be read, or an array has another size than the model.
+        """
+        self._check_open()
+        return read_images(path, self.sample_shape, value_range=self.value_range)
+
+    def save(self, images: Images, path: str | os.PathLike[str], force: bool = False) -> None:
+        """Write images, in the form in which a method returned them, to a file or a folder.
+
+        Args:
+            images: Images of the model. Those of `interpolate` and `variations` become rows of a grid.
+            path: Its name decides the format: .png and other picture files (a grid if there are several
+                images), .npz (the array `images`, float32 in [-1, 1]), or a folder of PNG files.
+            force: Replace an existing output.
+
+        Raises:
+            OutputError: The output exists already or cannot be written.
+        """
+        self._check_open()
+        save(images, path, self.sample_shape, force)
+
     def close(self) -> None:
         """Free the memory of the model. Later calls of its methods raise BackendError."""
         self._closed = True
@@ -101,18 +134,67 @@ class OpenedModel:
         check_output_type(output_type, self.sample_shape)
 
     def _images(
-        self, images: np.ndarray, shape: tuple[int, int, int] | None = None, noun: str = "images"
+        self, images: Images, shape: tuple[int, int, int] | None = None, noun: str = "images"
     ) -> np.ndarray:
-        """Check images and return them as float32 [N, *shape] in [-1, 1]. shape: by default the model's."""
-        return check_images(images, shape or self.sample_shape, noun, self.value_range)
+        """Return images in any form as float32 [N, *shape] in [-1, 1]. shape: by default the model's."""
+        return as_images(images, shape or self.sample_shape, noun, self.value_range)
 
     def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
         """Check labels, and return them as int64 [n]; None for a model without classes."""
         return check_labels(labels, n, self.num_classes, self.classes)
 
+    def _count(self, seed: Seeds, labels: Labels) -> int:
+        """Return the number of images that are generated for these seeds and labels."""
+        return max(length(seed), length(labels, self.num_classes, self.classes))
+
     def _batch(self, n: int, seed: Seeds, labels: Labels) -> Batch:
         """Check seeds and labels of n samples."""
         return Batch(check_seeds(seed, n), self._labels(labels, n))
+
+    def _image_batch(
+        self,
+        known: Sequence[np.ndarray],
+        seed: Seeds,
+        labels: Labels,
+        calls: Calls,
+        projection: Callable[..., Project] = classification.known_images,
+    ) -> Batch:
+        """Check seeds and labels of N images. With labels="guess" the model guesses the labels.
+
+        known, projection: as for `_guess`.
+        """
+        n = len(known[0])
+        if not asks_to_guess(labels):
+            return self._batch(n, seed, labels)
+        seeds = check_seeds(seed, n)
+        return Batch(seeds, self._guess(known, seeds, calls, projection))
+
+    def _guess_nfe(self, labels: Labels = "guess") -> int:
+        """Return the number of network calls that guess the labels; 0 if they are not to be guessed."""
+        if not asks_to_guess(labels):
+            return 0
+        if self.num_classes is None:
+            raise LabelError(NOTHING_TO_GUESS)
+        return classification.DRAWS * self.num_classes
+
+    def _guess(
+        self,
+        known: Sequence[np.ndarray],
+        seeds: Sequence[int],
+        calls: Calls,
+        projection: Callable[..., Project] = classification.known_images,
+    ) -> np.ndarray:
+        """Return the labels, int64 [N], under which the model denoises images best.
+
+        known: the images [N, C, H, W], or what is known of N images.
+        projection: returns the projection for rows of it.
+        """
+
+        def guess(part: Batch, *rows: np.ndarray, after_move: AfterMove | None) -> np.ndarray:
+            num_classes = self.num_classes or 0
+            return classification.guess_labels(self.backend, num_classes, part, projection(*rows), after_move)
+
+        return self._play(guess, Batch(seeds), *known, calls=calls)
 
     def _calls(self, on_move: OnMove | None, *work: tuple[int, int]) -> Calls:
         """Return what reports the network calls of a method.

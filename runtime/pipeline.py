@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ..errors import InputError
-from .arguments import Labels, Seeds, check_integer, check_latents, check_number, length
+from .arguments import Labels, Seeds, check_integer, check_latents, check_number
 from .calls import OnMove
 from .editing import EditingTasks
 from .keywords import Inversion, Sampling
 from .latent_editing import LatentTasks
+from .pictures.inputs import Images, Latents
 from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
 from .schedule import Schedule
 from .tasks import basic
@@ -45,7 +46,7 @@ class BCM(LatentTasks, EditingTasks):
         self,
         n: int | None = None,
         *,
-        latents: np.ndarray | None = None,
+        latents: Latents | None = None,
         output_type: Arrays = "float",
         **others: "Unpack[Sampling]",
     ) -> np.ndarray: ...
@@ -55,7 +56,7 @@ class BCM(LatentTasks, EditingTasks):
         self,
         n: int | None = None,
         *,
-        latents: np.ndarray | None = None,
+        latents: Latents | None = None,
         output_type: Pictures,
         **others: "Unpack[Sampling]",
     ) -> PillowImages: ...
@@ -67,14 +68,15 @@ class BCM(LatentTasks, EditingTasks):
         schedule: str | Schedule = "one-step",
         seed: Seeds = 0,
         labels: Labels = None,
-        latents: np.ndarray | None = None,
+        latents: Latents | None = None,
         on_move: OnMove | None = None,
         output_type: OutputType = "float",
     ) -> np.ndarray | PillowImages:
         """Return images from noise, or from latents: [n, C, H, W].
 
         Args:
-            n: The number of images. By default as many as there are latents, seeds or labels.
+            n: The number of images. By default as many as there are latents, seeds or labels, and one per
+                class for labels="all".
             schedule: From noise to an image.
             latents: float32 [n, C, H, W] of unit variance, as `invert` returns them. By default they are
                 drawn from the seeds.
@@ -82,21 +84,22 @@ class BCM(LatentTasks, EditingTasks):
         self._check_call(output_type)
         if n is not None:
             check_integer(n, "n")
+        start = None
         if latents is not None:
-            latents = check_latents(latents, self.sample_shape)
-            if n not in (None, len(latents)):
-                raise InputError(f"n is {n}, but there are {len(latents)} latents, and each gives one image")
-            n = len(latents)
+            start = check_latents(latents, self.sample_shape)
+            if n not in (None, len(start)):
+                raise InputError(f"n is {n}, but there are {len(start)} latents, and each gives one image")
+            n = len(start)
         elif n is None:
-            n = max(length(seed), length(labels))
+            n = self._count(seed, labels)
         check_number(n, self.sample_shape)
         batch, program = self._batch(n, seed, labels), self.schedule(schedule)
         calls = self._calls(on_move, (program.nfe, n))
-        return in_form(self._generate(program, batch, latents, calls, output_type), output_type)
+        return in_form(self._generate(program, batch, start, calls, output_type), output_type)
 
     def invert(
         self,
-        images: np.ndarray,
+        images: Images,
         *,
         inversion: str | Schedule = "invert-2",
         seed: Seeds = 0,
@@ -112,23 +115,23 @@ class BCM(LatentTasks, EditingTasks):
             inversion: From an image to noise.
         """
         self._check_open()
-        images, program = self._images(images), self.schedule(inversion)
-        calls = self._calls(on_move, (program.nfe, len(images)))
-        return self._invert(images, program, self._batch(len(images), seed, labels), calls)
+        inputs, program = self._images(images), self.schedule(inversion)
+        calls = self._calls(on_move, (self._guess_nfe(labels) + program.nfe, len(inputs)))
+        return self._invert(inputs, program, self._image_batch([inputs], seed, labels, calls), calls)
 
     @overload
     def reconstruct(
-        self, images: np.ndarray, *, output_type: Arrays = "float", **others: "Unpack[Inversion]"
+        self, images: Images, *, output_type: Arrays = "float", **others: "Unpack[Inversion]"
     ) -> np.ndarray: ...
 
     @overload
     def reconstruct(
-        self, images: np.ndarray, *, output_type: Pictures, **others: "Unpack[Inversion]"
+        self, images: Images, *, output_type: Pictures, **others: "Unpack[Inversion]"
     ) -> PillowImages: ...
 
     def reconstruct(
         self,
-        images: np.ndarray,
+        images: Images,
         *,
         inversion: str | Schedule = "invert-2",
         schedule: str | Schedule = "one-step",
@@ -145,17 +148,17 @@ class BCM(LatentTasks, EditingTasks):
             schedule: From noise to an image.
         """
         self._check_call(output_type)
-        images, up, down = self._images(images), self.schedule(inversion), self.schedule(schedule)
-        calls = self._calls(on_move, (up.nfe + down.nfe, len(images)))
-        batch = self._batch(len(images), seed, labels)
+        inputs, up, down = self._images(images), self.schedule(inversion), self.schedule(schedule)
+        calls = self._calls(on_move, (self._guess_nfe(labels) + up.nfe + down.nfe, len(inputs)))
+        batch = self._image_batch([inputs], seed, labels, calls)
         task = partial(basic.reconstruct, self.backend, up, down, uint8=output_type != "float")
-        return in_form(self._play(task, batch, images, calls=calls), output_type)
+        return in_form(self._play(task, batch, inputs, calls=calls), output_type)
 
     def trace(
         self,
         schedule: str | Schedule = "one-step",
         *,
-        images: np.ndarray | None = None,
+        images: Images | None = None,
         inversion: str | Schedule = "invert-2",
         seed: Seeds = 0,
         labels: Labels = None,
@@ -170,13 +173,18 @@ class BCM(LatentTasks, EditingTasks):
         """
         up = None if images is None else self.schedule(inversion)
         program = traces.program(self.schedule(schedule), up)
-        images = None if images is None else self._images(images)
-        n = max(length(seed), length(labels)) if images is None else len(images)
+        inputs = None if images is None else self._images(images)
+        n = self._count(seed, labels) if inputs is None else len(inputs)
         check_number(n * (program.nfe + 1), self.sample_shape, "states")
-        calls = self._calls(on_move, (program.nfe, n))
+        if inputs is None:
+            calls = self._calls(on_move, (program.nfe, n))
+            batch = self._batch(n, seed, labels)
+        else:
+            calls = self._calls(on_move, (self._guess_nfe(labels) + program.nfe, n))
+            batch = self._image_batch([inputs], seed, labels, calls)
 
         def states(part: Any, images: np.ndarray | None, after_move: Any) -> np.ndarray:
             return traces.trace(self.backend, program, part, images, after_move).states
 
-        played = self._play(states, self._batch(n, seed, labels), images, calls=calls, axis=1)
+        played = self._play(states, batch, inputs, calls=calls, axis=1)
         return traces.Trace(traces.trace_levels(program), played)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import ImageError, InputError
+from .wording import argument
 
 # The range of float images: (-1, 1), (0, 1), or None if it is not specified.
 ValueRange = tuple[float, float] | None
@@ -43,10 +44,10 @@ def in_signed_range(images: np.ndarray, where: str, value_range: ValueRange = No
             f"{where} must lie in [{least:g}, {most:g}]; these go from {low:.3g} to {high:.3g}{hint}"
         )
     if value_range is None and low >= -TOLERANCE:
+        ways = argument("value_range=(0, 1) or (-1, 1) of bcm_edge.load", "--value-range 0,1 or -1,1")
         raise ImageError(
             f"{where} have no value below 0, so they seem to lie in [0, 1] instead of [-1, 1]; "
-            "convert them with images * 2 - 1, or specify the range: value_range=(0, 1) or (-1, 1) "
-            "of bcm_edge.load, --value-range 0,1 or -1,1 on the command line"
+            f"convert them with images * 2 - 1, or specify the range: {ways}"
         )
     signed = images * 2 - 1 if value_range == UNIT else images
     return np.clip(signed, -1, 1).astype(np.float32)

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 LONGEST = 80  # the largest number of characters of a name
 MOST = 10  # the largest number of names in a list
+
+_names_options = False  # whether the caller is the command line
+
+
+@contextmanager
+def options_in_messages() -> Iterator[None]:
+    """Name options of the command line in messages of this block, in place of the arguments of Python."""
+    global _names_options
+    before, _names_options = _names_options, True
+    try:
+        yield
+    finally:
+        _names_options = before
+
+
+def argument(in_python: str, option: str) -> str:
+    """Return how the caller names an argument, for messages: `labels=` in Python, the option in a command."""
+    return option if _names_options else in_python
 
 
 def counted(number: int, noun: str) -> str:

@@ -55,7 +55,7 @@ _SIGNED_INTEGERS = 2
 
 
 def read_picture(
-    file: Path | IO[bytes],
+    file: Path | IO[bytes] | Image.Image,
     sample_shape: tuple[int, int, int],
     where: str,
     formats: tuple[str, ...] = FORMATS,
@@ -63,7 +63,7 @@ def read_picture(
 ) -> np.ndarray:
     """Return an image as float32 [C, H, W] in [-1, 1].
 
-    file: the image file, or its content.
+    file: the image file, its content, or an image of Pillow.
     sample_shape: (C, H, W) of the result; C is 1 or 3.
     where: the name of the image in error messages.
     formats: names of Pillow's formats that are accepted.
@@ -95,7 +95,10 @@ def read_picture(
 
 
 def open_picture(
-    file: Path | IO[bytes], where: str, formats: tuple[str, ...] = FORMATS, survey: Survey | None = None
+    file: Path | IO[bytes] | Image.Image,
+    where: str,
+    formats: tuple[str, ...] = FORMATS,
+    survey: Survey | None = None,
 ) -> Image.Image:
     """Return a decoded image, upright, with 8 bits per channel. Arguments as for `read_picture`.
 
@@ -149,14 +152,19 @@ def picture_facts(file: Path) -> tuple[bool, int]:
 
 
 def _decode(
-    file: Path | IO[bytes], formats: tuple[str, ...], survey: Survey | None
+    file: Path | IO[bytes] | Image.Image, formats: tuple[str, ...], survey: Survey | None
 ) -> tuple[Image.Image, str | None, Mapping[int, Any]]:
-    """Return the upright first frame of an image, the name of its format, and the tags of a TIFF file."""
-    from PIL import Image, ImageOps
+    """Return the upright first frame of an image, the name of its format, and the tags of a TIFF file.
+
+    Of an image of Pillow, the current frame is returned.
+    """
+    from PIL import Image
 
     with warnings.catch_warnings():
         # Pillow warns of large and of slightly damaged images. It raises an error if an image is unreadable.
         warnings.simplefilter("ignore")
+        if isinstance(file, Image.Image):
+            return _upright(file), file.format, getattr(file, "tag_v2", {})
         with Image.open(file, formats=_available(formats)) as opened:
             # The other frames of an MPO file are not an animation, but other views or depth maps.
             if survey is not None and opened.format != "MPO":
@@ -164,10 +172,17 @@ def _decode(
             opened.seek(0)
             opened.load()
             format_name, tags = opened.format, getattr(opened, "tag_v2", {})
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode not in (*PLAIN_MODES, *DEEP_MODES, "F"):  # for example CMYK
-                picture = picture.convert("RGB")
+            picture = _upright(opened)
     return picture, format_name, tags
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return an image after its EXIF orientation, in one of the modes of this module."""
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(picture)
+    is_known = upright.mode in (*PLAIN_MODES, *DEEP_MODES, "F")  # CMYK, for example, is not
+    return upright if is_known else upright.convert("RGB")
 
 
 def _values(tags: Mapping[int, Any], number: int) -> tuple[int, ...]:
@@ -201,7 +216,7 @@ def _available(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in formats if name in Image.OPEN)
 
 
-def _unreadable(file: Path | IO[bytes], where: str, error: Exception) -> ImageError:
+def _unreadable(file: Path | IO[bytes] | Image.Image, where: str, error: Exception) -> ImageError:
     from PIL import Image
 
     if isinstance(error, Image.DecompressionBombError):

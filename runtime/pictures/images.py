@@ -125,12 +125,12 @@ def images_from_array(
     if images.dtype == np.uint8:
         return from_pixels(images, f"{where}: images", value_range)
     if images.dtype.kind != "f":
-        advice = _conversion(images)
+        advice = conversion_advice(images)
         raise ImageError(f"{where}: images must be uint8, or floats in [-1, 1], not {images.dtype}{advice}")
     return in_signed_range(images, f"{where}: images", value_range)
 
 
-def _conversion(images: np.ndarray) -> str:
+def conversion_advice(images: np.ndarray) -> str:
     """Return how to convert booleans or integers to pixels, as the end of a message; "" if it is unclear."""
     if images.dtype.kind not in "biu" or images.min() < 0 or images.max() > 255:
         return ""

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import ImageError
 from ..storage.arrays import is_array_file, read_arrays, required
+from ..wording import argument
 from .folders import find_images
 from .formats import open_picture
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 HALF = 128  # in a mask, values from here on are the hole; in a picture, opacities below it
 
@@ -42,13 +47,13 @@ def read_holes(mask: Path | None, pictures: Sequence[Path], sample_shape: tuple[
     if mask is None:
         return np.stack([_transparent_hole(file, sample_shape) for file in files])
     _check_sizes(mask, files)
-    return _painted_hole(mask, sample_shape)[None]
+    return painted_hole(open_picture(mask, str(mask)), str(mask), sample_shape)[None]
 
 
 def _from_arrays(path: Path) -> np.ndarray:
     """Return the array `masks` as bool, True where a number is not 0. Raises ImageError."""
     arrays = read_arrays(path, "masks")
-    advice = "; a mask is given as an array `masks`, or as a picture with --mask"
+    advice = f"; a mask is given as an array `masks`, or as a picture with {argument('holes=', '--mask')}"
     masks = required(arrays, "masks", path, advice)
     if masks.dtype.kind not in "biuf" or not np.isfinite(masks).all():
         raise ImageError(
@@ -80,27 +85,29 @@ def _transparent_hole(path: Path, sample_shape: tuple[int, int, int]) -> np.ndar
             f"{path}: no hole found; its pixels need an opacity below {HALF} of 255, "
             f"and the lowest opacity is {opacities.min()}"
         )
-    return _fitted(opacities < HALF, path, sample_shape)
+    return _fitted(opacities < HALF, str(path), sample_shape)
 
 
-def _painted_hole(path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
-    """Return bool [1, H, W], True for white pixels of a mask. Raises ImageError."""
+def painted_hole(picture: Image.Image, where: str, sample_shape: tuple[int, int, int]) -> np.ndarray:
+    """Return bool [1, H, W], True for white pixels of a mask that `open_picture` returned. Raises ImageError.
+
+    where: the name of the mask in error messages.
+    """
     from PIL import Image
 
-    picture = open_picture(path, str(path))
     if picture.has_transparency_data:  # transparent pixels are not painted, so they are not filled in
         black = Image.new("RGBA", picture.size, "black")
         picture = Image.alpha_composite(black, picture.convert("RGBA"))
     values = np.asarray(picture.convert("L"))
     if values.max() < HALF:
         raise ImageError(
-            f"{path}: no hole found; its pixels need a brightness of at least {HALF} of 255, "
+            f"{where}: no hole found; its pixels need a brightness of at least {HALF} of 255, "
             f"and the brightest pixel has {values.max()}"
         )
-    return _fitted(values >= HALF, path, sample_shape)
+    return _fitted(values >= HALF, where, sample_shape)
 
 
-def _fitted(unknown: np.ndarray, path: Path, sample_shape: tuple[int, int, int]) -> np.ndarray:
+def _fitted(unknown: np.ndarray, where: str, sample_shape: tuple[int, int, int]) -> np.ndarray:
     """Crop and resize bool [H', W'] to [1, H, W], like a picture. Raises ImageError for an empty hole."""
     from PIL import Image, ImageOps
 
@@ -111,6 +118,6 @@ def _fitted(unknown: np.ndarray, path: Path, sample_shape: tuple[int, int, int])
     fitted = np.asarray(hole) > 0
     if not fitted.any():
         raise ImageError(
-            f"{path}: its hole lies outside the central {width}:{height} part, to which images are cropped"
+            f"{where}: its hole lies outside the central {width}:{height} part, to which images are cropped"
         )
     return fitted[None]

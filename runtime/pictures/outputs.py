@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from ...errors import ImageError, InputError
-from ..pixels import to_uint8
-from .writing import as_picture
+from ..pixels import SIGNED, to_uint8
+from .inputs import as_images
+from .writing import as_picture, save_images
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -42,6 +45,21 @@ def in_form(images: np.ndarray, output_type: OutputType) -> Any:
         return images
     pixels = to_uint8(images)
     return pixels if output_type == "uint8" else _pictures(pixels)
+
+
+def save(images: Any, path: str | os.PathLike[str], sample_shape: tuple[int, int, int], force: bool) -> None:
+    """Write what a method returned, in any form, as `save_images` does. Raises ImageError, OutputError.
+
+    A row of a grid has the images of one list or, of an array, those of one entry of its first axis, if there
+    are lists of lists, or an axis more than [N, C, H, W].
+    """
+    columns = None
+    if isinstance(images, np.ndarray) and images.ndim == 5:
+        columns, images = images.shape[1], images.reshape(-1, *images.shape[2:])
+    elif isinstance(images, (list, tuple)) and images and isinstance(images[0], (list, tuple)):
+        columns, images = len(images[0]), [image for row in images for image in row]
+    checked = as_images(images, sample_shape, value_range=SIGNED)
+    save_images(checked, Path(path).expanduser(), force, columns)
 
 
 def _pictures(pixels: np.ndarray | Sequence[np.ndarray]) -> list[Any]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import ImageError, OutputError
+from ..wording import argument
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -156,17 +157,18 @@ def _place(target: Path) -> Path:
 def _check_replaceable(target: Path, place: Path, force: bool, marker: str | None) -> None:
     """Raise OutputError unless an output may replace the existing target, and can."""
     mode = target.stat().st_mode
+    forced = argument("force=True", "--force")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OutputError(
             f"{target} is a device, a pipe or a socket; results are written to a file or a folder"
         )
     if stat.S_ISDIR(mode) and any(target.iterdir()) and not (marker and (target / marker).exists()):
         raise OutputError(
-            f"{target} is a folder with other files in it, which --force does not replace; "
+            f"{target} is a folder with other files in it, which {forced} does not replace; "
             "choose another name"
         )
     if not force:
-        raise OutputError(f"{target} exists already; --force replaces it")
+        raise OutputError(f"{target} exists already; {forced} replaces it")
     if _is_mounted(place):
         raise OutputError(f"{target} is a mount point, which cannot be replaced; choose a name inside it")
     if not _may_rename(place):

@@ -76,21 +76,23 @@ def check_colours(sample_shape: tuple[int, int, int]) -> None:
         )
 
 
-def upscaling_factor(small: np.ndarray, sample_shape: tuple[int, int, int]) -> int:
-    """Return the whole number k by which images of the shape of `small`, [N, C, H / k, W / k], grow.
+def upscaling_factor(
+    size: tuple[int, int] | None, factor: int | None, sample_shape: tuple[int, int, int]
+) -> int:
+    """Return the whole number k by which small images are enlarged to [C, H, W].
 
-    Raises ImageError.
+    size: the height and width of small images that are arrays, else None, which makes the factor 2.
+    factor: the number that the user requests, or None. Raises ImageError.
     """
-    channels, height, width = sample_shape
-    shape = np.shape(small)
-    if len(shape) != 4:
-        raise ImageError(f"small images have shape {list(shape)}, expected [N, {channels}, H / k, W / k]")
-    factor = height // shape[2] if shape[2] else 0
-    if factor < 2 or (shape[2] * factor, shape[3] * factor) != (height, width):
+    _, height, width = sample_shape
+    if factor is None:
+        factor = height // max(size[0], 1) if size else 2
+    shown = size or (height // factor if factor else height, width // factor if factor else width)
+    if factor < 2 or (shown[0] * factor, shown[1] * factor) != (height, width):
         factors = [k for k in range(2, min(height, width) + 1) if height % k == width % k == 0]
         sizes = ", ".join(f"{height // k}×{width // k}" for k in factors)
         raise ImageError(
-            f"images of {shape[2]}×{shape[3]} pixels cannot be enlarged to {height}×{width}; "
+            f"images of {shown[0]}×{shown[1]} pixels cannot be enlarged to {height}×{width}; "
             f"possible sizes: {sizes}"
         )
     return factor

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import bcm_edge
 from bcm_edge import BCM
@@ -34,45 +33,46 @@ def test_schedule_that_is_not_a_text(bcm: BCM, schedule: Any, kind: str) -> None
 
 @pytest.mark.parametrize(
     ("images", "kind"),
-    [("three.png", "str"), (b"x", "bytes"), (None, "NoneType"), (["three.png"], "list"), ({}, "dict")],
+    [(b"x", "bytes"), (None, "NoneType"), ({}, "dict"), ([[1.0], [1.0, 2.0]], "list")],
 )
-def test_images_that_are_not_an_array(bcm: BCM, images: Any, kind: str) -> None:
+def test_images_of_unknown_types(bcm: BCM, images: Any, kind: str) -> None:
     with pytest.raises(ImageError) as raised:
         bcm.invert(images, labels=1)
-    assert str(raised.value) == f"images must be an array [N, 1, 8, 8], not {kind}"
+    forms = "arrays, tensors, images of Pillow, paths, or a list of these"
+    assert str(raised.value) == f"images must be {forms}, not {kind}"
 
 
-def test_rows_of_different_lengths(bcm: BCM) -> None:
-    rows: Any = [[1.0], [1.0, 2.0]]
-    with pytest.raises(ImageError, match=r"images must be an array \[N, 1, 8, 8\], not list"):
-        bcm.invert(rows, labels=1)
+def test_entry_of_a_list_is_named(bcm: BCM) -> None:
+    images: Any = [IMAGE, None]
+    with pytest.raises(ImageError, match=r"^images\[1\] must be arrays, .*, not NoneType$"):
+        bcm.invert(images, labels=1)
+    with pytest.raises(
+        ImageError, match=r"^images\[1\] have shape \[7, 8\], the model takes \[N, 1, 8, 8\]$"
+    ):
+        bcm.invert([IMAGE, IMAGE[0, :7]], labels=1)
+
+
+def test_file_that_does_not_exist(bcm: BCM) -> None:
+    with pytest.raises(ImageError, match=r"^three\.png: cannot be read \(No such file or directory\)$"):
+        bcm.invert("three.png", labels=1)
 
 
 def test_latents_that_are_not_an_array(bcm: BCM) -> None:
     latents: Any = "latents.npz"
-    with pytest.raises(ImageError, match=r"latents must be an array \[N, 1, 8, 8\], not str"):
+    with pytest.raises(ImageError, match=r"^latents must be arrays or tensors, or a list of these, not str$"):
         bcm.generate(latents=latents, labels=1)
 
 
-@pytest.mark.parametrize(
-    ("image", "shape", "advice"),
-    [
-        (IMAGE, "[1, 8, 8]", "images[None]"),
-        (IMAGE[0], "[8, 8]", "images[None, None]"),
-        (Image.new("L", (8, 8)), "[8, 8]", "np.asarray(images)[None, None]"),
-    ],
-    ids=["channels", "grey", "PIL"],
-)
-def test_image_without_a_batch_axis(bcm: BCM, image: Any, shape: str, advice: str) -> None:
+@pytest.mark.parametrize("shape", [(8,), (7, 8), (1, 3, 8, 8), (2, 1, 16, 16), (0, 1, 8, 8), (1, 1, 1, 8, 8)])
+def test_arrays_are_not_resized(bcm: BCM, shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError) as raised:
-        bcm.invert(image, labels=1)
-    problem = f"images have shape {shape}, the model takes [N, 1, 8, 8]"
-    assert str(raised.value) == f"{problem}; for one image use {advice}"
+        bcm.invert(np.full(shape, -0.5, np.float32), labels=1)
+    assert str(raised.value) == f"images have shape {list(shape)}, the model takes [N, 1, 8, 8]"
 
 
-def test_image_of_another_shape_gets_no_advice(bcm: BCM) -> None:
-    with pytest.raises(ImageError, match=r"the model takes \[N, 1, 8, 8\]$"):
-        bcm.invert(np.zeros((3, 8, 8), np.float32), labels=1)
+def test_floats_with_channels_last_get_advice(bcm: BCM) -> None:
+    with pytest.raises(ImageError, match=r"with np\.moveaxis\(images, -1, -3\)$"):
+        bcm.invert(np.full((2, 8, 8, 1), -0.5, np.float32), labels=1)
 
 
 @pytest.mark.parametrize(("number", "kind"), [("4", "str"), (4.0, "float"), ([4], "list")])

@@ -134,5 +134,6 @@ def test_documented_names_are_the_exported_ones():
         "__version__",
         "load",
         "parse_schedule",
+        "read_images",
     ]
     assert all(hasattr(bcm_edge, name) for name in bcm_edge.__all__)
