@@ -74,7 +74,7 @@ class OpenedModel:
         """Return images of files in the size of the model: float32 [N, C, H, W] in [-1, 1].
 
         Args:
-            path: A picture file, a folder of them, an npz or npy file, or a list of picture files and folders.
+            path: A picture file, a folder of them, an npz or npy file, or a list of files and folders.
 
         Raises:
             ImageError: A file cannot be read, or an array has another size than the model.

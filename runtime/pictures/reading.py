@@ -53,7 +53,7 @@ def _common_shape(paths: Sequence[Path]) -> tuple[int, int, int]:
     for file, picture in pictures:
         if picture.size != size:
             raise ImageError(
-                f"{file} has {picture.size[0]}×{picture.size[1]} pixels, but {first} has {size[0]}×{size[1]}; "
+                f"{first} has {size[0]}×{size[1]} pixels, but {file} {picture.size[0]}×{picture.size[1]}; "
                 "give the size of the result with size=(C, H, W)"
             )
     is_grey = all(picture.mode in GREY_MODES for _, picture in pictures)
