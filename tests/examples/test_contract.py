@@ -14,6 +14,7 @@ from agreement import relative_l2
 from documented import outside_blocks
 from fixture_types import ROOT
 
+from bcm_edge.export.fused import fused_graph
 from bcm_edge.runtime.backends import onnxruntime as onnxruntime_backend
 from bcm_edge.runtime.noise import standard_normal
 from bcm_edge.runtime.pixels import from_uint8, to_uint8
@@ -108,6 +109,14 @@ def test_schedules_are_those_of_the_shipped_model(digits_bundle: Path):
     for _, _, cell, _ in table("Schedules"):
         name, text = cell.split(": ")
         assert schedules[name] == text
+
+
+def test_inputs_of_whole_schedules_are_those_of_the_page(digits_bundle: Path):
+    bundle = open_bundle(digits_bundle)
+    for name, inputs, output in table("A whole schedule as one graph"):
+        graph = fused_graph(bundle, "fp32", bundle.schedule(name)).graph
+        assert ", ".join(value.name for value in graph.input) == inputs
+        assert [value.name for value in graph.output] == [output]
 
 
 def test_values_of_the_noise_are_those_of_the_page():
