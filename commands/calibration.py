@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,17 @@ from ..runtime.storage.bundle import Bundle, describe_files, open_bundle
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.storage.manifest import MANIFEST, ModelFacts
 from ..runtime.storage.rewriting import amending, check_changeable
-from .console import note, parity_table, parity_table_of_failure, progress, require_extra, result
+from .console import (
+    detail,
+    note,
+    parity_line,
+    parity_table,
+    parity_table_of_failure,
+    progress,
+    require_extra,
+    result,
+    stages,
+)
 from .options import Function, bundle_argument, force_option, json_option, value_range_option
 from .paths import PATH, PATH_OR_NAME, OutputPath
 from .tables import table
@@ -150,14 +160,20 @@ def calibrate(
     # Graphs take long to make, so check first that they can be added.
     check_free(opened.path, force=True, marker=MANIFEST)
     samples = read_samples(data, size, opened.manifest.model, value_range) if data else None
-    with parity_table_of_failure("int8"):
-        ranges, errors = _add_int8(opened, samples, calibration, allow_inaccurate, bound)
-    progress(parity_table({"int8": errors}))
+    with parity_table_of_failure("int8"), stages() as report:
+        ranges, errors = _add_int8(opened, samples, calibration, allow_inaccurate, bound, report)
+    detail(parity_table({"int8": errors}))
+    progress(f"int8: {parity_line(errors)}")
     _report(opened, ranges, errors, picture, force, as_json)
 
 
 def _add_int8(
-    bundle: Bundle, samples: Samples | None, file: Path | None, inaccurate: bool, bound: float
+    bundle: Bundle,
+    samples: Samples | None,
+    file: Path | None,
+    inaccurate: bool,
+    bound: float,
+    report: Callable[[str], None],
 ) -> tuple[Calibration, list[MoveError]]:
     """Add int8 graphs to the bundle; return their calibration, and the errors of all moves.
 
@@ -171,16 +187,16 @@ def _add_int8(
     model = bundle.manifest.model
     schedules = programs_to_check(bundle.manifest.schedules, model.parameters)
     recording = load_recording(bundle)
-    calibration = read_calibration(file) if file else quantise.calibrate(bundle, samples, schedules, progress)
+    calibration = read_calibration(file) if file else quantise.calibrate(bundle, samples, schedules, report)
     seeds = quantise.seeds_for(model.parameters)
     quantisation = quantise.Quantisation(schedules, bound, seeds, inaccurate)
     with amending(bundle) as folder:
-        calibration = quantise.quantise(bundle, calibration, quantisation, folder, progress)
+        calibration = quantise.quantise(bundle, calibration, quantisation, folder, report)
         graphs = {**bundle.manifest.graphs, "int8": graph_names("int8")}
         files = {**bundle.manifest.files, **describe_files(folder)}
         amended = Bundle(folder, replace(bundle.manifest, graphs=graphs, files=files))
         batches = batches_to_check(model.parameters)
-        manifest, errors = verified(amended, "int8", recording, batches, bound, inaccurate, progress)
+        manifest, errors = verified(amended, "int8", recording, batches, bound, inaccurate, report)
         (folder / MANIFEST).write_text(manifest.to_json())
     return calibration, errors
 
@@ -222,19 +238,25 @@ def _report(
 
 
 def _activation_table(measured: Sequence[Activation]) -> str:
-    """Return a table of the largest activations: those in 16 bits first, then those in float32."""
+    """Return a table of the largest activations: those in 16 bits first, then those in float32.
+
+    The lines below it say why tensors have 32 bits; the last column has the numbers of these lines.
+    """
     by_size = sorted(measured, key=lambda activation: -activation.largest)
     in_float32 = [activation for activation in by_size if activation.bits == 32]
     others = [activation for activation in by_size if activation.bits != 32]
+    listed = [*others[:SHOWN], *in_float32[:SHOWN]]
+    reasons = list(dict.fromkeys(activation.why for activation in listed if activation.why))
     rows = [
         (
             activation.tensor,
             f"{activation.largest:.3g}",
             f"{activation.headroom:.3g}×",
             f"{activation.bits} bits",
-            activation.why,
+            f"({reasons.index(activation.why) + 1})" if activation.why else "",
         )
-        for activation in (*others[:SHOWN], *in_float32[:SHOWN])
+        for activation in listed
     ]
     heading = f"largest of {len(measured)} activations"
-    return table((heading, "max |x|", "float16 headroom", "in 16-bit graphs", "why"), rows)
+    shown = table((heading, "max |x|", "headroom", "in 16-bit graphs", "why"), rows)
+    return "\n".join([shown, *(f"({number}) {reason}" for number, reason in enumerate(reasons, 1))])

@@ -111,6 +111,16 @@ def parity_table(errors: Mapping[str, Sequence[MoveError]]) -> str:
     return f"relative L2 errors:\n{table(('schedule', 'move', *errors), rows)}"
 
 
+def parity_line(errors: Sequence[MoveError]) -> str:
+    """Return the largest relative L2 error of each direction, over all batch sizes, and the verdict."""
+    directions = []
+    for direction in ("forward", "inverse"):
+        if played := [error.relative_l2 for error in errors if error.graph == direction]:
+            directions.append(f"{direction} {max(played):.1e}")
+    mark = "✓" if all(error.ok for error in errors) else "✗"
+    return f"{', '.join(directions)} {mark}"
+
+
 @contextmanager
 def parity_table_of_failure(precision: str = "") -> Iterator[None]:
     """Print the errors of all moves if the block raises ParityError. precision: the heading of the table."""

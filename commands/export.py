@@ -15,6 +15,7 @@ from .console import (
     detail,
     message,
     note,
+    parity_line,
     parity_table,
     parity_table_of_failure,
     progress,
@@ -217,17 +218,8 @@ def _precision_lines(plan: ExportPlan, errors: Mapping[str, Sequence[MoveError]]
     for precision in plan.precisions:
         size = sum(manifest.files[name].size for name in bundle.hashes(precision)) / 1e6
         measured = errors.get(precision)
-        verdict = _verdict(measured) if measured else "not verified"
+        verdict = parity_line(measured) if measured else "not verified"
         yield f"{precision}: {verdict}, {size:.1f} MB"
-
-
-def _verdict(errors: Sequence[MoveError]) -> str:
-    directions = []
-    for direction in ("forward", "inverse"):
-        if played := [error.relative_l2 for error in errors if error.graph == direction]:
-            directions.append(f"{direction} {max(played):.1e}")
-    mark = "✓" if all(error.ok for error in errors) else "✗"
-    return f"{', '.join(directions)} {mark}"
 
 
 def _checkpoint_line(checkpoint: Checkpoint, plan: ExportPlan) -> str:

@@ -23,7 +23,7 @@ _COLOURS = (
     (re.compile(r"(?<=is )slower here|^partly reached(?=:)|\bcaution(?=: )", re.MULTILINE), "yellow"),
 )
 # Lines with a command to copy, and rows of a table, are not broken.
-_WHOLE = re.compile(r"\b(bcm-edge|pip|sudo|python3?|docker|tritonserver) |──|\S {2,}\S")
+_WHOLE = re.compile(r"\b(bcm-edge|pip|sudo|python -m|docker|tritonserver) |──|\S {2,}\S")
 
 
 def shown(text: str, stream: TextIO) -> str:

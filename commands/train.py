@@ -182,6 +182,6 @@ def _show(at: Progress) -> None:
     losses = [f"{name} {value:.4f}" for name, value in at.losses.items()]
     line = "  ".join([f"step {at.step}/{at.steps}", *grid, *losses, f"{minutes}:{seconds:02} left"])
     if terminal:
-        click.echo(f"\r{line}   ", file=sys.stderr, nl=at.step == at.steps)
+        click.echo(f"\r{line}\033[K", file=sys.stderr, nl=at.step == at.steps)
     else:
         progress(line)

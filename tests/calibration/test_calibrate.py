@@ -60,7 +60,7 @@ def test_int8_beyond_the_bound_is_written_only_with_allow_inaccurate(
 
 @pytest.mark.slow
 def test_bound_that_no_layer_meets_is_refused_with_the_errors(bundle_copy: Path, cli: Cli):
-    result = cli("calibrate", bundle_copy, "--data", "digits", "--size", 32, "--bound", 1e-6)
+    result = cli("calibrate", bundle_copy, "--data", "digits", "--size", 32, "--bound", 1e-6, "-v")
     assert result.exit_code == 1
     assert "int8 everywhere: relative L2 " in result.stderr
     assert "27 of 27): relative L2 " in result.stderr

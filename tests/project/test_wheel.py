@@ -139,6 +139,8 @@ def test_wheel_runs_with_its_extra_run_alone(archives: Path, bundle_copy: Path, 
     code = "import sys; from importlib.util import find_spec; print(*filter(find_spec, sys.argv[1:]))"
     modules = ("torch", "onnx", "sklearn", "openvino", "ray", "pytest", "onnxruntime", "bcm_edge")
     assert environment.run("python", "-c", code, *modules, cwd=elsewhere).stdout == "onnxruntime bcm_edge\n"
+    module = environment.run("python", "-m", "bcm_edge", "--version", cwd=elsewhere)
+    assert module.stdout == f"bcm-edge, version {bcm_edge.__version__}\n"
     assert bcm_edge_prints("--version") == f"bcm-edge, version {bcm_edge.__version__}\n"
 
     bcm_edge_prints("generate", "digits", "-n", 10, "--label", "all", "-o", "digits.png")
