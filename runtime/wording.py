@@ -29,6 +29,11 @@ def argument(in_python: str, option: str) -> str:
     return option if _names_options else in_python
 
 
+def setting(name: str, value: str) -> str:
+    """Return how the caller gives an argument a value: backend='typed' in Python, or --backend typed."""
+    return argument(f"{name}={value!r}", f"--{name} {value}")
+
+
 def counted(number: int, noun: str) -> str:
     """Return the number with its noun, for example "1 image" or "2 images"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -24,6 +24,7 @@ from ..log import log, timed
 from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
+from ..wording import setting
 from .base import Backend, BackendInfo
 
 # "auto" tries them in this order.
@@ -60,9 +61,9 @@ def open_backend(
         precision = bundle.precisions[0]
     reason = module.unavailable(precision, None, placement)
     if reason is not None:
-        advice = (
-            "; on a machine without a GPU, use --backend auto" if on_gpu and placement.device is None else ""
-        )
+        advice = ""
+        if on_gpu and placement.device is None:
+            advice = f"; on a machine without a GPU, use {setting('backend', 'auto')}"
         raise BackendError(f"{name}: {reason}{advice}")
     with timed(f"backend {name}: opening"):
         backend: Backend = module.open(bundle, precision, placement)

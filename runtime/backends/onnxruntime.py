@@ -18,7 +18,7 @@ from ..log import log, timed
 from ..machine.placement import ANYWHERE, Placement
 from ..schedule import Move
 from ..storage.bundle import Bundle
-from ..wording import counted, first_line
+from ..wording import counted, first_line, setting
 from .base import BackendInfo, Opened, graph_inputs
 from .optimised import optimised_graphs
 from .sessions import open_optimised, open_session, session_options
@@ -91,7 +91,8 @@ def unavailable(precision: str, bundle: Bundle | None = None, placement: Placeme
     if reason := INFO.missing():
         return reason
     if precision == "bf16":
-        return "ONNX Runtime has no bfloat16 convolutions on a CPU; use --backend openvino"
+        advice = f"use {setting('backend', 'openvino')}"
+        return f"ONNX Runtime has no bfloat16 convolutions on a CPU; {advice}"
     return None
 
 

@@ -27,7 +27,7 @@ from ..machine.cache_folder import cache_directory
 from ..machine.placement import ANYWHERE, Placement
 from ..schedule import Move
 from ..storage.bundle import Bundle
-from ..wording import counted, first_line
+from ..wording import counted, first_line, setting
 from .base import BackendInfo, Opened, graph_inputs
 from .compiled import Compiled, Compiler
 
@@ -101,7 +101,7 @@ def unavailable(precision: str, bundle: Bundle | None = None, placement: Placeme
     if precision == "fp16":
         return (
             "OpenVINO computes float16 graphs in float32 on a CPU; "
-            "use --backend onnxruntime or --precision fp32"
+            f"use {setting('backend', 'onnxruntime')} or {setting('precision', 'fp32')}"
         )
     return None
 

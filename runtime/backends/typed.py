@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ...errors import BackendError
 from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
-from ..wording import counted, first_line
+from ..wording import counted, first_line, setting
 from .base import BackendInfo
 from .onnxruntime import OnnxRuntimeBackend
 from .sessions import open_serialised
@@ -67,7 +67,7 @@ def unavailable(precision: str, bundle: Bundle | None = None, placement: Placeme
     if reason := INFO.missing():
         return reason
     if precision not in INFO.precisions:
-        return f"{precision} graphs have no 16-bit types; use --backend onnxruntime"
+        return f"{precision} graphs have no 16-bit types; use {setting('backend', 'onnxruntime')}"
     return None
 
 

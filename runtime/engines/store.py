@@ -25,6 +25,7 @@ from ..machine.gpu import Gpu
 from ..storage.bundle import Bundle
 from ..storage.files import write_atomically
 from ..storage.hashes import sha256
+from ..wording import setting
 from .facts import FACTS, PLANS, SCHEMA, BuildOptions, EngineFacts
 
 ENGINES = "engines"  # the folder in a bundle
@@ -229,7 +230,7 @@ def find_engine(
         if reason is None and precision not in (None, engine.facts.options.precision):
             reason = f"is {engine.facts.options.precision}"
         if reason is None and built_here and not is_remembered(engine):
-            reason = "not built on this machine; --backend tensorrt plays it nevertheless"
+            reason = f"not built on this machine; {setting('backend', 'tensorrt')} plays it nevertheless"
         if reason is None:
             return engine
         reasons.append(f"{engine.name}: {reason}")

@@ -15,6 +15,7 @@ from ...errors import ImageError, LabelError
 from ..classes import named_labels
 from ..pixels import ValueRange, from_pixels, in_signed_range
 from ..storage.arrays import is_array_file, read_arrays, required
+from ..wording import argument
 from .folders import FolderImages, Survey, find_images
 from .formats import read_picture
 
@@ -89,8 +90,8 @@ def _folder_labels(found: Sequence[tuple[Path, FolderImages]]) -> tuple[np.ndarr
     if without := [path for path, folder in found if folder.classes is None]:
         raise LabelError(
             f"the sub-folders of {with_classes[0]} name the classes of its images, but nothing names those "
-            f"of {without[0]}; give the labels of all images (--label on the command line), or "
-            "read the two one after the other"
+            f"of {without[0]}; give the labels of all images with {argument('labels=', '--label')}, or read "
+            "the two one after the other"
         )
     labels = [name for _, folder in found for name in folder.classes or ()]
     return np.array(labels), ", ".join(map(str, with_classes))

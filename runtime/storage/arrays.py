@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import ImageError
 from ..machine.resources import check_memory
+from ..wording import argument
 from .files import check_regular, is_html, is_lfs_pointer, replacing
 
 Arrays = Mapping[str, np.ndarray | None]  # arrays of an npz file by name; None is not written
@@ -64,7 +65,8 @@ def array_shapes(path: Path, name: str) -> Shapes:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds of errors for damaged files
         raise _unreadable(path, error) from error
-    check_memory(size, f"{path}: its arrays", "split the file, or use bcm-edge map on smaller files")
+    advice = argument("split the file", "split the file, or use bcm-edge map on smaller files")
+    check_memory(size, f"{path}: its arrays", advice)
     return shapes
 
 

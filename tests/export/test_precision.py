@@ -28,7 +28,7 @@ def test_unknown_precision_is_refused_by_a_backend(typed_bundle: Path, precision
 
 
 def test_bf16_on_onnxruntime_is_refused_with_another_backend(typed_bundle: Path):
-    with pytest.raises(BackendError, match="no bfloat16 convolutions on a CPU; use --backend openvino"):
+    with pytest.raises(BackendError, match="no bfloat16 convolutions on a CPU; use backend='openvino'"):
         open_backend("onnxruntime", open_bundle(typed_bundle), "bf16")
 
 
