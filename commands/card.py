@@ -19,7 +19,7 @@ from ..runtime.pixels import SIGNED
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.storage.rewriting import check_changeable
 from ..runtime.wording import counted
-from .card_metadata import front_matter, measurements, read_evaluation
+from .card_metadata import evaluated_quality, front_matter, stored_quality
 from .card_page import RECONSTRUCTIONS, SAMPLES, card_page, generating
 from .console import progress, result
 from .options import bundle_argument, force_option, json_option
@@ -72,11 +72,11 @@ def card(
         )
     with load(bundle, value_range=SIGNED) as bcm:
         _check_output(bcm, force)
-        facts = read_evaluation(evaluation, bcm.bundle.manifest) if evaluation else None
-        measured = measurements(bcm.bundle.manifest, facts)
+        manifest = bcm.bundle.manifest
+        quality = evaluated_quality(evaluation, manifest) if evaluation else stored_quality(manifest)
         captions = _write_pictures(bcm, images)
-        page = card_page(bcm.bundle, name, measured, facts and facts["facts"], captions)
-        text = f"{front_matter(bcm.bundle.manifest, name, measured)}\n\n{page}"
+        page = card_page(bcm.bundle, name, quality, captions)
+        text = f"{front_matter(manifest, name, quality.measured)}\n\n{page}"
     with replacing(bundle / CARD, force) as partial:
         partial.write_text(text, encoding="utf-8")
     files = [CARD, *(SAMPLES, RECONSTRUCTIONS)[: len(captions)]]

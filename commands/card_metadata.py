@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..runtime.schedule import parse_schedule
 from ..runtime.storage.manifest import Manifest
+from ..runtime.wording import listed
 from .evaluate_page import model_line
 
 TAGS = ("bidirectional-consistency-model", "consistency-model", "onnx", "image-generation", "image-inversion")
@@ -48,23 +49,33 @@ class Measured:
     values: dict[str, float]
 
 
-def measurements(manifest: Manifest, evaluation: dict[str, Any] | None) -> list[Measured]:
-    """Return what was measured: by an evaluation, or else by the search of schedules in the manifest.
+@dataclass(frozen=True)
+class Quality:
+    """What is known about the quality of a model."""
 
-    evaluation: the output of `bcm-edge evaluate --json`.
+    measured: list[Measured]
+    # How it was measured: name of a fact → the fact.
+    protocol: dict[str, str]
+
+
+def stored_quality(manifest: Manifest) -> Quality:
+    """Return what `calibrate --search-schedule` measured and stored in a bundle."""
+    measured = [*_searched(manifest)]
+    data = dict.fromkeys(one.data for one in measured)
+    return Quality(measured, {"images": listed(data)} if data else {})
+
+
+def evaluated_quality(file: Path, manifest: Manifest) -> Quality:
+    """Return what `bcm-edge evaluate --json` measured with the schedules of a bundle.
+
+    Raises InputError, also if another model was measured.
     """
-    if evaluation is None:
-        return [*_searched(manifest)]
-    own = (*manifest.schedules, "one-step")
-    return [one for one in _evaluated(evaluation) if all(name in own for name in one.name.split(", "))]
-
-
-def read_evaluation(file: Path, manifest: Manifest) -> dict[str, Any]:
-    """Return the output of `bcm-edge evaluate --json`. Raises InputError, also for another model's."""
     try:
         evaluation = json.loads(file.read_text(encoding="utf-8"))
-        model = evaluation["facts"]["Bundle"]["model"]
-        [*_evaluated(evaluation)]
+        bundle, data = evaluation["facts"]["Bundle"], evaluation["facts"]["Data"]
+        facts = {"played": bundle["played"], **data}
+        protocol = {str(name): str(fact) for name, fact in facts.items()}
+        measured, model = [*_evaluated(evaluation)], bundle["model"]
     except OSError as error:
         raise InputError(f"--evaluation: {file}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -78,7 +89,8 @@ def read_evaluation(file: Path, manifest: Manifest) -> dict[str, Any]:
             f"--evaluation: {file}: measures another model ({model}) than the bundle contains "
             f"({model_line(manifest.model)})"
         )
-    return evaluation
+    own = (*manifest.schedules, "one-step")
+    return Quality([one for one in measured if all(name in own for name in one.name.split(", "))], protocol)
 
 
 def front_matter(manifest: Manifest, licence: str, measured: list[Measured]) -> str:

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from ..runtime.schedule import parse_schedule
 from ..runtime.storage.bundle import Bundle
 from ..runtime.storage.manifest import MANIFEST, ModelFacts
 from ..runtime.wording import listed, printable
-from .card_metadata import MEASURES, Measured
+from .card_metadata import MEASURES, Measured, Quality
 
 SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
 PAPER = "https://arxiv.org/abs/2403.18035"
 _COLOURS = {1: "greyscale", 3: "colour"}
 
 
-def card_page(
-    bundle: Bundle,
-    licence: str,
-    measured: Sequence[Measured],
-    facts: dict[str, Any] | None,
-    captions: list[str],
-) -> str:
+def card_page(bundle: Bundle, licence: str, quality: Quality, captions: Sequence[str]) -> str:
     """Return the card in Markdown, without its metadata.
 
-    facts: those of an evaluation; None without one. captions: of SAMPLES and, if the bundle inverts, of
-    RECONSTRUCTIONS.
+    captions: of SAMPLES and, if the bundle inverts, of RECONSTRUCTIONS.
     """
     sections = [
         _introduction(bundle.manifest.model),
@@ -35,8 +27,8 @@ def card_page(
         _model(bundle),
         _schedules(bundle),
         _precisions(bundle),
-        _quality(measured, facts),
-        _limitations(bundle, measured, facts),
+        _quality(quality),
+        _limitations(bundle, quality),
         f"## Licence\n\n{licence}",
         _citation(),
     ]
@@ -163,34 +155,41 @@ def _precisions(bundle: Bundle) -> str:
     return _table("## Precisions", columns, rows)
 
 
-def _quality(measured: Sequence[Measured], facts: dict[str, Any] | None) -> str:
-    if not measured:
+def _quality(quality: Quality) -> str:
+    if not quality.measured:
         return "## Quality\n\nNo measurement of quality is recorded."
+    sections = ["## Quality"]
+    for task, heading in _HEADINGS.items():
+        if own := [one for one in quality.measured if one.task == task]:
+            sections.append(_measures(heading, own))
+    lines = [f"- {name}: {printable(fact)}" for name, fact in quality.protocol.items()]
+    return "\n\n".join([*sections, "### How it was measured", "\n".join(lines)])
+
+
+_HEADINGS = {"generation": "### Generation", "inversion": "### Inversion and reconstruction"}
+
+
+def _measures(heading: str, measured: Sequence[Measured]) -> str:
+    """Return a table of the measurements of one task."""
     present = [name for name in MEASURES if any(name in one.values for one in measured)]
     columns = ("schedule", "noise levels", "network calls", *(MEASURES[name] for name in present))
     rows = [
         (one.name, f"`{one.program}`", one.nfe, *(_figure(one.values.get(name)) for name in present))
         for one in measured
     ]
-    data = (
-        facts["Data"]
-        if facts
-        else {"held-out images": listed(list(dict.fromkeys(one.data for one in measured)))}
-    )
-    protocol = "\n".join(f"- {name}: {printable(value)}" for name, value in data.items())
-    return f"{_table('## Quality', columns, rows)}\n\nHow it was measured:\n\n{protocol}"
+    return _table(heading, columns, rows)
 
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _limitations(bundle: Bundle, measured: Sequence[Measured], facts: dict[str, Any] | None) -> str:
+def _limitations(bundle: Bundle, quality: Quality) -> str:
     """Return what follows from the facts of the bundle. Nothing is claimed that is not recorded."""
-    return "\n".join(["## Limitations", "", *(f"- {line}" for line in _limits(bundle, measured, facts))])
+    return "\n".join(["## Limitations", "", *(f"- {line}" for line in _limits(bundle, quality))])
 
 
-def _limits(bundle: Bundle, measured: Sequence[Measured], facts: dict[str, Any] | None) -> Iterator[str]:
+def _limits(bundle: Bundle, quality: Quality) -> Iterator[str]:
     model = bundle.manifest.model
     _, height, width = model.sample_shape
     yield f"All images have {height}×{width} pixels. Images of other sizes are converted before inversion."
@@ -203,12 +202,13 @@ def _limits(bundle: Bundle, measured: Sequence[Measured], facts: dict[str, Any] 
     verified = {verdict.precision for verdict in bundle.verdicts() if verdict.ok}
     if missing := [name for name in bundle.precisions if name not in verified]:
         yield f"Not verified: the graphs in {', '.join(missing)}."
-    if not measured:
+    if not quality.measured:
         yield "Quality: no measurement is recorded."
-    elif any("frechet-ratio" in one.values for one in measured):
-        features = f" ({facts['Data']['features']})" if facts else ""
+    elif any("frechet-ratio" in one.values for one in quality.measured):
+        features = quality.protocol.get("features")
+        named = f" ({features})" if features else ""
         yield (
-            f"The Fréchet ratio depends on the features that it was measured with{features} and on the "
+            f"The Fréchet ratio depends on the features that it was measured with{named} and on the "
             "held-out images. It is not an FID, and cannot be compared with one."
         )
     yield "Editing (inpainting, colouring, upscaling and so on): no measurement is part of this card."

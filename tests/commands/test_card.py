@@ -23,7 +23,7 @@ CARD_FILES = {"README.md", "samples.png", "reconstructions.png"}
 CELL = 66  # pixels: an image of 8×8 pixels is enlarged to 64×64, and 2 pixels lie between two images
 EVALUATION: dict[str, Any] = {
     "facts": {
-        "Bundle": {"model": "digits: 1×8×8, 10 classes, 759,489 parameters"},
+        "Bundle": {"model": "digits: 1×8×8, 10 classes, 759,489 parameters", "played": "in fp32 on a CPU"},
         "Data": {"held-out images": "360 of digits (test)", "features": "a small classifier"},
     },
     "generation": [
@@ -165,9 +165,9 @@ def test_evaluation_becomes_metrics(bundle_copy: Path, cli: Cli, tmp_path: Path)
             ],
         }
     ]
-    assert "| mixture-4 | `80>0.4>0.002 +0.1 0.1>1.2>0.002` | 4 | 1.326 | 0.981 |  |  |  |" in text
+    assert "| mixture-4 | `80>0.4>0.002 +0.1 0.1>1.2>0.002` | 4 | 1.326 | 0.981 |\n" in text
     assert "Heun" not in text
-    assert "- held-out images: 360 of digits (test)" in text
+    assert "- played: in fp32 on a CPU\n- held-out images: 360 of digits (test)" in text
 
 
 def test_measurements_of_the_bundle_become_metrics(bundle_copy: Path, cli: Cli) -> None:
@@ -182,7 +182,7 @@ def test_measurements_of_the_bundle_become_metrics(bundle_copy: Path, cli: Cli) 
     results = metadata["model-index"][0]["results"]
     assert [result["metrics"][0]["value"] for result in results] == [1.44, 0.0037]
     assert {result["dataset"]["name"] for result in results} == {"digits (validation)"}
-    assert "| invert-1, one-step | `+0.07 0.07>80 then 80>0.002` | 2 |  | 0.0037 |" in text
+    assert "| invert-1, one-step | `+0.07 0.07>80 then 80>0.002` | 2 | 0.0037 |\n" in text
 
 
 def test_model_of_colour_images_without_classes(cli: Cli, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_evaluation_that_is_none(bundle_copy: Path, cli: Cli, tmp_path: Path, co
 
 def test_evaluation_of_another_model(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
     model = "mnist: 1×28×28, 10 classes, 1,706,241 parameters"
-    other = EVALUATION | {"facts": EVALUATION["facts"] | {"Bundle": {"model": model}}}
+    other = EVALUATION | {"facts": EVALUATION["facts"] | {"Bundle": {"model": model, "played": ""}}}
     (tmp_path / "e.json").write_text(json.dumps(other))
     message = refusal(cli("card", bundle_copy, "--license", "mit", "--evaluation", tmp_path / "e.json"))
     assert f"measures another model ({model})" in message
