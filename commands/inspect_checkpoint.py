@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,13 @@ def _sections(path: Path, found: Examination, command: list[str]) -> list[str]:
 
 def _command(path: Path, found: Examination, preset: str | None, config_file: Path | None) -> list[str]:
     """Return lines that say what to type next."""
-    options = f" --preset {preset}" if preset else f" --config {config_file}" if config_file else ""
+    options = (
+        f" --preset {preset}"
+        if preset
+        else f" --config {shlex.quote(str(config_file))}"
+        if config_file
+        else ""
+    )
     if not found.missing:
         return [f"use it:  {_use(path, found.kind, options)}"]
     fields = json.dumps(dict.fromkeys(found.missing, "?")).replace('"?"', "?")
@@ -68,10 +75,11 @@ def _command(path: Path, found: Examination, preset: str | None, config_file: Pa
     ]
 
 
-def _use(path: Path, kind: str, options: str) -> str:
+def _use(checkpoint: Path, kind: str, options: str) -> str:
     """Return the command that uses a checkpoint of this kind."""
+    path, name = shlex.quote(str(checkpoint)), shlex.quote(checkpoint.name.split(".")[0])
     if kind == "ict":
-        return f"bcm-edge train --init {path}{options} --data DATA -o {path.stem}.safetensors"
+        return f"bcm-edge train --init {path}{options} --data DATA -o {name}.safetensors"
     if kind == "edm":
         return f"bcm-edge evaluate BUNDLE --data DATA --baseline {path} -o report.html"
-    return f"bcm-edge export {path}{options} -o {path.stem}.bundle"
+    return f"bcm-edge export {path}{options} -o {name}.bundle"

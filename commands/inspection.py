@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import click
 from ..runtime.engines.store import broken_engines, engines
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import ModelFacts
-from ..runtime.storage.packed import is_packed
+from ..runtime.storage.not_bundles import is_checkpoint
 from ..runtime.wording import MOST, listed, printable
 from .console import result
 from .inspect_checkpoint import inspect_checkpoint
@@ -34,7 +35,7 @@ def inspect(bundle: Path, preset: str | None, config_file: Path | None, as_json:
     BUNDLE may also be a checkpoint. Then the command shows which fields of its configuration follow from the
     tensors, from its header, or from --preset or --config; which must be given; and what to type.
     """
-    if bundle.is_file() and not is_packed(bundle):
+    if os.path.isfile(bundle) and is_checkpoint(bundle):  # noqa: PTH113, a name may be too long for stat
         inspect_checkpoint(bundle, preset, config_file, as_json)
         return
     if preset or config_file:

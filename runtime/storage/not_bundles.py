@@ -30,7 +30,7 @@ def why_no_bundle(path: Path, manifest: str) -> str:
         return _missing(path, manifest)
     if (path.parent / manifest).exists():
         return f"(a file of a bundle); give the folder: {_quoted(path.parent)}"
-    if _is_checkpoint(path):
+    if is_checkpoint(path):
         return f"(a checkpoint); make a bundle from it with: {_export(path)}"
     bundle = _quoted(path.with_suffix(".bundle"))
     if path.suffix.lower() == ".onnx":
@@ -66,18 +66,19 @@ def _folder(folder: Path, manifest: str) -> str:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, one for a checkpoint in shards: its index."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and _is_checkpoint(file))
+    files = sorted(file for file in folder.iterdir() if file.is_file() and is_checkpoint(file))
     names = [file.name.removesuffix(_SHARDS) for file in files if file.name.endswith(_SHARDS)]
     shards = tuple(f"{name}-" for name in names)
     return [file for file in files if file.name.endswith(_SHARDS) or not file.name.startswith(shards)]
 
 
-def _is_checkpoint(path: Path) -> bool:
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a file has the name of a checkpoint."""
     return path.name.lower().endswith(_CHECKPOINTS)
 
 
 def _missing(path: Path, manifest: str) -> str:
-    if _is_checkpoint(path) or path.suffix.lower() in (".onnx", *_ARCHIVES):
+    if is_checkpoint(path) or path.suffix.lower() in (".onnx", *_ARCHIVES):
         return "(no such file)"
     neighbours = {file.parent.name: file.parent for file in path.parent.glob(f"*/{manifest}")}
     similar = difflib.get_close_matches(path.name, neighbours, n=1)
