@@ -1,7 +1,7 @@
 """bcm-edge: Bidirectional Consistency Models on the device.
 
     import bcm_edge
-    bcm = bcm_edge.load("digits.bundle")
+    bcm = bcm_edge.load("digits")  # or the path of a bundle
     images = bcm.generate(16, schedule="mixture-4", labels=3)   # float32 [16, C, H, W] in [-1, 1]
     latents = bcm.invert(images, labels=3)                      # and back to the noise
 

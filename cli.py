@@ -179,8 +179,8 @@ def _file_named_like(option: str, arguments: Sequence[str]) -> str | None:
 
 EPILOG = """\b
 Start here:
-  bcm-edge export -o digits.bundle
-  bcm-edge generate digits.bundle -n 16 --label all -o digits.png"""
+  bcm-edge generate digits -n 16 --label all -o digits.png
+  bcm-edge export digits -o digits.bundle"""
 
 
 @click.group(

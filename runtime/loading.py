@@ -1,4 +1,4 @@
-"""Open a bundle and a backend: `bcm = bcm_edge.load("digits.bundle")`."""
+"""Open a bundle and a backend: `bcm = bcm_edge.load("digits")`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def load(
     """Open a bundle and a backend for it.
 
     Args:
-        path: The folder of the bundle, or a packed bundle (*.bcm).
+        path: The folder of the bundle, a packed bundle (*.bcm), or the name of a model in the package:
+            "digits" or "mnist". A file or folder of that name in the current folder comes first.
         backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null".
         batch: The largest number of images of one network call. Larger requests are split, with the same
             result. By default 16, or the largest batch of an engine.

@@ -84,6 +84,9 @@ def _missing(path: Path, manifest: str) -> str:
     similar = difflib.get_close_matches(path.name, neighbours, n=1)
     if similar:
         return f"(no such folder); did you mean {_quoted(neighbours[similar[0]])}?"
+    if path.stem in SHIPPED:
+        command = f"bcm-edge export {path.stem} -o {_quoted(path)}"
+        return f"(no such folder); give {path.stem}, a model in the package, or make a bundle with: {command}"
     return f"(no such folder); make a bundle with: bcm-edge export -o {_quoted(path)}"
 
 

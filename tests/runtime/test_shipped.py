@@ -107,6 +107,11 @@ def test_log_says_which_one_is_opened(elsewhere: Path, cli: Cli):
 def test_unknown_name_is_a_missing_folder():
     with pytest.raises(BundleError, match=r"cifar: not a bundle \(no such folder\)"):
         bcm_edge.load("cifar")
+    message = (
+        r"give mnist, a model in the package, or make a bundle with: bcm-edge export mnist -o mnist.bundle"
+    )
+    with pytest.raises(BundleError, match=message):
+        bcm_edge.load("mnist.bundle")
 
 
 def test_commands_take_the_name_and_leave_the_package_alone(elsewhere: Path, cli: Cli):
