@@ -37,7 +37,7 @@ def play(schedule, x):
             inputs = {"t": np.full(len(x), t), "u": np.full(len(x), u)}
             inputs |= {"label": labels} if labels is not None else {}
             inputs |= {"x": x, "noise": noise} if u > t else {"x": x + noise}
-            (x,) = graphs["inverse" if u > t else "forward"].run(["x_u"], inputs)
+            x = np.asarray(graphs["inverse" if u > t else "forward"].run(["x_u"], inputs)[0])
             noise = np.zeros_like(x)
     return x
 
