@@ -120,7 +120,7 @@ class OpenedModel:
         """Refuse pickle and copy: an opened model is memory and threads of its process."""
         raise InputError(
             "an opened model cannot be copied, pickled or sent to another process; open the bundle in each "
-            f"process with bcm_edge.load({str(self.bundle.path)!r})"
+            f"process with bcm_edge.load({str(self.bundle.source)!r})"
         )
 
     def _check_open(self) -> None:

@@ -50,7 +50,7 @@ def open_backend(
             raise InputError(f"unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
         bundle.graphs(precision)
     precisions = ", ".join(bundle.precisions)
-    log.info("bundle: %s (%s), precisions %s", bundle.path, bundle.manifest.model.name, precisions)
+    log.info("bundle: %s (%s), precisions %s", bundle.source, bundle.manifest.model.name, precisions)
     if name == "auto":
         name, precision = choose(bundle, precision, placement)
     if reason := wrong_device(name, placement):

@@ -214,7 +214,7 @@ def _bundle(path: Path) -> list[Finding]:
 
 def _engines(bundle: Bundle) -> list[Finding]:
     """Return one finding per engine. If no engine can run here, all intact ones share one finding."""
-    build = f"bcm-edge build {shlex.quote(str(bundle.path))}"
+    build = f"bcm-edge build {shlex.quote(str(bundle.source))}"
     broken = [Finding("engine", False, str(engine), build) for engine in broken_engines(bundle)]
     whole = engines(bundle)
     if not whole:
@@ -231,5 +231,5 @@ def _engine(engine: Engine, bundle: Bundle, gpu: Gpu, version: str) -> Finding:
     reason = misfit(engine, bundle, gpu, version)
     if reason is None:
         return Finding("engine", True, f"{engine} fits this machine")
-    fix = f"bcm-edge build {shlex.quote(str(bundle.path))} --precision {engine.facts.options.precision}"
+    fix = f"bcm-edge build {shlex.quote(str(bundle.source))} --precision {engine.facts.options.precision}"
     return Finding("engine", False, f"{engine.name} does not run here: {reason}", fix)
