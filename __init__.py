@@ -9,22 +9,77 @@ The import needs numpy only. A backend imports its library when a bundle is open
 the telemetry of these libraries (runtime/machine/privacy.py).
 """
 
-from .errors import BcmError
-from .runtime.calls import NetworkCall
+from .errors import (
+    BackendError,
+    BcmError,
+    BuildError,
+    BundleError,
+    CalibrationError,
+    CheckFailed,
+    CheckpointError,
+    DowngradeError,
+    ImageError,
+    InputError,
+    JobError,
+    LabelError,
+    MissingExtraError,
+    NonFiniteError,
+    OutputError,
+    ParityError,
+    ScheduleError,
+    ShardError,
+)
+from .runtime.arguments import Labels, Seeds
+from .runtime.calls import NetworkCall, OnMove
 from .runtime.loading import load
 from .runtime.machine.privacy import switch_off_telemetry
-from .runtime.pictures.reading import read_images
+from .runtime.pictures.inputs import Holes, Images, Latents, PillowImage, Tensor
+from .runtime.pictures.outputs import OutputType
+from .runtime.pictures.reading import Paths, read_images
 from .runtime.pipeline import BCM
-from .runtime.schedule import Schedule, parse_schedule
+from .runtime.pixels import ValueRange
+from .runtime.schedule import Inject, Move, Schedule, parse_schedule
+from .runtime.tasks.trace import Trace
 
 switch_off_telemetry()
 
 __version__ = "0.2.0"
 __all__ = [
     "BCM",
+    "BackendError",
     "BcmError",
+    "BuildError",
+    "BundleError",
+    "CalibrationError",
+    "CheckFailed",
+    "CheckpointError",
+    "DowngradeError",
+    "Holes",
+    "ImageError",
+    "Images",
+    "Inject",
+    "InputError",
+    "JobError",
+    "LabelError",
+    "Labels",
+    "Latents",
+    "MissingExtraError",
+    "Move",
     "NetworkCall",
+    "NonFiniteError",
+    "OnMove",
+    "OutputError",
+    "OutputType",
+    "ParityError",
+    "Paths",
+    "PillowImage",
     "Schedule",
+    "ScheduleError",
+    "Seeds",
+    "ShardError",
+    "Tensor",
+    "Trace",
+    "ValueRange",
     "__version__",
     "load",
     "parse_schedule",

@@ -1,7 +1,5 @@
 """Open a bundle and a backend: `bcm = bcm_edge.load("digits")`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ..errors import InputError

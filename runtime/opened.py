@@ -1,7 +1,5 @@
 """An opened model: a bundle, a backend that plays it, and the checks of arguments."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar

@@ -24,13 +24,23 @@ if TYPE_CHECKING:
 class BCM(LatentTasks, EditingTasks):
     """A model that generates and inverts images. `bcm_edge.load` opens one.
 
-    Arrays are float32 [N, C, H, W]. Images lie in [-1, 1]; uint8 images are accepted too. These arguments
-    mean the same in all methods:
+    Methods take N images in any of these forms, or one image, which gives N = 1:
+
+    - arrays of numpy: floats in [-1, 1] (or in `value_range`), or uint8: [N, C, H, W], [C, H, W], for one
+      channel also [N, H, W] and [H, W], and uint8 also [N, H, W, C]. Other sizes are refused.
+    - tensors of torch of these shapes, on any device, also bfloat16 and with gradients.
+    - images of Pillow, and paths of picture files: cropped at the centre, resized and converted to grey or
+      colour as the command line does it. Paths of folders, and of npz and npy files.
+    - lists of these.
+
+    Results have the batch axis N, also for one image: float32 [N, C, H, W] in [-1, 1] unless output_type says
+    otherwise. These arguments mean the same in all methods:
 
     - seed: an integer s, which means s, s+1, … for the images in order, or one integer per image. All noise
       of an image comes from its own seed.
-    - labels: a class for all images, or one per image, each a number or a name of `classes`. Required for a
-      model with classes, and refused by a model without.
+    - labels: a class for all images, or one per image, each a number or a name of `classes`. "all", and a
+      text such as "dog,cat", are repeated in order. "guess" lets the model guess the classes of its images
+      (`guess_labels`). Required for a model with classes, and refused by a model without.
     - schedule: the program to the image: a name of `schedules`, or a text such as "80>2.4>0.002".
     - inversion: the program from an image to noise, "invert-2" or a text such as "+0.07 0.07>15>80".
     - on_move: called after every network call with a `NetworkCall`, which has the number of the call and the

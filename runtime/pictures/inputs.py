@@ -27,6 +27,8 @@ from .masks import painted_hole, read_holes
 class PillowImage(Protocol):
     """An image of Pillow, `PIL.Image.Image`."""
 
+    __module__ = "bcm_edge"  # the name of this class in the texts of help()
+
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
@@ -41,6 +43,8 @@ class PillowImage(Protocol):
 class Tensor(Protocol):
     """A tensor of torch, `torch.Tensor`: on any device, floats or uint8, with or without gradients."""
 
+    __module__ = "bcm_edge"
+
     def detach(self) -> Any:
         """The tensor without its gradients."""
         ...
@@ -50,6 +54,8 @@ class Tensor(Protocol):
         ...
 
 
+# Modules whose functions are public do not postpone the evaluation of annotations: help() shows what these
+# names stand for.
 Array = np.ndarray | Tensor
 Picture = np.ndarray | Tensor | PillowImage | str | os.PathLike[str]
 Images = Picture | Sequence[Picture]

@@ -1,7 +1,5 @@
 """Images from files without a model: `bcm_edge.read_images`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -51,6 +51,7 @@ NOT_RUN = [
     NotRun(r"docs/onnx.md", r"^(npm|node|g\+\+|round_trip/program) ", "it needs other tools; tests/examples"),
     NotRun(r"docs/precision.md", r"--search-schedule", "it takes a minute; tests/calibration"),
     NotRun(r"docs/diffusers.md", r"import torch", "it needs the extra diffusers; tests/integrations"),
+    NotRun(r"docs/python.md", r"ProcessPool", "processes need a file; tests/project/test_public_api.py"),
     NotRun(r"docs/precision.md", r"--bisect", "exit code 1 is what it shows; tests/commands"),
 ]
 IN_ONE_FOLDER = ("README.md", "docs/quickstart.md")  # the pages of a first session, typed twice

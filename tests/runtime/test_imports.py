@@ -123,17 +123,3 @@ def imported_names(name: str, file: Path) -> set[str]:
             names.add(".".join(base))
             names |= {".".join((*base, alias.name)) for alias in node.names}
     return names
-
-
-def test_documented_names_are_the_exported_ones():
-    assert bcm_edge.__all__ == [
-        "BCM",
-        "BcmError",
-        "NetworkCall",
-        "Schedule",
-        "__version__",
-        "load",
-        "parse_schedule",
-        "read_images",
-    ]
-    assert all(hasattr(bcm_edge, name) for name in bcm_edge.__all__)
