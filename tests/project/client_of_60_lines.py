@@ -1,4 +1,4 @@
-"""A client of the whole public API. `pyright --strict` checks it, and it runs on the bundle of its argument."""
+"""A client of the public API, which `pyright --strict` checks. Its argument is the path of a bundle."""
 
 import sys
 import tempfile
