@@ -24,6 +24,7 @@ from ..errors import InputError, LabelError, MissingExtraError, ScheduleError
 from ..runtime.backends import info
 from ..runtime.calls import NetworkCall
 from ..runtime.checks.doctor import missing_packages
+from ..runtime.classes import GUESS
 from ..runtime.loading import load
 from ..runtime.machine.install_hints import install_line
 from ..runtime.pipeline import BCM
@@ -192,7 +193,7 @@ class BCMPipeline:
 
     def invert(
         self,
-        images: Image.Image | Sequence[Image.Image] | np.ndarray | torch.Tensor,
+        images: Image.Image | Sequence[Image.Image | str | Path] | np.ndarray | torch.Tensor,
         class_labels: torch.Tensor | Sequence[int | str] | int | str | None = None,
         num_inversion_steps: int = 2,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -205,8 +206,10 @@ class BCMPipeline:
         `pipe(latents=…)` with the same class_labels returns to the images.
 
         Args:
-            images: PIL images, an array [N, H, W, C] or a tensor [N, C, H, W]: floats in [0, 1] or uint8.
-            class_labels: The classes of the images, as in `__call__`. Required for a model with classes.
+            images: PIL images, files, an array [N, H, W, C] or a tensor [N, C, H, W]: floats in [0, 1] or
+                uint8. PIL images and files are cropped and resized to the size of the model.
+            class_labels: The classes of the images, as in `__call__`. Required for a model with classes;
+                "guess" lets the model guess them.
             num_inversion_steps: The number of network calls: usually 1 or 2.
             generator: Determines the small noise that is added to the images.
             callback_on_step_end: As in `__call__`.
@@ -224,9 +227,11 @@ class BCMPipeline:
                 "class_labels is missing: this model is class-conditional, "
                 "and an image must be inverted with its own class"
             )
-        inputs = images_input(images, self.bcm.sample_shape[0])
+        inputs = images_input(images)
         program = self._schedule(inversion, num_inversion_steps, inverts=True)
         seeds = draw_integers(_SEEDS, len(inputs), generator)
+        if labels == GUESS:
+            labels = self.bcm.guess_labels(inputs, seed=seeds)
         invert = partial(self.bcm.invert, inputs, inversion=program, seed=seeds, labels=labels)
         return torch.from_numpy(self._play(invert, program, len(inputs), callback_on_step_end))
 

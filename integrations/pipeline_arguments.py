@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageError, InputError, ScheduleError
+from ..errors import InputError, ScheduleError
 from ..runtime.arguments import check_integer
 from ..runtime.calls import NetworkCall
 from ..runtime.pipeline import BCM
@@ -89,27 +89,15 @@ def latents_array(latents: Any) -> np.ndarray:
     return latents.detach().float().cpu().numpy() if hasattr(latents, "detach") else np.asarray(latents)
 
 
-def images_input(images: Any, channels: int) -> Any:
-    """Return images as an array [N, C, H, W] of their own values: uint8, or floats in [0, 1].
+def images_input(images: Any) -> Any:
+    """Return images in a form that BCM takes, whose length is their number.
 
-    images: PIL images, an array [N, H, W, C] or a tensor [N, C, H, W]. Raises ImageError.
+    images: an array [N, H, W, C] becomes [N, C, H, W]. Tensors and lists of images remain what they are.
     """
-    from PIL import Image
-
-    if hasattr(images, "detach"):
-        tensor = images.detach().cpu()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    if isinstance(images, Image.Image):
-        images = [images]
-    if isinstance(images, Sequence) and images and all(isinstance(image, Image.Image) for image in images):
-        mode = "L" if channels == 1 else "RGB"
-        images = np.stack([np.atleast_3d(np.asarray(image.convert(mode))) for image in images])
     if isinstance(images, np.ndarray) and images.ndim == 4:
         return images.transpose(0, 3, 1, 2)
-    raise ImageError(
-        "images must be PIL images, an array [N, H, W, C] or a tensor [N, C, H, W], "
-        f"not {type(images).__name__}"
-    )
+    is_many = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
+    return images if is_many else [images]
 
 
 def report_step(pipe: Any, callback: StepCallback, call: NetworkCall, step: int) -> None:
