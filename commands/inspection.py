@@ -13,7 +13,7 @@ import click
 from ..runtime.engines.store import broken_engines, engines
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import ModelFacts
-from ..runtime.storage.not_bundles import is_checkpoint
+from ..runtime.storage.not_bundles import is_checkpoint, is_diffusers_folder
 from ..runtime.wording import MOST, listed, printable
 from .console import result
 from .inspect_checkpoint import inspect_checkpoint
@@ -32,10 +32,12 @@ from .tables import table
 def inspect(bundle: Path, preset: str | None, config_file: Path | None, as_json: bool) -> None:
     """Show the contents of BUNDLE: the model, its schedules, files, verdicts, engines and origin.
 
-    BUNDLE may also be a checkpoint. Then the command shows which fields of its configuration follow from the
-    tensors, from its header, or from --preset or --config; which must be given; and what to type.
+    BUNDLE may also be a checkpoint, such as the folder of a consistency model of diffusers. Then the command
+    shows which fields of its configuration follow from the tensors, from its header, or from --preset or
+    --config; which must be given; and what to type.
     """
-    if os.path.isfile(bundle) and is_checkpoint(bundle):  # noqa: PTH113, a name may be too long for stat
+    is_file = os.path.isfile(bundle)  # noqa: PTH113, a name may be too long for stat
+    if (is_file and is_checkpoint(bundle)) or is_diffusers_folder(bundle):
         inspect_checkpoint(bundle, preset, config_file, as_json)
         return
     if preset or config_file:

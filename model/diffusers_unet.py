@@ -26,6 +26,7 @@ from ..runtime.wording import listed
 from .config import DOT_PRODUCT, read_fields
 
 PIPELINE_FILE = "model_index.json"
+_WEIGHTS = "diffusion_pytorch_model"  # the beginning of the names of weights files
 PIPELINE, NETWORK = "ConsistencyModelPipeline", "UNet2DModel"
 
 # Field of UNet2DModel → (its default, the values that the network of this package can express).
@@ -76,11 +77,13 @@ _QKV = ("to_q", "to_k", "to_v")
 
 
 def unet_folder(path: Path) -> Path | None:
-    """Return the folder of the U-Net in a pipeline of diffusers, or the folder itself if it is a U-Net.
+    """Return the folder of the U-Net in a pipeline of diffusers.
 
-    None if the path is neither. Raises CheckpointError for another pipeline, another network, and noise
-    levels other than those of a BCM.
+    path: the pipeline, the folder of the U-Net or its weights file. None for other paths. Raises
+    CheckpointError for another pipeline, another network, and noise levels other than those of a BCM.
     """
+    if path.name.startswith(_WEIGHTS) and path.is_file():
+        path = path.parent
     index, config = path / PIPELINE_FILE, path / "config.json"
     if index.is_file():
         kind = read_fields(index).get("_class_name")

@@ -75,8 +75,12 @@ def read_weights(path: Path) -> WeightsFile:
     The first bytes of a file decide its format, not its name. Raises CheckpointError, which describes files
     that are not weights files.
     """
-    if folder := unet_folder(path):
-        return _read_unet(folder, path)
+    folder = unet_folder(path)
+    return _read_unet(folder, path) if folder else _read(path)
+
+
+def _read(path: Path) -> WeightsFile:
+    """Read a weights file, an index of shards, or the one weights file in a folder."""
     path = _file_of(path)
     head = _head(path)
     if is_text(head) and head.lstrip(BLANK).startswith(b"{") and (shards := _shards(path)):
@@ -149,19 +153,21 @@ def _head(path: Path) -> bytes:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _read_unet(folder: Path, pipeline: Path) -> WeightsFile:
+def _read_unet(folder: Path, path: Path) -> WeightsFile:
     """Read a U-Net of diffusers: its tensors by the names of this package, and its configuration.
 
-    folder: the folder of the U-Net, which may be the pipeline itself.
+    folder: the folder of the U-Net. path: a weights file in it, the folder itself, or the pipeline.
     """
     config = folder / "config.json"
     fields = network_fields(read_fields(config), str(config))
-    files = [folder / name for name in _UNET_FILES if (folder / name).is_file()]
-    weights = read_weights(files[0] if files else _file_of(folder))
+    files = [path] if path.is_file() else [folder / name for name in _UNET_FILES if (folder / name).is_file()]
+    weights = _read(files[0] if files else folder)
     if not isinstance(weights.content, Mapping):
         raise CheckpointError(f"{folder}: its weights file does not contain a state dict")
     content = renamed(weights.content, str(weights.files[0]))
-    return WeightsFile(content, (*weights.files, config), {"config": fields}, pipeline.resolve().name)
+    return WeightsFile(
+        content, (*weights.files, config), {"config": fields}, None if path.is_file() else path.resolve().name
+    )
 
 
 def _read_one(path: Path, head: bytes) -> WeightsFile:

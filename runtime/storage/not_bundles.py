@@ -12,7 +12,7 @@ from .shipped import SHIPPED
 _SHARDS = ".safetensors.index.json"  # end of the name of the index of a checkpoint in shards
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", _SHARDS)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z")
-_PIPELINE = "model_index.json"  # of diffusers
+_PIPELINE, _NETWORK = "model_index.json", "diffusion_pytorch_model*"  # files of diffusers
 _SHOWN = 3  # bundles or checkpoints that a message lists
 
 
@@ -43,10 +43,17 @@ def why_no_bundle(path: Path, manifest: str) -> str:
     return f"(a file); a bundle is a folder, make one with: bcm-edge export CHECKPOINT -o {bundle}"
 
 
+def is_diffusers_folder(path: Path) -> bool:
+    """Return whether a path is the folder of a pipeline of diffusers, or of one of its networks."""
+    if not os.path.isdir(path):  # noqa: PTH112, a name may be too long for stat
+        return False
+    return (path / _PIPELINE).is_file() or any(path.glob(_NETWORK))
+
+
 def _folder(folder: Path, manifest: str) -> str:
-    if (folder / _PIPELINE).is_file():
+    if is_diffusers_folder(folder):
         return (
-            "(a pipeline of diffusers); a bundle is made from a network that was trained to invert: "
+            "(a model of diffusers); a bundle is made from a network that was trained to invert: "
             f"bcm-edge train --init {_quoted(folder)} --data …"
         )
     bundles = [

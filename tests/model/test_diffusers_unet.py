@@ -148,11 +148,14 @@ def test_one_step_gives_the_images_of_the_pipeline(tmp_path: Path):
     assert (theirs - (ours / 2 + 0.5).clamp(0, 1)).abs().max() < 0.01
 
 
-def test_folder_of_the_network_alone_is_enough(tmp_path: Path):
+def test_folder_or_file_of_the_network_alone_is_enough(tmp_path: Path):
     folder, _ = saved(tmp_path / "cd")
-    whole, alone = load_checkpoint(folder), load_checkpoint(folder / "unet")
-    assert alone.config == whole.config
-    assert all(torch.equal(alone.state_dict[name], tensor) for name, tensor in whole.state_dict.items())
+    whole = load_checkpoint(folder)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    for path, name in ((folder / "unet", "unet"), (file, file.name)):
+        alone = load_checkpoint(path)
+        assert (alone.name, alone.config) == (name, whole.config)
+        assert all(torch.equal(alone.state_dict[name], tensor) for name, tensor in whole.state_dict.items())
 
 
 def test_one_of_several_equal_weights_files_is_read(tmp_path: Path):
@@ -216,6 +219,19 @@ def test_incomplete_and_foreign_weights_are_refused(tmp_path: Path):
     torch.save(pipeline.unet, file)  # a pickle that would run code
     with pytest.raises(CheckpointError, match=r"contains more than tensors.*nothing in it was executed"):
         load_checkpoint(folder)
+
+
+def test_inspect_describes_a_pipeline(cli: Cli, tmp_path: Path):
+    folder, _ = saved(tmp_path / "cd")
+    for path in (folder, folder / "unet"):
+        facts = json.loads(cli("inspect", path, "--json").stdout)
+        assert (facts["kind"], facts["missing"]) == ("ict", [])
+        values = {field["name"]: field["value"] for field in facts["fields"]}
+        assert (values["image_size"], values["attention"]) == (16, "dot_product")
+        assert values["attention_resolutions"] == [2, 4]
+        played = cli("generate", path, "-n", 1, "-o", tmp_path / "x.png")
+        assert played.exit_code == 2
+        assert "(a model of diffusers)" in played.stderr and f"train --init {path}" in played.stderr
 
 
 def test_pipeline_is_a_start_for_training(cli: Cli, tmp_path: Path):
