@@ -222,7 +222,7 @@ def test_invalid_number_of_threads_is_in_the_report(home: Path, cli: Cli, monkey
     monkeypatch.setenv("BCM_EDGE_THREADS", "two")
     result = cli("doctor", "--report")
     assert result.exit_code == 1
-    assert "threads: BCM_EDGE_THREADS must be a positive integer, not 'two'; " in result.stdout
+    assert "threads: BCM_EDGE_THREADS must be a positive integer up to 1024, not 'two'; " in result.stdout
     assert "✗ machine: " in result.stdout and "\n    fix: unset BCM_EDGE_THREADS\n" in result.stdout
 
 

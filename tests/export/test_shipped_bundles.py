@@ -36,7 +36,7 @@ def test_files_are_those_that_the_exporter_writes(name: str, tmp_path: Path):
         models = [
             onnx.load(file, load_external_data=False) for file in (graph, written.graphs("fp32")[direction])
         ]
-        assert models[0].graph == models[1].graph, "make bundles writes another graph"
+        assert parts(models[0].graph) == parts(models[1].graph), "make bundles writes another graph"
         assert models[0].metadata_props == models[1].metadata_props
         assert models[0].opset_import == models[1].opset_import
     with (
@@ -51,6 +51,12 @@ def test_files_are_those_that_the_exporter_writes(name: str, tmp_path: Path):
                 assert (written_golden[key] == shipped_golden[key]).all()
     (verdict,) = shipped.verdicts()
     assert verdict.ok and verdict.against == "torch"
+
+
+def parts(graph: onnx.GraphProto) -> list[object]:
+    """The content of a graph, in which the order of the initializers does not matter."""
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    return [list(graph.node), list(graph.input), list(graph.output), initializers]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
