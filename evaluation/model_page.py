@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..model.checkpoint import Checkpoint
 from ..training.data import SPLIT_SEED
@@ -11,6 +12,7 @@ from .comparison import SETS, Inverted, Sampled, inverted, sampled
 from .quality import Judge
 from .rivals import Rivals
 
+Quality = dict[str, dict[str, Any]]
 ONE_STEP_BACK = ", one-step"  # ends the name of an inversion that is followed by one step back
 
 
@@ -23,18 +25,33 @@ class Cost:
     threads: int
 
 
-def model_page(checkpoint: Checkpoint, cost: Cost, rivals: Rivals) -> str:
-    """Measure a model of the digits on the judge's images; returns the page as Markdown."""
+def model_page(checkpoint: Checkpoint, cost: Cost, rivals: Rivals) -> tuple[str, Quality]:
+    """Measure a model of the digits on the judge's images; returns the page as Markdown, and the quality of
+    its schedules for the manifest of its bundle."""
     named = {f"{name}{ONE_STEP_BACK}": name for name in rivals.bcm.schedules}
+    samples = sampled(rivals)
     inversions = [inversion for inversion in inverted(rivals) if inversion.name in named]
     lines = [
         *_model(checkpoint),
         *_training(checkpoint, cost),
-        *_generation(sampled(rivals)),
+        *_generation(samples),
         *_inversion(inversions),
         *_protocol(rivals.judge),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n", _quality(samples, inversions, rivals.judge)
+
+
+def _quality(samples: Sequence[Sampled], inversions: Sequence[Inverted], judge: Judge) -> Quality:
+    """Return schedule → its figures in the tables of the page, rounded as there."""
+    facts = {"data": "digits (test)", "images": len(judge.images)}
+    generations: Quality = {
+        sample.name: {"frechet_ratio": round(sample.mean("ratio"), 2), **facts, "samples": judge.samples}
+        for sample in samples
+    }
+    return generations | {
+        inversion.name.removesuffix(ONE_STEP_BACK): {"reconstruction_mse": round(inversion.mse, 4), **facts}
+        for inversion in inversions
+    }
 
 
 def _model(checkpoint: Checkpoint) -> list[str]:

@@ -13,15 +13,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from ..export import shipped as bundles
 from ..export.exporter import ExportPlan, export
 from ..model.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from ..runtime.loading import load
-from ..runtime.storage.bundle import open_bundle
+from ..runtime.storage.bundle import open_bundle, read_manifest
+from ..runtime.storage.manifest import MANIFEST
+from ..runtime.storage.rewriting import update_manifest
+from ..runtime.storage.shipped import shipped_bundle
 from ..training.data import load_digits
 from ..training.options import TrainOptions
 from ..training.run import Progress, train
@@ -65,6 +69,10 @@ def main() -> None:
     shutil.copyfile(files.weights, shipped_checkpoint())
     shutil.copyfile(files.samples, root / "docs" / "digits.png")
     shutil.copyfile(files.page, root / "docs" / "model.md")
+    bundles.main()
+    manifest = read_manifest(shipped_bundle("digits"))
+    manifest = replace(manifest, quality=open_bundle(files.bundle).manifest.quality)
+    (shipped_bundle("digits") / MANIFEST).write_text(manifest.to_json())
 
 
 def make_model(folder: Path, options: TrainOptions, report: Report) -> Files:
@@ -124,7 +132,9 @@ def write_page(files: Files, classifier: Classifier, cost: Cost, report: Report)
     judge = Judge(classifier, train_part, test)
     with load(files.bundle, precision="fp32") as bcm:
         rivals = Rivals(bcm, judge, None, FIRST_SEED, report)
-        files.page.write_text(model_page(checkpoint, cost, rivals), encoding="utf-8")
+        page, quality = model_page(checkpoint, cost, rivals)
+    files.page.write_text(page, encoding="utf-8")
+    update_manifest(open_bundle(files.bundle), lambda manifest: replace(manifest, quality=quality))
     report(f"page: {files.page}")
 
 

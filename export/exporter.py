@@ -28,6 +28,7 @@ from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule
 from ..runtime.storage.bundle import Bundle, describe_files
 from ..runtime.storage.files import replacing
 from ..runtime.storage.manifest import GOLDEN, MANIFEST, Manifest
+from ..runtime.storage.shipped import measured_quality
 from .graphs import TYPES, graph_names, weights_name, write_graphs
 from .quantise import FILES, Quantisation, calibrate, quantise, seeds_for
 from .verification import verified
@@ -168,6 +169,7 @@ def _write_float_graphs(
         plan.schedules,
         describe_files(folder),
         _provenance(plan, checkpoint_sha256),
+        measured_quality(checkpoint_sha256),
     )
     return Bundle(folder, manifest)
 

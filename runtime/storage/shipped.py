@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ..log import log
 
@@ -14,6 +16,19 @@ SHIPPED = ("digits", "mnist")
 def shipped_bundle(name: str) -> Path:
     """Return the folder of a model's bundle in the package. name: one of SHIPPED."""
     return Path(__file__).parents[2] / "model" / f"{name}.bundle"
+
+
+def measured_quality(checkpoint_sha256: str) -> dict[str, dict[str, Any]]:
+    """Return the quality of the schedules of a shipped model, as its bundle in the package has it.
+
+    It was measured on test images, and belongs to these weights and schedules. Returns {} for another
+    checkpoint.
+    """
+    for name in SHIPPED:
+        manifest = json.loads((shipped_bundle(name) / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["provenance"]["checkpoint"]["sha256"] == checkpoint_sha256:
+            return manifest["quality"]
+    return {}
 
 
 def located(path: Path | str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import onnx
 import pytest
 import torch
 from agreement import relative_l2
+from fixture_types import ROOT
 from safetensors.torch import load_file, save_file
 
 from bcm_edge.errors import CheckpointError
 from bcm_edge.export.graphs import write_graphs
 from bcm_edge.export.shipped import write_bundle
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
-from bcm_edge.runtime.storage.bundle import open_bundle
+from bcm_edge.runtime.storage.bundle import open_bundle, read_manifest
 from bcm_edge.runtime.storage.external_data import external_files
 from bcm_edge.runtime.storage.shipped import SHIPPED, shipped_bundle
 
@@ -29,6 +31,7 @@ def test_files_are_those_that_the_exporter_writes(name: str, tmp_path: Path):
     written, shipped = open_bundle(tmp_path / name), open_bundle(shipped_bundle(name))
     now, then = written.manifest, shipped.manifest
     assert (now.model, now.schedules, now.graphs) == (then.model, then.schedules, then.graphs)
+    assert now.quality == then.quality
     assert now.provenance["checkpoint"] == then.provenance["checkpoint"]
     assert sorted(now.files) == sorted(then.files) == sorted(files(shipped.path) - {"manifest.json"})
     assert now.files[f"{name}.safetensors"] == then.files[f"{name}.safetensors"]
@@ -72,6 +75,23 @@ def test_weights_are_stored_once(name: str):
         "inverse.onnx",
         f"{name}.safetensors",
     }
+
+
+def test_quality_is_that_of_the_pages():
+    page = (ROOT / "docs" / "model.md").read_text()
+    quality = read_manifest(shipped_bundle("digits")).quality
+    for name, ratio in re.findall(r"^\| ([a-z]+-\w+) \| `80[^|]+\| \d \| ([\d.]+) ± ", page, re.MULTILINE):
+        assert quality.pop(name)["frechet_ratio"] == float(ratio)
+    for name, error in re.findall(r"^\| (invert-\d) \|[^|]+\| \d \| ([\d.]+) \|", page, re.MULTILINE):
+        assert quality.pop(name)["reconstruction_mse"] == float(error)
+    assert not quality
+    page = re.sub("(<[^>]+>)+", "|", (ROOT / "docs" / "report-mnist.html").read_text())
+    quality = read_manifest(shipped_bundle("mnist")).quality
+    for name, ratio in re.findall(r"\|BCM ([a-z]+-[a-z0-9]+)\|[^|]+\|\d\|[\d.]+\|([\d.]+) ±", page):
+        assert quality.pop(name)["frechet_ratio"] == float(ratio)
+    for name, error in re.findall(r"\|BCM (invert-\d), one-step\|[^|]+\|\d\|([\d.]+) ±", page):
+        assert quality.pop(name)["reconstruction_mse"] == float(error)
+    assert not quality
 
 
 def files(folder: Path) -> set[str]:
