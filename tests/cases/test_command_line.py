@@ -58,7 +58,7 @@ def patched(digits_bundle: Path, tmp_path: Path) -> Process:
         (
             ("-o", "out.png", "-n", "many"),
             "BadParameter",
-            "Invalid value for '-n' / '--number': 'many' is not a valid integer",
+            "Invalid value for '-n' / '--number' / '--num-images': 'many' is not a valid integer",
         ),
         ((), "MissingParameter", "Missing option '-o' / '--output'"),
     ],
