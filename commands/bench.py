@@ -147,11 +147,11 @@ def _program(bundle: Bundle, schedule: str | None, inversion: str | None) -> Sch
     if inversion is None:
         program = bundle.schedule(schedule or "one-step")
         if program.end != SIGMA_MIN:
-            advice = inversion_advice(program, "--")
+            advice = inversion_advice(program)
             raise ScheduleError(f"schedule {str(program)!r} does not lead to an image{advice}")
         return program
     up = bundle.schedule(inversion)
-    check_inverts(up, "--")
+    check_inverts(up)
     return up + bundle.schedule(schedule) if schedule else up
 
 

@@ -148,7 +148,7 @@ def upscale(
 def _completing(bcm: BCM, text: str) -> Schedule:
     """Return the schedule of --schedule. Raises ScheduleError unless it leads from noise to an image."""
     schedule = bcm.schedule(text)
-    check_fills_in(schedule, "--")
+    check_fills_in(schedule)
     return schedule
 
 

@@ -232,7 +232,7 @@ def _programs(bcm: BCM, task: str, options: dict[str, Any]) -> dict[str, str | N
     schedule, inversion = options["schedule"], options["inversion"]
     if schedule is not None and task == "restore":
         schedule = bcm.schedule(schedule)
-        check_restores(schedule, "--")
+        check_restores(schedule)
     elif schedule is not None:
         schedule = to_image(bcm, schedule)
     if inversion is not None:

@@ -84,7 +84,7 @@ def _restore(
     beside: bool,
 ) -> None:
     program = bcm.schedule(schedule) if schedule else restoration(strength)
-    check_restores(program, "--")
+    check_restores(program)
     image_set, labels = run.read(bcm, images)
     task = partial(bcm.restore, image_set.images)
     results, facts = play(run, bcm, title, program, image_set, labels, task)

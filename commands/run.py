@@ -272,14 +272,14 @@ def run_options(
 def to_noise(bcm: BCM, inversion: str) -> Schedule:
     """Return the schedule of --inversion. Raises ScheduleError unless it leads from an image to noise."""
     schedule = bcm.schedule(inversion)
-    check_inverts(schedule, "--")
+    check_inverts(schedule)
     return schedule
 
 
 def to_image(bcm: BCM, text: str) -> Schedule:
     """Return the schedule of --schedule. Raises ScheduleError unless it leads from noise to an image."""
     schedule = bcm.schedule(text)
-    check_generates(schedule, "--")
+    check_generates(schedule)
     return schedule
 
 

@@ -63,7 +63,7 @@ def trace(
 
 def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
     refuse_guess(run.label)
-    program = trace_program(bcm.schedule(schedule), None, "--")
+    program = trace_program(bcm.schedule(schedule), None)
     check_number(n * (program.nfe + 1), bcm.sample_shape, "states")
     seeds = list(range(run.seed, run.seed + n))
     labels = parse_labels(run.label, n, bcm)
@@ -78,7 +78,7 @@ def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
 def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: str, run: Run) -> None:
     image_set, labels = run.read(bcm, images)
     originals = image_set.images
-    program = trace_program(bcm.schedule(schedule), bcm.schedule(inversion), "--")
+    program = trace_program(bcm.schedule(schedule), bcm.schedule(inversion))
 
     def work(on_move: OnMove | None) -> Trace:
         return bcm.trace(program, images=originals, seed=run.seed, labels=labels, on_move=on_move)

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import ScheduleError
+from .wording import argument
 
 SIGMA_MIN = 0.002  # the noise level of an image
 SIGMA_MAX = 80.0  # the noise level of pure noise
@@ -166,12 +167,11 @@ def parse_schedule(text: str) -> Schedule:
     return Schedule(tuple(steps))
 
 
-def inversion_advice(schedule: Schedule, prefix: str = "") -> str:
-    """Return the end of a message about a schedule that must lead to an image; "" unless it is an inversion.
-
-    prefix: what stands before the names of arguments, "--" on the command line.
-    """
-    return f"; it leads to noise, so it is one for {prefix}inversion" if schedule.inverts else ""
+def inversion_advice(schedule: Schedule) -> str:
+    """Return the end of a message about a schedule that must lead to an image; "" if it is no inversion."""
+    if not schedule.inverts:
+        return ""
+    return f"; it leads to noise, so it is one for {argument('inversion=', '--inversion')}"
 
 
 def _level(text: str, word: str, column: int) -> float:

@@ -10,6 +10,7 @@ from ..batches import Batch
 from ..calls import AfterMove
 from ..chain import play, play_to_pixels
 from ..schedule import SIGMA_MAX, SIGMA_MIN, Schedule, inversion_advice
+from ..wording import argument
 
 
 def generate(
@@ -75,28 +76,24 @@ def _images(
     return np.clip(play(schedule, backend, batch, x, after_move), -1, 1)
 
 
-def check_inverts(schedule: Schedule, prefix: str = "") -> None:
-    """Raise ScheduleError unless the schedule leads from an image to level 80.
-
-    prefix: what stands before the names of arguments in messages, "--" on the command line.
-    """
+def check_inverts(schedule: Schedule) -> None:
+    """Raise ScheduleError unless the schedule leads from an image to level 80."""
     if not schedule.inverts:
-        advice = f"; a schedule to an image is given as {prefix}schedule" if schedule.end == SIGMA_MIN else ""
+        advice = ""
+        if schedule.end == SIGMA_MIN:
+            advice = f"; a schedule to an image is given as {argument('schedule=', '--schedule')}"
         raise ScheduleError(
             f"schedule {str(schedule)!r} does not invert: an inversion adds noise to an image and ends at 80"
             f", for example '+0.07 0.07>15>80'{advice}"
         )
 
 
-def check_generates(schedule: Schedule, prefix: str = "") -> None:
-    """Raise ScheduleError unless the schedule leads from level 80 to an image.
-
-    prefix: what stands before the names of arguments in messages, "--" on the command line.
-    """
+def check_generates(schedule: Schedule) -> None:
+    """Raise ScheduleError unless the schedule leads from level 80 to an image."""
     if schedule.from_image:
         raise ScheduleError(
             f"schedule {str(schedule)!r} starts from an image, so it cannot generate"
-            f"{inversion_advice(schedule, prefix)}"
+            f"{inversion_advice(schedule)}"
         )
     if not schedule.generates:
         raise ScheduleError(

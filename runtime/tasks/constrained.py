@@ -54,16 +54,13 @@ def constrained(
     return play(schedule, backend, batch, None, after_move, project)
 
 
-def check_fills_in(schedule: Schedule, prefix: str = "") -> None:
-    """Raise ScheduleError unless the schedule leads from noise to an image.
-
-    prefix: what stands before the names of arguments in messages, "--" on the command line.
-    """
+def check_fills_in(schedule: Schedule) -> None:
+    """Raise ScheduleError unless the schedule leads from noise to an image."""
     if not schedule.fills_in:
         raise ScheduleError(
             f"schedule {str(schedule)!r} does not fill in: the schedule must start from noise and return to "
             "0.002 at least once, for example '80>0.002 +1 1>0.002 +0.2 0.2>0.8>0.002'"
-            f"{inversion_advice(schedule, prefix)}"
+            f"{inversion_advice(schedule)}"
         )
 
 

@@ -42,13 +42,10 @@ def restore(
     return np.clip(play(schedule, backend, batch, images, after_move), -1, 1)
 
 
-def check_restores(schedule: Schedule, prefix: str = "") -> None:
-    """Raise ScheduleError unless the schedule leads from an image to an image.
-
-    prefix: what stands before the names of arguments in messages, "--" on the command line.
-    """
+def check_restores(schedule: Schedule) -> None:
+    """Raise ScheduleError unless the schedule leads from an image to an image."""
     if not schedule.restores:
         raise ScheduleError(
             f"schedule {str(schedule)!r} does not restore: a restoration adds noise to an image and ends at "
-            f"0.002, for example '+0.2 0.2>5>0.002'{inversion_advice(schedule, prefix)}"
+            f"0.002, for example '+0.2 0.2>5>0.002'{inversion_advice(schedule)}"
         )

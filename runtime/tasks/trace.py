@@ -60,16 +60,14 @@ def trace(
     return Trace(trace_levels(schedule), np.stack(states))
 
 
-def program(schedule: Schedule, inversion: Schedule | None, prefix: str = "") -> Schedule:
+def program(schedule: Schedule, inversion: Schedule | None) -> Schedule:
     """Return the program to trace, from a schedule to an image.
 
     inversion: played before a schedule that starts from noise; None if there are no images.
-    prefix: what stands before the names of arguments in messages, "--" on the command line.
-
     Raises ScheduleError for a schedule of another direction, and for one from an image without images.
     """
     if schedule.from_image and not schedule.restores:
-        advice = inversion_advice(schedule, prefix)
+        advice = inversion_advice(schedule)
         raise ScheduleError(f"schedule {str(schedule)!r} does not lead to an image{advice}")
     if inversion is None:
         if schedule.from_image:
@@ -77,7 +75,7 @@ def program(schedule: Schedule, inversion: Schedule | None, prefix: str = "") ->
         return schedule
     if schedule.from_image:
         return schedule
-    check_inverts(inversion, prefix)
+    check_inverts(inversion)
     return inversion + schedule
 
 
