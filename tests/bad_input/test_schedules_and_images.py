@@ -118,10 +118,7 @@ def test_invalid_label(refuse_generate: Refusal, label: str, problem: str) -> No
 
 
 def test_missing_label(refuse_generate: Refusal) -> None:
-    assert (
-        refuse_generate()
-        == "this model is class-conditional: give labels from 0 to 9 (--label on the command line)"
-    )
+    assert refuse_generate() == "this model is class-conditional: give labels from 0 to 9 with --label"
 
 
 @pytest.mark.parametrize("label", ["0", "all"])
