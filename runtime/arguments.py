@@ -57,9 +57,9 @@ def check_labels(
         return None
     if labels is None:
         or_name = f" or one of the names {listed(names)}" if names else ""
-        name = argument("labels=", "--label")
+        with_option = argument("", " with --label")
         raise LabelError(
-            f"this model is class-conditional: give labels from 0 to {classes - 1}{or_name} with {name}"
+            f"this model is class-conditional: give labels from 0 to {classes - 1}{or_name}{with_option}"
         )
     refuse_guess(labels)
     if isinstance(labels, str):
