@@ -12,8 +12,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..runtime.schedule import parse_schedule
 from ..runtime.storage.manifest import Manifest
-from ..runtime.wording import listed
-from .evaluate_page import model_line
+from .evaluate_page import model_line, provenance_line
 
 TAGS = ("bidirectional-consistency-model", "consistency-model", "onnx", "image-generation", "image-inversion")
 # The measures of a card: name in the metadata → name for people.
@@ -28,6 +27,7 @@ _TASKS = {
     "generation": ("unconditional-image-generation", "generation"),
     "inversion": ("image-to-image", "inversion and reconstruction"),
 }
+_BACK = ", one-step"  # ends the name of an inversion, and names the way back
 _PLAIN = re.compile(r"[A-Za-z][\w./+-]*( [\w./+-]+)*")  # YAML text that needs no quotes
 _YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
@@ -59,10 +59,18 @@ class Quality:
 
 
 def stored_quality(manifest: Manifest) -> Quality:
-    """Return what `calibrate --search-schedule` measured and stored in a bundle."""
-    measured = [*_searched(manifest)]
-    data = dict.fromkeys(one.data for one in measured)
-    return Quality(measured, {"images": listed(data)} if data else {})
+    """Return the quality that is recorded in a bundle."""
+    measured = [*_stored(manifest)]
+    protocol: dict[str, list[str]] = {}
+    for one in measured:
+        facts = manifest.quality[one.name.removesuffix(_BACK)]
+        text = f"compared with {facts.get('images', 'an unknown number of')} images of {one.data}"
+        if samples := facts.get("samples"):
+            text = f"{samples} generated images, {text}"
+        texts = protocol.setdefault(one.task, [])
+        if text not in texts:
+            texts.append(text)
+    return Quality(measured, {task: "; ".join(texts) for task, texts in protocol.items()})
 
 
 def evaluated_quality(file: Path, manifest: Manifest) -> Quality:
@@ -75,7 +83,7 @@ def evaluated_quality(file: Path, manifest: Manifest) -> Quality:
         bundle, data = evaluation["facts"]["Bundle"], evaluation["facts"]["Data"]
         facts = {"played": bundle["played"], **data}
         protocol = {str(name): str(fact) for name, fact in facts.items()}
-        measured, model = [*_evaluated(evaluation)], bundle["model"]
+        measured, model = [*_evaluated(evaluation)], (bundle["model"], bundle["checkpoint"])
     except OSError as error:
         raise InputError(f"--evaluation: {file}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -84,11 +92,10 @@ def evaluated_quality(file: Path, manifest: Manifest) -> Quality:
             f"--evaluation: {file}: not the output of an evaluation ({reason}); write it with: "
             "bcm-edge evaluate BUNDLE --data DATA -o report.html --json > evaluation.json"
         ) from error
-    if model != model_line(manifest.model):
-        raise InputError(
-            f"--evaluation: {file}: measures another model ({model}) than the bundle contains "
-            f"({model_line(manifest.model)})"
-        )
+    own_model = model_line(manifest.model), provenance_line(manifest.provenance.get("checkpoint", {}))
+    if model != own_model:
+        own_line, line = (": ".join(both) for both in (own_model, model))
+        raise InputError(f"--evaluation: {file}: measures another model ({line}) than this ({own_line})")
     own = (*manifest.schedules, "one-step")
     return Quality([one for one in measured if all(name in own for name in one.name.split(", "))], protocol)
 
@@ -126,8 +133,8 @@ def _measured(
     return Measured(task, str(row["name"]), str(row["program"]), int(row["nfe"]), data, present)
 
 
-def _searched(manifest: Manifest) -> Iterator[Measured]:
-    """Yield the measurements that `calibrate --search-schedule` stored in the bundle."""
+def _stored(manifest: Manifest) -> Iterator[Measured]:
+    """Yield the measurements in the field `quality` of a manifest."""
     for name, facts in manifest.quality.items():
         if name not in manifest.schedules:
             continue
@@ -138,7 +145,7 @@ def _searched(manifest: Manifest) -> Iterator[Measured]:
         if "reconstruction_mse" in facts:
             values = {"mse": float(facts["reconstruction_mse"])}
             program = f"{schedule} then 80>0.002"
-            yield Measured("inversion", f"{name}, one-step", program, schedule.nfe + 1, data, values)
+            yield Measured("inversion", f"{name}{_BACK}", program, schedule.nfe + 1, data, values)
 
 
 def _result(measured: Measured) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def facts_of(rivals: Rivals, train: Dataset, real: Dataset, rival: Checkpoint | 
     """
     facts = {"Bundle": _bundle_facts(rivals)}
     if rival:
-        facts["Baseline"] = {"file": rival.name, "provenance": _provenance(rival.provenance)}
+        facts["Baseline"] = {"file": rival.name, "provenance": provenance_line(rival.provenance)}
     facts["Data"] = _data_facts(rivals, train, real)
     facts["Made by"] = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -59,7 +59,7 @@ def _bundle_facts(rivals: Rivals) -> dict[str, str]:
         "played": f"in {backend.precision} on {backend.name}: {backend.device}",
         "processor": cpu_model(),
         "graphs": ", ".join(bundle.precisions),
-        "checkpoint": _provenance(bundle.manifest.provenance.get("checkpoint", {})),
+        "checkpoint": provenance_line(bundle.manifest.provenance.get("checkpoint", {})),
     }
 
 
@@ -78,7 +78,7 @@ def _data_facts(rivals: Rivals, train: Dataset, real: Dataset) -> dict[str, str]
     return facts
 
 
-def _provenance(values: dict[str, Any]) -> str:
+def provenance_line(values: dict[str, Any]) -> str:
     """Return what is recorded about the origin of a checkpoint, without the configuration of its network."""
     shown = [
         f"{name.replace('_', ' ')} {value}"

@@ -16,6 +16,7 @@ from networks import TINY, random_model
 from PIL import Image
 from refusals import edit_manifest, refusal
 
+from bcm_edge.commands.evaluate_page import provenance_line
 from bcm_edge.model.checkpoint import save_checkpoint
 from bcm_edge.runtime.storage.bundle import open_bundle
 
@@ -50,8 +51,9 @@ EVALUATION: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def carded(digits_bundle: Path, cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model with a card. Tests only read it."""
+    """The shipped model with a card, without its measurements. Tests only read it."""
     bundle = shutil.copytree(digits_bundle, tmp_path_factory.mktemp("card") / "digits.bundle")
+    edit_manifest(bundle, lambda manifest: manifest.update(quality={}))
     result = cli("card", bundle, "--license", "MIT")
     assert result.exit_code == 0, result.output
     return bundle
@@ -62,6 +64,13 @@ def parts(bundle: Path) -> tuple[dict[str, Any], str]:
     start, front, text = (bundle / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     assert start == ""
     return yaml.safe_load(front), text
+
+
+def write_evaluation(file: Path, bundle: Path, values: dict[str, Any], **changes: str) -> None:
+    """Write an evaluation of a bundle's model, with changed facts about it."""
+    checkpoint = provenance_line(open_bundle(bundle).manifest.provenance["checkpoint"])
+    facts = {**values["facts"]["Bundle"], "checkpoint": checkpoint, **changes}
+    file.write_text(json.dumps({**values, "facts": {**values["facts"], "Bundle": facts}}))
 
 
 def pixels(file: Path) -> np.ndarray:
@@ -125,12 +134,12 @@ def test_bundle_is_as_before(carded: Path, digits_bundle: Path, cli: Cli) -> Non
     assert {file.name for file in carded.iterdir()} - {
         file.name for file in digits_bundle.iterdir()
     } == CARD_FILES
-    assert open_bundle(carded).manifest == open_bundle(digits_bundle).manifest
+    assert open_bundle(carded).manifest == replace(open_bundle(digits_bundle).manifest, quality={})
     assert cli("verify", carded, "--precision", "fp32").exit_code == 0
 
 
 def test_evaluation_becomes_metrics(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "evaluation.json").write_text(json.dumps(EVALUATION))
+    write_evaluation(tmp_path / "evaluation.json", bundle_copy, EVALUATION)
     result = cli("card", bundle_copy, "--license", "mit", "--evaluation", tmp_path / "evaluation.json")
     assert result.exit_code == 0, result.output
     metadata, text = parts(bundle_copy)
@@ -171,9 +180,9 @@ def test_evaluation_becomes_metrics(bundle_copy: Path, cli: Cli, tmp_path: Path)
 
 
 def test_measurements_of_the_bundle_become_metrics(bundle_copy: Path, cli: Cli) -> None:
-    facts = {"data": "digits (validation)", "images": 180, "samples": 1257, "seed": 0}
+    facts = {"data": "digits (validation)", "images": 180}
     quality = {
-        "ancestral-2": {"frechet_ratio": 1.44, **facts},
+        "ancestral-2": {"frechet_ratio": 1.44, "samples": 1257, **facts},
         "invert-1": {"reconstruction_mse": 0.0037, **facts},
     }
     edit_manifest(bundle_copy, lambda manifest: manifest.update(quality=quality))
@@ -183,6 +192,8 @@ def test_measurements_of_the_bundle_become_metrics(bundle_copy: Path, cli: Cli) 
     assert [result["metrics"][0]["value"] for result in results] == [1.44, 0.0037]
     assert {result["dataset"]["name"] for result in results} == {"digits (validation)"}
     assert "| invert-1, one-step | `+0.07 0.07>80 then 80>0.002` | 2 | 0.0037 |\n" in text
+    protocol = ("compared with 180 images of digits (validation)", "1257 generated images, ")
+    assert f"- generation: {protocol[1]}{protocol[0]}\n- inversion: {protocol[0]}\n" in text
 
 
 def test_model_of_colour_images_without_classes(cli: Cli, tmp_path: Path) -> None:
@@ -258,9 +269,18 @@ def test_evaluation_that_is_none(bundle_copy: Path, cli: Cli, tmp_path: Path, co
     assert not CARD_FILES & {file.name for file in bundle_copy.iterdir()}
 
 
-def test_evaluation_of_another_model(bundle_copy: Path, cli: Cli, tmp_path: Path) -> None:
-    model = "mnist: 1×28×28, 10 classes, 1,706,241 parameters"
-    other = EVALUATION | {"facts": EVALUATION["facts"] | {"Bundle": {"model": model, "played": ""}}}
-    (tmp_path / "e.json").write_text(json.dumps(other))
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"model": "mnist: 1×28×28, 10 classes, 1,706,241 parameters"},
+        {"checkpoint": "name digits.safetensors"},
+    ],
+    ids=["model", "weights"],
+)
+def test_evaluation_of_another_model(
+    bundle_copy: Path, cli: Cli, tmp_path: Path, facts: dict[str, str]
+) -> None:
+    write_evaluation(tmp_path / "e.json", bundle_copy, EVALUATION, **facts)
     message = refusal(cli("card", bundle_copy, "--license", "mit", "--evaluation", tmp_path / "e.json"))
-    assert f"measures another model ({model})" in message
+    assert message.startswith(f"--evaluation: {tmp_path}/e.json: measures another model (")
+    assert next(iter(facts.values())) in message
