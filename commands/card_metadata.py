@@ -64,9 +64,9 @@ def stored_quality(manifest: Manifest) -> Quality:
     protocol: dict[str, list[str]] = {}
     for one in measured:
         facts = manifest.quality[one.name.removesuffix(_BACK)]
-        text = f"compared with {facts.get('images', 'an unknown number of')} images of {one.data}"
-        if samples := facts.get("samples"):
-            text = f"{samples} generated images, {text}"
+        text = f"{facts.get('images', 'an unknown number of')} images of {one.data}"
+        if one.task == "generation":
+            text = f"{facts.get('samples', 'an unknown number of')} generated images, compared with {text}"
         texts = protocol.setdefault(one.task, [])
         if text not in texts:
             texts.append(text)

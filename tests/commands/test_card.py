@@ -192,8 +192,8 @@ def test_measurements_of_the_bundle_become_metrics(bundle_copy: Path, cli: Cli) 
     assert [result["metrics"][0]["value"] for result in results] == [1.44, 0.0037]
     assert {result["dataset"]["name"] for result in results} == {"digits (validation)"}
     assert "| invert-1, one-step | `+0.07 0.07>80 then 80>0.002` | 2 | 0.0037 |\n" in text
-    protocol = ("compared with 180 images of digits (validation)", "1257 generated images, ")
-    assert f"- generation: {protocol[1]}{protocol[0]}\n- inversion: {protocol[0]}\n" in text
+    data = "180 images of digits (validation)"
+    assert f"- generation: 1257 generated images, compared with {data}\n- inversion: {data}\n" in text
 
 
 def test_model_of_colour_images_without_classes(cli: Cli, tmp_path: Path) -> None:
