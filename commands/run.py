@@ -44,8 +44,7 @@ from .paths import PATH
 
 LABELS = (
     "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), or all "
-    "(default: those in the input file, or the names of a folder's sub-folders; required for "
-    "class-conditional models otherwise)."
+    "(default: those in the file of --latents; required for class-conditional models otherwise)."
 )
 GUESSABLE = (
     "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "

@@ -46,9 +46,9 @@ def trace(
     """Show every state of a schedule, a row per image.
 
     Without IMAGES it is a generation; with IMAGES (files, folders or one npz file) their inversion and
-    reconstruction. States are scaled to the contrast of an image. For given images, the last column shows
-    the error of the reconstruction: from black (no error) over red and yellow to white (half the pixel
-    range or more).
+    reconstruction, or a --schedule from an image to an image, as `restore` plays it. States are scaled to the
+    contrast of an image. For given images, the last column shows the error of the result: from black (no
+    error) over red and yellow to white (half the pixel range or more).
     """
     if images and number is not None:
         raise click.UsageError("-n cannot be combined with IMAGES; leave out one of them")
