@@ -47,6 +47,15 @@ def test_workflow_and_ci_call_targets_of_the_makefile():
     assert called <= targets()
 
 
+def test_workflow_installs_every_python_that_the_makefile_tests():
+    workflow: dict[Any, Any] = yaml.safe_load(WORKFLOW.read_text())
+    steps = workflow["jobs"]["test"]["steps"]
+    (installed,) = [step["with"]["python-version"].split() for step in steps if "with" in step]
+    tested = re.findall(r"^\ttests/\w+_python\.sh (3\.\d+) ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert tested == ["3.10", "3.12", "3.13", "3.14"]
+    assert set(tested) <= set(installed)
+
+
 def test_contributing_names_targets_of_the_makefile():
     called = make_targets_in("; ".join(re.findall(r"`(make [^`]+)`", (ROOT / "CONTRIBUTING.md").read_text())))
     assert "test-gpu" in called
