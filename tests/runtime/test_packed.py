@@ -56,6 +56,9 @@ def test_same_bundle_gives_the_same_bytes(
     for source in (copy, packed):  # a folder with other times, and the packed bundle itself
         assert cli("pack", source, "-o", tmp_path / "again.bcm", "--force").exit_code == 0
         assert (tmp_path / "again.bcm").read_bytes() == packed.read_bytes()
+    with zipfile.ZipFile(packed) as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {info.external_attr >> 16 for info in archive.infolist()} == {0o100644}
 
 
 def test_other_programs_read_it(packed: Path, digits_bundle: Path, tmp_path: Path) -> None:
