@@ -3,7 +3,7 @@
     import torch
     from bcm_edge.integrations.diffusers import BCMPipeline
 
-    pipe = BCMPipeline.from_pretrained("digits.bundle")
+    pipe = BCMPipeline.from_pretrained("digits")
     images = pipe(num_inference_steps=4, class_labels=[0, 1, 2, 3], generator=torch.manual_seed(0)).images
     latents = pipe.invert(images, class_labels=[0, 1, 2, 3])
     images = pipe(latents=latents, class_labels=[0, 1, 2, 3]).images

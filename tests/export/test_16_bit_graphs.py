@@ -124,7 +124,7 @@ def test_products_of_queries_and_keys_may_exceed_float16(tmp_path: Path):
     """They are divided by √d, so logits are smaller."""
     network = random_model(replace(TINY, attention="dot_product"))
     block = network.network.middle_block[1]
-    assert isinstance(block, AttentionBlock)
+    assert isinstance(block, AttentionBlock) and block.qkv.bias is not None
     channels, d = block.proj_out.in_channels, block.head_channels
     q, k = torch.zeros(channels), torch.zeros(channels)
     q[:d], k[:d] = 100.0, 100.0  # one head; its products are 10 000 d
