@@ -128,6 +128,7 @@ def test_products_of_queries_and_keys_may_exceed_float16(tmp_path: Path):
     channels, d = block.proj_out.in_channels, block.head_channels
     q, k = torch.zeros(channels), torch.zeros(channels)
     q[:d], k[:d] = 100.0, 100.0  # one head; its products are 10 000 d
+    assert block.qkv.bias is not None
     block.qkv.bias.data = torch.cat([q, k, torch.ones(channels)])
     assert 65504 < 10_000 * d < 65504 * d**0.5
     x = np.random.default_rng(0).normal(size=(1, 3, 16, 16)).astype(np.float32)
