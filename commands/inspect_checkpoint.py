@@ -70,7 +70,8 @@ def _command(path: Path, found: Examination, preset: str | None, config_file: Pa
     start = "or give" if lines else "give"
     return [
         *lines,
-        f"{start} the missing fields in a file network.json, {fields}, with numbers in place of ?:",
+        f"{start} the missing fields in a file network.json, with numbers in place of ?:",
+        f"  {fields}",
         f"use it:  {_use(path, found.kind, ' --config network.json')}",
     ]
 
