@@ -13,7 +13,7 @@ from .batches import BATCH, Batch, play_in_parts
 from .calls import AfterMove, Calls, OnMove
 from .chain import Project
 from .classes import NOTHING_TO_GUESS, asks_to_guess
-from .pictures.inputs import Images, as_images
+from .pictures.inputs import Images, PillowImage, as_images
 from .pictures.outputs import OutputType, check_output_type, save
 from .pictures.reading import Paths, read_images
 from .pixels import ValueRange, check_value_range
@@ -80,7 +80,12 @@ class OpenedModel:
         self._check_open()
         return read_images(path, self.sample_shape, value_range=self.value_range)
 
-    def save(self, images: Images, path: str | os.PathLike[str], force: bool = False) -> None:
+    def save(
+        self,
+        images: Images | Sequence[Sequence[PillowImage]],
+        path: str | os.PathLike[str],
+        force: bool = False,
+    ) -> None:
         """Write images, in the form in which a method returned them, to a file or a folder.
 
         Args:

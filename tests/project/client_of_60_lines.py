@@ -29,6 +29,7 @@ def edit(bcm: BCM, images: Images, labels: Labels, folder: Path) -> None:
     bcm.save(bcm.upscale(small, labels=labels, output_type="uint8"), folder / "large.npz")
     frames = bcm.interpolate(filled[0], restored[0], frames=3, labels=3, output_type="pil")
     frames[0][0].save(folder / "frames.gif", save_all=True, append_images=frames[0][1:])
+    bcm.save(frames, folder / "frames.png")
     near = bcm.variations(folder / "large.npz", 2, strength=0.2, labels="guess", seed=[7, 8])
     bcm.save(near, str(folder / "near.png"), force=True)
 
