@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..errors import BackendError, NonFiniteError, ScheduleError
+from ..errors import BackendError, NonFiniteError
 from ..runtime.arguments import check_number
 from ..runtime.backends import MODULES, playing, wrong_device
 from ..runtime.backends.base import Backend
@@ -29,9 +29,8 @@ from ..runtime.machine.environment import environment
 from ..runtime.machine.install_hints import install_line
 from ..runtime.machine.load import OtherProcesses
 from ..runtime.machine.placement import Placement
-from ..runtime.schedule import SIGMA_MIN, Schedule, inversion_advice
+from ..runtime.schedule import Schedule
 from ..runtime.storage.bundle import Bundle, open_bundle
-from ..runtime.tasks.basic import check_inverts
 from .bench_report import not_run_lines, report
 from .bench_variants import NotRun, Variant, variants
 from .console import progress, result
@@ -43,6 +42,7 @@ from .options import (
     precisions_option,
     threads_option,
 )
+from .schedules import timed
 
 
 @click.command(
@@ -117,7 +117,7 @@ def bench(
     matrix product in the same precision, measured in the same turns in every library that can run here.
     """
     opened, placement = open_bundle(bundle), Placement(threads, device)
-    program, sizes = _program(opened, schedule, inversion), parse_batches(batches)
+    program, sizes = timed(opened, schedule, inversion), parse_batches(batches)
     check_number(sizes[-1], opened.manifest.model.sample_shape, "images of a batch")
     names = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
     # before the measurement, whose load it would contain
@@ -140,19 +140,6 @@ def bench(
     if flop is None:
         absent.append(f"GFLOP/s: counting operations needs onnx; {install_line('export')}")
     _report(_Run(bundle, opened, program, flop, surroundings, measured, absent, not_run), as_json)
-
-
-def _program(bundle: Bundle, schedule: str | None, inversion: str | None) -> Schedule:
-    """Return the program to time. Raises ScheduleError for a schedule of another direction."""
-    if inversion is None:
-        program = bundle.schedule(schedule or "one-step")
-        if program.end != SIGMA_MIN:
-            advice = inversion_advice(program)
-            raise ScheduleError(f"schedule {str(program)!r} does not lead to an image{advice}")
-        return program
-    up = bundle.schedule(inversion)
-    check_inverts(up)
-    return up + bundle.schedule(schedule) if schedule else up
 
 
 def parse_batches(text: str) -> list[int]:

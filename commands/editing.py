@@ -17,23 +17,16 @@ from ..runtime.pictures.masks import read_holes
 from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from ..runtime.schedule import Schedule
-from ..runtime.tasks.constrained import COLOURING, UPSCALING, check_fills_in, inpainting
+from ..runtime.tasks.constrained import COLOURING, UPSCALING, inpainting
 from ..runtime.wording import counted
 from .console import note
 from .options import bundle_argument
 from .paths import PATH
 from .run import GUESSABLE, Run, images_argument, run_options
+from .schedules import completing, completion_option
 
 OUTPUT = "The output: .png (a grid if there are several images), .npz, or a folder."
 beside_option = click.option("--beside", is_flag=True, help="In a picture, show each input above its result.")
-
-
-def _schedule_option(default: Schedule | None = None, default_in_words: str = "") -> Callable[..., Any]:
-    """Return the option --schedule. default_in_words: the default, where it depends on the model."""
-    text = f"Schedule from noise that returns to the image any number of times{default_in_words}."
-    return click.option(
-        "--schedule", default=default and str(default), show_default=default is not None, help=text
-    )
 
 
 @click.command(
@@ -48,7 +41,7 @@ def _schedule_option(default: Schedule | None = None, default_in_words: str = ""
     help="A picture that is white where to fill in, or an npz file with `masks` (default: the transparent "
     "pixels of IMAGES).",
 )
-@_schedule_option(default_in_words=" (default: 8 network calls, at levels that depend on the image size)")
+@completion_option(default_in_words=" (default: 8 network calls, at levels that depend on the image size)")
 @beside_option
 @run_options(OUTPUT, GUESSABLE)
 def inpaint(
@@ -62,7 +55,7 @@ def inpaint(
     with run.open(bundle) as bcm:
         holes = read_holes(mask, images, bcm.sample_shape)
         image_set, labels = run.read(bcm, images, holes=holes)
-        program = _completing(bcm, schedule) if schedule else inpainting(bcm.sample_shape)
+        program = completing(bcm, schedule) if schedule else inpainting(bcm.sample_shape)
         task = partial(bcm.inpaint, image_set.images, holes)
         results, facts = play(run, bcm, "filling in", program, image_set, labels, task)
         per_channel = holes if holes.ndim == 4 else holes[..., None, :, :]
@@ -78,7 +71,7 @@ def inpaint(
 )
 @bundle_argument
 @images_argument
-@_schedule_option(COLOURING)
+@completion_option(COLOURING)
 @beside_option
 @run_options(OUTPUT, GUESSABLE)
 def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool, run: Run) -> None:
@@ -100,7 +93,7 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
                 "are replaced"
             )
         task = partial(bcm.colorize, image_set.images)
-        results, facts = play(run, bcm, "colouring", _completing(bcm, schedule), image_set, labels, task)
+        results, facts = play(run, bcm, "colouring", completing(bcm, schedule), image_set, labels, task)
         before = np.repeat(image_set.images, 3, axis=1)
         finish(run, bcm, image_set, before, results, labels, facts, beside)
 
@@ -119,7 +112,7 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
     type=click.IntRange(2),
     help="How many times larger the result is. IMAGES are read in the model's size divided by N.",
 )
-@_schedule_option(UPSCALING)
+@completion_option(UPSCALING)
 @beside_option
 @run_options(OUTPUT, GUESSABLE)
 def upscale(
@@ -139,17 +132,10 @@ def upscale(
         small_shape = (channels, height // factor, width // factor)
         image_set, labels = run.read(bcm, images, small_shape, factor=factor)
         task = partial(bcm.upscale, image_set.images)
-        results, facts = play(run, bcm, "enlarging", _completing(bcm, schedule), image_set, labels, task)
+        results, facts = play(run, bcm, "enlarging", completing(bcm, schedule), image_set, labels, task)
         before = image_set.images.repeat(factor, axis=2).repeat(factor, axis=3)
         facts["factor"] = factor
         finish(run, bcm, image_set, before, results, labels, facts, beside)
-
-
-def _completing(bcm: BCM, text: str) -> Schedule:
-    """Return the schedule of --schedule. Raises ScheduleError unless it leads from noise to an image."""
-    schedule = bcm.schedule(text)
-    check_fills_in(schedule)
-    return schedule
 
 
 def play(

@@ -21,17 +21,8 @@ from ..runtime.wording import counted, listed, printable
 from .console import note, progress
 from .options import bundle_argument, parse_labels, refused_option
 from .paths import PATH
-from .run import (
-    GUESSABLE,
-    Run,
-    images_argument,
-    inversion_option,
-    run_options,
-    schedule_option,
-    stored_labels,
-    to_image,
-    to_noise,
-)
+from .run import GUESSABLE, Run, images_argument, run_options, stored_labels
+from .schedules import inversion_option, schedule_option, to_image, to_noise
 from .tables import table
 
 

@@ -17,17 +17,8 @@ from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from .options import bundle_argument, parse_labels
 from .paths import PATH
-from .run import (
-    GUESSABLE,
-    Run,
-    images_argument,
-    inversion_option,
-    run_options,
-    schedule_option,
-    stored_labels,
-    to_image,
-    to_noise,
-)
+from .run import GUESSABLE, Run, images_argument, run_options, stored_labels
+from .schedules import inversion_option, schedule_option, to_image, to_noise
 
 Labels = np.ndarray | list[int] | None
 

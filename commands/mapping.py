@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InputError, LabelError, ShardError
-from ..runtime.arguments import check_labels
-from ..runtime.classes import GUESS, NOTHING_TO_GUESS, label_of, labels_of, refuse_guess
+from ..errors import InputError, ShardError
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_disk, check_memory
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.shipped import located
-from ..runtime.tasks.restoration import check_restores
 from .console import note_engines, progress, require_extra, result
+from .mapping_labels import job_labels
 from .mapping_progress import ShardProgress
 from .options import (
     backend_option,
@@ -32,7 +30,7 @@ from .options import (
     value_range_option,
 )
 from .paths import PATH_OR_NAME, check_utf8
-from .run import to_image, to_noise
+from .schedules import restoring, to_image, to_noise
 
 if TYPE_CHECKING:
     from ..jobs.dataset import Source
@@ -180,7 +178,7 @@ def map(
             inversion=programs["inversion"],
             strength=options["strength"],
             seed=seed,
-            labels=_labels(label, task, bcm, sources),
+            labels=job_labels(label, task, bcm, sources),
             bundle=bcm.bundle.hashes(bcm.backend.precision),
             backend=bcm.backend.name,
             precision=bcm.backend.precision,
@@ -229,48 +227,11 @@ def _programs(bcm: BCM, task: str, options: dict[str, Any]) -> dict[str, str | N
 
     Raises ScheduleError for a schedule of another direction.
     """
-    schedule, inversion = options["schedule"], options["inversion"]
-    if schedule is not None and task == "restore":
-        schedule = bcm.schedule(schedule)
-        check_restores(schedule)
-    elif schedule is not None:
-        schedule = to_image(bcm, schedule)
-    if inversion is not None:
-        inversion = to_noise(bcm, inversion)
+    checked = {"schedule": restoring if task == "restore" else to_image, "inversion": to_noise}
     return {
-        "schedule": None if schedule is None else str(schedule),
-        "inversion": None if inversion is None else str(inversion),
+        name: None if options[name] is None else str(check(bcm, options[name]))
+        for name, check in checked.items()
     }
-
-
-def _labels(text: str | None, task: str, bcm: BCM, sources: list[Source]) -> list[int] | str | None:
-    """Return the value of `Job.labels`. Raises LabelError, also if required labels are missing."""
-    from ..jobs.dataset import held_arrays
-
-    if text == GUESS:
-        if task == "generate":
-            refuse_guess(text)
-        if bcm.num_classes is None:
-            raise LabelError(NOTHING_TO_GUESS)
-        return GUESS
-    if text is not None:
-        return labels_of(text, bcm.num_classes, bcm.classes)
-    _check_class_folders(bcm, sources)
-    if "labels" not in held_arrays(sources) and bcm.num_classes is not None:
-        check_labels(None, 1, bcm.num_classes, bcm.classes)
-    return None
-
-
-def _check_class_folders(bcm: BCM, sources: Sequence[Source]) -> None:
-    """Raise LabelError for a folder of images whose name is no class of the model."""
-    if bcm.num_classes is None:
-        return
-    for source in sources:
-        if "labels" in source.holds and Path(source.path).is_dir():
-            try:
-                label_of(Path(source.path).name, bcm.num_classes, bcm.classes)
-            except LabelError as error:
-                raise LabelError(f"{source.path}: {error}; --label replaces these labels") from None
 
 
 def _check_size(sources: Sequence[Source], rows: int, seed: int, output: Path, bcm: BCM) -> None:

@@ -10,10 +10,11 @@ import click
 
 from ..runtime.classes import GUESS
 from ..runtime.pipeline import BCM
-from ..runtime.tasks.restoration import check_restores, restoration
+from ..runtime.tasks.restoration import restoration
 from .editing import OUTPUT, beside_option, finish, play
 from .options import bundle_argument
 from .run import GUESSABLE, GUESSED_BY_DEFAULT, Run, images_argument, run_options
+from .schedules import restoration_option, restoring
 
 _strength_option = click.option(
     "--strength",
@@ -22,10 +23,6 @@ _strength_option = click.option(
     show_default=True,
     help="Noise level of the damage, at least 0.002 and below 5; finer detail is replaced. "
     "Ignored with --schedule.",
-)
-_schedule_option = click.option(
-    "--schedule",
-    help="Schedule from an image to an image (default: '+X X>5>0.002', where X is the strength).",
 )
 
 
@@ -36,7 +33,7 @@ _schedule_option = click.option(
 @bundle_argument
 @images_argument
 @_strength_option
-@_schedule_option
+@restoration_option
 @beside_option
 @run_options(OUTPUT, GUESSABLE)
 def restore(
@@ -57,7 +54,7 @@ def restore(
 @bundle_argument
 @images_argument
 @_strength_option
-@_schedule_option
+@restoration_option
 @beside_option
 @run_options(OUTPUT, GUESSED_BY_DEFAULT)
 def purify(
@@ -83,8 +80,7 @@ def _restore(
     title: str,
     beside: bool,
 ) -> None:
-    program = bcm.schedule(schedule) if schedule else restoration(strength)
-    check_restores(program)
+    program = restoring(bcm, schedule) if schedule else restoration(strength)
     image_set, labels = run.read(bcm, images)
     task = partial(bcm.restore, image_set.images)
     results, facts = play(run, bcm, title, program, image_set, labels, task)

@@ -24,7 +24,6 @@ from ..runtime.pictures.writing import CELL, check_output, lossy_note, save_imag
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.schedule import Schedule
-from ..runtime.tasks.basic import check_generates, check_inverts
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.wording import counted
 from .console import move_progress, note, note_engines, progress, result
@@ -58,19 +57,6 @@ GUESSED_BY_DEFAULT = (
 SHOWN = 16  # guessed labels in one line
 T = TypeVar("T")
 
-schedule_option = click.option(
-    "--schedule",
-    default="one-step",
-    show_default=True,
-    help="Schedule from noise to the image: a name, or levels such as '80>2.4>0.002'.",
-)
-inversion_option = click.option(
-    "--inversion",
-    metavar="SCHEDULE",
-    default="invert-2",
-    show_default=True,
-    help="Schedule from the image to noise: a name, or levels such as '+0.07 0.07>15>80'.",
-)
 images_argument = click.argument("images", nargs=-1, required=True, type=PATH)
 
 
@@ -266,20 +252,6 @@ def run_options(
         return command
 
     return decorate
-
-
-def to_noise(bcm: BCM, inversion: str) -> Schedule:
-    """Return the schedule of --inversion. Raises ScheduleError unless it leads from an image to noise."""
-    schedule = bcm.schedule(inversion)
-    check_inverts(schedule)
-    return schedule
-
-
-def to_image(bcm: BCM, text: str) -> Schedule:
-    """Return the schedule of --schedule. Raises ScheduleError unless it leads from noise to an image."""
-    schedule = bcm.schedule(text)
-    check_generates(schedule)
-    return schedule
 
 
 def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM, source: Path | str) -> np.ndarray | None:

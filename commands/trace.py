@@ -19,7 +19,8 @@ from ..runtime.tasks.trace import Trace
 from ..runtime.tasks.trace import program as trace_program
 from .options import bundle_argument, parse_labels
 from .paths import PATH
-from .run import GUESSABLE, Run, inversion_option, run_options, schedule_option
+from .run import GUESSABLE, Run, run_options
+from .schedules import inversion_option, schedule_option
 
 
 @click.command(

@@ -88,6 +88,13 @@ def check_inverts(schedule: Schedule) -> None:
         )
 
 
+def check_ends_at_image(schedule: Schedule) -> None:
+    """Raise ScheduleError unless the schedule leads to an image."""
+    if schedule.end != SIGMA_MIN:
+        advice = inversion_advice(schedule)
+        raise ScheduleError(f"schedule {str(schedule)!r} does not lead to an image{advice}")
+
+
 def check_generates(schedule: Schedule) -> None:
     """Raise ScheduleError unless the schedule leads from level 80 to an image."""
     if schedule.from_image:

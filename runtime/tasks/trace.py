@@ -11,8 +11,8 @@ from ..backends.base import Backend
 from ..batches import Batch
 from ..calls import AfterMove
 from ..chain import injected_noises, play, start_state
-from ..schedule import SIGMA_DATA, Move, Schedule, inversion_advice
-from .basic import check_inverts
+from ..schedule import SIGMA_DATA, Move, Schedule
+from .basic import check_ends_at_image, check_inverts
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,8 @@ def program(schedule: Schedule, inversion: Schedule | None) -> Schedule:
     inversion: played before a schedule that starts from noise; None if there are no images.
     Raises ScheduleError for a schedule of another direction, and for one from an image without images.
     """
-    if schedule.from_image and not schedule.restores:
-        advice = inversion_advice(schedule)
-        raise ScheduleError(f"schedule {str(schedule)!r} does not lead to an image{advice}")
+    if schedule.from_image:
+        check_ends_at_image(schedule)
     if inversion is None:
         if schedule.from_image:
             raise ScheduleError(f"schedule {str(schedule)!r} starts from an image, but there are no images")
