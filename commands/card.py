@@ -12,7 +12,7 @@ from ..errors import InputError, OutputError
 from ..runtime.arguments import check_labels
 from ..runtime.checks.recording import LARGE
 from ..runtime.loading import load
-from ..runtime.pictures.images import read_images
+from ..runtime.pictures.images import read_image_set
 from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED
@@ -122,7 +122,7 @@ def _write_pictures(bcm: BCM, file: Path | None) -> list[str]:
 
 def _read(bcm: BCM, file: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the first images of a file or folder with their labels, which are guessed if it has none."""
-    source = read_images([file], bcm.sample_shape)
+    source = read_image_set([file], bcm.sample_shape)
     images = source.images[:COLUMNS]
     if bcm.num_classes is None:
         return images, None

@@ -19,7 +19,7 @@ from ..runtime.calls import OnMove
 from ..runtime.classes import GUESS
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_memory
-from ..runtime.pictures.images import ImageSet, read_images
+from ..runtime.pictures.images import ImageSet, read_image_set
 from ..runtime.pictures.writing import CELL, check_output, lossy_note, save_images
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
@@ -123,7 +123,7 @@ class Run:
         Raises ImageError, LabelError.
         """
         with_labels = self.label is None and bcm.num_classes is not None
-        images = read_images(paths, sample_shape, self.value_range, with_labels)
+        images = read_image_set(paths, sample_shape, self.value_range, with_labels)
         if images.note:
             note(images.note)
         return images

@@ -10,10 +10,10 @@ from .arguments import Labels, Seeds, check_holes, check_seeds
 from .batches import Batch
 from .calls import AfterMove, OnMove
 from .chain import Project
-from .keywords import Completion, Sampling
+from .keyword_arguments import Completion, Sampling
 from .opened import OpenedModel
 from .pictures.inputs import Holes, Images, size_of
-from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
+from .pictures.outputs import ArrayOutput, OutputType, PillowImages, PillowOutput, in_form
 from .schedule import Schedule
 from .tasks import classes, constrained, restoration
 
@@ -30,13 +30,13 @@ class EditingTasks(OpenedModel):
         images: Images,
         holes: Holes,
         *,
-        output_type: Arrays = "float",
+        output_type: ArrayOutput = "float",
         **others: "Unpack[Completion]",
     ) -> np.ndarray: ...
 
     @overload
     def inpaint(
-        self, images: Images, holes: Holes, *, output_type: Pictures, **others: "Unpack[Completion]"
+        self, images: Images, holes: Holes, *, output_type: PillowOutput, **others: "Unpack[Completion]"
     ) -> PillowImages: ...
 
     def inpaint(
@@ -69,12 +69,12 @@ class EditingTasks(OpenedModel):
 
     @overload
     def colorize(
-        self, grey: Images, *, output_type: Arrays = "float", **others: "Unpack[Sampling]"
+        self, grey: Images, *, output_type: ArrayOutput = "float", **others: "Unpack[Sampling]"
     ) -> np.ndarray: ...
 
     @overload
     def colorize(
-        self, grey: Images, *, output_type: Pictures, **others: "Unpack[Sampling]"
+        self, grey: Images, *, output_type: PillowOutput, **others: "Unpack[Sampling]"
     ) -> PillowImages: ...
 
     def colorize(
@@ -107,13 +107,18 @@ class EditingTasks(OpenedModel):
         small: Images,
         *,
         factor: int | None = None,
-        output_type: Arrays = "float",
+        output_type: ArrayOutput = "float",
         **others: "Unpack[Sampling]",
     ) -> np.ndarray: ...
 
     @overload
     def upscale(
-        self, small: Images, *, factor: int | None = None, output_type: Pictures, **others: "Unpack[Sampling]"
+        self,
+        small: Images,
+        *,
+        factor: int | None = None,
+        output_type: PillowOutput,
+        **others: "Unpack[Sampling]",
     ) -> PillowImages: ...
 
     def upscale(
@@ -149,7 +154,7 @@ class EditingTasks(OpenedModel):
         images: Images,
         *,
         strength: float = 0.2,
-        output_type: Arrays = "float",
+        output_type: ArrayOutput = "float",
         **others: "Unpack[Completion]",
     ) -> np.ndarray: ...
 
@@ -159,7 +164,7 @@ class EditingTasks(OpenedModel):
         images: Images,
         *,
         strength: float = 0.2,
-        output_type: Pictures,
+        output_type: PillowOutput,
         **others: "Unpack[Completion]",
     ) -> PillowImages: ...
 

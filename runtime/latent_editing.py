@@ -10,10 +10,10 @@ from ..errors import ImageError, InputError
 from .arguments import Labels, Seeds, check_integer, check_number
 from .batches import Batch
 from .calls import Calls, OnMove
-from .keywords import Inversion
+from .keyword_arguments import Inversion
 from .opened import OpenedModel
 from .pictures.inputs import Images
-from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
+from .pictures.outputs import ArrayOutput, OutputType, PillowImages, PillowOutput, in_form
 from .schedule import Schedule
 from .tasks import basic
 from .tasks import latents as latent_tasks
@@ -33,7 +33,7 @@ class LatentTasks(OpenedModel):
         *,
         frames: int = 9,
         labels_b: Labels = None,
-        output_type: Arrays = "float",
+        output_type: ArrayOutput = "float",
         **others: "Unpack[Inversion]",
     ) -> np.ndarray: ...
 
@@ -45,7 +45,7 @@ class LatentTasks(OpenedModel):
         *,
         frames: int = 9,
         labels_b: Labels = None,
-        output_type: Pictures,
+        output_type: PillowOutput,
         **others: "Unpack[Inversion]",
     ) -> list[PillowImages]: ...
 
@@ -104,7 +104,7 @@ class LatentTasks(OpenedModel):
         n: int = 4,
         *,
         strength: float = 0.3,
-        output_type: Arrays = "float",
+        output_type: ArrayOutput = "float",
         **others: "Unpack[Inversion]",
     ) -> np.ndarray: ...
 
@@ -115,7 +115,7 @@ class LatentTasks(OpenedModel):
         n: int = 4,
         *,
         strength: float = 0.3,
-        output_type: Pictures,
+        output_type: PillowOutput,
         **others: "Unpack[Inversion]",
     ) -> list[PillowImages]: ...
 

@@ -9,10 +9,10 @@ from ..errors import InputError
 from .arguments import Labels, Seeds, check_integer, check_latents, check_number
 from .calls import OnMove
 from .editing import EditingTasks
-from .keywords import Inversion, Sampling
+from .keyword_arguments import Inversion, Sampling
 from .latent_editing import LatentTasks
 from .pictures.inputs import Images, Latents
-from .pictures.outputs import Arrays, OutputType, Pictures, PillowImages, in_form
+from .pictures.outputs import ArrayOutput, OutputType, PillowImages, PillowOutput, in_form
 from .schedule import Schedule
 from .tasks import basic
 from .tasks import trace as traces
@@ -57,7 +57,7 @@ class BCM(LatentTasks, EditingTasks):
         n: int | None = None,
         *,
         latents: Latents | None = None,
-        output_type: Arrays = "float",
+        output_type: ArrayOutput = "float",
         **others: "Unpack[Sampling]",
     ) -> np.ndarray: ...
 
@@ -67,7 +67,7 @@ class BCM(LatentTasks, EditingTasks):
         n: int | None = None,
         *,
         latents: Latents | None = None,
-        output_type: Pictures,
+        output_type: PillowOutput,
         **others: "Unpack[Sampling]",
     ) -> PillowImages: ...
 
@@ -131,12 +131,12 @@ class BCM(LatentTasks, EditingTasks):
 
     @overload
     def reconstruct(
-        self, images: Images, *, output_type: Arrays = "float", **others: "Unpack[Inversion]"
+        self, images: Images, *, output_type: ArrayOutput = "float", **others: "Unpack[Inversion]"
     ) -> np.ndarray: ...
 
     @overload
     def reconstruct(
-        self, images: Images, *, output_type: Pictures, **others: "Unpack[Inversion]"
+        self, images: Images, *, output_type: PillowOutput, **others: "Unpack[Inversion]"
     ) -> PillowImages: ...
 
     def reconstruct(

@@ -38,7 +38,7 @@ class ImageSet:
     to_grey: int = 0
 
 
-def read_images(
+def read_image_set(
     paths: Sequence[Path],
     sample_shape: tuple[int, int, int],
     value_range: ValueRange = None,
@@ -80,18 +80,19 @@ def _names(folder: FolderImages) -> list[str]:
 
 
 def _folder_labels(found: Sequence[tuple[Path, FolderImages]]) -> tuple[np.ndarray | None, str]:
-    """Return the class names [N] that the folders of N images tell, and these folders in words.
+    """Return the class names [N] of N images from the names of their folders, and these folders as text.
 
-    None if no folder has classes. Raises LabelError if only a part of the images has a class.
+    None if no folder has sub-folders that are classes. Raises LabelError if only a part of the images has a
+    class.
     """
     with_classes = [path for path, folder in found if folder.classes is not None]
     if not with_classes:
         return None, ""
     if without := [path for path, folder in found if folder.classes is None]:
         raise LabelError(
-            f"the sub-folders of {with_classes[0]} name the classes of its images, but nothing names those "
-            f"of {without[0]}; give the labels of all images with {argument('labels=', '--label')}, or read "
-            "the two one after the other"
+            f"the images of {with_classes[0]} have labels, the names of its sub-folders, but those of "
+            f"{without[0]} have none; give the labels of all images with {argument('labels=', '--label')}, "
+            "or use each folder alone"
         )
     labels = [name for _, folder in found for name in folder.classes or ()]
     return np.array(labels), ", ".join(map(str, with_classes))
@@ -125,13 +126,18 @@ def images_from_array(
         raise ImageError(f"{where}: images has shape {list(array.shape)}, expected [N, {expected}]")
     if images.dtype == np.uint8:
         return from_pixels(images, f"{where}: images", value_range)
-    if images.dtype.kind != "f":
-        advice = conversion_advice(images)
-        raise ImageError(f"{where}: images must be uint8, or floats in [-1, 1], not {images.dtype}{advice}")
+    check_image_type(images, f"{where}: images")
     return in_signed_range(images, f"{where}: images", value_range)
 
 
-def conversion_advice(images: np.ndarray) -> str:
+def check_image_type(images: np.ndarray, noun: str) -> None:
+    """Raise ImageError unless images are uint8 or floats. noun: the name of the images in the message."""
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        advice = _conversion_advice(images)
+        raise ImageError(f"{noun} must be uint8, or floats in [-1, 1], not {images.dtype}{advice}")
+
+
+def _conversion_advice(images: np.ndarray) -> str:
     """Return how to convert booleans or integers to pixels, as the end of a message; "" if it is unclear."""
     if images.dtype.kind not in "biu" or images.min() < 0 or images.max() > 255:
         return ""

@@ -1,7 +1,7 @@
-"""Images, latents and masks in the forms in which users have them, as arrays.
+"""Convert the images, latents and masks of a caller to arrays.
 
-The forms are arrays of numpy, tensors of torch, images of Pillow, files, and lists of these. Neither torch
-nor Pillow is imported to recognise them: who has a tensor or an image of Pillow has imported its library.
+They may be arrays of numpy, tensors of torch, images of Pillow, files, or lists of these. Neither torch nor
+Pillow is imported to recognise them: a program with a tensor or an image of Pillow has imported the library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..pixels import ValueRange, from_pixels, in_signed_range
 from ..storage.arrays import is_array_file
 from ..wording import first_line
 from .formats import open_picture, read_picture
-from .images import conversion_advice, read_images
+from .images import check_image_type, read_image_set
 from .masks import painted_hole, read_holes
 
 
@@ -54,7 +54,7 @@ class Tensor(Protocol):
         ...
 
 
-# Modules whose functions are public do not postpone the evaluation of annotations: help() shows what these
+# Modules with public functions have no `from __future__ import annotations`, so that help() shows what these
 # names stand for.
 Array = np.ndarray | Tensor
 Picture = np.ndarray | Tensor | PillowImage | str | os.PathLike[str]
@@ -147,13 +147,11 @@ def _picture_sizes(values: Any) -> set[tuple[int, int]]:
 
 def _part(value: Any, shape: tuple[int, int, int], noun: str, value_range: ValueRange) -> _Part:
     if _is_file(value):
-        return _Part(read_images([_path(value)], shape, value_range, with_labels=False).images, True)
+        return _Part(read_image_set([_path(value)], shape, value_range, with_labels=False).images, True)
     if _is_pillow(value):
         return _Part(read_picture(value, shape, noun)[None], True)
     images = _with_batch_axis(value, shape, noun)
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
-        advice = conversion_advice(images)
-        raise ImageError(f"{noun} must be uint8, or floats in [-1, 1], not {images.dtype}{advice}")
+    check_image_type(images, noun)
     return _Part(images, False)
 
 

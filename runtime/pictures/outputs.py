@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import PIL.Image
 
 # float: float32 in [-1, 1]. uint8: pixels from 0 to 255. pil: images of Pillow.
-Arrays = Literal["float", "uint8"]
-Pictures = Literal["pil"]
+ArrayOutput = Literal["float", "uint8"]
+PillowOutput = Literal["pil"]
 OutputType = Literal["float", "uint8", "pil"]
 PillowImages = list["PIL.Image.Image"]
 

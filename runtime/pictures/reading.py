@@ -9,9 +9,9 @@ import numpy as np
 from ...errors import ImageError
 from ..pixels import ValueRange, check_value_range
 from ..storage.arrays import is_array_file, read_arrays, required
-from . import images as image_files
 from .folders import find_images
 from .formats import GREY_MODES, open_picture
+from .images import images_from_array, read_image_set
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -36,9 +36,9 @@ def read_images(
     value_range = check_value_range(value_range)
     if size is None and len(paths) == 1 and is_array_file(paths[0]):
         array = required(read_arrays(paths[0], "images"), "images", paths[0])
-        return image_files.images_from_array(array, str(paths[0]), value_range)
+        return images_from_array(array, str(paths[0]), value_range)
     shape = _common_shape(paths) if size is None else size
-    return image_files.read_images(paths, shape, value_range, with_labels=False).images
+    return read_image_set(paths, shape, value_range, with_labels=False).images
 
 
 def _common_shape(paths: Sequence[Path]) -> tuple[int, int, int]:

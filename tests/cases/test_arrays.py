@@ -17,7 +17,7 @@ import bcm_edge
 from bcm_edge import BcmError
 from bcm_edge.errors import ImageError
 from bcm_edge.jobs.dataset import find, read
-from bcm_edge.runtime.pictures.images import read_images
+from bcm_edge.runtime.pictures.images import read_image_set
 from bcm_edge.runtime.storage.arrays import array_shapes
 
 # Latents and seeds
@@ -168,21 +168,21 @@ def test_npz_together_with_other_inputs_is_refused(invert: Cli, unit_npz: Path):
 def test_missing_array_message_lists_the_existing_arrays(tmp_path: Path):
     np.savez(tmp_path / "x.npz", x_train=np.zeros((1, 8, 8), np.uint8), y_train=np.zeros(1))
     with pytest.raises(ImageError, match=r"has no array `images` \(it has x_train, y_train\)"):
-        read_images([tmp_path / "x.npz"], SHAPE)
+        read_image_set([tmp_path / "x.npz"], SHAPE)
 
 
 def test_file_with_the_wrong_suffix(tmp_path: Path):
     with (tmp_path / "x.npz").open("wb") as file:
         np.save(file, unit_images())
     with pytest.raises(ImageError, match=r"it is a single array; name it \.npy"):
-        read_images([tmp_path / "x.npz"], SHAPE)
+        read_image_set([tmp_path / "x.npz"], SHAPE)
     for name in ("page.npy", "page.npz"):
         (tmp_path / name).write_text("<html>login</html>")
         with pytest.raises(ImageError, match="it is an HTML page; download the file again"):
-            read_images([tmp_path / name], SHAPE)
+            read_image_set([tmp_path / name], SHAPE)
     (tmp_path / "lfs.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ImageError, match="git lfs pull"):
-        read_images([tmp_path / "lfs.npz"], SHAPE)
+        read_image_set([tmp_path / "lfs.npz"], SHAPE)
 
 
 # Parquet and folders of shards

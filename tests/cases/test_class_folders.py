@@ -11,7 +11,7 @@ from PIL import Image
 from refusals import refusal
 
 from bcm_edge.errors import ImageError, LabelError
-from bcm_edge.runtime.pictures.images import read_images
+from bcm_edge.runtime.pictures.images import read_image_set
 
 SHAPE = (1, 8, 8)
 
@@ -25,12 +25,12 @@ def picture(file: Path, grey: int = 100) -> Path:
 def test_labels_are_the_names_of_the_sub_folders(tmp_path: Path):
     for file in ("10/b.png", "9/a.png", "10/a.png"):
         picture(tmp_path / file)
-    images = read_images([tmp_path], SHAPE)
+    images = read_image_set([tmp_path], SHAPE)
     assert images.labels is not None and images.labels.tolist() == ["9", "10", "10"]  # numbers by their value
     assert images.names == ["9/a", "10/a", "10/b"]
     assert images.note == "labels from the names of sub-folders: 9, 10"
     assert images.labels_from == str(tmp_path)
-    without = read_images([tmp_path], SHAPE, with_labels=False)
+    without = read_image_set([tmp_path], SHAPE, with_labels=False)
     assert (without.labels, without.note) == (None, "")
 
 
@@ -39,14 +39,14 @@ def test_empty_system_and_hidden_sub_folders_are_no_classes(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for name in ("@eaDir", ".thumbnails", "__MACOSX"):
         picture(tmp_path / name / "a.png")
-    labels = read_images([tmp_path], SHAPE).labels
+    labels = read_image_set([tmp_path], SHAPE).labels
     assert labels is not None and labels.tolist() == ["cat"]
 
 
 def test_sub_folders_beside_images_are_not_read(tmp_path: Path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "out" / "b.png")
-    images = read_images([tmp_path], SHAPE)
+    images = read_image_set([tmp_path], SHAPE)
     assert (images.names, images.labels) == (["a"], None)
     assert images.note == f"sub-folders beside images are not read: {tmp_path}/out"
 
@@ -54,23 +54,23 @@ def test_sub_folders_beside_images_are_not_read(tmp_path: Path):
 def test_deeper_folders_are_named(tmp_path: Path):
     picture(tmp_path / "train" / "cat" / "a.png")
     with pytest.raises(ImageError) as caught:
-        read_images([tmp_path], SHAPE)
+        read_image_set([tmp_path], SHAPE)
     assert str(caught.value).endswith(
         f"there are some in {tmp_path}/train/cat: give {tmp_path}/train, or move them up by one folder"
     )
     picture(tmp_path / "train" / "b.png")  # one level deep is read, two levels are not
-    assert read_images([tmp_path], SHAPE).names == ["train/b"]
+    assert read_image_set([tmp_path], SHAPE).names == ["train/b"]
 
 
 def test_several_folders(tmp_path: Path):
     picture(tmp_path / "a" / "cat" / "1.png")
     picture(tmp_path / "b" / "dog" / "2.png")
     picture(tmp_path / "c" / "3.png")
-    labels = read_images([tmp_path / "a", tmp_path / "b"], SHAPE).labels
+    labels = read_image_set([tmp_path / "a", tmp_path / "b"], SHAPE).labels
     assert labels is not None and labels.tolist() == ["cat", "dog"]
-    with pytest.raises(LabelError, match="but nothing names those of"):
-        read_images([tmp_path / "a", tmp_path / "c"], SHAPE)
-    assert len(read_images([tmp_path / "a", tmp_path / "c"], SHAPE, with_labels=False).images) == 2
+    with pytest.raises(LabelError, match=r"have labels, .* but those of"):
+        read_image_set([tmp_path / "a", tmp_path / "c"], SHAPE)
+    assert len(read_image_set([tmp_path / "a", tmp_path / "c"], SHAPE, with_labels=False).images) == 2
 
 
 def test_invert_uses_the_names_as_labels(cli: Cli, digits_bundle: Path, tmp_path: Path):

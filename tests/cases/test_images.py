@@ -18,7 +18,7 @@ from refusals import refusal
 from bcm_edge import BcmError
 from bcm_edge.jobs.dataset import find
 from bcm_edge.runtime.pictures.folders import ignored_by_systems
-from bcm_edge.runtime.pictures.images import ImageSet, read_images
+from bcm_edge.runtime.pictures.images import ImageSet, read_image_set
 from bcm_edge.runtime.pictures.writing import save_images
 
 COLOUR = (3, 16, 16)
@@ -70,7 +70,7 @@ def test_one_grey_image_leaves_the_others_in_colour(tmp_path: Path):
     colour(tmp_path, "0.png").convert("L").save(tmp_path / "0.png")
     for k in range(1, 6):
         colour(tmp_path, f"{k}.png")
-    images = read_images([tmp_path], COLOUR)
+    images = read_image_set([tmp_path], COLOUR)
     assert [is_coloured(image) for image in images.images] == [False, True, True, True, True, True]
     assert images.note == "6 images: 1 converted from grey to colour"
 
@@ -83,7 +83,7 @@ def test_conversions_are_counted_in_one_line(tmp_path: Path):
     (tmp_path / "README").write_text("")
     for left_behind in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.png"):
         (tmp_path / left_behind).write_bytes(b"\0")
-    assert read_images([tmp_path], (1, 16, 16)).note == (
+    assert read_image_set([tmp_path], (1, 16, 16)).note == (
         "2 images: 2 converted from colour to grey, 1 cropped or resized to 16×16; "
         "skipped 3 files that are not images (1 without a suffix, 1 .csv, 1 .txt)"
     )
@@ -95,7 +95,7 @@ def test_only_known_system_folders_are_ignored(tmp_path: Path):
     assert not ignored_by_systems(tmp_path / "@nasa")
     for name in ("@nasa.png", "a.png", "~$a.png", "thumbs.db"):
         colour(tmp_path, name, kind="PNG")
-    assert read_images([tmp_path], COLOUR).names == ["@nasa", "a"]
+    assert read_image_set([tmp_path], COLOUR).names == ["@nasa", "a"]
 
 
 def test_command_prints_the_conversions(invert: Cli, tmp_path: Path):
@@ -112,7 +112,7 @@ def test_command_prints_the_conversions(invert: Cli, tmp_path: Path):
 def test_first_frame_of_an_animation_is_read_and_reported(tmp_path: Path, suffix: str):
     frames = [Image.new("RGB", (16, 16), c) for c in ("red", "blue", "lime")]
     frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:])
-    images = read_images([tmp_path], COLOUR)
+    images = read_image_set([tmp_path], COLOUR)
     assert images.images[0].mean(axis=(1, 2)).round(1).tolist() == [1, -1, -1]
     assert images.note == "1 image: 1 read as the first frame of an animation"
 
@@ -132,7 +132,7 @@ def test_32_bit_integers_are_refused(invert: Cli, tmp_path: Path):
 @pytest.mark.parametrize(("transparent", "first"), [(None, 0), (0, 255), (257 * 7, 0)])
 def test_16_bit_grey_with_a_transparent_value(tmp_path: Path, transparent: int | None, first: int):
     write_16_bit_png(tmp_path / "deep.png", np.arange(64).reshape(8, 8) * 257, transparent)
-    pixels = np.rint((read_images([tmp_path / "deep.png"], (1, 8, 8)).images.ravel() + 1) * 127.5)
+    pixels = np.rint((read_image_set([tmp_path / "deep.png"], (1, 8, 8)).images.ravel() + 1) * 127.5)
     assert pixels[0] == first
     assert pixels[7] == (255 if transparent == 257 * 7 else 7)
     assert pixels[8:].tolist() == list(range(8, 64))
@@ -164,16 +164,16 @@ def test_tiff_with_other_bit_depths_and_white_as_zero(tmp_path: Path):
         tmp_path / "white_is_zero.tif", (65535 - levels * 1040).astype("<u2").tobytes(), 16, photometric=0
     )
     for name in ("12.tif", "16.tif", "white_is_zero.tif"):
-        images = read_images([tmp_path / name], (1, 8, 8)).images.ravel()
+        images = read_image_set([tmp_path / name], (1, 8, 8)).images.ravel()
         np.testing.assert_allclose(images, levels * 65 / 4095 * 2 - 1, atol=0.005)
     write_tiff(tmp_path / "signed.tif", levels.astype(np.int8).tobytes(), 8, sample_format=2)
     with pytest.raises(BcmError, match="signed integers, whose range is unknown"):
-        read_images([tmp_path / "signed.tif"], (1, 8, 8))
+        read_image_set([tmp_path / "signed.tif"], (1, 8, 8))
 
 
 def test_pgm_is_scaled_by_its_own_maximum(tmp_path: Path):
     (tmp_path / "deep.pgm").write_bytes(b"P5 8 8 1023\n" + np.full((8, 8), 1023, ">u2").tobytes())
-    assert read_images([tmp_path / "deep.pgm"], (1, 8, 8)).images.min() == 1
+    assert read_image_set([tmp_path / "deep.pgm"], (1, 8, 8)).images.min() == 1
 
 
 def test_cmyk_and_ycbcr_are_converted(tmp_path: Path):
@@ -181,9 +181,9 @@ def test_cmyk_and_ycbcr_are_converted(tmp_path: Path):
     picture.convert("CMYK").save(tmp_path / "cmyk.tif")
     # Pillow before version 13 cannot read YCbCr in a TIFF.
     picture.convert("YCbCr").save(tmp_path / "ycc.jpg", quality=100, subsampling=0)
-    expected = read_images([tmp_path / "rgb.png"], COLOUR).images
+    expected = read_image_set([tmp_path / "rgb.png"], COLOUR).images
     for name in ("cmyk.tif", "ycc.jpg"):
-        assert np.abs(read_images([tmp_path / name], COLOUR).images - expected).max() < 0.1
+        assert np.abs(read_image_set([tmp_path / name], COLOUR).images - expected).max() < 0.1
 
 
 # Damaged files
@@ -226,11 +226,11 @@ def test_image_truncated_anywhere_is_read_or_refused(tmp_path: Path, image_forma
     data = whole.read_bytes()
     for length in range(0, len(data), max(1, len(data) // 60)):
         (tmp_path / "cut.png").write_bytes(data[:length])
-        refused_or_read(lambda: read_images([tmp_path / "cut.png"], COLOUR))
+        refused_or_read(lambda: read_image_set([tmp_path / "cut.png"], COLOUR))
         flipped = bytearray(data)
         flipped[length] ^= 0xFF
         (tmp_path / "cut.png").write_bytes(flipped)
-        refused_or_read(lambda: read_images([tmp_path / "cut.png"], COLOUR))
+        refused_or_read(lambda: read_image_set([tmp_path / "cut.png"], COLOUR))
 
 
 def registered() -> set[str]:
@@ -265,7 +265,7 @@ def test_pipes_and_broken_links_are_refused_without_waiting(invert: Cli, tmp_pat
 def test_names_that_are_not_valid_file_names(tmp_path: Path):
     for name in ("x" * 300, "x" * 300 + ".png", "a\0b.png"):
         with pytest.raises(BcmError, match="cannot be read"):
-            read_images([tmp_path / name], COLOUR)
+            read_image_set([tmp_path / name], COLOUR)
         with pytest.raises(BcmError, match="cannot"):
             save_images(np.zeros((1, 1, 8, 8)), tmp_path / f"{name}.xyz")
 
@@ -285,11 +285,11 @@ def test_names_that_are_not_valid_file_names(tmp_path: Path):
 def test_files_that_are_not_images_are_identified(tmp_path: Path, content: bytes, advice: str):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(BcmError, match=advice):
-        read_images([tmp_path / "x.png"], COLOUR)
+        read_image_set([tmp_path / "x.png"], COLOUR)
 
 
 def test_truncated_image(tmp_path: Path):
     colour(tmp_path, "whole.png", size=64)
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
     with pytest.raises(BcmError, match=r"it ends too early\); download or copy it again"):
-        read_images([tmp_path / "cut.png"], COLOUR)
+        read_image_set([tmp_path / "cut.png"], COLOUR)

@@ -12,7 +12,7 @@ from PIL import Image
 from refusals import refusal
 from results import only_json, read_pixels
 
-from bcm_edge.runtime.pictures.images import read_images
+from bcm_edge.runtime.pictures.images import read_image_set
 from bcm_edge.runtime.pixels import to_uint8
 
 
@@ -100,7 +100,7 @@ def test_mask_of_16_bits_is_read_on_its_full_range(
     assert result.exit_code == exit_code, result.stderr
     if exit_code == 0:
         known = read_npz(tmp_path / "out.npz")["images"][0, 0, :4]
-        original = read_images([pictures / "three.png"], (1, 8, 8)).images
+        original = read_image_set([pictures / "three.png"], (1, 8, 8)).images
         assert np.array_equal(known, original[0, 0, :4])
 
 

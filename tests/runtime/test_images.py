@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bcm_edge import BcmError
-from bcm_edge.runtime.pictures.images import images_from_array, read_images
+from bcm_edge.runtime.pictures.images import images_from_array, read_image_set
 from bcm_edge.runtime.pictures.writing import grid, save_images
 from bcm_edge.runtime.pixels import from_uint8, mean_squared_error, to_uint8
 
@@ -42,14 +42,14 @@ def test_large_image_is_cropped_to_its_centre_and_resized(tmp_path: Path):
     picture = np.zeros((32, 96), np.uint8)
     picture[:, 32:64] = 255  # a square crop contains the middle third
     Image.fromarray(picture).save(tmp_path / "wide.png")
-    image = read_images([tmp_path / "wide.png"], (3, 8, 8)).images[0]
+    image = read_image_set([tmp_path / "wide.png"], (3, 8, 8)).images[0]
     # Bicubic interpolation reaches one pixel beyond the crop.
     assert image.shape == (3, 8, 8) and image.min() > 0.8
 
 
 def test_16_bit_grey_keeps_its_brightness(tmp_path: Path):
     Image.fromarray(np.full((8, 8), 32896, np.uint16)).save(tmp_path / "deep.png")
-    image = read_images([tmp_path / "deep.png"], (1, 8, 8)).images
+    image = read_image_set([tmp_path / "deep.png"], (1, 8, 8)).images
     assert np.allclose(image, from_uint8(np.array(128, np.uint8)))
 
 

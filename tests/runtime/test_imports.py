@@ -23,7 +23,7 @@ LAYERS = (
     ("runtime.loading",),
     ("runtime.pipeline", "runtime.editing", "runtime.latent_editing", "runtime.checks"),
     ("runtime.opened", "runtime.tasks"),
-    ("runtime.keywords",),
+    ("runtime.keyword_arguments",),
     ("runtime.arguments",),
     ("runtime.chain",),
     ("runtime.backends",),

@@ -1,7 +1,7 @@
-"""The keyword arguments that methods of BCM share, for the type checker.
+"""The keyword arguments that several methods of BCM have, for the type checker.
 
-The result of a method depends on its argument output_type, so its type is written as two overloads. They
-refer to these classes for the other arguments. The methods themselves list all arguments.
+The type of a method's result depends on its argument output_type. The method therefore has two overloads,
+which use these classes for the other keyword arguments. The method itself lists all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .schedule import Schedule
 
 
 class Sampling(TypedDict, total=False):
-    """What every method has that plays a schedule."""
+    """Arguments of methods that play a schedule."""
 
     schedule: str | Schedule
     seed: Seeds
@@ -23,7 +23,7 @@ class Sampling(TypedDict, total=False):
 
 
 class Completion(TypedDict, total=False):
-    """The same of methods whose default schedule depends on the model."""
+    """Arguments of methods whose default schedule depends on the model."""
 
     schedule: str | Schedule | None
     seed: Seeds
@@ -32,6 +32,6 @@ class Completion(TypedDict, total=False):
 
 
 class Inversion(Sampling, total=False):
-    """What methods have that invert images and generate from the latents."""
+    """Arguments of methods that invert images and generate from the latents."""
 
     inversion: str | Schedule
