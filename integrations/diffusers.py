@@ -20,21 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, LabelError, MissingExtraError, ScheduleError
+from ..errors import InputError, LabelError, MissingExtraError
 from ..runtime.backends import info
 from ..runtime.calls import NetworkCall
 from ..runtime.checks.doctor import missing_packages
-from ..runtime.classes import GUESS
+from ..runtime.classes import asks_to_guess
 from ..runtime.loading import load
 from ..runtime.machine.install_hints import install_line
+from ..runtime.pictures.inputs import from_tensor
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import UNIT
 from ..runtime.schedule import Schedule
+from ..runtime.tasks.basic import check_generates, check_inverts
 from .pipeline_arguments import (
     StepCallback,
     draw_integers,
     images_input,
-    latents_array,
     plain_labels,
     precision_of,
     report_step,
@@ -178,7 +179,7 @@ class BCMPipeline:
         if list(callback_on_step_end_tensor_inputs) != ["latents"]:
             raise InputError("callback_on_step_end_tensor_inputs can only be ['latents']")
         program = self._schedule(schedule, num_inference_steps, inverts=False)
-        labels, start = plain_labels(class_labels), None if latents is None else latents_array(latents)
+        labels, start = plain_labels(class_labels), from_tensor(latents)
         n = _number(batch_size, start, labels)
         seeds = draw_integers(_SEEDS, n, generator)
         if labels is None and self.bcm.num_classes is not None:
@@ -230,7 +231,7 @@ class BCMPipeline:
         inputs = images_input(images)
         program = self._schedule(inversion, num_inversion_steps, inverts=True)
         seeds = draw_integers(_SEEDS, len(inputs), generator)
-        if labels == GUESS:
+        if asks_to_guess(labels):
             labels = self.bcm.guess_labels(inputs, seed=seeds)
         invert = partial(self.bcm.invert, inputs, inversion=program, seed=seeds, labels=labels)
         return torch.from_numpy(self._play(invert, program, len(inputs), callback_on_step_end))
@@ -243,9 +244,7 @@ class BCMPipeline:
         if schedule is None:
             return schedule_with(steps, self.bcm, inverts)
         program = self.bcm.schedule(schedule)
-        if not (program.inverts if inverts else program.generates):
-            way = "from an image to noise (80)" if inverts else "from noise (80) to an image (0.002)"
-            raise ScheduleError(f"schedule {str(program)!r} does not lead {way}")
+        (check_inverts if inverts else check_generates)(program)
         return program
 
     def _play(self, method: Any, program: Schedule, n: int, callback: StepCallback | None) -> np.ndarray:

@@ -84,11 +84,6 @@ def plain_labels(class_labels: Any) -> Any:
     return list(class_labels) if isinstance(class_labels, tuple) else class_labels
 
 
-def latents_array(latents: Any) -> np.ndarray:
-    """Return latents as a numpy array."""
-    return latents.detach().float().cpu().numpy() if hasattr(latents, "detach") else np.asarray(latents)
-
-
 def images_input(images: Any) -> Any:
     """Return images in a form that BCM takes, whose length is their number.
 

@@ -22,11 +22,10 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..runtime.schedule import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN
+from ..runtime.storage.not_bundles import PIPELINE_FILE, UNET_WEIGHTS
 from ..runtime.wording import listed
 from .config import DOT_PRODUCT, read_fields
 
-PIPELINE_FILE = "model_index.json"
-_WEIGHTS = "diffusion_pytorch_model"  # the beginning of the names of weights files
 PIPELINE, NETWORK = "ConsistencyModelPipeline", "UNet2DModel"
 
 # Field of UNet2DModel → (its default, the values that the network of this package can express).
@@ -82,7 +81,7 @@ def unet_folder(path: Path) -> Path | None:
     path: the pipeline, the folder of the U-Net or its weights file. None for other paths. Raises
     CheckpointError for another pipeline, another network, and noise levels other than those of a BCM.
     """
-    if path.name.startswith(_WEIGHTS) and path.is_file():
+    if path.name.startswith(UNET_WEIGHTS) and path.is_file():
         path = path.parent
     index, config = path / PIPELINE_FILE, path / "config.json"
     if index.is_file():

@@ -23,7 +23,7 @@ def threads() -> int:
     Raises BackendError if the variable is not an integer from 1 to MOST_THREADS.
     """
     if text := os.environ.get("BCM_EDGE_THREADS"):
-        if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_THREADS:
+        if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_THREADS):
             raise BackendError(
                 f"BCM_EDGE_THREADS must be a positive integer up to {MOST_THREADS}, not {text!r}"
             )

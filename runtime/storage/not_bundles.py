@@ -12,7 +12,8 @@ from .shipped import SHIPPED
 _SHARDS = ".safetensors.index.json"  # end of the name of the index of a checkpoint in shards
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", _SHARDS)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".zst", ".7z")
-_PIPELINE, _NETWORK = "model_index.json", "diffusion_pytorch_model*"  # files of diffusers
+# Files of diffusers: in the folder of a pipeline, and the beginning of the names of weights files.
+PIPELINE_FILE, UNET_WEIGHTS = "model_index.json", "diffusion_pytorch_model"
 _SHOWN = 3  # bundles or checkpoints that a message lists
 
 
@@ -47,7 +48,7 @@ def is_diffusers_folder(path: Path) -> bool:
     """Return whether a path is the folder of a pipeline of diffusers, or of one of its networks."""
     if not os.path.isdir(path):  # noqa: PTH112, a name may be too long for stat
         return False
-    return (path / _PIPELINE).is_file() or any(path.glob(_NETWORK))
+    return (path / PIPELINE_FILE).is_file() or any(path.glob(f"{UNET_WEIGHTS}*"))
 
 
 def _folder(folder: Path, manifest: str) -> str:
