@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from ..errors import InputError, OutputError
+from ..runtime.storage.user_paths import expanded
 
 Writes = Literal["file", "folder", "either"]
 
@@ -31,7 +31,7 @@ class UserPath(click.Path):
         if value == "" and param:
             option = param.get_error_hint(ctx)
             raise InputError(f"the path for {option} is empty; give the name of a file or folder")
-        return super().convert(_expanded(value) if isinstance(value, str) else value, param, ctx)
+        return super().convert(expanded(value) if isinstance(value, str) else value, param, ctx)
 
 
 class OutputPath(UserPath):
@@ -81,18 +81,6 @@ def check_current_folder() -> None:
         Path.cwd()
     except FileNotFoundError as error:
         raise InputError("the current folder was deleted; change to an existing one with cd") from error
-
-
-def _expanded(text: str) -> str:
-    """Return the text with ~ or ~USER replaced by the home folder, unless a file of that name exists."""
-    if not text.startswith("~") or os.path.lexists(text):
-        return text
-    try:
-        return str(Path(text).expanduser()) + "/" * text.endswith("/")
-    except RuntimeError:
-        user = Path(text).parts[0][1:]
-        reason = f"unknown user {user!r}" if user else "the home folder is unknown because HOME is not set"
-        raise InputError(f"{text}: {reason}; for a file of that name write ./{text}") from None
 
 
 PATH = UserPath()

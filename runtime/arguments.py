@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +27,10 @@ def check_seeds(seed: Seeds, n: int) -> list[int]:
 
     Raises InputError if there are not n seeds, or one of them is not an integer in [0, 2**64).
     """
-    seed = from_tensor(seed)
-    if isinstance(seed, (int, np.integer)):
+    seed = from_tensor(seed, "seeds", InputError)
+    if _is_integer(seed):
         seed = [int(seed) + i for i in range(n)]
-    if not np.iterable(seed) or not all(isinstance(s, (int, np.integer)) for s in seed):
+    if not _is_list(seed) or not all(map(_is_integer, seed)):
         raise InputError("seeds must be integers")
     seeds = [int(s) for s in seed]
     if len(seeds) != n:
@@ -81,16 +82,22 @@ def _numbers(
     """Return the labels as an array, with numbers in place of names."""
 
     def number(label: int | str) -> int:
+        if isinstance(label, (bool, np.bool_)):
+            raise LabelError("labels must be integers or class names, not bool")
         return label_of(label, classes, names) if isinstance(label, str) else label
 
-    labels = from_tensor(labels)
+    labels = from_tensor(labels, "labels", LabelError)
     if isinstance(labels, np.ndarray) and labels.dtype.kind == "O":  # pandas stores texts in such arrays
         labels = labels.tolist()
     if isinstance(labels, np.ndarray) and labels.dtype.kind == "U":
         numbers = [number(word) for word in labels.ravel().tolist()]
         return np.array(numbers, np.int64).reshape(labels.shape)
     if isinstance(labels, Sequence):
-        return np.asarray([number(label) for label in labels]) if labels else np.empty(0, np.int64)
+        numbers = [number(label) for label in labels]
+        try:
+            return np.asarray(numbers) if numbers else np.empty(0, np.int64)
+        except ValueError as error:  # lists of different lengths
+            raise LabelError("labels must be one list of integers or class names") from error
     return np.asarray(labels)
 
 
@@ -101,10 +108,8 @@ def length(values: Seeds | Labels, classes: int | None = None, names: Sequence[s
     """
     if isinstance(values, str) and not asks_to_guess(values):
         return len(labels_of(values, classes, names))
-    values = from_tensor(values)
-    if isinstance(values, (Sequence, np.ndarray)) and np.ndim(values) > 0:
-        return len(values)
-    return 1
+    values = from_tensor(values, "labels", LabelError)
+    return len(values) if _is_list(values) else 1
 
 
 def check_latents(values: Latents, shape: tuple[int, int, int]) -> np.ndarray:
@@ -131,10 +136,28 @@ def check_latents(values: Latents, shape: tuple[int, int, int]) -> np.ndarray:
     return latents
 
 
-def check_integer(value: object, name: str) -> None:
-    """Raise InputError if an argument is not an integer. name: the name of the argument."""
-    if not isinstance(value, (int, np.integer)):
+def check_integer(value: Any, name: str) -> int:
+    """Return an argument that is an integer, else raise InputError. name: the name of the argument."""
+    if not _is_integer(value):
         raise InputError(f"{name} must be an integer, not {type(value).__name__}")
+    return int(value)
+
+
+def check_real(value: Any, name: str) -> float:
+    """Return an argument that is a number, else raise InputError. name: the name of the argument."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InputError(f"{name} must be a number, not {type(value).__name__}")
+    return value
+
+
+def _is_list(value: object) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def check_number(n: int, sample_shape: tuple[int, int, int], noun: str = "images") -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
 from .schedule import Move
 
 # after_move(move, state): called after a move with its result, float32 [N, C, H, W].
@@ -42,7 +43,12 @@ class Calls:
     """Counts the network calls of one method, and reports each to on_move."""
 
     def __init__(self, on_move: OnMove | None, total: int) -> None:
-        """total: the number of network calls that the method will make."""
+        """total: the number of network calls that the method will make.
+
+        Raises InputError if on_move cannot be called.
+        """
+        if on_move is not None and not callable(on_move):
+            raise InputError(f"on_move must be a function of one argument, not {type(on_move).__name__}")
         self._on_move = on_move
         self._total = total
         self._made = 0

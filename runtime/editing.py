@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from .arguments import Labels, Seeds, check_holes, check_seeds
+from ..errors import InputError
+from .arguments import Labels, Seeds, check_holes, check_integer, check_real, check_seeds
 from .batches import Batch
 from .calls import AfterMove, OnMove
 from .chain import Project
@@ -142,6 +143,8 @@ class EditingTasks(OpenedModel):
         """
         self._check_call(output_type)
         channels, height, width = self.sample_shape
+        if factor is not None:
+            factor = check_integer(factor, "factor")
         factor = constrained.upscaling_factor(size_of(small, channels), factor, self.sample_shape)
         small_shape = (channels, height // factor, width // factor)
         inputs, program = self._images(small, small_shape, "small images"), self.schedule(schedule)
@@ -188,6 +191,7 @@ class EditingTasks(OpenedModel):
         """
         self._check_call(output_type)
         inputs = self._images(images)
+        check_real(strength, "strength")
         program = restoration.restoration(strength) if schedule is None else self.schedule(schedule)
         calls = self._calls(on_move, (self._guess_nfe(labels) + program.nfe, len(inputs)))
         task = partial(restoration.restore, self.backend, program)
@@ -217,6 +221,13 @@ class EditingTasks(OpenedModel):
         self._check_open()
         nfe = self._guess_nfe()
         channels, height, width = self.sample_shape
+        factor = check_integer(factor, "factor")
+        if (holes is not None) + bool(grey) + (factor != 1) > 1:
+            raise InputError("images have holes, are grey or are small; give one of holes, grey and factor")
+        if grey:
+            constrained.check_colours(self.sample_shape)
+        if factor != 1:
+            factor = constrained.upscaling_factor(size_of(images, channels), factor, self.sample_shape)
         shape = (1 if grey else channels, height // factor, width // factor)
         known = [self._images(images, shape)]
         projection: Callable[..., Project] = classes.known_images

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ..errors import ImageError, InputError
-from .arguments import Labels, Seeds, check_integer, check_number
+from .arguments import Labels, Seeds, check_integer, check_number, check_real
 from .batches import Batch
 from .calls import Calls, OnMove
 from .keyword_arguments import Inversion
@@ -75,7 +75,7 @@ class LatentTasks(OpenedModel):
             labels_b: The labels of b, which the other frames get; by default those of a.
         """
         self._check_call(output_type)
-        check_integer(frames, "frames")
+        frames = check_integer(frames, "frames")
         if frames < 2:
             raise InputError(f"frames must be at least 2, not {frames}")
         first, last = self._images(a), self._images(b)
@@ -144,7 +144,8 @@ class LatentTasks(OpenedModel):
         """
         self._check_call(output_type)
         inputs = self._images(images)
-        check_integer(n, "n")
+        n = check_integer(n, "n")
+        check_real(strength, "strength")
         check_number(n * len(inputs), self.sample_shape, "variations")
         up, down = self.schedule(inversion), self.schedule(schedule)
         nfe = self._guess_nfe(labels) + up.nfe

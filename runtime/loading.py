@@ -9,6 +9,7 @@ from .machine.placement import Placement
 from .pipeline import BCM
 from .pixels import ValueRange
 from .storage.bundle import open_bundle
+from .storage.user_paths import path_text
 
 
 def load(
@@ -50,11 +51,14 @@ def load(
     calls raise BackendError; calls that are running then end normally or raise BackendError.
     """
     if batch is not None:
-        check_integer(batch, "batch")
+        batch = check_integer(batch, "batch")
         if batch < 1:
             raise InputError(f"batch must be at least 1, not {batch}")
     if threads is not None:
-        check_integer(threads, "threads")
+        threads = check_integer(threads, "threads")
+    for name, text in (("backend", backend), ("precision", precision), ("device", device)):
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"{name} must be a text, not {type(text).__name__}")
     placement = Placement(threads, device)
-    bundle = open_bundle(path)
+    bundle = open_bundle(path_text(path, "path"))
     return BCM(bundle, open_backend(backend, bundle, precision, placement), batch, value_range)

@@ -93,7 +93,7 @@ class BCM(LatentTasks, EditingTasks):
         """
         self._check_call(output_type)
         if n is not None:
-            check_integer(n, "n")
+            n = check_integer(n, "n")
         start = None
         if latents is not None:
             start = check_latents(latents, self.sample_shape)

@@ -71,7 +71,10 @@ def check_value_range(value_range: Sequence[float] | None) -> ValueRange:
     """Return the range as a pair of floats, or None. Raises InputError unless it is (-1, 1) or (0, 1)."""
     if value_range is None:
         return None
-    pair = tuple(map(float, value_range)) if np.shape(value_range) == (2,) else ()
+    try:
+        pair = tuple(map(float, value_range)) if np.shape(value_range) == (2,) else ()
+    except (TypeError, ValueError):  # of texts
+        pair = ()
     if pair not in (SIGNED, UNIT):
         raise InputError(f"value_range must be (-1, 1) or (0, 1), not {value_range!r}")
     return SIGNED if pair == SIGNED else UNIT

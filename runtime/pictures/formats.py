@@ -112,6 +112,8 @@ def open_picture(
         raise
     except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise _unreadable(file, where, error) from error
+    if not all(picture.size):
+        raise ImageError(f"{where}: has no pixels ({picture.width}×{picture.height})")
     if picture.mode == "F":
         raise ImageError(
             f"{where}: contains floats, whose range is unknown; "

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...errors import ImageError
+from ...errors import BcmError, ImageError
 from ..pixels import ValueRange, from_pixels, in_signed_range
 from ..storage.arrays import is_array_file
+from ..storage.user_paths import path_text
 from ..wording import first_line
 from .formats import open_picture, read_picture
 from .images import check_image_type, read_image_set
@@ -107,7 +108,7 @@ def as_holes(holes: Any, images: Any, sample_shape: tuple[int, int, int]) -> np.
 
     Raises ImageError.
     """
-    mask_sizes, sizes = _picture_sizes(holes), _picture_sizes(images)
+    mask_sizes, sizes = _picture_sizes(holes, "holes"), _picture_sizes(images, "images")
     if mask_sizes and sizes and mask_sizes != sizes:
         masks, pictures = (", ".join(f"{w}×{h}" for w, h in sorted(each)) for each in (mask_sizes, sizes))
         raise ImageError(f"a mask must have the size of its image, but masks have {masks}, images {pictures}")
@@ -119,7 +120,7 @@ def as_holes(holes: Any, images: Any, sample_shape: tuple[int, int, int]) -> np.
             raise ImageError(f"holes have different shapes: {shapes}")
         return np.stack(unknown)
     if _is_file(holes):
-        return read_holes(_path(holes), [], sample_shape)
+        return read_holes(_path(holes, "holes"), [], sample_shape)
     return _hole(holes, sample_shape, "holes")
 
 
@@ -134,20 +135,22 @@ def size_of(values: Any, channels: int) -> tuple[int, int] | None:
     return (shape[0], shape[1]) if len(shape) == 2 else (0, 0)
 
 
-def _picture_sizes(values: Any) -> set[tuple[int, int]]:
+def _picture_sizes(values: Any, noun: str) -> set[tuple[int, int]]:
     """Return the widths and heights of those values that are images of Pillow or picture files."""
     sizes = set()
     for value in values if _is_list(values) else [values]:
         if _is_pillow(value):
-            sizes.add(open_picture(value, "images").size)
-        elif _is_file(value) and _path(value).is_file() and not is_array_file(_path(value)):
-            sizes.add(open_picture(_path(value), str(value)).size)
+            sizes.add(open_picture(value, noun).size)
+        elif _is_file(value):
+            path = _path(value, noun)
+            if os.path.isfile(path) and not is_array_file(path):  # noqa: PTH113, a name may be too long
+                sizes.add(open_picture(path, str(path)).size)
     return sizes
 
 
 def _part(value: Any, shape: tuple[int, int, int], noun: str, value_range: ValueRange) -> _Part:
     if _is_file(value):
-        return _Part(read_image_set([_path(value)], shape, value_range, with_labels=False).images, True)
+        return _Part(read_image_set([_path(value, noun)], shape, value_range, with_labels=False).images, True)
     if _is_pillow(value):
         return _Part(read_picture(value, shape, noun)[None], True)
     images = _with_batch_axis(value, shape, noun)
@@ -174,11 +177,14 @@ def _checked(parts: Sequence[_Part], noun: str, value_range: ValueRange) -> list
 
 def _hole(hole: Any, sample_shape: tuple[int, int, int], noun: str) -> np.ndarray:
     if _is_file(hole):
-        path = _path(hole)
+        path = _path(hole, noun)
         return painted_hole(open_picture(path, str(path)), str(path), sample_shape)
     if _is_pillow(hole):
         return painted_hole(open_picture(hole, noun), noun, sample_shape)
-    unknown = np.asarray(_array(hole, noun) != 0)
+    array = _array(hole, noun)
+    if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        raise ImageError(f"{noun} must be booleans or finite numbers, not {array.dtype}")
+    unknown = np.asarray(array != 0)
     return unknown[None] if noun != "holes" and unknown.ndim == 2 else unknown
 
 
@@ -208,11 +214,12 @@ def _with_batch_axis(values: Any, shape: tuple[int, int, int], noun: str) -> np.
 
 def _array(values: Any, noun: str) -> np.ndarray:
     """Return an array, a tensor, or numbers in nested lists, as an array. Raises ImageError for others."""
+    values = from_tensor(values, noun)
     if isinstance(values, np.ndarray):
         return values
     try:
-        array = np.asarray(from_tensor(values))
-    except (TypeError, RuntimeError) as error:  # of a sparse tensor, for example
+        array = np.asarray(values)
+    except (TypeError, RuntimeError, OSError) as error:  # of an image of Pillow that is damaged, for example
         raise ImageError(f"{noun} cannot be converted to an array ({first_line(error)})") from error
     except ValueError:  # rows of different lengths
         array = np.array(None)
@@ -223,18 +230,29 @@ def _array(values: Any, noun: str) -> np.ndarray:
     return array
 
 
-def from_tensor(values: Any) -> Any:
-    """Return a tensor of torch as an array. Other objects are returned unchanged."""
+def from_tensor(values: Any, noun: str, error: type[BcmError] = ImageError) -> Any:
+    """Return a tensor of torch, or an array of a subclass, as a plain array. Others are returned unchanged.
+
+    noun: how messages call the values. Raises `error` for values that an array cannot have.
+    """
+    if isinstance(values, np.ndarray):
+        if np.ma.is_masked(values):
+            raise error(f"{noun} have masked values; give them a value with {noun}.filled(…)")
+        return np.asarray(values)
     if not _is_tensor(values):
         return values
-    tensor = values.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # numpy has no such type
-        tensor = tensor.float()
-    return tensor.numpy()
+    try:
+        tensor = values.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":  # numpy has no such type
+            tensor = tensor.float()
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as problem:  # of a sparse tensor, for example
+        raise error(f"{noun} cannot be converted to an array ({first_line(problem)})") from problem
 
 
 def _is_tensor(value: Any) -> bool:
-    return any(base.__module__.partition(".")[0] == "torch" for base in type(value).__mro__)
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _is_pillow(value: Any) -> bool:
@@ -246,8 +264,8 @@ def _is_file(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike))
 
 
-def _path(value: Any) -> Path:
-    return Path(value).expanduser()
+def _path(value: Any, noun: str) -> Path:
+    return Path(path_text(value, noun, ImageError))
 
 
 def _is_list(values: Any) -> bool:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ...errors import ImageError, InputError
+from ...errors import ImageError, InputError, OutputError
 from ..pixels import SIGNED, to_uint8
+from ..storage.user_paths import path_text
 from .inputs import as_images
 from .writing import as_picture, save_images
 
@@ -26,7 +27,7 @@ PillowImages = list["PIL.Image.Image"]
 
 def check_output_type(output_type: object, sample_shape: tuple[int, int, int]) -> None:
     """Raise InputError for an unknown form, and ImageError if images [C, H, W] cannot have this form."""
-    if output_type not in get_args(OutputType):
+    if not isinstance(output_type, str) or output_type not in get_args(OutputType):
         forms = ", ".join(map(repr, get_args(OutputType)))
         raise InputError(f"output_type must be one of {forms}, not {output_type!r}")
     channels = sample_shape[0]
@@ -59,7 +60,7 @@ def save(images: Any, path: str | os.PathLike[str], sample_shape: tuple[int, int
     elif isinstance(images, (list, tuple)) and images and isinstance(images[0], (list, tuple)):
         columns, images = len(images[0]), [image for row in images for image in row]
     checked = as_images(images, sample_shape, value_range=SIGNED)
-    save_images(checked, Path(path).expanduser(), force, columns)
+    save_images(checked, Path(path_text(path, "path", OutputError)), force, columns)
 
 
 def _pictures(pixels: np.ndarray | Sequence[np.ndarray]) -> list[Any]:

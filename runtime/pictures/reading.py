@@ -9,6 +9,7 @@ import numpy as np
 from ...errors import ImageError
 from ..pixels import ValueRange, check_value_range
 from ..storage.arrays import is_array_file, read_arrays, required
+from ..storage.user_paths import path_text
 from .folders import find_images
 from .formats import GREY_MODES, open_picture
 from .images import images_from_array, read_image_set
@@ -31,14 +32,25 @@ def read_images(
     Raises:
         ImageError: A file cannot be read, or the files have different sizes.
     """
-    entries = [path] if isinstance(path, (str, os.PathLike)) else path
-    paths = [Path(entry).expanduser() for entry in entries]
+    entries = path if isinstance(path, (list, tuple)) else [path]
+    paths = [Path(path_text(entry, "path", ImageError)) for entry in entries]
+    if not paths:
+        raise ImageError("there are no images to read; give the path of a file or a folder")
     value_range = check_value_range(value_range)
+    if size is not None:
+        _check_size(size)
     if size is None and len(paths) == 1 and is_array_file(paths[0]):
         array = required(read_arrays(paths[0], "images"), "images", paths[0])
         return images_from_array(array, str(paths[0]), value_range)
     shape = _common_shape(paths) if size is None else size
     return read_image_set(paths, shape, value_range, with_labels=False).images
+
+
+def _check_size(size: object) -> None:
+    """Raise ImageError unless a size is (C, H, W)."""
+    is_size = isinstance(size, (list, tuple)) and len(size) == 3
+    if not is_size or not all(isinstance(side, (int, np.integer)) and side > 0 for side in size):
+        raise ImageError(f"size must be three positive integers (C, H, W), not {size!r}")
 
 
 def _common_shape(paths: Sequence[Path]) -> tuple[int, int, int]:

@@ -23,7 +23,7 @@ LEVEL = 5.0
 def restoration(strength: float) -> Schedule:
     """Return the schedule for a strength, a noise level in [0.002, LEVEL). Raises InputError."""
     if not SIGMA_MIN <= strength < LEVEL:
-        raise InputError(f"strength must be at least {SIGMA_MIN} and below {LEVEL:g}, not {strength:g}")
+        raise InputError(f"strength must be at least {SIGMA_MIN} and below {LEVEL:g}, not {strength}")
     return parse_schedule(f"+{strength} {strength}>{LEVEL}>{SIGMA_MIN}")
 
 
