@@ -102,7 +102,6 @@ serve: $(VENV)/installed
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped
-	$(BIN)/python -m bcm_edge.export.shipped
 
 # The bundles in the package, from the weights of the shipped models. tests/export/test_shipped_bundles.py compares them.
 bundles: $(VENV)/installed

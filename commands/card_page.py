@@ -10,9 +10,19 @@ from ..runtime.storage.manifest import MANIFEST, ModelFacts
 from ..runtime.wording import listed, printable
 from .card_metadata import MEASURES, Measured, Quality
 
-SAMPLES, RECONSTRUCTIONS = "samples.png", "reconstructions.png"
+_PICTURES = SAMPLES, RECONSTRUCTIONS = ("samples.png", "reconstructions.png")
 PAPER = "https://arxiv.org/abs/2403.18035"
 _COLOURS = {1: "greyscale", 3: "colour"}
+# Fields of provenance.checkpoint in a card.
+_TRAINING = {
+    "name": "checkpoint",
+    "sha256": "sha256 of the checkpoint",
+    "trained_on": "trained on",
+    "images": "training images",
+    "steps": "training steps",
+    "batch": "batch size",
+}
+_HEADINGS = {"generation": "### Generation", "inversion": "### Inversion and reconstruction"}
 
 
 def card_page(bundle: Bundle, licence: str, quality: Quality, captions: Sequence[str]) -> str:
@@ -33,9 +43,6 @@ def card_page(bundle: Bundle, licence: str, quality: Quality, captions: Sequence
         _citation(),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-_PICTURES = (SAMPLES, RECONSTRUCTIONS)
 
 
 def _introduction(model: ModelFacts) -> str:
@@ -96,17 +103,6 @@ def _model(bundle: Bundle) -> str:
     return _table("## Model", ("property", "value"), [row for row in rows if row[1]])
 
 
-# Fields of provenance.checkpoint in a card.
-_TRAINING = {
-    "name": "checkpoint",
-    "sha256": "sha256 of the checkpoint",
-    "trained_on": "trained on",
-    "images": "training images",
-    "steps": "training steps",
-    "batch": "batch size",
-}
-
-
 def _classes(model: ModelFacts) -> str:
     if not model.num_classes:
         return "none"
@@ -164,9 +160,6 @@ def _quality(quality: Quality) -> str:
             sections.append(_measures(heading, own))
     lines = [f"- {name}: {printable(fact)}" for name, fact in quality.protocol.items()]
     return "\n\n".join([*sections, "### How it was measured", "\n".join(lines)])
-
-
-_HEADINGS = {"generation": "### Generation", "inversion": "### Inversion and reconstruction"}
 
 
 def _measures(heading: str, measured: Sequence[Measured]) -> str:

@@ -118,7 +118,7 @@ def triton(
 
 
 def _next_steps(plan: RepositoryPlan) -> str:
-    """How to start a server with what is installed on this machine, and how to ask it."""
+    """Return the commands that start a server with what this machine has, and that request an image."""
     from ..export.triton.container import client_command, docker_commands, server_command
 
     folder = shlex.quote(str(plan.output))

@@ -1,4 +1,4 @@
-"""What a terminal shows of a text: its verdicts in colours, and its lines within the width.
+"""Texts for a terminal: verdicts in colour, and lines that are not wider than the terminal.
 
 A text in a pipe or a file stays as it is. The environment variable NO_COLOR switches colours off, and
 FORCE_COLOR on, also in a pipe (https://no-color.org, https://force-color.org).

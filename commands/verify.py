@@ -227,9 +227,9 @@ def _stray(bundle: Bundle, recording: Recording, verdict: Verdict) -> StrayLayer
 
 
 def _store(bundle: Bundle, verdicts: list[Verdict]) -> None:
-    """Add the verdicts to the manifest. If it cannot be written, print that.
+    """Add the verdicts to the manifest. Print a note if it cannot be written.
 
-    Bundles of the package stay as they are.
+    The manifests of bundles in the package are not changed.
     """
 
     def add(manifest: Manifest) -> Manifest:

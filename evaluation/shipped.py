@@ -63,7 +63,7 @@ class Files:
 
 
 def main() -> None:
-    """Make the model in build/model, then replace the files that ship."""
+    """Make the model in build/model, then replace its files in the package and in the documentation."""
     root = Path(__file__).parents[1]
     files = make_model(root / "build" / "model", OPTIONS, print_progress)
     shutil.copyfile(files.weights, shipped_checkpoint())

@@ -24,9 +24,8 @@ class NetworkCall:
         total: The number of network calls that the method makes.
         move: The noise levels before and after the call.
         state: The result of the call, float32 [n, C, H, W]. An image if move.u is 0.002, else a noisy state.
-        rows: The images that were in this call, as a slice of the images that the method works on at the
-            moment: its inputs, or its results in the last part of `interpolate` and `variations`, which
-            have more results than inputs.
+        rows: The images of this call, as a slice of the inputs of the method. `interpolate` and `variations`
+            have more results than inputs: when they generate, it is a slice of all results.
     """
 
     index: int

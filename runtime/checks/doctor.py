@@ -41,7 +41,6 @@ EXTRAS: dict[Extra, tuple[str, tuple[str, ...]]] = {
     "diffusers": ("the pipeline for diffusers", ("diffusers", "torch", "onnxruntime")),
 }
 
-
 _DRIVER = "install NVIDIA's driver, if this machine has an NVIDIA GPU; other backends do not need it"
 
 

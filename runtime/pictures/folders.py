@@ -82,7 +82,7 @@ class Survey:
     skipped: Counter[str] = field(default_factory=Counter)
     # Sub-folders that were not read, because images lie beside them.
     unread: list[str] = field(default_factory=list)
-    # Names of sub-folders that are the labels of the images in them.
+    # The sub-folders whose names are the labels of their images.
     class_names: list[str] = field(default_factory=list)
 
     def line(self) -> str:

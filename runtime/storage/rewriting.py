@@ -17,9 +17,9 @@ from .shipped import is_shipped
 
 
 def check_changeable(bundle: Bundle) -> None:
-    """Raise OutputError for a packed bundle and for one of the package, which are never changed.
+    """Raise OutputError for a packed bundle and for a bundle in the package, which are never changed.
 
-    Call it before a long computation.
+    Call it before a long computation whose result is stored in the bundle.
     """
     if is_shipped(bundle.path):
         name = bundle.path.stem

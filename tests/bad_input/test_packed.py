@@ -53,9 +53,7 @@ def edited(packed: Path, target: Path, change: Callable[[bytearray], object]) ->
 @given(
     position=st.floats(0, 1, exclude_max=True),
     flip=st.integers(1, 255),
-    part=st.sampled_from(
-        [(0, 12_000), (0, 1 << 40), (-600, 600)]
-    ),  # the manifest, all, the table of contents
+    part=st.sampled_from([(0, 12_000), (0, 1 << 40), (-600, 600)]),  # manifest, all, table of contents
 )
 def test_flipped_byte_is_refused_or_harmless(
     packed: Path, scratch: Path, position: float, flip: int, part: tuple[int, int]
@@ -123,10 +121,8 @@ def test_archive_with_compression_is_refused(digits_bundle: Path, cli: Cli, tmp_
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (
-            b"version https://git-lfs.github.com/spec/v1\n",
-            "a Git LFS pointer; get the file with: git lfs pull",
-        ),
+        (b"version https://git-lfs.github.com/spec/v1
+", "a Git LFS pointer; get the file with: git lfs"),
         (b"<!DOCTYPE html><html>", "an HTML page; download the file again"),
         (b"\x00" * 100, "it does not begin like a zip archive; make it with: bcm-edge pack"),
     ],
@@ -232,10 +228,7 @@ def test_members_that_overlap_are_refused(bundle_copy: Path, cli: Cli, tmp_path:
         members.append(member)
         content = member.header() + content
     facts = {
-        member.name: {
-            "size": len(member.content),
-            "sha256": hashlib.sha256(member.content).hexdigest(),
-        }
+        member.name: {"size": len(member.content), "sha256": hashlib.sha256(member.content).hexdigest()}
         for member in members
     }
     edit_manifest(bundle_copy, lambda m: m["files"].update(facts))
