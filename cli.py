@@ -37,6 +37,22 @@ from .runtime.machine.resources import limit_threads
 from .runtime.wording import options_in_messages
 
 AS_JSON = "bcm_edge.as_json"  # key of a click context's meta: whether --json is among the arguments
+# Names that people type → the command or option to suggest.
+OTHER_NAMES = {
+    "benchmark": "bench",
+    "convert": "export",
+    "denoise": "restore",
+    "fill": "inpaint",
+    "help": "--help",
+    "info": "inspect",
+    "predict": "generate",
+    "sample": "generate",
+    "serve": "triton",
+    "show": "inspect",
+    "superres": "upscale",
+    "vary": "variations",
+    "version": "--version",
+}
 
 
 class Commands(click.Group):
@@ -121,8 +137,8 @@ class Commands(click.Group):
         """Return the command. For an unknown name, suggest the command with the most similar name."""
         name = args[0]
         if name not in self.homes and not name.startswith("-"):
-            similar = difflib.get_close_matches(name, self.homes, n=1)
-            advice = f"did you mean {similar[0]}?" if similar else f"{ctx.command_path} --help lists them."
+            meant = _command_named_like(name, list(self.homes))
+            advice = f"did you mean {meant}?" if meant else f"{ctx.command_path} --help lists them."
             raise click.UsageError(f"No such command {name!r}; {advice}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -142,6 +158,8 @@ class Commands(click.Group):
             ctx.exit(report(error, ctx.meta[AS_JSON]))
         except click.ClickException as error:  # click prints its own line on stderr
             shown = _with_file_hint(error, ctx.meta[ARGUMENTS])
+            if isinstance(shown, click.MissingParameter) and shown.ctx:
+                shown.message = shown.ctx.command.epilog or ""  # the example of the command
             if ctx.meta[AS_JSON]:
                 print_json(type(shown).__name__, shown.format_message(), shown.exit_code)
             raise shown from None
@@ -157,6 +175,15 @@ class Commands(click.Group):
             return self.main(*args, **kwargs)
         except Exception as error:
             sys.exit(report(error, asks_for_json(sys.argv[1:])))
+
+
+def _command_named_like(name: str, commands: list[str]) -> str | None:
+    """Return the command that an unknown name may stand for: by meaning, beginning or spelling."""
+    if name in OTHER_NAMES:
+        return OTHER_NAMES[name]
+    longer = [command for command in commands if command.startswith(name)]
+    similar = longer if len(longer) == 1 else difflib.get_close_matches(name, commands, n=1)
+    return similar[0] if similar else None
 
 
 def _with_file_hint(error: click.ClickException, arguments: Sequence[str]) -> click.ClickException:

@@ -31,6 +31,7 @@ from ..runtime.machine.load import OtherProcesses
 from ..runtime.machine.placement import Placement
 from ..runtime.schedule import Schedule
 from ..runtime.storage.bundle import Bundle, open_bundle
+from ..runtime.wording import counted
 from .bench_report import not_run_lines, report
 from .bench_variants import NotRun, Variant, variants
 from .console import progress, result
@@ -47,7 +48,7 @@ from .schedules import timed
 
 @click.command(
     short_help="Measure the speed of a bundle on this machine.",
-    epilog="Example:  bcm-edge bench digits.bundle --schedule mixture-4 --batch 1,8",
+    epilog="Example:  bcm-edge bench digits --schedule mixture-4 --batch 1,8",
 )
 @bundle_argument
 @click.option(
@@ -197,7 +198,8 @@ def _measure(
     ready, not_run = _open(runnable, schedule, size)
     if not ready:
         return _Measured(size, [], not_run, [], {}, None)
-    turn = f"{len(ready)} variants and {len(products)} matrix products in turns, {seconds:g} s each"
+    measured = f"{counted(len(ready), 'variant')} and {counted(len(products), 'matrix product')}"
+    turn = f"{measured} in turns, {seconds:g} s each"
     progress(f"batch {size}: {turn}, then {starts.STARTS} new processes of each variant")
     load = OtherProcesses()
     runs = [*(one.run for one in ready), *(product.run for product in products)]

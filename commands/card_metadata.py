@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..runtime.schedule import parse_schedule
 from ..runtime.storage.manifest import Manifest
+from ..runtime.wording import counted
 from .evaluate_page import model_line, provenance_line
 
 TAGS = ("bidirectional-consistency-model", "consistency-model", "onnx", "image-generation", "image-inversion")
@@ -157,7 +158,7 @@ def _result(measured: Measured) -> dict[str, Any]:
         for name, value in measured.values.items()
     ]
     return {
-        "task": {"type": kind, "name": f"{words}: {measured.name}, {measured.nfe} network calls"},
+        "task": {"type": kind, "name": f"{words}: {measured.name}, {counted(measured.nfe, 'network call')}"},
         "dataset": {"type": dataset or "unknown", "name": measured.data},
         "metrics": metrics,
     }

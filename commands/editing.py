@@ -31,7 +31,7 @@ beside_option = click.option("--beside", is_flag=True, help="In a picture, show 
 
 @click.command(
     short_help="Fill in the masked part of images.",
-    epilog="Example:  bcm-edge inpaint digits.bundle 3.png --mask m.png --label 3 -o out",
+    epilog="Example:  bcm-edge inpaint digits 3.png --mask m.png --label 3 -o out",
 )
 @bundle_argument
 @images_argument
@@ -100,7 +100,7 @@ def colorize(bundle: Path, images: tuple[Path, ...], schedule: str, beside: bool
 
 @click.command(
     short_help="Enlarge images to the model's size.",
-    epilog="Example:  bcm-edge upscale digits.bundle small.png --label 3 -o large.png",
+    epilog="Example:  bcm-edge upscale digits small.png --label 3 -o large.png",
 )
 @bundle_argument
 @images_argument

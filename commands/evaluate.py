@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Measure the quality of a bundle, on one HTML page.",
-    epilog="Example:  bcm-edge evaluate digits.bundle --data digits -o report.html",
+    epilog="Example:  bcm-edge evaluate digits --data digits -o report.html",
 )
 @bundle_argument
 @click.option(

@@ -28,7 +28,7 @@ from .tables import table
 
 @click.command(
     short_help="Generate images from noise, or from latents.",
-    epilog="Example:  bcm-edge generate digits.bundle -n 16 --label 3 -o digits.png",
+    epilog="Example:  bcm-edge generate digits -n 16 --label 3 -o digits.png",
 )
 @bundle_argument
 @click.option(
@@ -54,9 +54,8 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
     with run.open(bundle) as bcm:
         latents, labels, seeds = _read_latents(latents_file) if latents_file else (None, None, None)
         if latents is not None and number not in (None, len(latents)):
-            raise ImageError(
-                f"-n {number} does not fit {latents_file}, which has {len(latents)} latents; leave out -n"
-            )
+            there = counted(len(latents), "latent")
+            raise ImageError(f"-n {number} does not fit {latents_file}, which has {there}; leave out -n")
         n = number or (1 if latents is None else len(latents))
         check_number(n, bcm.sample_shape)
         if latents is not None:
@@ -83,7 +82,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
 
 @click.command(
     short_help="Invert images to latents.",
-    epilog="Example:  bcm-edge invert digits.bundle photos/ --label 3 -o latents.npz",
+    epilog="Example:  bcm-edge invert digits photos/ --label 3 -o latents.npz",
 )
 @bundle_argument
 @images_argument
@@ -120,7 +119,7 @@ def invert(bundle: Path, images: tuple[Path, ...], inversion: str, run: Run) -> 
 
 @click.command(
     short_help="Invert images, generate them again, and measure the error.",
-    epilog="Example:  bcm-edge reconstruct digits.bundle photos/ --label 3 -o pairs.png",
+    epilog="Example:  bcm-edge reconstruct digits photos/ --label 3 -o pairs.png",
 )
 @bundle_argument
 @images_argument

@@ -23,7 +23,7 @@ from .tables import table
 
 @click.command(
     short_help="Show the contents of a bundle or a checkpoint.",
-    epilog="Example:  bcm-edge inspect digits.bundle",
+    epilog="Example:  bcm-edge inspect digits",
 )
 @bundle_argument
 @preset_option

@@ -17,7 +17,7 @@ from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from .options import bundle_argument, parse_labels
 from .paths import PATH
-from .run import GUESSABLE, Run, images_argument, run_options, stored_labels
+from .run import GUESSABLE, Run, check_needs_no_labels, images_argument, run_options, stored_labels
 from .schedules import inversion_option, schedule_option, to_image, to_noise
 
 Labels = np.ndarray | list[int] | None
@@ -25,7 +25,7 @@ Labels = np.ndarray | list[int] | None
 
 @click.command(
     short_help="Interpolate between two images, through their latents.",
-    epilog="Example:  bcm-edge interpolate digits.bundle a.png b.png --label 3 -o ab.gif",
+    epilog="Example:  bcm-edge interpolate digits a.png b.png --label 3 -o ab.gif",
 )
 @bundle_argument
 @click.argument("a", type=PATH)
@@ -81,7 +81,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
 
 @click.command(
     short_help="Generate images that are similar to given ones.",
-    epilog="Example:  bcm-edge variations digits.bundle 3.png --label 3 -n 8 -o near.png",
+    epilog="Example:  bcm-edge variations digits 3.png --label 3 -n 8 -o near.png",
 )
 @bundle_argument
 @images_argument
@@ -155,6 +155,8 @@ def _labels_of_ends(run: Run, bcm: BCM, ends: Sequence[ImageSet]) -> Sequence[La
         stored = [stored_labels(end.labels, len(end.images), bcm, end.labels_from) for end in ends]
         if (stored[0] is None) != (stored[1] is None):
             raise LabelError("only one of A and B comes with labels; give --label, as in 3,5, or guess")
+        if stored[0] is None:
+            check_needs_no_labels(bcm)
         return stored
     if run.label == ALL:
         return [parse_labels(run.label, len(end.images), bcm) for end in ends]

@@ -51,7 +51,7 @@ SHARD_BYTES = 1000  # memory of a shard in the lists of a job
 
 @click.command(
     short_help="Run one task over many images, on Ray.",
-    epilog="Example:  bcm-edge map digits.bundle shards/ -o latents --task invert",
+    epilog="Example:  bcm-edge map digits shards/ -o latents --task invert",
 )
 @bundle_argument
 @click.argument("dataset", type=PATH_OR_NAME)

@@ -28,7 +28,7 @@ _strength_option = click.option(
 
 @click.command(
     short_help="Repair compressed, blurred or noisy images.",
-    epilog="Example:  bcm-edge restore digits.bundle bad.jpg --label guess -o good.png",
+    epilog="Example:  bcm-edge restore digits bad.jpg --label guess -o good.png",
 )
 @bundle_argument
 @images_argument
@@ -49,7 +49,7 @@ def restore(
 
 @click.command(
     short_help="Remove adversarial changes from images.",
-    epilog="Example:  bcm-edge purify digits.bundle attacked/ -o clean/",
+    epilog="Example:  bcm-edge purify digits attacked/ -o clean/",
 )
 @bundle_argument
 @images_argument

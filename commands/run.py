@@ -146,7 +146,10 @@ class Run:
             return images, self.guessed(bcm, images.images, **known)
         if self.label is not None:
             return images, parse_labels(self.label, len(images.images), bcm)
-        return images, stored_labels(images.labels, len(images.images), bcm, images.labels_from)
+        labels = stored_labels(images.labels, len(images.images), bcm, images.labels_from)
+        if labels is None:
+            check_needs_no_labels(bcm)
+        return images, labels
 
     def guessed(self, bcm: BCM, images: np.ndarray, **known: Any) -> np.ndarray:
         """Return the labels int64 [N] that the model guesses for images, and print them.
@@ -269,6 +272,14 @@ def stored_labels(labels: np.ndarray | None, n: int, bcm: BCM, source: Path | st
         return check_labels(np.atleast_1d(labels), n, bcm.num_classes, bcm.classes)
     except LabelError as error:
         raise LabelError(f"{source}: {error}; --label replaces these labels") from None
+
+
+def check_needs_no_labels(bcm: BCM) -> None:
+    """Raise LabelError if the model has classes."""
+    try:
+        check_labels(None, 1, bcm.num_classes, bcm.classes)
+    except LabelError as error:
+        raise LabelError(f"{error}; --label guess lets the model guess them") from None
 
 
 def pairs(originals: np.ndarray, results: np.ndarray, columns: int) -> np.ndarray:

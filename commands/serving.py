@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Make a Triton model repository from a bundle.",
-    epilog="Example:  bcm-edge triton digits.bundle -o models --platform onnxruntime",
+    epilog="Example:  bcm-edge triton digits -o models --platform onnxruntime",
 )
 @bundle_argument
 @output_option("The repository to write (a folder).", "folder")

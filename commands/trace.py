@@ -25,7 +25,7 @@ from .schedules import inversion_option, schedule_option
 
 @click.command(
     short_help="Show every state between noise and image.",
-    epilog="Example:  bcm-edge trace digits.bundle three.png --label 3 -o strip.png",
+    epilog="Example:  bcm-edge trace digits three.png --label 3 -o strip.png",
 )
 @bundle_argument
 @click.argument("images", nargs=-1, type=PATH)

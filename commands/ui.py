@@ -11,9 +11,7 @@ from .console import note, note_engines, progress
 from .options import backend_option, bundle_argument, device_option, precision_option, threads_option
 
 
-@click.command(
-    short_help="Try a bundle on a page in the browser.", epilog="Example:  bcm-edge ui digits.bundle"
-)
+@click.command(short_help="Try a bundle on a page in the browser.", epilog="Example:  bcm-edge ui digits")
 @bundle_argument
 @click.option(
     "--host",

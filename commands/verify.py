@@ -19,7 +19,7 @@ from ..runtime.machine.placement import Placement
 from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
-from ..runtime.storage.shipped import is_shipped
+from ..runtime.storage.shipped import shipped_name
 from ..runtime.storage.verdicts import Verdict
 from .console import message, note, progress, require_extra, result
 from .options import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Run a bundle and compare it with a reference.",
-    epilog="Example:  bcm-edge verify digits.bundle --precision all",
+    epilog="Example:  bcm-edge verify digits --precision all",
 )
 @bundle_argument
 @precisions_option("all", "Precisions to check: a list of fp32,fp16,bf16,int8, or all in the bundle.")
@@ -237,7 +237,7 @@ def _store(bundle: Bundle, verdicts: list[Verdict]) -> None:
             manifest = manifest.with_verdict(verdict)
         return manifest
 
-    if is_shipped(bundle.path):
+    if shipped_name(bundle.path):
         return
     try:
         update_manifest(bundle, add)

@@ -58,7 +58,7 @@ def check_labels(
         return None
     if labels is None:
         or_name = f" or one of the names {listed(names)}" if names else ""
-        with_option = argument("", " with --label")
+        with_option = argument("", " with --label, for example --label 3 or --label all")
         raise LabelError(
             f"this model is class-conditional: give labels from 0 to {classes - 1}{or_name}{with_option}"
         )

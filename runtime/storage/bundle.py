@@ -26,7 +26,7 @@ from .bundle_files import check_external_data, check_file, inside, manifest_text
 from .hashes import sha256
 from .manifest import MANIFEST, PRECISIONS, FileFacts, Manifest, parse_manifest
 from .packed import is_packed
-from .shipped import located
+from .shipped import located, shipped_name
 from .unpacking import unpacked_copy
 from .verdicts import Verdict
 
@@ -56,10 +56,12 @@ class Bundle:
         pair = self.manifest.graphs.get(precision)
         if pair is None:
             present = ",".join(self.precisions)
-            raise BundleError(
-                f"{self.source}: has no {precision} graphs (it has {present}); "
-                f"export with --precision {present},{precision}"
-            )
+            option = f"--precision {present},{precision}"
+            if name := shipped_name(self.path):
+                subject, advice = name, f"make a bundle: bcm-edge export {name} {option} -o {name}.bundle"
+            else:
+                subject, advice = str(self.source), f"export with {option}"
+            raise BundleError(f"{subject}: has no {precision} graphs (it has {present}); {advice}")
         return {direction: self.path / name for direction, name in pair.items()}
 
     def hashes(self, precision: str) -> dict[str, str]:

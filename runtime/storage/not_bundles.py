@@ -95,7 +95,11 @@ def _missing(path: Path, manifest: str) -> str:
     if path.stem in SHIPPED:
         command = f"bcm-edge export {path.stem} -o {_quoted(path)}"
         return f"(no such folder); give {path.stem}, a model in the package, or make a bundle with: {command}"
-    return f"(no such folder); make a bundle with: bcm-edge export -o {_quoted(path)}"
+    shipped = difflib.get_close_matches(str(path).lower(), SHIPPED, n=1)
+    if shipped:
+        return f"(no such folder); did you mean {shipped[0]}, a model in the package?"
+    advice = f"give a bundle, or a model in the package: {', '.join(SHIPPED)}; bcm-edge export makes a bundle"
+    return f"(no such folder); {advice}"
 
 
 def _listed(folders: list[Path]) -> str:

@@ -13,7 +13,7 @@ from ...errors import OutputError
 from .bundle import Bundle, read_manifest
 from .files import check_free, folder_beside, replacing, write_atomically
 from .manifest import MANIFEST, Manifest
-from .shipped import is_shipped
+from .shipped import shipped_name
 
 
 def check_changeable(bundle: Bundle) -> None:
@@ -21,8 +21,7 @@ def check_changeable(bundle: Bundle) -> None:
 
     Call it before a long computation whose result is stored in the bundle.
     """
-    if is_shipped(bundle.path):
-        name = bundle.path.stem
+    if name := shipped_name(bundle.path):
         raise OutputError(
             f"{name} is a model in the package, whose files are not changed; "
             f"make a bundle of your own first: bcm-edge export {name} -o {name}.bundle"

@@ -46,6 +46,7 @@ def located(path: Path | str) -> Path:
     return shipped_bundle(name)
 
 
-def is_shipped(bundle: Path) -> bool:
-    """Return whether a folder is the bundle of a shipped model in the package."""
-    return os.path.realpath(bundle) in [os.path.realpath(shipped_bundle(name)) for name in SHIPPED]
+def shipped_name(bundle: Path) -> str | None:
+    """Return the name of the shipped model whose bundle in the package is this folder; None for others."""
+    folders = {os.path.realpath(shipped_bundle(name)): name for name in SHIPPED}
+    return folders.get(os.path.realpath(bundle))

@@ -34,7 +34,8 @@ def test_invalid_label(refuse_generate: Refusal, label: str, problem: str) -> No
 
 
 def test_missing_label(refuse_generate: Refusal) -> None:
-    assert refuse_generate() == "this model is class-conditional: give labels from 0 to 9 with --label"
+    advice = "give labels from 0 to 9 with --label, for example --label 3 or --label all"
+    assert refuse_generate() == f"this model is class-conditional: {advice}"
 
 
 @pytest.mark.parametrize("label", ["0", "all"])

@@ -60,7 +60,11 @@ def patched(digits_bundle: Path, tmp_path: Path) -> Process:
             "BadParameter",
             "Invalid value for '-n' / '--number' / '--num-images': 'many' is not a valid integer",
         ),
-        ((), "MissingParameter", "Missing option '-o' / '--output'"),
+        (
+            (),
+            "MissingParameter",
+            "Missing option '-o' / '--output'. Example:  bcm-edge generate digits -n 16 --label 3",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -175,7 +179,15 @@ def test_interrupt_with_json(patched: Process) -> None:
 
 @pytest.mark.parametrize(
     ("word", "suggestion"),
-    [("generat", "generate"), ("inveret", "invert"), ("purfy", "purify"), ("trian", "train")],
+    [
+        ("generat", "generate"),
+        ("inveret", "invert"),
+        ("purfy", "purify"),
+        ("trian", "train"),
+        ("gen", "generate"),
+        ("vary", "variations"),
+        ("version", "--version"),
+    ],
 )
 def test_misspelt_command(cli: Cli, word: str, suggestion: str) -> None:
     result = cli(word, "digits.bundle")

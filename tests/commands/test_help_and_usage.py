@@ -76,7 +76,8 @@ def test_unusable_input_exits_with_2_and_one_line(process: Process, tmp_path: Pa
     completed = process("generate", "nowhere.bundle", "-o", "a.png", cwd=tmp_path)
     assert (completed.returncode, completed.stdout) == (2, "")
     reason = "nowhere.bundle: not a bundle (no such folder)"
-    assert completed.stderr == f"error: {reason}; make a bundle with: bcm-edge export -o nowhere.bundle\n"
+    advice = "give a bundle, or a model in the package: digits, mnist; bcm-edge export makes a bundle"
+    assert completed.stderr == f"error: {reason}; {advice}\n"
 
 
 def test_generate_prints_the_output_on_stdout_and_progress_on_stderr(

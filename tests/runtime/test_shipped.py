@@ -104,6 +104,19 @@ def test_log_says_which_one_is_opened(elsewhere: Path, cli: Cli):
     assert "bundle: 'digits' in the current folder, not the shipped model" in cli(*arguments).stderr
 
 
+@pytest.mark.parametrize("name", ["digit", "Digits"])
+def test_misspelt_name(name: str, elsewhere: Path):
+    message = rf"^{name}: not a bundle \(no such folder\); did you mean digits, a model in the package\?$"
+    with pytest.raises(BundleError, match=message):
+        bcm_edge.load(name)
+
+
+def test_precision_that_a_shipped_model_does_not_have(elsewhere: Path):
+    message = r"^digits: has no fp16 .*: bcm-edge export digits --precision fp32,fp16 -o digits\.bundle$"
+    with pytest.raises(BundleError, match=message):
+        bcm_edge.load("digits", precision="fp16")
+
+
 def test_unknown_name_is_a_missing_folder():
     with pytest.raises(BundleError, match=r"cifar: not a bundle \(no such folder\)"):
         bcm_edge.load("cifar")
