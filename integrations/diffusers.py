@@ -179,7 +179,7 @@ class BCMPipeline:
         if list(callback_on_step_end_tensor_inputs) != ["latents"]:
             raise InputError("callback_on_step_end_tensor_inputs can only be ['latents']")
         program = self._schedule(schedule, num_inference_steps, inverts=False)
-        labels, start = plain_labels(class_labels), from_tensor(latents)
+        labels, start = plain_labels(class_labels), from_tensor(latents, "latents")
         n = _number(batch_size, start, labels)
         seeds = draw_integers(_SEEDS, n, generator)
         if labels is None and self.bcm.num_classes is not None:
