@@ -121,8 +121,7 @@ def test_archive_with_compression_is_refused(digits_bundle: Path, cli: Cli, tmp_
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"version https://git-lfs.github.com/spec/v1
-", "a Git LFS pointer; get the file with: git lfs"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer; get the file with: git lfs"),
         (b"<!DOCTYPE html><html>", "an HTML page; download the file again"),
         (b"\x00" * 100, "it does not begin like a zip archive; make it with: bcm-edge pack"),
     ],
