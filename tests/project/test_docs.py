@@ -44,6 +44,11 @@ def test_links_and_images_exist(page: Path):
             assert anchor in anchors(file.read_text()), f"{target}#{anchor}"
 
 
+def test_readme_links_every_page_of_the_documentation():
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", (ROOT / "README.md").read_text()))
+    assert {page_name(page) for page in (ROOT / "docs").glob("*.md")} == linked
+
+
 @every_page
 def test_source_paths_exist(page: Path):
     """Check paths in back quotes that begin with a folder of the repository, and names of Python files."""
