@@ -103,7 +103,7 @@ def report_step(pipe: Any, callback: StepCallback, call: NetworkCall, step: int)
     timestep = 250 * math.log(call.move.t)
     outputs = callback(pipe, step, timestep, {"latents": latents}) or {}
     after = outputs.get("latents", latents)
-    if not torch.equal(after.detach().cpu(), torch.from_numpy(call.state)):
+    if not torch.equal(after.detach().cpu(), torch.from_numpy(call.state.copy())):
         raise InputError(
             "callback_on_step_end changed the latents, which a schedule cannot continue from; "
             "play the schedule in two parts instead: bcm_edge.BCM has the methods"

@@ -58,7 +58,10 @@ def save(images: Any, path: str | os.PathLike[str], sample_shape: tuple[int, int
     if isinstance(images, np.ndarray) and images.ndim == 5:
         columns, images = images.shape[1], images.reshape(-1, *images.shape[2:])
     elif isinstance(images, (list, tuple)) and images and isinstance(images[0], (list, tuple)):
-        columns, images = len(images[0]), [image for row in images for image in row]
+        lengths = {len(row) if isinstance(row, (list, tuple)) else 1 for row in images}
+        if len(lengths) > 1:
+            raise ImageError(f"rows of images have different lengths: {', '.join(map(str, sorted(lengths)))}")
+        columns, images = lengths.pop(), [image for row in images for image in row]
     checked = as_images(images, sample_shape, value_range=SIGNED)
     save_images(checked, Path(path_text(path, "path", OutputError)), force, columns)
 

@@ -225,3 +225,11 @@ def test_modules_of_torch_are_not_tensors(bcm: BCM) -> None:
     for name, error in (("labels", LabelError), ("seed", InputError)):
         with pytest.raises(error, match=r"cannot be converted to an array"):
             bcm.generate(**{"labels": 1, name: torch.empty(1, device="meta", dtype=torch.int64)})
+
+
+@pytest.mark.parametrize("lengths", [(3, 2), (1, 3), (0, 3)])
+def test_rows_of_different_lengths_are_not_saved(bcm: BCM, tmp_path: Path, lengths: tuple[int, int]) -> None:
+    rows = [[Image.new("L", (8, 8))] * length for length in lengths]
+    with pytest.raises(ImageError, match=r"^rows of images have different lengths: "):
+        bcm.save(rows, tmp_path / "rows.png")
+    assert not list(tmp_path.iterdir())

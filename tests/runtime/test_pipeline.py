@@ -98,6 +98,14 @@ def test_calls_are_numbered_over_the_whole_method(bcm: BCM, task: Any, total: in
     assert all(len(call.state) == call.rows.stop - call.rows.start for call in calls)
 
 
+def test_on_move_cannot_change_the_state(bcm: BCM):
+    def change(call: NetworkCall) -> None:
+        call.state[:] = 0
+
+    with pytest.raises(ValueError, match="read-only"):
+        bcm.generate(2, schedule="80>2.4>0.002", labels=1, on_move=change)
+
+
 def test_exception_of_on_move_stops_the_method(bcm: BCM):
     made = []
 
