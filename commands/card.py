@@ -60,8 +60,8 @@ def card(
     """Write a model card and pictures into BUNDLE, so that the folder can be uploaded to a hub.
 
     The card is README.md, with the metadata of the Hugging Face Hub. It contains the facts of the manifest:
-    sizes, schedules, verdicts, training and quality. What is not recorded is named as such. The pictures,
-    samples.png and reconstructions.png, are made with the bundle.
+    sizes, schedules, verdicts, training and quality. It says what is not recorded. The pictures, samples.png
+    and reconstructions.png, are made with the bundle.
 
     The card describes the bundle as it is now. Write it again, with --force, after the bundle has changed.
     """

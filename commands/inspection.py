@@ -32,9 +32,9 @@ from .tables import table
 def inspect(bundle: Path, preset: str | None, config_file: Path | None, as_json: bool) -> None:
     """Show the contents of BUNDLE: the model, its schedules, files, verdicts, engines and origin.
 
-    BUNDLE may also be a checkpoint, such as the folder of a consistency model of diffusers. Then the command
-    shows which fields of its configuration follow from the tensors, from its header, or from --preset or
-    --config; which must be given; and what to type.
+    BUNDLE may also be a checkpoint, or the folder of a consistency model of diffusers. The command then shows
+    where each field of the configuration comes from (the tensors, the header of the file, --preset or
+    --config), which fields must be given, and what to type next.
     """
     is_file = os.path.isfile(bundle)  # noqa: PTH113, a name may be too long for stat
     if (is_file and is_checkpoint(bundle)) or is_diffusers_folder(bundle):

@@ -38,7 +38,7 @@ _QUIET: dict[str, Any] = {
 _LOG_FILE: dict[str, Any] = {
     "type": OutputPath("file", "logs"),
     "metavar": "FILE",
-    "help": "Append the same to FILE, with the traceback of an error: for bug reports.",
+    "help": "Append what -v prints to FILE, with the traceback of an error: for bug reports.",
 }
 
 

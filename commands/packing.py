@@ -33,8 +33,8 @@ def pack(bundle: Path, output: Path, force: bool, as_json: bool) -> None:
     compression, which any unzip program opens. Weights are aligned to 4096 bytes. The same bundle always
     gives the same file.
 
-    The files of the manifest are packed. Other files are left out, also TensorRT engines, which run on one
-    kind of machine only.
+    The files of the manifest are packed. Other files are left out, such as TensorRT engines, which run on
+    one kind of machine only.
     """
     if output.suffix.lower() != SUFFIX:
         raise OutputError(

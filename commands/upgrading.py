@@ -19,8 +19,8 @@ from .options import bundle_argument, json_option
 def upgrade(bundle: Path, as_json: bool) -> None:
     """Convert BUNDLE to the newest bundle format.
 
-    Only one format has been published, schema 1. So every bundle that can be opened has it already: this
-    command checks BUNDLE, and changes nothing. A bundle of a newer bcm-edge is an error.
+    There is one format so far, schema 1, so there is nothing to convert: the command checks BUNDLE and
+    changes nothing. A bundle with a newer format is an error.
     """
     schema = open_bundle(bundle).manifest.schema
     result(
