@@ -23,8 +23,8 @@ class NetworkCall:
             generation, all parts of a large request, and the calls that guess labels.
         total: The number of network calls that the method makes.
         move: The noise levels before and after the call.
-        state: The result of the call, float32 [n, C, H, W], read-only. An image if move.u is 0.002, else a noisy
-            state.
+        state: The result of the call, float32 [n, C, H, W], read-only. An image if move.u is 0.002, else a
+            noisy state.
         rows: The images of this call, as a slice of the inputs of the method. `interpolate` and `variations`
             have more results than inputs: when they generate, it is a slice of all results.
     """
