@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..runtime.storage.user_paths import refuse_url
 from ..runtime.wording import listed, printable
 from .config import read_fields
 from .diffusers_unet import network_fields, renamed, unet_folder
@@ -140,10 +141,7 @@ def _file_of(path: Path) -> Path:
 
 def _head(path: Path) -> bytes:
     """Return the first bytes of a file. Raises CheckpointError."""
-    if str(path).startswith(("http:/", "https:/")):
-        raise CheckpointError(
-            f"{path}: a URL, not a file. Nothing is downloaded; download the file, and give its path"
-        )
+    refuse_url(path, CheckpointError)
     try:
         if path.exists() and not path.is_file():  # opening a pipe could block forever
             raise CheckpointError(f"{path}: a device or a pipe; a checkpoint must be a regular file")

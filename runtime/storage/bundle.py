@@ -28,6 +28,7 @@ from .manifest import MANIFEST, PRECISIONS, FileFacts, Manifest, parse_manifest
 from .packed import is_packed
 from .shipped import located, shipped_name
 from .unpacking import unpacked_copy
+from .user_paths import refuse_url
 from .verdicts import Verdict
 
 
@@ -121,6 +122,7 @@ def open_bundle(path: Path | str) -> Bundle:
     Every file of the manifest is checked. Raises BundleError, which names the file and what is wrong with it.
     """
     path = located(path)
+    refuse_url(path, BundleError)
     if not is_packed(path):
         return _open_folder(path)
     folder = unpacked_copy(path)

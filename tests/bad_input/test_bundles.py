@@ -211,6 +211,12 @@ def test_bundle_with_a_schedule_that_cannot_be_played(bundle_copy: Path, cli: Cl
     )
 
 
+@pytest.mark.parametrize("url", ["https://example.org/m.bundle", "s3://bucket/m.bcm", "hf://name/model"])
+def test_url_of_a_bundle(cli: Cli, url: str) -> None:
+    advice = "a URL, not a file. Nothing is downloaded; download the file, and give its path"
+    assert refusal(cli("inspect", url)) == f"{url.replace('//', '/')}: {advice}"
+
+
 def test_path_that_is_not_a_bundle(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()

@@ -128,6 +128,12 @@ def test_paths_of_unknown_types(bcm: BCM, path: Any, kind: str) -> None:
             read([path])
 
 
+def test_empty_path(bcm: BCM) -> None:
+    for call in (bcm_edge.load, bcm.read_images, bcm.invert, partial(bcm.save, IMAGE)):
+        with pytest.raises(InputError, match=r"^(path|images) is empty; give the name of a file or folder$"):
+            call("")
+
+
 def test_home_of_an_unknown_user(bcm: BCM) -> None:
     for call in (bcm_edge.load, bcm.read_images, bcm.invert, lambda path: bcm.save(IMAGE, path)):
         with pytest.raises(InputError, match=r"^~nobody-has-this-name/x\.png: unknown user"):
