@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,9 +15,9 @@ from ..runtime.classes import named_labels, refuse_guess
 from ..runtime.pictures.writing import save_images
 from ..runtime.pixels import mean_squared_error
 from ..runtime.storage.arrays import read_arrays, required, save_npz
-from ..runtime.tasks.latents import DEVIATIONS, LARGEST_MEAN, far_from_noise
-from ..runtime.wording import counted, listed, printable
-from .console import note, progress
+from ..runtime.wording import counted, printable
+from .console import progress
+from .far_latents import Inverted, note_latents
 from .options import bundle_argument, parse_labels, refused_option
 from .paths import PATH
 from .run import GUESSABLE, Run, images_argument, run_options, stored_labels
@@ -61,7 +60,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         if latents is not None:
             latents = check_latents(latents, bcm.sample_shape)
             advice = "images from them may be unlike the training data; invert gives latents near noise"
-            _note_latents(latents, [str(index) for index in range(n)], advice)
+            note_latents(latents, [str(index) for index in range(n)], advice)
         seed = run.seed if seeds is None or run.given_seed is not None else seeds
         refuse_guess(run.label)
         if run.label is not None:
@@ -110,7 +109,7 @@ def invert(bundle: Path, images: tuple[Path, ...], inversion: str, run: Run) -> 
             "the label may be wrong, the image unlike the training data, or the levels of --inversion "
             "unsuitable; try --label guess, or --inversion invert-2"
         )
-        far = _note_latents(latents, image_set.names, advice)
+        far = note_latents(latents, image_set.names, advice)
         save_npz(run.output, {"latents": latents, **run.per_image(n, labels)}, run.force)
         measured = f"standard deviation {latents.std():.3f}, mean {latents.mean():+.3f}"
         progress(f"latents: {measured} (white noise has 1 and 0)")
@@ -138,32 +137,28 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
         image_set, labels = run.read(bcm, images)
         originals, names = image_set.images, image_set.names
         up, down = to_noise(bcm, inversion), to_image(bcm, schedule)
+        inverted = Inverted(names, up.nfe, (up + down).nfe)
 
         def work(on_move: OnMove | None) -> np.ndarray:
             return bcm.reconstruct(
-                originals, inversion=up, schedule=down, seed=run.seed, labels=labels, on_move=on_move
+                originals,
+                inversion=up,
+                schedule=down,
+                seed=run.seed,
+                labels=labels,
+                on_move=inverted.watching(on_move),
             )
 
         reconstructions, facts = run.play(bcm, "reconstructing", up + down, len(originals), work)
         run.save_beside(originals, reconstructions, labels, originals=originals)
+        far = inverted.note()
         errors = mean_squared_error(originals, reconstructions)
         mean = float(errors.mean())
         if not run.as_json:
             rows = [(printable(name), f"{error:.5f}") for name, error in zip(names, errors, strict=True)]
             click.echo(table(("image", "MSE"), [*rows, ("mean", f"{mean:.5f}")]), file=sys.stdout)
-        run.report(bcm, {**facts, "mse": mean, "names": names, "mse_per_image": errors.tolist()})
-
-
-def _note_latents(latents: np.ndarray, names: Sequence[str], advice: str) -> list[str]:
-    """Return the names of latents that are far from noise. A note with the advice lists them."""
-    far = [name for name, is_far in zip(names, far_from_noise(latents), strict=True) if is_far]
-    if far:
-        smallest, largest = DEVIATIONS
-        note(
-            f"far from noise: {listed(far)} ({len(far)} of {counted(len(latents), 'latent')} with a standard "
-            f"deviation outside {smallest} to {largest}, or a mean beyond ±{LARGEST_MEAN}); {advice}"
-        )
-    return far
+        measured = {"mse": mean, "names": names, "mse_per_image": errors.tolist(), "far_from_noise": far}
+        run.report(bcm, {**facts, **measured})
 
 
 def _read_latents(path: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

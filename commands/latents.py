@@ -15,6 +15,7 @@ from ..runtime.pictures.animation import FORMATS, save_animation
 from ..runtime.pictures.images import ImageSet
 from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
+from .far_latents import Inverted
 from .options import bundle_argument, parse_labels
 from .paths import PATH
 from .run import GUESSABLE, Run, check_needs_no_labels, images_argument, run_options, stored_labels
@@ -56,6 +57,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
         ends = [run.images(bcm, [path], bcm.sample_shape) for path in (a, b)]
         labels, labels_b = _labels_of_ends(run, bcm, ends)
         up, down, n = to_noise(bcm, inversion), to_image(bcm, schedule), len(ends[0].images)
+        inverted = Inverted([name for end in ends for name in end.names], up.nfe, up.nfe)
 
         def work(on_move: OnMove | None) -> np.ndarray:
             return bcm.interpolate(
@@ -67,16 +69,18 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
                 seed=run.seed,
                 labels=labels,
                 labels_b=labels_b,
-                on_move=on_move,
+                on_move=inverted.watching(on_move),
             )
 
         images, facts = run.play(bcm, "interpolating", up + down, n * frames, work)
+        far = inverted.note()
         if run.output.suffix.lower() in FORMATS:
             save_animation(images.swapaxes(0, 1), run.output, run.force)
         else:
             arrays = {"labels": _labels_of_frames(labels, labels_b, frames)}
             save_images(images.reshape(-1, *bcm.sample_shape), run.output, run.force, frames, arrays)
-        run.report(bcm, {**facts, "pairs": n, "nfe": 2 * up.nfe + frames * down.nfe}, "per pair")
+        nfe = 2 * up.nfe + frames * down.nfe
+        run.report(bcm, {**facts, "pairs": n, "nfe": nfe, "far_from_noise": far}, "per pair")
 
 
 @click.command(
@@ -123,6 +127,7 @@ def variations(
         image_set, labels = run.read(bcm, images)
         originals = image_set.images
         up, down, n = to_noise(bcm, inversion), to_image(bcm, schedule), len(originals)
+        inverted = Inverted(image_set.names, up.nfe, up.nfe)
 
         def work(on_move: OnMove | None) -> np.ndarray:
             return bcm.variations(
@@ -133,10 +138,11 @@ def variations(
                 schedule=down,
                 seed=run.seed,
                 labels=labels,
-                on_move=on_move,
+                on_move=inverted.watching(on_move),
             )
 
         results, facts = run.play(bcm, "varying", up + down, n * number, work)
+        far = inverted.note()
         columns = number
         if run.output.suffix and run.output.suffix.lower() != ".npz":  # a picture, with the originals
             results, columns = np.concatenate([originals[:, None], results], axis=1), number + 1
@@ -144,7 +150,7 @@ def variations(
         rows = results.reshape(-1, *bcm.sample_shape)
         save_images(rows, run.output, run.force, columns, {"labels": repeated})
         nfe = up.nfe + number * down.nfe
-        run.report(bcm, {**facts, "strength": strength, "nfe": nfe}, "per given image")
+        run.report(bcm, {**facts, "strength": strength, "nfe": nfe, "far_from_noise": far}, "per given image")
 
 
 def _labels_of_ends(run: Run, bcm: BCM, ends: Sequence[ImageSet]) -> Sequence[Labels]:

@@ -86,6 +86,22 @@ def test_latents_far_from_noise_are_named(digits_bundle: Path, pictures: Path, c
     assert "far from noise" not in result.stderr
 
 
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("arguments", [("reconstruct",), ("variations", "-n", 3), ("interpolate",)])
+def test_images_whose_latents_are_far_from_noise_are_named(
+    digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path, arguments: tuple[str, ...], batch: int
+):
+    three, white = pictures / "three.png", tmp_path / "white.png"
+    Image.new("L", (8, 8), 255).save(white)
+    options = ("--label", 3, "--batch", batch, "-o", tmp_path / "out.png", "--json")
+    name, *others = arguments
+    result = cli(name, digits_bundle, three, white, *others, *options)
+    assert only_json(result.stdout)["far_from_noise"] == ["white"]
+    assert "note: far from noise: white (1 of 2 latents" in result.stderr
+    result = cli(name, digits_bundle, three, three, *others, *options, "--force")
+    assert only_json(result.stdout)["far_from_noise"] == [] and "far from noise" not in result.stderr
+
+
 def test_latents_with_an_offset_are_refused(digits_bundle: Path, cli: Cli, tmp_path: Path):
     np.savez(tmp_path / "z.npz", latents=np.full((1, 1, 8, 8), -30, np.float32))
     result = cli(
