@@ -157,9 +157,7 @@ class Commands(click.Group):
         except (BcmError, KeyboardInterrupt) as error:
             ctx.exit(report(error, ctx.meta[AS_JSON]))
         except click.ClickException as error:  # click prints its own line on stderr
-            shown = _with_file_hint(error, ctx.meta[ARGUMENTS])
-            if isinstance(shown, click.MissingParameter) and shown.ctx:
-                shown.message = shown.ctx.command.epilog or ""  # the example of the command
+            shown = _with_example(_with_file_hint(error, ctx.meta[ARGUMENTS]))
             if ctx.meta[AS_JSON]:
                 print_json(type(shown).__name__, shown.format_message(), shown.exit_code)
             raise shown from None
@@ -184,6 +182,13 @@ def _command_named_like(name: str, commands: list[str]) -> str | None:
     longer = [command for command in commands if command.startswith(name)]
     similar = longer if len(longer) == 1 else difflib.get_close_matches(name, commands, n=1)
     return similar[0] if similar else None
+
+
+def _with_example(error: click.ClickException) -> click.ClickException:
+    """Return the error; for a missing argument or option, with the example of the command's help."""
+    if not isinstance(error, click.MissingParameter) or not error.ctx:
+        return error
+    return click.MissingParameter(error.ctx.command.epilog, error.ctx, error.param)
 
 
 def _with_file_hint(error: click.ClickException, arguments: Sequence[str]) -> click.ClickException:
