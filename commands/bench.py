@@ -121,7 +121,7 @@ def bench(
     program, sizes = timed(opened, schedule, inversion), parse_batches(batches)
     check_number(sizes[-1], opened.manifest.model.sample_shape, "images of a batch")
     names = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
-    # before the measurement, whose load it would contain
+    # before the measurement, which would change the load average
     surroundings = {**environment(), "threads": placement.cpu_threads}
     flop = flop_per_call(opened.graphs(opened.precisions[0])["forward"])
     backends = [backend]

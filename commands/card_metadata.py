@@ -96,7 +96,9 @@ def evaluated_quality(file: Path, manifest: Manifest) -> Quality:
     own_model = model_line(manifest.model), provenance_line(manifest.provenance.get("checkpoint", {}))
     if model != own_model:
         own_line, line = (": ".join(both) for both in (own_model, model))
-        raise InputError(f"--evaluation: {file}: measures another model ({line}) than this ({own_line})")
+        raise InputError(
+            f"--evaluation: {file}: measures another model ({line}) than this bundle ({own_line})"
+        )
     own = (*manifest.schedules, "one-step")
     return Quality([one for one in measured if all(name in own for name in one.name.split(", "))], protocol)
 

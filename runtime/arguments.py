@@ -20,6 +20,7 @@ Labels = int | str | Sequence[int | str] | np.ndarray | Tensor | None
 
 # The largest accepted standard deviation of latents. States at the highest noise level have 80.
 MOST_DEVIATION = 10.0
+MOST_MEAN = 10.0  # the largest accepted mean of latents, positive or negative
 
 
 def check_seeds(seed: Seeds, n: int) -> list[int]:
@@ -127,10 +128,10 @@ def check_latents(values: Latents, shape: tuple[int, int, int]) -> np.ndarray:
             f"as in the results of invert; convert states at noise level {SIGMA_MAX:g} "
             f"with latents / {SIGMA_MAX:g}"
         )
-    offset = float(np.abs(latents.mean(axis=(1, 2, 3), dtype=np.float64)).max())
-    if offset > MOST_DEVIATION:
+    mean = float(max(latents.mean(axis=(1, 2, 3), dtype=np.float64), key=abs))
+    if abs(mean) > MOST_MEAN:
         raise ImageError(
-            f"latents have a mean of {offset:.3g} from 0, but about 0 is expected, as in the results of "
+            f"latents have a mean of {mean:.3g}, but about 0 is expected, as in the results of "
             "invert; subtract their mean"
         )
     return latents

@@ -171,7 +171,7 @@ def inversion_advice(schedule: Schedule) -> str:
     """Return the end of a message about a schedule that must lead to an image; "" if it is no inversion."""
     if not schedule.inverts:
         return ""
-    return f"; it leads to noise, so it is one for {argument('inversion=', '--inversion')}"
+    return f"; it leads to noise, so give it as {argument('inversion=', '--inversion')}"
 
 
 def _level(text: str, word: str, column: int) -> float:

@@ -124,9 +124,9 @@ def _gpu() -> Finding:
 
 
 def _failed(subject: str, message: str, otherwise: str, blocks: bool = False) -> Finding:
-    """Return the finding of an error, whose message ends in what to do: "what happened; what to do".
+    """Return a failed check. Its fix is the end of the message, after the last "; ".
 
-    otherwise: what to do, for a message that does not say it.
+    otherwise: the fix for a message without "; ".
     """
     problem, separator, fix = message.rpartition("; ")
     return Finding(subject, False, problem if separator else fix, fix if separator else otherwise, blocks)

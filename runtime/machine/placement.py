@@ -60,5 +60,5 @@ class Placement:
         return int(self.threads or threads())
 
 
-# The choice of a caller who chooses nothing.
+# No device and no number of threads is specified.
 ANYWHERE = Placement()

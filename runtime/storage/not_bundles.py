@@ -54,7 +54,7 @@ def is_diffusers_folder(path: Path) -> bool:
 def _folder(folder: Path, manifest: str) -> str:
     if is_diffusers_folder(folder):
         return (
-            "(a model of diffusers); a bundle is made from a network that was trained to invert: "
+            "(a model of diffusers); a bundle needs a network trained to invert, train it with: "
             f"bcm-edge train --init {_quoted(folder)} --data …"
         )
     bundles = [

@@ -57,7 +57,7 @@ def test_generate_refuses_a_schedule_that_starts_from_an_image(refuse_generate: 
     message = refuse_generate("--label", 3, "--schedule", "+0.07 0.07>1>80")
     assert message == (
         "schedule '+0.07 0.07>1>80' starts from an image, so it cannot generate; "
-        "it leads to noise, so it is one for --inversion"
+        "it leads to noise, so give it as --inversion"
     )
 
 
@@ -68,9 +68,9 @@ def test_options_for_the_other_direction_are_named(cli: Cli, digits_bundle: Path
     assert to_noise.endswith("; a schedule to an image is given as --schedule")
     for command in ("restore", "reconstruct", "variations", "trace", "upscale"):
         to_image = refusal(cli(command, digits_bundle, image, *output, "--schedule", "invert-2"))
-        assert to_image.endswith("; it leads to noise, so it is one for --inversion"), command
+        assert to_image.endswith("; it leads to noise, so give it as --inversion"), command
     to_image = refusal(cli("bench", digits_bundle, "--schedule", "invert-2"))
-    assert to_image.endswith("does not lead to an image; it leads to noise, so it is one for --inversion")
+    assert to_image.endswith("does not lead to an image; it leads to noise, so give it as --inversion")
 
 
 def test_commands_of_one_direction_name_their_option(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ REFUSED: list[tuple[dict[str, Any], type[InputError], str]] = [
     (
         {"schedule": "invert-2"},
         ScheduleError,
-        "so it is one for inversion=",
+        "so give it as inversion=",
     ),
     ({"output_type": "latent"}, InputError, "output_type must be one of pil, np, pt, not 'latent'"),
     ({"batch_size": 0}, InputError, "batch_size must be at least 1, not 0"),

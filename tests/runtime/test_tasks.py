@@ -173,7 +173,7 @@ def test_last_state_of_a_trace_is_the_generated_image(bcm: BCM, digits: np.ndarr
     traced = bcm.trace("mixture-4", seed=[3, 4], labels=1)
     generated = bcm.generate(2, seed=3, labels=1, schedule="mixture-4")
     assert_images_agree(np.clip(traced.states[-1], -1, 1), generated)
-    with pytest.raises(BcmError, match="leads to noise, so it is one for inversion="):
+    with pytest.raises(BcmError, match="leads to noise, so give it as inversion="):
         bcm.trace("invert-2", labels=0)
     with pytest.raises(BcmError, match="starts from an image, but there are no images"):
         bcm.trace("+0.2 0.2>5>0.002", labels=0)

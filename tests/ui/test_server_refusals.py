@@ -58,7 +58,7 @@ UNREADABLE = "picture: not a readable image; convert it to PNG or JPEG"
             "generate",
             {"label": 3, "schedule": "invert-2"},
             "schedule '+0.07 0.07>1.25>80' starts from an image, so it cannot generate; it leads to noise, "
-            "so it is one for inversion",
+            "so give it as inversion=",
         ),
         ("reconstruct", {"label": 3}, "picture: no picture was sent; choose one first"),
         (
