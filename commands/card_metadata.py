@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -186,4 +187,17 @@ def _yaml(value: Any) -> Iterator[str]:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        # A number in YAML 1.1 has a point: 5e-05 is a text there, and 5.0e-05 a number.
+        text = repr(value) if math.isfinite(value) else f".{value}".replace(".-", "-.")
+        return text if "." in text else text.replace("e", ".0e")
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(map(_escaped, quoted))
+
+
+def _escaped(character: str) -> str:
+    """Return a character as YAML and UTF-8 can have it: some line breaks and halves of pairs are escaped."""
+    number = ord(character)
+    if character.isprintable():
+        return character
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -16,6 +16,7 @@ from networks import TINY, random_model
 from PIL import Image
 from refusals import edit_manifest, refusal
 
+from bcm_edge.commands.card_metadata import Measured, front_matter
 from bcm_edge.commands.evaluate_page import provenance_line
 from bcm_edge.model.checkpoint import save_checkpoint
 from bcm_edge.runtime.storage.bundle import open_bundle
@@ -284,3 +285,15 @@ def test_evaluation_of_another_model(
     message = refusal(cli("card", bundle_copy, "--license", "mit", "--evaluation", tmp_path / "e.json"))
     assert message.startswith(f"--evaluation: {tmp_path}/e.json: measures another model (")
     assert next(iter(facts.values())) in message
+
+
+@pytest.mark.parametrize(
+    "name", ["a: b", "no", "1e3", "'x", "- a", "#", "日本", "a\u0085b", "a\u2028", "\ud800", "\U000f0000"]
+)
+@pytest.mark.parametrize("value", [5e-05, 1e-20, 2e20, 0.0, float("inf")])
+def test_metadata_of_odd_names_and_small_numbers(digits_bundle: Path, name: str, value: float):
+    measured = Measured("inversion", name, "+0.07 0.07>80", 1, name, {"mse": value})
+    text = front_matter(open_bundle(digits_bundle).manifest, "mit", [measured]).encode().decode()
+    (result,) = yaml.safe_load(text.strip("-"))["model-index"][0]["results"]
+    assert result["dataset"]["name"] == name
+    assert result["metrics"] == [{"type": "mse", "name": "reconstruction MSE", "value": value}]
