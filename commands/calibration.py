@@ -258,5 +258,5 @@ def _activation_table(measured: Sequence[Activation]) -> str:
         for activation in listed
     ]
     heading = f"largest of {len(measured)} activations"
-    shown = table((heading, "max |x|", "headroom", "in 16-bit graphs", "why"), rows)
+    shown = table((heading, "max |x|", "headroom", "in 16-bit graphs", "why"), rows, ("why",))
     return "\n".join([shown, *(f"({number}) {reason}" for number, reason in enumerate(reasons, 1))])

@@ -51,7 +51,7 @@ def _sections(path: Path, found: Examination, command: list[str]) -> list[str]:
         (field.name, json.dumps(field.value) if field.source else "?", field.source or "must be given")
         for field in found.fields
     ]
-    return [*lines, table(("field", "value", "from"), rows), "\n".join(command)]
+    return [*lines, table(("field", "value", "from"), rows, ("value", "from")), "\n".join(command)]
 
 
 def _command(path: Path, found: Examination, preset: str | None, config_file: Path | None) -> list[str]:

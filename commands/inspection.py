@@ -78,7 +78,7 @@ def _sections(opened: Bundle) -> list[str]:
     verdicts = [f"  {verdict}" for verdict in opened.verdicts()]
     return [
         *_model(manifest.model),
-        table(("schedule", "NFE", "levels", "quality"), schedules),
+        table(("schedule", "NFE", "levels", "quality"), schedules, ("levels", "quality")),
         table(("file", "bytes", "sha256"), files),
         "\n".join([f"precisions: {', '.join(opened.precisions)}", *verdicts]),
         "\n".join([f"engines: {len(all_engines) or 'none'}", *(f"  {engine}" for engine in all_engines)]),

@@ -47,7 +47,7 @@ def search(
         for name, ranking in rankings.items()
         for scored in ranking[:SHOWN]
     ]
-    shown = table(("family", "schedule", "score", "measure"), rows)
+    shown = table(("family", "schedule", "score", "measure"), rows, ("schedule", "measure"))
     values = {"bundle": str(bundle.path), "schedules": schedules, "quality": quality}
     result(as_json, values, f"{shown}\n\nthe best schedule of each family is now in {bundle.path}")
 

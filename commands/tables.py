@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 
 from .terminal import table_width
@@ -12,8 +12,8 @@ GAP = "  "  # between two columns
 LEAST = 12  # characters that a narrowed column keeps
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table. The first column is aligned to the left, the others to the right.
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], texts: Collection[str] = ()) -> str:
+    """Return a table. The first column and those in `texts` are aligned to the left, the others to the right.
 
     Where it is wider than the terminal, its widest column is narrowed: its words continue in the lines below,
     aligned to the left, and a word that is too long loses its middle.
@@ -25,7 +25,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     narrowed = widths.index(max(widths)) if excess > 0 else None
     if narrowed is not None:
         widths[narrowed] = max(LEAST, widths[narrowed] - excess)
-    header, *lines = ["\n".join(_lines(row, widths, narrowed)) for row in cells]
+    left = {0, narrowed, *(index for index, name in enumerate(columns) if name in texts)}
+    header, *lines = ["\n".join(_lines(row, widths, narrowed, left)) for row in cells]
     rule = GAP.join("─" * width for width in widths)
     return "\n".join([header, rule, *lines])
 
@@ -41,13 +42,18 @@ def _length(widths: Sequence[int]) -> int:
     return sum(widths) + len(GAP) * (len(widths) - 1)
 
 
-def _lines(row: Sequence[str], widths: Sequence[int], narrowed: int | None) -> list[str]:
-    """Return the lines of a row: one, or as many as its narrowed cell needs."""
+def _lines(
+    row: Sequence[str], widths: Sequence[int], narrowed: int | None, left: Collection[int | None]
+) -> list[str]:
+    """Return the lines of a row: one, or as many as its narrowed cell needs.
+
+    left: the columns that are aligned to the left.
+    """
     parts = [_parts(cell, widths[index]) if index == narrowed else [cell] for index, cell in enumerate(row)]
     lines = []
     for line in zip_longest(*parts, fillvalue=""):
         aligned = [
-            cell.ljust(width) if index in (0, narrowed) else cell.rjust(width)
+            cell.ljust(width) if index in left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         lines.append(GAP.join(aligned).rstrip())

@@ -98,6 +98,9 @@ class BCMPipeline:
             options["precision"] = precision_of(dtype)
         return cls(load(pretrained_model_name_or_path, value_range=UNIT, **options))
 
+    def __repr__(self) -> str:
+        return f"BCMPipeline({self.bcm!r})"
+
     @property
     def device(self) -> torch.device:
         """Where the model computes: "cuda" or "cpu"."""

@@ -99,6 +99,11 @@ def test_table_in_a_pipe_has_its_natural_width():
     assert text == f"name{' ' * 46}  {' ' * 47}why\n{'─' * 50}  {'─' * 50}\n{'x' * 50}  {'y' * 50}"
 
 
+def test_columns_of_texts_are_aligned_to_the_left():
+    text = table(("name", "n", "why"), [("a", 1, "x"), ("b", 22, "yyyy")], ("why",))
+    assert text == "name   n  why\n────  ──  ────\na      1  x\nb     22  yyyy"
+
+
 def test_words_of_the_widest_column_continue_below(monkeypatch: pytest.MonkeyPatch):
     narrow(monkeypatch)
     text = table(("name", "n", "why"), [("a", 1, "words " * 20), ("b", 22, "short")])

@@ -88,6 +88,10 @@ def test_images_have_the_types_of_diffusers(pipe: Any):
     assert len(result) == 1
 
 
+def test_repr_names_the_model(pipe: Any):
+    assert repr(pipe).startswith("BCMPipeline(<BCM digits: 1×8×8, 10 classes, fp32 on onnxruntime (CPU, ")
+
+
 def test_generator_determines_the_images(pipe: Any):
     def array(generator: Any, n: int = 2, **options: Any) -> np.ndarray:
         return pipe(n, output_type="np", generator=generator, **options).images
