@@ -11,11 +11,11 @@ from pathlib import Path
 from ..runtime.backends import backend_module, open_backend, wrong_device
 from ..runtime.backends.base import Backend
 from ..runtime.checks import starts
+from ..runtime.checks.doctor import require_extra
 from ..runtime.machine.placement import ANYWHERE, Placement
 from ..runtime.machine.temporary import temporary_folder
 from ..runtime.schedule import Schedule
 from ..runtime.storage.bundle import Bundle
-from .console import require_extra
 
 # The program of a process that makes its first images with torch. PROLOGUE of runtime/checks/starts.py
 # stands before it.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..runtime.accuracy import BOUNDS
+from ..runtime.checks.doctor import require_extra
 from ..runtime.checks.parity import MoveError
 from ..runtime.checks.recording import batches_to_check, load_recording, programs_to_check
 from ..runtime.pixels import ValueRange
@@ -24,7 +25,6 @@ from .console import (
     parity_table,
     parity_table_of_failure,
     progress,
-    require_extra,
     result,
     stages,
 )

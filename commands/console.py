@@ -12,16 +12,14 @@ from typing import Any, TextIO
 
 import click
 
-from ..errors import BackendError, MissingExtraError, ParityError
+from ..errors import BackendError, ParityError
 from ..runtime.backends import backend_module
 from ..runtime.backends.base import Backend
 from ..runtime.calls import OnMove
-from ..runtime.checks.doctor import missing_packages
 from ..runtime.checks.parity import MoveError
 from ..runtime.engines.store import engines
 from ..runtime.log import log, timed
 from ..runtime.machine.gpu import probe
-from ..runtime.machine.install_hints import Extra, install_line
 from ..runtime.storage.bundle import Bundle
 from .tables import table
 from .terminal import columns_of, has_colours, shown
@@ -202,12 +200,3 @@ def note_engines(bundle: Bundle, backend: Backend, requested: str, device: str |
         reason = backend_module("tensorrt").unavailable(None, bundle)
         if reason:
             note(f"the bundle's engines are not used, {backend.name} runs instead: {reason}")
-
-
-def require_extra(extra: Extra) -> None:
-    """Raise MissingExtraError, with the pip command, if packages of an extra are not installed."""
-    if missing := missing_packages(extra):
-        raise MissingExtraError(
-            f"this command needs packages that are not installed ({', '.join(missing)}); "
-            f"{install_line(extra)}"
-        )

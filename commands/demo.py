@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from ..runtime.checks.doctor import require_extra
 from ..runtime.loading import load
 from ..runtime.pictures.animation import save_animation
 from ..runtime.pictures.writing import save_images
@@ -15,7 +16,7 @@ from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
 from ..runtime.storage.arrays import save_npz
 from ..runtime.storage.files import replacing
-from .console import progress, require_extra, result
+from .console import progress, result
 from .options import force_option, json_option
 from .paths import OutputPath
 from .run import pairs

@@ -10,12 +10,13 @@ import click
 from click.core import ParameterSource
 
 from ..errors import CheckpointError, ImageError, LabelError
+from ..runtime.checks.doctor import require_extra
 from ..runtime.loading import load
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.wording import listed
-from .console import note, progress, require_extra, result
+from .console import note, progress, result
 from .evaluate_page import described_images, facts_of, measured_page
 from .options import (
     MOST_RECONSTRUCTED,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CheckpointError, OutputError
+from ..runtime.checks.doctor import require_extra
 from .calibration import calibration_options, read_samples
 from .console import (
     detail,
@@ -19,7 +20,6 @@ from .console import (
     parity_table,
     parity_table_of_failure,
     progress,
-    require_extra,
     result,
     stages,
 )

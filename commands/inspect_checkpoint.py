@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.checks.doctor import require_extra
 from ..runtime.wording import listed
-from .console import note, require_extra, result
+from .console import note, result
 from .options import known_fields
 from .tables import table
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, ShardError
+from ..runtime.checks.doctor import require_extra
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_disk, check_memory
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.shipped import located
-from .console import note_engines, progress, require_extra, result
+from .console import note_engines, progress, result
 from .mapping_labels import job_labels
 from .mapping_progress import ShardProgress
 from .options import (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..runtime.checks.doctor import require_extra
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.bundle import Bundle
 from ..runtime.storage.files import replacing
-from .console import note, progress, require_extra, result
+from .console import note, progress, result
 from .options import MOST_RECONSTRUCTED, MOST_SAMPLES
 from .tables import table
 

@@ -11,11 +11,12 @@ import click
 
 from ..errors import OutputError
 from ..export.triton import PLATFORMS
+from ..runtime.checks.doctor import require_extra
 from ..runtime.storage.bundle import open_bundle
 from ..runtime.storage.files import check_free
 from ..runtime.storage.manifest import PRECISIONS
 from ..runtime.storage.shipped import located
-from .console import progress, require_extra, result
+from .console import progress, result
 from .options import bundle_argument, force_option, json_option, output_option
 
 if TYPE_CHECKING:

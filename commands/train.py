@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InputError
-from .console import note, progress, require_extra, result, shows_bars
+from ..runtime.checks.doctor import require_extra
+from .console import note, progress, result, shows_bars
 from .options import (
     config_option,
     force_option,

@@ -13,6 +13,7 @@ import click
 from ..errors import BackendError, BcmError, OutputError
 from ..runtime.accuracy import BOUNDS
 from ..runtime.backends import open_backend
+from ..runtime.checks.doctor import require_extra
 from ..runtime.checks.parity import MoveError, check_precision
 from ..runtime.checks.recording import Recording, batches_to_check, load_recording, programs_to_check, record
 from ..runtime.machine.placement import Placement
@@ -21,7 +22,7 @@ from ..runtime.storage.manifest import Manifest
 from ..runtime.storage.rewriting import update_manifest
 from ..runtime.storage.shipped import shipped_name
 from ..runtime.storage.verdicts import Verdict
-from .console import message, note, progress, require_extra, result
+from .console import message, note, progress, result
 from .options import (
     backend_option,
     bundle_argument,

@@ -31,13 +31,12 @@ from polygraphy.common import TensorMetadata
 from polygraphy.comparator import Comparator
 from polygraphy.logger import G_LOGGER
 
-from ..errors import BackendError, BcmError, MissingExtraError
+from ..errors import BackendError, BcmError
 from ..runtime.accuracy import relative_l2
 from ..runtime.backends import checking_backend
 from ..runtime.backends.sessions import open_serialised
 from ..runtime.backends.typed import spelled_out
-from ..runtime.checks.doctor import missing_packages
-from ..runtime.machine.install_hints import install_line
+from ..runtime.checks.doctor import require_extra
 from ..runtime.storage.bundle import Bundle
 from ..runtime.wording import first_line
 
@@ -267,10 +266,7 @@ def _restored(bundle: Bundle, direction: str) -> ConsistencyModel:
 
     With the weights of the compared graph itself it would agree with that graph even where a weight is wrong.
     """
-    if missing := missing_packages("export"):
-        raise MissingExtraError(
-            f"bisecting fp32 compares with torch and needs {', '.join(missing)}; {install_line('export')}"
-        )
+    require_extra("export", "bisecting fp32, which compares with torch,")
     from .restore import restored_model
 
     files = bundle.manifest.graphs["fp32"]

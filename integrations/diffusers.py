@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, LabelError, MissingExtraError
+from ..errors import InputError, LabelError
 from ..runtime.backends import info
 from ..runtime.calls import NetworkCall
-from ..runtime.checks.doctor import missing_packages
+from ..runtime.checks.doctor import require_extra
 from ..runtime.classes import asks_to_guess
 from ..runtime.loading import load
-from ..runtime.machine.install_hints import install_line
 from ..runtime.pictures.inputs import from_tensor
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import UNIT
@@ -63,9 +62,7 @@ class BCMPipeline:
 
     def __init__(self, bcm: BCM) -> None:
         """bcm: a model that was opened with value_range=(0, 1)."""
-        if missing := missing_packages("diffusers"):
-            line = install_line("diffusers")
-            raise MissingExtraError(f"BCMPipeline needs {', '.join(missing)}, not installed here; {line}")
+        require_extra("diffusers", "BCMPipeline")
         self.bcm = bcm
         self._progress_bar_config: dict[str, Any] = {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import BackendError, BcmError, OutputError
+from ...errors import BackendError, BcmError, MissingExtraError, OutputError
 from ..backends import backend_module, playing
 from ..engines.store import Engine, broken_engines, engines, misfit
 from ..machine.cache_folder import CACHE_FIX, cache_directory
@@ -74,6 +74,14 @@ def missing_packages(extra: Extra) -> list[str]:
     """Return the packages of an extra that are not installed, as pip calls them."""
     _, modules = EXTRAS[extra]
     return [PACKAGES.get(name, name) for name in modules if importlib.util.find_spec(name) is None]
+
+
+def require_extra(extra: Extra, needed_by: str = "this command") -> None:
+    """Raise MissingExtraError, with the pip command, if packages of an extra are not installed."""
+    if missing := missing_packages(extra):
+        raise MissingExtraError(
+            f"{needed_by} needs packages that are not installed ({', '.join(missing)}); {install_line(extra)}"
+        )
 
 
 def _machine() -> Finding:

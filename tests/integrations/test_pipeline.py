@@ -254,5 +254,5 @@ def test_inversion_needs_the_class_and_a_schedule_of_the_model(pipe: Any):
 def test_error_without_diffusers_contains_the_pip_command(digits_bundle: Path):
     command = [sys.executable, "-c", WITHOUT_DIFFUSERS, str(digits_bundle)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout
-    assert printed.startswith("BCMPipeline needs diffusers, not installed here; pip install ")
+    assert printed.startswith("BCMPipeline needs packages that are not installed (diffusers); pip install ")
     assert "diffusers" in printed.partition("pip install ")[2]

@@ -20,6 +20,7 @@ from bcm_edge.errors import ImageError
 from bcm_edge.jobs.dataset import find, read, write
 from bcm_edge.jobs.job import Job, Shard, opened
 from bcm_edge.jobs.player import Player
+from bcm_edge.runtime.checks import doctor
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install '.[scale]'", allow_module_level=True)
@@ -135,8 +136,7 @@ def test_wrong_arguments_are_refused(
 def test_command_without_ray_names_the_extra(
     digits_bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    missing = {"scale": ["ray"]}
-    monkeypatch.setattr("bcm_edge.commands.console.missing_packages", lambda extra: missing.get(extra, []))
+    monkeypatch.setattr(doctor, "missing_packages", lambda extra: ["ray"] if extra == "scale" else [])
     assert_refused(
         cli("map", digits_bundle, 3, "-o", tmp_path / "o", "--task", "generate"),
         "needs packages that are not installed (ray); pip install '.[scale]'",
@@ -144,9 +144,8 @@ def test_command_without_ray_names_the_extra(
 
 
 def test_shard_that_kills_its_workers_is_given_up(
-    job: Job, digits_bundle: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Job, digits_bundle: Path, shards: Path, tmp_path: Path
 ):
-    monkeypatch.setenv("BCM_EDGE_THREADS", "")  # the player sets it
     (tmp_path / ".a.npz.tried").write_bytes(b"....")  # the file that four workers leave which died
     player = Player(job, str(digits_bundle), str(tmp_path))
     result = player(dataclasses.asdict(Shard("a.npz", str(shards / "a.npz"), 0, 20, 0)))
