@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, LabelError
+from ..runtime.arguments import length
 from ..runtime.backends import info
 from ..runtime.calls import NetworkCall
 from ..runtime.checks.doctor import require_extra
@@ -114,7 +115,11 @@ class BCMPipeline:
 
         if not isinstance(device, (str, torch.device)):
             raise InputError(f"to() takes a device, not {device!r}; choose the precision in from_pretrained")
-        if torch.device(device).type != self.device.type:
+        try:
+            kind = torch.device(device).type
+        except RuntimeError as error:  # an unknown name
+            raise InputError(f"to() takes a device such as 'cpu' or 'cuda', not {device!r}") from error
+        if kind != self.device.type:
             raise InputError(
                 f"this pipeline computes on {self.device} (backend {self.bcm.backend.name}) and cannot move "
                 f"to {device}; choose the device when you open it, with device= of from_pretrained"
@@ -176,11 +181,11 @@ class BCMPipeline:
             )
         if output_type not in OUTPUT_TYPES:
             raise InputError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {output_type!r}")
-        if list(callback_on_step_end_tensor_inputs) != ["latents"]:
+        if callback_on_step_end_tensor_inputs not in (["latents"], ("latents",)):
             raise InputError("callback_on_step_end_tensor_inputs can only be ['latents']")
         program = self._schedule(schedule, num_inference_steps, inverts=False)
         labels, start = plain_labels(class_labels), from_tensor(latents, "latents")
-        n = _number(batch_size, start, labels)
+        n = self._number(batch_size, start, labels)
         seeds = draw_integers(_SEEDS, n, generator)
         if labels is None and self.bcm.num_classes is not None:
             labels = draw_integers(self.bcm.num_classes, n, generator)
@@ -247,6 +252,16 @@ class BCMPipeline:
         (check_inverts if inverts else check_generates)(program)
         return program
 
+    def _number(self, batch_size: int | None, latents: np.ndarray | None, labels: Any) -> int:
+        """Return the number of images to make."""
+        if latents is not None:
+            if batch_size not in (None, len(latents)):
+                raise InputError(f"batch_size is {batch_size}, but there are {len(latents)} latents")
+            return len(latents)
+        if batch_size is not None:
+            return batch_size
+        return 1 if labels is None else length(labels, self.bcm.num_classes, self.bcm.classes)
+
     def _play(self, method: Any, program: Schedule, n: int, callback: StepCallback | None) -> np.ndarray:
         """Call a method of the model, with a progress bar unless it is disabled."""
         from tqdm.auto import tqdm
@@ -276,14 +291,3 @@ class BCMPipeline:
             if output_type == "pil":
                 result = DiffusionPipeline.numpy_to_pil(result)
         return ImagePipelineOutput(images=result) if return_dict else (result,)
-
-
-def _number(batch_size: int | None, latents: np.ndarray | None, labels: Any) -> int:
-    """Return the number of images to make."""
-    if latents is not None:
-        if batch_size not in (None, len(latents)):
-            raise InputError(f"batch_size is {batch_size}, but there are {len(latents)} latents")
-        return len(latents)
-    if batch_size is not None:
-        return batch_size
-    return len(labels) if isinstance(labels, list) else 1

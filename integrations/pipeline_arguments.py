@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, ScheduleError
+from ..errors import InputError, LabelError, ScheduleError
 from ..runtime.arguments import check_integer
 from ..runtime.calls import NetworkCall
+from ..runtime.pictures.inputs import from_tensor
 from ..runtime.pipeline import BCM
 from ..runtime.schedule import Schedule
 from ..runtime.wording import listed
@@ -58,7 +59,7 @@ def schedule_with(steps: int | None, bcm: BCM, inverts: bool) -> Schedule:
 def draw_integers(high: int, n: int, generator: torch.Generator | list[torch.Generator] | None) -> list[int]:
     """Return n integers from 0 to high - 1, drawn from one generator, or from one generator each.
 
-    Raises InputError if there are not n generators, or n is not a positive integer.
+    Raises InputError for other objects, if there are not n generators, or n is not a positive integer.
     """
     import torch
 
@@ -67,6 +68,9 @@ def draw_integers(high: int, n: int, generator: torch.Generator | list[torch.Gen
         raise InputError(f"batch_size must be at least 1, not {n}")
 
     def draw(count: int, source: torch.Generator | None) -> list[int]:
+        if not isinstance(source, (torch.Generator, type(None))):
+            kind = type(source).__name__
+            raise InputError(f"generator must be a torch.Generator, or a list of them, not {kind}")
         device = "cpu" if source is None else source.device
         return torch.randint(high, (count,), generator=source, device=device).tolist()
 
@@ -78,8 +82,9 @@ def draw_integers(high: int, n: int, generator: torch.Generator | list[torch.Gen
 
 
 def plain_labels(class_labels: Any) -> Any:
-    """Return labels without torch: a number, a name, a list of them, or None."""
-    if hasattr(class_labels, "tolist"):  # a tensor or an array
+    """Return labels without torch: a number, a name, a list of them, or None. Raises LabelError."""
+    class_labels = from_tensor(class_labels, "class_labels", LabelError)
+    if hasattr(class_labels, "tolist"):  # an array
         return class_labels.tolist()
     return list(class_labels) if isinstance(class_labels, tuple) else class_labels
 
@@ -96,13 +101,20 @@ def images_input(images: Any) -> Any:
 
 
 def report_step(pipe: Any, callback: StepCallback, call: NetworkCall, step: int) -> None:
-    """Call callback_on_step_end. Raises InputError if it changes the latents."""
+    """Call callback_on_step_end. Raises InputError if it changes the latents, or returns something else."""
     import torch
 
     latents = torch.from_numpy(call.state.copy())
     timestep = 250 * math.log(call.move.t)
-    outputs = callback(pipe, step, timestep, {"latents": latents}) or {}
-    after = outputs.get("latents", latents)
+    outputs = callback(pipe, step, timestep, {"latents": latents})
+    after = outputs.get("latents", latents) if isinstance(outputs, dict) else outputs
+    if after is None:
+        return
+    if not isinstance(after, torch.Tensor) or after is outputs:
+        raise InputError(
+            "callback_on_step_end must return None, or a dict in which latents are a tensor, "
+            f"not {type(after).__name__}"
+        )
     if not torch.equal(after.detach().cpu(), torch.from_numpy(call.state.copy())):
         raise InputError(
             "callback_on_step_end changed the latents, which a schedule cannot continue from; "

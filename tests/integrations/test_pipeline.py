@@ -208,6 +208,21 @@ def test_pipeline_stays_on_its_device(pipe: Any):
         pipe.to("cuda")
     with pytest.raises(InputError, match=r"to\(\) takes a device, not torch.float16"):
         pipe.to(torch.float16)
+    with pytest.raises(InputError, match=r"to\(\) takes a device such as 'cpu' or 'cuda', not 'tpu-9'"):
+        pipe.to("tpu-9")
+
+
+def test_texts_of_several_labels_give_several_images(pipe: Any):
+    assert len(pipe(class_labels="all").images) == 10
+    assert len(pipe(class_labels="3,5").images) == 2
+
+
+@pytest.mark.parametrize("outputs", [3, [1], torch.zeros(1), {"latents": np.zeros(1)}, {"latents": 3}])
+def test_callback_that_returns_something_else(pipe: Any, outputs: Any):
+    with pytest.raises(
+        InputError, match=r"^callback_on_step_end must return None, or a dict in which latents"
+    ):
+        pipe(class_labels=1, callback_on_step_end=lambda *_: outputs)
 
 
 REFUSED: list[tuple[dict[str, Any], type[InputError], str]] = [
@@ -224,7 +239,11 @@ REFUSED: list[tuple[dict[str, Any], type[InputError], str]] = [
     ({"batch_size": 3, "latents": np.zeros((2, 1, 8, 8))}, InputError, "batch_size is 3, but there are 2"),
     ({"batch_size": 3, "class_labels": [1, 2]}, LabelError, "2 labels were given for 3 images"),
     ({"class_labels": 10}, LabelError, "out of range"),
+    ({"class_labels": torch.empty(1, device="meta")}, LabelError, "class_labels cannot be converted"),
     ({"batch_size": 3, "generator": [seeded()]}, InputError, "1 generators were given for 3 images"),
+    ({"generator": 3}, InputError, "generator must be a torch.Generator, or a list of them, not int"),
+    ({"batch_size": 2, "generator": [3, 4]}, InputError, "generator must be a torch.Generator, or a list"),
+    ({"callback_on_step_end_tensor_inputs": None}, InputError, "can only be ['latents']"),
     (
         {"callback_on_step_end_tensor_inputs": ["noise_pred"]},
         InputError,
