@@ -20,6 +20,7 @@ from .pixels import ValueRange, check_value_range
 from .schedule import Schedule
 from .storage.bundle import Bundle
 from .tasks import classes as classification
+from .wording import argument
 
 Self = TypeVar("Self", bound="OpenedModel")
 
@@ -144,7 +145,15 @@ class OpenedModel:
 
     def _labels(self, labels: Labels, n: int) -> np.ndarray | None:
         """Check labels, and return them as int64 [n]; None for a model without classes."""
-        return check_labels(labels, n, self.num_classes, self.classes)
+        try:
+            return check_labels(labels, n, self.num_classes, self.classes)
+        except LabelError as error:
+            if labels is not None:
+                raise
+            examples = argument(
+                ", for example labels=3 or labels='all'; for input images also labels='guess'", ""
+            )
+            raise LabelError(f"{error}{examples}") from None
 
     def _count(self, seed: Seeds, labels: Labels) -> int:
         """Return the number of images that are generated for these seeds and labels."""

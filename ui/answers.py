@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import ImageError
+from ..runtime.arguments import check_labels
 from ..runtime.chain import start_state
 from ..runtime.classes import GUESS, label_of, refuse_guess
 from ..runtime.pictures.writing import heat
@@ -216,6 +217,8 @@ class Answers:
 
     def _number(self, label: int | str | None) -> int | None:
         """Return the number of a class that may be given by its name. Raises LabelError."""
+        if label is None:
+            check_labels(None, 1, self._bcm.num_classes, self._bcm.classes)
         if not isinstance(label, str):
             return label
         return label_of(label, self._bcm.num_classes, self._bcm.classes)

@@ -122,7 +122,11 @@ def test_images_are_read_in_their_own_size(tmp_path: Path):
 @pytest.mark.parametrize(
     ("call", "in_python", "in_a_command"),
     [
-        (lambda bcm: bcm.generate(), "give labels from 0 to 9$", "give labels from 0 to 9 with --label,"),
+        (
+            lambda bcm: bcm.generate(),
+            "give labels from 0 to 9, for example labels=3 or",
+            "give labels from 0 to 9 with --label,",
+        ),
         (lambda bcm: bcm.generate(labels="guess"), "^labels='guess' needs", "^--label guess needs"),
         (lambda bcm: bcm.generate(labels="1,,2"), "^labels: empty", "^--label: empty"),
         (lambda bcm: bcm.invert(IMAGES * 0, labels=1), "value_range=", "--value-range 0,1 or -1,1$"),
