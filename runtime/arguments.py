@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -144,20 +144,19 @@ def check_integer(value: Any, name: str) -> int:
     return int(value)
 
 
-def check_real(value: Any, name: str) -> float:
-    """Return an argument that is a number, else raise InputError. name: the name of the argument."""
+def check_real(value: Any, name: str) -> None:
+    """Raise InputError unless an argument is a number. name: the name of the argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise InputError(f"{name} must be a number, not {type(value).__name__}")
-    return value
 
 
-def _is_list(value: object) -> bool:
+def _is_list(value: object) -> TypeGuard[Sequence[Any] | np.ndarray]:
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

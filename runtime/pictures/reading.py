@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def read_images(
     return read_image_set(paths, shape, value_range, with_labels=False).images
 
 
-def _check_size(size: object) -> None:
+def _check_size(size: Any) -> None:
     """Raise ImageError unless a size is (C, H, W)."""
     is_size = isinstance(size, (list, tuple)) and len(size) == 3
     if not is_size or not all(isinstance(side, (int, np.integer)) and side > 0 for side in size):

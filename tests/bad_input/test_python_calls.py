@@ -230,7 +230,8 @@ def test_modules_of_torch_are_not_tensors(bcm: BCM) -> None:
             bcm.invert(value, labels=1)
     for name, error in (("labels", LabelError), ("seed", InputError)):
         with pytest.raises(error, match=r"cannot be converted to an array"):
-            bcm.generate(**{"labels": 1, name: torch.empty(1, device="meta", dtype=torch.int64)})
+            arguments: Any = {"labels": 1, name: torch.empty(1, device="meta", dtype=torch.int64)}
+            bcm.generate(**arguments)
 
 
 @pytest.mark.parametrize("lengths", [(3, 2), (1, 3), (0, 3)])
