@@ -11,7 +11,7 @@ import numpy as np
 from ..runtime.checks.doctor import require_extra
 from ..runtime.loading import load
 from ..runtime.pictures.animation import save_animation
-from ..runtime.pictures.writing import save_images
+from ..runtime.pictures.writing import pairs, save_images
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
 from ..runtime.storage.arrays import save_npz
@@ -19,7 +19,6 @@ from ..runtime.storage.files import replacing
 from .console import progress, result
 from .options import force_option, json_option
 from .paths import OutputPath
-from .run import pairs
 from .tables import table
 
 GENERATIONS = ("one-step", "ancestral-2", "zigzag-3", "mixture-4")

@@ -20,7 +20,7 @@ from ..runtime.classes import GUESS
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_memory
 from ..runtime.pictures.images import ImageSet, read_image_set
-from ..runtime.pictures.writing import CELL, check_output, lossy_note, save_images
+from ..runtime.pictures.writing import CELL, check_output, lossy_note, pairs, save_images
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.schedule import Schedule
@@ -280,20 +280,6 @@ def check_needs_no_labels(bcm: BCM) -> None:
         check_labels(None, 1, bcm.num_classes, bcm.classes)
     except LabelError as error:
         raise LabelError(f"{error}; --label guess lets the model guess them") from None
-
-
-def pairs(originals: np.ndarray, results: np.ndarray, columns: int) -> np.ndarray:
-    """Return the images [M, C, H, W] of a grid: rows of originals, each above the row of their results.
-
-    The last two rows are filled up with white.
-    """
-    white = np.ones((columns, *originals.shape[1:]), np.float32)
-    rows = []
-    for start in range(0, len(originals), columns):
-        for images in (originals, results):
-            row = images[start : start + columns]
-            rows.append(np.concatenate([row, white[len(row) :]]))
-    return np.concatenate(rows)
 
 
 def _check_picture(n: int, sample_shape: tuple[int, int, int]) -> None:

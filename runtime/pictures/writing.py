@@ -139,3 +139,17 @@ def _save_folder(images: np.ndarray, path: Path, force: bool, arrays: Arrays) ->
         for name, image in zip(names, to_uint8(images), strict=True):
             as_picture(image).save(partial / name)
         (partial / INDEX).write_text("\n".join(lines) + "\n")
+
+
+def pairs(originals: np.ndarray, results: np.ndarray, columns: int) -> np.ndarray:
+    """Return the images [M, C, H, W] of a grid: rows of originals, each above the row of their results.
+
+    The last two rows are filled up with white.
+    """
+    white = np.ones((columns, *originals.shape[1:]), np.float32)
+    rows = []
+    for start in range(0, len(originals), columns):
+        for images in (originals, results):
+            row = images[start : start + columns]
+            rows.append(np.concatenate([row, white[len(row) :]]))
+    return np.concatenate(rows)
