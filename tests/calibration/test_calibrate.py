@@ -136,6 +136,7 @@ def test_schedule_search_writes_schedule_and_quality_into_the_bundle(
     assert report["quality"]["invert-1"]["reconstruction_mse"] == pytest.approx(0.00436, abs=1e-4)
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     bundle = open_bundle(bundle_copy)
-    assert bundle.manifest.quality == report["quality"]
+    assert bundle.manifest.quality["invert-1"] == report["quality"]["invert-1"]
+    assert set(bundle.manifest.quality) == set(bundle.manifest.schedules)
     assert "MSE 0.0043" in cli("inspect", bundle_copy).stdout
     assert len(bundle.verdicts()) == 1  # a search changes no graph, so the verdict of fp32 is still there

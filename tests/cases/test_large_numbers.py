@@ -88,12 +88,12 @@ def test_python_refuses_too_many_images(digits_bundle: Path) -> None:
         bcm.generate(10**20, labels=3)
 
 
-def test_map_refuses_more_threads_than_the_machine_can_start(
+def test_map_refuses_more_workers_than_the_machine_can_start(
     cli: Cli, digits_bundle: Path, tmp_path: Path
 ) -> None:
-    """Ray starts a process per thread, and does not finish starting thousands of them."""
+    """Ray starts a process per worker, and does not finish starting thousands of them."""
     pytest.importorskip("ray")
-    options = ("--task", "generate", "--label", 3, "-o", tmp_path / "out", "--threads", 10**6)
+    options = ("--task", "generate", "--label", 3, "-o", tmp_path / "out", "--workers", 10**6)
     assert "--workers and --threads ask for 1000000 threads, but this machine has " in refusal(
         cli("map", digits_bundle, 4, *options)
     )

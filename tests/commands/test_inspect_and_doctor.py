@@ -14,7 +14,7 @@ from results import only_json
 def test_inspect_shows_model_schedules_and_files(digits_bundle: Path, cli: Cli):
     text = cli("inspect", digits_bundle).stdout
     assert text.startswith("digits: 1×8×8, 10 classes, 0.76 M parameters\n")
-    assert re.search(r"^one-step +1 +80>0\.002 +not measured$", text, re.MULTILINE)
+    assert re.search(r"^one-step +1 +80>0\.002 +Fréchet ratio 1\.97 on digits \(test\)$", text, re.MULTILINE)
     assert re.search(r"^schedule +NFE +levels +quality$", text, re.MULTILINE)
     assert re.search(r"^weights\.bin +3038020 +[0-9a-f]{12}$", text, re.MULTILINE)
     assert "\ncheckpoint:\n  name: digits.safetensors\n  sha256: " in text
