@@ -26,6 +26,7 @@ from .options import (
     bundle_argument,
     device_option,
     json_option,
+    label_option,
     output_option,
     precision_option,
     value_range_option,
@@ -103,13 +104,9 @@ SHARD_BYTES = 1000  # memory of a shard in the lists of a job
     type=click.IntRange(0),
     help="Seed of row 0, if the data has no seeds; row k gets seed N + k.",
 )
-@click.option(
-    "--label",
-    "--class",
-    "label",
-    metavar="LABELS",
-    help="Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "
-    "to let the model guess them (default: those in the data).",
+@label_option(
+    "Class labels: a number, a name, a list that is repeated in order (0,1,2 or dog,cat), all, or guess "
+    "to let the model guess them (default: those in the data)."
 )
 @click.option(
     "--rows",

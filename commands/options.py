@@ -28,6 +28,13 @@ def _value_range(_context: click.Context, _parameter: click.Parameter, text: str
     return parse_value_range(text) if text else None
 
 
+def _one_text(_context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> str | None:
+    if len(texts) > 1:
+        option = "/".join(parameter.opts)
+        raise click.UsageError(f"{option} is given twice; give a list: {parameter.opts[0]} {','.join(texts)}")
+    return texts[0] if texts else None
+
+
 bundle_argument = click.argument("bundle", type=PATH)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout."
@@ -121,6 +128,19 @@ def refused_option(name: str, advice: str) -> Callable[[Function], Function]:
             raise click.UsageError(advice)
 
     return click.option(name, hidden=True, expose_value=False, callback=refuse)
+
+
+def label_option(help_text: str) -> Callable[[Function], Function]:
+    """Return the option --label. Given twice, it is a usage error: one of the two would be lost."""
+    return click.option(
+        "--label",
+        "--class",
+        "label",
+        metavar="LABELS",
+        multiple=True,
+        callback=_one_text,
+        help=help_text,
+    )
 
 
 def parse_labels(text: str | None, n: int, bcm: BCM) -> list[int] | None:

@@ -111,7 +111,10 @@ def network_fields(unet: Mapping[str, Any], where: str) -> dict[str, Any]:
         if value not in accepted:
             raise _cannot_express(name, value, f"only {listed([repr(each) for each in accepted])}", where)
     for name, accepted in (("down_block_types", _DOWN_BLOCKS), ("up_block_types", _UP_BLOCKS)):
-        if other := [block for block in unet.get(name, ()) if block not in accepted]:
+        blocks = unet.get(name, ())
+        if not isinstance(blocks, (list, tuple)):
+            raise _cannot_express(name, blocks, f"a list of {listed(accepted)}", where)
+        if other := [block for block in blocks if block not in accepted]:
             raise _cannot_express(name, other[0], f"only {listed(accepted)}", where)
     groups, attention_groups = unet.get("norm_num_groups", 32), unet.get("attn_norm_num_groups")
     if attention_groups is None and unet.get("resnet_time_scale_shift") == "scale_shift":

@@ -61,6 +61,14 @@ def test_generate_folder_contains_one_picture_per_image(digits_bundle: Path, cli
             assert_pixels_show(picture, image[0])
 
 
+@pytest.mark.parametrize("second", ["--label", "--class"])
+def test_label_given_twice_is_refused(digits_bundle: Path, cli: Cli, tmp_path: Path, second: str):
+    result = cli("generate", digits_bundle, "--label", 3, second, 5, "-o", tmp_path / "out.png")
+    assert result.exit_code == 2
+    assert "--label/--class is given twice; give a list: --label 3,5" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_generate_with_the_same_seed_gives_the_same_images(digits_bundle: Path, cli: Cli, tmp_path: Path):
     for name, seed in (("first", 5), ("again", 5), ("next", 6)):
         arguments = ("-n", 3, "--seed", seed, "--label", 3, "--schedule", "zigzag-3")

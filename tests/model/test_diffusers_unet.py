@@ -185,6 +185,7 @@ def test_one_of_several_equal_weights_files_is_read(tmp_path: Path):
         ("unet/config.json", {"flip_sin_to_cos": False}, "flip_sin_to_cos is False"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type is 'timestep'"),
         ("unet/config.json", {"down_block_types": ["SkipDownBlock2D"]}, "is 'SkipDownBlock2D'"),
+        ("unet/config.json", {"down_block_types": None}, "down_block_types is None; .* can have a list of"),
         ("unet/config.json", {"attn_norm_num_groups": 16}, "attn_norm_num_groups is 16"),
         ("unet/config.json", {"attn_norm_num_groups": None}, "no attention without normalisation"),
         ("unet/config.json", {"attention_head_dim": None}, "num_head_channels must be a positive integer"),
