@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Sequence
 
 from ..runtime.schedule import parse_schedule
@@ -61,16 +63,18 @@ def _use(bundle: Bundle) -> str:
     label = " --label all" if bundle.manifest.model.num_classes else ""
     labels = ", labels=0" if bundle.manifest.model.num_classes else ""
     schedule = generating(bundle)
+    typed = shlex.quote(folder)
+    options = f"-n 16 --schedule {shlex.quote(schedule)}{label} -o images.png"
     lines = [
         "## Use",
         "",
         "Download the files into a folder of their own (the cache of the hub has links, which are refused):",
         "",
-        *_fenced("sh", f"hf download OWNER/REPOSITORY --local-dir {folder}"),
+        *_fenced("sh", f"hf download OWNER/REPOSITORY --local-dir {typed}"),
         "",
         "On the command line, after the installation of bcm-edge with its extra `run`:",
         "",
-        *_fenced("sh", f"bcm-edge generate {folder} -n 16 --schedule {schedule}{label} -o images.png"),
+        *_fenced("sh", f"bcm-edge generate {typed} {options}"),
         "",
         "In Python:",
         "",
@@ -78,7 +82,7 @@ def _use(bundle: Bundle) -> str:
             "python",
             "import bcm_edge",
             "",
-            f'with bcm_edge.load("{folder}") as bcm:',
+            f"with bcm_edge.load({json.dumps(folder, ensure_ascii=False)}) as bcm:",
             "    # float32 [16, C, H, W] with values in [-1, 1]",
             f'    images = bcm.generate(16, schedule="{schedule}"{labels})',
         ),
@@ -229,4 +233,4 @@ def _table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[object]
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

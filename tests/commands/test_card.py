@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -297,3 +299,18 @@ def test_metadata_of_odd_names_and_small_numbers(digits_bundle: Path, name: str,
     (result,) = yaml.safe_load(text.strip("-"))["model-index"][0]["results"]
     assert result["dataset"]["name"] == name
     assert result["metrics"] == [{"type": "mse", "name": "reconstruction MSE", "value": value}]
+
+
+def test_commands_of_a_card_quote_the_name(bundle_copy: Path, cli: Cli):
+    def rename(manifest: dict[str, Any]) -> None:
+        manifest["model"] |= {"name": "my 'best' model", "classes": ["<b>", "a|b", *"23456789"]}
+        manifest["quality"] = {}
+
+    edit_manifest(bundle_copy, rename)
+    bundle = bundle_copy.rename(bundle_copy.parent / "copy")
+    assert cli("card", bundle, "--license", "mit").exit_code == 0
+    page = (bundle / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^bcm-edge generate .*", page, re.MULTILINE)
+    assert shlex.split(command)[2] == "my 'best' model.bundle"
+    assert """with bcm_edge.load("my 'best' model.bundle") as bcm:""" in page
+    assert "| classes | 10: &lt;b>, a\\|b, 2" in page
