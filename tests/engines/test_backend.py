@@ -17,6 +17,8 @@ from shared_use import assert_closing_is_safe, assert_threads_agree
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
 from bcm_edge.runtime.backends.base import DeviceBackend
+from bcm_edge.runtime.batches import Batch
+from bcm_edge.runtime.chain import play, play_to_pixels
 from bcm_edge.runtime.checks.parity import compare
 from bcm_edge.runtime.checks.recording import load_recording
 from bcm_edge.runtime.pixels import to_uint8
@@ -131,14 +133,15 @@ def test_engine_that_fails_is_named(built_bundle: Path, record: ModuleType):
 
 def test_nan_is_reported_with_the_move_and_the_sample(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
-    latents = np.full((2, 1, 8, 8), 1e36, np.float32)
-    latents[0] = 0.5
-    for output_type in ("float", "uint8"):
+    x = np.full((2, 1, 8, 8), 1e38, np.float32)
+    x[0] = 40
+    batch = Batch([0, 1], np.array([3, 3]))
+    for play_chain in (play, play_to_pixels):
         with pytest.raises(
             NonFiniteError,
             match=r"move 1 of 2 \(80>2.4\) on backend tensorrt gave NaN or infinity \(first in sample 1\)",
         ):
-            bcm.generate(latents=latents, schedule="80>2.4>0.002", labels=3, output_type=output_type)
+            play_chain(bcm.schedule("80>2.4>0.002"), bcm.backend, batch, x)
 
 
 def test_backend_works_after_a_failure_in_the_middle(built_bundle: Path, record: ModuleType):

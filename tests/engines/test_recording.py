@@ -15,6 +15,8 @@ from device_schedules import IMAGE, MIXTURE, RENOISING
 import bcm_edge
 from bcm_edge.errors import NonFiniteError
 from bcm_edge.runtime.backends.tensorrt import batch_sizes
+from bcm_edge.runtime.batches import Batch
+from bcm_edge.runtime.chain import play
 
 
 def test_projection_splits_the_schedule_at_each_image(built_bundle: Path, record: ModuleType):
@@ -177,8 +179,9 @@ def test_recording_without_a_move_is_not_used(built_bundle: Path, record: Module
 def test_failed_first_request_does_not_verify_a_recording(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp32")
     record.faults.stale_graph = True
+    overflowing = np.full((2, 1, 8, 8), 1e38, np.float32)
     with pytest.raises(NonFiniteError):
-        bcm.generate(latents=np.full((2, 1, 8, 8), 1e36, np.float32), schedule="80>2.4>0.002", labels=3)
+        play(bcm.schedule("80>2.4>0.002"), bcm.backend, Batch([0, 1], np.array([3, 3])), overflowing)
     assert np.isfinite(bcm.generate(2, schedule="80>2.4>0.002", labels=3)).all()
     assert "gave other images than its engines" in bcm.backend.device
 
