@@ -101,6 +101,7 @@ def _write_pictures(bcm: BCM, file: Path | None) -> list[str]:
     """
     if bcm.sample_shape[0] not in (1, 3):
         return []
+    given = None if file is None else _read(bcm, file)  # before a picture is written
     columns, labels = COLUMNS, None
     if bcm.num_classes is not None:
         columns = min(bcm.num_classes, COLUMNS)
@@ -114,10 +115,9 @@ def _write_pictures(bcm: BCM, file: Path | None) -> list[str]:
     save_images(samples, bcm.bundle.path / SAMPLES, force=True, columns=columns)
     order = "" if labels is None else ", one class per column"
     caption = f"{len(samples)} images, not selected: schedule {name}, {calls} each{order}"
-    if file is None:
+    if given is None:
         return [caption, *_write_reconstructions(bcm, samples[:columns], labels, "generated images")]
-    images, labels = _read(bcm, file)
-    return [caption, *_write_reconstructions(bcm, images, labels, "images")]
+    return [caption, *_write_reconstructions(bcm, *given, "images")]
 
 
 def _read(bcm: BCM, file: Path) -> tuple[np.ndarray, np.ndarray | None]:

@@ -314,3 +314,9 @@ def test_commands_of_a_card_quote_the_name(bundle_copy: Path, cli: Cli):
     assert shlex.split(command)[2] == "my 'best' model.bundle"
     assert """with bcm_edge.load("my 'best' model.bundle") as bcm:""" in page
     assert "| classes | 10: &lt;b>, a\\|b, 2" in page
+
+
+def test_images_that_cannot_be_read_leave_no_pictures(bundle_copy: Path, cli: Cli):
+    message = refusal(cli("card", bundle_copy, "--license", "mit", "--images", bundle_copy / "never.png"))
+    assert message.endswith("never.png: cannot be read (No such file or directory)")
+    assert not CARD_FILES & {file.name for file in bundle_copy.iterdir()}
