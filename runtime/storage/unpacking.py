@@ -33,6 +33,10 @@ def unpack(path: Path, target: Path, force: bool) -> None:
     force: whether an existing bundle at `target` is replaced. Raises BundleError if the packed bundle is
     damaged, OutputError if the folder cannot be written.
     """
+    if path.is_dir():
+        raise BundleError(
+            f"{path} is a folder; give a packed bundle, which bcm-edge pack BUNDLE -o FILE makes"
+        )
     text, manifest, members = read_packed(path)
     with replacing(target, force, marker=MANIFEST) as folder:
         folder.mkdir()

@@ -177,6 +177,11 @@ def test_files_that_the_manifest_does_not_list_are_left_out(
     assert not {"README.md", "engines"} & {file.name for file in (tmp_path / "out.bundle").iterdir()}
 
 
+def test_unpacking_a_folder(digits_bundle: Path, cli: Cli, tmp_path: Path):
+    message = refusal(cli("unpack", digits_bundle, "-o", tmp_path / "out.bundle"))
+    assert message.startswith(f"{digits_bundle} is a folder; give a packed bundle")
+
+
 @pytest.mark.parametrize(
     "arguments", [("calibrate", "--data", "digits"), ("build",)], ids=lambda arguments: arguments[0]
 )
