@@ -108,10 +108,7 @@ def as_holes(holes: Any, images: Any, sample_shape: tuple[int, int, int]) -> np.
 
     Raises ImageError.
     """
-    mask_sizes, sizes = _picture_sizes(holes, "holes"), _picture_sizes(images, "images")
-    if mask_sizes and sizes and mask_sizes != sizes:
-        masks, pictures = (", ".join(f"{w}×{h}" for w, h in sorted(each)) for each in (mask_sizes, sizes))
-        raise ImageError(f"a mask must have the size of its image, but masks have {masks}, images {pictures}")
+    _check_mask_sizes(holes, images)
     if _is_list(holes):
         named = [(hole, f"holes[{index}]") for index, hole in enumerate(holes)]
         unknown = [_hole(hole, sample_shape, name) for hole, name in named]
@@ -135,16 +132,31 @@ def size_of(values: Any, channels: int) -> tuple[int, int] | None:
     return (shape[0], shape[1]) if len(shape) == 2 else (0, 0)
 
 
-def _picture_sizes(values: Any, noun: str) -> set[tuple[int, int]]:
-    """Return the widths and heights of those values that are images of Pillow or picture files."""
-    sizes = set()
+def _check_mask_sizes(holes: Any, images: Any) -> None:
+    """Raise ImageError unless masks and images that are pictures have the same size in pixels."""
+    mask_sizes, sizes = _picture_sizes(holes, "holes"), _picture_sizes(images, "images")
+    if len(mask_sizes) == 1:
+        mask_sizes *= len(sizes)
+    for index, (mask_size, size) in enumerate(zip(mask_sizes, sizes, strict=False)):
+        if mask_size and size and mask_size != size:
+            mask, image = ("×".join(map(str, each)) for each in (mask_size, size))
+            raise ImageError(
+                f"a mask must have the size of its image, but the mask of image {index} has {mask} pixels, "
+                f"the image {image}"
+            )
+
+
+def _picture_sizes(values: Any, noun: str) -> list[tuple[int, int] | None]:
+    """Return (width, height) of each value that is an image of Pillow or a picture file, None of others."""
+    sizes: list[tuple[int, int] | None] = []
     for value in values if _is_list(values) else [values]:
+        sizes.append(None)
         if _is_pillow(value):
-            sizes.add(open_picture(value, noun).size)
+            sizes[-1] = open_picture(value, noun).size
         elif _is_file(value):
             path = _path(value, noun)
             if os.path.isfile(path) and not is_array_file(path):  # noqa: PTH113, a name may be too long
-                sizes.add(open_picture(path, str(path)).size)
+                sizes[-1] = open_picture(path, str(path)).size
     return sizes
 
 

@@ -173,8 +173,11 @@ def test_forms_of_holes(bcm: BCM, tmp_path: Path) -> None:
         assert np.array_equal(bcm.inpaint(FLOATS, holes, labels=1), expected)
     pictures = [Image.fromarray(image[0]) for image in PIXELS]
     assert np.array_equal(bcm.inpaint(pictures, picture, labels=1), expected)
-    with pytest.raises(ImageError, match="masks have 16×8, images 8×8"):
+    with pytest.raises(ImageError, match="the mask of image 0 has 16×8 pixels, the image 8×8"):
         bcm.inpaint(pictures, picture.resize((16, 8)), labels=1)
+    swapped = [(picture.resize((16, 8)), picture), (pictures[0], pictures[1].resize((16, 8)))]
+    with pytest.raises(ImageError, match="the mask of image 0 has 16×8 pixels, the image 8×8"):
+        bcm.inpaint(swapped[1], swapped[0], labels=1)
     with pytest.raises(ImageError, match="holes have different shapes"):
         bcm.inpaint(FLOATS[:2], [HOLE, HOLE[:4]], labels=1)
 
