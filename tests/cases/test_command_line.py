@@ -50,7 +50,11 @@ def patched(digits_bundle: Path, tmp_path: Path) -> Process:
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        (("-o", "out.png", "--label", "99"), "LabelError", "label 99 is out of range"),
+        (
+            ("-o", "out.png", "--label", "99"),
+            "UsageError",
+            "--label/--class is given twice; give a list: --label 3,99",
+        ),
         (("-o", "out.mp4"), "OutputError", "out.mp4: cannot write .mp4 files"),
         (("-o", "-"), "OutputError", "-: results cannot be written to standard output"),
         (("-o", "out.png", "--schedule", "80>x"), "ScheduleError", "schedule: "),

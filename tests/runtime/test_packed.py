@@ -90,7 +90,10 @@ def test_members_with_sizes_of_64_bits(
     with zipfile.ZipFile(file) as archive:
         infos = {info.filename: info for info in archive.infolist()}
     start = infos["weights.bin"].header_offset
-    assert struct.unpack("<2I", file.read_bytes()[start + 18 : start + 26]) == (2**32 - 1, 2**32 - 1)
+    extra_fields = file.read_bytes()[
+        start + 30 + len("weights.bin") : data_offset(file, infos["weights.bin"])
+    ]
+    assert struct.pack("<2H", 1, 16) in extra_fields  # two sizes of 64 bits
     assert {data_offset(file, info) % 4096 for info in infos.values()} == {0}
     unpack(file, tmp_path / "out.bundle", force=False)
     assert contents(tmp_path / "out.bundle") == contents(digits_bundle)
@@ -110,6 +113,8 @@ def test_packed_bundle_plays_as_its_folder(packed: Path, digits_bundle: Path, ba
 
 @pytest.mark.parametrize("command", ["inspect", "verify", "doctor", "generate", "invert", "triton"])
 def test_commands_take_the_file(packed: Path, cli: Cli, tmp_path: Path, command: str) -> None:
+    if command == "triton":
+        pytest.importorskip("onnx", reason="onnx is not installed, which triton needs")
     pictures = tmp_path / "pictures.png"
     more: dict[str, tuple[object, ...]] = {
         "verify": ("--precision", "fp32"),
@@ -189,6 +194,8 @@ def test_commands_that_change_a_bundle_name_the_command_that_unpacks(
     packed: Path, cli: Cli, arguments: tuple[str, ...]
 ) -> None:
     command, *options = arguments
+    if command == "calibrate":
+        pytest.importorskip("torch", reason="torch is not installed, which calibrate needs")
     folder = packed.with_suffix(".bundle")
     assert refusal(cli(command, packed, *options)) == (
         f"{packed}: a packed bundle is not changed; unpack it with: bcm-edge unpack {packed} -o {folder}"
@@ -196,6 +203,7 @@ def test_commands_that_change_a_bundle_name_the_command_that_unpacks(
 
 
 def test_export_does_not_replace_a_packed_bundle(packed: Path, cli: Cli) -> None:
+    pytest.importorskip("torch", reason="torch is not installed, which export needs")
     before = packed.read_bytes()
     folder = packed.with_suffix(".bundle")
     assert refusal(cli("export", "-o", packed, "--force")) == (

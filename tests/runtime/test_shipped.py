@@ -154,6 +154,7 @@ def test_bench_takes_the_name(cli: Cli):
 
 
 def test_bundles_of_the_package_are_not_changed(cli: Cli):
+    pytest.importorskip("torch", reason="torch is not installed, which calibrate needs")
     before = state(shipped_bundle("digits"))
     advice = (
         "digits is a model in the package, whose files are not changed; "
