@@ -25,9 +25,18 @@ PAGE = ROOT / "docs" / "python.md"
 PACKAGE = Path(bcm_edge.__file__).parent
 
 
+def packages(folder: Path) -> Path:
+    """Return a folder that contains this package under its name, whatever the checkout is called."""
+    link = folder / "packages" / "bcm_edge"
+    if not link.exists():
+        link.parent.mkdir()
+        link.symlink_to(PACKAGE.resolve())
+    return link.parent
+
+
 def run(folder: Path, *command: str) -> str:
     """Run a command in a folder, and return what it prints. This package is on the path of Python."""
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(packages(folder))}
     completed = subprocess.run(
         command,
         cwd=folder,
@@ -104,7 +113,8 @@ def test_client_type_checks_strictly(tmp_path: Path):
         "typeCheckingMode": "strict",
         "venvPath": str(environment.parent),
         "venv": environment.name,
-        "extraPaths": [str(PACKAGE.parent)],
+        "include": ["client.py"],
+        "extraPaths": [str(packages(tmp_path))],
     }
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
     assert "0 errors, 0 warnings, 0 informations" in run(tmp_path, pyright)
@@ -112,10 +122,12 @@ def test_client_type_checks_strictly(tmp_path: Path):
     client = CLIENT.read_text(encoding="utf-8")
     wrong = client.replace("seed=[7, 8]", "seeds=[7, 8]").replace('"pil"', '"PIL"', 1)
     (tmp_path / "client.py").write_text(wrong)
-    found = subprocess.run([pyright], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert found.returncode == 1
+    completed = subprocess.run(
+        [pyright], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert completed.returncode == 1
     for method in ("inpaint", "variations"):
-        assert f'No overloads for "{method}" match' in found.stdout
+        assert f'No overloads for "{method}" match' in completed.stdout
 
 
 def test_client_runs(digits_bundle: Path, tmp_path: Path):
