@@ -44,7 +44,8 @@ class Source:
     """An input file, or a folder of image files."""
 
     name: str
-    # A file or a folder of image files. "" if there is none: `rows` images are generated from their seeds.
+    # A file, or a folder of image files. Without an input it is "", and `rows` images are generated from
+    # their seeds.
     path: str
     # Bytes.
     size: int

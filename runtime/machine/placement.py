@@ -23,7 +23,7 @@ class Placement:
             device of the backend.
 
     Raises:
-        InputError: A value is none of these.
+        InputError: threads or device has another value.
     """
 
     threads: int | None = None

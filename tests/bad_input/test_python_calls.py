@@ -94,7 +94,8 @@ def test_numbers_that_are_not_integers(digits_bundle: Path, bcm: BCM, number: An
 
 
 def test_numbers_may_be_numpy_integers(bcm: BCM) -> None:
-    assert len(bcm.generate(np.int64(2), labels=1)) == 2  # type: ignore[arg-type]
+    number: Any = np.int64(2)
+    assert len(bcm.generate(number, labels=1)) == 2
 
 
 STRENGTHS = [

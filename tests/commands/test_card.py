@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from agreement import assert_pixels_agree
 from fixture_types import Cli
 from networks import TINY, random_model
 from PIL import Image
@@ -129,7 +130,7 @@ def test_pictures_show_samples_and_reconstructions(carded: Path) -> None:
     assert samples.shape == (5 * CELL + 2, 10 * CELL + 2)
     assert reconstructions.shape == (2 * CELL + 2, 10 * CELL + 2)
     images, again = reconstructions[2 : 2 + CELL], reconstructions[2 + CELL :]
-    assert np.array_equal(images, samples[2 : 2 + CELL])
+    assert_pixels_agree(images, samples[2 : 2 + CELL])
     assert 0 < np.square(images / 255.0 - again / 255.0).mean() < 0.02
 
 

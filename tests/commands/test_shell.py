@@ -33,7 +33,7 @@ def environment(programs: Path, **variables: str) -> dict[str, str]:
 
 
 def complete(programs: Path, *words: str) -> list[str]:
-    """Return what a shell is told when TAB is pressed in the last word: `type,value` per line."""
+    """Return the completions of the last word, as the shell receives them: lines of the form `type,value`."""
     variables = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
     completed = subprocess.run(
         [programs / "bcm-edge"],

@@ -43,7 +43,9 @@ def test_description_lists_extras_that_are_defined():
 
 def test_all_contains_every_extra_that_runs_on_any_machine():
     (own,) = EXTRAS["all"]
-    named = set(re.fullmatch(r"bcm-edge\[([\w,]+)\]", own)[1].split(","))  # pyright: ignore[reportOptionalSubscript]
+    match = re.fullmatch(r"bcm-edge\[([\w,]+)\]", own)
+    assert match
+    named = set(match[1].split(","))
     assert named == set(EXTRAS) - {"all"} - OF_A_MACHINE - OF_DEVELOPMENT
 
 

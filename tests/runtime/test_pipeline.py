@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import assert_images_agree
+from agreement import assert_images_agree, assert_pixels_agree, assert_pixels_show
 from PIL import Image
 
 import bcm_edge
 from bcm_edge import BCM, BcmError, NetworkCall
 from bcm_edge.errors import InputError
-from bcm_edge.runtime.pixels import from_uint8, to_uint8
+from bcm_edge.runtime.pixels import from_uint8
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +124,11 @@ def test_images_are_returned_as_floats_pixels_or_pictures(bcm: BCM):
     pixels = bcm.generate(2, labels=1, output_type="uint8")
     pictures = bcm.generate(2, labels=1, output_type="pil")
     assert floats.dtype == np.float32 and pixels.dtype == np.uint8
-    assert np.array_equal(pixels, to_uint8(floats))
+    assert_pixels_show(pixels, floats)
     assert [(type(picture), picture.mode, picture.size) for picture in pictures] == [
         (Image.Image, "L", (8, 8))
     ] * 2
-    assert all(
-        np.array_equal(np.asarray(picture), part[0]) for picture, part in zip(pictures, pixels, strict=True)
-    )
+    assert_pixels_agree(np.stack([np.asarray(picture) for picture in pictures]), pixels[:, 0])
 
 
 def test_every_task_returns_pictures(bcm: BCM):
@@ -149,7 +147,7 @@ def test_every_task_returns_pictures(bcm: BCM):
     varied = bcm.variations(images, 3, labels=1, output_type="pil")
     assert [[picture.size for picture in way] for way in varied] == [[(8, 8)] * 3] * 2
     pixels = bcm.restore(images, labels=1, output_type="uint8")
-    assert np.array_equal(np.asarray(results[3][1]), pixels[1, 0])
+    assert_pixels_agree(np.asarray(results[3][1]), pixels[1, 0])
 
 
 def test_unknown_output_type_is_refused(bcm: BCM):
@@ -189,7 +187,7 @@ def test_images_out_of_range_are_refused(bcm: BCM):
 
 def test_uint8_images_are_accepted(bcm: BCM):
     pixels = bcm.generate(2, labels=1, output_type="uint8")
-    assert np.array_equal(bcm.invert(pixels, labels=1), bcm.invert(from_uint8(pixels), labels=1))
+    assert_images_agree(bcm.invert(pixels, labels=1), bcm.invert(from_uint8(pixels), labels=1))
     with pytest.raises(BcmError, match="latents must be floats, not uint8"):
         bcm.generate(latents=pixels, labels=1)
 
