@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..runtime.schedule import parse_schedule
+from ..runtime.schedule import ONE_STEP_BACK, parse_schedule
 from ..runtime.storage.manifest import Manifest
 from ..runtime.wording import counted
 from .evaluate_page import model_line, provenance_line
@@ -29,7 +29,6 @@ _TASKS = {
     "generation": ("unconditional-image-generation", "generation"),
     "inversion": ("image-to-image", "inversion and reconstruction"),
 }
-_BACK = ", one-step"  # ends the name of an inversion, and names the way back
 _PLAIN = re.compile(r"[A-Za-z][\w./+-]*( [\w./+-]+)*")  # YAML text that needs no quotes
 _YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
@@ -65,7 +64,7 @@ def stored_quality(manifest: Manifest) -> Quality:
     measured = [*_stored(manifest)]
     protocol: dict[str, list[str]] = {}
     for one in measured:
-        facts = manifest.quality[one.name.removesuffix(_BACK)]
+        facts = manifest.quality[one.name.removesuffix(ONE_STEP_BACK)]
         text = f"{facts.get('images', 'an unknown number of')} images of {one.data}"
         if one.task == "generation":
             text = f"{facts.get('samples', 'an unknown number of')} generated images, compared with {text}"
@@ -149,7 +148,7 @@ def _stored(manifest: Manifest) -> Iterator[Measured]:
         if "reconstruction_mse" in facts:
             values = {"mse": float(facts["reconstruction_mse"])}
             program = f"{schedule} then 80>0.002"
-            yield Measured("inversion", f"{name}{_BACK}", program, schedule.nfe + 1, data, values)
+            yield Measured("inversion", f"{name}{ONE_STEP_BACK}", program, schedule.nfe + 1, data, values)
 
 
 def _result(measured: Measured) -> dict[str, Any]:

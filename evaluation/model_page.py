@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.checkpoint import Checkpoint
+from ..runtime.schedule import ONE_STEP_BACK
 from ..training.data import SPLIT_SEED
 from .comparison import SETS, Inverted, Sampled, inverted, sampled
 from .quality import Judge
 from .rivals import Rivals
 
 Quality = dict[str, dict[str, Any]]
-ONE_STEP_BACK = ", one-step"  # ends the name of an inversion that is followed by one step back
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from ..runtime.pixels import to_uint8
+from ..runtime.schedule import ONE_STEP_BACK
 from .claims import Claim, generation_claim, inversion_claim, rising_claim
 from .comparison import Inverted, Latency, Sampled
 from .exhibits import Curves, Exhibit, Gallery, Point, Table
@@ -152,9 +153,9 @@ def latency_exhibit(
     }
     ratios = {sample.name: f"{sample.mean('ratio'):.2f}" for sample in samples if sample.family == "BCM"}
     errors = {
-        inversion.name.removesuffix(", one-step"): f"{inversion.mse:#.2g}"
+        inversion.name.removesuffix(ONE_STEP_BACK): f"{inversion.mse:#.2g}"
         for inversion in inversions
-        if inversion.name.endswith(", one-step")
+        if inversion.name.endswith(ONE_STEP_BACK)
     }
     quality = "Fréchet ratio", "one-step reconstruction MSE"
     columns = ("schedule", "NFE", *quality, *(f"s/image, batch {batch}" for batch in batches))

@@ -205,3 +205,5 @@ DEFAULT_SCHEDULES = {
     "invert-2": "+0.07 0.07>15>80",
 }
 ONE_STEP = parse_schedule(DEFAULT_SCHEDULES["one-step"])
+# In measurements, ends the name of an inversion that is followed by one step back to the image.
+ONE_STEP_BACK = ", one-step"
