@@ -43,7 +43,7 @@ def test_out_of_memory_reports_the_free_memory(built_bundle: Path, record: Modul
     record.faults.memory = record.allocated
     with pytest.raises(
         BackendError,
-        match=r"playing 1 moves at batch 2 on Fake Orin: "
+        match=r"playing 1 move at batch 2 on Fake Orin: "
         r"out of GPU memory \(6.00 GB free of 8.0\); play fewer",
     ):
         bcm.generate(2, labels=3)
