@@ -27,10 +27,12 @@ def inputs_of(program: Any, batch: int, config: Any) -> Inputs:
     def start() -> Any:
         if program.from_image:
             return np.tanh(standard_normal(seeds, config.sample_shape, START_DRAW))
-        return chain.start_state(program, shape, seeds)
+        return chain.start_state(program, shape, seeds).values()
 
     labels = None if config.num_classes is None else np.arange(batch) % config.num_classes
-    return start(), program.moves, chain.injected_noises(program, shape, seeds), labels
+    draws = chain.injected_noises(program, shape, seeds)
+    noises = [None if draw is None else draw.values() for draw in draws]
+    return start(), program.moves, noises, labels
 
 
 def in_parts(player: Any, x: Any, moves: Any, noises: Any, labels: Any) -> Any:
@@ -123,7 +125,8 @@ def engine_launches(backend: Any, x: Any, moves: Any, noises: Any, labels: Any) 
     launches = []
     for own_moves, own_noises in schedules():
         backend.play_moves(x, own_moves, own_noises, labels, every=False)  # uploads, and records a graph
-        with backend._chain(own_moves, own_noises, len(x), pixels=False) as chain:
+        key = backend._key(own_moves, own_noises, len(x), pixels=False)
+        with backend._turn(key, len(own_moves), len(x)) as chain:
             if chain._graph is None:
                 launches.append(Timed(partial(chain._enqueue, handle), stream))
             else:

@@ -159,8 +159,10 @@ def per_move(client: Client, bcm: BCM, label: int | None) -> Ask:
     labels = {} if label is None else {"label": label}
 
     def ask(seed: int) -> np.ndarray:
-        x, noises = start_state(program, bcm.backend, [seed]), injected_noises(program, bcm.backend, [seed])
-        for move, noise in zip(program.moves, noises, strict=True):
+        x, draws = start_state(program, bcm.backend, [seed]), injected_noises(program, bcm.backend, [seed])
+        x = x.values()
+        for move, draw in zip(program.moves, draws, strict=True):
+            noise = None if draw is None else draw.values()
             inputs = {"t": np.float32(move.t), "u": np.float32(move.u), **labels}
             if move.graph == "inverse":
                 inputs |= {"x": x, "noise": np.zeros_like(x) if noise is None else noise}

@@ -10,14 +10,14 @@ from ..errors import NonFiniteError
 from .backends.base import Backend, DeviceBackend
 from .batches import Batch
 from .calls import AfterMove
-from .noise import INVERSION_DRAW, START_DRAW, standard_normal
+from .noise import INVERSION_DRAW, START_DRAW, Draw, values
 from .pixels import to_uint8
 from .schedule import SIGMA_MIN, Inject, Schedule
 
 # An image [N, C, H, W] → a near image that agrees with what is known.
 Project = Callable[[np.ndarray], np.ndarray]
-# For each move the noise that is added to its input, float32 [N, C, H, W], or None.
-Noises = list[np.ndarray | None]
+# For each move the noise that is added to its input, or None.
+Noises = list[Draw | None]
 
 
 def play(
@@ -39,13 +39,13 @@ def play(
 
     Raises NonFiniteError, which names the first move whose result is not finite.
     """
-    x = start_state(schedule, backend, batch.seeds) if x is None else x
+    state = start_state(schedule, backend, batch.seeds) if x is None else x
     noises = injected_noises(schedule, backend, batch.seeds)
     for part in _parts(schedule) if project else [range(schedule.nfe)]:
-        x = _play_part(schedule, part, backend, batch, x, noises, after_move)
+        state = _play_part(schedule, part, backend, batch, state, noises, after_move)
         if project and schedule.moves[part[-1]].u == SIGMA_MIN:
-            x = project(x)
-    return x
+            state = project(state)
+    return values(state)
 
 
 def play_to_pixels(
@@ -61,30 +61,31 @@ def play_to_pixels(
     """
     if after_move or not isinstance(backend, DeviceBackend):
         return to_uint8(play(schedule, backend, batch, x, after_move))
-    x = start_state(schedule, backend, batch.seeds) if x is None else x
+    state = start_state(schedule, backend, batch.seeds) if x is None else x
     noises = injected_noises(schedule, backend, batch.seeds)
-    pixels, finite = backend.play_to_pixels(x, schedule.moves, noises, batch.labels)
+    pixels, finite = backend.play_to_pixels(state, schedule.moves, noises, batch.labels)
     if not finite.all():
         # Played again with all states, which raises NonFiniteError with the name of the move.
-        return to_uint8(_play_part(schedule, range(schedule.nfe), backend, batch, x, noises, None))
+        return to_uint8(_play_part(schedule, range(schedule.nfe), backend, batch, state, noises, None))
     return pixels
 
 
-def start_state(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> np.ndarray:
+def start_state(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> Draw:
     """Return the noise that a generation starts from, of standard deviation `schedule.start`."""
-    return np.float32(schedule.start) * standard_normal(seeds, backend.sample_shape, START_DRAW)
+    return Draw(seeds, backend.sample_shape, START_DRAW, schedule.start)
 
 
 def injected_noises(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> Noises:
-    """Return for each move the noise of the injection in front of it, float32 [N, C, H, W], or None."""
+    """Return for each move the noise of the injection in front of it, or None."""
     noises: Noises = []
-    noise, injections = None, 0
+    noise: Draw | None = None
+    injections = 0
     for position, step in enumerate(schedule.steps):
         if isinstance(step, Inject):
             inverting = position == 0
             injections += not inverting
             draw = INVERSION_DRAW if inverting else START_DRAW + injections
-            noise = np.float32(step.sigma) * standard_normal(seeds, backend.sample_shape, draw)
+            noise = Draw(seeds, backend.sample_shape, draw, step.sigma)
         else:
             noises.append(noise)
             noise = None
@@ -102,19 +103,22 @@ def _play_part(
     part: range,
     backend: Backend,
     batch: Batch,
-    x: np.ndarray,
+    x: np.ndarray | Draw,
     noises: Noises,
     after_move: AfterMove | None,
 ) -> np.ndarray:
     """Return the state after the moves whose indices are in `part`."""
     if isinstance(backend, DeviceBackend):
         return _play_on_device(schedule, part, backend, batch, x, noises, after_move)
+    state = values(x)
     for index in part:
-        x = backend.play_move(x, noises[index], schedule.moves[index], batch.labels)
-        _check_finite(x, schedule, index, backend.name)
+        noise = noises[index]
+        added = None if noise is None else noise.values()
+        state = backend.play_move(state, added, schedule.moves[index], batch.labels)
+        _check_finite(state, schedule, index, backend.name)
         if after_move:
-            after_move(schedule.moves[index], x)
-    return x
+            after_move(schedule.moves[index], state)
+    return state
 
 
 def _play_on_device(
@@ -122,7 +126,7 @@ def _play_on_device(
     part: range,
     backend: DeviceBackend,
     batch: Batch,
-    x: np.ndarray,
+    x: np.ndarray | Draw,
     noises: Noises,
     after_move: AfterMove | None,
 ) -> np.ndarray:

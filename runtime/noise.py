@@ -11,6 +11,7 @@ versions, logarithm and cosine may differ by one rounding of float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,32 @@ INVERSION_DRAW = 2**32  # the noise that an inversion adds to its image
 VARIATION_DRAW = 2**33  # the direction of variation 0 of an image; variation k has draw VARIATION_DRAW + k
 GUESS_DRAW = 2**34  # the noise of trial 0 when a label is guessed; trial k has draw GUESS_DRAW + k
 DAMAGE_DRAW = 2**35  # the noise that damages an image whose restoration is measured
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Noise that has not been drawn yet: sigma · standard_normal(seeds, shape, number).
+
+    A GPU can draw it from the seeds, so that it need not be copied there.
+    """
+
+    seeds: Sequence[int]  # one integer in [0, 2**64) per sample
+    shape: tuple[int, int, int]  # (C, H, W)
+    number: int  # the number of the draw, in [0, 2**64)
+    sigma: float  # the standard deviation
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.seeds)
+
+    def values(self) -> np.ndarray:
+        """Draw the noise: float32 [N, C, H, W]."""
+        return np.float32(self.sigma) * standard_normal(self.seeds, self.shape, self.number)
+
+
+def values(noise: np.ndarray | Draw) -> np.ndarray:
+    """Return noise as an array, float32 [N, C, H, W]. It is drawn now if it is a Draw."""
+    return noise.values() if isinstance(noise, Draw) else noise
 
 
 def standard_normal(seeds: Sequence[int], shape: tuple[int, ...], draw: int) -> np.ndarray:

@@ -107,7 +107,7 @@ class Answers:
         bcm, seed, label = self._bcm, _seed(fields), self._label(fields)
         program = bcm.schedule(fields.text("schedule", "one-step"))
         images, milliseconds = _timed(lambda: bcm.generate(1, schedule=program, seed=seed, labels=label))
-        noise = picture(start_state(program, bcm.backend, [seed]), program.start)
+        noise = picture(start_state(program, bcm.backend, [seed]).values(), program.start)
         return {
             "picture": data_url(images[0]),
             "noise": data_url(noise[0]),

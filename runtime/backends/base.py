@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import BackendError
 from ..machine.install_hints import Extra, install_line
+from ..noise import Draw
 from ..schedule import Move
 
 Key = TypeVar("Key", bound=Hashable)
@@ -80,7 +81,8 @@ class Backend(Protocol):
 class DeviceBackend(Backend, Protocol):
     """A backend whose states stay on a device from move to move. The chain passes it a whole schedule.
 
-    In both methods noises[i] is float32 [N, C, H, W], added to the state before moves[i], or None.
+    In both methods noises[i] is added to the state before moves[i]; None adds nothing. x and noises are
+    float32 [N, C, H, W] each, or a Draw, which the device may draw itself.
     """
 
     files: dict[str, str]  # the files that it uses besides the graphs: name in the bundle → sha256
@@ -88,9 +90,9 @@ class DeviceBackend(Backend, Protocol):
 
     def play_moves(
         self,
-        x: np.ndarray,
+        x: np.ndarray | Draw,
         moves: Sequence[Move],
-        noises: Sequence[np.ndarray | None],
+        noises: Sequence[np.ndarray | Draw | None],
         labels: np.ndarray | None,
         every: bool,
     ) -> np.ndarray:
@@ -102,9 +104,9 @@ class DeviceBackend(Backend, Protocol):
 
     def play_to_pixels(
         self,
-        x: np.ndarray,
+        x: np.ndarray | Draw,
         moves: Sequence[Move],
-        noises: Sequence[np.ndarray | None],
+        noises: Sequence[np.ndarray | Draw | None],
         labels: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the last state as pixels, uint8 [N, C, H, W], and which samples were finite, bool [N].

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import BackendError, BcmError
 from ..machine.gpu import Gpu, free_memory, is_out_of_memory
+from ..noise import Draw
 from ..schedule import Move
 from ..wording import counted, first_line
 from .base import Key, closed_error
@@ -61,9 +62,9 @@ class GpuBackend(ABC, Generic[Key, AnyChain]):
     @abstractmethod
     def play_moves(
         self,
-        x: np.ndarray,
+        x: np.ndarray | Draw,
         moves: Sequence[Move],
-        noises: Sequence[np.ndarray | None],
+        noises: Sequence[np.ndarray | Draw | None],
         labels: np.ndarray | None,
         every: bool,
     ) -> np.ndarray:

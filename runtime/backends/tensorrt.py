@@ -16,6 +16,7 @@ from ..engines.store import Engine, check_plans, find_engine, plan_hashes
 from ..machine.gpu import Gpu, probe
 from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..machine.placement import ANYWHERE, Placement
+from ..noise import Draw
 from ..schedule import Move
 from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
@@ -68,9 +69,9 @@ class TensorRtBackend(GpuBackend[_Key, "DeviceChain"]):
 
     def play_moves(
         self,
-        x: np.ndarray,
+        x: np.ndarray | Draw,
         moves: Sequence[Move],
-        noises: Sequence[np.ndarray | None],
+        noises: Sequence[np.ndarray | Draw | None],
         labels: np.ndarray | None,
         every: bool,
     ) -> np.ndarray:
@@ -81,9 +82,9 @@ class TensorRtBackend(GpuBackend[_Key, "DeviceChain"]):
 
     def play_to_pixels(
         self,
-        x: np.ndarray,
+        x: np.ndarray | Draw,
         moves: Sequence[Move],
-        noises: Sequence[np.ndarray | None],
+        noises: Sequence[np.ndarray | Draw | None],
         labels: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Compute the moves and the conversion to pixels on the GPU."""
@@ -92,7 +93,9 @@ class TensorRtBackend(GpuBackend[_Key, "DeviceChain"]):
             pixels, total = chain.play_to_pixels(x, noises, labels)
         return pixels, np.isfinite(total)
 
-    def _key(self, moves: Sequence[Move], noises: Sequence[np.ndarray | None], n: int, pixels: bool) -> _Key:
+    def _key(
+        self, moves: Sequence[Move], noises: Sequence[np.ndarray | Draw | None], n: int, pixels: bool
+    ) -> _Key:
         noisy = tuple(noise is not None for noise in noises)
         return tuple(moves), noisy, self._size_for(n), pixels
 

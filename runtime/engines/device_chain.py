@@ -18,6 +18,7 @@ from cuda.core.graph import Graph
 
 from ..accuracy import relative_l2
 from ..machine.gpu import Gpu
+from ..noise import Draw, values
 from ..schedule import Move
 from ..wording import first_line
 from .graph_recording import record_graph
@@ -68,24 +69,28 @@ class DeviceChain:
             raise
 
     def play(
-        self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None, every: bool
+        self,
+        x: np.ndarray | Draw,
+        noises: Sequence[np.ndarray | Draw | None],
+        labels: np.ndarray | None,
+        every: bool,
     ) -> np.ndarray:
         """Return the states after every move, or only the last state: a new float32 [moves or 1, N, C, H, W].
 
-        x: float32 [N, C, H, W], with N up to the batch size.
-        noises: float32 [N, C, H, W] for each noisy move, None for the others.
+        x: float32 [N, C, H, W] or a Draw, with N up to the batch size.
+        noises: float32 [N, C, H, W] or a Draw for each noisy move, None for the others.
         labels: int64 [N] for a model with classes, else None.
         every: whether all states are returned.
         """
         self._run(x, noises, labels, every)
         states = self._downloaded_states() if every else self._downloaded("last")
-        result = np.empty((len(states), *x.shape), np.float32)
+        result = np.empty((len(states), len(x), *self._shape[1:]), np.float32)
         for index, state in enumerate(states):
             result[index] = state[: len(x)]
         return result
 
     def play_to_pixels(
-        self, x: np.ndarray, noises: Sequence[np.ndarray | None], labels: np.ndarray | None
+        self, x: np.ndarray | Draw, noises: Sequence[np.ndarray | Draw | None], labels: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the last state as pixels, uint8 [N, C, H, W], and the sums of the unclipped images, [N].
 
@@ -156,17 +161,17 @@ class DeviceChain:
 
     def _run(
         self,
-        x: np.ndarray,
-        noises: Sequence[np.ndarray | None],
+        x: np.ndarray | Draw,
+        noises: Sequence[np.ndarray | Draw | None],
         labels: np.ndarray | None,
         every: bool,
     ) -> None:
         """Enqueue the whole schedule. every: whether the caller will read the states between moves."""
         arrays = self._inputs.arrays
-        fill_up(arrays["x"], x)
+        fill_up(arrays["x"], values(x))
         for i, noise in enumerate(noises):
             if noise is not None:
-                fill_up(arrays[f"noise {i}"], noise)
+                fill_up(arrays[f"noise {i}"], values(noise))
         if labels is not None:
             fill_up(arrays["label"], labels)
         self._inputs.upload()

@@ -47,9 +47,9 @@ def trace(
 
     images: float32 [N, C, H, W] in [-1, 1], for a schedule that starts from an image; None starts from noise.
     """
-    x = start_state(schedule, backend, batch.seeds) if images is None else images
+    x = start_state(schedule, backend, batch.seeds).values() if images is None else images
     first_noise = injected_noises(schedule, backend, batch.seeds)[0]
-    states = [x if first_noise is None else x + first_noise]
+    states = [x if first_noise is None else x + first_noise.values()]
 
     def keep(move: Move, state: np.ndarray) -> None:
         states.append(state)

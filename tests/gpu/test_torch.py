@@ -54,8 +54,10 @@ def worst_errors(player: Any, backend: Any, recording: Recording) -> dict[str, f
         program = parse_schedule(text)
         for n in (1, 2, 5):
             seeds, labels = recording.seeds[:n], recording.labels[:n]
-            x = recording.images[:n] if program.from_image else start_state(program, backend, seeds)
-            noises = injected_noises(program, backend, seeds)
+            start = start_state(program, backend, seeds).values()
+            x = recording.images[:n] if program.from_image else start
+            draws = injected_noises(program, backend, seeds)
+            noises = [None if draw is None else draw.values() for draw in draws]
             for k in range(1, program.nfe + 1):
                 state = player.play_moves(x, program.moves[:k], noises[:k], labels, every=False)[-1]
                 worst[text] = max(worst.get(text, 0.0), relative_l2(state, states[k - 1, :n]))

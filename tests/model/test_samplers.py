@@ -145,7 +145,7 @@ def test_generation_starts_from_the_noise_of_the_seed():
     images = solver.generate(denoiser, seeds)
     assert (images.dtype, images.shape) == (np.float32, (18, 3, 16, 16))
 
-    starts = start_state(parse_schedule("80>0.002"), NullBackend(TINY.sample_shape), seeds)
+    starts = start_state(parse_schedule("80>0.002"), NullBackend(TINY.sample_shape), seeds).values()
     np.testing.assert_allclose(images, starts * scale(80, 0), atol=0.01)
     assert_images_agree(images[17:], solver.generate(denoiser, [117]))
 

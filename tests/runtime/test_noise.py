@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bcm_edge.runtime.noise import INVERSION_DRAW, standard_normal
+from bcm_edge.runtime.noise import INVERSION_DRAW, Draw, standard_normal
 
 SHAPE = (3, 16, 16)
 
@@ -44,3 +44,10 @@ def test_draws_and_seeds_are_uncorrelated():
 
 def test_odd_number_of_values():
     assert standard_normal([5], (1, 3, 3), 0).shape == (1, 1, 3, 3)
+
+
+def test_draw_has_the_values_of_its_seeds_and_number():
+    draw = Draw([3, 4], (1, 2, 2), INVERSION_DRAW, 0.5)
+    assert len(draw) == 2
+    assert draw.values().dtype == np.float32
+    assert (draw.values() == np.float32(0.5) * standard_normal([3, 4], (1, 2, 2), INVERSION_DRAW)).all()
