@@ -19,6 +19,7 @@ from bcm_edge.runtime.backends.null import NullBackend
 from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.checks import benchmark
+from bcm_edge.runtime.noise import values
 from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, Schedule, parse_schedule
 from bcm_edge.runtime.storage.bundle import open_bundle
 
@@ -47,9 +48,10 @@ class Recorder(NullBackend):
     files, max_batch = {}, 64
     arguments: tuple[Any, ...] = ()
 
-    def play_moves(self, x: np.ndarray, moves: Any, noises: Any, labels: Any, every: bool) -> np.ndarray:
-        self.arguments = (x, moves, noises, labels)
-        return np.zeros((1, *x.shape), np.float32)
+    def play_moves(self, x: Any, moves: Any, noises: Any, labels: Any, every: bool) -> np.ndarray:
+        drawn = [None if noise is None else values(noise) for noise in noises]
+        self.arguments = (values(x), moves, drawn, labels)
+        return np.zeros((1, len(x), *self.sample_shape), np.float32)
 
     def play_to_pixels(self, *_: Any) -> Any: ...
 
