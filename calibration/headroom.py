@@ -15,7 +15,7 @@ from .ranges import FP16_MAX, Calibration
 # Why a tensor stays float32 in a 16-bit graph.
 _CONDITIONING = "depends only on t, u and the label: 250 log t needs 24 bits"
 _PRECONDITIONING = "preconditioning: c_out multiplies errors by up to 79"
-_ATTENTION = "softmax and the norms before it"
+_ATTENTION = "the norms by which cosine attention divides, and the scale of queries"
 _NORM = "normalisation, its scale, shift and SiLU: sums of thousands of terms"
 
 

@@ -58,7 +58,8 @@ class Calibration:
         """Raise CalibrationError if other graphs than the bundle's were measured."""
         if self.graphs != bundle.hashes("fp32"):
             raise CalibrationError(
-                f"this calibration ({self.source}) was measured on another model's graphs; calibrate this one"
+                f"this calibration ({self.source}) was measured on other graphs, of another model or of an "
+                "earlier version of bcm-edge; calibrate this one"
             )
 
 

@@ -41,6 +41,7 @@ def write_graphs(
     precision: str = "fp32",
     opset: int = 18,
     checkpoint: str | None = None,
+    half_norms: bool = False,
 ) -> dict[str, str]:
     """Write the graphs and the weights file of a floating-point precision; return direction → file name.
 
@@ -49,6 +50,7 @@ def write_graphs(
 
     checkpoint: the name of a safetensors file in the folder, from which the graphs load the weights of the
         model. None writes a weights file.
+    half_norms: in float16 graphs, normalisations have float16 inputs and outputs.
 
     Raises CheckpointError if a weight is too large for the precision, or not in the checkpoint.
     """
@@ -62,15 +64,23 @@ def write_graphs(
         file = WeightsFile(folder / weights_name(precision))
     with file as weights:
         for direction, name in names.items():
-            proto = _model_proto(model, direction, weights, TYPES[precision], opset)
+            types = (TYPES[precision], norms_type(precision, half_norms))
+            proto = _model_proto(model, direction, weights, types, opset)
             onnx.save(proto, folder / name)
     for name in names.values():
         onnx.checker.check_model(folder / name, full_check=True)
     return names
 
 
+def norms_type(precision: str, half_norms: bool) -> Number:
+    """Return the type of normalisations: float32, unless float16 graphs are to have float16 there, too."""
+    return FP16 if precision == "fp16" and half_norms else FP32
+
+
 class _NoWeights:
     """Takes the place of a weights file where only the types and shapes of a graph are needed."""
+
+    joins = True
 
     def add(self, name: str, values: np.ndarray, shape: Sequence[int], data_type: int) -> TensorProto:
         """Return an initializer without values."""
@@ -88,7 +98,7 @@ def graph_layouts(config: NetworkConfig) -> list[onnx.ModelProto]:
             setattr(module, name, nn.Parameter(_view(zeros, parameter), requires_grad=False))
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, _view(zeros, buffer))
-    return [_model_proto(model, direction, _NoWeights(), FP16, 18) for direction in DIRECTIONS]
+    return [_model_proto(model, direction, _NoWeights(), (FP16, FP32), 18) for direction in DIRECTIONS]
 
 
 def _view(values: Tensor, like: Tensor) -> Tensor:
@@ -111,12 +121,12 @@ def _infix(precision: str) -> str:
 
 
 def _model_proto(
-    model: ConsistencyModel, direction: str, weights: Weights, compute: Number, opset: int
+    model: ConsistencyModel, direction: str, weights: Weights, types: tuple[Number, Number], opset: int
 ) -> onnx.ModelProto:
-    """The graph of one direction. compute: the type of convolutions and matrix products."""
+    """The graph of one direction. types: of convolutions and matrix products, and of normalisations."""
     image = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", *model.config.sample_shape])
     level = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N"])
-    builder = GraphBuilder(weights, compute)
+    builder = GraphBuilder(weights, *types)
     inputs = {"x": image}
     x = "x"
     if direction == "inverse":

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 # Tensors that are outputs at the same time. The largest of an ImageNet-64 network have 6 MB per sample, so
 # one graph needs at most 0.8 GB for them.
 CHUNK = 128
+# Paths of nodes that compute what no single module of the torch model returns.
+NO_MODULES = ("preconditioning", "noise", "label_emb", "emb_layers.1")
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 # Every tensor is returned as a float32 copy, since numpy has no bfloat16. This is added to the copy's name.
@@ -191,7 +193,7 @@ class _Graph:
         for name in names:
             path, _, operator = self._producers[name].name.rpartition("/")
             is_module_output = operator in ("Conv", "Gemm") or last_additions.get(path) == name
-            if is_module_output and path not in ("preconditioning", "noise", "label_emb"):
+            if is_module_output and path not in NO_MODULES:
                 pairs[name] = path
         return {**pairs, "x_u": ""}
 

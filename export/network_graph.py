@@ -7,20 +7,29 @@ static except the batch size, which a 0 in Reshape copies.
 Group normalisation is written as Reshape, InstanceNormalization, Reshape, Mul, Add, because ONNX Runtime
 has no CPU kernel for the GroupNormalization of opset 21 and decomposes it. SiLU is x · sigmoid(x).
 
-In a 16-bit graph, feature maps, convolutions and attention products have 16 bits. These parts stay float32:
+What depends only on t, u and the label is computed once for all residual blocks: one matrix product gives the
+vectors of all of them, and one Split distributes these. Where the embedding scales and shifts a normalised
+feature map, the scale and bias of the normalisation are multiplied into the vectors.
+
+Attention has the form that TensorRT fuses into one kernel: the scale is in q, the layout is [N, heads,
+positions, channels of a head], and softmax(q kᵀ) v has one type.
+
+In a 16-bit graph, feature maps, convolutions and attention have 16 bits. These parts stay float32:
 
 - the preconditioning: |c_out| reaches 79 and multiplies every error
 - the layers that depend only on t, u and the label: 250 log t needs 24 bits
-- normalisation with its scale, shift and SiLU: it sums over 24,576 values
-- the softmax and the norms before it
+- normalisation with its scale, shift and SiLU: it sums over 24,576 values. In float16 graphs, this part may
+  have 16 bits, too (`norms`): devices compute the sums in float32 in any case
+- the norms by which cosine attention divides
 
-`GraphBuilder.low` and `full` mark where a value changes its type. The arguments are the same everywhere:
-`g` is the graph, `at` the path of the module, and strings are the names of values in the graph.
+`GraphBuilder.low`, `full` and `convert` mark where a value changes its type. The arguments are the same
+everywhere: `g` is the graph, `at` the path of the module, and strings are the names of values in the graph.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +39,10 @@ from torch import nn
 from ..model.preconditioning import ConsistencyModel
 from ..model.unet import AttentionBlock, Downsample, ResBlock, Stage, TimeEmbedding, UNet, Upsample
 from ..runtime.schedule import SIGMA_DATA
-from .writer import GraphBuilder
+from .writer import FP32, GraphBuilder
+
+# The path of a residual block → the names of its vectors.
+Vectors = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -72,18 +84,19 @@ def unet(g: GraphBuilder, net: UNet, x: str, tau_t: str, tau_u: str, label: str 
     """Add the U-Net F(x, τ(t), τ(u), label)."""
     # Every block begins with SiLU(emb), which is computed once.
     emb = silu(g, condition(g, net, tau_t, tau_u, label), "condition")
+    vectors = block_vectors(g, net, emb)
     feature = Feature(x, net.config.in_channels, net.config.image_size)
     skips = []
     for index, blocks in enumerate(net.input_blocks):
-        feature = stage(g, blocks, feature, emb, f"input_blocks.{index}")
+        feature = stage(g, blocks, feature, vectors, f"input_blocks.{index}")
         skips.append(feature)
-    feature = stage(g, net.middle_block, feature, emb, "middle_block")
+    feature = stage(g, net.middle_block, feature, vectors, "middle_block")
     for index, blocks in enumerate(net.output_blocks):
         at = f"output_blocks.{index}"
         skip = skips.pop()
         joined = g.op("Concat", feature.name, skip.name, at=at, axis=1)
         feature = Feature(joined, feature.channels + skip.channels, feature.size)
-        feature = stage(g, blocks, feature, emb, at)
+        feature = stage(g, blocks, feature, vectors, at)
     norm, _, last = net.out
     patches = conv(g, last, norm_silu(g, norm, feature, "out.0"), "out.2").name
     patch_size = net.config.patch_size
@@ -119,18 +132,71 @@ def time_embedding(g: GraphBuilder, module: TimeEmbedding, tau: str, at: str) ->
     return g.op("Concat", g.op("Cos", angles, at=at), g.op("Sin", angles, at=at), at=at, axis=1)
 
 
-def stage(g: GraphBuilder, blocks: nn.Module, x: Feature, emb: str, at: str) -> Feature:
-    """The blocks of a stage, one after the other. emb: SiLU of the embedding."""
+def joined_weights(net: UNet) -> dict[str, list[str]]:
+    """Return the weights that are one tensor in a graph: its name → the names of its rows in a state dict.
+
+    The rows are in the order of the residual blocks.
+    """
+    paths = [path for path, module in net.named_modules() if isinstance(module, ResBlock)]
+    layers = ["emb_layers.1"]
+    if net.config.use_scale_shift_norm:
+        layers.append("out_layers.0")
+    kinds = ("weight", "bias")
+    return {
+        f"{layer}.{kind}": [f"{path}.{layer}.{kind}" for path in paths] for layer in layers for kind in kinds
+    }
+
+
+def block_vectors(g: GraphBuilder, net: UNet, emb: str) -> Vectors:
+    """Add what the residual blocks compute from SiLU(emb): the vectors of all blocks, by one matrix product.
+
+    Returns the path of a block → its vectors, [N, channels, 1, 1] each, in the type of its feature map. They
+    are one vector, which the block adds to its feature map, or the scale and the shift of its normalised
+    feature map. The scale and bias of the normalisation are contained in these.
+    """
+    at = "emb_layers.1"
+    op = partial(g.op, at=at)
+    blocks = {path: module for path, module in net.named_modules() if isinstance(module, ResBlock)}
+    state = net.state_dict(keep_vars=True)
+    weights = {
+        name: g.joined_weight(name, {row: state[row] for row in rows})
+        for name, rows in joined_weights(net).items()
+    }
+    vectors = op("Gemm", emb, weights[f"{at}.weight"], weights[f"{at}.bias"], transB=1)
+    widths = [block.out_layers[3].in_channels for block in blocks.values()]
+    number = g.compute
+    if net.config.use_scale_shift_norm:
+        widths = [width for width in widths for _ in ("scale", "shift")]
+        parts = split(g, vectors, widths, at)
+        scale = op("Add", op("Concat", *parts[::2], axis=1), g.constant(1.0))
+        scaled_bias = op("Mul", scale, weights["out_layers.0.bias"])
+        shift = op("Add", scaled_bias, op("Concat", *parts[1::2], axis=1))
+        vectors = op("Concat", op("Mul", scale, weights["out_layers.0.weight"]), shift, axis=1)
+        widths = [*widths[::2], *widths[::2]]
+        number = g.norms
+    vectors = op("Reshape", vectors, g.constant([0, sum(widths), 1, 1], np.int64))
+    parts = split(g, g.convert(vectors, FP32, number, at), widths, at)
+    return {path: tuple(parts[index :: len(blocks)]) for index, path in enumerate(blocks)}
+
+
+def split(g: GraphBuilder, x: str, widths: Sequence[int], at: str) -> list[str]:
+    """Split x along axis 1 into parts of these widths."""
+    first = g.op("Split", x, g.constant(widths, np.int64), at=at, outputs=len(widths), axis=1)
+    return [first, *(f"{first}:{index}" for index in range(1, len(widths)))]
+
+
+def stage(g: GraphBuilder, blocks: nn.Module, x: Feature, vectors: Vectors, at: str) -> Feature:
+    """The blocks of a stage, one after the other. vectors: those of `block_vectors`."""
     assert isinstance(blocks, Stage)
     for index, block in enumerate(blocks):
-        x = _block(g, block, x, emb, f"{at}.{index}")
+        x = _block(g, block, x, vectors, f"{at}.{index}")
     return x
 
 
-def _block(g: GraphBuilder, block: nn.Module, x: Feature, emb: str, at: str) -> Feature:
+def _block(g: GraphBuilder, block: nn.Module, x: Feature, vectors: Vectors, at: str) -> Feature:
     match block:
         case ResBlock():
-            return res_block(g, block, x, emb, at)
+            return res_block(g, block, x, vectors[at], at)
         case AttentionBlock():
             return attention_block(g, block, x, at)
         case Upsample():
@@ -144,26 +210,22 @@ def _block(g: GraphBuilder, block: nn.Module, x: Feature, emb: str, at: str) -> 
     )
 
 
-def res_block(g: GraphBuilder, block: ResBlock, x: Feature, emb: str, at: str) -> Feature:
-    """Add two convolutions with a skip connection. Between them, the embedding scales and shifts x, or is
-    added to x.
+def res_block(g: GraphBuilder, block: ResBlock, x: Feature, vectors: Sequence[str], at: str) -> Feature:
+    """Add two convolutions with a skip connection. vectors: those of the block, from `block_vectors`.
+
+    Between the convolutions, the embedding scales and shifts x, or is added to x.
     """
     op = partial(g.op, at=at)
     h = norm_silu(g, block.in_layers[0], x, f"{at}.in_layers.0")
     h = conv(g, block.in_layers[2], resample(g, h, block.resample, at), f"{at}.in_layers.2")
-    vector = linear(g, block.emb_layers[1], emb, f"{at}.emb_layers.1")
-    column = g.constant([0, -1, 1, 1], np.int64)
+    norm, norm_path = block.out_layers[0], f"{at}.out_layers.0"
     if block.scale_shift:
-        scale = op("Split", vector, outputs=2, axis=1, num_outputs=2)
-        shift = f"{scale}:1"
-        scale, shift = op("Reshape", scale, column), op("Reshape", shift, column)
-        normed = group_norm(g, block.out_layers[0], h, f"{at}.out_layers.0")
-        scaled = op("Mul", normed, op("Add", scale, g.constant(1.0)))
-        activated = silu(g, op("Add", scaled, shift), at)
-        h = Feature(g.low(activated, at), h.channels, h.size)
+        scale, shift = vectors
+        scaled = op("Mul", normalised(g, norm, h, norm_path), scale)
+        h = activated(g, Feature(op("Add", scaled, shift), h.channels, h.size), at)
     else:
-        conditioned = op("Add", h.name, g.low(op("Reshape", vector, column), at))
-        h = norm_silu(g, block.out_layers[0], Feature(conditioned, h.channels, h.size), f"{at}.out_layers.0")
+        (vector,) = vectors
+        h = norm_silu(g, norm, Feature(op("Add", h.name, vector), h.channels, h.size), norm_path)
     h = conv(g, block.out_layers[3], h, f"{at}.out_layers.3")
     skip = resample(g, x, block.resample, at)
     if isinstance(block.skip_connection, nn.Conv2d):
@@ -172,30 +234,32 @@ def res_block(g: GraphBuilder, block: ResBlock, x: Feature, emb: str, at: str) -
 
 
 def attention_block(g: GraphBuilder, block: AttentionBlock, x: Feature, at: str) -> Feature:
-    """Add self-attention over the pixels and a skip connection.
+    """Add self-attention over the pixels and a skip connection: softmax(q kᵀ / √d) v.
 
-    Cosine attention normalises queries, keys and values. Otherwise queries and keys are scaled before they
-    are multiplied, because the range of fp16 is too small for some products.
+    Cosine attention normalises queries, keys and values. Queries are scaled before they are multiplied,
+    because the range of fp16 is too small for some products.
     """
     op = partial(g.op, at=at)
     heads, d = block.heads, block.head_channels
-    normed = Feature(g.low(group_norm(g, block.norm, x, f"{at}.norm"), at), x.channels, x.size)
-    qkv = g.full(conv(g, block.qkv, normed, f"{at}.qkv").name, at)
-    qkv = op("Reshape", qkv, g.constant([0, 3 * heads, d, x.size**2], np.int64))
-    scale = g.constant(1 / math.sqrt(d))
+    positions = x.size**2
+    normed = group_norm(g, block.norm, x, f"{at}.norm")
+    normed = g.convert(normed, g.norms, g.compute, at)
+    qkv = conv(g, block.qkv, Feature(normed, x.channels, x.size), f"{at}.qkv").name
+    qkv = op("Reshape", qkv, g.constant([0, 3 * heads, d, positions], np.int64))
+    qkv = op("Transpose", qkv, perm=[0, 1, 3, 2])  # [N, 3 heads, positions, d]
+    root = 1 / math.sqrt(d)
     if block.normalises:
-        norm = op("ReduceL2", qkv, g.constant([2], np.int64), keepdims=1)
-        divisor = op("Add", op("Mul", norm, scale), g.constant(1e-4))
-        q = op("Split", g.low(op("Div", qkv, divisor), at), outputs=3, axis=1, num_outputs=3)
-        k, v = f"{q}:1", f"{q}:2"  # [N, heads, d, pixels] each
-        logits = op("Mul", g.full(op("MatMul", op("Transpose", q, perm=[0, 1, 3, 2]), k), at), scale)
+        qkv = g.full(qkv, at)
+        norm = op("ReduceL2", qkv, g.constant([3], np.int64), keepdims=1)
+        # The divisor of k and v is norm / √d + 1e-4, and that of q is larger by √d.
+        larger = np.repeat([1 / root, 1, 1], heads).reshape(-1, 1, 1)
+        divisor = op("Add", op("Mul", norm, g.constant(root * larger)), g.constant(1e-4 * larger))
+        q, k, v = split(g, g.low(op("Div", qkv, divisor), at), [heads] * 3, at)
     else:
-        q = op("Split", qkv, outputs=3, axis=1, num_outputs=3)
-        root = g.constant(d**-0.25)
-        q, k, v = g.low(op("Mul", q, root), at), g.low(op("Mul", f"{q}:1", root), at), g.low(f"{q}:2", at)
-        logits = g.full(op("MatMul", op("Transpose", q, perm=[0, 1, 3, 2]), k), at)
-    weights = g.low(op("Softmax", logits, axis=3), at)
-    h = op("MatMul", v, op("Transpose", weights, perm=[0, 1, 3, 2]))
+        q, k, v = split(g, qkv, [heads] * 3, at)
+        q = g.low(op("Mul", g.full(q, at), g.constant(root)), at)
+    weights = op("Softmax", op("MatMul", q, op("Transpose", k, perm=[0, 1, 3, 2])), axis=3)
+    h = op("Transpose", op("MatMul", weights, v), perm=[0, 1, 3, 2])
     h = op("Reshape", h, g.constant([0, x.channels, x.size, x.size], np.int64))
     projected = conv(g, block.proj_out, Feature(h, x.channels, x.size), f"{at}.proj_out")
     return Feature(op("Add", x.name, projected.name), x.channels, x.size)
@@ -249,25 +313,36 @@ def linear(g: GraphBuilder, module: nn.Module, x: str, at: str) -> str:
     return g.op("Gemm", *inputs, at=at, transB=1)
 
 
-def group_norm(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
-    """Add group normalisation with scale and bias. The result is float32."""
+def normalised(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
+    """Add group normalisation without its scale and bias. The result has the type of normalisations."""
     assert isinstance(module, nn.GroupNorm)
     op = partial(g.op, at=at)
     groups = module.num_groups
-    grouped = op("Reshape", g.full(x.name, at), g.constant([0, groups, -1], np.int64))
-    ones, zeros = g.constant(np.ones(groups)), g.constant(np.zeros(groups))
+    values = g.convert(x.name, g.compute, g.norms, at)
+    grouped = op("Reshape", values, g.constant([0, groups, -1], np.int64))
+    ones, zeros = g.norm_constant(np.ones(groups)), g.norm_constant(np.zeros(groups))
     normed = op("InstanceNormalization", grouped, ones, zeros, epsilon=module.eps)
-    normed = op("Reshape", normed, g.constant([0, x.channels, x.size, x.size], np.int64))
+    return op("Reshape", normed, g.constant([0, x.channels, x.size, x.size], np.int64))
+
+
+def group_norm(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
+    """Add group normalisation with scale and bias. The result has the type of normalisations."""
+    assert isinstance(module, nn.GroupNorm)
+    normed = normalised(g, module, x, at)
     per_channel = (x.channels, 1, 1)
-    scale = g.weight(f"{at}.weight", module.weight, per_channel)
-    bias = g.weight(f"{at}.bias", module.bias, per_channel)
-    return op("Add", op("Mul", normed, scale), bias)
+    scale = g.norm_weight(f"{at}.weight", module.weight, per_channel)
+    bias = g.norm_weight(f"{at}.bias", module.bias, per_channel)
+    return g.op("Add", g.op("Mul", normed, scale, at=at), bias, at=at)
 
 
 def norm_silu(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> Feature:
-    """Add group normalisation and SiLU in float32. The result has the compute type."""
-    activated = silu(g, group_norm(g, module, x, at), at)
-    return Feature(g.low(activated, at), x.channels, x.size)
+    """Add group normalisation and SiLU. The result has the compute type."""
+    return activated(g, Feature(group_norm(g, module, x, at), x.channels, x.size), at)
+
+
+def activated(g: GraphBuilder, x: Feature, at: str) -> Feature:
+    """Add SiLU to a normalised feature map. The result has the compute type."""
+    return Feature(g.convert(silu(g, x.name, at), g.norms, g.compute, at), x.channels, x.size)
 
 
 def silu(g: GraphBuilder, x: str, at: str) -> str:

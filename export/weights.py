@@ -21,6 +21,9 @@ _TYPES = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16}
 class Weights(Protocol):
     """A file that stores the weights of graphs."""
 
+    # Whether several weights of a checkpoint may be stored as one tensor.
+    joins: bool
+
     def add(self, name: str, values: np.ndarray, shape: Sequence[int], data_type: int) -> TensorProto:
         """Return an initializer with these values. Its type may be another one that holds them exactly.
 
@@ -31,6 +34,8 @@ class Weights(Protocol):
 
 class WeightsFile:
     """An external-data file being written. A tensor added twice under the same name is stored once."""
+
+    joins = True
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
@@ -61,6 +66,8 @@ class WeightsFile:
 
 class CheckpointFile:
     """A checkpoint in the format of safetensors, from which graphs load the weights as they are stored."""
+
+    joins = False
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +36,15 @@ class GraphBuilder:
     Nodes are named PATH/OPERATOR, where PATH is the torch module they belong to, so that profiles and error
     messages can be read.
 
-    Convolutions and matrix products compute in one type, `compute`. Values that need the precision stay
-    float32. `low` and `full` convert between the two, and add no node if `compute` is float32 as well.
+    Convolutions and matrix products compute in one type, `compute`, and normalisations in another, `norms`.
+    Values that need the precision stay float32. `low` and `full` convert between `compute` and float32.
+    Conversions add no node if both types are the same.
     """
 
-    def __init__(self, weights: Weights, compute: Number = FP32) -> None:
+    def __init__(self, weights: Weights, compute: Number = FP32, norms: Number = FP32) -> None:
+        self.compute = compute
+        self.norms = norms
         self._weights = weights
-        self._compute = compute
         self._nodes: list[onnx.NodeProto] = []
         self._uses: Counter[str] = Counter()
         self._initializers: dict[str, TensorProto] = {}
@@ -69,21 +72,46 @@ class GraphBuilder:
         self._initializers.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
+    def norm_constant(self, values: object) -> str:
+        """Add a small constant in the type of normalisations and return its name."""
+        return self.constant(values, helper.tensor_dtype_to_np_dtype(self.norms.onnx).type)
+
     def weight(self, name: str, tensor: Tensor, shape: tuple[int, ...] | None = None) -> str:
         """Add a float32 weight under its state-dict name, reshaped to `shape` if that is given."""
         return self._stored(name, tensor, shape or tuple(tensor.shape), FP32)
 
     def low_weight(self, name: str, tensor: Tensor) -> str:
         """Add a weight in the compute type. Raises CheckpointError if a value is too large for that type."""
-        return self._stored(name, tensor, tuple(tensor.shape), self._compute)
+        return self._stored(name, tensor, tuple(tensor.shape), self.compute)
+
+    def norm_weight(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> str:
+        """Add a weight in the type of normalisations, reshaped.
+
+        Raises CheckpointError if a value is too large for that type.
+        """
+        return self._stored(name, tensor, shape, self.norms)
+
+    def joined_weight(self, name: str, parts: Mapping[str, Tensor]) -> str:
+        """Add float32 weights, joined along axis 0, as one value of this name.
+
+        parts: state-dict name → weight. Where the weights are stored one by one, as in a checkpoint, a Concat
+        joins them, which runtimes compute once when they load the graph.
+        """
+        if self._weights.joins:
+            return self.weight(name, torch.cat(list(parts.values())))
+        return self.op("Concat", *(self.weight(*part) for part in parts.items()), at=name, axis=0)
 
     def low(self, value: str, at: str) -> str:
         """Convert a float32 value to the compute type."""
-        return value if self._compute is FP32 else self.op("Cast", value, at=at, to=self._compute.onnx)
+        return self.convert(value, FP32, self.compute, at)
 
     def full(self, value: str, at: str) -> str:
         """Convert a value of the compute type to float32."""
-        return value if self._compute is FP32 else self.op("Cast", value, at=at, to=TensorProto.FLOAT)
+        return self.convert(value, self.compute, FP32, at)
+
+    def convert(self, value: str, source: Number, target: Number, at: str) -> str:
+        """Convert a value of one type to another."""
+        return value if source is target else self.op("Cast", value, at=at, to=target.onnx)
 
     def build(
         self, name: str, inputs: dict[str, onnx.TypeProto], outputs: dict[str, onnx.TypeProto], result: str

@@ -19,7 +19,7 @@ from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.graphs import graph_layouts, write_graphs
 from bcm_edge.model.checkpoint import Checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel
-from bcm_edge.model.unet import AttentionBlock
+from bcm_edge.model.unet import AttentionBlock, ResBlock
 from bcm_edge.runtime.backends.typed import TypedBackend, spelled_out
 from bcm_edge.runtime.schedule import Move
 from bcm_edge.runtime.storage.bundle import Bundle, describe_files
@@ -27,7 +27,7 @@ from bcm_edge.runtime.storage.manifest import Manifest, ModelFacts
 
 NARROW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 FLOAT32_OPERATORS = (
-    *("InstanceNormalization", "Softmax", "ReduceL2", "Gemm", "Log", "Sin", "Cos", "Gather", "Sigmoid"),
+    *("InstanceNormalization", "ReduceL2", "Gemm", "Log", "Sin", "Cos", "Gather", "Sigmoid"),
 )
 
 
@@ -48,11 +48,60 @@ def test_convolutions_are_narrow_and_the_rest_is_float32(tmp_path: Path, precisi
     output_types: dict[str, set[int]] = {}
     for node in graph.node:
         output_types.setdefault(node.op_type, set()).add(types[node.output[0]])
-    assert output_types["Conv"] == output_types["MatMul"] == {NARROW[precision]}
+    for operator in ("Conv", "MatMul", "Softmax"):
+        assert output_types[operator] == {NARROW[precision]}, operator
     for operator in FLOAT32_OPERATORS:
         assert output_types[operator] == {TensorProto.FLOAT}, operator
     ends = {types[value.name] for value in (*graph.input, *graph.output)}
     assert ends == {TensorProto.FLOAT, TensorProto.INT64}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("attention", ["cosine", "dot_product"])
+def test_attention_has_the_form_that_is_fused(tmp_path: Path, precision: str, attention: str):
+    """MatMul, Softmax and MatMul follow each other, and q, k and v are [N, heads, positions, channels]."""
+    model = random_model(replace(TINY, attention=attention))
+    names = write_graphs(model, tmp_path, precision)
+    proto = onnx.load(tmp_path / names["forward"], load_external_data=False)
+    graph = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]
+        for value in graph.value_info
+    }
+    source = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    blocks = [block for block in model.network.modules() if isinstance(block, AttentionBlock)]
+    softmaxes = [node for node in graph.node if node.op_type == "Softmax"]
+    assert len(softmaxes) == len(blocks) > 1
+    for softmax in softmaxes:
+        first = source[softmax.input[0]]
+        (second,) = readers[softmax.output[0]]
+        assert (first.op_type, second.op_type) == ("MatMul", "MatMul")
+        assert second.input[0] == softmax.output[0]
+        transposed = source[first.input[1]]
+        assert transposed.op_type == "Transpose"
+        heads, positions, channels = shapes[first.input[0]]
+        assert shapes[transposed.input[0]] == shapes[second.input[1]] == [heads, positions, channels]
+        assert shapes[softmax.output[0]] == [heads, positions, positions]
+        assert positions in (4**2, 8**2, 16**2) and channels == blocks[0].head_channels
+
+
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_one_product_gives_the_vectors_of_all_residual_blocks(tmp_path: Path, scale_shift: bool):
+    config = replace(TINY, use_scale_shift_norm=scale_shift)
+    model = random_model(config)
+    blocks = [block for block in model.network.modules() if isinstance(block, ResBlock)]
+    rows = sum(block.emb_layers[1].out_features for block in blocks)
+    write_graphs(model, tmp_path)
+    graph = onnx.load(tmp_path / "forward.onnx", load_external_data=False).graph
+    tensors = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "Gemm"]
+    assert len(products) == 6  # two of each level, one that aligns them, and one for all blocks
+    assert tensors[products[-1].input[1]] == [rows, config.embedding_channels]
+    assert not [name for name in tensors if "emb_layers" in name and name.startswith(("input", "output"))]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -64,10 +113,10 @@ def test_layers_that_depend_only_on_levels_and_label_are_float32(tmp_path: Path,
     for node in graph.node:
         if depends_on_image & set(node.input):
             depends_on_image |= set(node.output)
-        elif node.op_type != "Cast":
+        elif node.op_type not in ("Cast", "Split"):
             conditioning += node.output
-    assert len(conditioning) > 40
-    # Only a Cast at the end may round: where a block adds the vector to a narrow feature map.
+    assert len(conditioning) > 25
+    # Only one Cast at the end rounds, before the Split: blocks add the vectors to narrow feature maps.
     assert {name for name in conditioning if types[name] == NARROW[precision]} == set()
 
 
