@@ -81,12 +81,22 @@ def record(
     _forget()
 
 
+@pytest.fixture
+def onnxruntime_gpu(record: ModuleType) -> Iterator[ModuleType]:
+    """onnxruntime with the fakes of its GPU providers, in this process; yields fakes/gpu_record.py."""
+    import onnxruntime
+    import onnxruntime_cuda
+
+    uninstall = onnxruntime_cuda.install(onnxruntime)
+    yield record
+    uninstall()
+
+
 def _forget() -> None:
-    """Remove the modules that import fakes."""
+    """Remove the modules that import fakes, and the fakes."""
+    fakes = {"cuda", "tensorrt", *(path.stem for path in FAKES.glob("*.py"))}
     for name in list(sys.modules):
-        if name.partition(".")[0] in ("cuda", "tensorrt", "gpu_record") or name in {
-            f"bcm_edge.runtime.{module}" for module in IMPORTERS
-        }:
+        if name.partition(".")[0] in fakes or name in {f"bcm_edge.runtime.{module}" for module in IMPORTERS}:
             del sys.modules[name]
     for name in IMPORTERS:  # a package has its modules as attributes
         sys.modules["bcm_edge.runtime.engines"].__dict__.pop(name.rpartition(".")[2], None)

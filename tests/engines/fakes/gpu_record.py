@@ -15,11 +15,16 @@ import numpy as np
 ALIGNMENT = 256
 
 
+def environment(name: str, default: str) -> str:
+    """The environment variable FAKE_NAME, with which a test sets faults of a child process."""
+    return os.environ.get(f"FAKE_{name}", default)
+
+
 @dataclass
 class Faults:
     """Faults that a test can set.
 
-    memory: bytes of device memory
+    memory: bytes of device memory; the environment variable FAKE_GPU_MEMORY sets it in a child process
     execute: names of engines that fail
     capture: how recording fails: "refused", or "invalidated" by the first engine
     launch: whether launching a graph fails
@@ -29,7 +34,7 @@ class Faults:
     pool: what fails in a memory pool: "create" or "allocate"
     """
 
-    memory: int = 1 << 34
+    memory: int = field(default_factory=lambda: int(environment("GPU_MEMORY", str(1 << 34))))
     execute: set[str] = field(default_factory=set)
     capture: str = ""
     launch: bool = False
@@ -40,6 +45,7 @@ class Faults:
 
 
 calls: list[str] = []  # "upload 1024", "execute forward 4", "launch", "sync", …
+sessions: list[tuple[str, dict[str, str], dict[str, str]]] = []  # onnxruntime: provider, options, entries
 devices: set[int] = set()  # numbers of the GPUs that were made current or got a memory pool
 faults = Faults()
 live: dict[int, np.ndarray] = {}  # address → allocated memory
@@ -52,6 +58,7 @@ def reset() -> None:
     """Forget all calls, faults and memory."""
     global allocated
     calls.clear()
+    sessions.clear()
     devices.clear()
     faults.__init__()
     live.clear()
@@ -99,8 +106,3 @@ def array(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
 def write(address: int, content: bytes) -> None:
     """Write bytes to allocated memory."""
     array(address, (len(content),), np.uint8)[:] = np.frombuffer(content, np.uint8)
-
-
-def environment(name: str, default: str) -> str:
-    """The environment variable FAKE_NAME, with which a test sets faults of a child process."""
-    return os.environ.get(f"FAKE_{name}", default)
