@@ -25,6 +25,8 @@ Extra = Literal[
     "train",
     "evaluate",
     "diffusers",
+    "gpu",
+    "rtx",
     "trt10",
     "trt11",
     "jetson6",
@@ -59,8 +61,9 @@ def packages_of(requires: list[str], extra: str) -> list[str]:
     """Return the requirements that only an extra has, as pip accepts them.
 
     requires: the lines `Requires-Dist` of a distribution, for example `onnxruntime>=1.21; extra == "run"`.
+        Other conditions come before it: `…; python_version < "3.11" and extra == "gpu"`.
     """
-    marker = re.compile(rf"""\s*;\s*extra\s*==\s*["']{re.escape(extra)}["']\s*$""")
+    marker = re.compile(rf"""\s*(;|\band)\s*extra\s*==\s*["']{re.escape(extra)}["']\s*$""")
     return [marker.sub("", line) for line in requires if marker.search(line)]
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from ...errors import BackendError
 from .gpu import Gpu
-from .install_hints import Extra, install_line
+from .install_hints import Extra, install_line, requirements
 from .jetpack import jetpack
 
 OLDEST_CUDA_CORE = (1, 2)
@@ -36,25 +36,27 @@ def tensorrt_line(gpu: Gpu, again: bool = False) -> str:
     return install_line(_extra(gpu), upgrade=again)
 
 
-def missing_cuda_core(gpu: Gpu) -> str | None:
+def missing_cuda_core(gpu: Gpu, requirement: str = "") -> str | None:
     """Return why cuda-core cannot be used and how to install it for this GPU, or None if it can be used.
+
+    requirement: what pip has to install, as a shell reads it; by default the extra for TensorRT.
 
     cuda-core is imported: cuda-core and cuda-bindings are released separately, and versions that do not fit
     together fail only on import.
     """
-    extra = _extra(gpu)
+    requirement = requirement or requirements(_extra(gpu))
+    upgrade = f"pip install --upgrade {requirement}"
     if not (_is_installed("cuda.core") and _is_installed("cuda.bindings")):
-        return f"cuda-core is not installed; {install_line(extra)}"
+        return f"cuda-core is not installed; pip install {requirement}"
     version = _version("cuda-core")
     if _numbers(version) < OLDEST_CUDA_CORE:
         oldest = ".".join(map(str, OLDEST_CUDA_CORE))
-        upgrade = install_line(extra, upgrade=True)
         return f"cuda-core {version} is too old, {oldest} or newer is needed; {upgrade}"
     try:
         importlib.import_module("cuda.core")
     except (ImportError, OSError, RuntimeError) as error:
         versions = f"cuda-core {version} and cuda-bindings {_version('cuda-bindings')}"
-        return f"{versions} do not work together ({error}); {install_line(extra, upgrade=True)}"
+        return f"{versions} do not work together ({error}); {upgrade}"
     return None
 
 

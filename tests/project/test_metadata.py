@@ -12,7 +12,7 @@ from lowest import tomllib
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 DESCRIPTION = (ROOT / PROJECT["readme"]).read_text()
-OF_A_MACHINE = {"trt10", "trt11", "jetson6", "jetson7"}  # each for one version of CUDA or JetPack
+OF_A_MACHINE = {"gpu", "rtx", "trt10", "trt11", "jetson6", "jetson7"}  # each for some GPUs, or one JetPack
 OF_DEVELOPMENT = {"test", "dev", "docs"}
 TORCH = "torch>=2.6,<2.15"
 
