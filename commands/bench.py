@@ -79,7 +79,7 @@ from .schedules import timed
 )
 @threads_option
 @device_option
-@precisions_option("all", "Precisions to measure: a list of fp32,fp16,bf16,int8, or all in the bundle.")
+@precisions_option("all", "Precisions to measure: a list such as fp32,int8, or all in the bundle.")
 @click.option(
     "--vs",
     type=click.Choice(["torch"]),

@@ -1,9 +1,8 @@
-"""bcm-edge calibrate: int8 graphs and schedules from data; and the options that `export` shares with it."""
+"""bcm-edge calibrate: 8-bit graphs and schedules from data; and the options that `export` shares with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ from ..runtime.checks.doctor import require_extra
 from ..runtime.checks.parity import MoveError
 from ..runtime.checks.recording import batches_to_check, load_recording, programs_to_check
 from ..runtime.pixels import ValueRange
-from ..runtime.storage.bundle import Bundle, describe_files, open_bundle
+from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.files import check_free, replacing
-from ..runtime.storage.manifest import MANIFEST, ModelFacts
+from ..runtime.storage.manifest import CALIBRATED, MANIFEST, ON_GPUS, ModelFacts
 from ..runtime.storage.rewriting import amending, check_changeable
 from .console import (
     detail,
@@ -28,7 +27,15 @@ from .console import (
     result,
     stages,
 )
-from .options import Function, bundle_argument, force_option, json_option, value_range_option
+from .options import (
+    Function,
+    bundle_argument,
+    force_option,
+    json_option,
+    parse_precisions,
+    precisions_option,
+    value_range_option,
+)
 from .paths import PATH, PATH_OR_NAME, OutputPath
 from .tables import table
 
@@ -63,7 +70,7 @@ def calibration_options(command: Function) -> Function:
             "--calibration", type=PATH, help="A calibration.json of this model, to use instead of DATA."
         ),
         click.option(
-            "--allow-inaccurate", is_flag=True, help="Keep int8 graphs that exceed the error bound."
+            "--allow-inaccurate", is_flag=True, help="Keep 8-bit graphs that exceed the error bound."
         ),
     )
     for option in reversed(options):
@@ -87,10 +94,11 @@ def read_samples(data: str, size: int, model: ModelFacts, value_range: ValueRang
 
 
 @click.command(
-    short_help="Add int8 graphs to a bundle, or search schedules.",
+    short_help="Add 8-bit graphs to a bundle, or search schedules.",
     epilog="Example:  bcm-edge calibrate digits.bundle --data digits",
 )
 @bundle_argument
+@precisions_option("int8", "Precisions of the graphs to add: a list of int8,int8-fp16,fp8, or all.")
 @calibration_options
 @click.option(
     "--bound",
@@ -98,7 +106,7 @@ def read_samples(data: str, size: int, model: ModelFacts, value_range: ValueRang
     default=BOUNDS["int8"],
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Largest relative L2 error of a move with int8 graphs.",
+    help="Largest relative L2 error of a move with 8-bit graphs.",
 )
 @click.option(
     "--search-schedule",
@@ -116,6 +124,7 @@ def read_samples(data: str, size: int, model: ModelFacts, value_range: ValueRang
 @json_option
 def calibrate(
     bundle: Path,
+    precisions: str,
     data: str | None,
     size: int,
     value_range: ValueRange,
@@ -127,12 +136,16 @@ def calibrate(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Add int8 graphs to BUNDLE, or search better levels for its schedules.
+    """Add 8-bit graphs to BUNDLE, or search better levels for its schedules.
 
-    For int8, schedules are run on DATA and the range of every activation is measured. All convolutions
-    compute in 8 bits except the most sensitive ones: as many stay in float32 as the error bound requires.
-    The ranges and the list of float32 layers are stored in the bundle as calibration.json, which
-    --calibration accepts.
+    Schedules are run on DATA and the range of every activation is measured. All convolutions compute in 8
+    bits except the most sensitive ones: as many stay as they are as the error bound requires. The ranges and
+    the list of these layers are stored in the bundle as calibration.json, which --calibration accepts.
+
+    In int8 graphs everything else is float32. int8-fp16 and fp8 (experimental) are for GPUs: everything else
+    is float16, and the bundle must have fp16 graphs. Without DATA they use the calibration.json of the
+    bundle, if it has one. All 8-bit graphs of a bundle have the same ranges, so after a new calibration
+    those of other precisions are written again.
 
     With --search-schedule K, schedules of K network calls are scored on DATA: generation by the ratio of
     Fréchet distances, inversion by the reconstruction error. The best schedule of each kind replaces that of
@@ -140,6 +153,7 @@ def calibrate(
     """
     if data and calibration:
         raise click.UsageError("--data and --calibration cannot be combined; give one of them")
+    chosen = parse_precisions(precisions, CALIBRATED, CALIBRATED)
     if nfe and (calibration or allow_inaccurate):
         raise click.UsageError(
             "--calibration and --allow-inaccurate are options for int8; leave them out with --search-schedule"
@@ -160,43 +174,57 @@ def calibrate(
     # Graphs take long to make, so check first that they can be added.
     check_free(opened.path, force=True, marker=MANIFEST)
     samples = read_samples(data, size, opened.manifest.model, value_range) if data else None
-    with parity_table_of_failure("int8"), stages() as report:
-        ranges, errors = _add_int8(opened, samples, calibration, allow_inaccurate, bound, report)
-    detail(parity_table({"int8": errors}))
-    progress(f"int8: {parity_line(errors)}")
+    with parity_table_of_failure(", ".join(chosen)), stages() as report:
+        ranges, errors = _add_graphs(opened, chosen, samples, calibration, allow_inaccurate, bound, report)
+    detail(parity_table(errors))
+    for precision, measured in errors.items():
+        progress(f"{precision}: {parity_line(measured)}")
     _report(opened, ranges, errors, picture, force, as_json)
 
 
-def _add_int8(
+def _add_graphs(
     bundle: Bundle,
+    precisions: Sequence[str],
     samples: Samples | None,
     file: Path | None,
     inaccurate: bool,
     bound: float,
     report: Callable[[str], None],
-) -> tuple[Calibration, list[MoveError]]:
-    """Add int8 graphs to the bundle; return their calibration, and the errors of all moves.
+) -> tuple[Calibration, dict[str, list[MoveError]]]:
+    """Add 8-bit graphs to the bundle; return their calibration, and precision → the errors of all moves.
 
     Raises ParityError, and changes nothing, if they exceed the bound and `inaccurate` is False.
     """
-    from ..calibration.ranges import read_calibration
+    from ..calibration.ranges import CALIBRATION, read_calibration
     from ..export import quantise
-    from ..export.graphs import graph_names
+    from ..export.gpu_graphs import float16_graphs
     from ..export.verification import verified
 
+    for precision in set(precisions) & set(ON_GPUS):
+        float16_graphs(bundle, precision)
     model = bundle.manifest.model
     schedules = programs_to_check(bundle.manifest.schedules, model.parameters)
     recording = load_recording(bundle)
+    stored = bundle.path / CALIBRATION
+    if file is None and samples is None and stored.exists() and "int8" not in precisions:
+        file = stored
+        report(f"the ranges are those of {stored}")
     calibration = read_calibration(file) if file else quantise.calibrate(bundle, samples, schedules, report)
+    if file != stored:
+        precisions = [each for each in CALIBRATED if each in precisions or each in bundle.precisions]
     seeds = quantise.seeds_for(model.parameters)
     quantisation = quantise.Quantisation(schedules, bound, seeds, inaccurate)
+    batches = batches_to_check(model.parameters)
+    errors = {}
     with amending(bundle) as folder:
-        calibration = quantise.quantise(bundle, calibration, quantisation, folder, report)
-        graphs = {**bundle.manifest.graphs, "int8": graph_names("int8")}
-        files = {**bundle.manifest.files, **describe_files(folder)}
-        amended = Bundle(folder, replace(bundle.manifest, graphs=graphs, files=files))
-        batches = batches_to_check(model.parameters)
-        manifest, errors = verified(amended, "int8", recording, batches, bound, inaccurate, report)
+        manifest, calibration = quantise.quantise(
+            bundle, precisions, calibration, quantisation, folder, report
+        )
+        for precision in precisions:
+            amended = Bundle(folder, manifest)
+            manifest, errors[precision] = verified(
+                amended, precision, recording, batches, bound, inaccurate, report
+            )
         (folder / MANIFEST).write_text(manifest.to_json())
     return calibration, errors
 
@@ -204,12 +232,12 @@ def _add_int8(
 def _report(
     bundle: Bundle,
     calibration: Calibration,
-    errors: list[MoveError],
+    errors: dict[str, list[MoveError]],
     picture: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Print the activations of the int8 graphs' calibration, and the result."""
+    """Print the activations of the calibration, and the result."""
     from ..calibration.headroom import activations, overflowing, save_picture
     from ..export.graphs import graph_layouts
     from ..model.config import NetworkConfig
@@ -231,9 +259,12 @@ def _report(
         "images": calibration.images,
         "kept": float32_layers,
         "activations": [{**vars(activation), "headroom": activation.headroom} for activation in measured],
-        "verification": [vars(error) for error in errors],
+        "verification": {
+            precision: [vars(error) for error in measured] for precision, measured in errors.items()
+        },
     }
-    summary = f"{bundle.path} has int8 graphs; layers in float32: {', '.join(float32_layers) or 'none'}"
+    added = " and ".join(errors)
+    summary = f"{bundle.path} has {added} graphs; layers not quantised: {', '.join(float32_layers) or 'none'}"
     result(as_json, values, f"{_activation_table(measured)}\n\n{summary}")
 
 

@@ -11,6 +11,7 @@ import click
 
 from ..errors import CheckpointError, OutputError
 from ..runtime.checks.doctor import require_extra
+from ..runtime.storage.manifest import CALIBRATED
 from .calibration import calibration_options, read_samples
 from .console import (
     detail,
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
 @output_option("The bundle to write (a folder).", "folder")
 @preset_option
 @config_option
-@precisions_option("fp32", "Precisions of the graphs to write: a list of fp32,fp16,bf16,int8, or all.")
+@precisions_option(
+    "fp32",
+    "Precisions of the graphs to write: a list of fp32,fp16,bf16,int8, or all; and for GPUs int8-fp16,fp8.",
+)
 @calibration_options
 @click.option(
     "--opset",
@@ -102,8 +106,8 @@ def export(
 
     Before the bundle is written, its graphs are compared with torch over whole schedules. If a move differs
     by more than the bound of its precision, nothing is written and the exit code is 1. The bounds are
-    relative L2 errors: 1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16), 6e-2 (int8). For int8, the ranges of
-    activations are measured on --data.
+    relative L2 errors: 1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16), 6e-2 (int8, int8-fp16, fp8). For the last
+    three, the ranges of activations are measured on --data.
     """
     require_extra("export")
     from ..calibration.ranges import read_calibration
@@ -112,7 +116,7 @@ def export(
     _check_output(output, checkpoint, force)
     loaded = _load(checkpoint, known_fields(preset, config_file))
     chosen = parse_precisions(precisions)
-    _check_int8_options("int8" in chosen, data, calibration, allow_inaccurate)
+    _check_calibration_options(chosen, data, calibration, allow_inaccurate)
     plan = ExportPlan(
         loaded,
         output,
@@ -151,14 +155,14 @@ def _load(checkpoint: Path | None, fields: dict[str, Any]) -> Checkpoint:
     return loaded
 
 
-def _check_int8_options(
-    int8: bool, data: str | None, calibration: Path | None, allow_inaccurate: bool
+def _check_calibration_options(
+    precisions: Sequence[str], data: str | None, calibration: Path | None, allow_inaccurate: bool
 ) -> None:
-    """Raise click.UsageError for options of int8 without int8, or that cannot be combined."""
-    if (data or calibration or allow_inaccurate) and not int8:
+    """Raise click.UsageError for options of 8-bit precisions without any, or that cannot be combined."""
+    if (data or calibration or allow_inaccurate) and not set(precisions) & set(CALIBRATED):
         raise click.UsageError(
-            "--data, --calibration and --allow-inaccurate are options for int8; add int8 to --precision, "
-            "or leave them out"
+            "--data, --calibration and --allow-inaccurate are options for int8, int8-fp16 and fp8; add one "
+            "of these to --precision, or leave them out"
         )
     if data and calibration:
         raise click.UsageError("--data and --calibration cannot be combined; give one of them")

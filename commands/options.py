@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from ..runtime.classes import repeated_labels
 from ..runtime.machine.resources import MOST_THREADS
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import VALUE_RANGES, ValueRange, parse_value_range
-from ..runtime.storage.manifest import PRECISIONS
+from ..runtime.storage.manifest import ON_CPUS, PRECISIONS
 from .paths import PATH, OutputPath, Writes
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -151,18 +151,20 @@ def parse_labels(text: str | None, n: int, bcm: BCM) -> list[int] | None:
     return None if text is None else repeated_labels(text, n, bcm.num_classes, bcm.classes)
 
 
-def parse_precisions(text: str) -> tuple[str, ...]:
-    """Return the precisions in a list such as "fp32,int8" or "all", the most exact first.
+def parse_precisions(
+    text: str, choices: Sequence[str] = PRECISIONS, every: Sequence[str] = ON_CPUS
+) -> tuple[str, ...]:
+    """Return the precisions in a list such as "fp32,int8" in the order of `choices`; "all" means `every`.
 
-    Raises click.BadParameter for an unknown precision.
+    Raises click.BadParameter for a precision that is not among the choices.
     """
-    words = {*PRECISIONS} if text == "all" else {word.strip() for word in text.split(",")}
-    if unknown := words - set(PRECISIONS):
+    words = {*every} if text == "all" else {word.strip() for word in text.split(",")}
+    if unknown := words - set(choices):
         raise click.BadParameter(
-            f"unknown precision {min(unknown)!r}; choose from {', '.join(PRECISIONS)}, all",
+            f"unknown precision {min(unknown)!r}; choose from {', '.join(choices)}, all",
             param_hint="--precision",
         )
-    return tuple(precision for precision in PRECISIONS if precision in words)
+    return tuple(precision for precision in choices if precision in words)
 
 
 def known_fields(preset: str | None, config_file: Path | None) -> dict[str, Any]:

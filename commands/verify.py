@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     epilog="Example:  bcm-edge verify digits --precision all",
 )
 @bundle_argument
-@precisions_option("all", "Precisions to check: a list of fp32,fp16,bf16,int8, or all in the bundle.")
+@precisions_option("all", "Precisions to check: a list such as fp32,int8, or all in the bundle.")
 @backend_option
 @threads_option
 @device_option
@@ -83,8 +83,8 @@ def verify(
     """Run whole schedules on the graphs of BUNDLE and compare every state with a reference.
 
     The exit code is 1 if a precision exceeds its bound. The bounds are relative L2 errors after every move:
-    1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16), 6e-2 (int8). The verdicts are stored in the bundle's manifest
-    together with the sha256 of the files that were checked; `inspect` shows them.
+    1e-4 (fp32), 5e-3 (fp16), 2e-2 (bf16), 6e-2 (int8, int8-fp16, fp8). The verdicts are stored in the
+    bundle's manifest together with the sha256 of the files that were checked; `inspect` shows them.
     """
     if bisect:
         require_extra("debug")

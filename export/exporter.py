@@ -27,10 +27,10 @@ from ..runtime.checks.recording import Recording, batches_to_check, programs_to_
 from ..runtime.schedule import DEFAULT_SCHEDULES, Schedule
 from ..runtime.storage.bundle import Bundle, describe_files
 from ..runtime.storage.files import replacing
-from ..runtime.storage.manifest import GOLDEN, MANIFEST, Manifest
+from ..runtime.storage.manifest import CALIBRATED, GOLDEN, MANIFEST, ON_GPUS, Manifest
 from ..runtime.storage.shipped import measured_quality
 from .graphs import TYPES, graph_names, weights_name, write_graphs
-from .quantise import FILES, Quantisation, calibrate, quantise, seeds_for
+from .quantise import Quantisation, calibrate, quantise, seeds_for
 from .verification import verified
 
 Report = Callable[[str], None]  # called with one line per finished stage
@@ -48,13 +48,13 @@ class ExportPlan:
     verify: str = "auto"
     # Replace a bundle that exists.
     force: bool = False
-    # Any of "fp32", "fp16", "bf16", "int8".
+    # Any of runtime.storage.manifest.PRECISIONS.
     precisions: tuple[str, ...] = ("fp32",)
-    # For int8: the images to calibrate on. None: the model generates them.
+    # For 8-bit precisions: the images to calibrate on. None: the model generates them.
     samples: Samples | None = None
-    # For int8: an earlier calibration, used in place of samples.
+    # For 8-bit precisions: an earlier calibration, used in place of samples.
     calibration: Calibration | None = None
-    # Publish int8 graphs whose error exceeds the bound.
+    # Publish 8-bit graphs whose error exceeds the bound.
     allow_inaccurate: bool = False
     # The bundle has a copy of the checkpoint, a safetensors file, from which the graphs load the weights.
     # Otherwise it has a weights file for each precision.
@@ -100,7 +100,22 @@ class ExportPlan:
         names = []
         for precision in self.precisions:
             names += [*graph_names(precision).values(), self.copied or weights_name(precision)]
-        return [*names, CALIBRATION] if "int8" in self.precisions else names
+        return [*names, CALIBRATION] if self.calibrated else names
+
+    @property
+    def calibrated(self) -> list[str]:
+        """The 8-bit precisions."""
+        return [precision for precision in self.precisions if precision in CALIBRATED]
+
+    @property
+    def typed(self) -> list[str]:
+        """The precisions whose graphs are written from the model, with those that 8-bit graphs need."""
+        needed = set(self.precisions)
+        if self.calibrated:
+            needed.add("fp32")
+        if needed & set(ON_GPUS):
+            needed.add("fp16")
+        return [precision for precision in TYPES if precision in needed]
 
     @property
     def _size_to_check(self) -> int:
@@ -128,13 +143,13 @@ def export(
             recording = record(TorchBackend(model), plan.programs, max(plan.batches))
             save_recording(recording, folder / GOLDEN)
         del model  # frees the memory of the weights
-        if "int8" in plan.precisions:
-            bundle = _add_int8(plan, bundle, report)
+        if plan.calibrated:
+            bundle = _add_calibrated(plan, bundle, report)
         errors = {}
         if recording:
             bundle, errors = _verify(plan, bundle, recording, report)
-        if "fp32" not in plan.precisions:  # calibration needed them
-            _remove_graphs("fp32", folder)
+        for precision in set(plan.typed) - set(plan.precisions):  # 8-bit graphs needed them
+            _remove_graphs(precision, folder)
         graphs = {precision: bundle.manifest.graphs[precision] for precision in plan.precisions}
         manifest = replace(bundle.manifest, graphs=graphs, files=describe_files(folder))
         (folder / MANIFEST).write_text(manifest.to_json())
@@ -147,14 +162,9 @@ def export(
 def _write_float_graphs(
     plan: ExportPlan, model: ConsistencyModel, folder: Path, checkpoint_sha256: str, report: Report
 ) -> Bundle:
-    """Write the graphs of all floating-point precisions as a bundle. int8 needs those of fp32."""
-    precisions = [
-        precision
-        for precision in TYPES
-        if precision in plan.precisions or (precision == "fp32" and "int8" in plan.precisions)
-    ]
+    """Write the graphs of all floating-point precisions as a bundle."""
     graphs = {}
-    for precision in precisions:
+    for precision in plan.typed:
         started = time.perf_counter()
         graphs[precision] = write_graphs(model, folder, precision, plan.opset, plan.copied)
         names = [*graphs[precision].values(), plan.copied or weights_name(precision)]
@@ -182,16 +192,14 @@ def _provenance(plan: ExportPlan, checkpoint_sha256: str) -> dict[str, Any]:
     return {"checkpoint": checkpoint, "opset": plan.opset, "versions": versions}
 
 
-def _add_int8(plan: ExportPlan, bundle: Bundle, report: Report) -> Bundle:
+def _add_calibrated(plan: ExportPlan, bundle: Bundle, report: Report) -> Bundle:
+    """Write the 8-bit graphs; return the bundle with them."""
     calibration = plan.calibration or calibrate(bundle, plan.samples, plan.programs, report)
     quantisation = Quantisation(
         plan.programs, BOUNDS["int8"], seeds_for(plan.parameters), plan.allow_inaccurate
     )
-    calibration = quantise(bundle, calibration, quantisation, bundle.path, report)
-    megabytes = _megabytes(bundle.path / name for name in FILES)
-    report(f"int8: {megabytes:.1f} MB; in float32: {', '.join(calibration.kept or []) or 'no convolution'}")
-    graphs = {**bundle.manifest.graphs, "int8": graph_names("int8")}
-    return Bundle(bundle.path, replace(bundle.manifest, graphs=graphs, files=describe_files(bundle.path)))
+    manifest, _ = quantise(bundle, plan.calibrated, calibration, quantisation, bundle.path, report)
+    return Bundle(bundle.path, manifest)
 
 
 def _verify(
@@ -200,7 +208,7 @@ def _verify(
     """Verify every precision; return the bundle with the verdicts, and precision → errors."""
     errors = {}
     for precision in plan.precisions:
-        allowed = precision == "int8" and plan.allow_inaccurate
+        allowed = precision in CALIBRATED and plan.allow_inaccurate
         manifest, errors[precision] = verified(
             bundle, precision, recording, plan.batches, BOUNDS[precision], allowed, report
         )

@@ -48,21 +48,12 @@ def write_int8_graphs(
     Raises CalibrationError if the calibration belongs to another model, or if `float32_layers` names an
     unknown layer or all layers.
     """
-    convolutions = layers(bundle)
-    unknown = sorted(set(float32_layers) - set(convolutions))
-    if unknown:
-        raise CalibrationError(
-            f"cannot keep {unknown[0]} in float32: it is not a convolution of this network"
-        )
-    if set(float32_layers) == set(convolutions):
-        raise CalibrationError(
-            "all convolutions would stay in float32; at least one must be computed in int8"
-        )
+    check_layers(bundle, float32_layers)
     names = graph_names("int8")
     with WeightsFile(folder / weights_name("int8")) as weights:
         for direction, graph in bundle.graphs("fp32").items():
             proto = quantised(bundle, calibration, float32_layers, direction)
-            _move_weights(proto, graph.parent, weights)
+            move_weights(proto, graph.parent, weights)
             onnx.save(proto, folder / names[direction])
     for name in names.values():
         onnx.checker.check_model(folder / name, full_check=True)
@@ -83,13 +74,13 @@ def quantised(
     # Mark the shapes as inferred; otherwise the quantizer writes the model to disk to infer them.
     add_infer_metadata(proto)
     chosen = [
-        node for node in proto.graph.node if node.op_type == "Conv" and _layer(node) not in float32_layers
+        node for node in proto.graph.node if node.op_type == "Conv" and layer_of(node) not in float32_layers
     ]
     _check_ranges(chosen, ranges, direction)
     weights = {name for node in chosen for name in node.input[1:]}
     for tensor in proto.graph.initializer:
         if tensor.name in weights:
-            _load_values(tensor, graph.parent)
+            load_values(tensor, graph.parent)
     quantizer = QDQQuantizer(
         proto,
         True,  # per channel
@@ -114,10 +105,24 @@ def quantised(
     return result
 
 
+def check_layers(bundle: Bundle, kept: Collection[str]) -> None:
+    """Raise CalibrationError if the layers that are not quantised are unknown, or if they are all layers."""
+    convolutions = layers(bundle)
+    unknown = sorted(set(kept) - set(convolutions))
+    if unknown:
+        raise CalibrationError(
+            f"cannot keep {unknown[0]} in float32: it is not a convolution of this network"
+        )
+    if set(kept) == set(convolutions):
+        raise CalibrationError(
+            "all convolutions would stay in float32; at least one must be computed in int8"
+        )
+
+
 def layers(bundle: Bundle) -> list[str]:
     """Return the module paths of the network's convolutions, in the order of the graph."""
     nodes = onnx.load(bundle.graphs("fp32")["forward"], load_external_data=False).graph.node
-    return [_layer(node) for node in nodes if node.op_type == "Conv"]
+    return [layer_of(node) for node in nodes if node.op_type == "Conv"]
 
 
 def choose_layers(
@@ -211,10 +216,10 @@ def _remove_unread(graph: onnx.GraphProto, operator: str) -> None:
     graph.node.extend(used)
 
 
-def _move_weights(proto: onnx.ModelProto, folder: Path, weights: WeightsFile) -> None:
+def move_weights(proto: onnx.ModelProto, folder: Path, weights: WeightsFile) -> None:
     """Move large tensors to the file that both directions share; equal names have equal values there."""
     for index, tensor in enumerate(proto.graph.initializer):
-        _load_values(tensor, folder)
+        load_values(tensor, folder)
         if tensor.HasField("raw_data"):
             values = np.frombuffer(tensor.raw_data, np.uint8)
         else:
@@ -224,7 +229,7 @@ def _move_weights(proto: onnx.ModelProto, folder: Path, weights: WeightsFile) ->
             proto.graph.initializer[index].CopyFrom(external)
 
 
-def _load_values(tensor: onnx.TensorProto, folder: Path) -> None:
+def load_values(tensor: onnx.TensorProto, folder: Path) -> None:
     """Load a tensor's values from the weights file into the graph, if they are not there yet."""
     if tensor.data_location == TensorProto.EXTERNAL:
         load_external_data_for_tensor(tensor, str(folder))
@@ -232,6 +237,6 @@ def _load_values(tensor: onnx.TensorProto, folder: Path) -> None:
         tensor.data_location = TensorProto.DEFAULT
 
 
-def _layer(node: onnx.NodeProto) -> str:
-    """The module path of a convolution."""
+def layer_of(node: onnx.NodeProto) -> str:
+    """Return the module path of a convolution."""
     return node.name.removesuffix("/Conv")

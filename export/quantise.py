@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +17,15 @@ from ..runtime.backends.sessions import open_serialised
 from ..runtime.checks.parity import compare
 from ..runtime.checks.recording import LARGE, Recording, record
 from ..runtime.schedule import Schedule
-from ..runtime.storage.bundle import Bundle
-from .graphs import graph_names, weights_name
+from ..runtime.storage.bundle import Bundle, describe_files
+from ..runtime.storage.manifest import Manifest
+from .gpu_graphs import write_gpu_graphs
+from .graphs import weights_name
 from .int8 import choose_layers, layers, quantised, write_int8_graphs
 
 # The share of the bound that the choice of layers may use. The rest is for seeds that the choice does not
 # play.
 SAFETY = 0.8
-FILES = (*graph_names("int8").values(), weights_name("int8"), CALIBRATION)
 
 Report = Callable[[str], None]  # called with one line per stage
 
@@ -67,18 +68,36 @@ def calibrate(
 
 
 def quantise(
-    bundle: Bundle, calibration: Calibration, quantisation: Quantisation, folder: Path, report: Report
-) -> Calibration:
-    """Write the int8 graphs, their weights and calibration.json to a folder.
+    bundle: Bundle,
+    precisions: Sequence[str],
+    calibration: Calibration,
+    quantisation: Quantisation,
+    folder: Path,
+    report: Report,
+) -> tuple[Manifest, Calibration]:
+    """Write the graphs of 8-bit precisions, their weights and calibration.json to a folder.
 
-    Layers are chosen if the calibration does not name them. Returns the calibration with the layers that stay
-    float32. Raises ParityError with the measured errors if no choice of layers meets the bound.
+    Layers are chosen if the calibration does not name them. They are those whose error is within the bound in
+    int8, and the same in all precisions.
+
+    Returns the manifest with these graphs, and the calibration with the layers that stay as they are. Raises
+    ParityError with the measured errors if no choice of layers meets the bound.
     """
     if calibration.kept is None:
         calibration = replace(calibration, kept=_choose(bundle, calibration, quantisation, report))
-    write_int8_graphs(bundle, calibration, calibration.kept or [], folder)
+    kept = calibration.kept or []
+    graphs = dict(bundle.manifest.graphs)
+    for precision in precisions:
+        if precision == "int8":
+            graphs[precision] = write_int8_graphs(bundle, calibration, kept, folder)
+        else:
+            graphs[precision] = write_gpu_graphs(bundle, precision, calibration, kept, folder)
+        names = (*graphs[precision].values(), weights_name(precision))
+        megabytes = sum((folder / name).stat().st_size for name in names) / 1e6
+        report(f"{precision}: {megabytes:.1f} MB; not quantised: {', '.join(kept) or 'no convolution'}")
     (folder / CALIBRATION).write_text(calibration.to_json())
-    return calibration
+    files = {**bundle.manifest.files, **describe_files(folder)}
+    return replace(bundle.manifest, graphs=graphs, files=files), calibration
 
 
 def _choose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # Precision → the largest relative L2 error of every move of a schedule.
-BOUNDS = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 2e-2, "int8": 6e-2}
+BOUNDS = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 2e-2, "int8": 6e-2, "int8-fp16": 6e-2, "fp8": 6e-2}
 
 
 def relative_l2(actual: np.ndarray, expected: np.ndarray) -> float:

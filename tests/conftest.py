@@ -37,7 +37,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A test that uses one of these fixtures is marked slow: it takes many seconds of processor time, or needs
 # something that not every machine has.
-SLOW_FIXTURES = {"browser", "classifier", "cluster", "triton", "typed_bundle"}
+SLOW_FIXTURES = {"browser", "classifier", "cluster", "gpu_bundle", "triton", "typed_bundle"}
 SLOW_FOLDERS = {"tensorrt"}  # their tests need what tests/tensorrt/fetch.sh downloads
 
 
@@ -120,7 +120,7 @@ def digits_bundle(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def typed_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model in all four precisions, calibrated on digits. Tests only read it.
+    """The shipped model in the four precisions for CPUs, calibrated on digits. Tests only read it.
 
     BCM_EDGE_TEST_BUNDLE may name a bundle that exists, as for digits_bundle.
     """
@@ -128,6 +128,17 @@ def typed_bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         return Path(existing).resolve()
     bundle = tmp_path_factory.mktemp("typed") / "digits.bundle"
     result = request.getfixturevalue("cli")("export", "-o", bundle, "--precision", "all", "--data", "digits")
+    assert result.exit_code == 0, result.output
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def gpu_bundle(
+    typed_bundle: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The shipped model in all precisions, those for GPUs included. Tests only read it."""
+    bundle = shutil.copytree(typed_bundle, tmp_path_factory.mktemp("gpu") / "digits.bundle")
+    result = request.getfixturevalue("cli")("calibrate", bundle, "--precision", "int8-fp16,fp8")
     assert result.exit_code == 0, result.output
     return bundle
 

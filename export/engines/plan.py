@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import BackendError, OutputError
+from ...errors import BackendError, BuildError, OutputError
 from ...runtime.engines.facts import BuildOptions
 from ...runtime.engines.store import (
     ENGINES,
@@ -22,7 +22,7 @@ from ...runtime.engines.store import (
     system,
 )
 from ...runtime.machine.cache_folder import cache_directory
-from ...runtime.machine.gpu import Gpu, probe
+from ...runtime.machine.gpu import Gpu, cannot_compute, probe
 from ...runtime.machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ...runtime.storage.bundle import Bundle
 
@@ -98,7 +98,8 @@ def plan_build(
 ) -> BuildPlan:
     """Check this machine and return what a build on GPU number `device` would do.
 
-    Raises BackendError if there is no GPU or no TensorRT, or if TensorRT does not support an option.
+    Raises BackendError if there is no GPU or no TensorRT, or if TensorRT does not support an option. Raises
+    BuildError if the GPU or TensorRT does not support the precision.
     Raises OutputError if the bundle's folder of engines is a link.
     """
     bundle.graphs(options.precision)  # raises if the bundle has no graphs in this precision
@@ -108,8 +109,10 @@ def plan_build(
     if (bundle.path / ENGINES).is_symlink():
         raise OutputError(f"{bundle.path / ENGINES} is a link; replace it with a folder")
     version = tensorrt_version()
-    from ...runtime.engines.adapter import can_strip  # it imports TensorRT
+    from ...runtime.engines.adapter import can_strip, why_unsupported  # it imports TensorRT
 
+    if reason := cannot_compute(gpu, options.precision) or why_unsupported(options.precision):
+        raise BuildError(reason)
     if options.stripped and not can_strip():
         raise BackendError(
             f"TensorRT {version} cannot build plans without weights (--strip); 10.3 or newer is needed"

@@ -18,10 +18,11 @@ from ...runtime.engines.adapter import float_types, is_strongly_typed
 from ...runtime.engines.facts import UNREAD
 
 # The bits of each type.
-_WIDTH = {"int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
+_WIDTH = {"int8": 8, "fp8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
 # How TensorRT writes each type, as a regular expression. They are tried in this order, because "float" is
-# also a part of "bfloat16" and "float16".
+# also a part of "float8", "bfloat16" and "float16".
 _FORMS = (
+    ("fp8", r"float8|fp8|e4m3"),
     ("bf16", r"bfloat16|bf16"),
     ("fp16", r"half|fp16|float16"),
     ("fp32", r"float|fp32"),
@@ -32,12 +33,17 @@ _FORMS = (
 def requested_types(network: trt.INetworkDefinition, precision: str) -> dict[str, str]:
     """Return convolution → the type in which a parsed network asks to compute it.
 
-    A convolution whose input comes from a Dequantize layer is to compute in int8. Networks of TensorRT 8.6
-    have no types of their own; for them the result is `precision` for every convolution.
+    A convolution whose input comes from a Dequantize layer is to compute in the type that this layer reads:
+    int8 or fp8. Networks of TensorRT 8.6 have no types of their own; for them the result is `precision` for
+    every convolution.
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    dequantised = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
-    types = float_types()
+    dequantised = {
+        layer.get_output(0).name: layer.get_input(0).dtype
+        for layer in layers
+        if layer.type == trt.LayerType.DEQUANTIZE
+    }
+    types = {**float_types(), trt.DataType.INT8: "int8", trt.DataType.FP8: "fp8"}
     requested = {}
     for layer in layers:
         if layer.type != trt.LayerType.CONVOLUTION:
@@ -45,10 +51,8 @@ def requested_types(network: trt.INetworkDefinition, precision: str) -> dict[str
         source = layer.get_input(0)
         if not is_strongly_typed():
             requested[layer.name] = precision
-        elif source.name in dequantised:
-            requested[layer.name] = "int8"
         else:
-            requested[layer.name] = types.get(source.dtype, UNREAD)
+            requested[layer.name] = types.get(dequantised.get(source.name, source.dtype), UNREAD)
     return requested
 
 

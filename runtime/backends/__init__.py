@@ -25,7 +25,7 @@ from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
 from ..wording import setting
-from .base import Backend, BackendInfo
+from .base import Backend, BackendInfo, for_gpus
 
 # "auto" tries them in this order.
 MODULES = ("tensorrt", "onnxruntime", "openvino", "typed", "null")
@@ -98,7 +98,7 @@ def choose(bundle: Bundle, precision: str | None, placement: Placement = ANYWHER
 def _choose_on_processor(precision: str) -> str:
     """Return the first backend of `preference` that can run here. Raises BackendError if there is none."""
     names = preference(precision)
-    reasons = []
+    reasons = [reason] if (reason := for_gpus(precision)) else []
     for index, name in enumerate(names):
         reason = backend_module(name).unavailable(precision)
         if reason is None:

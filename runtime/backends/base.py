@@ -17,6 +17,8 @@ from ...errors import BackendError
 from ..machine.install_hints import Extra, install_line
 from ..noise import Draw
 from ..schedule import Move
+from ..storage.manifest import ON_GPUS
+from ..wording import setting
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -41,6 +43,13 @@ class BackendInfo:
             return None
         verb = "is" if len(absent) == 1 else "are"
         return f"{' and '.join(absent)} {verb} not installed; {install_line(self.extra)}"
+
+
+def for_gpus(precision: str) -> str | None:
+    """Return why a CPU does not play a precision that is for GPUs, or None for another precision."""
+    if precision not in ON_GPUS:
+        return None
+    return f"{precision} graphs are for NVIDIA GPUs; on a CPU, use {setting('precision', 'int8')}"
 
 
 class Backend(Protocol):

@@ -19,7 +19,7 @@ from ..machine.placement import ANYWHERE, Placement
 from ..schedule import Move
 from ..storage.bundle import Bundle
 from ..wording import counted, first_line, setting
-from .base import BackendInfo, Opened, graph_inputs
+from .base import BackendInfo, Opened, for_gpus, graph_inputs
 from .optimised import optimised_graphs
 from .sessions import open_optimised, open_session, session_options
 
@@ -88,7 +88,7 @@ class OnnxRuntimeBackend:
 
 def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:
     """Return why ONNX Runtime cannot play a precision here, or None if it can."""
-    if reason := INFO.missing():
+    if reason := INFO.missing() or for_gpus(precision):
         return reason
     if precision == "bf16":
         advice = f"use {setting('backend', 'openvino')}"

@@ -28,7 +28,7 @@ from ..machine.placement import ANYWHERE, Placement
 from ..schedule import Move
 from ..storage.bundle import Bundle
 from ..wording import counted, first_line, setting
-from .base import BackendInfo, Opened, graph_inputs
+from .base import BackendInfo, Opened, for_gpus, graph_inputs
 from .compiled import Compiled, Compiler
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class _Network:
 
 def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:
     """Return why OpenVINO cannot play a precision here, or None if it can."""
-    if reason := INFO.missing():
+    if reason := INFO.missing() or for_gpus(precision):
         return reason
     if precision == "fp16":
         return (

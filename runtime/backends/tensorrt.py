@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import BackendError
 from ..engines.store import Engine, check_plans, find_engine, plan_hashes
-from ..machine.gpu import Gpu, probe
+from ..machine.gpu import Gpu, cannot_compute, probe
 from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
 from ..machine.placement import ANYWHERE, Placement
 from ..noise import Draw
@@ -144,7 +144,7 @@ def unavailable(
     """
     try:
         gpu = probe(placement.gpu)
-        if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu):
+        if reason := missing_tensorrt(gpu) or missing_cuda_core(gpu) or cannot_compute(gpu, precision):
             return reason
         if bundle is not None:
             find_engine(bundle, gpu, tensorrt_version(), precision, built_here=True)

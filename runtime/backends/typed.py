@@ -1,4 +1,4 @@
-"""16-bit graphs on the CPU with every rounding that they specify, as devices with 16-bit units compute them.
+"""16-bit and 8-bit graphs on the CPU with every rounding that they specify, as GPUs compute them.
 
 A CPU has no 16-bit convolutions. ONNX Runtime computes a float16 graph in float32 and leaves out most of the
 roundings. An overflow at 65504 is therefore not visible, and the error seems several times smaller. ONNX
@@ -7,6 +7,10 @@ Runtime has no bfloat16 convolutions.
 This backend therefore makes the roundings of 16-bit operators explicit: the inputs are cast to float32, the
 operator computes in float32, and a cast rounds the result to the type of the graph. ONNX Runtime keeps the
 casts that a graph contains. This backend is for verification; it is slower than float32.
+
+The same is done in 8-bit graphs whose other operators are 16-bit: int8-fp16 and fp8. Quantize and Dequantize
+compute in float32, and the result of Dequantize is rounded to float16. With these roundings between
+Dequantize and the convolution, ONNX Runtime does not replace them by an 8-bit convolution.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ INFO = BackendInfo(
     "CPU, with every 16-bit rounding, for checks",
     "check",
     "cpu",
-    ("fp16", "bf16"),
+    ("fp16", "bf16", "int8-fp16", "fp8"),
     ("onnx", "onnxruntime"),
     "export",
 )

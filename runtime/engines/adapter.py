@@ -28,6 +28,14 @@ Created = TypeVar("Created")
 Progress = Callable[[str, "str | None", int, int], None]
 
 
+# Precision → what a TensorRT without strongly typed networks lacks for it, and what to build instead.
+_MISSING = {
+    "bf16": "has no bfloat16; build fp16",
+    "int8-fp16": "has no float16 scales for 8-bit values; build int8 or fp16",
+    "fp8": "has no float8 convolutions; build int8 or fp16",
+}
+
+
 def create(kind: Callable[[trt.ILogger], Created], messages: Messages) -> Created:
     """Create an object of a class of TensorRT: Builder or Runtime.
 
@@ -56,6 +64,13 @@ def network_flags() -> int:
     return 1 << int(members[flag])
 
 
+def why_unsupported(precision: str) -> str | None:
+    """Return why this TensorRT cannot build graphs of a precision, or None if it can."""
+    if is_strongly_typed() or precision not in _MISSING:
+        return None
+    return f"TensorRT {trt.__version__} {_MISSING[precision]}, or use TensorRT 10.3 (JetPack 6.1) or newer"
+
+
 def set_precision(config: trt.IBuilderConfig, precision: str) -> None:
     """Set the flags with which an engine computes in the types of its graph.
 
@@ -65,11 +80,8 @@ def set_precision(config: trt.IBuilderConfig, precision: str) -> None:
     config.clear_flag(trt.BuilderFlag.TF32)
     if is_strongly_typed() or precision == "fp32":
         return
-    if precision == "bf16":
-        raise BackendError(
-            f"TensorRT {trt.__version__} has no bfloat16; "
-            "build fp16, or use TensorRT 10.3 (JetPack 6.1) or newer"
-        )
+    if reason := why_unsupported(precision):
+        raise BackendError(reason)
     config.set_flag(trt.BuilderFlag.FP16 if precision == "fp16" else trt.BuilderFlag.INT8)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BackendError, InputError
+from ..wording import setting
 from .resources import system_memory
 
 # CUdevice_attribute of cuda.h
@@ -20,6 +21,8 @@ _MAJOR = 75
 _MINOR = 76
 _INTEGRATED = 18
 _MULTIPROCESSORS = 16
+
+FP8_CAPABILITY = (8, 9)  # the first compute capability with 8-bit floating-point units
 
 # Parts of the messages of TensorRT, CUDA and Python for too little memory, in lower case. The third is
 # TensorRT's message if no kernel could get the memory that it needs.
@@ -55,6 +58,17 @@ class Gpu:
     def __str__(self) -> str:
         memory = f"{self.memory / 1e9:.1f} GB"
         return f"{self.name} (compute capability {self.capability}, {memory}, driver for CUDA {self.cuda})"
+
+
+def cannot_compute(gpu: Gpu, precision: str | None) -> str | None:
+    """Return why a GPU has no units for a precision, or None if it has them."""
+    major, minor = map(int, gpu.capability.split("."))
+    if precision != "fp8" or (major, minor) >= FP8_CAPABILITY:
+        return None
+    return (
+        f"fp8 needs a GPU of compute capability 8.9 or newer (Ada, Hopper, Blackwell, Thor), and {gpu.name} "
+        f"has {gpu.capability}; use {setting('precision', 'int8-fp16')}"
+    )
 
 
 def probe(index: int = 0) -> Gpu:

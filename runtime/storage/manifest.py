@@ -16,7 +16,11 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 DIRECTIONS = ("forward", "inverse")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # the most exact first
+ON_CPUS = ("fp32", "fp16", "bf16", "int8")  # the most exact first
+ON_GPUS = ("int8-fp16", "fp8")  # no library for CPUs is faster with these than with int8
+# The first of them that a bundle has is its default, which therefore runs on every machine where possible.
+PRECISIONS = (*ON_CPUS, *ON_GPUS)
+CALIBRATED = ("int8", "int8-fp16", "fp8")  # with 8-bit values, whose ranges are measured on data
 
 # What Manifest.from_json raises for a malformed manifest.
 _MALFORMED = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,40 @@ def test_doctor_reports_whether_an_engine_fits(built_copy: Path, run: Process):
     other = run("doctor", built_copy, FAKE_TENSORRT="10.16.1").stdout
     reason = "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here"
     assert f"does not run here: {reason}\n    fix: bcm-edge build" in other
+
+
+@pytest.mark.parametrize(("precision", "type_"), [("int8-fp16", "int8"), ("fp8", "fp8")])
+def test_8_bit_graphs_for_gpus_are_built_and_played(
+    gpu_bundle: Path, tmp_path: Path, run: Process, precision: str, type_: str
+):
+    bundle = shutil.copytree(gpu_bundle, tmp_path / "digits.bundle")
+    completed = run("build", bundle, "--precision", precision, FAKE_CAPABILITY="89")
+    assert completed.returncode == 0, completed.stderr
+    kept = len(json.loads((bundle / "calibration.json").read_text())["kept"])
+    counts = f"{type_} {27 - kept}, fp16 {kept}"
+    for direction in ("forward", "inverse"):
+        line = f"{direction}: convolutions requested in {counts}, computed in {counts}"
+        assert line in completed.stderr
+    (folder,) = (bundle / "engines").iterdir()
+    types = json.loads((folder / "engine.json").read_text())["types"]
+    assert types == {name: {type_: 27 - kept, "fp16": kept} for name in ("forward", "inverse")}
+    output = tmp_path / "x.png"
+    options = ("--label", "3", "--precision", precision, "-o", output, "--json")
+    played = run("generate", bundle, *options, FAKE_CAPABILITY="89")
+    assert played.returncode == 0, played.stderr
+    result = json.loads(played.stdout)
+    assert (result["backend"], result["precision"]) == ("tensorrt", precision)
+
+
+def test_fp8_needs_units_that_older_gpus_lack(gpu_bundle: Path, run: Process, tmp_path: Path):
+    """Nothing is compiled, and the reason contains the alternative."""
+    reason = (
+        "fp8 needs a GPU of compute capability 8.9 or newer (Ada, Hopper, Blackwell, Thor), and Fake Orin "
+        "has 8.7; use --precision int8-fp16"
+    )
+    bundle = shutil.copytree(gpu_bundle, tmp_path / "digits.bundle")
+    completed = run("build", bundle, "--precision", "fp8")
+    assert (completed.returncode, completed.stderr) == (2, f"error: {reason}\n")
+    assert not (bundle / "engines").exists()
+    options = ("--label", "3", "--precision", "fp8", "--backend", "tensorrt", "-o", tmp_path / "x.png")
+    assert f"tensorrt: {reason}" in run("generate", bundle, *options).stderr

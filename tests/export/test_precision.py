@@ -22,7 +22,7 @@ def test_typed_backend_refuses_int8(typed_bundle: Path):
 
 @pytest.mark.parametrize("precision", ["", "fp4"])
 def test_unknown_precision_is_refused_by_a_backend(typed_bundle: Path, precision: str):
-    message = f"unknown precision '{precision}'; choose one of fp32, fp16, bf16, int8"
+    message = f"unknown precision '{precision}'; choose one of fp32, fp16, bf16, int8, int8-fp16, fp8"
     with pytest.raises(InputError, match=message):
         open_backend("auto", open_bundle(typed_bundle), precision)
 
@@ -103,6 +103,7 @@ def test_calibration_data_without_int8_is_refused(cli: Cli, tmp_path: Path):
 
 
 def test_unknown_precision_is_refused_by_export(cli: Cli, tmp_path: Path):
-    result = cli("export", "-o", tmp_path / "b", "--precision", "fp32,fp8")
+    result = cli("export", "-o", tmp_path / "b", "--precision", "fp32,fp4")
     assert result.exit_code == 2
-    assert "unknown precision 'fp8'; choose from fp32, fp16, bf16, int8, all" in result.output
+    known = "fp32, fp16, bf16, int8, int8-fp16, fp8, all"
+    assert f"unknown precision 'fp4'; choose from {known}" in result.output

@@ -9,7 +9,7 @@ Builder: create_builder_config() -> IBuilderConfig
 Builder: num_DLA_cores; create_optimization_profile() -> IOptimizationProfile
 Builder: build_serialized_network(network, config) -> IHostMemory
 BuilderFlag: TF32; GPU_FALLBACK
-DataType: FLOAT; HALF; INT32
+DataType: FLOAT; HALF; INT32; INT8; FP8
 DeviceType: DLA
 EngineInspector: execution_context; get_engine_information(format) -> str
 IBuilderConfig: builder_optimization_level; profiling_verbosity; default_device_type; set_flag(flag) -> None

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from contract import VERSIONS, overridden_from_cpp, run_with
 
+from bcm_edge.runtime.storage.manifest import PRECISIONS
+
 # What ADAPTED prints in each version.
 TYPED: dict[str, Any] = {
     "typed": True,
     "network": ["STRONGLY_TYPED"],
     "strip": True,
     "types": {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"},
-    **{precision: ["-TF32"] for precision in ("fp32", "fp16", "bf16", "int8")},
+    **{precision: ["-TF32"] for precision in PRECISIONS},
     "labels": ["int32", "int64"],
     "scratch": 2,
     "context": ["create_execution_context USER_MANAGED", "set_device_memory 4096 512"],
@@ -39,6 +41,16 @@ UNTYPED = {
         "TensorRT 8.6.1 has no bfloat16; build fp16, or use TensorRT 10.3 (JetPack 6.1) or newer",
     ],
     "int8": ["-TF32", "+INT8", "+OBEY_PRECISION_CONSTRAINTS"],
+    "int8-fp16": [
+        "-TF32",
+        "TensorRT 8.6.1 has no float16 scales for 8-bit values; build int8 or fp16, "
+        "or use TensorRT 10.3 (JetPack 6.1) or newer",
+    ],
+    "fp8": [
+        "-TF32",
+        "TensorRT 8.6.1 has no float8 convolutions; build int8 or fp16, "
+        "or use TensorRT 10.3 (JetPack 6.1) or newer",
+    ],
     "labels": ["int32", "int64"],
     "scratch": 1,
     "context": ["create_execution_context_without_device_memory", "device_memory = 4096"],
@@ -54,6 +66,7 @@ from types import SimpleNamespace
 import tensorrt as trt
 from bcm_edge.errors import BackendError
 from bcm_edge.runtime.engines import adapter
+from bcm_edge.runtime.storage.manifest import PRECISIONS
 
 def fake(cls, **members):  # with those members that the real class has
     return SimpleNamespace(**{name: value for name, value in members.items() if hasattr(cls, name)})
@@ -67,7 +80,7 @@ facts = {
 config = SimpleNamespace(
     set_flag=lambda flag: did.append("+" + flag.name), clear_flag=lambda flag: did.append("-" + flag.name)
 )
-for precision in ("fp32", "fp16", "bf16", "int8"):
+for precision in PRECISIONS:
     facts[precision] = did = []
     try:
         adapter.set_precision(config, precision)

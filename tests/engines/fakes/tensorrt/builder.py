@@ -12,7 +12,6 @@ import gpu_record as record
 from .enums import (
     TYPE_NAMES,
     BuilderFlag,
-    DataType,
     DeviceType,
     LayerType,
     MemoryPoolType,
@@ -151,10 +150,14 @@ def _report_progress(monitor: Any) -> None:
 
 def _compute_types(network: INetworkDefinition) -> dict[str, str]:
     """The compute type of every convolution, by name."""
-    dequantized = {layer.get_output(0).name for layer in network.layers if layer.type == LayerType.DEQUANTIZE}
+    dequantized = {
+        layer.get_output(0).name: layer.get_input(0).dtype
+        for layer in network.layers
+        if layer.type == LayerType.DEQUANTIZE
+    }
     types = {}
     for layer in network.layers:
         if layer.type == LayerType.CONVOLUTION:
             source = layer.get_input(0)
-            types[layer.name] = TYPE_NAMES[DataType.INT8 if source.name in dequantized else source.dtype]
+            types[layer.name] = TYPE_NAMES[dequantized.get(source.name, source.dtype)]
     return types

@@ -22,7 +22,7 @@ OnnxParserFlag = enum.IntEnum("OnnxParserFlag", ["NATIVE_INSTANCENORM"])
 ExecutionContextAllocationStrategy = enum.IntEnum(
     "ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"]
 )
-DataType = enum.IntEnum("DataType", ["FLOAT", "HALF", "BF16", "INT8", "INT64", "INT32", "UINT8"])
+DataType = enum.IntEnum("DataType", ["FLOAT", "HALF", "BF16", "INT8", "INT64", "INT32", "UINT8", "FP8"])
 ErrorCodeTRT = enum.IntEnum("ErrorCodeTRT", ["SUCCESS", "INTERNAL_ERROR"])
 float32, float16, bfloat16, int32 = DataType.FLOAT, DataType.HALF, DataType.BF16, DataType.INT32
 
@@ -33,6 +33,7 @@ ONNX_TYPES = {  # of ONNX
     3: DataType.INT8,
     7: DataType.INT64,
     2: DataType.UINT8,
+    17: DataType.FP8,
 }
 ARRAY_TYPES = {
     DataType.FLOAT: np.float32,
@@ -45,4 +46,5 @@ TYPE_NAMES = {  # in the information of an engine
     DataType.HALF: "Half",
     DataType.BF16: "BFloat16",
     DataType.INT8: "Int8",
+    DataType.FP8: "FP8",
 }
