@@ -125,7 +125,7 @@ def engine_launches(backend: Any, x: Any, moves: Any, noises: Any, labels: Any) 
     launches = []
     for own_moves, own_noises in schedules():
         backend.play_moves(x, own_moves, own_noises, labels, every=False)  # uploads, and records a graph
-        key = backend._key(own_moves, own_noises, len(x), pixels=False)
+        key = backend._key(x, own_moves, own_noises, pixels=False)
         with backend._turn(key, len(own_moves), len(x)) as chain:
             if chain._graph is None:
                 launches.append(Timed(partial(chain._enqueue, handle), stream))

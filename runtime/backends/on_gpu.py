@@ -95,16 +95,25 @@ class GpuBackend(ABC, Generic[Key, AnyChain]):
         """What a user can do if the memory of the GPU is exhausted, as the end of a sentence."""
 
     def _open_stream(self) -> DeviceMemory:
-        """Make the GPU current, create the stream of this backend, and return the memory of the GPU."""
+        """Make the GPU current, create the stream of this backend, and return the memory of the GPU.
+
+        It also loads the kernel that draws noise.
+        """
         from cuda.core import Device
 
         from ..engines.memory import DeviceMemory
+        from ..engines.noise_kernel import load_kernel
 
         self._device = Device(self._gpu.index)
         self._device.set_current()
         self._stream = self._device.create_stream()
         self._memory = DeviceMemory(self._device)
+        self._kernel, self._host_noise = load_kernel(self._gpu, self._device, self._memory, self._stream)
         return self._memory
+
+    def _noise_text(self) -> str:
+        """Return why noise is drawn on the processor, as the end of `device`, or ""."""
+        return f", noise from the processor: {self._host_noise}" if self._host_noise else ""
 
     @contextmanager
     def _turn(self, key: Key, moves: int, n: int) -> Iterator[AnyChain]:

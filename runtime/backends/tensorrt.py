@@ -24,7 +24,7 @@ from .base import BackendInfo
 from .on_gpu import GpuBackend
 
 if TYPE_CHECKING:
-    from ..engines.device_chain import DeviceChain
+    from ..engines.device_chain import ChainKey, DeviceChain
 
 # At least this number of recorded schedules is kept; the least recently used ones are dropped. Each needs GPU
 # memory for its states and noises.
@@ -33,12 +33,8 @@ CHAINS = 8
 # It declares no libraries, because machine/installed.py checks them.
 INFO = BackendInfo("tensorrt", "NVIDIA GPU", "play", "gpu", PRECISIONS)
 
-# The key of a recorded schedule: its moves, which of them have noise, the batch size, and whether the result
-# is pixels.
-_Key = tuple[tuple[Move, ...], tuple[bool, ...], int, bool]
 
-
-class TensorRtBackend(GpuBackend[_Key, "DeviceChain"]):
+class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):
     """The engines of one build on one GPU. Threads may share it, and take turns."""
 
     name = INFO.name
@@ -65,7 +61,7 @@ class TensorRtBackend(GpuBackend[_Key, "DeviceChain"]):
         mode = "one CUDA graph per schedule"
         if self._eager:
             mode = f"one by one: {'; '.join(sorted(self._eager))}"
-        return f"{self._gpu.name}, TensorRT {self.engine.facts.tensorrt}, {mode}"
+        return f"{self._gpu.name}, TensorRT {self.engine.facts.tensorrt}, {mode}{self._noise_text()}"
 
     def play_moves(
         self,
@@ -76,7 +72,7 @@ class TensorRtBackend(GpuBackend[_Key, "DeviceChain"]):
         every: bool,
     ) -> np.ndarray:
         """Compute the moves on the GPU. The states are copied to the host once."""
-        key = self._key(moves, noises, len(x), pixels=False)
+        key = self._key(x, moves, noises, pixels=False)
         with self._turn(key, len(moves), len(x)) as chain:
             return chain.play(x, noises, labels, every)
 
@@ -88,23 +84,27 @@ class TensorRtBackend(GpuBackend[_Key, "DeviceChain"]):
         labels: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Compute the moves and the conversion to pixels on the GPU."""
-        key = self._key(moves, noises, len(x), pixels=True)
+        key = self._key(x, moves, noises, pixels=True)
         with self._turn(key, len(moves), len(x)) as chain:
             pixels, total = chain.play_to_pixels(x, noises, labels)
         return pixels, np.isfinite(total)
 
     def _key(
-        self, moves: Sequence[Move], noises: Sequence[np.ndarray | Draw | None], n: int, pixels: bool
-    ) -> _Key:
-        noisy = tuple(noise is not None for noise in noises)
-        return tuple(moves), noisy, self._size_for(n), pixels
+        self,
+        x: np.ndarray | Draw,
+        moves: Sequence[Move],
+        noises: Sequence[np.ndarray | Draw | None],
+        pixels: bool,
+    ) -> ChainKey:
+        from ..engines.device_chain import chain_key
 
-    def _make_chain(self, key: _Key) -> DeviceChain:
+        shape = (self._size_for(len(x)), *self.sample_shape)
+        return chain_key(x, moves, noises, shape, pixels, draws=self._kernel is not None)
+
+    def _make_chain(self, key: ChainKey) -> DeviceChain:
         from ..engines.device_chain import DeviceChain
 
-        moves, noisy, size, pixels = key
-        shape = (size, *self.sample_shape)
-        return DeviceChain(self._engines, self._gpu, self._memory, self._stream, moves, noisy, shape, pixels)
+        return DeviceChain(self._engines, self._gpu, self._memory, self._stream, key, self._kernel)
 
     def _close_library(self) -> None:
         self._engines.close(self._stream)

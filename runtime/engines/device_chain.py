@@ -1,7 +1,7 @@
 """A whole schedule on the GPU.
 
 The inputs are copied to the GPU once, every move and every injection is computed there, and the result is
-copied to the host once.
+copied to the host once. The inputs are labels, and images or the seeds of noise: the GPU draws noise itself.
 
 The calls of the engines for one schedule and batch size are recorded as one CUDA graph. The graph is used
 only if its results for the first images equal those of the engines called one by one. Otherwise the engines
@@ -11,6 +11,7 @@ are always called one by one, and `why_eager` contains the reason.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from cuda.core import Stream
@@ -24,9 +25,54 @@ from ..wording import first_line
 from .graph_recording import record_graph
 from .loaded import LoadedEngines
 from .memory import Block, DeviceMemory, Layout, fill_up
+from .noise_kernel import NoiseKernel, seed_array
 
 # The largest relative L2 distance between two runs of the same kernels. Some kernels add in varying order.
 REPLAY_BOUND = 1e-3
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise that the GPU draws. The seeds are inputs; these numbers are part of the recording."""
+
+    number: int  # of the draw
+    sigma: float  # the standard deviation
+
+
+@dataclass(frozen=True)
+class ChainKey:
+    """What does not change from one call of a chain to the next."""
+
+    moves: tuple[Move, ...]
+    start: Noise | None  # the noise that the schedule starts from; None if the start is an input
+    added: tuple[Noise | bool, ...]  # added to the input of each move: noise, an input (True), or nothing
+    shape: tuple[int, int, int, int]  # (batch size, C, H, W)
+    pixels: bool  # whether the last state is also converted to pixels
+
+
+def chain_key(
+    x: np.ndarray | Draw,
+    moves: Sequence[Move],
+    noises: Sequence[np.ndarray | Draw | None],
+    shape: tuple[int, int, int, int],
+    pixels: bool,
+    draws: bool,
+) -> ChainKey:
+    """Return the key of the chain that plays these inputs.
+
+    draws: whether the GPU draws noise. Otherwise draws are made on the host, and are inputs. So are those
+    with other seeds than the first draw.
+    """
+    first = next((noise for noise in (x, *noises) if isinstance(noise, Draw)), None)
+
+    def noise(value: np.ndarray | Draw | None) -> Noise | bool:
+        if draws and first and isinstance(value, Draw) and list(value.seeds) == list(first.seeds):
+            return Noise(value.number, value.sigma)
+        return value is not None
+
+    start = noise(x)
+    added = tuple(noise(value) for value in noises)
+    return ChainKey(tuple(moves), start if isinstance(start, Noise) else None, added, shape, pixels)
 
 
 class DeviceChain:
@@ -41,28 +87,26 @@ class DeviceChain:
         gpu: Gpu,
         memory: DeviceMemory,
         stream: Stream,
-        moves: Sequence[Move],
-        noisy: Sequence[bool],
-        shape: tuple[int, int, int, int],
-        pixels: bool,
+        key: ChainKey,
+        kernel: NoiseKernel | None,
     ) -> None:
         """Allocate the memory of the chain.
 
-        noisy: whether noise is added to the input of each move.
-        shape: (batch size, C, H, W).
-        pixels: whether the last state is also converted to pixels.
+        kernel: draws the noise of the key; None if the key has none.
         """
         # None before the first recording, "" with a CUDA graph, else why the engines are called one by one.
         self.why_eager: str | None = None
-        self._engines, self._stream = engines, stream
-        self._moves, self._noisy, self._shape, self._pixels = list(moves), list(noisy), shape, pixels
-        self._contexts = engines.contexts(shape[0])  # no other chain uses them
+        self._engines, self._stream, self._kernel = engines, stream, kernel
+        self._moves, self._shape, self._pixels = key.moves, key.shape, key.pixels
+        self._start, self._added = key.start, key.added
+        self._contexts = engines.contexts(self._shape[0])  # no other chain uses them
         self._graph: Graph | None = None
         self._blocks: list[Block] = []
         try:
             self._inputs = self._block(self._input_layout(), gpu.integrated, memory)
             self._outputs = self._block(self._output_layout(), gpu.integrated, memory)
             self._between = self._block(self._between_layout(), False, memory)
+            self._noise = self._block(dict.fromkeys(self._drawn(), (self._shape, np.float32)), False, memory)
             self._fixed = self._fixed_block(memory)
         except Exception:
             self.close()
@@ -113,12 +157,17 @@ class DeviceChain:
         self._blocks.append(block)
         return block
 
+    def _drawn(self) -> dict[str, Noise]:
+        """Return the noise that the GPU draws, by the name of its array."""
+        noises = {"x": self._start, **{f"noise {i}": noise for i, noise in enumerate(self._added)}}
+        return {name: noise for name, noise in noises.items() if isinstance(noise, Noise)}
+
     def _input_layout(self) -> Layout:
         image = (self._shape, np.float32)
-        layout: Layout = {"x": image}
-        for i, is_noisy in enumerate(self._noisy):
-            if is_noisy:
-                layout[f"noise {i}"] = image
+        layout: Layout = {} if self._start else {"x": image}
+        layout |= {f"noise {i}": image for i, noise in enumerate(self._added) if noise is True}
+        if self._drawn():
+            layout["seeds"] = (self._shape[:1], np.uint64)
         if self._engines.label_type is not None:
             layout["label"] = (self._shape[:1], self._engines.label_type)
         return layout
@@ -146,8 +195,8 @@ class DeviceChain:
         for i, move in enumerate(self._moves):
             values[f"t {i}"] = move.t
             values[f"u {i}"] = move.u
-        for move, is_noisy in zip(self._moves, self._noisy, strict=True):
-            if move.graph == "inverse" and not is_noisy:
+        for move, noise in zip(self._moves, self._added, strict=True):
+            if move.graph == "inverse" and not noise:
                 values["no noise"] = 0.0
         return values
 
@@ -167,35 +216,51 @@ class DeviceChain:
         every: bool,
     ) -> None:
         """Enqueue the whole schedule. every: whether the caller will read the states between moves."""
-        arrays = self._inputs.arrays
-        fill_up(arrays["x"], values(x))
-        for i, noise in enumerate(noises):
-            if noise is not None:
-                fill_up(arrays[f"noise {i}"], values(noise))
-        if labels is not None:
-            fill_up(arrays["label"], labels)
+        self._fill_inputs(x, noises, labels)
         self._inputs.upload()
         if self.why_eager is None:
             self._record()
             if not every:
                 self._between.drop_host()
         if self._graph is None:
-            self._enqueue(int(self._stream.handle))
+            self._enqueue(self._stream)
         else:
             self._graph.launch(self._stream)
 
-    def _enqueue(self, stream: int) -> None:
-        """Enqueue every engine in turn. Each reads the result of the previous one. stream: its handle."""
-        x = self._inputs.address("x")
+    def _fill_inputs(
+        self,
+        x: np.ndarray | Draw,
+        noises: Sequence[np.ndarray | Draw | None],
+        labels: np.ndarray | None,
+    ) -> None:
+        """Write what the GPU does not draw to the arrays of the inputs."""
+        arrays, drawn = self._inputs.arrays, self._drawn()
+        for name, noise in [("x", x), *((f"noise {i}", noise) for i, noise in enumerate(noises))]:
+            if name in drawn:
+                assert isinstance(noise, Draw)
+                fill_up(arrays["seeds"], seed_array(noise.seeds))
+            elif noise is not None:
+                fill_up(arrays[name], values(noise))
+        if labels is not None:
+            fill_up(arrays["label"], labels)
+
+    def _enqueue(self, stream: Stream) -> None:
+        """Enqueue the draws, and every engine in turn. Each reads the result of the previous one."""
+        count, handle = int(np.prod(self._shape[1:])), int(stream.handle)
+        for name, noise in self._drawn().items():
+            assert self._kernel is not None
+            addresses = self._noise.address(name), self._inputs.address("seeds")
+            self._kernel.launch(stream, *addresses, self._shape[0], count, noise.number, noise.sigma)
+        x = self._source("x", self._start)
         for i, move in enumerate(self._moves):
             if self._adds_first(i):
                 total = self._between.address(f"sum {i}")
-                noise = self._inputs.address(f"noise {i}")
-                self._contexts.enqueue("add_noise", {"x": x, "noise": noise, "sum": total}, stream)
+                noise = self._source(f"noise {i}", self._added[i])
+                self._contexts.enqueue("add_noise", {"x": x, "noise": noise, "sum": total}, handle)
                 x = total
             is_last = i == len(self._moves) - 1
             state = self._outputs.address("last") if is_last else self._between.address(f"state {i}")
-            self._contexts.enqueue(move.graph, self._addresses(i, x, state), stream)
+            self._contexts.enqueue(move.graph, self._addresses(i, x, state), handle)
             x = state
         if self._pixels:
             addresses = {
@@ -203,7 +268,11 @@ class DeviceChain:
                 "pixels": self._outputs.address("pixels"),
                 "total": self._outputs.address("total"),
             }
-            self._contexts.enqueue("to_uint8", addresses, stream)
+            self._contexts.enqueue("to_uint8", addresses, handle)
+
+    def _source(self, name: str, noise: Noise | bool | None) -> int:
+        """Return the address of an array that the GPU draws, or that is an input."""
+        return (self._noise if isinstance(noise, Noise) else self._inputs).address(name)
 
     def _addresses(self, index: int, x: int, state: int) -> dict[str, int]:
         """Return the addresses of the inputs and outputs of a move's engine, by name.
@@ -217,8 +286,8 @@ class DeviceChain:
             "x_u": state,
         }
         if self._moves[index].graph == "inverse":
-            if self._noisy[index]:
-                addresses["noise"] = self._inputs.address(f"noise {index}")
+            if noise := self._added[index]:
+                addresses["noise"] = self._source(f"noise {index}", noise)
             else:
                 addresses["noise"] = self._fixed.address("no noise")
         if self._engines.label_type is not None:
@@ -230,14 +299,14 @@ class DeviceChain:
 
         Only the inverse graph contains the addition.
         """
-        return self._noisy[index] and self._moves[index].graph == "forward"
+        return bool(self._added[index]) and self._moves[index].graph == "forward"
 
     def _record(self) -> None:
         """Record a CUDA graph, and compare its results with those of the engines for the inputs on the GPU.
 
         The engines are called once before the recording, which TensorRT requires.
         """
-        self._enqueue(int(self._stream.handle))
+        self._enqueue(self._stream)
         expected = self._all_results()
         if not all(np.isfinite(array).all() for array in expected):
             return  # NaN cannot be compared; the next call tries again
@@ -254,8 +323,8 @@ class DeviceChain:
         """Replay the CUDA graph, and return how its results differ from the expected ones, or ""."""
         assert self._graph is not None
         # Otherwise a graph that computes nothing would seem to be correct.
-        self._between.erase()
-        self._outputs.erase()
+        for block in (self._noise, self._between, self._outputs):
+            block.erase()
         self._graph.launch(self._stream)
         distance = max(map(_distance, self._all_results(), expected))
         if distance <= REPLAY_BOUND:

@@ -10,17 +10,17 @@ from cuda.core import Stream
 from cuda.core.graph import Graph
 
 
-def record_graph(stream: Stream, enqueue: Callable[[int], None]) -> Graph:
+def record_graph(stream: Stream, enqueue: Callable[[Stream], None]) -> Graph:
     """Return the work of a call as a CUDA graph.
 
-    enqueue: puts work on the stream with this handle. The work is recorded, and not executed. Raises the
-    exceptions of cuda-core and of `enqueue`.
+    enqueue: puts work on a stream. The work is recorded, and not executed. Raises the exceptions of cuda-core
+    and of `enqueue`.
     """
     builder = stream.create_graph_builder()
     try:
         with _no_garbage_collection():
             builder.begin_building("thread_local")
-            enqueue(int(builder.stream.handle))
+            enqueue(builder.stream)
             graph = builder.end_building().complete()
     except BaseException:
         with suppress(Exception):  # this ends the recording, and reports the failure again

@@ -45,20 +45,24 @@ def test_schedule_is_one_upload_one_graph_and_one_download(built_bundle: Path, r
     bcm.generate(4, schedule=MIXTURE, labels=3)
     record.calls.clear()
     bcm.generate(4, schedule=MIXTURE, labels=[1, 2, 3, 4], seed=9)
-    inputs = 4 * IMAGE + 4 * IMAGE + 4 * 8  # the start, the noise of the injection, the labels
+    inputs = 256 + 4 * 8  # the seeds, and at the next address the labels
     assert record.calls == ["set current", f"upload {inputs}", "launch", f"download {4 * IMAGE}", "sync"]
 
 
 def test_graph_is_recorded_once_per_schedule_and_batch_size(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", precision="fp16")
+    record.calls.clear()
     bcm.generate(2, schedule="80>2.4>0.002", labels=3)
-    work = [call for call in record.calls if call.split()[0] in ("execute", "begin", "end", "launch", "sync")]
+    kinds = ("draw", "execute", "begin", "end", "launch", "sync")
+    work = [call for call in record.calls if call.split()[0] in kinds]
     move = "execute forward 2"
     assert work == [
+        "draw 2",
         move,
         move,
         "sync",
         "begin recording",
+        "draw 2",
         move,
         move,
         "end recording",
@@ -130,7 +134,8 @@ def test_engines_run_in_new_contexts_after_a_failed_recording(built_bundle: Path
     bcm = bcm_edge.load(built_bundle, "tensorrt")
     bcm.generate(2, labels=3)
     start = record.calls.index("begin recording")
-    assert record.calls[start:][1:5] == ["execute forward 2", "sync", "context forward", "execute forward 2"]
+    draw, move = "draw 2", "execute forward 2"
+    assert record.calls[start:][1:7] == [draw, move, "sync", draw, "context forward", move]
 
 
 def test_interrupted_recording_is_repeated_in_new_contexts(

@@ -149,7 +149,8 @@ def chain_on(gpu: Gpu, device_chain: ModuleType, stream: Any) -> Iterator[Callab
     chains = []
 
     def make(engines: Arithmetic, pixels: bool = False) -> Any:
-        chains.append(device_chain.DeviceChain(engines, gpu, memory, stream, MOVES, NOISY, SHAPE, pixels))
+        key = device_chain.ChainKey(tuple(MOVES), None, tuple(NOISY), SHAPE, pixels)
+        chains.append(device_chain.DeviceChain(engines, gpu, memory, stream, key, None))
         return chains[-1]
 
     yield make

@@ -99,7 +99,7 @@ def test_replay_agrees_with_the_engines_called_one_by_one(
         # The first call records the graph, the second one replays it.
         recorded, replayed = (backend.play_moves(*arguments, every=True) for arguments in inputs)
         x, moves, noises, labels = inputs[1]
-        key = backend._key(moves, noises, len(x), pixels=False)
+        key = backend._key(x, moves, noises, pixels=False)
         with backend._turn(key, len(moves), len(x)) as chain:
             assert chain.why_eager == ""
             graph, chain._graph = chain._graph, None

@@ -32,6 +32,7 @@ class Faults:
     wrong_pixel: whether a replay changes one number
     recorded: an error that an engine records although it returns success
     pool: what fails in a memory pool: "create" or "allocate"
+    kernel: what a kernel does: "refused" by the driver, or "wrong" numbers
     """
 
     memory: int = field(default_factory=lambda: int(environment("GPU_MEMORY", str(1 << 34))))
@@ -39,6 +40,7 @@ class Faults:
     capture: str = ""
     launch: bool = False
     pool: str = ""
+    kernel: str = ""
     recorded: str = ""
     wrong_pixel: bool = False
     stale_graph: bool = False

@@ -5,10 +5,14 @@ tests/tensorrt/test_contract.py compares their signatures with the real ones.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import gpu_record as record
+import numpy as np
+import ptx
 
 _streams: dict[int, Stream] = {}
 
@@ -189,6 +193,57 @@ class Graph:
     def close(self) -> None:
         record.calls.append("close graph")
         self._work = []
+
+
+class Kernel:
+    """A kernel in PTX. The module ptx executes it."""
+
+    def __init__(self, code: ptx.Kernel) -> None:
+        self.code = code
+
+
+class ObjectCode:
+    """A module in PTX."""
+
+    def __init__(self, module: bytes) -> None:
+        self._module = module
+
+    @staticmethod
+    def from_ptx(
+        module: bytes, *, name: str = "", symbol_mapping: dict[str, str] | None = None
+    ) -> ObjectCode:
+        return ObjectCode(module)
+
+    def get_kernel(self, name: str) -> Kernel:
+        if record.faults.kernel == "refused":
+            raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the PTX was compiled for a newer toolkit")
+        return Kernel(_kernels(self._module)[name])
+
+
+@functools.cache
+def _kernels(module: bytes) -> dict[str, ptx.Kernel]:
+    return ptx.kernels(module.decode())
+
+
+@dataclass
+class LaunchConfig:
+    """The threads of a launch."""
+
+    grid: tuple[int, int]
+    block: int
+
+
+def launch(stream: Stream, config: LaunchConfig, kernel: Kernel, *kernel_args: object) -> None:
+    """Put a kernel on a stream. An int is a pointer; other arguments are numpy scalars."""
+    arguments = [np.uint64(a).tobytes() if type(a) is int else a.tobytes() for a in kernel_args]
+    if record.faults.kernel == "wrong":
+        arguments[2] = np.uint64(1).tobytes()  # another draw
+    record.calls.append(f"draw {config.grid[1]}")
+
+    def memory(address: int, size: int) -> np.ndarray:
+        return record.array(address, (size,), np.uint8)
+
+    stream.put(lambda: ptx.Launch(kernel.code, config.grid, config.block, arguments, memory).run())
 
 
 class DeviceProperties:
