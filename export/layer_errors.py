@@ -186,13 +186,13 @@ class _Graph:
     def modules(self, names: Iterable[str]) -> dict[str, str]:
         """Return tensor → the path of the torch module whose output it is; "" is the whole model.
 
-        Normalisations and blocks end with the last addition at their path.
+        Normalisations end with Affine, and blocks with the last addition at their path.
         """
         last_additions = {_path(node): node.output[0] for node in self._nodes if node.op_type == "Add"}
         pairs = {}
         for name in names:
             path, _, operator = self._producers[name].name.rpartition("/")
-            is_module_output = operator in ("Conv", "Gemm") or last_additions.get(path) == name
+            is_module_output = operator in ("Conv", "Gemm", "Affine") or last_additions.get(path) == name
             if is_module_output and path not in NO_MODULES:
                 pairs[name] = path
         return {**pairs, "x_u": ""}

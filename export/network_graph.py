@@ -5,7 +5,9 @@ written down once. A class without a function here cannot be exported; the error
 static except the batch size, which a 0 in Reshape copies.
 
 Group normalisation is written as Reshape, InstanceNormalization, Reshape, Mul, Add, because ONNX Runtime
-has no CPU kernel for the GroupNormalization of opset 21 and decomposes it. SiLU is x · sigmoid(x).
+has no CPU kernel for the GroupNormalization of opset 21 and decomposes it. Float32 graphs, which CPUs play,
+have one BatchNormalization in place of Mul and Add. 16-bit graphs, which GPUs play, have Mul and Add, which
+TensorRT fuses. SiLU is x · sigmoid(x).
 
 What depends only on t, u and the label is computed once for all residual blocks: one matrix product gives the
 vectors of all of them, and one Split distributes these. Where the embedding scales and shifts a normalised
@@ -59,23 +61,20 @@ def consistency_model(
 ) -> str:
     """Add the consistency function f = c_skip x + c_out F(c_in x, τ(t), τ(u), label).
 
-    The equations are those of model/preconditioning.py, in the same order, so that they round equally.
+    The equations are those of model/preconditioning.py. x is divided by 1 / c_in, which is one node less.
     """
     at = "preconditioning"
     op = partial(g.op, at=at)
-    sigma_d2 = g.constant(SIGMA_DATA**2)
-    variance = op("Add", op("Mul", t, t), sigma_d2)
-    root = op("Sqrt", variance)
-    c_skip = op("Div", op("Add", op("Mul", t, u), sigma_d2), variance)
-    c_out = op("Div", op("Mul", op("Sub", t, u), g.constant(SIGMA_DATA)), root)
-    c_in = op("Reciprocal", root)
     per_image = g.constant([-1, 1, 1, 1], np.int64)
-    c_skip = op("Reshape", c_skip, per_image)
-    c_out = op("Reshape", c_out, per_image)
-    c_in = op("Reshape", c_in, per_image)
+    t_image, u_image = op("Reshape", t, per_image), op("Reshape", u, per_image)
+    sigma_d2 = g.constant(SIGMA_DATA**2)
+    variance = op("Add", op("Mul", t_image, t_image), sigma_d2)
+    root = op("Sqrt", variance)
+    c_skip = op("Div", op("Add", op("Mul", t_image, u_image), sigma_d2), variance)
+    c_out = op("Div", op("Mul", op("Sub", t_image, u_image), g.constant(SIGMA_DATA)), root)
     tau_t = op("Mul", op("Log", t), g.constant(250.0))
     tau_u = op("Mul", op("Log", u), g.constant(250.0))
-    scaled = g.low(op("Mul", c_in, x), at)
+    scaled = g.low(op("Div", x, root), at)
     output = g.full(unet(g, model.network, scaled, tau_t, tau_u, label), at)
     return op("Add", op("Mul", c_skip, x), op("Mul", c_out, output))
 
@@ -98,7 +97,7 @@ def unet(g: GraphBuilder, net: UNet, x: str, tau_t: str, tau_u: str, label: str 
         feature = Feature(joined, feature.channels + skip.channels, feature.size)
         feature = stage(g, blocks, feature, vectors, at)
     norm, _, last = net.out
-    patches = conv(g, last, norm_silu(g, norm, feature, "out.0"), "out.2").name
+    patches = conv(g, last, norm_silu(g, norm, feature, "out"), "out.2").name
     patch_size = net.config.patch_size
     if patch_size == 1:
         return patches
@@ -162,26 +161,31 @@ def block_vectors(g: GraphBuilder, net: UNet, emb: str) -> Vectors:
         name: g.joined_weight(name, {row: state[row] for row in rows})
         for name, rows in joined_weights(net).items()
     }
-    vectors = op("Gemm", emb, weights[f"{at}.weight"], weights[f"{at}.bias"], transB=1)
+    weight, bias = weights[f"{at}.weight"], weights[f"{at}.bias"]
     widths = [block.out_layers[3].in_channels for block in blocks.values()]
     number = g.compute
     if net.config.use_scale_shift_norm:
-        widths = [width for width in widths for _ in ("scale", "shift")]
-        parts = split(g, vectors, widths, at)
-        scale = op("Add", op("Concat", *parts[::2], axis=1), g.constant(1.0))
-        scaled_bias = op("Mul", scale, weights["out_layers.0.bias"])
-        shift = op("Add", scaled_bias, op("Concat", *parts[1::2], axis=1))
+        # The rows of a block are its scales and its shifts. Here, the scales of all blocks come first.
+        pairs = [width for width in widths for _ in ("scale", "shift")]
+        rows = (split(g, name, pairs, at, axis=0) for name in (weight, bias))
+        weight, bias = (op("Concat", *parts[::2], *parts[1::2], axis=0) for parts in rows)
+        vectors = op("Gemm", emb, weight, bias, transB=1)
+        scale, shift = split(g, vectors, [sum(widths)] * 2, at)
+        scale = op("Add", scale, g.constant(1.0))
+        shift = op("Add", op("Mul", scale, weights["out_layers.0.bias"]), shift)
         vectors = op("Concat", op("Mul", scale, weights["out_layers.0.weight"]), shift, axis=1)
-        widths = [*widths[::2], *widths[::2]]
+        widths = [*widths, *widths]
         number = g.norms
+    else:
+        vectors = op("Gemm", emb, weight, bias, transB=1)
     vectors = op("Reshape", vectors, g.constant([0, sum(widths), 1, 1], np.int64))
     parts = split(g, g.convert(vectors, FP32, number, at), widths, at)
     return {path: tuple(parts[index :: len(blocks)]) for index, path in enumerate(blocks)}
 
 
-def split(g: GraphBuilder, x: str, widths: Sequence[int], at: str) -> list[str]:
-    """Split x along axis 1 into parts of these widths."""
-    first = g.op("Split", x, g.constant(widths, np.int64), at=at, outputs=len(widths), axis=1)
+def split(g: GraphBuilder, x: str, widths: Sequence[int], at: str, axis: int = 1) -> list[str]:
+    """Split x along an axis into parts of these widths."""
+    first = g.op("Split", x, g.constant(widths, np.int64), at=at, outputs=len(widths), axis=axis)
     return [first, *(f"{first}:{index}" for index in range(1, len(widths)))]
 
 
@@ -216,17 +220,17 @@ def res_block(g: GraphBuilder, block: ResBlock, x: Feature, vectors: Sequence[st
     Between the convolutions, the embedding scales and shifts x, or is added to x.
     """
     op = partial(g.op, at=at)
-    h = norm_silu(g, block.in_layers[0], x, f"{at}.in_layers.0")
+    h = norm_silu(g, block.in_layers[0], x, f"{at}.in_layers")
     h = conv(g, block.in_layers[2], resample(g, h, block.resample, at), f"{at}.in_layers.2")
-    norm, norm_path = block.out_layers[0], f"{at}.out_layers.0"
+    norm, layers = block.out_layers[0], f"{at}.out_layers"
     if block.scale_shift:
         scale, shift = vectors
-        scaled = op("Mul", normalised(g, norm, h, norm_path), scale)
-        h = activated(g, Feature(op("Add", scaled, shift), h.channels, h.size), at)
+        scaled = op("Mul", normalised(g, norm, h, f"{layers}.0"), scale)
+        h = activated(g, Feature(op("Add", scaled, shift), h.channels, h.size), f"{layers}.1")
     else:
         (vector,) = vectors
-        h = norm_silu(g, norm, Feature(op("Add", h.name, vector), h.channels, h.size), norm_path)
-    h = conv(g, block.out_layers[3], h, f"{at}.out_layers.3")
+        h = norm_silu(g, norm, Feature(op("Add", h.name, vector), h.channels, h.size), layers)
+    h = conv(g, block.out_layers[3], h, f"{layers}.3")
     skip = resample(g, x, block.resample, at)
     if isinstance(block.skip_connection, nn.Conv2d):
         skip = conv(g, block.skip_connection, skip, f"{at}.skip_connection")
@@ -250,7 +254,9 @@ def attention_block(g: GraphBuilder, block: AttentionBlock, x: Feature, at: str)
     root = 1 / math.sqrt(d)
     if block.normalises:
         qkv = g.full(qkv, at)
-        norm = op("ReduceL2", qkv, g.constant([3], np.int64), keepdims=1)
+        # ONNX Runtime computes these three faster than ReduceL2.
+        square = op("ReduceSum", op("Mul", qkv, qkv), g.constant([3], np.int64), keepdims=1)
+        norm = op("Sqrt", square)
         # The divisor of k and v is norm / √d + 1e-4, and that of q is larger by √d.
         larger = np.repeat([1 / root, 1, 1], heads).reshape(-1, 1, 1)
         divisor = op("Add", op("Mul", norm, g.constant(root * larger)), g.constant(1e-4 * larger))
@@ -326,18 +332,26 @@ def normalised(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
 
 
 def group_norm(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> str:
-    """Add group normalisation with scale and bias. The result has the type of normalisations."""
+    """Add group normalisation with scale and bias. The result has the type of normalisations.
+
+    It is PATH/Affine in graphs of all types.
+    """
     assert isinstance(module, nn.GroupNorm)
     normed = normalised(g, module, x, at)
-    per_channel = (x.channels, 1, 1)
+    in_float32 = g.compute is FP32
+    per_channel = (x.channels,) if in_float32 else (x.channels, 1, 1)
     scale = g.norm_weight(f"{at}.weight", module.weight, per_channel)
     bias = g.norm_weight(f"{at}.bias", module.bias, per_channel)
-    return g.op("Add", g.op("Mul", normed, scale, at=at), bias, at=at)
+    if in_float32:
+        mean, variance = g.constant(np.zeros(x.channels)), g.constant(np.ones(x.channels))
+        statistics = (mean, variance)
+        return g.op("BatchNormalization", normed, scale, bias, *statistics, at=at, name="Affine", epsilon=0.0)
+    return g.op("Add", g.op("Mul", normed, scale, at=at), bias, at=at, name="Affine")
 
 
 def norm_silu(g: GraphBuilder, module: nn.Module, x: Feature, at: str) -> Feature:
-    """Add group normalisation and SiLU. The result has the compute type."""
-    return activated(g, Feature(group_norm(g, module, x, at), x.channels, x.size), at)
+    """Add the layers 0 and 1 at a path: group normalisation and SiLU. The result has the compute type."""
+    return activated(g, Feature(group_norm(g, module, x, f"{at}.0"), x.channels, x.size), f"{at}.1")
 
 
 def activated(g: GraphBuilder, x: Feature, at: str) -> Feature:

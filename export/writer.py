@@ -33,8 +33,8 @@ BF16 = Number(TensorProto.BFLOAT16, torch.bfloat16)
 class GraphBuilder:
     """A graph under construction. Methods take and return the names of values.
 
-    Nodes are named PATH/OPERATOR, where PATH is the torch module they belong to, so that profiles and error
-    messages can be read.
+    Nodes are named PATH/OPERATOR or PATH/NAME, where PATH is the torch module they belong to, so that
+    profiles and error messages can be read.
 
     Convolutions and matrix products compute in one type, `compute`, and normalisations in another, `norms`.
     Values that need the precision stay float32. `low` and `full` convert between `compute` and float32.
@@ -51,17 +51,20 @@ class GraphBuilder:
         # Name of a weight that is stored in another type than it is used in → the value in that type.
         self._converted: dict[str, str] = {}
 
-    def op(self, operator: str, *inputs: str, at: str, outputs: int = 1, **attributes: Any) -> str:
+    def op(
+        self, operator: str, *inputs: str, at: str, name: str = "", outputs: int = 1, **attributes: Any
+    ) -> str:
         """Add a node of an ONNX operator and return the name of its first output.
 
-        Further outputs are named NAME:1, NAME:2, … at: the path of the torch module.
+        Further outputs are named NAME:1, NAME:2, … at: the path of the torch module. name: in place of the
+        operator in the name of the node.
         """
-        path = f"{at}/{operator}"
+        path = f"{at}/{name or operator}"
         self._uses[path] += 1
-        name = path if self._uses[path] == 1 else f"{path}_{self._uses[path]}"
-        names = [name, *(f"{name}:{i}" for i in range(1, outputs))]
-        self._nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
-        return name
+        value = path if self._uses[path] == 1 else f"{path}_{self._uses[path]}"
+        values = [value, *(f"{value}:{i}" for i in range(1, outputs))]
+        self._nodes.append(helper.make_node(operator, inputs, values, name=value, **attributes))
+        return value
 
     def constant(self, values: object, dtype: type = np.float32) -> str:
         """Add a small constant to the graph and return its name. Equal constants are added once."""

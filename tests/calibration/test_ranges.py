@@ -139,7 +139,7 @@ def test_headroom_reports_types_and_reasons(typed_bundle: Path):
     assert embedding.bits == 32
     assert "250 log t" in embedding.why
     assert 1000 < embedding.largest < 1600  # 250 |log 0.002| = 1554, 250 log 80 = 1096
-    norm = measured["middle_block.1/ReduceL2"]
+    norm = measured["middle_block.1/ReduceSum"]
     assert norm.bits == 32
     assert "cosine attention" in norm.why
     softmax = measured["middle_block.1/Softmax"]

@@ -174,7 +174,7 @@ def test_wrong_layer_of_a_float32_graph_is_named(
     silu, config = network_graph.silu, replace(TINY, use_scale_shift_norm=scale_shift)
 
     def wrong_in_one_layer(graph: GraphBuilder, x: str, at: str) -> str:
-        if at == LATE.replace("2", "0"):
+        if at == LATE.replace("2", "1"):
             x = graph.op("Mul", x, graph.constant(1.01), at=at)
         return silu(graph, x, at)
 
