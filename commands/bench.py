@@ -11,7 +11,7 @@ import click
 
 from ..errors import BackendError, NonFiniteError
 from ..runtime.arguments import check_number
-from ..runtime.backends import MODULES, playing, wrong_device
+from ..runtime.backends import MODULES, info, playing, wrong_device
 from ..runtime.backends.base import Backend
 from ..runtime.checks import benchmark, starts
 from ..runtime.checks.benchmark import Result
@@ -75,7 +75,7 @@ from .schedules import timed
     default="all",
     show_default=True,
     type=click.Choice(["all", *MODULES]),
-    help="The backend to measure; all for those that compute.",
+    help="The backend to measure; all for those that auto may select.",
 )
 @threads_option
 @device_option
@@ -126,7 +126,9 @@ def bench(
     flop = flop_per_call(opened.graphs(opened.precisions[0])["forward"])
     backends = [backend]
     if backend == "all":
-        backends = [name for name in playing() if not wrong_device(name, placement)]
+        backends = [
+            name for name in playing() if info(name).automatic and not wrong_device(name, placement)
+        ]
     with variants(opened, backends, names, vs, placement) as (runnable, not_run):
         compared = [] if flop is None else [(variant.name, variant.precision) for variant in runnable]
         products, absent = open_products(compared, placement)

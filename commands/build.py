@@ -243,7 +243,8 @@ def _alternative(bundle: Bundle) -> str:
     able = [
         name
         for name in playing()
-        if info(name).device != "gpu"
+        if info(name).automatic
+        and not info(name).plays_engines
         and any(backend_module(name).unavailable(precision) is None for precision in bundle.precisions)
     ]
     if able:

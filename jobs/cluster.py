@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import JobError, OutputError
+from ..runtime.backends import info
 from ..runtime.machine.cache_folder import cache_directory
 from ..runtime.machine.resources import processors
 from ..runtime.machine.temporary import temporary_folder
@@ -87,7 +88,7 @@ def play_all(job: Job, bundle: Path, output: Path, shards: Sequence[Shard], work
         fn_constructor_args=(job, str(bundle.absolute()), str(output.absolute())),
         compute=actors,
         num_cpus=job.threads,
-        num_gpus=1 if job.backend == "tensorrt" else None,
+        num_gpus=1 if info(job.backend).device == "gpu" else None,
     )
     for row in results.iter_rows():
         yield Done(str(row["name"]), int(row["images"]), float(row["seconds"]), str(row["problem"]))

@@ -27,7 +27,7 @@ def load(
     Args:
         path: The folder of the bundle, a packed bundle (*.bcm), or the name of a model in the package:
             "digits" or "mnist". A file or folder of that name in the current folder comes first.
-        backend: "auto", "tensorrt", "onnxruntime", "openvino", "typed" or "null".
+        backend: "auto", "tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino", "typed" or "null".
         batch: The largest number of images of one network call. Larger requests are split, with the same
             result. By default 16, or the largest batch of an engine.
         precision: "fp32", "fp16", "bf16" or "int8". By default that of an engine built for this GPU, else the
@@ -38,8 +38,8 @@ def load(
         threads: The number of CPU threads, from 1 to 1024. By default $BCM_EDGE_THREADS, or else the
             processors that this process may use. A GPU backend does not use it.
         device: "cpu", "gpu" (the first NVIDIA GPU) or "cuda:N" (the GPU with this number). By default the
-            device of the backend; "auto" then uses a GPU if an engine for it was built on this machine, or
-            else the CPU. A device that is given is never replaced by another.
+            device of the backend; "auto" then uses a GPU if an engine for it was built on this machine or if
+            ONNX Runtime can use it, or else the CPU. A device that is given is never replaced by another.
 
     Raises:
         BundleError: The bundle is damaged, or does not contain the precision.

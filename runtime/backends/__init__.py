@@ -10,7 +10,8 @@ A backend module contains:
                                             the opened model
     preferred(precision) -> bool            optional: whether "auto" tries this backend first here
 
-A new backend needs one such module and its name in MODULES (docs/extending.md).
+A new backend needs one such module and its name in MODULES (docs/extending.md). The file of a name with
+hyphens has underscores in their place.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ..wording import setting
 from .base import Backend, BackendInfo, for_gpus
 
 # "auto" tries them in this order.
-MODULES = ("tensorrt", "onnxruntime", "openvino", "typed", "null")
+MODULES = ("tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino", "typed", "null")
 
 
 def open_backend(
@@ -36,8 +37,8 @@ def open_backend(
 ) -> Backend:
     """Open a bundle on the backend of this name, or on the fastest one that can run here ("auto").
 
-    precision: None selects the precision of an engine that was built for this GPU, else the most exact
-        precision of the bundle.
+    precision: None selects the precision of the newest engine for a backend that plays engines, else the most
+        exact precision of the bundle.
     placement: the device and the CPU threads.
 
     A backend, precision or device that the caller specifies is never replaced by another.
@@ -56,13 +57,11 @@ def open_backend(
     if reason := wrong_device(name, placement):
         raise BackendError(reason)
     module = backend_module(name)
-    on_gpu = info(name).device == "gpu"
-    if precision is None and not on_gpu:  # on a GPU, the engine determines the precision
-        precision = bundle.precisions[0]
+    precision = precision or _default_precision(name, bundle)
     reason = module.unavailable(precision, None, placement)
     if reason is not None:
         advice = ""
-        if on_gpu and placement.device is None:
+        if info(name).device == "gpu" and placement.device is None:
             advice = f"; on a machine without a GPU, use {setting('backend', 'auto')}"
         raise BackendError(f"{name}: {reason}{advice}")
     with timed(f"backend {name}: opening"):
@@ -77,22 +76,30 @@ def open_backend(
 def choose(bundle: Bundle, precision: str | None, placement: Placement = ANYWHERE) -> tuple[str, str | None]:
     """Return the backend and the precision that "auto" selects.
 
-    An engine that was built on this machine comes first. A device that the caller specifies is never replaced
-    by another. Raises BackendError if no backend can run the precision here.
+    An engine that was built on this machine comes first, then another backend on a GPU, then the CPU. A
+    device that the caller specifies is never replaced by another. Raises BackendError if no backend can run
+    the precision here.
     """
-    gpu_backends = [name for name in playing() if info(name).device == "gpu" and placement.kind != "cpu"]
     reasons = []
-    for name in gpu_backends:
-        reason = backend_module(name).unavailable(precision, bundle, placement)
+    for name in playing():
+        if info(name).device != "gpu" or not info(name).automatic or placement.kind == "cpu":
+            continue
+        wanted = precision or _default_precision(name, bundle)
+        reason = backend_module(name).unavailable(wanted, bundle, placement)
         if reason is None:
-            log.info("backend %s: chosen, an engine fits this GPU", name)
-            return name, precision
+            log.info("backend %s: chosen for this GPU", name)
+            return name, wanted
         log.info("backend %s: not chosen, %s", name, reason)
         reasons.append(f"{name}: {reason}")
     if placement.kind == "gpu":
         raise BackendError(f"no backend can run on the device {placement.device} here; {'; '.join(reasons)}")
     precision = precision or bundle.precisions[0]
     return _choose_on_processor(precision), precision
+
+
+def _default_precision(name: str, bundle: Bundle) -> str | None:
+    """Return the most exact precision of a bundle, or None for a backend whose engine determines it."""
+    return None if info(name).plays_engines else bundle.precisions[0]
 
 
 def _choose_on_processor(precision: str) -> str:
@@ -163,4 +170,4 @@ def backend_module(name: str) -> ModuleType:
     """Return the module of a backend. Raises BackendError for an unknown name."""
     if name not in MODULES:
         raise BackendError(f"unknown backend {name!r}; choose auto, {', '.join(MODULES)}")
-    return importlib.import_module(f".{name}", __name__)
+    return importlib.import_module(f".{name.replace('-', '_')}", __name__)

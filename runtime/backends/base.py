@@ -35,6 +35,8 @@ class BackendInfo:
     precisions: tuple[str, ...]  # the precisions that it can compute
     libraries: tuple[str, ...] = ()  # the modules that it imports
     extra: Extra | None = None  # the extra of this package that installs the libraries
+    plays_engines: bool = False  # whether it plays engines of the bundle, which determine the precision
+    automatic: bool = True  # whether "auto" may select it
 
     def missing(self) -> str | None:
         """Return which libraries are not installed and how to install them, or None if all are installed."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Chain(Protocol):
     """Memory on a GPU, and what plays schedules in it. It is used by one thread at a time."""
 
-    # "" with CUDA graphs, else why the work is started call by call. None as long as this is not known.
+    # Why the work is started call by call. "" or None: it is not, or this is not known yet.
     why_eager: str | None
 
     def close(self) -> None:

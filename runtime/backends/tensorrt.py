@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CHAINS = 8
 
 # It declares no libraries, because machine/installed.py checks them.
-INFO = BackendInfo("tensorrt", "NVIDIA GPU", "play", "gpu", PRECISIONS)
+INFO = BackendInfo("tensorrt", "NVIDIA GPU, engines", "play", "gpu", PRECISIONS, plays_engines=True)
 
 
 class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):

@@ -17,7 +17,7 @@ import numpy as np
 from cuda.core import Stream
 from cuda.core.graph import Graph
 
-from ..accuracy import relative_l2
+from ..accuracy import REPLAY_BOUND, replay_distance
 from ..machine.gpu import Gpu
 from ..noise import Draw, values
 from ..schedule import Move
@@ -26,9 +26,6 @@ from .graph_recording import record_graph
 from .loaded import LoadedEngines
 from .memory import Block, DeviceMemory, Layout, fill_up
 from .noise_kernel import NoiseKernel, seed_array
-
-# The largest relative L2 distance between two runs of the same kernels. Some kernels add in varying order.
-REPLAY_BOUND = 1e-3
 
 
 @dataclass(frozen=True)
@@ -326,7 +323,7 @@ class DeviceChain:
         for block in (self._noise, self._between, self._outputs):
             block.erase()
         self._graph.launch(self._stream)
-        distance = max(map(_distance, self._all_results(), expected))
+        distance = replay_distance(self._all_results(), expected)
         if distance <= REPLAY_BOUND:
             return ""
         return f"the CUDA graph gave other images than its engines (relative L2 {distance:.1e})"
@@ -365,7 +362,3 @@ class DeviceChain:
         self._outputs.download(names[0], names[-1])
         self._stream.sync()
         return [self._outputs.arrays[name] for name in names]
-
-
-def _distance(image: np.ndarray, expected: np.ndarray) -> float:
-    return relative_l2(image.astype(np.float64), expected.astype(np.float64))

@@ -18,7 +18,7 @@ def record_graph(stream: Stream, enqueue: Callable[[Stream], None]) -> Graph:
     """
     builder = stream.create_graph_builder()
     try:
-        with _no_garbage_collection():
+        with no_garbage_collection():
             builder.begin_building("thread_local")
             enqueue(builder.stream)
             graph = builder.end_building().complete()
@@ -31,7 +31,7 @@ def record_graph(stream: Stream, enqueue: Callable[[Stream], None]) -> Graph:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Collect garbage now, and not in the block: no GPU memory may be freed during a recording."""
     gc.collect()
     was_enabled = gc.isenabled()

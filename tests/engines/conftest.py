@@ -30,6 +30,7 @@ IMPORTERS = (
     "engines.loaded",
     "engines.memory",
     "engines.messages",
+    "gpu_sessions.chain",
 )
 
 
@@ -99,7 +100,9 @@ def _forget() -> None:
         if name.partition(".")[0] in fakes or name in {f"bcm_edge.runtime.{module}" for module in IMPORTERS}:
             del sys.modules[name]
     for name in IMPORTERS:  # a package has its modules as attributes
-        sys.modules["bcm_edge.runtime.engines"].__dict__.pop(name.rpartition(".")[2], None)
+        package, _, module = name.partition(".")
+        if loaded := sys.modules.get(f"bcm_edge.runtime.{package}"):
+            loaded.__dict__.pop(module, None)
 
 
 @pytest.fixture(scope="session")

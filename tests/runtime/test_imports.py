@@ -27,6 +27,7 @@ LAYERS = (
     ("runtime.arguments",),
     ("runtime.chain",),
     ("runtime.backends",),
+    ("runtime.gpu_sessions",),
     ("runtime.engines", "runtime.pictures"),
     ("runtime.storage",),
     ("runtime.machine",),

@@ -1,0 +1,38 @@
+"""ONNX Runtime on an NVIDIA GPU, with its CUDA provider. It needs no engines, and starts in seconds."""
+
+from __future__ import annotations
+
+from ..gpu_sessions.session import Provider
+from ..machine.gpu import Gpu
+from ..machine.onnxruntime_gpu import CUDA
+from ..machine.placement import ANYWHERE, Placement
+from ..storage.bundle import Bundle
+from .base import BackendInfo
+from .onnxruntime_gpu import OnnxRuntimeGpuBackend, open_on_gpu, why_unavailable
+
+# It declares no libraries, because machine/ checks them.
+INFO = BackendInfo("onnxruntime-cuda", "NVIDIA GPU, CUDA", "play", "gpu", ("fp32", "fp16"))
+
+
+def cuda_provider(gpu: Gpu, stream: int) -> Provider:
+    """Return the CUDA provider and its options. stream: the handle of the stream on which it works."""
+    options = {
+        "device_id": str(gpu.index),
+        "user_compute_stream": str(stream),
+        "use_tf32": "0",  # float32 means float32
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_use_max_workspace": "1",
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": "1",
+    }
+    return Provider(CUDA, "CUDA provider", options, graph_option="gpu_graph_id")
+
+
+def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:
+    """Return why ONNX Runtime cannot compute a precision on a GPU here, or None if it can."""
+    return why_unavailable(INFO, CUDA, precision, placement)
+
+
+def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> OnnxRuntimeGpuBackend:
+    """Open a bundle on the GPU of the placement. Raises BackendError."""
+    return open_on_gpu(INFO.name, bundle, precision, cuda_provider, placement)

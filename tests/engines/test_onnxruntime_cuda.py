@@ -1,0 +1,310 @@
+"""The onnxruntime-cuda backend on a simulated GPU: the same images as on the CPU, and clear errors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from agreement import assert_images_agree, assert_pixels_show
+from device_schedules import MIXTURE, RENOISING
+from shared_use import assert_closing_is_safe, assert_threads_agree
+
+import bcm_edge
+from bcm_edge.errors import BackendError, NonFiniteError
+from bcm_edge.runtime.backends.base import DeviceBackend
+from bcm_edge.runtime.backends.onnxruntime_gpu import batch_size
+from bcm_edge.runtime.batches import Batch
+from bcm_edge.runtime.chain import play, play_to_pixels
+from bcm_edge.runtime.checks.parity import compare
+from bcm_edge.runtime.checks.recording import load_recording
+from bcm_edge.runtime.storage.bundle import open_bundle
+
+NAME = "onnxruntime-cuda"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("schedule", ["80>0.002", MIXTURE, RENOISING])
+def test_images_agree_with_the_cpu(
+    typed_bundle: Path, onnxruntime_gpu: ModuleType, precision: str, schedule: str
+):
+    with (
+        bcm_edge.load(typed_bundle, NAME, precision=precision) as gpu,
+        bcm_edge.load(typed_bundle, "onnxruntime", precision=precision) as cpu,
+    ):
+        for n in (1, 5, 16):
+            labels = np.arange(n) % 10
+            actual, expected = (
+                each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (gpu, cpu)
+            )
+            assert_images_agree(actual, expected, precision)
+
+
+def test_tasks_agree_with_the_cpu(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    hole = np.zeros((8, 8), bool)
+    hole[4:] = True
+    with (
+        bcm_edge.load(typed_bundle, NAME, precision="fp32") as gpu,
+        bcm_edge.load(typed_bundle, "onnxruntime", precision="fp32") as cpu,
+    ):
+        images = cpu.generate(6, labels=3)
+        assert_images_agree(gpu.invert(images, labels=3), cpu.invert(images, labels=3))
+        assert_images_agree(gpu.reconstruct(images, labels=3), cpu.reconstruct(images, labels=3))
+        assert_images_agree(gpu.inpaint(images, hole, labels=3), cpu.inpaint(images, hole, labels=3))
+        assert (gpu.guess_labels(images) == cpu.guess_labels(images)).all()
+        states, expected = (each.trace(MIXTURE, labels=3).states for each in (gpu, cpu))
+        assert len(states) == len(expected) == 5  # the start, and the state after every move
+        assert_images_agree(states[1:], expected[1:])
+
+
+def test_schedules_are_within_the_bound(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    bcm = bcm_edge.load(typed_bundle, NAME, precision="fp16")
+    errors = compare(bcm.backend, load_recording(open_bundle(typed_bundle)), [1, 7, 16], 5e-3)
+    assert len(errors) == 48 and all(error.ok for error in errors)
+
+
+def test_session_gets_these_options(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    with bcm_edge.load(typed_bundle, NAME) as bcm:
+        assert (bcm.backend.name, bcm.backend.precision) == ("onnxruntime-cuda", "fp32")
+        assert isinstance(bcm.backend, DeviceBackend)
+        assert bcm.backend.device.startswith("Fake Orin, ONNX Runtime 1.")
+        assert bcm.backend.device.endswith(", CUDA provider, one CUDA graph per move")
+    ((provider, options, entries),) = onnxruntime_gpu.sessions
+    assert provider == "CUDAExecutionProvider"
+    assert int(options.pop("user_compute_stream")) > 0
+    assert options == {
+        "device_id": "0",
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cudnn_conv_use_max_workspace": "1",
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": "1",
+    }
+    assert entries == {
+        "session.disable_cpu_ep_fallback": "1",
+        "session.record_ep_graph_assignment_info": "1",
+    }
+
+
+def test_states_stay_on_the_device(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
+        bcm.generate(2, schedule="80>3>0.4>0.002", labels=3)
+        onnxruntime_gpu.calls.clear()
+        bcm.generate(2, schedule="80>3>0.4>0.002", labels=3)
+        calls = [call for call in onnxruntime_gpu.calls if call.split()[0] in ("replay", "run", "download")]
+    # Two images of 256 bytes are copied to the host once; the two buffers of states are used in turns.
+    assert calls == ["replay 0", "replay 1", "replay 0", "download 512"]
+
+
+def test_every_state_is_copied_to_the_host_when_it_is_asked_for(
+    typed_bundle: Path, onnxruntime_gpu: ModuleType
+):
+    with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
+        moves = bcm.schedule("80>3>0.4>0.002").moves
+        x = np.full((3, 1, 8, 8), 40, np.float32)
+        arguments = (x, moves, [None] * 3, np.array([1, 2, 3]))
+        every = bcm.backend.play_moves(*arguments, every=True)
+        (last,) = bcm.backend.play_moves(*arguments, every=False)
+        assert every.shape == (3, 3, 1, 8, 8)
+        assert_images_agree(every[-1], last)
+        for index, move in enumerate(moves):
+            before = x if index == 0 else every[index - 1]
+            assert_images_agree(bcm.backend.play_move(before, None, move, np.array([1, 2, 3])), every[index])
+
+
+def test_batches_are_filled_up_to_a_power_of_two():
+    sizes = [batch_size(n) for n in (1, 2, 3, 4, 5, 9, 100, 129, 256)]
+    assert sizes == [1, 2, 4, 4, 8, 16, 128, 256, 256]
+    with pytest.raises(BackendError, match="a batch of 257 is too large; play at most 256 images at once"):
+        batch_size(257)
+
+
+def test_each_batch_size_has_graphs_of_its_own(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
+        for n in (3, 1, 4):  # 3 and 4 are played at batch 4
+            bcm.generate(n, schedule="80>3>0.002", labels=3)
+        captured = [call for call in onnxruntime_gpu.calls if call.startswith("capture")]
+    assert captured == ["capture 0", "capture 1", "capture 2", "capture 3"]
+
+
+def test_threads_that_take_turns_use_the_same_graphs(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    """ONNX Runtime keeps CUDA graphs for the thread that recorded them."""
+    with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
+        for _ in range(3):
+            thread = threading.Thread(target=bcm.generate, args=(2,), kwargs={"labels": 3})
+            thread.start()
+            thread.join()
+        captured = [call for call in onnxruntime_gpu.calls if call.startswith("capture")]
+    assert captured == ["capture 0"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("empty", r"the CUDA graph gave other images than the session \(relative L2 nan\)"),
+        ("stale", r"the CUDA graph gave other images than the session \(relative L2 \d\.\de[+-]\d\d\)"),
+        ("wrong", r"the CUDA graph gave other images than the session \(relative L2 \d\.\de-\d\d\)"),
+        ("refused", r"no CUDA graph: CUDA failure 901: operation failed due to a previous error"),
+    ],
+)
+def test_graph_that_is_wrong_is_not_used(
+    typed_bundle: Path,
+    onnxruntime_gpu: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    reason: str,
+):
+    monkeypatch.setenv("FAKE_ORT_GRAPH", fault)
+    with (
+        bcm_edge.load(typed_bundle, NAME, precision="fp32") as gpu,
+        bcm_edge.load(typed_bundle, "onnxruntime", precision="fp32") as cpu,
+    ):
+        for labels in (3, 4):
+            actual, expected = (
+                each.generate(2, schedule=MIXTURE, seed=1, labels=labels) for each in (gpu, cpu)
+            )
+            assert_images_agree(actual, expected)
+        assert f", one by one: {'' if fault != 'refused' else 'no CUDA graph'}" in gpu.backend.device
+        with pytest.raises(AssertionError, match=reason):
+            raise AssertionError(gpu.backend.device)
+        onnxruntime_gpu.calls.clear()
+        gpu.generate(2, schedule=MIXTURE, labels=3)
+        assert {call for call in onnxruntime_gpu.calls if "run" in call or "replay" in call} == {"run eager"}
+
+
+def test_pixels_are_those_of_the_images(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
+        floats = bcm.generate(3, schedule=MIXTURE, labels=3)
+        pixels = bcm.generate(3, schedule=MIXTURE, labels=3, output_type="uint8")
+    assert_pixels_show(pixels, floats)
+
+
+def test_nan_is_reported_with_the_move_and_the_sample(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
+        x = np.full((2, 1, 8, 8), 1e38, np.float32)
+        x[0] = 40
+        message = r"move 1 of 2 \(80>2.4\) on backend onnxruntime-cuda gave NaN .* \(first in sample 1\)"
+        for play_chain in (play, play_to_pixels):
+            with pytest.raises(NonFiniteError, match=message):
+                play_chain(bcm.schedule("80>2.4>0.002"), bcm.backend, Batch([0, 1], np.array([3, 3])), x)
+        assert bcm.backend.device.endswith("one CUDA graph per move")  # NaN cannot be compared
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("FAKE_CUDA_PROVIDER", "absent", "explicitly disabled"),
+        ("FAKE_NODE_ON_CPU", "1", "explicitly disabled"),
+        ("FAKE_NODE_ON_CPU", "reported", r"would be computed elsewhere: .*\(CPUExecutionProvider\)"),
+    ],
+)
+def test_session_that_would_compute_on_the_cpu_is_refused(
+    typed_bundle: Path,
+    onnxruntime_gpu: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    message: str,
+):
+    monkeypatch.setenv(variable, value)
+    where = "with CUDA provider cannot open .*inverse.*onnx: "
+    with pytest.raises(BackendError, match=where + ".*" + message):
+        bcm_edge.load(typed_bundle, NAME, precision="fp32")
+
+
+def test_session_that_is_silently_on_the_cpu_is_refused(
+    typed_bundle: Path, onnxruntime_gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    """As a version of ONNX Runtime would be that ignores the entry against it."""
+    import onnxruntime
+
+    monkeypatch.setenv("FAKE_CUDA_PROVIDER", "absent")
+    monkeypatch.setattr(onnxruntime.SessionOptions, "add_session_config_entry", lambda *_: None)
+    message = "it opened the graph with CPUExecutionProvider instead of CUDAExecutionProvider"
+    with pytest.raises(BackendError, match=message):
+        bcm_edge.load(typed_bundle, NAME, precision="fp32")
+
+
+def test_precisions_that_are_not_played_are_refused(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    for precision in ("bf16", "int8"):
+        message = f"{NAME}: {precision} is not played with this provider of ONNX Runtime; choose fp32 or fp16"
+        with pytest.raises(BackendError, match=message):
+            bcm_edge.load(typed_bundle, NAME, precision=precision)
+    assert not onnxruntime_gpu.sessions
+
+
+def test_machine_without_a_gpu_is_told_so(typed_bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    from bcm_edge.runtime.machine import gpu
+
+    def no_driver() -> Callable[..., int]:
+        raise BackendError("no NVIDIA driver on this machine (libcuda.so.1 cannot be loaded)")
+
+    monkeypatch.setattr(gpu, "_driver", no_driver)
+    with pytest.raises(BackendError, match=f"{NAME}: no NVIDIA driver .*; on a machine without a GPU, use"):
+        bcm_edge.load(typed_bundle, NAME)
+
+
+def test_auto_prefers_an_engine_to_a_session_on_a_gpu_and_that_to_the_cpu(
+    built_bundle: Path, typed_bundle: Path, onnxruntime_gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    def chosen(bundle: Path, precision: str | None, device: str | None = None) -> tuple[str, str]:
+        with bcm_edge.load(bundle, precision=precision, device=device) as bcm:
+            return bcm.backend.name, bcm.backend.precision
+
+    assert chosen(built_bundle, None) == ("tensorrt", "fp16")
+    assert chosen(typed_bundle, None) == (NAME, "fp32")
+    assert chosen(typed_bundle, "fp16", "gpu") == (NAME, "fp16")
+    assert chosen(typed_bundle, "int8") == ("onnxruntime", "int8")
+    assert chosen(typed_bundle, None, "cpu") == ("onnxruntime", "fp32")
+    monkeypatch.setenv("FAKE_ORT_PROVIDERS", "CPUExecutionProvider")
+    assert chosen(typed_bundle, None) == ("onnxruntime", "fp32")
+
+
+def test_device_is_the_gpu_that_computes(
+    typed_bundle: Path, onnxruntime_gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FAKE_GPUS", "2")
+    with bcm_edge.load(typed_bundle, NAME, precision="fp32", device="cuda:1") as bcm:
+        assert np.isfinite(bcm.generate(2, labels=3)).all()
+    assert onnxruntime_gpu.devices == {1}
+    assert onnxruntime_gpu.sessions[0][1]["device_id"] == "1"
+
+
+def test_memory_that_is_too_small_is_reported(
+    typed_bundle: Path, onnxruntime_gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    with bcm_edge.load(typed_bundle, NAME, batch=64, precision="fp32") as bcm:
+        bcm.generate(1, labels=3)
+        onnxruntime_gpu.faults.memory = onnxruntime_gpu.allocated + 5000
+        message = (
+            r"playing 1 move at batch 64 on Fake Orin: out of GPU memory \(.* GB free of .*\); "
+            "play fewer images at once, for example --batch 16, or choose fp16"
+        )
+        with pytest.raises(BackendError, match=message):
+            bcm.generate(64, labels=3)
+        onnxruntime_gpu.faults.memory = 1 << 34
+        assert np.isfinite(bcm.generate(64, labels=3)).all()
+
+
+def test_closing_frees_all_memory(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    bcm = bcm_edge.load(typed_bundle, NAME, precision="fp32")
+    bcm.generate(3, schedule=MIXTURE, labels=3)
+    assert onnxruntime_gpu.pinned
+    bcm.close()
+    bcm.close()
+    assert not onnxruntime_gpu.pinned
+    assert onnxruntime_gpu.calls[-1] == "close pool"
+    with pytest.raises(BackendError, match="this model has been closed; load the bundle again"):
+        bcm.generate(1, labels=3)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("bcm-edge-gpu")]
+
+
+def test_threads_share_the_backend(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    assert_threads_agree(typed_bundle, NAME, "fp32")
+
+
+def test_model_can_be_closed_while_other_threads_play(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    assert_closing_is_safe(typed_bundle, NAME, "fp32")
