@@ -91,8 +91,7 @@ class SessionChain:
         n, source = len(x), 0
         self._upload(self._states[source], x)
         if labels is not None:
-            fill_up(self._labels.arrays["label"], labels)
-            self._labels.upload()
+            self._write_labels(labels)
         states = []
         for index, (move, noise) in enumerate(zip(moves, noises, strict=True)):
             self._write_levels(move.t, move.u)
@@ -142,6 +141,12 @@ class SessionChain:
         self._levels.fill("t", t)
         self._levels.fill("u", u)
 
+    def _write_labels(self, labels: np.ndarray) -> None:
+        """Write labels to the GPU, in stream order."""
+        self._stream.sync()  # an earlier copy may still read the array on the host
+        fill_up(self._labels.arrays["label"], labels)
+        self._labels.upload()
+
     def _upload(self, block: Block, images: np.ndarray | Draw) -> None:
         """Write images to the GPU, in stream order."""
         drawn = values(images)
@@ -190,12 +195,13 @@ class SessionChain:
         inputs = [self._states[source], self._noise]
         for block in inputs:
             self._downloaded(block)  # it stays on the host, and is uploaded again
+        labels = self._labels.arrays["label"].copy()
         try:
             self._write_other_inputs(inputs, move)
             with no_garbage_collection():
                 for _ in range(RUNS_TO_RECORD):
                     self._start(source, self._graph_ids[source])
-            self._write_inputs_again(inputs, move)
+            self._write_inputs_again(inputs, move, labels)
             target.erase()  # otherwise a graph that computes nothing would seem to be correct
             self._start(source, self._graph_ids[source])
             distance = replay_distance([self._downloaded(target)], [expected])
@@ -209,7 +215,7 @@ class SessionChain:
         if self.why_eager is None:
             self._proven.add(source)
             return
-        self._write_inputs_again(inputs, move)
+        self._write_inputs_again(inputs, move, labels)
         self._start(source, NO_GRAPH)
 
     def _write_other_inputs(self, images: Sequence[Block], move: Move) -> None:
@@ -217,18 +223,12 @@ class SessionChain:
         for block in images:
             block.fill("image", 0.5)
         self._write_levels(move.u, move.t)
-        self._shift_labels(1)
+        if self._num_classes is not None:
+            self._write_labels((self._labels.arrays["label"] + 1) % self._num_classes)
 
-    def _write_inputs_again(self, images: Sequence[Block], move: Move) -> None:
+    def _write_inputs_again(self, images: Sequence[Block], move: Move, labels: np.ndarray) -> None:
         """Undo `_write_other_inputs`. images: their arrays on the host contain the inputs of the move."""
         for block in images:
             block.upload()
         self._write_levels(move.t, move.u)
-        self._shift_labels(-1)
-
-    def _shift_labels(self, step: int) -> None:
-        if self._num_classes is not None:
-            self._stream.sync()  # an earlier copy may still read the array on the host
-            labels = self._labels.arrays["label"]
-            labels[:] = (labels + step) % self._num_classes
-            self._labels.upload()
+        self._write_labels(labels)

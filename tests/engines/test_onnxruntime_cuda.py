@@ -21,6 +21,7 @@ from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play, play_to_pixels
 from bcm_edge.runtime.checks.parity import compare
 from bcm_edge.runtime.checks.recording import load_recording
+from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 NAME = "onnxruntime-cuda"
@@ -133,10 +134,10 @@ def test_each_batch_size_has_graphs_of_its_own(typed_bundle: Path, onnxruntime_g
 def test_threads_that_take_turns_use_the_same_graphs(typed_bundle: Path, onnxruntime_gpu: ModuleType):
     """ONNX Runtime keeps CUDA graphs for the thread that recorded them."""
     with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
-        for _ in range(3):
-            thread = threading.Thread(target=bcm.generate, args=(2,), kwargs={"labels": 3})
-            thread.start()
-            thread.join()
+        bcm.generate(2, labels=3)  # in this thread, which stays alive
+        thread = threading.Thread(target=bcm.generate, args=(2,), kwargs={"labels": 3})
+        thread.start()
+        thread.join()
         captured = [call for call in onnxruntime_gpu.calls if call.startswith("capture")]
     assert captured == ["capture 0"]
 
@@ -290,15 +291,16 @@ def test_memory_that_is_too_small_is_reported(
 
 
 def test_closing_frees_all_memory(typed_bundle: Path, onnxruntime_gpu: ModuleType):
-    bcm = bcm_edge.load(typed_bundle, NAME, precision="fp32")
-    bcm.generate(3, schedule=MIXTURE, labels=3)
+    backend = bcm_edge.load(typed_bundle, NAME, precision="fp32").backend
+    x, (move,) = np.zeros((3, 1, 8, 8), np.float32), parse_schedule("80>0.002").moves
+    backend.play_move(x, None, move, np.array([3, 3, 3]))
     assert onnxruntime_gpu.pinned
-    bcm.close()
-    bcm.close()
+    backend.close()
+    backend.close()
     assert not onnxruntime_gpu.pinned
     assert onnxruntime_gpu.calls[-1] == "close pool"
     with pytest.raises(BackendError, match="this model has been closed; load the bundle again"):
-        bcm.generate(1, labels=3)
+        backend.play_move(x, None, move, np.array([3, 3, 3]))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("bcm-edge-gpu")]
 
 
