@@ -126,9 +126,7 @@ def bench(
     flop = flop_per_call(opened.graphs(opened.precisions[0])["forward"])
     backends = [backend]
     if backend == "all":
-        backends = [
-            name for name in playing() if info(name).automatic and not wrong_device(name, placement)
-        ]
+        backends = [name for name in playing() if info(name).automatic and not wrong_device(name, placement)]
     with variants(opened, backends, names, vs, placement) as (runnable, not_run):
         compared = [] if flop is None else [(variant.name, variant.precision) for variant in runnable]
         products, absent = open_products(compared, placement)

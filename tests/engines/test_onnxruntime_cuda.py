@@ -104,6 +104,7 @@ def test_every_state_is_copied_to_the_host_when_it_is_asked_for(
     typed_bundle: Path, onnxruntime_gpu: ModuleType
 ):
     with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
+        assert isinstance(bcm.backend, DeviceBackend)
         moves = bcm.schedule("80>3>0.4>0.002").moves
         x = np.full((3, 1, 8, 8), 40, np.float32)
         arguments = (x, moves, [None] * 3, np.array([1, 2, 3]))
