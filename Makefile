@@ -53,6 +53,7 @@ bundle: $(VENV)/installed
 
 suite: $(VENV)/installed
 	tests/tensorrt/fetch.sh $(BIN)/python .tensorrt
+	tests/engines/fetch_onnxruntime_gpu.sh $(BIN)/python .onnxruntime-gpu
 	tests/serving/fetch.sh $(BIN)/python .triton
 	tests/examples/fetch.sh .clients
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
@@ -125,4 +126,4 @@ $(VENV)/installed: $(VENV)/ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* .tensorrt .triton .clients demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-* .tensorrt .onnxruntime-gpu .triton .clients demo build *.egg-info

@@ -117,8 +117,8 @@ def bench(
     needs the onnx package, which counts the operations. "of matmul" is the share of the speed of the fastest
     matrix product in the same precision, measured in the same turns in every library that can run here.
     """
-    opened, placement = open_bundle(bundle), Placement(threads, device)
-    program, sizes = timed(opened, schedule, inversion), parse_batches(batches)
+    opened, sizes = open_bundle(bundle), parse_batches(batches)
+    program, placement = timed(opened, schedule, inversion), Placement(threads, device, sizes[-1])
     check_number(sizes[-1], opened.manifest.model.sample_shape, "images of a batch")
     names = tuple(opened.precisions) if precisions == "all" else parse_precisions(precisions)
     # before the measurement, which would change the load average

@@ -59,6 +59,6 @@ def load(
     for name, text in (("backend", backend), ("precision", precision), ("device", device)):
         if text is not None and not isinstance(text, str):
             raise InputError(f"{name} must be a text, not {type(text).__name__}")
-    placement = Placement(threads, device)
+    placement = Placement(threads, device, batch)
     bundle = open_bundle(path_text(path, "path"))
     return BCM(bundle, open_backend(backend, bundle, precision, placement), batch, value_range)

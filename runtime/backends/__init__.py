@@ -29,7 +29,16 @@ from ..wording import setting
 from .base import Backend, BackendInfo, for_gpus
 
 # "auto" tries them in this order.
-MODULES = ("tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino", "typed", "null")
+MODULES = (
+    "tensorrt",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "onnxruntime-rtx",
+    "onnxruntime",
+    "openvino",
+    "typed",
+    "null",
+)
 
 
 def open_backend(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ...errors import BackendError
+from ..batches import BATCH
 from ..gpu_sessions.session import Provider, open_gpu_session
 from ..machine.gpu import Gpu, probe
 from ..machine.onnxruntime_gpu import missing_onnxruntime_gpu
@@ -44,16 +45,21 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
     CUDA graphs for the thread that recorded them.
     """
 
-    max_batch = BATCH_SIZES[-1]
-
     def __init__(
-        self, name: str, bundle: Bundle, precision: str, gpu: Gpu, provider: Callable[[int], Provider]
+        self,
+        name: str,
+        bundle: Bundle,
+        precision: str,
+        gpu: Gpu,
+        provider: Callable[[int], Provider],
+        max_batch: int = BATCH_SIZES[-1],
     ) -> None:
         """Open the session.
 
-        provider: the handle of the stream on which the session shall work → the execution provider. Raises
-        BackendError.
+        provider: the handle of the stream on which the session shall work → the execution provider.
+        max_batch: the largest batch, one of BATCH_SIZES. Raises BackendError.
         """
+        self.max_batch = max_batch
         super().__init__(gpu, kept=len(BATCH_SIZES))
         model = bundle.manifest.model
         self.name, self.precision = name, precision
@@ -74,6 +80,8 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
         import onnxruntime
 
         mode = f"one by one: {'; '.join(sorted(self._eager))}" if self._eager else "one CUDA graph per move"
+        if self._provider.graph_option is None:
+            mode = "without CUDA graphs"
         return f"{self._gpu.name}, ONNX Runtime {onnxruntime.__version__}, {self._provider.title}, {mode}"
 
     def play_moves(
@@ -85,7 +93,7 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
         every: bool,
     ) -> np.ndarray:
         """Compute the moves on the GPU. Only the last state is copied to the host, or every one."""
-        size = batch_size(len(x))
+        size = batch_size(len(x), self.max_batch)
 
         def play() -> np.ndarray:
             with self._turn(size, len(moves), len(x)) as chain:
@@ -147,11 +155,16 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
         return "play fewer images at once, for example --batch 16, or choose fp16"
 
 
-def batch_size(n: int) -> int:
+def batch_size(n: int, largest: int = BATCH_SIZES[-1]) -> int:
     """Return the batch size at which n images are played. Raises BackendError if there is none."""
-    if n > BATCH_SIZES[-1]:
-        raise BackendError(f"a batch of {n} is too large; play at most {BATCH_SIZES[-1]} images at once")
+    if n > largest:
+        raise BackendError(f"a batch of {n} is too large; play at most {largest} images at once")
     return next(size for size in BATCH_SIZES if size >= n)
+
+
+def compiled_batch(placement: Placement) -> int:
+    """Return the largest batch for a provider that compiles: the batch of the caller, or BATCH."""
+    return batch_size(min(placement.batch or BATCH, BATCH_SIZES[-1]))
 
 
 def why_unavailable(info: BackendInfo, provider: str, precision: str, placement: Placement) -> str | None:
@@ -172,10 +185,14 @@ def open_on_gpu(
     precision: str,
     provider: Callable[[Gpu, int], Provider],
     placement: Placement = ANYWHERE,
+    max_batch: int = BATCH_SIZES[-1],
 ) -> OnnxRuntimeGpuBackend:
     """Open a bundle with an execution provider on the GPU of the placement.
 
-    provider: the GPU and the handle of a stream → the execution provider. Raises BackendError.
+    provider: the GPU and the handle of a stream → the execution provider. max_batch: the largest batch.
+    Raises BackendError.
     """
     gpu = probe(placement.gpu)
-    return OnnxRuntimeGpuBackend(name, bundle, precision, gpu, lambda stream: provider(gpu, stream))
+    return OnnxRuntimeGpuBackend(
+        name, bundle, precision, gpu, lambda stream: provider(gpu, stream), max_batch
+    )

@@ -8,11 +8,13 @@ one that is installed last overwrites files of the other.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -41,7 +43,8 @@ _CUDNN = "libcudnn.so.9"
 # What pip installs for a driver that supports CUDA 12 only: 1.26 is the last version for CUDA 12.
 _FOR_CUDA_12 = ("onnxruntime-gpu[cuda,cudnn]>=1.23,<1.27", "cuda-core>=1.2", "cuda-bindings>=12.9,<13")
 
-_PLUGIN, _PLUGIN_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu13"
+# The module with the plugin of RTX, and its package.
+PLUGIN, _PLUGIN_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu13"
 OLDEST_FOR_PLUGIN = (1, 24)  # version of ONNX Runtime, as the package of the plugin requires
 
 
@@ -73,6 +76,21 @@ def is_supported_by_rtx(gpu: Gpu) -> bool:
     """Whether TensorRT-RTX accepts a GPU. It has kernels for these compute capabilities only."""
     major, _, _ = gpu.capability.partition(".")
     return gpu.capability in ("8.6", "8.9") or int(major) >= 12
+
+
+def tensorrt_library() -> str:
+    """Return the version of the TensorRT library that ONNX Runtime uses, such as "10.13.3".
+
+    Call `missing_onnxruntime_gpu` before, which loads the library. "" if the version is unknown.
+    """
+    module = importlib.import_module("onnxruntime")
+    provider = Path(str(module.__file__)).parent / "capi" / _LIBRARIES[TENSORRT][1]
+    for name in linked_libraries(provider):
+        if name.startswith("libnvinfer.so."):
+            with suppress(OSError, AttributeError):
+                number = int(ctypes.CDLL(name).getInferLibVersion())  # 101303 for 10.13.3
+                return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+    return ""
 
 
 def _two_packages(provider: str) -> str | None:
@@ -169,7 +187,7 @@ def _missing_plugin(gpu: Gpu, module: ModuleType) -> str | None:
             f"onnxruntime {module.__version__} is too old, TensorRT-RTX's plugin needs {oldest} or newer; "
             f"{_install(gpu, RTX, upgrade=True)}"
         )
-    if importlib.util.find_spec(_PLUGIN) is None:
+    if importlib.util.find_spec(PLUGIN) is None:
         return f"{_PLUGIN_PACKAGE} is not installed; {_install(gpu, RTX)}"
     if _driver(gpu) < 13 and list(importlib.metadata.distributions(name=_PLUGIN_PACKAGE)):
         other = _PLUGIN_PACKAGE.replace("cu13", "cu12")

@@ -1,4 +1,4 @@
-"""The device and the CPU threads that a caller chooses for a backend."""
+"""The device, the CPU threads and the batch size that a caller chooses for a backend."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Placement:
             process.
         device: "cpu"; "gpu", which is the first NVIDIA GPU; or "cuda:N", the GPU with this number. None: the
             device of the backend.
+        batch: the largest number of images of a network call, for backends that compile a graph for it.
 
     Raises:
         InputError: threads or device has another value.
@@ -28,6 +29,7 @@ class Placement:
 
     threads: int | None = None
     device: str | None = None
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:

@@ -2,6 +2,7 @@
 # What the TensorRT tests run on, without a GPU: tests/tensorrt/fetch.sh PYTHON FOLDER
 #
 #   FOLDER/8.6 10.3 10.16 11.4    NVIDIA's Python bindings of four versions over stub libraries: names and signatures, nothing runs
+#   FOLDER/plugin                 the package of ONNX Runtime's plugin for TensorRT-RTX, unchanged
 #   FOLDER/builder                the 11.4 bindings over the TensorRT-RTX library, which parses and builds engines on a CPU
 #
 # Each has a module `tensorrt` (for PYTHONPATH) and lib/ (for LD_LIBRARY_PATH). What a registry does not have for this Python or processor
@@ -56,15 +57,21 @@ bindings() { # VERSION WHEEL==VERSION
     module "$folder/$1"
 }
 
+plugin() {
+    [ -e "$folder/plugin/complete" ] && return
+    rm -rf "$folder/plugin"
+    fetch onnxruntime-ep-nv-tensorrt-rtx-cu13==0.5.0 "$folder/plugin" || { rm -rf "$folder/plugin"; return 0; }
+    touch "$folder/plugin/complete"
+}
+
 builder() {
     works builder && return
-    [ -e "$folder/11.4/tensorrt/__init__.py" ] || return 0
+    [ -e "$folder/11.4/tensorrt/__init__.py" ] && [ -e "$folder/plugin/complete" ] || return 0
     rm -rf "$folder/builder"
-    fetch onnxruntime-ep-nv-tensorrt-rtx-cu13==0.5.0 "$work/rtx" || return 0
-    local lib=$folder/builder/lib from=$work/rtx/onnxruntime_ep_nv_tensorrt_rtx
+    local lib=$folder/builder/lib from=$folder/plugin/onnxruntime_ep_nv_tensorrt_rtx
     mkdir -p "$lib"
-    mv "$from"/libtensorrt_rtx.so.* "$lib/libnvinfer.so.11"
-    mv "$from"/libtensorrt_onnxparser_rtx.so.* "$lib/libnvonnxparser.so.11"
+    ln "$from"/libtensorrt_rtx.so.*.* "$lib/libnvinfer.so.11"
+    ln "$from"/libtensorrt_onnxparser_rtx.so.*.* "$lib/libnvonnxparser.so.11"
     (cd "$lib" && ln -s libnvinfer.so.11 libtensorrt_rtx.so.1)
     stub "$lib/libnvinfer_plugin.so.11" initLibNvInferPlugins
     cp -r "$folder/11.4/tensorrt_bindings" "$folder/builder/"
@@ -79,4 +86,5 @@ bindings 10.3 tensorrt-cu12-bindings==10.3.0
 bindings 10.16 tensorrt-cu13-bindings==10.16.1.11
 bindings 11.4 tensorrt-cu13-bindings==11.4.0.106
 bindings 8.6 tensorrt-bindings==8.6.1
+plugin
 builder

@@ -176,6 +176,8 @@ class OnGpu:
         if folder is not None:
             file = Path(folder) / f"{self.options.get('trt_engine_cache_prefix', self.provider)}_sm87.engine"
             if file.exists():
+                if file.read_bytes() != b"compiled":
+                    raise Fail(f"TensorRT EP could not deserialize engine from cache: {file}")
                 return
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(b"compiled")

@@ -1,0 +1,94 @@
+"""ONNX Runtime on an NVIDIA GPU, with its TensorRT provider.
+
+The provider compiles an engine for one range of batch sizes at the first start, which takes minutes, and
+keeps it in the cache folder. The types are those of the graph: ONNX Runtime creates a strongly typed network
+unless trt_fp16_enable, trt_bf16_enable or trt_int8_enable is set.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from ...errors import BackendError
+from ..gpu_sessions.compiled import compiled_key, private_cache, profile_shapes
+from ..gpu_sessions.session import Provider
+from ..log import log
+from ..machine.gpu import Gpu, probe
+from ..machine.onnxruntime_gpu import TENSORRT, tensorrt_library
+from ..machine.placement import ANYWHERE, Placement
+from ..storage.bundle import Bundle
+from .base import BackendInfo
+from .onnxruntime_gpu import OnnxRuntimeGpuBackend, compiled_batch, open_on_gpu, why_unavailable
+
+# It declares no libraries, because machine/ checks them.
+INFO = BackendInfo(
+    "onnxruntime-tensorrt",
+    "NVIDIA GPU, TensorRT through ONNX Runtime",
+    "play",
+    "gpu",
+    ("fp32", "fp16", "bf16"),
+    automatic=False,
+)
+FOLDER = "onnxruntime-tensorrt"  # in the cache folder
+
+
+def build_options(bundle: Bundle, batch: int) -> dict[str, str]:
+    """Return the options of the provider that determine the engine. batch: the largest batch.
+
+    The engine accepts 1 to `batch` images, and its kernels are the fastest for `batch`.
+    """
+    return {
+        "trt_profile_min_shapes": profile_shapes(bundle, 1),
+        "trt_profile_opt_shapes": profile_shapes(bundle, batch),
+        "trt_profile_max_shapes": profile_shapes(bundle, batch),
+        "trt_builder_optimization_level": "3",
+    }
+
+
+def tensorrt_provider(bundle: Bundle, precision: str, batch: int, gpu: Gpu, stream: int) -> Provider:
+    """Return the TensorRT provider and its options. stream: the handle of the stream on which it works.
+
+    The provider keeps one CUDA graph per session, whatever the batch size and the addresses are. So it runs
+    without CUDA graphs here.
+    """
+    options = build_options(bundle, batch)
+    version = f"trt{tensorrt_library()}"
+    engines = private_cache(FOLDER, compiled_key(bundle, precision, gpu, version, options))
+    timings = private_cache(FOLDER, f"timings-sm{gpu.capability.replace('.', '')}-{version}")
+    if engines is not None:
+        options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(engines)}
+    if timings is not None:
+        options |= {"trt_timing_cache_enable": "True", "trt_timing_cache_path": str(timings)}
+    own = {"device_id": str(gpu.index), "user_compute_stream": str(stream), "trt_cuda_graph_enable": "False"}
+    return Provider(TENSORRT, "TensorRT provider", {**options, **own}, graph_option=None)
+
+
+def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:
+    """Return why ONNX Runtime cannot compute a precision with TensorRT here, or None if it can."""
+    return why_unavailable(INFO, TENSORRT, precision, placement)
+
+
+def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> OnnxRuntimeGpuBackend:
+    """Open a bundle on the GPU of the placement. Its engine is compiled if the cache does not contain it.
+
+    An engine in the cache that cannot be opened is compiled again. Raises BackendError.
+    """
+    batch = compiled_batch(placement)
+    # TensorRT uses TF32 for float32 otherwise, and ONNX Runtime has no option for it.
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+
+    def provider(gpu: Gpu, stream: int) -> Provider:
+        return tensorrt_provider(bundle, precision, batch, gpu, stream)
+
+    try:
+        return open_on_gpu(INFO.name, bundle, precision, provider, placement, batch)
+    except BackendError as error:
+        version = f"trt{tensorrt_library()}"
+        key = compiled_key(bundle, precision, probe(placement.gpu), version, build_options(bundle, batch))
+        engines = private_cache(FOLDER, key)
+        if engines is None or not any(engines.iterdir()):
+            raise
+        log.warning("%s: the engine in the cache cannot be used and is compiled again: %s", INFO.name, error)
+        shutil.rmtree(engines)
+    return open_on_gpu(INFO.name, bundle, precision, provider, placement, batch)
