@@ -79,10 +79,13 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
         """The GPU, the version and provider of ONNX Runtime, and how moves are run, as reports write it."""
         import onnxruntime
 
-        mode = f"one by one: {'; '.join(sorted(self._eager))}" if self._eager else "one CUDA graph per move"
+        mode = "one CUDA graph per move"
         if self._provider.graph_option is None:
             mode = "without CUDA graphs"
-        return f"{self._gpu.name}, ONNX Runtime {onnxruntime.__version__}, {self._provider.title}, {mode}"
+        elif self._eager:
+            mode = f"without CUDA graphs: {'; '.join(sorted(self._eager))}"
+        library = f"ONNX Runtime {onnxruntime.__version__}, {self._provider.title}"
+        return f"{self._gpu.name}, {library}, {mode}{self._noise_text()}"
 
     def play_moves(
         self,
@@ -142,6 +145,7 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
             self._gpu.index,
             self._memory,
             self._stream,
+            self._kernel,
             (key, *self.sample_shape),
             self.num_classes,
             self._provider.graph_option,

@@ -18,6 +18,7 @@ import numpy as np
 from ..accuracy import REPLAY_BOUND, replay_distance
 from ..engines.graph_recording import no_garbage_collection
 from ..engines.memory import Block, DeviceMemory, Layout, fill_up
+from ..engines.noise_kernel import NoiseKernel, seed_array
 from ..noise import Draw, values
 from ..schedule import Move
 from ..wording import first_line
@@ -46,6 +47,7 @@ class SessionChain:
         device: int,
         memory: DeviceMemory,
         stream: Stream,
+        kernel: NoiseKernel | None,
         shape: tuple[int, int, int, int],
         num_classes: int | None,
         graph_option: str | None,
@@ -55,13 +57,14 @@ class SessionChain:
 
         session: of the inverse graph, which computes moves in both directions.
         device: the number of the GPU.
+        kernel: draws noise on the GPU. None: it is drawn on the host.
         shape: (batch size, C, H, W).
         graph_option: the run option whose value is the number of a CUDA graph. None: none are recorded.
         first_graph: the first number of two, which no other chain of the session has ever used.
         """
-        # Why CUDA graphs are not used, or None as long as they are.
-        self.why_eager: str | None = None if graph_option else "without CUDA graphs"
-        self._session, self._stream, self._shape, self._num_classes = session, stream, shape, num_classes
+        self.why_eager: str | None = None  # why CUDA graphs are not used, although the provider has them
+        self._session, self._stream, self._kernel = session, stream, kernel
+        self._shape, self._num_classes = shape, num_classes
         self._graph_option, self._graph_ids = graph_option, (first_graph, first_graph + 1)
         self._proven: set[int] = set()  # the buffers whose CUDA graph is used
         self._blocks: list[Block] = []
@@ -71,6 +74,7 @@ class SessionChain:
             self._noise = self._block(image, memory)
             self._levels = self._block({"t": (shape[:1], np.float32), "u": (shape[:1], np.float32)}, memory)
             self._labels = self._block({"label": (shape[:1], np.int64)}, memory)
+            self._seeds = self._block({"seeds": (shape[:1], np.uint64)}, memory)
             self._bindings = [self._binding(device, source) for source in (0, 1)]
         except Exception:
             self.close()
@@ -89,16 +93,16 @@ class SessionChain:
         The arguments are those of `DeviceBackend.play_moves`.
         """
         n, source = len(x), 0
-        self._upload(self._states[source], x)
+        self._write_images(self._states[source], x)
         if labels is not None:
-            self._write_labels(labels)
+            self._write(self._labels, "label", labels)
         states = []
         for index, (move, noise) in enumerate(zip(moves, noises, strict=True)):
             self._write_levels(move.t, move.u)
             if noise is None:
                 self._noise.fill("image", 0.0)
             else:
-                self._upload(self._noise, noise)
+                self._write_images(self._noise, noise)
             self._run(source, move)
             source = 1 - source
             if every or index == len(moves) - 1:
@@ -141,17 +145,21 @@ class SessionChain:
         self._levels.fill("t", t)
         self._levels.fill("u", u)
 
-    def _write_labels(self, labels: np.ndarray) -> None:
-        """Write labels to the GPU, in stream order."""
-        self._stream.sync()  # an earlier copy may still read the array on the host
-        fill_up(self._labels.arrays["label"], labels)
-        self._labels.upload()
+    def _write_images(self, block: Block, images: np.ndarray | Draw) -> None:
+        """Write images to the GPU, in stream order. The GPU draws noise itself if it can."""
+        if isinstance(images, Draw) and self._kernel is not None:
+            self._write(self._seeds, "seeds", seed_array(images.seeds))
+            rows, *sample = self._shape
+            addresses = block.address("image"), self._seeds.address("seeds")
+            count = int(np.prod(sample))
+            self._kernel.launch(self._stream, *addresses, rows, count, images.number, images.sigma)
+        else:
+            self._write(block, "image", values(images))
 
-    def _upload(self, block: Block, images: np.ndarray | Draw) -> None:
-        """Write images to the GPU, in stream order."""
-        drawn = values(images)
+    def _write(self, block: Block, name: str, array: np.ndarray) -> None:
+        """Write the only array of a block to the GPU, in stream order."""
         self._stream.sync()  # an earlier copy may still read the array on the host
-        fill_up(block.arrays["image"], drawn)
+        fill_up(block.arrays[name], array)
         block.upload()
 
     def _downloaded(self, block: Block) -> np.ndarray:
@@ -162,7 +170,7 @@ class SessionChain:
 
     def _run(self, source: int, move: Move) -> None:
         """Enqueue one move from one state to the other."""
-        if self.why_eager:
+        if self._graph_option is None or self.why_eager:
             self._start(source, NO_GRAPH)
         elif source in self._proven:
             self._start(source, self._graph_ids[source])
@@ -208,10 +216,10 @@ class SessionChain:
             self.why_eager = (
                 None
                 if distance <= REPLAY_BOUND
-                else (f"the CUDA graph gave other images than the session (relative L2 {distance:.1e})")
+                else (f"they gave other images than the session (relative L2 {distance:.1e})")
             )
         except Exception as error:  # the errors of the libraries have no common base class
-            self.why_eager = f"no CUDA graph: {first_line(error)}"
+            self.why_eager = f"recording failed: {first_line(error)}"
         if self.why_eager is None:
             self._proven.add(source)
             return
@@ -224,11 +232,11 @@ class SessionChain:
             block.fill("image", 0.5)
         self._write_levels(move.u, move.t)
         if self._num_classes is not None:
-            self._write_labels((self._labels.arrays["label"] + 1) % self._num_classes)
+            self._write(self._labels, "label", (self._labels.arrays["label"] + 1) % self._num_classes)
 
     def _write_inputs_again(self, images: Sequence[Block], move: Move, labels: np.ndarray) -> None:
         """Undo `_write_other_inputs`. images: their arrays on the host contain the inputs of the move."""
         for block in images:
             block.upload()
         self._write_levels(move.t, move.u)
-        self._write_labels(labels)
+        self._write(self._labels, "label", labels)
