@@ -13,6 +13,8 @@ from .parsing import Instruction, Kernel
 
 ADDRESS = re.compile(r"\[(%\w+)(?:\+(\d+))?\]")
 
+TOGETHER = 1 << 14  # threads that are executed together; more would need much memory
+
 # memory(address, size) returns the bytes at an address, uint8 [size], or raises an exception.
 Memory = Callable[[int, int], np.ndarray]
 
@@ -33,15 +35,29 @@ class Launch:
             raise ValueError(f"the parameters of {kernel.name} take {sizes} bytes")
         self._kernel, self._memory = kernel, memory
         self._parameters = dict(zip(kernel.parameters, arguments, strict=True))
-        y, x, thread = (axis.ravel().astype(np.uint32) for axis in np.indices((grid[1], grid[0], block)))
-        block_size = np.full_like(thread, block)
-        self._special = {"%tid.x": thread, "%ctaid.x": x, "%ctaid.y": y, "%ntid.x": block_size}
-        self._registers: dict[str, np.ndarray] = {}  # of all threads, as unsigned integers or bool
-        self._at = np.zeros(len(thread), np.int64)  # the next instruction of each thread
+        self._grid, self._block = grid, block
         self.operands: dict[str, list[tuple[np.ndarray, list[np.ndarray]]]] = {}
 
     def run(self) -> None:
-        """Execute the kernel. Raises NotImplementedError for an unknown instruction."""
+        """Execute the kernel, a part of the rows after the other.
+
+        Raises NotImplementedError for an unknown instruction.
+        """
+        rows = max(1, TOGETHER // (self._grid[0] * self._block))
+        for first in range(0, self._grid[1], rows):
+            self._start(np.arange(first, min(first + rows, self._grid[1])))
+            self._run_threads()
+
+    def _start(self, rows: np.ndarray) -> None:
+        """Put the threads of rows of blocks at the first instruction."""
+        axes = np.meshgrid(rows, np.arange(self._grid[0]), np.arange(self._block), indexing="ij")
+        y, x, thread = (axis.ravel().astype(np.uint32) for axis in axes)
+        block_size = np.full_like(thread, self._block)
+        self._special = {"%tid.x": thread, "%ctaid.x": x, "%ctaid.y": y, "%ntid.x": block_size}
+        self._registers: dict[str, np.ndarray] = {}  # of all threads, as unsigned integers or bool
+        self._at = np.zeros(len(thread), np.int64)  # the next instruction of each thread
+
+    def _run_threads(self) -> None:
         end, joins = len(self._kernel.instructions), set(self._kernel.labels.values())
         with np.errstate(all="ignore"):  # the instructions wrap around and divide by zero as a GPU does
             while (at := int(self._at.min())) < end:
