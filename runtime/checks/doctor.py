@@ -61,8 +61,8 @@ class Finding:
 def examine(bundle: Path | None = None) -> list[Finding]:
     """Check the machine, the backends, the extras, the folders and, if given, a bundle with its engines.
 
-    TensorRT is imported on machines with a GPU, because on a Jetson nothing else reports its version. The
-    libraries of other backends are not imported.
+    On machines with a GPU, TensorRT is imported, because on a Jetson nothing else reports its version, and
+    ONNX Runtime, which reports its providers. The libraries of other backends are not imported.
     """
     findings = [_machine(), *_jetson(), _gpu(), *_backends(), *_extras(), _cache(), _temporary()]
     if bundle is not None:

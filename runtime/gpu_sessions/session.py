@@ -52,7 +52,8 @@ def open_gpu_session(graph: Path, provider: Provider) -> onnxruntime.InferenceSe
         with timed(f"opening {graph} with {provider.name}"):
             if provider.add_plugin is None:
                 providers = [(provider.name, dict(provider.options))]
-                session = onnxruntime.InferenceSession(graph, options, providers=providers)
+                # With fallback, it would print the error and try other providers.
+                session = onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
             else:
                 provider.add_plugin(options, dict(provider.options))
                 session = onnxruntime.InferenceSession(graph, options)

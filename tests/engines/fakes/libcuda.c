@@ -1,4 +1,4 @@
-/* A driver that answers what the environment says: FAKE_GPUS (how many, 1), FAKE_CAPABILITY (87), FAKE_MULTIPROCESSORS (16), FAKE_INTEGRATED (0), FAKE_INIT (status, 0),
+/* A driver that answers what the environment says: FAKE_GPUS (how many, 1), FAKE_CAPABILITY (87), FAKE_MULTIPROCESSORS (16), FAKE_INTEGRATED (0), FAKE_CUDA (12060), FAKE_INIT (status, 0),
    FAKE_FREE (bytes, 6000000000). For tests of what comes before any CUDA library is touched. */
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +18,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
              : attribute == 16 ? (int)setting("FAKE_MULTIPROCESSORS", 16) : -1;
     return 0;
 }
-int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
+int cuDriverGetVersion(int *version) { *version = (int)setting("FAKE_CUDA", 12060); return 0; }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 8000000000; return 0; }
 int cuGetErrorName(int error, const char **name) { *name = error == 100 ? "CUDA_ERROR_NO_DEVICE" : "CUDA_ERROR_UNKNOWN"; return 0; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)1; return 0; }
