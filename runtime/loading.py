@@ -27,9 +27,10 @@ def load(
     Args:
         path: The folder of the bundle, a packed bundle (*.bcm), or the name of a model in the package:
             "digits" or "mnist". A file or folder of that name in the current folder comes first.
-        backend: "auto", "tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino", "typed" or "null".
+        backend: "auto", "tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx",
+            "onnxruntime", "openvino", "typed" or "null".
         batch: The largest number of images of one network call. Larger requests are split, with the same
-            result. By default 16, or the largest batch of an engine.
+            result. By default 16, or the largest batch of an engine. At most 256 on onnxruntime-cuda.
         precision: "fp32", "fp16", "bf16" or "int8". By default that of an engine built for this GPU, else the
             most exact precision of the bundle.
         value_range: The range of the float images that the methods are called with: (-1, 1), or (0, 1), which

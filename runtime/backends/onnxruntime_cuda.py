@@ -8,7 +8,7 @@ from ..machine.onnxruntime_gpu import CUDA
 from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from .base import BackendInfo
-from .onnxruntime_gpu import OnnxRuntimeGpuBackend, open_on_gpu, why_unavailable
+from .onnxruntime_gpu import OnnxRuntimeGpuBackend, largest_batch, open_on_gpu, why_unavailable
 
 # It declares no libraries, because machine/ checks them.
 INFO = BackendInfo("onnxruntime-cuda", "NVIDIA GPU, CUDA", "play", "gpu", ("fp32", "fp16"))
@@ -35,4 +35,4 @@ def unavailable(precision: str, bundle: Bundle | None = None, placement: Placeme
 
 def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> OnnxRuntimeGpuBackend:
     """Open a bundle on the GPU of the placement. Raises BackendError."""
-    return open_on_gpu(INFO.name, bundle, precision, cuda_provider, placement)
+    return open_on_gpu(INFO.name, bundle, precision, cuda_provider, placement, largest_batch(placement))

@@ -166,8 +166,11 @@ def batch_size(n: int, largest: int = BATCH_SIZES[-1]) -> int:
     return next(size for size in BATCH_SIZES if size >= n)
 
 
-def compiled_batch(placement: Placement) -> int:
-    """Return the largest batch for a provider that compiles: the batch of the caller, or BATCH."""
+def largest_batch(placement: Placement) -> int:
+    """Return the batch size that a backend accepts at most: that of the caller, or BATCH.
+
+    Larger ones need more memory, and a provider that compiles would compile for them.
+    """
     return batch_size(min(placement.batch or BATCH, BATCH_SIZES[-1]))
 
 

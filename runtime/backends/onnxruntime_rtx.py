@@ -23,7 +23,7 @@ from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from ..wording import counted, first_line
 from .base import BackendInfo
-from .onnxruntime_gpu import OnnxRuntimeGpuBackend, compiled_batch, open_on_gpu, why_unavailable
+from .onnxruntime_gpu import OnnxRuntimeGpuBackend, largest_batch, open_on_gpu, why_unavailable
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -113,7 +113,7 @@ def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> Onn
 
     Raises BackendError.
     """
-    batch = compiled_batch(placement)
+    batch = largest_batch(placement)
     # Otherwise TF32 may be used for float32, and the plugin has no option for it.
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 

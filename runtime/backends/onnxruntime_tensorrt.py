@@ -19,7 +19,7 @@ from ..machine.onnxruntime_gpu import TENSORRT, tensorrt_library
 from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from .base import BackendInfo
-from .onnxruntime_gpu import OnnxRuntimeGpuBackend, compiled_batch, open_on_gpu, why_unavailable
+from .onnxruntime_gpu import OnnxRuntimeGpuBackend, largest_batch, open_on_gpu, why_unavailable
 
 # It declares no libraries, because machine/ checks them.
 INFO = BackendInfo(
@@ -74,7 +74,7 @@ def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> Onn
 
     An engine in the cache that cannot be opened is compiled again. Raises BackendError.
     """
-    batch = compiled_batch(placement)
+    batch = largest_batch(placement)
     # TensorRT uses TF32 for float32 otherwise, and ONNX Runtime has no option for it.
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 

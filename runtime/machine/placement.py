@@ -21,7 +21,7 @@ class Placement:
             process.
         device: "cpu"; "gpu", which is the first NVIDIA GPU; or "cuda:N", the GPU with this number. None: the
             device of the backend.
-        batch: the largest number of images of a network call, for backends that compile a graph for it.
+        batch: the largest number of images of a network call, for backends on a GPU that prepare for it.
 
     Raises:
         InputError: threads or device has another value.

@@ -337,3 +337,14 @@ def test_threads_share_the_backend(typed_bundle: Path, onnxruntime_gpu: ModuleTy
 
 def test_model_can_be_closed_while_other_threads_play(typed_bundle: Path, onnxruntime_gpu: ModuleType):
     assert_closing_is_safe(typed_bundle, NAME, "fp32")
+
+
+def test_largest_batch_is_that_of_the_caller(typed_bundle: Path, onnxruntime_gpu: ModuleType):
+    for batch, largest in ((None, 16), (20, 32), (256, 256)):
+        with bcm_edge.load(typed_bundle, NAME, batch, precision="fp32") as bcm:
+            assert isinstance(bcm.backend, DeviceBackend)
+            assert (bcm.batch, bcm.backend.max_batch) == (batch or 16, largest)
+    with bcm_edge.load(typed_bundle, NAME, 300, precision="fp32") as bcm:
+        assert np.isfinite(bcm.generate(20, labels=3)).all()
+        with pytest.raises(BackendError, match="a batch of 257 is too large; play at most 256 images"):
+            bcm.generate(257, labels=3)
