@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -65,6 +65,14 @@ if TYPE_CHECKING:
     help="ONNX opset of the graphs.",
 )
 @click.option(
+    "--fp16-norms",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "half"]),
+    help="Type of normalisations in fp16, int8-fp16 and fp8 graphs. half needs no casts around them; its "
+    "error is larger.",
+)
+@click.option(
     "--verify",
     default="auto",
     show_default=True,
@@ -92,6 +100,7 @@ def export(
     calibration: Path | None,
     allow_inaccurate: bool,
     opset: int,
+    fp16_norms: Literal["float32", "half"],
     verify: str,
     no_verify: bool,
     dry_run: bool,
@@ -127,7 +136,13 @@ def export(
         read_samples(data, size, loaded.facts, value_range) if data else None,
         read_calibration(calibration) if calibration else None,
         allow_inaccurate,
+        fp16_norms=fp16_norms,
     )
+    if fp16_norms != "float32" and "fp16" not in plan.typed:
+        raise click.UsageError(
+            "--fp16-norms half is for fp16, int8-fp16 and fp8 graphs; add one of these to --precision, or "
+            "leave it out"
+        )
     progress(_checkpoint_line(loaded, plan))
     if dry_run:
         result(as_json, {"dry_run": True, **_summary(plan)}, _dry_run_text(plan))
@@ -250,6 +265,7 @@ def _summary(plan: ExportPlan) -> dict[str, Any]:
         "config": plan.checkpoint.config.to_json(),
         "classes": plan.checkpoint.classes,
         "opset": plan.opset,
+        "fp16_norms": plan.fp16_norms,
         "schedules": plan.schedules,
         "precisions": list(plan.precisions),
         "to_verify": [] if plan.verify == "none" else [str(program) for program in plan.programs],

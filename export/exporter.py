@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -59,6 +59,8 @@ class ExportPlan:
     # The bundle has a copy of the checkpoint, a safetensors file, from which the graphs load the weights.
     # Otherwise it has a weights file for each precision.
     copy_checkpoint: bool = False
+    # The type of normalisations in fp16 graphs, and in the 8-bit graphs made from them: "float32" or "half".
+    fp16_norms: Literal["float32", "half"] = "float32"
 
     def __post_init__(self) -> None:
         self.checkpoint.require("bcm")
@@ -166,7 +168,7 @@ def _write_float_graphs(
     graphs = {}
     for precision in plan.typed:
         started = time.perf_counter()
-        graphs[precision] = write_graphs(model, folder, precision, plan.opset, plan.copied)
+        graphs[precision] = write_graphs(model, folder, precision, plan.opset, plan.copied, plan.fp16_norms)
         names = [*graphs[precision].values(), plan.copied or weights_name(precision)]
         megabytes = _megabytes(folder / name for name in names)
         seconds = time.perf_counter() - started
@@ -189,7 +191,8 @@ def _provenance(plan: ExportPlan, checkpoint_sha256: str) -> dict[str, Any]:
     checkpoint = {"name": plan.checkpoint.name, "sha256": checkpoint_sha256, **plan.checkpoint.provenance}
     libraries = {library.__name__: library.__version__ for library in (torch, onnx, onnxruntime, np)}
     versions = {"bcm-edge": __version__, **libraries}
-    return {"checkpoint": checkpoint, "opset": plan.opset, "versions": versions}
+    norms = {"fp16_norms": plan.fp16_norms} if "fp16" in plan.typed else {}
+    return {"checkpoint": checkpoint, "opset": plan.opset, **norms, "versions": versions}
 
 
 def _add_calibrated(plan: ExportPlan, bundle: Bundle, report: Report) -> Bundle:

@@ -31,6 +31,7 @@ from .weights import CheckpointFile, Weights, WeightsFile
 from .writer import BF16, FP16, FP32, GraphBuilder, Number
 
 TYPES = {"fp32": FP32, "fp16": FP16, "bf16": BF16}
+FP16_NORMS = {"float32": FP32, "half": FP16}  # the types that normalisations of fp16 graphs may have
 BF16_OPSET = 22  # the first opset with bfloat16 convolutions
 IR_VERSION = 10
 
@@ -41,7 +42,7 @@ def write_graphs(
     precision: str = "fp32",
     opset: int = 18,
     checkpoint: str | None = None,
-    half_norms: bool = False,
+    fp16_norms: str = "float32",
 ) -> dict[str, str]:
     """Write the graphs and the weights file of a floating-point precision; return direction → file name.
 
@@ -50,7 +51,8 @@ def write_graphs(
 
     checkpoint: the name of a safetensors file in the folder, from which the graphs load the weights of the
         model. None writes a weights file.
-    half_norms: in float16 graphs, normalisations have float16 inputs and outputs.
+    fp16_norms: the type of normalisations with their scale, shift and SiLU in fp16 graphs: "float32", or
+        "half", which needs no casts around them.
 
     Raises CheckpointError if a weight is too large for the precision, or not in the checkpoint.
     """
@@ -62,19 +64,14 @@ def write_graphs(
         file = nullcontext(CheckpointFile(folder / checkpoint))
     else:
         file = WeightsFile(folder / weights_name(precision))
+    types = TYPES[precision], FP16_NORMS[fp16_norms] if precision == "fp16" else FP32
     with file as weights:
         for direction, name in names.items():
-            types = (TYPES[precision], norms_type(precision, half_norms))
             proto = _model_proto(model, direction, weights, types, opset)
             onnx.save(proto, folder / name)
     for name in names.values():
         onnx.checker.check_model(folder / name, full_check=True)
     return names
-
-
-def norms_type(precision: str, half_norms: bool) -> Number:
-    """Return the type of normalisations: float32, unless float16 graphs are to have float16 there, too."""
-    return FP16 if precision == "fp16" and half_norms else FP32
 
 
 class _NoWeights:

@@ -66,18 +66,19 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(operator, inputs, values, name=value, **attributes))
         return value
 
-    def constant(self, values: object, dtype: type = np.float32) -> str:
+    def constant(self, value: object, dtype: type = np.float32) -> str:
         """Add a small constant to the graph and return its name. Equal constants are added once."""
-        array = np.asarray(values, dtype)
+        array = np.asarray(value, dtype)
         shape = "x".join(map(str, array.shape))
-        numbers = "_".join(map(str, array.ravel()))
+        values = array.ravel()[:1] if (array == array.flat[0]).all() else array.ravel()
+        numbers = "_".join(map(str, values))
         name = f"const_{array.dtype}_{shape}_{numbers}"
         self._initializers.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
-    def norm_constant(self, values: object) -> str:
+    def norm_constant(self, value: object) -> str:
         """Add a small constant in the type of normalisations and return its name."""
-        return self.constant(values, helper.tensor_dtype_to_np_dtype(self.norms.onnx).type)
+        return self.constant(value, helper.tensor_dtype_to_np_dtype(self.norms.onnx).type)
 
     def weight(self, name: str, tensor: Tensor, shape: tuple[int, ...] | None = None) -> str:
         """Add a float32 weight under its state-dict name, reshaped to `shape` if that is given."""

@@ -131,23 +131,59 @@ def test_weights_of_convolutions_take_half_the_space(tmp_path: Path):
         assert whole - (tmp_path / name).stat().st_size == pytest.approx(2 * narrow, rel=0.01)
 
 
-def typed_backend(network: ConsistencyModel, folder: Path, precision: str) -> TypedBackend:
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_half_normalisations_have_no_casts_around_them(tmp_path: Path, scale_shift: bool):
+    model = random_model(replace(TINY, use_scale_shift_norm=scale_shift))
+    write_graphs(model, tmp_path, "fp16", fp16_norms="half")
+    graph, types = typed_values(tmp_path / "forward.fp16.onnx")
+    source = {name: node for node in graph.node for name in node.output}
+    norms = [node for node in graph.node if node.op_type == "InstanceNormalization"]
+    assert len(norms) > 20
+    for node in norms:
+        assert {types[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            assert source[node.input[0]].op_type != "Cast" or node.name == "input_blocks.0.0/Conv"
+    # At both ends of the network, after the vectors, and around the norms of each of four attentions.
+    assert sum(node.op_type == "Cast" for node in graph.node) == 3 + 2 * 4
+    for node in graph.node:
+        if node.op_type in ("Gemm", "Log", "Sin", "Cos", "Gather", "ReduceSum"):
+            assert types[node.output[0]] == TensorProto.FLOAT, node.name
+
+
+def test_half_normalisations_are_only_for_float16_graphs(tmp_path: Path):
+    write_graphs(random_model(), tmp_path, "bf16", fp16_norms="half")
+    _, types = typed_values(tmp_path / "forward.bf16.onnx")
+    assert TensorProto.FLOAT16 not in types.values()
+    write_graphs(random_model(), tmp_path, "fp32", fp16_norms="half")
+    _, types = typed_values(tmp_path / "forward.onnx")
+    assert set(types.values()) == {TensorProto.FLOAT, TensorProto.INT64}
+
+
+def typed_backend(
+    network: ConsistencyModel, folder: Path, precision: str, fp16_norms: str = "float32"
+) -> TypedBackend:
     """Write the graphs of a network, and open them with every rounding spelled out."""
-    graphs = write_graphs(network, folder, precision)
+    graphs = write_graphs(network, folder, precision, fp16_norms=fp16_norms)
     config = network.config
     facts = ModelFacts("x", config.sample_shape, config.num_classes, 0, config.to_json())
     manifest = Manifest(facts, {precision: graphs}, {}, describe_files(folder))
     return TypedBackend(Bundle(folder, manifest), precision)
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("fp16", 5e-3), ("bf16", 4e-2)])
-def test_tiny_network_agrees_with_the_authors_code_in_16_bits(tmp_path: Path, precision: str, bound: float):
+@pytest.mark.parametrize(
+    ("precision", "norms", "bound"),
+    [("fp16", "float32", 5e-3), ("fp16", "half", 6e-3), ("bf16", "float32", 4e-2)],
+)
+def test_tiny_network_agrees_with_the_authors_code_in_16_bits(
+    tmp_path: Path, precision: str, norms: str, bound: float
+):
     """Compare every recorded move of the authors' code, with all roundings.
 
     The errors of random weights are larger than those of trained weights.
     """
     network, recorded = tiny_model()
-    backend = typed_backend(network, tmp_path, precision)
+    backend = typed_backend(network, tmp_path, precision, norms)
     labels = recorded["labels"].astype(np.int64)
     errors = []
     for x, (t, u), expected in zip(recorded["x"], recorded["pairs"], recorded["f"], strict=True):

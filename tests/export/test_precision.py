@@ -78,6 +78,26 @@ def test_export_of_fp16_alone(tmp_path: Path, cli: Cli):
         open_backend("auto", open_bundle(tmp_path / "b"), "fp32")
 
 
+def test_export_of_half_normalisations(tmp_path: Path, cli: Cli):
+    """They are inexact, but within the bound, and the bundle names the type."""
+    options = ("--precision", "fp16", "--fp16-norms", "half", "--json")
+    report = only_json(cli("export", "-o", tmp_path / "b", *options).stdout)
+    assert report["fp16_norms"] == "half"
+    largest = max(move["relative_l2"] for move in report["verification"]["fp16"])
+    assert 1e-3 < largest < 5e-3
+    inspected = cli("inspect", tmp_path / "b")
+    assert "\nfp16_norms: half\n" in inspected.stdout
+    assert only_json(cli("inspect", tmp_path / "b", "--json").stdout)["provenance"]["fp16_norms"] == "half"
+
+
+def test_half_normalisations_without_fp16_are_refused(cli: Cli, tmp_path: Path):
+    result = cli("export", "-o", tmp_path / "b", "--fp16-norms", "half")
+    assert result.exit_code == 2
+    message = "--fp16-norms half is for fp16, int8-fp16 and fp8 graphs; add one of these to --precision"
+    assert message in " ".join(result.output.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_default_precision_is_the_most_exact(typed_bundle: Path):
     assert open_backend("auto", open_bundle(typed_bundle)).precision == "fp32"
 

@@ -23,7 +23,7 @@ NAMED = {"files", "schedules", "graphs", "quality", "versions"}
 # The page refers to another table for the fields of these objects.
 DESCRIBED_ELSEWHERE = {"provenance.checkpoint.network"}
 # The shipped model was trained before the first of these fields existed, and has the default of the second.
-NEW = {"provenance.checkpoint.objective", "model.config.attention"}
+NEW = {"provenance.checkpoint.objective", "provenance.fp16_norms", "model.config.attention"}
 
 
 def page(name: str) -> str:
