@@ -16,8 +16,8 @@ from .schedule import SIGMA_MIN, Inject, Schedule
 
 # An image [N, C, H, W] → a near image that agrees with what is known.
 Project = Callable[[np.ndarray], np.ndarray]
-# For each move the noise that is added to its input, or None.
-Noises = list[Draw | None]
+# For each move the noise that is added to its input, float32 [N, C, H, W] if it has been drawn, or None.
+Inputs = list[np.ndarray | Draw | None]
 
 
 def play(
@@ -39,8 +39,7 @@ def play(
 
     Raises NonFiniteError, which names the first move whose result is not finite.
     """
-    state = start_state(schedule, backend, batch.seeds) if x is None else x
-    noises = injected_noises(schedule, backend, batch.seeds)
+    state, noises = _inputs(schedule, backend, batch, x)
     for part in _parts(schedule) if project else [range(schedule.nfe)]:
         state = _play_part(schedule, part, backend, batch, state, noises, after_move)
         if project and schedule.moves[part[-1]].u == SIGMA_MIN:
@@ -61,8 +60,7 @@ def play_to_pixels(
     """
     if after_move or not isinstance(backend, DeviceBackend):
         return to_uint8(play(schedule, backend, batch, x, after_move))
-    state = start_state(schedule, backend, batch.seeds) if x is None else x
-    noises = injected_noises(schedule, backend, batch.seeds)
+    state, noises = _inputs(schedule, backend, batch, x)
     pixels, finite = backend.play_to_pixels(state, schedule.moves, noises, batch.labels)
     if not finite.all():
         # Played again with all states, which raises NonFiniteError with the name of the move.
@@ -70,14 +68,27 @@ def play_to_pixels(
     return pixels
 
 
+def _inputs(
+    schedule: Schedule, backend: Backend, batch: Batch, x: np.ndarray | None
+) -> tuple[np.ndarray | Draw, Inputs]:
+    """Return the start of a schedule, and for each move the noise in front of it."""
+    start = start_state(schedule, backend, batch.seeds) if x is None else x
+    noises: Inputs = [*injected_noises(schedule, backend, batch.seeds)]
+    if batch.ahead is None:
+        return start, noises
+    if isinstance(start, Draw):
+        start = batch.ahead.values(start)
+    return start, [batch.ahead.values(noise) if isinstance(noise, Draw) else noise for noise in noises]
+
+
 def start_state(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> Draw:
     """Return the noise that a generation starts from, of standard deviation `schedule.start`."""
     return Draw(seeds, backend.sample_shape, START_DRAW, schedule.start)
 
 
-def injected_noises(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> Noises:
+def injected_noises(schedule: Schedule, backend: Backend, seeds: Sequence[int]) -> list[Draw | None]:
     """Return for each move the noise of the injection in front of it, or None."""
-    noises: Noises = []
+    noises: list[Draw | None] = []
     noise: Draw | None = None
     injections = 0
     for position, step in enumerate(schedule.steps):
@@ -104,7 +115,7 @@ def _play_part(
     backend: Backend,
     batch: Batch,
     x: np.ndarray | Draw,
-    noises: Noises,
+    noises: Inputs,
     after_move: AfterMove | None,
 ) -> np.ndarray:
     """Return the state after the moves whose indices are in `part`."""
@@ -113,7 +124,7 @@ def _play_part(
     state = values(x)
     for index in part:
         noise = noises[index]
-        added = None if noise is None else noise.values()
+        added = None if noise is None else values(noise)
         state = backend.play_move(state, added, schedule.moves[index], batch.labels)
         _check_finite(state, schedule, index, backend.name)
         if after_move:
@@ -127,7 +138,7 @@ def _play_on_device(
     backend: DeviceBackend,
     batch: Batch,
     x: np.ndarray | Draw,
-    noises: Noises,
+    noises: Inputs,
     after_move: AfterMove | None,
 ) -> np.ndarray:
     moves = schedule.moves[part.start : part.stop]

@@ -224,4 +224,5 @@ class OpenedModel:
         axis: int = 0,
     ) -> np.ndarray:
         """Call task(part, *rows, after_move=…) for `batch` samples at a time (`play_in_parts`)."""
-        return play_in_parts(task, self.batch, batch, *arrays, calls=calls, axis=axis)
+        ahead = isinstance(self.backend, DeviceBackend) and not self.backend.draws
+        return play_in_parts(task, self.batch, batch, *arrays, calls=calls, axis=axis, ahead=ahead)

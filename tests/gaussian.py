@@ -6,8 +6,12 @@ state of every schedule has a closed form, and a wrong level, order or noise giv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from bcm_edge.runtime.noise import Draw, values
 from bcm_edge.runtime.schedule import Move
 
 S = 0.5
@@ -47,3 +51,31 @@ class GaussianBackend:
 
     def close(self) -> None:
         pass
+
+
+class GaussianDevice(GaussianBackend):
+    """A device that draws on the host. `inputs` lists the x and the noises that it got."""
+
+    max_batch, draws = 16, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[str, str] = {}
+        self.inputs: list[np.ndarray | Draw | None] = []
+
+    def play_moves(
+        self,
+        x: np.ndarray | Draw,
+        moves: Sequence[Move],
+        noises: Sequence[np.ndarray | Draw | None],
+        labels: np.ndarray | None,
+        every: bool,
+    ) -> np.ndarray:
+        self.inputs += [x, *noises]
+        states = [values(x)]
+        for move, noise in zip(moves, noises, strict=True):
+            states.append(self.play_move(states[-1], None if noise is None else values(noise), move, labels))
+        return np.stack(states[1:])
+
+    def play_to_pixels(self, *_: Any) -> Any:
+        raise NotImplementedError

@@ -99,6 +99,11 @@ class DeviceBackend(Backend, Protocol):
     files: dict[str, str]  # the files that it uses besides the graphs: name in the bundle → sha256
     max_batch: int  # the largest batch; larger batches raise BackendError
 
+    @property
+    def draws(self) -> bool:
+        """Whether the device draws noise. Otherwise it gets a Draw too, and draws on the host."""
+        ...
+
     def play_moves(
         self,
         x: np.ndarray | Draw,

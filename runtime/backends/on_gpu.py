@@ -53,6 +53,11 @@ class GpuBackend(ABC, Generic[Key, AnyChain]):
         self._eager: set[str] = set()  # why schedules are not played as CUDA graphs
         self._chains: OrderedDict[Key, AnyChain] = OrderedDict()  # the last used one at the end
 
+    @property
+    def draws(self) -> bool:
+        """Whether the GPU draws noise."""
+        return self._kernel is not None
+
     def play_move(
         self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
     ) -> np.ndarray:

@@ -45,7 +45,7 @@ def chain_and_inputs(program: Schedule, n: int) -> tuple[Any, np.ndarray, tuple[
 class Recorder(NullBackend):
     """A device that records the arguments of play_moves."""
 
-    files, max_batch = {}, 64
+    files, max_batch, draws = {}, 64, False
     arguments: tuple[Any, ...] = ()
 
     def play_moves(self, x: Any, moves: Any, noises: Any, labels: Any, every: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ from device_schedules import IMAGE, MIXTURE
 from fixture_types import CompileEngines
 
 import bcm_edge
+from bcm_edge.runtime import ahead
 from bcm_edge.runtime.backends.base import DeviceBackend
 from bcm_edge.runtime.noise import Draw, values
 from bcm_edge.runtime.schedule import Move
@@ -98,14 +99,15 @@ def test_noise_comes_from_the_processor_if_the_kernel_cannot_be_used(
     monkeypatch.setenv("FAKE_CAPABILITY", capability)
     compile_engines(typed_copy, precision="fp32")
     record.faults.kernel = fault
+    monkeypatch.setattr(ahead, "WORTHWHILE", 1)
     with (
-        bcm_edge.load(typed_copy, "tensorrt") as tensorrt,
+        bcm_edge.load(typed_copy, "tensorrt", batch=2) as tensorrt,
         bcm_edge.load(typed_copy, "onnxruntime", precision="fp32") as onnxruntime,
     ):
         record.calls.clear()
         for seed in (1, 2):
             images, expected = (
-                bcm.generate(2, schedule=MIXTURE, seed=seed, labels=3) for bcm in (tensorrt, onnxruntime)
+                bcm.generate(4, schedule=MIXTURE, seed=seed, labels=3) for bcm in (tensorrt, onnxruntime)
             )
             assert_images_agree(images, expected)
         assert "draw 2" not in record.calls and record.calls.count("begin recording") == 1

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pytest
-from gaussian import SEEDS, SHAPE, GaussianBackend, S, scale
+from gaussian import SEEDS, SHAPE, GaussianBackend, GaussianDevice, S, scale
 
 from bcm_edge import BcmError, parse_schedule
 from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play
-from bcm_edge.runtime.noise import INVERSION_DRAW, Draw, standard_normal, values
-from bcm_edge.runtime.schedule import Move
+from bcm_edge.runtime.noise import INVERSION_DRAW, Draw, standard_normal
 from bcm_edge.runtime.tasks import basic
 
 BATCH = Batch(SEEDS)
@@ -93,38 +89,8 @@ def test_generate_needs_a_schedule_from_noise_to_the_image(text: str):
         basic.generate(GaussianBackend(), parse_schedule(text), BATCH)
 
 
-class DrawingDevice(GaussianBackend):
-    """A device that keeps the noise that it gets. It draws on the host."""
-
-    max_batch = 16
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.files: dict[str, str] = {}
-        self.inputs: list[np.ndarray | Draw | None] = []
-
-    def play_moves(
-        self,
-        x: np.ndarray | Draw,
-        moves: Sequence[Move],
-        noises: Sequence[np.ndarray | Draw | None],
-        labels: np.ndarray | None,
-        every: bool,
-    ) -> np.ndarray:
-        """Keep x and the noises, and return all states."""
-        self.inputs += [x, *noises]
-        states = [values(x)]
-        for move, noise in zip(moves, noises, strict=True):
-            states.append(self.play_move(states[-1], None if noise is None else values(noise), move, labels))
-        return np.stack(states[1:])
-
-    def play_to_pixels(self, *_: Any) -> Any:
-        """Not used here."""
-        raise NotImplementedError
-
-
 def test_device_gets_noise_that_has_not_been_drawn():
-    program, device = parse_schedule("80>0.002 +0.1 0.1>1.2>0.002"), DrawingDevice()
+    program, device = parse_schedule("80>0.002 +0.1 0.1>1.2>0.002"), GaussianDevice()
     x = play(program, device, BATCH)
     start, injected = Draw(SEEDS, SHAPE, 0, 80), Draw(SEEDS, SHAPE, 1, 0.1)
     assert device.inputs == [start, None, injected, None]
@@ -132,14 +98,14 @@ def test_device_gets_noise_that_has_not_been_drawn():
 
 
 def test_device_gets_an_image_as_an_array():
-    image, device = np.full((3, *SHAPE), 0.25, np.float32), DrawingDevice()
+    image, device = np.full((3, *SHAPE), 0.25, np.float32), GaussianDevice()
     play(parse_schedule("+0.07 0.07>15>80"), device, BATCH, image)
     assert device.inputs[0] is image
     assert device.inputs[1:] == [Draw(SEEDS, SHAPE, INVERSION_DRAW, 0.07), None]
 
 
 def test_device_continues_from_a_projected_image():
-    device = DrawingDevice()
+    device = GaussianDevice()
     play(parse_schedule("80>0.002 +0.1 0.1>0.002"), device, BATCH, project=lambda x: np.full_like(x, 0.5))
     assert device.inputs[0] == Draw(SEEDS, SHAPE, 0, 80) and device.inputs[3] == Draw(SEEDS, SHAPE, 1, 0.1)
     np.testing.assert_array_equal(device.inputs[2], np.full((3, *SHAPE), 0.5, np.float32))

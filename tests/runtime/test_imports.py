@@ -33,6 +33,7 @@ LAYERS = (
     ("runtime.machine",),
     (
         "runtime.accuracy",
+        "runtime.ahead",
         "runtime.batches",
         "runtime.calls",
         "runtime.classes",
