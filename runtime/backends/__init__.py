@@ -89,7 +89,7 @@ def choose(bundle: Bundle, precision: str | None, placement: Placement = ANYWHER
     device that the caller specifies is never replaced by another. Raises BackendError if no backend can run
     the precision here.
     """
-    reasons = []
+    reasons: dict[str, list[str]] = {}  # reason → the backends that cannot run for it
     for name in playing():
         if info(name).device != "gpu" or not info(name).automatic or placement.kind == "cpu":
             continue
@@ -99,9 +99,10 @@ def choose(bundle: Bundle, precision: str | None, placement: Placement = ANYWHER
             log.info("backend %s: chosen for this GPU", name)
             return name, wanted
         log.info("backend %s: not chosen, %s", name, reason)
-        reasons.append(f"{name}: {reason}")
+        reasons.setdefault(reason, []).append(name)
     if placement.kind == "gpu":
-        raise BackendError(f"no backend can run on the device {placement.device} here; {'; '.join(reasons)}")
+        why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+        raise BackendError(f"no backend can run on the device {placement.device} here; {why}")
     precision = precision or bundle.precisions[0]
     return _choose_on_processor(precision), precision
 
