@@ -41,10 +41,17 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 )
 @click.option(
     "--batch",
-    default="1:4:16",
+    multiple=True,
+    default=["1:4:16"],
     show_default=True,
     metavar="MIN:OPT:MAX",
-    help="Batch sizes of the engines: smallest, most common, largest; or one number for all three.",
+    help="Batch sizes of the engines: smallest, most common, largest; or one number for all three. "
+    "Repeat the option for several optimisation profiles, each with its own kernels.",
+)
+@click.option(
+    "--single-engine",
+    is_flag=True,
+    help="Compile only the inverse graph, for both directions: half the GPU memory for weights.",
 )
 @click.option(
     "--workspace",
@@ -82,7 +89,8 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 def build(
     bundle: Path,
     precision: str | None,
-    batch: str,
+    batch: tuple[str, ...],
+    single_engine: bool,
     workspace: str | None,
     opt_level: int,
     device: str,
@@ -95,8 +103,8 @@ def build(
 ) -> None:
     """Build TensorRT engines for the GPU of this machine, and store them in BUNDLE.
 
-    Whole schedules are run on the engines at the smallest, the largest and other batch sizes. If an image
-    exceeds the bound of the precision, the engine is discarded and the exit code is 1.
+    Whole schedules are run on the engines at the smallest, the largest and another batch size of every
+    profile. If an image exceeds the bound of the precision, the engine is discarded and the exit code is 1.
 
     The types in which TensorRT computes are read back. A convolution in more bits than its graph asks for is
     a warning, or an error with --strict-types. Engines in the bundle that were built for another GPU,
@@ -109,7 +117,8 @@ def build(
     check_changeable(opened)
     precision = precision or ("fp16" if "fp16" in opened.precisions else opened.precisions[0])
     limit = None if workspace is None else parse_bytes(workspace)
-    options = BuildOptions(precision, parse_profile(batch), limit, opt_level, strip)
+    profiles = tuple(sorted({parse_profile(text) for text in batch}))
+    options = BuildOptions(precision, profiles, limit, opt_level, strip, single_engine)
     plan = _plan(opened, options, index, strict_types)
     if dry_run:
         result(as_json, {"dry_run": True, **_summary(plan)}, _dry_run_text(plan))
@@ -268,14 +277,14 @@ def _dry_run_text(plan: BuildPlan) -> str:
     options, bundle = plan.options, plan.bundle
     used = bundle.hashes(options.precision)
     size = sum(facts.size for name, facts in bundle.manifest.files.items() if name in used) / 1e6
-    graphs = ", ".join(path.name for path in bundle.graphs(options.precision).values())
-    batch = ":".join(map(str, options.batch))
+    files = bundle.graphs(options.precision)
+    graphs = ", ".join(files[direction].name for direction in options.directions)
     stale = [f"{engine.name}: {reason}" for engine, reason in plan.stale()]
     rows = [
         ("GPU", str(plan.gpu)),
         ("TensorRT", plan.tensorrt),
         ("graphs", f"{graphs} ({size:.1f} MB with weights)"),
-        ("batch", f"{batch}, verified at {', '.join(map(str, plan.batches))}"),
+        ("batch", f"{options.profiles_text}, verified at {', '.join(map(str, plan.batches))}"),
         ("workspace", _workspace(plan)),
         ("timing cache", str(plan.timing_cache or "none, because there is no cache folder")),
         ("outdated engines", "; ".join(stale) or "none"),

@@ -18,7 +18,7 @@ from ...runtime.accuracy import BOUNDS
 from ...runtime.backends.tensorrt import TensorRtBackend
 from ...runtime.checks.parity import MoveError, compare, verdict_on
 from ...runtime.checks.recording import load_recording
-from ...runtime.engines.facts import FACTS, PLANS, UNREAD, EngineFacts
+from ...runtime.engines.facts import FACTS, UNREAD, EngineFacts
 from ...runtime.engines.store import Engine, plan_hashes, remember, system
 from ...runtime.machine.temporary import temporary_folder
 from ...runtime.storage.files import replacing
@@ -86,7 +86,7 @@ def report_dla(plan: BuildPlan, report: Report) -> dict[str, Any]:
 
 def _facts(plan: BuildPlan, folder: Path, compiled: Mapping[str, Any]) -> EngineFacts:
     """The facts of the plans in a folder. compiled: the fields of compiler.Compiled."""
-    files = {name: folder / f"{name}.plan" for name in PLANS}
+    files = {name: folder / f"{name}.plan" for name in plan.options.plans}
     return EngineFacts(
         tensorrt=plan.tensorrt,
         gpu=plan.gpu.name,

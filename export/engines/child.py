@@ -64,7 +64,7 @@ def _request(plan: BuildPlan, folder: Path, dla: bool) -> dict[str, Any]:
     """The fields of compiler.Request, as JSON values."""
     graphs = plan.bundle.graphs(plan.options.precision)
     return {
-        "graphs": {direction: str(path) for direction, path in graphs.items()},
+        "graphs": {direction: str(graphs[direction]) for direction in plan.options.directions},
         "folder": str(folder),
         "sample_shape": plan.bundle.manifest.model.sample_shape,
         "options": asdict(plan.options),

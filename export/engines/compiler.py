@@ -20,22 +20,24 @@ import tensorrt as trt
 
 from ...errors import BackendError, BcmError, BuildError
 from ...runtime.engines import adapter
-from ...runtime.engines.facts import HELPERS, BuildOptions
+from ...runtime.engines.facts import BuildOptions
 from ...runtime.engines.store import workspace_limit
 from ...runtime.machine.gpu import free_memory, is_out_of_memory, make_current, probe
 from .plan_writer import DlaSupport, OutOfMemory, PlanWriter
-from .realised import counted, realised_types, wider_types
+from .realised import counted, realised_types, wider_types, widest_types
 
 Types = dict[str, dict[str, str]]  # direction → convolution → type
 Counts = dict[str, dict[str, int]]  # direction → type → number of convolutions
 Event = Callable[..., None]  # event(name, **fields)
+
+DEFAULT_STREAM = 0  # the handle of CUDA's default stream
 
 
 @dataclass(frozen=True)
 class Request:
     """The work of the compiling process."""
 
-    # Direction → the ONNX file.
+    # Direction → the ONNX file, for each of options.directions.
     graphs: dict[str, str]
     # The folder in which NAME.plan is written.
     folder: str
@@ -52,7 +54,8 @@ class Request:
     @classmethod
     def from_json(cls, values: Any) -> Request:
         """Return the request from JSON values, in which tuples are lists."""
-        options = BuildOptions(**{**values["options"], "batch": tuple(values["options"]["batch"])})
+        profiles = tuple(tuple(profile) for profile in values["options"]["profiles"])
+        options = BuildOptions(**{**values["options"], "profiles": profiles})
         return cls(**{**values, "options": options, "sample_shape": tuple(values["sample_shape"])})
 
 
@@ -66,7 +69,7 @@ class Compiled:
     types: Counts
     # The convolutions that compute in more bits than the graph asks for, with the types they compute in.
     wider: Types
-    # Bytes of device memory that all plans share.
+    # Bytes of device memory that all plans share, for the profile that needs most.
     scratch: int
     # The time that compiling took.
     seconds: float
@@ -92,7 +95,7 @@ def main() -> None:
 
 
 def compile_graphs(request: Request, event: Event) -> Compiled:
-    """Write every plan of store.PLANS.
+    """Write every plan of the request's options.
 
     Events: "memory" (free: bytes of GPU memory), "line" (text), "progress" (plan, phase, done, steps).
 
@@ -100,14 +103,14 @@ def compile_graphs(request: Request, event: Event) -> Compiled:
     if the GPU cannot be used.
     """
     started = time.perf_counter()
-    workspace = request.options.workspace
+    workspace, integrated = request.options.workspace, False
     if request.device is not None:
         make_current(request.device)
         gpu = probe(request.device)
         free = free_memory(gpu)
         event("memory", free=free)
-        workspace = workspace_limit(workspace, gpu, free)
-    requested = _write_plans(request, workspace, event)
+        workspace, integrated = workspace_limit(workspace, gpu, free), gpu.integrated
+    requested = _write_plans(request, workspace, integrated, event)
     types: Types = {}
     scratch = 0
     if request.device is not None:
@@ -128,27 +131,28 @@ def _dla_support(request: Request, event: Event) -> dict[str, DlaSupport]:
     """Return direction → what a DLA supports. Raises BackendError if there is none."""
     if request.device is not None:
         make_current(request.device)
-    writer = _writer(request, request.options.workspace, event)
+    writer = _writer(request, request.options.workspace, False, event)
     return {name: writer.dla_support(name, Path(graph)) for name, graph in request.graphs.items()}
 
 
-def _writer(request: Request, workspace: int | None, event: Event) -> PlanWriter:
+def _writer(request: Request, workspace: int | None, integrated: bool, event: Event) -> PlanWriter:
     return PlanWriter(
         Path(request.folder),
         replace(request.options, workspace=workspace),
         request.sample_shape,
+        integrated,
         Path(request.timing_cache) if request.timing_cache else None,
         lambda text: event("line", text=text),
         lambda plan, phase, done, steps: event("progress", plan=plan, phase=phase, done=done, steps=steps),
     )
 
 
-def _write_plans(request: Request, workspace: int | None, event: Event) -> Types:
+def _write_plans(request: Request, workspace: int | None, integrated: bool, event: Event) -> Types:
     """Write the plans, free the memory of the builder, and return the types that the graphs ask for."""
-    writer = _writer(request, workspace, event)
+    writer = _writer(request, workspace, integrated, event)
     for name, graph in request.graphs.items():
         writer.write(name, Path(graph))
-    for name in HELPERS:
+    for name in request.options.helpers:
         writer.write(name, Path(__file__).parent / f"{name}.onnx")
     return writer.convolutions
 
@@ -165,7 +169,12 @@ def _read_back(request: Request, requested: Types) -> tuple[Types, int]:
     for name, convolutions in requested.items():
         try:
             engine = _load(request, name, runtime, messages)
-            types[name] = realised_types(_inspect(request, engine, messages), convolutions)
+            types[name] = widest_types(
+                [
+                    realised_types(_inspect(request, engine, profile, messages), convolutions)
+                    for profile in range(len(request.options.profiles))
+                ]
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise BuildError(
                 f"{name}: TensorRT {trt.__version__} does not report the types of its engine ({error})"
@@ -173,7 +182,8 @@ def _read_back(request: Request, requested: Types) -> tuple[Types, int]:
         except BackendError as error:
             error_class = OutOfMemory if is_out_of_memory(str(error)) else BackendError
             raise error_class(f"{name}: {error}") from error
-        scratch = max(scratch, adapter.scratch_bytes(engine))
+        for profile in range(len(request.options.profiles)):
+            scratch = max(scratch, adapter.scratch_bytes(engine, profile))
     return types, scratch
 
 
@@ -187,11 +197,11 @@ def _load(request: Request, name: str, runtime: trt.Runtime, messages: adapter.M
     return engine
 
 
-def _inspect(request: Request, engine: trt.ICudaEngine, messages: adapter.Messages) -> str:
-    """The JSON of TensorRT's engine inspector."""
+def _inspect(request: Request, engine: trt.ICudaEngine, profile: int, messages: adapter.Messages) -> str:
+    """The JSON of TensorRT's engine inspector for the profile of this index."""
     inspector = engine.create_engine_inspector()
     # The formats of tensors with dynamic shapes are reported for the shapes of an execution context only.
-    _, common, _ = request.options.batch
-    context = adapter.context_for(engine, common, request.sample_shape, messages)
+    _, common, _ = request.options.profiles[profile]
+    context = adapter.context_for(engine, profile, common, request.sample_shape, DEFAULT_STREAM, messages)
     inspector.execution_context = context
     return inspector.get_engine_information(trt.LayerInformationFormat.JSON)

@@ -49,10 +49,12 @@ class BuildPlan:
 
     @property
     def batches(self) -> list[int]:
-        """The batch sizes to verify: the smallest, the largest and one between."""
-        smallest, common, largest = self.options.batch
-        between = common if smallest < common < largest else (smallest + largest) // 2
-        return sorted({smallest, between, largest})
+        """The batch sizes to verify: the smallest and the largest of every profile, and one between."""
+        sizes = set()
+        for smallest, common, largest in self.options.profiles:
+            between = common if smallest < common < largest else (smallest + largest) // 2
+            sizes |= {smallest, between, largest}
+        return sorted(sizes)
 
     @property
     def timing_cache(self) -> Path | None:
@@ -85,9 +87,14 @@ class BuildPlan:
         return [*stale_engines, *((engine, engine.problem) for engine in broken_engines(self.bundle))]
 
     def replaces(self, engine: Engine | BrokenEngine) -> bool:
-        """Whether a stale engine has the options and the GPU of this build, so that no machine can run it."""
+        """Whether a stale engine has the options and the GPU of this build, so that no machine can run it.
+
+        Of an engine that an older version of this package built, only the precision, the compute capability
+        and the TensorRT version are known: they are in its name.
+        """
         if isinstance(engine, BrokenEngine):
-            return engine.folder == self.folder
+            same_kind = engine.name.rpartition("-")[0] == self.folder.name.rpartition("-")[0]
+            return engine.folder == self.folder or (engine.outdated and same_kind)
         facts = engine.facts
         ours = (self.gpu.name, self.gpu.capability, self.gpu.multiprocessors, system(), self.options)
         return (facts.gpu, facts.capability, facts.multiprocessors, facts.system, facts.options) == ours

@@ -10,7 +10,7 @@ import tensorrt as trt
 
 from ...errors import BackendError, BuildError
 from ...runtime.engines import adapter
-from ...runtime.engines.facts import BuildOptions
+from ...runtime.engines.facts import BuildOptions, Profile
 from ...runtime.machine.gpu import is_out_of_memory
 from ...runtime.storage.files import write_atomically
 from ...runtime.storage.manifest import DIRECTIONS
@@ -38,6 +38,7 @@ class PlanWriter:
         folder: Path,
         options: BuildOptions,
         sample_shape: tuple[int, int, int],
+        integrated: bool,
         timing_cache: Path | None,
         report: Report,
         progress: Progress,
@@ -45,6 +46,7 @@ class PlanWriter:
         self._folder = folder
         self._options = options
         self._sample_shape = sample_shape
+        self._integrated = integrated  # whether the GPU shares the memory of the processor
         self._timing_cache = timing_cache
         self._report = report
         self._progress = progress
@@ -63,11 +65,7 @@ class PlanWriter:
             self._report(f"{name}: {network.num_layers} layers parsed")
             self.convolutions[name] = requested_types(network, self._options.precision)
         config = self._config(name)
-        if config.add_optimization_profile(self._profile(network)) < 0:
-            raise BuildError(
-                f"{name}: TensorRT does not support the batch sizes {self._options.batch}: "
-                f"{self._messages.explain()}"
-            )
+        self._add_profiles(name, network, config)
         cache = self._load_timing_cache(config)
         plan = self._builder.build_serialized_network(network, config)
         if plan is None:
@@ -107,13 +105,23 @@ class PlanWriter:
             raise BuildError(f"{graph}: TensorRT {trt.__version__} cannot parse it: {errors}")
         return network, parser
 
-    def _profile(self, network: trt.INetworkDefinition) -> trt.IOptimizationProfile:
-        """The shapes of every input for the batch sizes of the options."""
+    def _add_profiles(self, name: str, network: trt.INetworkDefinition, config: trt.IBuilderConfig) -> None:
+        """Add the profiles of the options to a config, in their order. Raises BuildError."""
+        for number, sizes in enumerate(self._options.profiles):
+            # TensorRT returns the index of the profile, or -1.
+            if config.add_optimization_profile(self._profile(network, sizes)) != number:
+                raise BuildError(
+                    f"{name}: TensorRT does not support the batch sizes {':'.join(map(str, sizes))}: "
+                    f"{self._messages.explain()}"
+                )
+
+    def _profile(self, network: trt.INetworkDefinition, sizes: Profile) -> trt.IOptimizationProfile:
+        """The shapes of every input for these batch sizes."""
         profile = self._builder.create_optimization_profile()
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
             sample_shape = self._sample_shape if len(tensor.shape) == 4 else ()  # an image, or one number
-            smallest, common, largest = ((size, *sample_shape) for size in self._options.batch)
+            smallest, common, largest = ((size, *sample_shape) for size in sizes)
             profile.set_shape(tensor.name, smallest, common, largest)
         return profile
 
@@ -124,6 +132,8 @@ class PlanWriter:
         config.builder_optimization_level = self._options.opt_level
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # needed to read the types back
         adapter.share_profiles(config)
+        if self._integrated:
+            config.max_aux_streams = 0  # such a GPU is small; kernels side by side only compete for it
         if name in DIRECTIONS:
             adapter.set_precision(config, self._options.precision)
             if self._options.stripped:

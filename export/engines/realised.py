@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorrt as trt
@@ -80,8 +80,13 @@ def realised_types(inspected: str, convolutions: Mapping[str, str]) -> dict[str,
         # If other nodes were fused into the layer, its wider type may be that of a cast at its inputs and
         # outputs.
         if len(nodes) == 1 or not _is_wider(layer_type, convolutions[name]):
-            realised[name] = layer_type
+            realised[name] = _widest(realised[name], layer_type)  # another profile may have such a layer too
     return realised
+
+
+def widest_types(profiles: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return convolution → its widest type in any profile, from the realised types of every profile."""
+    return {name: _widest(*(types[name] for types in profiles)) for name in profiles[0]}
 
 
 def wider_types(requested: Mapping[str, str], realised: Mapping[str, str]) -> dict[str, str]:
@@ -97,6 +102,11 @@ def counted(types: Mapping[str, str]) -> dict[str, int]:
     return dict(Counter(types.values()).most_common())
 
 
+def _widest(*types: str) -> str:
+    """Return the type with the most bits. A type that is not reported has none."""
+    return max(types, key=lambda type_: _WIDTH.get(type_, 0))
+
+
 def _is_wider(realised: str, requested: str) -> bool:
     return _WIDTH.get(realised, 0) > _WIDTH.get(requested, 64)
 
@@ -104,12 +114,14 @@ def _is_wider(realised: str, requested: str) -> bool:
 def _nodes(layer: Mapping[str, Any]) -> set[str]:
     """The nodes of the graph that a layer contains.
 
-    They are in its metadata, as "[ONNX Layer: a]" for each, or else in its name, as "a + b".
+    They are in its metadata, as "[ONNX Layer: a]" for each, or else in its name, as "a + b". In an engine
+    with several profiles, " [profile 1]" may be at the end of a name.
     """
     in_metadata = re.findall(r"\[ONNX Layer: ([^\]]+)\]", str(layer.get("Metadata", "")))
     if in_metadata:
         return set(in_metadata)
-    return {part.strip() for part in re.split(r" \+ |,", str(layer.get("Name", "")))}
+    names = re.sub(r" \[profile \d+\]", "", str(layer.get("Name", "")))
+    return {part.strip() for part in re.split(r" \+ |,", names)}
 
 
 def _layer_type(layer: Mapping[str, Any]) -> str:

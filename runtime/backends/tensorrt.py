@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import BackendError
+from ..engines.profiles import batch_sizes
 from ..engines.store import Engine, check_plans, find_engine, plan_hashes
 from ..machine.gpu import Gpu, cannot_compute, probe
 from ..machine.installed import missing_cuda_core, missing_tensorrt, tensorrt_version
@@ -41,7 +42,7 @@ class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):
 
     def __init__(self, bundle: Bundle, engine: Engine, gpu: Gpu) -> None:
         check_plans(engine)
-        self._sizes = batch_sizes(*engine.facts.options.batch)
+        self._sizes = batch_sizes(engine.facts.options.profiles)
         super().__init__(gpu, kept=max(CHAINS, 2 * len(self._sizes)))  # two schedules at every batch size
         model = bundle.manifest.model
         self.engine, self.precision = engine, engine.facts.options.precision
@@ -122,17 +123,6 @@ class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):
                 f"bcm-edge build … --batch {smallest}:{n}:{n}"
             )
         return next(size for size in self._sizes if size >= n)
-
-
-def batch_sizes(smallest: int, common: int, largest: int) -> list[int]:
-    """Return the batch sizes at which the engines of a profile are played, in ascending order.
-
-    They are the three sizes of the profile, and the powers of two between the smallest and the largest. Each
-    size has its own recording and memory. Other batches are filled up to the next of these sizes.
-    """
-    powers = [1 << k for k in range(largest.bit_length())]
-    between = [size for size in powers if smallest < size < largest]
-    return sorted({smallest, common, largest, *between})
 
 
 def unavailable(

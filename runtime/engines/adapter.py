@@ -87,7 +87,7 @@ def set_precision(config: trt.IBuilderConfig, precision: str) -> None:
 
 
 def share_profiles(config: trt.IBuilderConfig) -> None:
-    """Allow several contexts, one per batch size, to use one optimisation profile.
+    """Allow several contexts, one per batch size, to use the same optimisation profile.
 
     TensorRT 8.6 needs a preview feature for this. Later versions always allow it.
     """
@@ -196,17 +196,28 @@ def label_type(engine: trt.ICudaEngine) -> type:
     return np.int32 if engine.get_tensor_dtype("label") == trt.int32 else np.int64
 
 
-def scratch_bytes(engine: trt.ICudaEngine) -> int:
-    """Return the bytes of scratch memory that a context needs for the largest shapes of its profile."""
-    if hasattr(engine, "device_memory_size_v2"):
-        return int(engine.device_memory_size_v2)
+def scratch_bytes(engine: trt.ICudaEngine, profile: int) -> int:
+    """Return the bytes of scratch memory that a context needs for the largest shapes of a profile.
+
+    profile: its index. TensorRT 8.6 reports only what the profile that needs most memory needs.
+    """
+    if hasattr(engine, "get_device_memory_size_for_profile_v2"):
+        return int(engine.get_device_memory_size_for_profile_v2(profile))
     return int(engine.device_memory_size)
 
 
 def context_for(
-    engine: trt.ICudaEngine, batch: int, sample_shape: tuple[int, int, int], messages: Messages
+    engine: trt.ICudaEngine,
+    profile: int,
+    batch: int,
+    sample_shape: tuple[int, int, int],
+    stream: int,
+    messages: Messages,
 ) -> trt.IExecutionContext:
     """Return an execution context for one batch size, without scratch memory (see `give_memory`).
+
+    profile: the index of a profile that contains the batch size.
+    stream: the handle of the stream on which the context will run.
 
     Raises BackendError with the reason that TensorRT reports.
     """
@@ -216,6 +227,9 @@ def context_for(
         context = engine.create_execution_context_without_device_memory()
     if context is None:
         raise BackendError(f"TensorRT cannot create an execution context: {messages.explain()}")
+    # TensorRT selects a profile itself only in the first context of an engine.
+    if not context.set_optimization_profile_async(profile, stream):
+        raise BackendError(f"TensorRT cannot use the optimisation profile {profile}: {messages.explain()}")
     for index in range(engine.num_io_tensors):
         tensor = engine.get_tensor_name(index)
         if engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT:

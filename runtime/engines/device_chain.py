@@ -96,6 +96,7 @@ class DeviceChain:
         self._engines, self._stream, self._kernel = engines, stream, kernel
         self._moves, self._shape, self._pixels = key.moves, key.shape, key.pixels
         self._start, self._added = key.start, key.added
+        self._plans = [engines.plan_for(move.graph) for move in key.moves]
         self._contexts = engines.contexts(self._shape[0])  # no other chain uses them
         self._graph: Graph | None = None
         self._blocks: list[Block] = []
@@ -185,15 +186,15 @@ class DeviceChain:
     def _fixed_values(self) -> dict[str, float]:
         """Return array → the value that fills it.
 
-        The arrays are the levels of each move, and zeros for inverse moves without noise, because their graph
-        requires noise.
+        The arrays are the levels of each move, and zeros for moves without noise on the inverse engine,
+        because its graph requires noise.
         """
         values: dict[str, float] = {}
         for i, move in enumerate(self._moves):
             values[f"t {i}"] = move.t
             values[f"u {i}"] = move.u
-        for move, noise in zip(self._moves, self._added, strict=True):
-            if move.graph == "inverse" and not noise:
+        for plan, noise in zip(self._plans, self._added, strict=True):
+            if plan == "inverse" and not noise:
                 values["no noise"] = 0.0
         return values
 
@@ -249,15 +250,15 @@ class DeviceChain:
             addresses = self._noise.address(name), self._inputs.address("seeds")
             self._kernel.launch(stream, *addresses, self._shape[0], count, noise.number, noise.sigma)
         x = self._source("x", self._start)
-        for i, move in enumerate(self._moves):
+        for i, plan in enumerate(self._plans):
             if self._adds_first(i):
                 total = self._between.address(f"sum {i}")
                 noise = self._source(f"noise {i}", self._added[i])
                 self._contexts.enqueue("add_noise", {"x": x, "noise": noise, "sum": total}, handle)
                 x = total
-            is_last = i == len(self._moves) - 1
+            is_last = i == len(self._plans) - 1
             state = self._outputs.address("last") if is_last else self._between.address(f"state {i}")
-            self._contexts.enqueue(move.graph, self._addresses(i, x, state), handle)
+            self._contexts.enqueue(plan, self._addresses(i, x, state), handle)
             x = state
         if self._pixels:
             addresses = {
@@ -282,7 +283,7 @@ class DeviceChain:
             "u": self._fixed.address(f"u {index}"),
             "x_u": state,
         }
-        if self._moves[index].graph == "inverse":
+        if self._plans[index] == "inverse":
             if noise := self._added[index]:
                 addresses["noise"] = self._source(f"noise {index}", noise)
             else:
@@ -296,7 +297,7 @@ class DeviceChain:
 
         Only the inverse graph contains the addition.
         """
-        return bool(self._added[index]) and self._moves[index].graph == "forward"
+        return bool(self._added[index]) and self._plans[index] == "forward"
 
     def _record(self) -> None:
         """Record a CUDA graph, and compare its results with those of the engines for the inputs on the GPU.

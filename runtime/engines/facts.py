@@ -10,10 +10,14 @@ from typing import Any
 from ..storage.manifest import DIRECTIONS, PRECISIONS, FileFacts
 
 FACTS = "engine.json"
-HELPERS = ("add_noise", "to_uint8")
-PLANS = (*DIRECTIONS, *HELPERS)
-SCHEMA = 2
+SCHEMA = 3
 UNREAD = "not reported"  # the type of a convolution that TensorRT's inspector does not report
+
+Profile = tuple[int, int, int]  # the smallest batch, the batch that TensorRT optimises for, the largest
+
+
+class OutdatedFactsError(ValueError):
+    """An engine.json that an older version of this package wrote."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class BuildOptions:
     """The options of `bcm-edge build`."""
 
     precision: str = "fp16"
-    # The smallest, the most common and the largest batch.
-    batch: tuple[int, int, int] = (1, 4, 16)
+    # The optimisation profiles of every plan, in the order of their indices.
+    profiles: tuple[Profile, ...] = ((1, 4, 16),)
     # Bytes of scratch memory that one layer may use. None: the limit of TensorRT, which is all memory of
     # the GPU; on a GPU that shares the memory of the processor, a share of what is free when the build
     # begins (`workspace_limit`).
@@ -31,6 +35,28 @@ class BuildOptions:
     opt_level: int = 3
     # Whether plans contain no weights, which are then read from the graphs when the plans are loaded.
     stripped: bool = False
+    # Whether the inverse graph alone is compiled, and serves both directions.
+    single: bool = False
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The graphs that are compiled: both directions, or "inverse" alone."""
+        return ("inverse",) if self.single else DIRECTIONS
+
+    @property
+    def helpers(self) -> tuple[str, ...]:
+        """The small graphs that are compiled besides. The inverse graph adds noise itself."""
+        return ("to_uint8",) if self.single else ("add_noise", "to_uint8")
+
+    @property
+    def plans(self) -> tuple[str, ...]:
+        """The names of all plans."""
+        return (*self.directions, *self.helpers)
+
+    @property
+    def profiles_text(self) -> str:
+        """The profiles in the words of `--batch`: "1:1:1 2:16:32"."""
+        return " ".join(":".join(map(str, profile)) for profile in self.profiles)
 
 
 @dataclass(frozen=True)
@@ -61,12 +87,11 @@ class EngineFacts:
     def from_json(cls, values: Any) -> EngineFacts:
         """Check and convert the values of engine.json.
 
-        Raises KeyError, TypeError, ValueError or AttributeError if they are malformed or of a newer schema.
+        Raises KeyError, TypeError, ValueError or AttributeError if they are malformed or of another schema.
         """
-        if values["schema"] != SCHEMA:
-            raise ValueError(f"schema {values['schema']}, this package reads {SCHEMA}")
+        _check_schema(values["schema"])
         _check_printable([str(values[name]) for name in ("tensorrt", "gpu", "capability", "system")])
-        files = values["files"]
+        files, options = values["files"], _options(values["options"])
         return cls(
             tensorrt=str(values["tensorrt"]),
             gpu=str(values["gpu"]),
@@ -74,8 +99,11 @@ class EngineFacts:
             multiprocessors=int(values["multiprocessors"]),
             system=str(values["system"]),
             graphs={str(name): str(digest) for name, digest in values["graphs"].items()},
-            options=_options(values["options"]),
-            files={name: FileFacts(int(files[name]["size"]), str(files[name]["sha256"])) for name in PLANS},
+            options=options,
+            files={
+                name: FileFacts(int(files[name]["size"]), str(files[name]["sha256"]))
+                for name in options.plans
+            },
             types={
                 str(direction): {str(kind): int(count) for kind, count in types.items()}
                 for direction, types in values["types"].items()
@@ -87,18 +115,34 @@ class EngineFacts:
         )
 
 
+def _check_schema(schema: object) -> None:
+    """Raise ValueError if engine.json has another schema than this package reads."""
+    if isinstance(schema, int) and 1 <= schema < SCHEMA:
+        raise OutdatedFactsError("built by an older version of bcm-edge; run bcm-edge build again")
+    if schema != SCHEMA:
+        raise ValueError(f"schema {schema}, this package reads {SCHEMA}")
+
+
 def _options(values: Any) -> BuildOptions:
     """Check and convert the build options in engine.json. Raises like `EngineFacts.from_json`."""
-    smallest, common, largest = (int(size) for size in values["batch"])
-    if values["precision"] not in PRECISIONS or not 1 <= smallest <= common <= largest:
+    profiles = tuple(_profile(sizes) for sizes in values["profiles"])
+    if values["precision"] not in PRECISIONS or not profiles:
         raise ValueError("invalid build options")
     return BuildOptions(
         precision=values["precision"],
-        batch=(smallest, common, largest),
+        profiles=profiles,
         workspace=None if values["workspace"] is None else int(values["workspace"]),
         opt_level=int(values["opt_level"]),
         stripped=bool(values["stripped"]),
+        single=bool(values["single"]),
     )
+
+
+def _profile(sizes: Any) -> Profile:
+    smallest, common, largest = (int(size) for size in sizes)
+    if not 1 <= smallest <= common <= largest:
+        raise ValueError("invalid build options")
+    return smallest, common, largest
 
 
 def _wider_types(values: Any) -> dict[str, dict[str, str]]:

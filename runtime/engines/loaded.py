@@ -1,7 +1,7 @@
 """Engines in GPU memory.
 
-Plans are deserialised, and plans without weights get the weights of the graphs. All engines share one
-allocation of scratch memory.
+Plans are deserialised, and plans without weights get the weights of the graphs. All engines share scratch
+memory, which is allocated when a context first needs it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import tensorrt as trt
 
 from ...errors import BackendError
 from ..storage.bundle import Bundle
-from ..storage.manifest import DIRECTIONS
 from . import adapter
-from .facts import FACTS, PLANS
+from .facts import FACTS
+from .profiles import profile_of
 from .store import Engine
 
 if TYPE_CHECKING:
-    from cuda.core import Stream
+    from cuda.core import Buffer, Stream
 
     from .memory import DeviceMemory
 
@@ -33,20 +33,21 @@ class LoadedEngines:
 
     def __init__(self, engine: Engine, bundle: Bundle, memory: DeviceMemory, stream: Stream) -> None:
         self._sample_shape = bundle.manifest.model.sample_shape
+        self._options, self._memory, self._stream = engine.facts.options, memory, stream
         self.messages = adapter.Messages()
         runtime = adapter.create(trt.Runtime, self.messages)
         runtime.error_recorder = self.messages.recorder
         self._runtime = runtime  # outlives its engines
-        self._engines = {name: self._deserialise(runtime, engine, name) for name in PLANS}
-        if engine.facts.options.stripped:
-            for direction, graph in bundle.graphs(engine.facts.options.precision).items():
-                adapter.refit(self._engines[direction], graph, self.messages)
+        self._engines = {name: self._deserialise(runtime, engine, name) for name in self._options.plans}
+        if self._options.stripped:
+            graphs = bundle.graphs(self._options.precision)
+            for direction in self._options.directions:
+                adapter.refit(self._engines[direction], graphs[direction], self.messages)
         has_classes = bundle.manifest.model.num_classes is not None
         self._check_tensors(engine, has_classes)
         # The type in which the engines accept labels. None for a model without classes.
-        self.label_type = adapter.label_type(self._engines[DIRECTIONS[0]]) if has_classes else None
-        self._size = max(1, *map(adapter.scratch_bytes, self._engines.values()))
-        self._scratch = memory.allocate(self._size, stream)
+        self.label_type = adapter.label_type(self._engines["inverse"]) if has_classes else None
+        self._scratch: list[Buffer] = []
         self.messages.check_recorder("TensorRT reported an error while it loaded the engines")
 
     def _check_tensors(self, engine: Engine, has_classes: bool) -> None:
@@ -59,6 +60,15 @@ class LoadedEngines:
                     f"{engine.plan(name)}: its inputs and outputs are {', '.join(sorted(names))}, "
                     f"but this bundle needs {', '.join(sorted(expected[name]))}; run bcm-edge build again"
                 )
+            if loaded.num_optimization_profiles != len(self._options.profiles):
+                raise BackendError(
+                    f"{engine.plan(name)}: it has {loaded.num_optimization_profiles} optimisation profiles, "
+                    f"but {FACTS} lists {len(self._options.profiles)}; run bcm-edge build again"
+                )
+
+    def plan_for(self, direction: str) -> str:
+        """Return the plan that computes the moves of a direction. A single engine computes both."""
+        return "inverse" if self._options.single else direction
 
     def contexts(self, batch: int) -> Contexts:
         """Return new execution contexts for one batch size, all in the shared scratch memory."""
@@ -66,14 +76,34 @@ class LoadedEngines:
 
     def context(self, name: str, batch: int) -> trt.IExecutionContext:
         """Return a new execution context of one engine. Raises BackendError with the reason of TensorRT."""
-        context = adapter.context_for(self._engines[name], batch, self._sample_shape, self.messages)
-        adapter.give_memory(context, int(self._scratch.handle), self._size)
+        profile = profile_of(batch, self._options.profiles)
+        stream = int(self._stream.handle)
+        context = adapter.context_for(
+            self._engines[name], profile, batch, self._sample_shape, stream, self.messages
+        )
+        scratch = self._scratch_for(profile)
+        adapter.give_memory(context, int(scratch.handle), scratch.size)
         return context
+
+    def _scratch_for(self, profile: int) -> Buffer:
+        """Return scratch memory that is large enough for a profile in every engine.
+
+        It is allocated when no present one is large enough. The smaller ones stay, because recorded CUDA
+        graphs contain their addresses.
+        """
+        needed = max(1, *(adapter.scratch_bytes(engine, profile) for engine in self._engines.values()))
+        for scratch in self._scratch:
+            if scratch.size >= needed:
+                return scratch
+        self._scratch.append(self._memory.allocate(needed, self._stream))
+        return self._scratch[-1]
 
     def close(self, stream: Stream) -> None:
         """Free engines and scratch memory. Their contexts must be closed, and no work may use them."""
         self._engines.clear()
-        self._scratch.close(stream)
+        for scratch in self._scratch:
+            scratch.close(stream)
+        self._scratch.clear()
 
     def _deserialise(self, runtime: trt.Runtime, engine: Engine, name: str) -> trt.ICudaEngine:
         """Load a plan. Raises BackendError if TensorRT cannot load it."""
@@ -125,10 +155,9 @@ def tensor_names(has_classes: bool) -> dict[str, set[str]]:
     common = {"x", "t", "u", "x_u"}
     if has_classes:
         common.add("label")
-    forward, inverse = DIRECTIONS
     return {
-        forward: common,
-        inverse: common | {"noise"},
+        "forward": common,
+        "inverse": common | {"noise"},
         "add_noise": {"x", "noise", "sum"},
         "to_uint8": {"x", "pixels", "total"},
     }

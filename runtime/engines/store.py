@@ -2,6 +2,7 @@
 
     forward.plan  inverse.plan   the two directions; trtexec and Triton can also load these files
     add_noise.plan               x + noise, for an injection before a move towards the image
+    (a single engine has inverse.plan alone in place of these three)
     to_uint8.plan                float32 in [-1, 1] → pixels
     engine.json                  `EngineFacts` of facts.py
 
@@ -26,7 +27,7 @@ from ..storage.bundle import Bundle
 from ..storage.files import write_atomically
 from ..storage.hashes import sha256
 from ..wording import setting
-from .facts import FACTS, PLANS, SCHEMA, BuildOptions, EngineFacts
+from .facts import FACTS, SCHEMA, BuildOptions, EngineFacts, OutdatedFactsError
 
 ENGINES = "engines"  # the folder in a bundle
 WORKSPACE_SHARE = 0.5  # share of free memory; see `workspace_limit`
@@ -52,14 +53,14 @@ class Engine(_Folder):
     facts: EngineFacts
 
     def plan(self, name: str) -> Path:
-        """Return the file of a plan: one of PLANS."""
+        """Return the file of a plan: one of `BuildOptions.plans`."""
         return self.folder / f"{name}.plan"
 
     def __str__(self) -> str:
         options = self.facts.options
-        batch = ":".join(map(str, options.batch))
+        single = ", single engine" if options.single else ""
         machine = f"TensorRT {self.facts.tensorrt}, {self.facts.gpu}"
-        return f"{self.name}: {options.precision}, batch {batch}, {machine}"
+        return f"{self.name}: {options.precision}, batch {options.profiles_text}{single}, {machine}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class BrokenEngine(_Folder):
     """A folder of engines whose engine.json cannot be used."""
 
     problem: str  # why engine.json cannot be used
+    outdated: bool = False  # whether an older version of this package wrote it
 
     def __str__(self) -> str:
         return f"{self.name}: {self.problem}"
@@ -136,6 +138,8 @@ def read_engine(folder: Path) -> Engine | BrokenEngine:
         if file.stat().st_size > _FACTS_LIMIT:
             raise ValueError("too large")
         return Engine(folder, EngineFacts.from_json(json.loads(file.read_text())))
+    except OutdatedFactsError as error:
+        return BrokenEngine(folder, str(error), outdated=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         return BrokenEngine(folder, f"its {FACTS} cannot be used ({type(error).__name__}: {error})")
 
@@ -158,7 +162,7 @@ def misfit(engine: Engine, bundle: Bundle, gpu: Gpu, tensorrt: str) -> str | Non
     precision = facts.options.precision
     if precision not in bundle.precisions or facts.graphs != bundle.hashes(precision):
         return "built from graphs that the bundle does not contain any more"
-    for name in PLANS:
+    for name in facts.options.plans:
         plan, known = engine.plan(name), facts.files[name]
         if plan.is_symlink() or not plan.is_file() or plan.stat().st_size != known.size:
             return f"its {plan.name} is missing or is not the file that was built"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import shutil
 import subprocess
 import sys
@@ -107,15 +106,15 @@ def _forget() -> None:
 
 @pytest.fixture(scope="session")
 def built_bundle(
-    typed_bundle: Path, surroundings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    typed_bundle: Path,
+    process: Process,
+    surroundings: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The shipped model with engines in fp32, fp16 and int8 for the simulated GPU. Do not change it."""
     bundle = shutil.copytree(typed_bundle, tmp_path_factory.mktemp("built") / "digits.bundle")
     for precision in ("fp32", "int8", "fp16"):
-        command = [sys.executable, "-m", "bcm_edge.cli", "build", str(bundle), "--precision", precision]
-        completed = subprocess.run(
-            command, env={**os.environ, **surroundings}, capture_output=True, text=True, check=False
-        )
+        completed = process("build", bundle, "--precision", precision, **surroundings)
         assert completed.returncode == 0, completed.stderr
     return bundle
 

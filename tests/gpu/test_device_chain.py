@@ -66,6 +66,10 @@ class Arithmetic:
         assert batch == SHAPE[0]
         return self
 
+    def plan_for(self, direction: str) -> str:
+        """Each direction has its own engine."""
+        return direction
+
     def close(self) -> None:
         """There is nothing to free."""
 

@@ -54,7 +54,8 @@ class IBuilderConfig:
     def __init__(self) -> None:
         self.flags = {BuilderFlag.TF32}
         self.limits: dict[MemoryPoolType, int] = {}
-        self.profile: IOptimizationProfile | None = None
+        self.profiles: list[IOptimizationProfile] = []
+        self.max_aux_streams: int | None = None
         self.progress_monitor: Any = None
         self.builder_optimization_level, self.profiling_verbosity = 3, ProfilingVerbosity.LAYER_NAMES_ONLY
         self.default_device_type = DeviceType.GPU
@@ -70,8 +71,8 @@ class IBuilderConfig:
         self.flags.discard(flag)
 
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        self.profile = profile
-        return 0
+        self.profiles.append(profile)
+        return len(self.profiles) - 1
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
         return ITimingCache(serialized_timing_cache)
@@ -119,7 +120,7 @@ class Builder:
             self._logger.log(ILogger.Severity.ERROR, ERRORS[fault])
             return None
         has_moves = network.graph.stem not in ("add_noise", "to_uint8")
-        assert not has_moves or (config.profile and BuilderFlag.TF32 not in config.flags)
+        assert not has_moves or (config.profiles and BuilderFlag.TF32 not in config.flags)
         _report_progress(config.progress_monitor)
         types = _compute_types(network)
         narrow = [name for name, kind in types.items() if kind != "Float"]
@@ -129,7 +130,8 @@ class Builder:
             "graph": str(network.graph.resolve()),
             "inputs": [(tensor.name, tensor.shape, int(tensor.dtype)) for tensor in network.inputs],
             "outputs": [(tensor.name, tensor.shape, int(tensor.dtype)) for tensor in network.outputs],
-            "shapes": config.profile.shapes,
+            "profiles": [profile.shapes for profile in config.profiles],
+            "max_aux_streams": config.max_aux_streams,
             "limits": {pool.name: limit for pool, limit in config.limits.items()},
             "types": types | dict.fromkeys(widened, "Float"),
             "detailed": config.profiling_verbosity == ProfilingVerbosity.DETAILED,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import gpu_record as record
 import numpy as np
-from cuda.core import stream_of
+from cuda.core import refuse_while_recording, stream_of
 
 from .enums import ARRAY_TYPES, DataType, ErrorCodeTRT
 
@@ -17,20 +17,33 @@ if TYPE_CHECKING:
 class IExecutionContext:
     """Runs an engine: puts its work on a stream."""
 
-    def __init__(self, engine: ICudaEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: ICudaEngine, profile: int | None) -> None:
+        self._engine, self._profile = engine, profile
         self._addresses: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._scratch = 0
+        self._scratch = self._scratch_size = 0
         self._is_new = True
         self._recording: object = None  # the recording that it is part of
 
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        """Select a profile, which forgets the shapes of the inputs."""
+        refuse_while_recording()
+        record.calls.append(f"profile {profile_index} of {self._engine.name}")
+        if not 0 <= profile_index < self._engine.num_optimization_profiles:
+            return False
+        self._profile = profile_index
+        self._shapes.clear()
+        return True
+
     def set_device_memory(self, memory: int, size: int) -> None:
-        assert size >= self._engine.device_memory_size_v2 and memory % 256 == 0
-        self._scratch = memory
+        assert self._profile is not None and memory % 256 == 0
+        assert size >= self._engine.get_device_memory_size_for_profile_v2(self._profile)
+        self._scratch, self._scratch_size = memory, size
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        smallest, _, largest = self._engine.plan["shapes"][name]
+        if self._profile is None:
+            return False
+        smallest, _, largest = self._engine.plan["profiles"][self._profile][name]
         self._shapes[name] = tuple(shape)
         return all(low <= n <= high for low, n, high in zip(smallest, shape, largest, strict=True))
 
@@ -50,7 +63,7 @@ class IExecutionContext:
 
         def work() -> None:
             # The engine may write to all of its scratch memory.
-            record.array(self._scratch, (self._engine.device_memory_size_v2,), np.uint8)[:] = 0xFF
+            record.array(self._scratch, (self._scratch_size,), np.uint8)[:] = 0xFF
             inputs = {
                 tensor: record.array(addresses[tensor], shapes[tensor], ARRAY_TYPES[DataType(kind)]).copy()
                 for tensor, _, kind in self._engine.plan["inputs"]

@@ -33,15 +33,19 @@ class Runtime:
 class ICudaEngine:
     """An engine that computes with ONNX Runtime."""
 
-    device_memory_size_v2 = 4096
-
     def __init__(self, plan: dict[str, Any], recorder: Any) -> None:
         self.recorder = recorder
         self.plan, self.refitted = plan, not plan["stripped"]
         self._names = [name for name, *_ in (*plan["inputs"], *plan["outputs"])]
         self._session: Any = None
+        self._contexts = 0  # that were created
 
     num_io_tensors = property(lambda self: len(self._names))
+    num_optimization_profiles = property(lambda self: len(self.plan["profiles"]))
+
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        _, _, largest = self.plan["profiles"][profile_index]["x"]
+        return 256 * largest[0]
 
     def get_tensor_name(self, index: int) -> str:
         return self._names[index]
@@ -72,7 +76,9 @@ class ICudaEngine:
     ) -> IExecutionContext:
         refuse_while_recording()
         record.calls.append(f"context {self.name}")
-        return IExecutionContext(self)
+        self._contexts += 1
+        # The first context of an engine begins with profile 0, the others without a profile.
+        return IExecutionContext(self, 0 if self._contexts == 1 else None)
 
     @property
     def name(self) -> str:
