@@ -203,7 +203,7 @@ def build_engine(bundle: str, largest: int) -> None:
     from bcm_edge.runtime.engines.facts import BuildOptions
     from bcm_edge.runtime.storage.bundle import open_bundle
 
-    plan = plan_build(open_bundle(Path(bundle)), BuildOptions("fp16", (1, 16, largest)))
+    plan = plan_build(open_bundle(Path(bundle)), BuildOptions("fp16", ((1, 16, largest),)))
     if plan.present() is None:
         build(plan, say, lambda *_: None)
 

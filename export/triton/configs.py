@@ -105,15 +105,17 @@ def engine_model(
 ) -> Model:
     """Return a model of Triton's TensorRT backend, with one plan per compute capability.
 
-    It gets a CUDA graph for every number of samples that is a power of two, and for the largest.
+    It gets a CUDA graph for every number of samples that is a power of two, and for the largest. All plans
+    have the same number of profiles, from which Triton chooses for each batch.
     """
-    profiles = {engine.facts.capability: engine.facts.options.batch for engine in engines}
-    smallest = max(profile[0] for profile in profiles.values())
-    largest = min(serving.max_batch, *(profile[2] for profile in profiles.values()))
-    powers = {1 << exponent for exponent in range(largest.bit_length())}
-    sizes = [size for size in sorted(powers | {largest}) if smallest <= size <= largest]
+    largest = min(serving.max_batch, *(engine.facts.options.largest for engine in engines))
+    sizes = sorted({1 << exponent for exponent in range(largest.bit_length())} | {largest})
     config = _common(name, signature, replace(serving, max_batch=largest), 0, in_graph=True)
-    plans = {capability: plan_name(capability) for capability in profiles}
+    plans = {engine.facts.capability: plan_name(engine.facts.capability) for engine in engines}
+    count = len(engines[0].facts.options.profiles)
+    if count > 1:
+        # Without this list, Triton uses profile 0 only.
+        config["instance_group"][0]["profile"] = [str(index) for index in range(count)]
     config |= {
         "backend": "tensorrt",
         "platform": "tensorrt_plan",

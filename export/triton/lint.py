@@ -149,12 +149,18 @@ def _plan_problems(
         file_name = file_names.get(facts.capability)
         if file_name is None or not _is_plan(version / file_name, facts.files[direction].sha256):
             yield f"the plan of {engine.name} is missing"
-        smallest, _, largest = facts.options.batch
-        if largest_batch > largest or not all(smallest <= size <= largest for size in graph_batches):
+        profiles = facts.options.profiles
+        if any(
+            not any(smallest <= size <= largest for smallest, _, largest in profiles)
+            for size in (largest_batch, *graph_batches)
+        ):
             yield (
                 f"batches of {largest_batch} and CUDA graphs for {graph_batches} do not fit {engine.name}, "
-                f"which supports batches of {smallest} to {largest}"
+                f"which has the profiles {facts.options.profiles_text}"
             )
+        used = config["instance_group"][0].get("profile", ["0"])
+        if used != [str(index) for index in range(len(profiles))]:
+            yield f"it uses the profiles {', '.join(used)}, but {engine.name} has {len(profiles)}"
     default = config["default_model_filename"]
     if default not in file_names.values():
         yield f"the default plan {default} is not one of the plans in cc_model_filenames"

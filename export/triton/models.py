@@ -73,7 +73,9 @@ def _tasks(plan: RepositoryPlan, writer: VersionWriter) -> Iterator[tuple[Model,
 
 
 def _moves(plan: RepositoryPlan, writer: VersionWriter) -> Iterator[tuple[Model, Write]]:
-    for direction, signature in move_signatures(plan.bundle.manifest.model).items():
+    signatures = move_signatures(plan.bundle.manifest.model)
+    for direction in plan.directions:
+        signature = signatures[direction]
         name = f"bcm_{direction}"
         warm = _warm_levels(direction)
         if plan.platform == "tensorrt":

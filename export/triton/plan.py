@@ -10,6 +10,7 @@ from pathlib import Path
 from ... import __version__
 from ...errors import BackendError, InputError, ScheduleError
 from ...runtime.backends import onnxruntime
+from ...runtime.engines.facts import Profile
 from ...runtime.engines.store import Engine, check_plans, engines
 from ...runtime.schedule import Schedule
 from ...runtime.storage.bundle import Bundle
@@ -41,6 +42,17 @@ class RepositoryPlan:
     stream: bool
     # Replace a repository that exists.
     force: bool
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """The single moves: both directions, or "inverse" alone if an engine has no forward plan.
+
+        Triton's TensorRT backend requires every input, so the inverse plan cannot take requests without
+        noise.
+        """
+        if any(engine.facts.options.single for engine in self.engines):
+            return ("inverse",)
+        return DIRECTIONS
 
     @property
     def backend(self) -> str:
@@ -139,14 +151,30 @@ def _engines(bundle: Bundle, precision: str) -> tuple[Engine, ...]:
     for engine in newest.values():
         check_plans(engine)
         options = engine.facts.options
-        if options.batch[0] > 1:
+        if absent := _first_gap(options.profiles):
             raise BackendError(
-                f"{engine.name}: its smallest batch is {options.batch[0]} samples, "
-                "but a request may have one; build it with --batch 1:OPT:MAX"
+                f"{engine.name}: its profiles ({options.profiles_text}) do not contain a batch of {absent}, "
+                "which a request may have; build it with profiles that begin at 1 and have no gaps"
             )
         if options.stripped:
             raise BackendError(
                 f"{engine.name}: its plans have no weights, and Triton cannot load such plans; "
                 "build it without --strip"
             )
+    if len({len(engine.facts.options.profiles) for engine in newest.values()}) > 1:
+        names = ", ".join(engine.name for engine in newest.values())
+        raise BackendError(
+            f"{names}: they have different numbers of profiles, but Triton uses the same for all GPUs; "
+            "build them with the same --batch options"
+        )
     return tuple(newest.values())
+
+
+def _first_gap(profiles: Sequence[Profile]) -> int | None:
+    """Return the smallest batch size, up to the largest of all profiles, that no profile contains."""
+    covered = 0
+    for smallest, _, largest in sorted(profiles):
+        if smallest > covered + 1:
+            return covered + 1
+        covered = max(covered, largest)
+    return None

@@ -115,12 +115,12 @@ class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):
 
     def _size_for(self, n: int) -> int:
         """Return the batch size at which n images are played. Raises BackendError if there is none."""
-        smallest, largest = self._sizes[0], self.max_batch
-        if n > largest:
+        if n > self.max_batch:
+            profiles = self.engine.facts.options.profiles_text
             raise BackendError(
-                f"a batch of {n} is outside the engine's profile ({smallest} to {largest}); "
-                f"play at most {largest} images at once, or build another engine: "
-                f"bcm-edge build … --batch {smallest}:{n}:{n}"
+                f"a batch of {n} is outside the engine's profiles ({profiles}); "
+                f"play at most {self.max_batch} images at once, or build another engine: "
+                f"bcm-edge build … --batch {self._sizes[0]}:{n}:{n}"
             )
         return next(size for size in self._sizes if size >= n)
 

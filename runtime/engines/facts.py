@@ -54,6 +54,11 @@ class BuildOptions:
         return (*self.directions, *self.helpers)
 
     @property
+    def largest(self) -> int:
+        """The largest batch of all profiles."""
+        return max(largest for _, _, largest in self.profiles)
+
+    @property
     def profiles_text(self) -> str:
         """The profiles in the words of `--batch`: "1:1:1 2:16:32"."""
         return " ".join(":".join(map(str, profile)) for profile in self.profiles)

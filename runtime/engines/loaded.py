@@ -1,7 +1,7 @@
 """Engines in GPU memory.
 
 Plans are deserialised, and plans without weights get the weights of the graphs. All engines share scratch
-memory, which is allocated when a context first needs it.
+memory. That of a large profile is allocated when a schedule first needs it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class LoadedEngines:
         # The type in which the engines accept labels. None for a model without classes.
         self.label_type = adapter.label_type(self._engines["inverse"]) if has_classes else None
         self._scratch: list[Buffer] = []
+        self._scratch_for(profile=0)
         self.messages.check_recorder("TensorRT reported an error while it loaded the engines")
 
     def _check_tensors(self, engine: Engine, has_classes: bool) -> None:
@@ -72,11 +73,12 @@ class LoadedEngines:
 
     def contexts(self, batch: int) -> Contexts:
         """Return new execution contexts for one batch size, all in the shared scratch memory."""
+        self._scratch_for(self._profile(batch))
         return Contexts(self, batch)
 
     def context(self, name: str, batch: int) -> trt.IExecutionContext:
         """Return a new execution context of one engine. Raises BackendError with the reason of TensorRT."""
-        profile = profile_of(batch, self._options.profiles)
+        profile = self._profile(batch)
         stream = int(self._stream.handle)
         context = adapter.context_for(
             self._engines[name], profile, batch, self._sample_shape, stream, self.messages
@@ -85,11 +87,14 @@ class LoadedEngines:
         adapter.give_memory(context, int(scratch.handle), scratch.size)
         return context
 
+    def _profile(self, batch: int) -> int:
+        return profile_of(batch, self._options.profiles)
+
     def _scratch_for(self, profile: int) -> Buffer:
         """Return scratch memory that is large enough for a profile in every engine.
 
-        It is allocated when no present one is large enough. The smaller ones stay, because recorded CUDA
-        graphs contain their addresses.
+        It is allocated if no present one is large enough. Smaller ones stay, because recorded CUDA graphs
+        contain their addresses.
         """
         needed = max(1, *(adapter.scratch_bytes(engine, profile) for engine in self._engines.values()))
         for scratch in self._scratch:

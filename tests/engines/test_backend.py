@@ -104,7 +104,7 @@ def test_onnxruntime_returns_pixels_too(built_bundle: Path):
 def test_batches_are_split_and_padded_to_fit_the_profile(
     typed_copy: Path, compile_engines: CompileEngines, record: ModuleType
 ):
-    compile_engines(typed_copy, precision="fp16", batch=(4, 4, 4))
+    compile_engines(typed_copy, precision="fp16", profiles=((4, 4, 4),))
     bcm = bcm_edge.load(typed_copy, "tensorrt")
     assert (bcm.batch, bcm.backend.precision) == (4, "fp16")
     record.calls.clear()
@@ -118,7 +118,7 @@ def test_batches_are_split_and_padded_to_fit_the_profile(
 def test_batch_outside_the_profile_is_refused(built_bundle: Path, record: ModuleType):
     bcm = bcm_edge.load(built_bundle, "tensorrt", batch=32)
     with pytest.raises(
-        BackendError, match=r"a batch of 20 is outside the engine's profile \(1 to 16\).*--batch 1:20:20"
+        BackendError, match=r"a batch of 20 is outside the engine's profiles \(1:4:16\).*--batch 1:20:20"
     ):
         bcm.generate(20, labels=3)
 

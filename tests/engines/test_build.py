@@ -42,14 +42,15 @@ def test_build_writes_plans_and_their_facts(typed_copy: Path, run: Process):
     assert facts["multiprocessors"] == 16
     assert facts["options"] == {
         "precision": "fp16",
-        "batch": [1, 2, 8],
+        "profiles": [[1, 2, 8]],
         "workspace": 512 << 20,
         "opt_level": 2,
         "stripped": False,
+        "single": False,
     }
     assert facts["graphs"] == open_bundle(typed_copy).hashes("fp16")
     assert facts["types"] == {"forward": {"fp16": 27}, "inverse": {"fp16": 27}}
-    assert facts["scratch"] == 4096
+    assert facts["scratch"] == 8 * 256
     result = json.loads(completed.stdout)
     assert result["built"] is True and result["engine"] == facts
     assert {move["batch"] for move in result["verification"]} == {1, 2, 8} and all(
@@ -61,11 +62,9 @@ def test_plan_file_contains_only_the_serialized_engine(typed_copy: Path, run: Pr
     run("build", typed_copy)
     plan = json.loads((folder_of(typed_copy) / "forward.plan").read_text())
     assert plan["graph"].endswith("forward.fp16.onnx")
-    assert plan["shapes"]["x"] == [[1, 1, 8, 8], [4, 1, 8, 8], [16, 1, 8, 8]] and plan["shapes"]["label"] == [
-        [1],
-        [4],
-        [16],
-    ]
+    (shapes,) = plan["profiles"]
+    assert shapes["x"] == [[1, 1, 8, 8], [4, 1, 8, 8], [16, 1, 8, 8]]
+    assert shapes["label"] == [[1], [4], [16]]
 
 
 def test_progress_and_result_are_printed(typed_copy: Path, run: Process):

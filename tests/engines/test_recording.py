@@ -14,7 +14,6 @@ from device_schedules import IMAGE, MIXTURE, RENOISING
 
 import bcm_edge
 from bcm_edge.errors import NonFiniteError
-from bcm_edge.runtime.backends.tensorrt import batch_sizes
 from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play
 
@@ -135,7 +134,15 @@ def test_engines_run_in_new_contexts_after_a_failed_recording(built_bundle: Path
     bcm.generate(2, labels=3)
     start = record.calls.index("begin recording")
     draw, move = "draw 2", "execute forward 2"
-    assert record.calls[start:][1:7] == [draw, move, "sync", draw, "context forward", move]
+    assert record.calls[start:][1:8] == [
+        draw,
+        move,
+        "sync",
+        draw,
+        "context forward",
+        "profile 0 of forward",
+        move,
+    ]
 
 
 def test_interrupted_recording_is_repeated_in_new_contexts(
@@ -196,14 +203,6 @@ def test_one_wrong_image_in_a_batch_rejects_the_recording(built_bundle: Path, re
     record.faults.wrong_pixel = True
     bcm.generate(16, schedule="80>0.002", labels=3)
     assert "gave other images than its engines" in bcm.backend.device
-
-
-def test_batches_are_padded_to_few_sizes():
-    assert batch_sizes(1, 4, 16) == [1, 2, 4, 8, 16]
-    assert batch_sizes(1, 6, 20) == [1, 2, 4, 6, 8, 16, 20]
-    assert batch_sizes(3, 5, 7) == [3, 4, 5, 7]
-    assert batch_sizes(4, 4, 4) == [4]
-    assert batch_sizes(1, 16, 256) == [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
 def test_batch_sizes_share_recordings(built_bundle: Path, record: ModuleType):

@@ -57,13 +57,18 @@ def test_key_depends_on_gpu_version_and_options(built_bundle: Path):
         engine_key(bundle, ORIN, "10.3.1", options),
         *(
             engine_key(bundle, ORIN, "10.3.0", replace(options, **change))
-            for change in ({"batch": (1, 4, 8)}, {"opt_level": 4})
+            for change in (
+                {"profiles": ((1, 4, 8),)},
+                {"profiles": ((1, 4, 16), (1, 1, 1))},
+                {"opt_level": 4},
+                {"single": True},
+            )
         ),
         engine_key(bundle, ORIN, "10.3.0", replace(options, workspace=1 << 30)),
         engine_key(bundle, ORIN, "10.3.0", replace(options, stripped=True)),
         engine_key(bundle, ORIN, "10.3.0", replace(options, precision="fp32")),
     ]
-    assert len({key, *others}) == 10
+    assert len({key, *others}) == 12
     assert engine_key(bundle, replace(ORIN, memory=1, index=3), "10.3.0", options) == key
 
 
@@ -118,16 +123,28 @@ def test_error_lists_the_engines_that_do_not_fit(built_bundle: Path):
             "its forward.plan is missing or is not the file that was built",
         ),
         (
-            lambda facts: facts.update(schema=3),
-            "its engine.json cannot be used (ValueError: schema 3, this package reads 2)",
+            lambda facts: facts.update(schema=4),
+            "its engine.json cannot be used (ValueError: schema 4, this package reads 3)",
+        ),
+        (
+            lambda facts: facts.update(schema=2),
+            "built by an older version of bcm-edge; run bcm-edge build again",
         ),
         (
             lambda facts: facts["options"].update(precision="fp8"),
             "its engine.json cannot be used (ValueError: invalid build options)",
         ),
         (
-            lambda facts: facts["options"].update(batch=[4, 2, 1]),
+            lambda facts: facts["options"].update(profiles=[[1, 1, 1], [4, 2, 1]]),
             "its engine.json cannot be used (ValueError: invalid build options)",
+        ),
+        (
+            lambda facts: facts["options"].update(profiles=[]),
+            "its engine.json cannot be used (ValueError: invalid build options)",
+        ),
+        (
+            lambda facts: facts["options"].pop("single"),
+            "its engine.json cannot be used (KeyError: 'single')",
         ),
         (
             lambda facts: facts["files"].pop("to_uint8"),
@@ -156,7 +173,7 @@ def test_reason_why_an_engine_does_not_fit(
         assert (misfit(engine, bundle, ORIN, "10.3.0") or "").startswith(reason)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"schema": 1}', "\0"])
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"schema": 3}', "\0"])
 def test_invalid_engine_json_is_a_reason(fp16: Path, text: str):
     (fp16 / "engine.json").write_text(text)
     bundle = open_bundle(fp16.parent.parent)

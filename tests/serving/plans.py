@@ -5,19 +5,25 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bcm_edge.runtime.engines.facts import FACTS, PLANS, BuildOptions, EngineFacts
+from bcm_edge.runtime.engines.facts import FACTS, BuildOptions, EngineFacts, Profile
 from bcm_edge.runtime.engines.store import ENGINES
 from bcm_edge.runtime.storage.bundle import Bundle, describe_files, open_bundle
 
 
 def with_engine(
-    bundle: Bundle, path: Path, capability: str, batch: tuple[int, int, int], stripped: bool = False
+    bundle: Bundle,
+    path: Path,
+    capability: str,
+    *profiles: Profile,
+    stripped: bool = False,
+    single: bool = False,
 ) -> Bundle:
     """Return a copy of a bundle with one more float32 engine. A plan contains its name and capability."""
     shutil.copytree(bundle.path, path)
     folder = path / ENGINES / f"fp32-sm{capability.replace('.', '')}"
     folder.mkdir(parents=True)
-    for plan in PLANS:
+    options = BuildOptions("fp32", profiles, stripped=stripped, single=single)
+    for plan in options.plans:
         (folder / f"{plan}.plan").write_bytes(f"{plan} of {capability}".encode())
     files = {Path(name).stem: facts for name, facts in describe_files(folder).items()}
     facts = EngineFacts(
@@ -27,10 +33,10 @@ def with_engine(
         multiprocessors=8,
         system="Linux aarch64",
         graphs=bundle.hashes("fp32"),
-        options=BuildOptions("fp32", batch, stripped=stripped),
+        options=options,
         files=files,
-        types={direction: {"float32": 27} for direction in ("forward", "inverse")},
-        wider={"forward": {}, "inverse": {}},
+        types={direction: {"float32": 27} for direction in options.directions},
+        wider={direction: {} for direction in options.directions},
         scratch=0,
         seconds=1.0,
         built="2026-01-01T00:00:00+00:00",

@@ -61,7 +61,7 @@ def test_configuration_must_fit_the_engines(bundle: Bundle, tmp_path: Path):
     file = tmp_path / "r" / "bcm_forward" / "config.pbtxt"
     text = file.read_text().replace("max_batch_size: 6", "max_batch_size: 16")
     file.write_text(text.replace('value: "sm87.plan"', 'value: "sm88.plan"'))
-    message = r"the plan of .* is missing(.|\n)*supports batches of 1 to 6"
+    message = r"the plan of .* is missing(.|\n)*has the profiles 1:4:6"
     with pytest.raises(CheckFailed, match=message) as caught:
         lint(tmp_path / "r", with_plans, "fp32", plan.engines)
     assert "the default plan sm87.plan is not one of the plans" in str(caught.value)

@@ -14,6 +14,7 @@ from results import only_json
 from bcm_edge.errors import BcmError
 from bcm_edge.export.triton.configs import Serving
 from bcm_edge.export.triton.plan import plan_repository
+from bcm_edge.runtime.engines.facts import Profile
 from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 
 MOVES = ["bcm_forward", "bcm_inverse"]
@@ -35,9 +36,22 @@ def test_wrong_platform_or_schedule_is_refused(
         plan_repository(bundle, tmp_path / "r", platform, None, Serving(), fused, False, False)
 
 
-def test_engines_with_a_minimum_batch_above_1_are_refused(bundle: Bundle, tmp_path: Path):
-    with_plans = with_engine(bundle, tmp_path / "b", "8.7", (4, 8, 16))
-    with pytest.raises(BcmError, match="its smallest batch is 4 samples"):
+@pytest.mark.parametrize(
+    ("profiles", "absent"),
+    [([(4, 8, 16)], 1), ([(1, 1, 1), (4, 8, 16)], 2), ([(8, 8, 8), (1, 2, 4), (2, 5, 6)], 7)],
+)
+def test_engines_without_a_profile_for_a_batch_are_refused(
+    bundle: Bundle, tmp_path: Path, profiles: list[Profile], absent: int
+):
+    with_plans = with_engine(bundle, tmp_path / "b", "8.7", *profiles)
+    with pytest.raises(BcmError, match=rf"its profiles \(.*\) do not contain a batch of {absent}, which a"):
+        plan_repository(with_plans, tmp_path / "r", None, None, Serving(), (), False, False)
+
+
+def test_engines_with_different_numbers_of_profiles_are_refused(bundle: Bundle, tmp_path: Path):
+    with_one = with_engine(bundle, tmp_path / "b", "8.7", (1, 4, 16))
+    with_plans = with_engine(with_one, tmp_path / "c", "9.0", (1, 1, 1), (2, 4, 16))
+    with pytest.raises(BcmError, match="they have different numbers of profiles"):
         plan_repository(with_plans, tmp_path / "r", None, None, Serving(), (), False, False)
 
 

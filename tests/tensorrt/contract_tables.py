@@ -17,12 +17,13 @@ IBuilderConfig: clear_flag(flag) -> None
 IBuilderConfig: set_memory_pool_limit(pool, pool_size) -> None; add_optimization_profile(profile) -> int
 IBuilderConfig: create_timing_cache(serialized_timing_cache) -> ITimingCache
 IBuilderConfig: set_timing_cache(cache, ignore_mismatch) -> bool
-IBuilderConfig: get_timing_cache() -> ITimingCache; can_run_on_DLA(layer) -> bool
+IBuilderConfig: get_timing_cache() -> ITimingCache; can_run_on_DLA(layer) -> bool; max_aux_streams
 ICudaEngine: num_io_tensors; get_tensor_name(index) -> str; get_tensor_mode(name) -> TensorIOMode
-ICudaEngine: get_tensor_shape(name) -> Dims
+ICudaEngine: get_tensor_shape(name) -> Dims; num_optimization_profiles
 ICudaEngine: get_tensor_dtype(name) -> DataType; create_engine_inspector() -> EngineInspector
 IErrorRecorder: IErrorRecorder()
 IExecutionContext: device_memory; set_input_shape(name, shape) -> bool; infer_shapes() -> list[str]
+IExecutionContext: set_optimization_profile_async(profile_index, stream_handle) -> bool
 IExecutionContext: set_tensor_address(name, memory) -> bool; execute_async_v3(stream_handle) -> bool
 ILayer: name; type; get_input(index) -> ITensor; get_output(index) -> ITensor
 ILogger: ILogger(); log(severity, msg) -> None
@@ -50,7 +51,8 @@ BuilderFlag: STRIP_PLAN; REFIT_IDENTICAL
 DataType: BF16
 ExecutionContextAllocationStrategy: USER_MANAGED
 IBuilderConfig: progress_monitor
-ICudaEngine: device_memory_size_v2; create_execution_context(strategy) -> IExecutionContext
+ICudaEngine: get_device_memory_size_for_profile_v2(profile_index) -> int
+ICudaEngine: create_execution_context(strategy) -> IExecutionContext
 IExecutionContext: set_device_memory(memory, size) -> None
 IProgressMonitor: IProgressMonitor(); phase_start(phase_name, parent_phase, num_steps) -> None
 IProgressMonitor: step_complete(phase_name, step) -> bool; phase_finish(phase_name) -> None

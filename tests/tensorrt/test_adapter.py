@@ -18,8 +18,12 @@ TYPED: dict[str, Any] = {
     "types": {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"},
     **{precision: ["-TF32"] for precision in PRECISIONS},
     "labels": ["int32", "int64"],
-    "scratch": 2,
-    "context": ["create_execution_context USER_MANAGED", "set_device_memory 4096 512"],
+    "scratch": [20, 21],
+    "context": [
+        "create_execution_context USER_MANAGED",
+        "set_optimization_profile_async 1 77",
+        "set_device_memory 4096 512",
+    ],
     "previews": ["PROFILE_SHARING_0806 True"],
     "error": "no such kernel (node a.conv, Conv)",
     "monitored": [
@@ -52,8 +56,12 @@ UNTYPED = {
         "or use TensorRT 10.3 (JetPack 6.1) or newer",
     ],
     "labels": ["int32", "int64"],
-    "scratch": 1,
-    "context": ["create_execution_context_without_device_memory", "device_memory = 4096"],
+    "scratch": [1, 1],
+    "context": [
+        "create_execution_context_without_device_memory",
+        "set_optimization_profile_async 1 77",
+        "device_memory = 4096",
+    ],
     "previews": ["PROFILE_SHARING_0806 True"],
     "error": "no such kernel",
     "monitored": [],
@@ -96,22 +104,36 @@ kinds = [trt.int32, trt.DataType.__members__.get("INT64")]
 facts["labels"] = [
     adapter.label_type(SimpleNamespace(get_tensor_dtype={"label": kind}.get)).__name__ for kind in kinds
 ]
-facts["scratch"] = adapter.scratch_bytes(fake(trt.ICudaEngine, device_memory_size=1, device_memory_size_v2=2))
+sizes = {"device_memory_size": 1, "get_device_memory_size_for_profile_v2": lambda profile: 20 + profile}
+facts["scratch"] = [adapter.scratch_bytes(fake(trt.ICudaEngine, **sizes), profile) for profile in (0, 1)]
 facts["context"] = did = []
 members = {"create_execution_context": managed, "create_execution_context_without_device_memory": without}
 engine = fake(trt.ICudaEngine, num_io_tensors=0, **members)
 set_memory = lambda memory, size: did.append(f"set_device_memory {memory} {size}")
-context = fake(trt.IExecutionContext, infer_shapes=list, set_device_memory=set_memory)
+def set_profile(index, stream):
+    did.append(f"set_optimization_profile_async {index} {stream}")
+    return index < 2
+context = fake(
+    trt.IExecutionContext,
+    infer_shapes=list,
+    set_device_memory=set_memory,
+    set_optimization_profile_async=set_profile,
+)
 messages = adapter.Messages()
-assert adapter.context_for(engine, 2, (1, 8, 8), messages) is context
+assert adapter.context_for(engine, 1, 2, (1, 8, 8), 77, messages) is context
 adapter.give_memory(context, 4096, 512)
 did += [f"device_memory = {value}" for name, value in vars(context).items() if name == "device_memory"]
-context = None
-try:
-    adapter.context_for(engine, 2, (1, 8, 8), messages)
-except BackendError as error:
-    assert str(error) == "TensorRT cannot create an execution context: TensorRT reports no reason"
-    del did[2:]
+for profile, problem in (
+    (2, "TensorRT cannot use the optimisation profile 2: TensorRT reports no reason"),
+    (0, "TensorRT cannot create an execution context: TensorRT reports no reason"),
+):
+    try:
+        adapter.context_for(engine, profile, 2, (1, 8, 8), 77, messages)
+        raise AssertionError(profile)
+    except BackendError as error:
+        assert str(error) == problem
+    del did[3:]
+    context = None
 facts["previews"] = did = []
 config.set_preview_feature = lambda feature, enable: did.append(f"{feature.name} {enable}")
 adapter.share_profiles(config)

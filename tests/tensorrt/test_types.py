@@ -27,7 +27,7 @@ TYPE_ERRORS = {
         '"bfloat16" is not a known attribute of module "tensorrt"',
         'Cannot access attribute "REFIT_IDENTICAL" for class "type[BuilderFlag]"',
         'Cannot access attribute "STRIP_PLAN" for class "type[BuilderFlag]"',
-        'Cannot access attribute "device_memory_size_v2" for class "ICudaEngine"',
+        'Cannot access attribute "get_device_memory_size_for_profile_v2" for class "ICudaEngine"',
         'Cannot access attribute "node_name" for class "ParserError"',
         'Cannot access attribute "node_operator" for class "ParserError"',
         'Cannot access attribute "set_device_memory" for class "IExecutionContext"',
