@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -76,6 +77,8 @@ def _moves(plan: RepositoryPlan, writer: VersionWriter) -> Iterator[tuple[Model,
     signatures = move_signatures(plan.bundle.manifest.model)
     for direction in plan.directions:
         signature = signatures[direction]
+        if len(plan.directions) == 1:
+            signature = replace(signature, description="one move in either direction; noise may be 0")
         name = f"bcm_{direction}"
         warm = _warm_levels(direction)
         if plan.platform == "tensorrt":
