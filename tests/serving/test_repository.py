@@ -112,6 +112,28 @@ def test_plans_are_chosen_by_compute_capability(bundle: Bundle, tmp_path: Path):
     assert config(root, "bcm_generate")["parameters"]["backend"]["string_value"] == "tensorrt"
 
 
+def test_all_profiles_of_the_plans_are_used(bundle: Bundle, tmp_path: Path):
+    profiles = [(1, 1, 1), (2, 4, 8), (6, 12, 12)]
+    with_plans = with_engine(bundle, tmp_path / "b", "8.7", *profiles)
+    forward = config(written(with_plans, tmp_path / "r", "tensorrt"), "bcm_forward")
+    assert forward["max_batch_size"] == 12
+    assert [group["profile"] for group in forward["instance_group"]] == [["0", "1", "2"]]
+    assert [spec["batch_size"] for spec in forward["optimization"]["cuda"]["graph_spec"]] == [1, 2, 4, 8, 12]
+    one = config(written(bundle, tmp_path / "s", "onnxruntime"), "bcm_forward")
+    assert "profile" not in one["instance_group"][0]
+
+
+def test_single_engine_is_published_for_both_directions(bundle: Bundle, tmp_path: Path):
+    with_one = with_engine(bundle, tmp_path / "b", "8.7", (1, 4, 16), single=True)
+    with_plans = with_engine(with_one, tmp_path / "c", "9.0", (1, 4, 16))
+    root = written(with_plans, tmp_path / "r", "tensorrt")
+    assert not (root / "bcm_forward").exists()
+    assert config(root, "bcm_inverse")["cc_model_filenames"] == {"8.7": "sm87.plan", "9.0": "sm90.plan"}
+    readme = (root / "README.md").read_text()
+    assert "## bcm_forward" not in readme
+    assert "One move in either direction; noise may be 0." in readme
+
+
 def test_archive_of_the_runtime_is_complete_and_reproducible(tmp_path: Path):
     for name in ("a.zip", "b.zip"):
         archive_runtime(tmp_path / name)

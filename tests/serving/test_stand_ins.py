@@ -75,3 +75,34 @@ def test_repository_of_plans(triton: None, bcm: BCM, digits: np.ndarray, tmp_pat
         client = Client(server)
         assert_same_move(client, bcm, digits)
         client.close()
+
+
+def test_repository_of_a_single_engine_with_profiles(
+    triton: None, bcm: BCM, digits: np.ndarray, tmp_path: Path
+):
+    """The model bcm_inverse alone plays moves in both directions."""
+    profiles = [(1, 1, 1), (2, 4, 16)]
+    with_plans = with_engine(bcm.bundle, tmp_path / "b", "8.7", *profiles, single=True)
+    write_repository(
+        plan_repository(with_plans, tmp_path / "r", "tensorrt", None, Serving(), (), False, False)
+    )
+    assert not (tmp_path / "r" / "bcm_forward").exists()
+    for name in ("inverse.onnx", "weights.bin"):
+        copied = tmp_path / "r" / "bcm_inverse" / "1" / name.replace("inverse", "model")
+        shutil.copyfile(bcm.bundle.path / name, copied)
+    for file in (tmp_path / "r").glob("*/config.pbtxt"):
+        file.write_text(file.read_text().replace('string_value: "tensorrt"', 'string_value: "onnxruntime"'))
+    with running(tmp_path / "r", tmp_path / "log") as server:
+        client = Client(server)
+        assert_same_move(client, bcm, digits)
+        inputs = {
+            "x": digits,
+            "noise": np.zeros_like(digits),
+            "t": np.full(4, 2.4, np.float32),
+            "u": np.full(4, 0.002, np.float32),
+            "label": LABELS,
+        }
+        moved = client.ask("bcm_inverse", ["x_u"], inputs)["x_u"]
+        expected = bcm.backend.play_move(digits, None, Move(2.4, 0.002), LABELS)
+        assert relative_l2(moved, expected) < ROUNDING
+        client.close()
