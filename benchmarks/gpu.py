@@ -2,16 +2,18 @@
 
     python benchmarks/gpu.py -o results.json
     python benchmarks/gpu.py -o results.json --budget 840                  end within 14 minutes
-    python benchmarks/gpu.py -o results.json --folder work --batch 256     one batch size; keep the engine
+    python benchmarks/gpu.py -o results.json --folder work --batch 256     one batch size; keep the engines
+    python benchmarks/gpu.py -o options.json --variants options            compare options of the libraries
 
-The command exports the network, builds an fp16 engine, and runs each batch size in a process of its own. A
+The command exports the network, builds the engines, and runs each batch size in a process of its own. A
 variant that cannot run here is reported with the reason. Each measurement is written to the JSON file at
 once, and a later call with the same file replaces the batch sizes that it measures. Standard output is
 Markdown for docs/performance.md; `python benchmarks/gpu_report.py results.json` prints it again without a
 GPU.
 
 Times are wall-clock times of whole schedules, from arrays on the host to the last state on the host, copies
-and waiting included. Noise is drawn before; its time is reported. Single engines and the fp16 matrix product
+and waiting included. Noise is drawn before, and its time is reported, except in the two variants that draw
+it. Single engines and the fp16 matrix product
 are timed with CUDA events. The last state of each variant is compared with torch in float32 on the same GPU.
 torch uses channels last and fp16 with the preconditioning in float32, and keeps states on the GPU between
 moves. Each variant is measured alone when it is ready, and in turn with all others once all are.
@@ -25,6 +27,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,9 +37,11 @@ from typing import Any, NoReturn
 
 from gpu_arguments import arguments_parser
 from gpu_limits import Budget, end_with_parent, run
-from gpu_measure import BatchMeasurement, say
+from gpu_measure import BatchMeasurement
 from gpu_report import BATCHES, report
-from gpu_results import TENSORRT, VARIANTS, Measured, Results
+from gpu_results import SETS, Measured, Results
+from gpu_variants import ENGINES, build_engine
+from gpu_work import say
 from networks import prepare
 from result_files import origin
 
@@ -63,7 +68,11 @@ def main() -> None:
         except OSError as error:
             parser.error(f"{arguments.output} cannot be read ({error.strerror})")
         results.save()  # fails now if the file cannot be written
-        made = [Measured(batch, measured_on, measured_by=measured_by) for batch in arguments.batch]
+        variants = list(SETS[arguments.variants])
+        made = [
+            Measured(batch, measured_on, measured_by=measured_by, variants=list(variants))
+            for batch in arguments.batch
+        ]
         records = measure_all(arguments, budget, results, made, Path(scratch))
     print(
         "\n".join(
@@ -87,16 +96,12 @@ def measure_all(
     folder = (arguments.folder or scratch) / arguments.network
     bundle = str(folder / "bundle")
     network = {"folder": str(folder), "network": arguments.network}
+    variants, largest = SETS[arguments.variants], max(*BATCHES, *arguments.batch)
     no_bundle = child("export", network, budget.left(), budget.reason)
-    no_engine = None
-    if no_bundle is None:
-        half = budget.left() / 2  # the rest is for measuring
-        too_long = f"the engine was not built within {half:.0f} s, and {budget.reason}"
-        profile = {"bundle": bundle, "largest": max(*BATCHES, *arguments.batch)}
-        no_engine = child("build", profile, half, too_long)
-    reasons = {} if no_engine is None else {TENSORRT: no_engine}
     if no_bundle:
-        reasons = dict.fromkeys(VARIANTS, f"there is no bundle: {no_bundle}")
+        reasons = dict.fromkeys(variants, f"there is no bundle: {no_bundle}")
+    else:
+        reasons = build_engines(bundle, variants, largest, budget)
     request = {
         "bundle": bundle,
         "output": str(results.path),
@@ -104,6 +109,7 @@ def measure_all(
         "schedules": arguments.schedules.split(","),
         "seconds": arguments.seconds,
         "matrix": arguments.matrix,
+        "largest": largest,
     }
     records = []
     for position, record in enumerate(empty):
@@ -116,10 +122,23 @@ def measure_all(
     return records
 
 
+def build_engines(bundle: str, variants: Sequence[str], largest: int, budget: Budget) -> dict[str, str]:
+    """Build the engines of the variants, in half of the remaining time. Returns variant → why it has none."""
+    wanted = list(dict.fromkeys(ENGINES[variant] for variant in variants if variant in ENGINES))
+    half = budget.left() / 2  # the rest is for measuring
+    end, failed = time.monotonic() + half, {}
+    for variant in wanted:
+        request = {"bundle": bundle, "variant": variant, "largest": largest}
+        too_long = f"the engine was not built within {half:.0f} s, and {budget.reason}"
+        if problem := child("build", request, end - time.monotonic(), too_long):
+            failed[variant] = problem
+    return {variant: failed[ENGINES[variant]] for variant in variants if ENGINES.get(variant) in failed}
+
+
 def measure_batch(record: Measured, budget: Budget, state: Path, request: dict[str, Any]) -> Measured:
     """Measure one batch size in a separate process. After a crash, the next process skips that variant."""
     request = {"state": str(state), "budget": asdict(budget), **request}
-    for _ in VARIANTS:
+    for _ in record.variants:
         record.write(state)
         limit = budget.left() + GRACE if budget.left() else 0.0
         problem = child("measure", request, limit, budget.reason)
@@ -137,9 +156,9 @@ def note_end(record: Measured, problem: str, out_of_time: bool) -> bool:
     work, record.doing = record.doing, None
     if work is not None:
         record.not_run.setdefault(work, problem)
-    if work in VARIANTS and not out_of_time and not set(VARIANTS) <= set(record.not_run):
+    if work in record.variants and not out_of_time and not set(record.variants) <= set(record.not_run):
         return True
-    for name in VARIANTS:
+    for name in record.variants:
         if not record.rows_of(name):
             record.not_run.setdefault(name, problem)
     return False
@@ -194,18 +213,6 @@ def export_network(folder: str, network: str) -> None:
         except subprocess.CalledProcessError as error:
             sys.stderr.write(error.stderr)
             raise RuntimeError("\n".join(error.stderr.splitlines()[-1:])) from None
-
-
-def build_engine(bundle: str, largest: int) -> None:
-    """Build the fp16 engine, unless an earlier call has. Raises BcmError."""
-    from bcm_edge.export.engines.build import build
-    from bcm_edge.export.engines.plan import plan_build
-    from bcm_edge.runtime.engines.facts import BuildOptions
-    from bcm_edge.runtime.storage.bundle import open_bundle
-
-    plan = plan_build(open_bundle(Path(bundle)), BuildOptions("fp16", ((1, 16, largest),)))
-    if plan.present() is None:
-        build(plan, say, lambda *_: None)
 
 
 def measure(bundle: str, state: str, output: str, network: str, budget: dict[str, Any], **how: Any) -> None:

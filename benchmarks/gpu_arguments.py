@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from gpu_report import BATCHES
+from gpu_results import SETS
 
 SCHEDULES = ("one-step", "mixture-4", "invert-2")
 
@@ -25,6 +26,12 @@ def arguments_parser(description: str | None) -> argparse.ArgumentParser:
         default=batches,
         help=f"batch sizes, powers of two, separated by commas (default: {batches})",
     )
+    add(
+        "--variants",
+        choices=list(SETS),
+        default="main",
+        help="main: one variant per library (default); options: TensorRT and CUDA with other options",
+    )
     add("--schedules", type=schedules, default=names, help=f"names, separated by commas (default: {names})")
     add("--seconds", type=positive, default=3.0, help="per variant, schedule and batch size (default: 3)")
     add(
@@ -39,7 +46,7 @@ def arguments_parser(description: str | None) -> argparse.ArgumentParser:
         default=math.inf,
         help="wall-clock seconds for the whole call (default: no limit)",
     )
-    add("--folder", type=Path, help="keeps bundle and engine for later calls; 5 GB")
+    add("--folder", type=Path, help="keeps bundle and engines for later calls; 5 GB")
     add(
         "-o", dest="output", type=Path, help="JSON file that keeps the figures; an existing file is continued"
     )

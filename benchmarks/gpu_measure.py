@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpu_limits import Budget, TooLong, within
 from gpu_report import CHAINED
-from gpu_results import COMPILED, EAGER, IN_TURN, TENSORRT, VARIANTS, Chain, Measured, Results, Row
-from gpu_work import distance, engine_launches, in_parts, inputs_of, matrix_product, opened, product_tflops
+from gpu_results import COMPILED, EAGER, IN_TURN, TENSORRT, Chain, Measured, Results, Row
+from gpu_variants import opened, run_of
+from gpu_work import (
+    distance,
+    drawn,
+    engine_launches,
+    in_parts,
+    inputs_of,
+    matrix_product,
+    product_tflops,
+    say,
+)
 from networks import TorchPlayer
 
 
 @dataclass
 class Prepared:
-    """A variant that is ready. errors: schedule → relative L2. run_s: schedule → seconds of one run."""
+    """A variant that is ready.
+
+    runs: schedule → what plays it. errors: schedule → relative L2. run_s: schedule → seconds of one run.
+    """
 
     player: Any
+    runs: dict[str, Callable[[], Any]]
     errors: dict[str, float] = field(default_factory=dict)
     run_s: dict[str, float] = field(default_factory=dict)
 
@@ -44,6 +56,7 @@ class BatchMeasurement:
         schedules: Sequence[str],
         seconds: float,
         matrix: int,
+        largest: int,
     ) -> None:
         from bcm_edge.export.restore import restored_model
         from bcm_edge.runtime.checks.operations import flop_per_call
@@ -51,7 +64,7 @@ class BatchMeasurement:
 
         self._state, self._results, self._budget, self._seconds = state, results, budget, seconds
         self._record = Measured.read(state)
-        self._bundle = open_bundle(bundle)
+        self._bundle, self._largest = open_bundle(bundle), largest
         self._model = restored_model(self._bundle)
         flop = flop_per_call(self._bundle.graphs("fp32")["forward"])
         assert flop is not None  # onnx is installed
@@ -59,9 +72,10 @@ class BatchMeasurement:
         self._programs = {name: self._bundle.schedule(name) for name in schedules}
         self._inputs: dict[str, tuple[Any, ...]] = {}
         for name, program in self._programs.items():
-            inputs_of(program, 1, self._model.config)  # the first call imports modules
-            started = time.perf_counter()
+            drawn(*inputs_of(program, 1, self._model.config))  # the first call imports modules
             self._inputs[name] = inputs_of(program, self._record.batch, self._model.config)
+            started = time.perf_counter()
+            drawn(*self._inputs[name])
             self._record.noise_ms[name] = 1e3 * (time.perf_counter() - started)
         self._truth = self._states_in_float32()
         self._size, self._product = matrix, matrix_product(matrix)
@@ -71,7 +85,7 @@ class BatchMeasurement:
 
     def run(self) -> None:
         """Measure each variant alone, then all in turn."""
-        for variant in VARIANTS:
+        for variant in self._record.variants:
             if variant not in self._record.not_run:
                 say(f"batch {self._record.batch}: {variant}")
                 self._begin(variant)
@@ -87,7 +101,7 @@ class BatchMeasurement:
 
         torch.backends.cudnn.allow_tf32 = False  # TF32 has a mantissa of 10 bits
         player = TorchPlayer(self._model, "cuda")
-        states = {name: in_parts(player, *own) for name, own in self._inputs.items()}
+        states = {name: in_parts(player, *drawn(*own)) for name, own in self._inputs.items()}
         torch.cuda.empty_cache()
         torch.backends.cudnn.benchmark = True
         return states
@@ -131,14 +145,16 @@ class BatchMeasurement:
         if limit <= 0:
             raise BackendError(self._budget.reason)
         with within(limit):
-            ready = Prepared(opened(variant, self._bundle, self._model))
-            for name, own in self._inputs.items():
-                state = ready.player.play_moves(*own, every=False)[-1]
+            player = opened(variant, self._bundle, self._model, self._largest)
+            runs = {name: run_of(variant, player, own) for name, own in self._inputs.items()}
+            ready = Prepared(player, runs)
+            for name, run in runs.items():
+                state = run()[-1]
                 ready.errors[name] = distance(state, self._truth[name])
             self._record.ready_s[variant] = time.perf_counter() - started
             for name in 2 * list(self._inputs):  # torch.compile records its CUDA graph in a later call
                 started = time.perf_counter()
-                ready.player.play_moves(*self._inputs[name], every=False)
+                ready.runs[name]()
                 ready.run_s[name] = time.perf_counter() - started
         self._prepared[variant] = ready
 
@@ -166,7 +182,7 @@ class BatchMeasurement:
                 continue
             launches = []
             if variant == TENSORRT and program.nfe == CHAINED:
-                launches = engine_launches(ready.player, *self._inputs[name])
+                launches = engine_launches(ready.player, *drawn(*self._inputs[name]))
             if self._has_time(variant, name, [ready.run_s[name]] * (1 + len(launches))):
                 self._measure(name, {variant: ready}, launches)
         self._record.played[variant] = ready.player.device
@@ -195,8 +211,7 @@ class BatchMeasurement:
         from bcm_edge.runtime.checks.benchmark import interleave
 
         batch, nfe = self._record.batch, self._programs[schedule].nfe
-        inputs, players = self._inputs[schedule], [each.player for each in variants.values()]
-        runs = [partial(player.play_moves, *inputs, every=False) for player in players]
+        runs = [ready.runs[schedule] for ready in variants.values()]
         self._product.ms.clear()
         turns = interleave([*runs, self._product, *launches], self._seconds)
         self._product_ms += self._product.ms
@@ -248,8 +263,3 @@ def row_of(
         relative_l2,
         in_turn,
     )
-
-
-def say(line: str) -> None:
-    """Print a line of progress on standard error, with the time."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)

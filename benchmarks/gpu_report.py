@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import networks  # noqa: F401 (which makes this checkout importable as bcm_edge)
-from gpu_results import COMPILED, SESSIONS, TENSORRT, VARIANTS, Measured, Results, Row
+from gpu_results import COMPILED, EAGER, TENSORRT, Measured, Results, Row, precision_of
 
 BATCHES = (1, 16, 256)
 CHAINED, CHAIN = 4, 1.03  # target: most that a chain of 4 moves may take, in sums of its engine times
@@ -62,13 +62,14 @@ def table(measured: Sequence[Measured]) -> list[str]:
     """Return the table of all times, with a legend if it needs one."""
     from bcm_edge.runtime.checks.benchmark import differ
 
+    reference = _reference(measured)
     columns = ["batch", "schedule", "variant", "p50 ms", "p90", "p99", "images/s"]
-    columns += ["× torch.compile", "TFLOP/s", "of matmul", "rel. L2"]
+    columns += [f"× {reference.removesuffix(' fp16')}", "TFLOP/s", "of matmul", "rel. L2"]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * 3}{'---:|' * (len(columns) - 3)}"]
     for m in measured:
-        compiled = m.rows_of(COMPILED)
-        for r in sorted(m.rows, key=_order(m.rows)):
-            other = compiled.get(r.schedule)
+        references = m.rows_of(reference)
+        for r in sorted(m.rows, key=_order(m)):
+            other = references.get(r.schedule)
             if other is None:
                 ratio = "–"
             elif r is other or differ(r, other):
@@ -87,10 +88,15 @@ def table(measured: Sequence[Measured]) -> list[str]:
     return [*lines, "", " ".join(legend)] if legend else lines
 
 
-def _order(rows: Sequence[Row]) -> Callable[[Row], tuple[int, int]]:
+def _reference(measured: Sequence[Measured]) -> str:
+    """Return the variant with which the others are compared: torch.compile, or TensorRT without it."""
+    return COMPILED if any(COMPILED in m.variants for m in measured) else TENSORRT
+
+
+def _order(m: Measured) -> Callable[[Row], tuple[int, int]]:
     """Return the rows by schedule, in the order of measurement, and within a schedule by variant."""
-    schedules = list(dict.fromkeys(row.schedule for row in rows))
-    return lambda row: (schedules.index(row.schedule), VARIANTS.index(row.variant))
+    schedules = list(dict.fromkeys(row.schedule for row in m.rows))
+    return lambda row: (schedules.index(row.schedule), m.variants.index(row.variant))
 
 
 def preparations(measured: Sequence[Measured]) -> list[str]:
@@ -138,9 +144,12 @@ def _ratios(m: Measured) -> dict[str, float]:
 
 
 def _worst(measured: Sequence[Measured]) -> dict[str, float]:
-    """Return variant → its largest relative L2 distance, for the variants other than torch."""
+    """Return variant → its largest relative L2 distance, for the variants in fp16 other than torch."""
     worst: dict[str, float] = {}
-    for variant in (TENSORRT, *SESSIONS):
+    variants = dict.fromkeys(name for m in measured for name in m.variants)
+    for variant in variants:
+        if variant in (EAGER, COMPILED) or precision_of(variant) != "fp16":
+            continue
         errors = [row.relative_l2 for m in measured for row in m.rows_of(variant).values()]
         if errors:
             worst[variant] = max(errors, key=lambda error: (error != error, error))  # NaN is the largest
@@ -166,6 +175,8 @@ def _why(measured: Sequence[Measured], batch: int | None, *variants: str) -> str
     reasons = []
     for name in variants:
         for m in among:
+            if name not in m.variants:
+                reasons.append(f"{name} was not asked for")
             works = [work for work in m.not_run if f"{work}, ".startswith(f"{name}, ")]
             reasons += [f"{work}: {m.not_run[work]}" for work in works]
     return "; ".join(dict.fromkeys(reasons)) if among else f"batch {batch} was not measured"
@@ -180,14 +191,14 @@ def not_run(measured: Sequence[Measured]) -> list[str]:
     works: dict[tuple[str, str], list[str]] = {}
     for (work, reason), batches in sizes.items():
         works.setdefault((_batches(batches), reason), []).append(work)
-    lines = [f"{_works(each)} at {batches}: {reason}" for (batches, reason), each in works.items()]
+    everything = {name for m in measured for name in m.variants}
+    lines = [
+        f"{'every variant' if everything <= set(each) else ', '.join(each)} at {batches}: {reason}"
+        for (batches, reason), each in works.items()
+    ]
     if absent := [batch for batch in BATCHES if batch not in {m.batch for m in measured}]:
         lines.append(f"{_batches(absent)}: not asked for")
     return [*lines, "TensorRT in fp32, bf16 and int8: `make test-gpu` builds and checks them on the digits"]
-
-
-def _works(works: Sequence[str]) -> str:
-    return "every variant" if set(VARIANTS) <= set(works) else ", ".join(works)
 
 
 def _batches(sizes: Sequence[int]) -> str:

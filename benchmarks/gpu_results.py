@@ -10,12 +10,36 @@ from typing import Any
 from result_files import write_json
 
 EAGER, COMPILED, TENSORRT = "torch eager fp16", "torch.compile fp16", "TensorRT fp16"
-SESSIONS = {  # variant → the execution provider of ONNX Runtime that runs it
-    "ONNX Runtime CUDA fp16": "CUDAExecutionProvider",
-    "ONNX Runtime TensorRT-RTX fp16": "NvTensorRTRTXExecutionProvider",
+CUDA, NHWC = "ONNX Runtime CUDA fp16", "ONNX Runtime CUDA fp16, NHWC"
+NO_GRAPHS = "ONNX Runtime CUDA fp16, no CUDA graphs"
+ORT_TENSORRT, RTX = "ONNX Runtime TensorRT fp16", "ONNX Runtime TensorRT-RTX fp16"
+NOISE_ON_GPU = "TensorRT fp16, noise drawn on the GPU"
+NOISE_ON_HOST = "TensorRT fp16, noise drawn on the host"
+PROFILES, SINGLE = "TensorRT fp16, three profiles", "TensorRT fp16, one engine for both directions"
+INT8, FP8 = "TensorRT int8-fp16", "TensorRT fp8"
+
+# Sets of variants, in the order of their preparation: torch.compile takes longest.
+SETS = {
+    "main": (EAGER, TENSORRT, CUDA, ORT_TENSORRT, RTX, COMPILED),
+    "options": (
+        TENSORRT,
+        NOISE_ON_GPU,
+        NOISE_ON_HOST,
+        PROFILES,
+        SINGLE,
+        INT8,
+        FP8,
+        CUDA,
+        NHWC,
+        NO_GRAPHS,
+    ),
 }
-VARIANTS = (EAGER, TENSORRT, *SESSIONS, COMPILED)  # in order of preparation: torch.compile takes longest
 IN_TURN = "all variants in turn"
+
+
+def precision_of(variant: str) -> str:
+    """Return the precision in which a variant computes."""
+    return {INT8: "int8-fp16", FP8: "fp8"}.get(variant, "fp16")
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,8 @@ class Measured:
     doing: str | None = None
     # command, date and machine (`origin` in result_files.py)
     measured_by: dict[str, Any] = field(default_factory=dict)
+    # the variants that were asked for
+    variants: list[str] = field(default_factory=lambda: list(SETS["main"]))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Measured:

@@ -1,13 +1,12 @@
-"""What benchmarks/gpu.py runs and times: inputs, variants, the matrix product, and TensorRT's launches."""
+"""What benchmarks/gpu.py runs and times: inputs, the matrix product, and TensorRT's launches."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
-
-from gpu_results import COMPILED, SESSIONS, TENSORRT
-from networks import SessionPlayer, TorchPlayer, providers, rounded
 
 PART = 16  # images per call in float32
 
@@ -15,7 +14,10 @@ Inputs = tuple[Any, Any, Any, Any]  # x, moves, noises, labels: the arguments of
 
 
 def inputs_of(program: Any, batch: int, config: Any) -> Inputs:
-    """Return what the chain passes to a device, for the images that runtime/checks/benchmark.py plays."""
+    """Return what the chain passes to a device, for the images that runtime/checks/benchmark.py plays.
+
+    Noise is not drawn yet (Draw in runtime/noise.py).
+    """
     import numpy as np
 
     from bcm_edge.runtime import chain
@@ -23,16 +25,18 @@ def inputs_of(program: Any, batch: int, config: Any) -> Inputs:
     from bcm_edge.runtime.noise import START_DRAW, standard_normal
 
     seeds, shape = list(range(batch)), NullBackend(config.sample_shape, config.num_classes)
-
-    def start() -> Any:
-        if program.from_image:
-            return np.tanh(standard_normal(seeds, config.sample_shape, START_DRAW))
-        return chain.start_state(program, shape, seeds).values()
-
+    start = chain.start_state(program, shape, seeds) if not program.from_image else None
+    if start is None:
+        start = np.tanh(standard_normal(seeds, config.sample_shape, START_DRAW))
     labels = None if config.num_classes is None else np.arange(batch) % config.num_classes
-    draws = chain.injected_noises(program, shape, seeds)
-    noises = [None if draw is None else draw.values() for draw in draws]
-    return start(), program.moves, noises, labels
+    return start, program.moves, chain.injected_noises(program, shape, seeds), labels
+
+
+def drawn(x: Any, moves: Any, noises: Any, labels: Any) -> Inputs:
+    """Return the inputs with their noise, drawn on the host."""
+    from bcm_edge.runtime.noise import values
+
+    return values(x), moves, [None if noise is None else values(noise) for noise in noises], labels
 
 
 def in_parts(player: Any, x: Any, moves: Any, noises: Any, labels: Any) -> Any:
@@ -56,23 +60,6 @@ def distance(state: Any, truth: Any) -> float:
     from bcm_edge.runtime.accuracy import relative_l2
 
     return relative_l2(state.astype(np.float64), truth.astype(np.float64))
-
-
-def opened(variant: str, bundle: Any, model: Any) -> Any:
-    """Return the player of a variant. Raises BackendError if it cannot run here."""
-    import torch
-
-    from bcm_edge.errors import BackendError
-    from bcm_edge.runtime.backends import open_backend
-
-    if variant == TENSORRT:
-        return open_backend("tensorrt", bundle, "fp16")
-    if variant in SESSIONS:
-        provider = SESSIONS[variant]
-        if reason := providers()[provider]:
-            raise BackendError(reason)
-        return SessionPlayer(bundle, "fp16", provider)
-    return TorchPlayer(rounded(model, torch.float16), "cuda", compiled=variant == COMPILED)
 
 
 class Timed:
@@ -132,3 +119,8 @@ def engine_launches(backend: Any, x: Any, moves: Any, noises: Any, labels: Any) 
             else:
                 launches.append(Timed(partial(chain._graph.launch, backend._stream), stream))
     return launches
+
+
+def say(line: str) -> None:
+    """Print a line of progress on standard error, with the time."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)

@@ -1,38 +1,28 @@
 """The networks that benchmarks run on: the shipped model, and the ImageNet-64 network with random weights.
 
-Two players run a network on a GPU without this package's engines: torch and ONNX Runtime. Both run whole
-schedules from arrays on the host to an array on the host, as `DeviceBackend.play_moves` of
-runtime/backends/base.py does for the last state.
+A player runs a network in torch: whole schedules from arrays on the host to an array on the host, as
+`DeviceBackend.play_moves` of runtime/backends/base.py does for the last state.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
-import importlib
 import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from onnxruntime import InferenceSession, OrtValue
 
     from bcm_edge.model.preconditioning import ConsistencyModel
     from bcm_edge.runtime.schedule import Move
-    from bcm_edge.runtime.storage.bundle import Bundle
 
     Array = np.ndarray
-
-RTX = "NvTensorRTRTXExecutionProvider"
-OPTIONS = {  # execution provider → its options
-    "CUDAExecutionProvider": {"device_id": "0", "use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
-}
 
 
 def use_this_checkout() -> None:
@@ -160,110 +150,3 @@ class TorchPlayer:
         if (level, n) not in self._levels:
             self._levels[level, n] = torch.full((n,), level, dtype=torch.float32, device=self._on)
         return self._levels[level, n]
-
-
-class SessionPlayer:
-    """A bundle's graphs in ONNX Runtime on one execution provider. With CUDA the states stay on the GPU."""
-
-    def __init__(self, bundle: Bundle, precision: str, provider: str) -> None:
-        """Raises RuntimeError or an error of ONNX Runtime unless the provider runs all nodes."""
-        import bcm_edge.export.engines
-
-        helpers = Path(bcm_edge.export.engines.__path__[0])
-        graphs = {**bundle.graphs(precision), "add_noise": helpers / "add_noise.onnx"}
-        self._where = "cuda" if provider == "CUDAExecutionProvider" else "cpu"
-        self._sessions = {name: _session(graph, provider) for name, graph in graphs.items()}
-        self.device = f"{provider}, between moves on the {'GPU' if self._where == 'cuda' else 'host'}"
-
-    def play_moves(
-        self,
-        x: Array,
-        moves: Sequence[Move],
-        noises: Sequence[Array | None],
-        labels: Array | None,
-        every: bool,
-    ) -> Array:
-        """Return the last state, as `DeviceBackend.play_moves` does without `every`."""
-        import numpy as np
-
-        state, label = self._up(x), {} if labels is None else {"label": self._up(labels)}
-        for move, noise in zip(moves, noises, strict=True):
-            levels = {"t": np.full(len(x), move.t, np.float32), "u": np.full(len(x), move.u, np.float32)}
-            inputs = {**{name: self._up(level) for name, level in levels.items()}, **label}
-            if move.graph == "inverse":
-                inputs["noise"] = self._up(np.zeros_like(x) if noise is None else noise)
-            elif noise is not None:
-                state = self._run("add_noise", {"x": state, "noise": self._up(noise)})
-            state = self._run(move.graph, {"x": state, **inputs})
-        return state.numpy()[None]
-
-    def _up(self, values: Array) -> OrtValue:
-        import onnxruntime
-
-        return onnxruntime.OrtValue.ortvalue_from_numpy(values, self._where, 0)
-
-    def _run(self, name: str, inputs: dict[str, OrtValue]) -> OrtValue:
-        session = self._sessions[name]
-        binding = session.io_binding()
-        for each, value in inputs.items():
-            binding.bind_ortvalue_input(each, value)
-        binding.bind_output(session.get_outputs()[0].name, self._where)
-        session.run_with_iobinding(binding)
-        return binding.get_outputs()[0]
-
-
-@functools.cache
-def providers() -> dict[str, str | None]:
-    """Return execution provider → None, or why it cannot run. Registers TensorRT-RTX's plugin."""
-    import onnxruntime
-
-    reasons: dict[str, str | None] = dict.fromkeys(onnxruntime.get_available_providers())
-    reasons.setdefault("CUDAExecutionProvider", "this onnxruntime has no CUDAExecutionProvider")
-    if RTX not in reasons:
-        reasons[RTX] = _register_rtx()
-    return reasons
-
-
-def _register_rtx() -> str | None:
-    """Register the plugin once per process; why it cannot be used, or None."""
-    import onnxruntime
-
-    name = "onnxruntime_ep_nv_tensorrt_rtx"
-    if importlib.util.find_spec(name) is None:
-        return f"{name} is not installed"
-    try:
-        plugin = importlib.import_module(name)
-        onnxruntime.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
-    except Exception as error:  # of the plugin, its libraries or ONNX Runtime
-        return f"{name} cannot be registered: {' '.join(str(error).split())}"
-    if not _devices(RTX):
-        return f"{name} offers no device here"
-    return None
-
-
-def _devices(provider: str) -> list[Any]:
-    import onnxruntime
-
-    return [device for device in onnxruntime.get_ep_devices() if device.ep_name == provider]
-
-
-def _session(graph: Path, provider: str) -> InferenceSession:
-    """A session whose nodes all run on this provider. ONNX Runtime would otherwise fall back to the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if provider != "CPUExecutionProvider":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    if provider in onnxruntime.get_available_providers():
-        chosen = [(provider, OPTIONS.get(provider, {}))]
-        session = onnxruntime.InferenceSession(graph, options, providers=chosen)
-    else:
-        if not (devices := _devices(provider)):
-            raise RuntimeError(f"onnxruntime has no device for {provider} here")
-        options.add_provider_for_devices(devices, {})
-        session = onnxruntime.InferenceSession(graph, options)
-    session.disable_fallback()
-    if session.get_providers()[0] != provider:
-        raise RuntimeError(f"onnxruntime cannot use its {provider} here")
-    return session

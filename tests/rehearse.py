@@ -4,9 +4,10 @@ It runs `make test-gpu` and benchmarks/gpu.py as a user does. The stand-ins of t
 the hardware and the libraries that drive it: NVIDIA's driver, cuda-core, TensorRT, torch's CUDA and ONNX
 Runtime's GPU providers. Everything above them is real. The printed times are not times of a GPU.
 
-Both run twice: with all stand-ins, and as on a machine that has neither TensorRT nor the plugins of pytest.
-With all stand-ins, every test and every variant of the benchmark must be executed. Without TensorRT, only
-tests and variants that need it may be skipped. Otherwise the exit code is 1.
+Both run twice: with all stand-ins, and as on a machine with torch alone, which has neither TensorRT nor the
+GPU packages of ONNX Runtime nor the plugins of pytest. With all stand-ins, every test and every variant of
+the benchmark must be executed. With torch alone, only what needs an absent library may be skipped. Otherwise
+the exit code is 1.
 """
 
 from __future__ import annotations

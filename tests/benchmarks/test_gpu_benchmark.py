@@ -115,11 +115,11 @@ CHILD = """
 import json, os, sys
 sys.path.insert(0, {benchmarks!r})
 from pathlib import Path
-from gpu_results import VARIANTS, Measured, Row
+from gpu_results import Measured, Row
 
 state = Path(json.loads(sys.argv[3])["state"])
 record = Measured.read(state)
-for variant in VARIANTS:
+for variant in record.variants:
     if variant not in record.not_run:
         record.doing = variant
         record.write(state)
@@ -139,7 +139,12 @@ def test_variant_that_ends_its_process_is_skipped_in_the_next(
     monkeypatch.setattr(gpu, "PROGRAM", str(program))
     record = results.Measured(1, ENVIRONMENT, not_run={results.TENSORRT: "tensorrt is not installed"})
     record = gpu.measure_batch(record, limits.Budget.start(math.inf), tmp_path / "state.json", {})
-    measured_variants = ["torch eager fp16", "ONNX Runtime TensorRT-RTX fp16", "torch.compile fp16"]
+    measured_variants = [
+        "torch eager fp16",
+        "ONNX Runtime TensorRT fp16",
+        "ONNX Runtime TensorRT-RTX fp16",
+        "torch.compile fp16",
+    ]
     assert [r.variant for r in record.rows] == measured_variants
     assert record.not_run == {
         "TensorRT fp16": "tensorrt is not installed",
@@ -156,14 +161,14 @@ def test_process_that_fails_before_the_first_variant_is_not_repeated(
     monkeypatch.setattr(gpu, "PROGRAM", str(program))
     record = results.Measured(1, ENVIRONMENT)
     record = gpu.measure_batch(record, limits.Budget.start(math.inf), tmp_path / "state.json", {})
-    assert record.not_run == dict.fromkeys(results.VARIANTS, "out of memory")
+    assert record.not_run == dict.fromkeys(results.SETS["main"], "out of memory")
 
 
 def test_batch_size_without_time_is_not_started(tmp_path: Path):
     budget = limits.Budget(300.0, time.monotonic() - 1, 0.0)
     record = gpu.measure_batch(results.Measured(1, ENVIRONMENT), budget, tmp_path / "state.json", {})
     reason = "the time budget of 300 s was used up (this batch size had 0 s)"
-    assert record.not_run == dict.fromkeys(results.VARIANTS, reason)
+    assert record.not_run == dict.fromkeys(results.SETS["main"], reason)
 
 
 def test_figures_stay_when_the_process_is_killed_at_the_end_of_its_time():
@@ -171,7 +176,7 @@ def test_figures_stay_when_the_process_is_killed_at_the_end_of_its_time():
     record.doing = results.COMPILED
     assert not gpu.note_end(record, "the time budget of 20 s was used up", out_of_time=True)
     assert [r.variant for r in record.rows] == [results.EAGER]
-    others = ["TensorRT fp16", CUDA, "ONNX Runtime TensorRT-RTX fp16", "torch.compile fp16"]
+    others = list(results.SETS["main"][1:])
     assert record.not_run == dict.fromkeys(others, "the time budget of 20 s was used up")
 
 
@@ -210,5 +215,5 @@ def test_bundle_of_an_earlier_call_is_used_again(bundle: Path):
 @pytest.mark.slow
 @without_gpu
 def test_failed_engine_build_has_a_reason(bundle: Path):
-    request = {"bundle": str(bundle), "largest": 256}
+    request = {"bundle": str(bundle), "variant": results.TENSORRT, "largest": 256}
     assert gpu.child("build", request, 600.0, "too long") == no_gpu()

@@ -1,15 +1,14 @@
-"""The players and inputs of benchmarks/gpu.py on the CPU: torch and ONNX Runtime agree with the chain."""
+"""The player and the inputs of benchmarks/gpu.py on the CPU: torch agrees with the chain."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from gpu_figures import players, work
+from gpu_figures import players, results, variants, work
 from networks import random_model
 from torch._dynamo.testing import CompileCounter
 
@@ -19,25 +18,18 @@ from bcm_edge.runtime.backends.null import NullBackend
 from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play
 from bcm_edge.runtime.checks import benchmark
-from bcm_edge.runtime.noise import values
+from bcm_edge.runtime.noise import Draw, values
 from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, Schedule, parse_schedule
-from bcm_edge.runtime.storage.bundle import open_bundle
 
 NAMES = ("one-step", "mixture-4", "invert-2")
 RENOISED = parse_schedule("80>2.4 +1 1>0.002")  # adds noise before a move whose graph does not add it
 PROGRAMS = [*(parse_schedule(DEFAULT_SCHEDULES[name]) for name in NAMES), RENOISED]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits as the benchmark exports them."""
-    return players.prepare(tmp_path_factory.mktemp("digits"), False, "fp32,fp16")[2]
-
-
 def chain_and_inputs(program: Schedule, n: int) -> tuple[Any, np.ndarray, tuple[Any, ...]]:
     """Return the digits model, the last state of the chain on torch, and the inputs of a player for it."""
     model = load_checkpoint(shipped_checkpoint()).model()
-    inputs = work.inputs_of(program, n, model.config)
+    inputs = work.drawn(*work.inputs_of(program, n, model.config))
     image = inputs[0] if program.from_image else None
     return model, play(program, TorchBackend(model), Batch(range(n), inputs[3]), image), inputs
 
@@ -61,7 +53,7 @@ def test_inputs_are_those_of_the_chain_for_a_device(name: str):
     program, device = parse_schedule(DEFAULT_SCHEDULES[name]), Recorder((3, 8, 8), 10)
     benchmark.player(device, program, 3)()
     config = SimpleNamespace(sample_shape=(3, 8, 8), num_classes=10)
-    x, moves, noises, labels = work.inputs_of(program, 3, config)
+    x, moves, noises, labels = work.drawn(*work.inputs_of(program, 3, config))
     np.testing.assert_array_equal(x, device.arguments[0])
     assert moves == device.arguments[1]
     for noise, expected in zip(noises, device.arguments[2], strict=True):
@@ -69,9 +61,21 @@ def test_inputs_are_those_of_the_chain_for_a_device(name: str):
     np.testing.assert_array_equal(labels, device.arguments[3])
 
 
+@pytest.mark.parametrize("variant", [results.TENSORRT, results.NOISE_ON_GPU, results.NOISE_ON_HOST])
+def test_noise_is_drawn_by_the_device_in_one_variant(variant: str):
+    class Device(NullBackend):
+        def play_moves(self, x: Any, moves: Any, noises: Any, labels: Any, every: bool) -> np.ndarray:
+            return np.array([isinstance(noise, Draw) for noise in (x, *noises) if noise is not None])
+
+    config = SimpleNamespace(sample_shape=(3, 8, 8), num_classes=10)
+    inputs = work.inputs_of(RENOISED, 3, config)
+    on_device = variants.run_of(variant, Device((3, 8, 8), 10), inputs)()
+    assert on_device.tolist() == [variant == results.NOISE_ON_GPU] * 2
+
+
 def test_state_in_parts_is_that_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch):
     model = random_model()
-    player, inputs = players.TorchPlayer(model, "cpu"), work.inputs_of(RENOISED, 5, model.config)
+    player, inputs = players.TorchPlayer(model, "cpu"), work.drawn(*work.inputs_of(RENOISED, 5, model.config))
     whole = player.play_moves(*inputs, every=False)[-1]
     monkeypatch.setattr(work, "PART", 2)
     assert work.distance(work.in_parts(player, *inputs), whole) < 1e-6
@@ -118,53 +122,3 @@ def test_compiled_network_is_one_graph_for_all_moves(monkeypatch: pytest.MonkeyP
         assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 5e-3
     assert requested == [{"mode": "max-autotune", "fullgraph": True, "dynamic": False}]
     assert counter.frame_count == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("program", PROGRAMS, ids=str)
-def test_session_player_gives_the_state_of_the_chain(bundle: Path, program: Schedule):
-    _, state, inputs = chain_and_inputs(program, 3)
-    player = players.SessionPlayer(open_bundle(bundle), "fp32", "CPUExecutionProvider")
-    assert work.distance(player.play_moves(*inputs, every=False)[-1], state) < 1e-5
-
-
-@pytest.mark.slow
-def test_provider_that_runs_no_node_is_refused(bundle: Path):
-    import onnxruntime
-
-    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has no provider that leaves all nodes to the CPU")
-    with pytest.raises(Exception, match="fallback to CPU EP has been explicitly disabled"):
-        players.SessionPlayer(open_bundle(bundle), "fp16", "AzureExecutionProvider")
-
-
-@pytest.mark.slow
-def test_provider_without_a_device_is_refused(bundle: Path):
-    with pytest.raises(RuntimeError, match="no device for NoSuchExecutionProvider here"):
-        players.SessionPlayer(open_bundle(bundle), "fp16", "NoSuchExecutionProvider")
-
-
-def test_providers_that_cannot_run_have_a_reason():
-    import onnxruntime
-
-    reasons = players.providers()
-    assert reasons["CPUExecutionProvider"] is None
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert reasons["CUDAExecutionProvider"] == "this onnxruntime has no CUDAExecutionProvider"
-
-
-@pytest.mark.parametrize(
-    ("library", "reason"),
-    [
-        (None, "onnxruntime_ep_nv_tensorrt_rtx is not installed"),
-        ("/nowhere/librtx.so", "onnxruntime_ep_nv_tensorrt_rtx cannot be registered: "),
-    ],
-)
-def test_rtx_plugin_that_cannot_be_used_has_a_reason(
-    library: str | None, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    if library is not None:
-        code = f"def get_ep_name(): return {players.RTX!r}\ndef get_library_path(): return {library!r}\n"
-        (tmp_path / "onnxruntime_ep_nv_tensorrt_rtx.py").write_text(code)
-        monkeypatch.syspath_prepend(tmp_path)
-    assert players._register_rtx().startswith(reason)

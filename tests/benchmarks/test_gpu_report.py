@@ -91,6 +91,26 @@ def test_table_is_in_the_order_of_schedules_and_variants():
     ]
 
 
+def test_options_are_compared_with_tensorrt():
+    rows = [row(results.TENSORRT, "one-step", 2.0), row(results.PROFILES, "one-step", 1.0)]
+    figures = measured(256, rows)
+    figures.variants = list(results.SETS["options"])
+    header, _, first, second = reports.table([figures])
+    assert header.split(" | ")[7] == "× TensorRT"
+    assert [line.split(" | ")[2::5] for line in (first, second)] == [
+        ["TensorRT fp16", "1.00"],
+        ["TensorRT fp16, three profiles", "2.00"],
+    ]
+    assert reports.targets([figures])[2].endswith("torch.compile fp16 was not asked for")
+
+
+def test_errors_of_8_bits_are_not_judged_by_the_bound_of_fp16():
+    rows = [row(results.FP8, "one-step", 1.0, error=4e-2), row(results.TENSORRT, "one-step", 1.0)]
+    figures = measured(256, rows)
+    figures.variants = list(results.SETS["options"])
+    assert reports.targets([figures])[-1].endswith(": TensorRT fp16 1.0e-03")
+
+
 def test_table_claims_no_difference_within_noise():
     rows = [
         row(results.TENSORRT, "one-step", 2.9, spread=0.3),
@@ -166,7 +186,9 @@ def test_variants_that_were_not_run_are_listed_once_per_reason():
 
 
 def test_report_of_a_call_that_measured_nothing():
-    figures = [measured(batch, [], None, dict.fromkeys(results.VARIANTS, USED_UP)) for batch in (1, 16, 256)]
+    figures = [
+        measured(batch, [], None, dict.fromkeys(results.SETS["main"], USED_UP)) for batch in (1, 16, 256)
+    ]
     lines = reports.report("imagenet64", figures)
     assert "Nothing was measured." in lines
     assert f"- every variant at batch 1, 16, 256: {USED_UP}" in lines

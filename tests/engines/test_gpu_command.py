@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from gpu_figures import BENCHMARKS, gpu, results
+from gpu_figures import BENCHMARKS, gpu, results, variants
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +43,11 @@ def test_environment_has_the_gpu_and_its_libraries(record: ModuleType) -> None:
 
 
 def test_engine_is_built_once_for_all_batch_sizes(record: ModuleType, bundle: Path) -> None:
-    gpu.build_engine(str(bundle), 256)
+    variants.build_engine(str(bundle), results.TENSORRT, 256)
     (folder,) = (bundle / "engines").iterdir()
     facts = (folder / "engine.json").read_text()
-    assert json.loads(facts)["options"]["batch"] == [1, 16, 256]
-    gpu.build_engine(str(bundle), 256)
+    assert json.loads(facts)["options"]["profiles"] == [[1, 16, 256]]
+    variants.build_engine(str(bundle), results.TENSORRT, 256)
     assert (folder / "engine.json").read_text() == facts
 
 
@@ -57,7 +57,9 @@ def test_build_that_runs_out_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAKE_BUILD", "memory")
-    reason = gpu.child("build", {"bundle": str(bundle), "largest": 256}, 600.0, "too long")
+    reason = gpu.child(
+        "build", {"bundle": str(bundle), "variant": results.TENSORRT, "largest": 256}, 600.0, "too long"
+    )
     assert reason.startswith("the build ran out of memory")
 
 
@@ -86,7 +88,7 @@ def test_variants_that_cannot_run_are_reported(benchmark: Benchmark) -> None:
     assert status == 0
     (each,) = map(results.Measured.from_json, figures["batches"])
     assert [row.variant for row in each.rows] == [results.EAGER, results.COMPILED]
-    assert list(each.not_run) == ["TensorRT fp16", "ONNX Runtime CUDA fp16", "ONNX Runtime TensorRT-RTX fp16"]
+    assert list(each.not_run) == [results.TENSORRT, results.CUDA, results.ORT_TENSORRT, results.RTX]
     assert each.not_run["TensorRT fp16"].startswith("the build ran out of memory")
     assert "fallback is disabled" in each.not_run["ONNX Runtime CUDA fp16"]
     assert "libnvidia-ml.so.1" in each.not_run["ONNX Runtime TensorRT-RTX fp16"]

@@ -18,12 +18,14 @@ import pytest
 from bcm_edge.errors import BackendError
 from bcm_edge.export.engines.build import build
 from bcm_edge.export.engines.plan import plan_build
+from bcm_edge.runtime.backends import backend_module
 from bcm_edge.runtime.engines.facts import BuildOptions
 from bcm_edge.runtime.machine.gpu import Gpu, probe
 from bcm_edge.runtime.machine.installed import missing_cuda_core, missing_tensorrt
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 Built = Callable[[str], Path]
+Ready = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,12 +52,18 @@ def tensorrt(gpu: Gpu, cuda_core: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def built(tensorrt: None, typed_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def gpu_bundle(typed_bundle: Path) -> Path:
+    """The shipped model in all precisions. Tests only read it."""
+    return typed_bundle
+
+
+@pytest.fixture(scope="session")
+def built(tensorrt: None, gpu_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """built(precision): the bundle of the shipped model, with an engine of that precision. Do not change it.
 
     An engine is built when a test needs it first. A failed build fails every test that needs it.
     """
-    bundle = shutil.copytree(typed_bundle, tmp_path_factory.mktemp("engines") / "digits.bundle")
+    bundle = shutil.copytree(gpu_bundle, tmp_path_factory.mktemp("engines") / "digits.bundle")
     failed: dict[str, BaseException] = {}
 
     def get(precision: str) -> Path:
@@ -74,6 +82,23 @@ def built(tensorrt: None, typed_bundle: Path, tmp_path_factory: pytest.TempPathF
                 failed[precision] = error
                 raise
         return bundle
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def ready(gpu: Gpu, gpu_bundle: Path, request: pytest.FixtureRequest) -> Ready:
+    """ready(backend, precision): the bundle of the shipped model for a backend. Do not change it.
+
+    The test is skipped if the backend cannot run here. Engines are built when a test needs them first.
+    """
+
+    def get(backend: str, precision: str) -> Path:
+        if reason := backend_module(backend).unavailable(precision):
+            pytest.skip(reason)
+        if backend == "tensorrt":
+            return request.getfixturevalue("built")(precision)
+        return gpu_bundle
 
     return get
 

@@ -1,4 +1,4 @@
-"""The network on the GPU without engines: torch and ONNX Runtime, against torch in float32 on the CPU."""
+"""The network in torch on the GPU, against torch in float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -73,20 +73,6 @@ def test_torch_on_the_gpu_is_within_the_bound(
     rounded = players.rounded(model, torch.float16 if precision == "fp16" else torch.float32)
     worst = worst_errors(players.TorchPlayer(rounded, "cuda"), TorchBackend(model), recording)
     assert {text: error for text, error in worst.items() if error > BOUNDS[precision]} == {}
-
-
-def test_onnxruntime_on_the_gpu_is_within_the_bound(
-    players: ModuleType, recording: Recording, model: Any, request: pytest.FixtureRequest
-) -> None:
-    from bcm_edge.model.player import TorchBackend
-
-    if reason := players.providers()["CUDAExecutionProvider"]:
-        pytest.skip(reason)
-    player = players.SessionPlayer(
-        open_bundle(request.getfixturevalue("typed_bundle")), "fp16", "CUDAExecutionProvider"
-    )
-    worst = worst_errors(player, TorchBackend(model), recording)
-    assert {text: error for text, error in worst.items() if error > BOUNDS["fp16"]} == {}
 
 
 def test_driver_and_torch_report_the_same_gpu(gpu: Gpu, torch: ModuleType) -> None:
