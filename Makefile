@@ -9,7 +9,7 @@ BUNDLE := $(CURDIR)/build/digits.bundle
 STEPS := suite lint docs bundle rehearse processors pythons
 TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
-.PHONY: demo check test $(STEPS) dist quick test-slow serve test-arm test-gpu model bundles clean
+.PHONY: demo check test $(STEPS) dist quick test-slow serve test-arm test-gpu gpu-report model bundles clean
 
 demo: $(VENV)/ready
 	@echo 'make demo: export, train data, generate, invert and edit; a few seconds'
@@ -92,6 +92,10 @@ test-slow: $(VENV)/installed
 # With a Python that has torch, and TensorRT, for the GPU of this machine; nothing is installed, this checkout included.
 test-gpu: build/here/bcm_edge
 	PYTHONPATH=build/here$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest tests/gpu -rs
+
+# The same, and then benchmarks/gpu.py, into the folder OUT; a loan of 15 minutes: make gpu-report ARGUMENTS='--budget 840'
+gpu-report:
+	$(PYTHON) benchmarks/gpu_check.py -o $(or $(OUT),build/gpu-report) $(ARGUMENTS)
 
 # A real Triton on the shipped model, until Ctrl-C; client.py in build/models asks it for a picture.
 serve: $(VENV)/installed

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def use_this_checkout() -> None:
     """Make this checkout the package bcm_edge here and in child processes, unless it is installed."""
     if importlib.util.find_spec("bcm_edge") is None:
-        root = Path(__file__).resolve().parent.parent
-        place = root / "build" / "here"
+        place = ROOT / "build" / "here"
         place.mkdir(parents=True, exist_ok=True)
         if not (place / "bcm_edge").exists():
-            (place / "bcm_edge").symlink_to(root)
+            (place / "bcm_edge").symlink_to(ROOT)
         sys.path.insert(0, str(place))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(place), os.environ.get("PYTHONPATH"))))
 
