@@ -23,10 +23,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 from bcm_edge.runtime.accuracy import BOUNDS
+from bcm_edge.runtime.storage.bundle import open_bundle
+from bcm_edge.runtime.storage.manifest import PRECISIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKES = ROOT / "tests" / "engines" / "fakes"
 WORK = ROOT / "build" / "rehearsal"
+BUNDLE = WORK / "digits" / "bundle"  # where benchmarks/gpu.py --folder expects it
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -52,6 +55,7 @@ def main() -> None:
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     make_driver()
+    make_bundle()
     problems = [
         *rehearse("all", environment(FAKES), False, "1,2", ["one-step", "mixture-4"]),
         *rehearse(
@@ -71,9 +75,7 @@ def rehearse(
     Every variant that can run must be measured on every schedule at every batch size.
     """
     folder = WORK / title
-    arguments = (
-        f"{BENCHMARK} --batch {sizes} --schedules {','.join(schedules)} --folder {WORK / 'work' / title}"
-    )
+    arguments = f"{BENCHMARK} --batch {sizes} --schedules {','.join(schedules)} --folder {WORK}"
     command = ["make", "--no-print-directory", "gpu-report", f"PYTHON={sys.executable}", f"OUT={folder}"]
     environment = {**variables, "OMP_NUM_THREADS": "1"}  # fp16 in torch is slow on a busy CPU
     completed = subprocess.run([*command, f"ARGUMENTS={arguments}"], cwd=ROOT, env=environment, check=False)
@@ -108,6 +110,23 @@ def make_driver() -> None:
     subprocess.run(command, check=True)
 
 
+def make_bundle() -> None:
+    """Make a bundle in all precisions, where the tests and the benchmark find it.
+
+    BCM_EDGE_TEST_BUNDLE may name one in the precisions for CPUs.
+    """
+    program = [sys.executable, "-m", "bcm_edge.cli"]
+    BUNDLE.parent.mkdir(parents=True)
+    if existing := os.environ.get("BCM_EDGE_TEST_BUNDLE"):
+        shutil.copytree(existing, BUNDLE)
+    else:
+        export = [*program, "export", "-o", str(BUNDLE), "--precision", "all", "--data", "digits"]
+        subprocess.run(export, check=True)
+    if missing := set(PRECISIONS) - set(open_bundle(BUNDLE).precisions):
+        command = [*program, "calibrate", str(BUNDLE), "--precision", ",".join(sorted(missing))]
+        subprocess.run(command, check=True)
+
+
 def stand_ins_without(library: str) -> Path:
     """Return a folder with all stand-ins except that of one library."""
     folder = WORK / f"without-{library}"
@@ -121,7 +140,7 @@ def stand_ins_without(library: str) -> Path:
 def environment(stand_ins: Path) -> dict[str, str]:
     """Return the environment variables with which a process finds the driver and the stand-ins.
 
-    Variables of the `make` that may run the rehearsal are left out, so that `make test-gpu` does not see
+    Variables of the `make` that may run the rehearsal are left out, so that `make gpu-report` does not see
     them.
     """
     places = {"PYTHONPATH": stand_ins, "LD_LIBRARY_PATH": WORK}
@@ -129,7 +148,8 @@ def environment(stand_ins: Path) -> dict[str, str]:
     inherited = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
     }
-    return {**inherited, **paths, **GPU, "BCM_EDGE_CACHE_DIR": str(WORK / "cache")}
+    own = {"BCM_EDGE_CACHE_DIR": str(WORK / "cache"), "BCM_EDGE_TEST_BUNDLE": str(BUNDLE)}
+    return {**inherited, **paths, **GPU, **own}
 
 
 def check_tests(report: Path, may_skip: bool) -> list[str]:

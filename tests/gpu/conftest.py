@@ -20,7 +20,7 @@ from bcm_edge.export.engines.build import build
 from bcm_edge.export.engines.plan import plan_build
 from bcm_edge.runtime.backends import backend_module
 from bcm_edge.runtime.engines.facts import BuildOptions
-from bcm_edge.runtime.machine.gpu import Gpu, probe
+from bcm_edge.runtime.machine.gpu import Gpu, cannot_compute, probe
 from bcm_edge.runtime.machine.installed import missing_cuda_core, missing_tensorrt
 from bcm_edge.runtime.storage.bundle import open_bundle
 
@@ -52,13 +52,7 @@ def tensorrt(gpu: Gpu, cuda_core: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def gpu_bundle(typed_bundle: Path) -> Path:
-    """The shipped model in all precisions. Tests only read it."""
-    return typed_bundle
-
-
-@pytest.fixture(scope="session")
-def built(tensorrt: None, gpu_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(gpu: Gpu, tensorrt: None, gpu_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """built(precision): the bundle of the shipped model, with an engine of that precision. Do not change it.
 
     An engine is built when a test needs it first. A failed build fails every test that needs it.
@@ -67,6 +61,8 @@ def built(tensorrt: None, gpu_bundle: Path, tmp_path_factory: pytest.TempPathFac
     failed: dict[str, BaseException] = {}
 
     def get(precision: str) -> Path:
+        if reason := cannot_compute(gpu, precision):
+            pytest.skip(reason)
         if precision in failed:
             raise failed[precision]
         plan = plan_build(open_bundle(bundle), BuildOptions(precision))
