@@ -24,8 +24,16 @@ def load(*names: str) -> list[ModuleType]:
         return [import_module(name) for name in names]
 
 
-gpu, limits, work, measuring, reports, results, variants, players = load(
-    "gpu", "gpu_limits", "gpu_work", "gpu_measure", "gpu_report", "gpu_results", "gpu_variants", "networks"
+gpu, check, limits, work, measuring, reports, results, variants, players = load(
+    "gpu",
+    "gpu_check",
+    "gpu_limits",
+    "gpu_work",
+    "gpu_measure",
+    "gpu_report",
+    "gpu_results",
+    "gpu_variants",
+    "networks",
 )
 
 
