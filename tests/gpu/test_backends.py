@@ -33,6 +33,7 @@ Ready = Callable[[str, str], Path]
 
 BACKENDS = [name for name in MODULES if info(name).device == "gpu"]
 CASES = [(name, precision) for name in BACKENDS for precision in info(name).precisions]
+WITHOUT_GRAPHS = ("onnxruntime-tensorrt",)  # its provider keeps one CUDA graph for all batch sizes
 SMALL = 4 << 20  # bytes that the driver may allocate
 
 
@@ -63,7 +64,8 @@ def test_schedules_are_within_the_bound(ready: Ready, case: tuple[str, str]) -> 
         errors = compare(opened, load_recording(bundle), [1, 3, 7, 16], BOUNDS[precision])
         assert [error for error in errors if not error.ok] == []
         assert {error.batch for error in errors} == {1, 3, 7, 16}
-        assert "one CUDA graph per" in opened.device
+        mode = "one by one: without CUDA graphs" if name in WITHOUT_GRAPHS else "one CUDA graph per"
+        assert mode in opened.device
     finally:
         opened.close()
 
