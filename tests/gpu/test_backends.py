@@ -64,7 +64,7 @@ def test_schedules_are_within_the_bound(ready: Ready, case: tuple[str, str]) -> 
         errors = compare(opened, load_recording(bundle), [1, 3, 7, 16], BOUNDS[precision])
         assert [error for error in errors if not error.ok] == []
         assert {error.batch for error in errors} == {1, 3, 7, 16}
-        mode = "one by one: without CUDA graphs" if name in WITHOUT_GRAPHS else "one CUDA graph per"
+        mode = "without CUDA graphs" if name in WITHOUT_GRAPHS else "one CUDA graph per"
         assert mode in opened.device
     finally:
         opened.close()

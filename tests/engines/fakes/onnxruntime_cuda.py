@@ -22,7 +22,7 @@ import gpu_record as record
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 from onnxruntime_binding import Place, binding_class
 from onnxruntime_options import CPU, CUDA, KINDS, RTX, TENSORRT
-from onnxruntime_session import FALLBACK_DISABLED, OnGpu, assigned
+from onnxruntime_session import FALLBACK_DISABLED, OnGpu, assigned, computable
 from onnxruntime_values import ON_GPU, device_value_class, value_factories
 
 NO_FALLBACK = "session.disable_cpu_ep_fallback"
@@ -134,6 +134,8 @@ def _session(original: type, Binding: type, DeviceValue: type) -> type:
                 self._gpu = OnGpu(runs[0], requested[runs[0]], entries, path_or_bytes)
             self._on = [*runs, CPU]
             self._given = requested
+            if runs:
+                path_or_bytes = computable(path_or_bytes, sess_options)
             super().__init__(path_or_bytes, sess_options, providers=[CPU], **keywords)
 
         def get_providers(self) -> list[str]:

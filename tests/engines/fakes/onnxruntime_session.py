@@ -31,6 +31,7 @@ GRAPHS_REFUSED = (
     "[ONNXRuntimeError] : 1 : FAIL : This session cannot use the graph capture feature as requested by the "
     "user as all compute graph nodes have not been partitioned to the "
 )
+EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 WORKSPACE = 4096  # bytes of device memory that a run needs for each image, besides inputs and outputs
 Work = Callable[[], None]
 
@@ -221,6 +222,25 @@ def _recorded(session: Any, inputs: dict[str, Place], outputs: dict[str, tuple[P
                 place.array[...] += np.asarray(0.1, place.dtype)
 
     return replay
+
+
+def computable(model: Any, options: Any) -> Any:
+    """The model in a form that ONNX Runtime can compute on a CPU.
+
+    It has no bfloat16 convolutions there. In a graph with such types, each operator is computed in float32
+    and its result rounded.
+    """
+    import onnx
+
+    if not isinstance(model, str | Path):
+        return model
+    graph = onnx.load(model, load_external_data=False)
+    if all(weight.data_type != onnx.TensorProto.BFLOAT16 for weight in graph.graph.initializer):
+        return model
+    from bcm_edge.runtime.backends.typed import spelled_out
+
+    options.add_session_config_entry(EXTERNAL_DATA, str(Path(model).parent))
+    return spelled_out(graph).SerializeToString()
 
 
 def _copy(place: Place) -> Place:
