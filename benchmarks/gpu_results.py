@@ -16,6 +16,7 @@ ORT_TENSORRT, RTX = "ONNX Runtime TensorRT fp16", "ONNX Runtime TensorRT-RTX fp1
 NOISE_ON_GPU = "TensorRT fp16, noise drawn on the GPU"
 NOISE_ON_HOST = "TensorRT fp16, noise drawn on the host"
 PROFILES, SINGLE = "TensorRT fp16, three profiles", "TensorRT fp16, one engine for both directions"
+HALF = "TensorRT fp16, normalisations in half"
 INT8, FP8 = "TensorRT int8-fp16", "TensorRT fp8"
 
 # Sets of variants, in the order of their preparation: torch.compile takes longest.
@@ -27,6 +28,7 @@ SETS = {
         NOISE_ON_HOST,
         PROFILES,
         SINGLE,
+        HALF,
         INT8,
         FP8,
         CUDA,

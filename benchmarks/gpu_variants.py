@@ -12,6 +12,7 @@ from gpu_results import (
     CUDA,
     EAGER,
     FP8,
+    HALF,
     INT8,
     NHWC,
     NO_GRAPHS,
@@ -38,6 +39,7 @@ ENGINES = {  # variant → the variant whose engine it uses
     NOISE_ON_HOST: TENSORRT,
     PROFILES: PROFILES,
     SINGLE: SINGLE,
+    HALF: HALF,
     INT8: INT8,
     FP8: FP8,
 }
@@ -60,6 +62,8 @@ def build_engine(bundle: str, variant: str, largest: int) -> None:
     from bcm_edge.export.engines.plan import plan_build
     from bcm_edge.runtime.storage.bundle import open_bundle
 
+    if variant == HALF:
+        bundle = str(export_half(Path(bundle)))
     opened, options = open_bundle(Path(bundle)), build_options(variant, largest)
     if options.precision not in opened.precisions:
         raise BackendError(
@@ -70,6 +74,28 @@ def build_engine(bundle: str, variant: str, largest: int) -> None:
     if plan.present() is None:
         say(f"building the engine of {variant}")
         build(plan, say, lambda *_: None)
+
+
+def half_of(bundle: Path) -> Path:
+    """Return where the bundle with normalisations in half is, beside the bundle of all other variants."""
+    return bundle.with_name("bundle-half")
+
+
+def export_half(bundle: Path) -> Path:
+    """Export the same network with normalisations in half, unless an earlier call has. Returns its path."""
+    from bcm_edge.export.exporter import ExportPlan, export
+    from bcm_edge.export.restore import restored_model
+    from bcm_edge.model.checkpoint import Checkpoint
+    from bcm_edge.runtime.storage.bundle import open_bundle
+
+    target = half_of(bundle)
+    if not target.is_dir():
+        say("exporting it with normalisations in half")
+        model = restored_model(open_bundle(bundle))
+        checkpoint = Checkpoint(bundle.name, model.config, model.network.state_dict())
+        plan = ExportPlan(checkpoint, target, verify="none", precisions=("fp16",), fp16_norms="half")
+        export(plan, "0" * 64)
+    return target
 
 
 def opened(variant: str, bundle: Any, model: Any, largest: int) -> Any:
@@ -95,7 +121,10 @@ def engine_of(variant: str, bundle: Any, largest: int) -> Any:
     from bcm_edge.export.engines.plan import plan_build
     from bcm_edge.runtime.backends.tensorrt import TensorRtBackend
     from bcm_edge.runtime.machine.gpu import probe
+    from bcm_edge.runtime.storage.bundle import open_bundle
 
+    if variant == HALF:
+        bundle = open_bundle(half_of(bundle.path))
     engine = plan_build(bundle, build_options(ENGINES[variant], largest)).present()
     if engine is None:
         raise BackendError(f"the engine of {variant} has not been built")
