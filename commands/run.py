@@ -75,7 +75,7 @@ class Run:
     output: Path
     # A name of runtime/backends, or "auto".
     backend: str
-    # fp32, fp16, bf16 or int8; None for the default of the backend.
+    # A name of runtime.storage.manifest.PRECISIONS; None for the default of the backend.
     precision: str | None
     # CPU threads, None for the default.
     threads: int | None

@@ -25,6 +25,7 @@ from ..runtime.checks.parity import compare
 from ..runtime.checks.recording import Recording
 from ..runtime.schedule import Move, parse_schedule
 from ..runtime.storage.bundle import Bundle
+from ..runtime.storage.manifest import CALIBRATED, ON_GPUS
 from .layer_errors import QUANTISERS, LayerError, compare_layers, relative_error
 
 GROWING = 3  # how many layers are named at which the error grows most
@@ -224,7 +225,7 @@ def _first_stray_call(candidate: Backend, recording: Recording, bound: float) ->
 
 def _hint(precision: str, first: LayerError, growing: Sequence[LayerError]) -> str:
     """Return what the user can do about the error of a layer."""
-    if math.isinf(first.error) and precision == "fp16":
+    if math.isinf(first.error) and (precision == "fp16" or precision in ON_GPUS):
         return (
             f"the fp32 reference has values up to {first.largest:.3g} there, but the largest float16 is "
             f"{FP16_MAX:.0f}; export bf16, which has the range of float32"
@@ -234,11 +235,11 @@ def _hint(precision: str, first: LayerError, growing: Sequence[LayerError]) -> s
             "this layer does not compute what torch does; "
             "check its function in export/network_graph.py and its weights in the graph"
         )
-    if precision == "int8":
+    if precision in CALIBRATED:
         quantised = [layer for layer in (first, *growing) if layer.operator in ("Conv", *QUANTISERS)]
         name = quantised[0].layer if quantised else first.layer
         return (
-            f'keep {name} in float32: add it to "kept" in a copy of calibration.json, and calibrate with '
+            f'do not quantise {name}: add it to "kept" in a copy of calibration.json, and calibrate with '
             "--calibration COPY"
         )
     return f"keep {first.layer} in float32, or export fp32; if no other layer has an error, check its weights"

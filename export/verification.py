@@ -10,7 +10,7 @@ from ..errors import BackendError, ParityError
 from ..runtime.checks.parity import MoveError, check_precision
 from ..runtime.checks.recording import Recording
 from ..runtime.storage.bundle import Bundle
-from ..runtime.storage.manifest import Manifest
+from ..runtime.storage.manifest import ON_GPUS, Manifest
 
 NOT_VERIFIED = "NOT VERIFIED"  # in the line that is reported for a precision that no backend can play here
 
@@ -55,7 +55,7 @@ def _parity_error(errors: Sequence[MoveError], precision: str, backend: str, bou
     worst = max(outside, key=lambda error: error.relative_l2)
     if math.isinf(worst.relative_l2):
         hint = ""
-        if precision == "fp16":
+        if precision == "fp16" or precision in ON_GPUS:
             hint = " The largest float16 is 65504; export bf16, which has the range of float32."
         return ParityError(
             f"{precision}: in {worst.schedule!r}, {worst.move}. Nothing was written.{hint}", errors

@@ -31,8 +31,8 @@ def load(
             "onnxruntime", "openvino", "typed" or "null".
         batch: The largest number of images of one network call. Larger requests are split, with the same
             result. By default 16, or the largest batch of an engine. At most 256 on onnxruntime-cuda.
-        precision: "fp32", "fp16", "bf16" or "int8". By default that of an engine built for this GPU, else the
-            most exact precision of the bundle.
+        precision: "fp32", "fp16", "bf16" or "int8", and on a GPU also "int8-fp16" or "fp8". By default that
+            of an engine built for this GPU, else the first of these that the bundle has.
         value_range: The range of the float images that the methods are called with: (-1, 1), or (0, 1), which
             is converted. None expects [-1, 1] and refuses arrays without a value below 0, which most likely
             lie in [0, 1].

@@ -147,7 +147,7 @@ def test_overflow_is_named_with_the_largest_value_of_the_reference(tmp_path: Pat
 def test_small_bound_names_an_8_bit_convolution(healthy: Bundle, truth: Recording):
     stray = first_stray_layer(healthy, "int8", truth, 1e-3)
     assert stray and stray.layer in layers(healthy)
-    assert f"keep {stray.layer} in float32" in stray.hint
+    assert f"do not quantise {stray.layer}: add it to" in stray.hint
 
 
 def test_accumulated_errors_are_traced_in_the_worst_move(healthy: Bundle, truth: Recording):
