@@ -24,13 +24,16 @@ _MULTIPROCESSORS = 16
 
 FP8_CAPABILITY = (8, 9)  # the first compute capability with 8-bit floating-point units
 
-# Parts of the messages of TensorRT, CUDA and Python for too little memory, in lower case. The third is
-# TensorRT's message if no kernel could get the memory that it needs.
+# Parts of the messages of TensorRT, ONNX Runtime, CUDA and Python for too little memory, in lower case. The
+# third is TensorRT's message if no kernel could get the memory that it needs.
 _OUT_OF_MEMORY = (
     "out of memory",
     "outofmemory",
     "could not find any implementation",
     "insufficient memory",
+    "failed to allocate memory",
+    "alloc_failed",
+    "allocation_failed",
     "memoryallocation",
     "bad_alloc",
     "memoryerror",
@@ -136,7 +139,7 @@ def free_memory(gpu: Gpu) -> int | None:
 
 
 def is_out_of_memory(text: str) -> bool:
-    """Return whether a message of TensorRT, CUDA or Python reports too little memory."""
+    """Return whether a message of TensorRT, ONNX Runtime, CUDA or Python reports too little memory."""
     text = text.lower().replace("out_of_memory", "out of memory")
     return any(sign in text for sign in _OUT_OF_MEMORY)
 

@@ -23,6 +23,7 @@ from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play, play_to_pixels
 from bcm_edge.runtime.checks.parity import compare
 from bcm_edge.runtime.checks.recording import load_recording
+from bcm_edge.runtime.machine.gpu import is_out_of_memory
 from bcm_edge.runtime.schedule import parse_schedule
 from bcm_edge.runtime.storage.bundle import open_bundle
 
@@ -257,6 +258,23 @@ def test_session_that_is_silently_on_the_cpu_is_refused(
         bcm_edge.load(typed_bundle, NAME, precision="fp32")
 
 
+def test_version_that_does_not_report_the_placement_says_so(
+    typed_bundle: Path,
+    onnxruntime_gpu: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    import onnxruntime
+
+    name = "get_provider_graph_assignment_info"
+    for owner in onnxruntime.InferenceSession.__mro__:
+        if name in vars(owner):
+            monkeypatch.delattr(owner, name)
+    caplog.set_level("INFO", "bcm_edge")
+    bcm_edge.load(typed_bundle, NAME, precision="fp32").close()
+    assert "this version does not report which provider computes which node" in caplog.text
+
+
 def test_precisions_that_are_not_played_are_refused(typed_bundle: Path, onnxruntime_gpu: ModuleType):
     for precision in ("bf16", "int8"):
         message = f"{NAME}: {precision} is not played with this provider of ONNX Runtime; choose fp32 or fp16"
@@ -319,6 +337,20 @@ def test_memory_that_is_too_small_is_reported(
             bcm.generate(64, labels=3)
         onnxruntime_gpu.faults.memory = 1 << 34
         assert np.isfinite(bcm.generate(64, labels=3)).all()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 1073741824",
+        "CUDA failure 2: out of memory ; GPU=0",
+        "CUDNN failure 4003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0",
+        "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+    ],
+)
+def test_messages_of_onnxruntime_for_too_little_memory(message: str):
+    assert is_out_of_memory(message)
 
 
 def test_closing_frees_all_memory(typed_bundle: Path, onnxruntime_gpu: ModuleType):
