@@ -6,6 +6,7 @@ tests/tensorrt/test_contract.py compares their signatures with the real ones.
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -279,7 +280,7 @@ class DeviceMemoryResource(MemoryResource):
             raise RuntimeError("CUDA_ERROR_NOT_SUPPORTED: operation not supported")
         record.calls.append("pool")
         record.devices.add(device_id)
-        self._addresses: set[int] = set()
+        self._allocated: list[tuple[int, weakref.ref[np.ndarray]]] = []
 
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
         if record.faults.pool == "allocate":
@@ -287,16 +288,19 @@ class DeviceMemoryResource(MemoryResource):
         refuse_while_recording()
         record.calls.append(f"allocate {size}")
         buffer = Buffer(record.allocate(size, True), size, True)
-        self._addresses.add(buffer.handle)
+        self._allocated.append((buffer.handle, weakref.ref(record.live[buffer.handle])))
         return buffer
+
+    def _held(self) -> list[np.ndarray]:
+        """The memory of the pool that is not free. Other allocations may get the address of free memory."""
+        return [record.live[at] for at, memory in self._allocated if memory() is record.live.get(at, self)]
 
     @property
     def attributes(self) -> SimpleNamespace:
-        used = sum(len(record.live[address]) for address in self._addresses & record.live.keys())
-        return SimpleNamespace(used_mem_current=used)
+        return SimpleNamespace(used_mem_current=sum(map(len, self._held())))
 
     def close(self) -> None:
-        assert not self._addresses & record.live.keys(), "a pool is closed before its memory was freed"
+        assert not self._held(), "a pool is closed before its memory was freed"
         record.calls.append("close pool")
 
 
