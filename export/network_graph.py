@@ -11,7 +11,7 @@ TensorRT fuses. SiLU is x · sigmoid(x).
 
 What depends only on t, u and the label is computed once for all residual blocks: one matrix product gives the
 vectors of all of them, and one Split distributes these. Where the embedding scales and shifts a normalised
-feature map, the scale and bias of the normalisation are multiplied into the vectors.
+feature map, the scale and bias of the normalisation are part of this product.
 
 Attention has the form that TensorRT fuses into one kernel: the scale is in q, the layout is [N, heads,
 positions, channels of a head], and softmax(q kᵀ) v has one type.
@@ -151,7 +151,8 @@ def block_vectors(g: GraphBuilder, net: UNet, emb: str) -> Vectors:
 
     Returns the path of a block → its vectors, [N, channels, 1, 1] each, in the type of its feature map. They
     are one vector, which the block adds to its feature map, or the scale and the shift of its normalised
-    feature map. The scale and bias of the normalisation are contained in these.
+    feature map. The scale and bias of the normalisation are multiplied into these: in the graph, the weights
+    of the product are computed from the stored weights, which runtimes do once when they load it.
     """
     at = "emb_layers.1"
     op = partial(g.op, at=at)
@@ -165,22 +166,36 @@ def block_vectors(g: GraphBuilder, net: UNet, emb: str) -> Vectors:
     widths = [block.out_layers[3].in_channels for block in blocks.values()]
     number = g.compute
     if net.config.use_scale_shift_norm:
-        # The rows of a block are its scales and its shifts. Here, the scales of all blocks come first.
+        # (w n + b)(1 + scale) + shift = w (1 + scale) n + (b (1 + scale) + shift), for n normalised
         pairs = [width for width in widths for _ in ("scale", "shift")]
-        rows = (split(g, name, pairs, at, axis=0) for name in (weight, bias))
-        weight, bias = (op("Concat", *parts[::2], *parts[1::2], axis=0) for parts in rows)
-        vectors = op("Gemm", emb, weight, bias, transB=1)
-        scale, shift = split(g, vectors, [sum(widths)] * 2, at)
+        norm_scale, norm_bias = weights["out_layers.0.weight"], weights["out_layers.0.bias"]
+        column = g.constant([-1, 1], np.int64)
+        columns = op("Reshape", norm_scale, column), op("Reshape", norm_bias, column)
+        scale, shift = alternating(g, weight, pairs, at)
+        weight = op("Concat", *affine(g, scale, shift, *columns, at), axis=0)
+        scale, shift = alternating(g, bias, pairs, at)
         scale = op("Add", scale, g.constant(1.0))
-        shift = op("Add", op("Mul", scale, weights["out_layers.0.bias"]), shift)
-        vectors = op("Concat", op("Mul", scale, weights["out_layers.0.weight"]), shift, axis=1)
+        bias = op("Concat", *affine(g, scale, shift, norm_scale, norm_bias, at), axis=0)
         widths = [*widths, *widths]
         number = g.norms
-    else:
-        vectors = op("Gemm", emb, weight, bias, transB=1)
+    vectors = op("Gemm", emb, weight, bias, transB=1)
     vectors = op("Reshape", vectors, g.constant([0, sum(widths), 1, 1], np.int64))
     parts = split(g, g.convert(vectors, FP32, number, at), widths, at)
     return {path: tuple(parts[index :: len(blocks)]) for index, path in enumerate(blocks)}
+
+
+def alternating(g: GraphBuilder, rows: str, widths: Sequence[int], at: str) -> tuple[str, str]:
+    """Join every other part of a weight, from the first and from the second on."""
+    parts = split(g, rows, widths, at, axis=0)
+    return g.op("Concat", *parts[::2], at=at, axis=0), g.op("Concat", *parts[1::2], at=at, axis=0)
+
+
+def affine(
+    g: GraphBuilder, scale: str, shift: str, norm_scale: str, norm_bias: str, at: str
+) -> tuple[str, str]:
+    """Add (norm_scale · scale, norm_bias · scale + shift)."""
+    op = partial(g.op, at=at)
+    return op("Mul", scale, norm_scale), op("Add", op("Mul", scale, norm_bias), shift)
 
 
 def split(g: GraphBuilder, x: str, widths: Sequence[int], at: str, axis: int = 1) -> list[str]:

@@ -22,7 +22,8 @@ from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
 NAMED = {"files", "schedules", "graphs", "quality", "versions"}
 # The page refers to another table for the fields of these objects.
 DESCRIBED_ELSEWHERE = {"provenance.checkpoint.network"}
-# The shipped model was trained before the first of these fields existed, and has the default of the second.
+# The shipped model was trained before the first of these fields existed, has the default of the last, and no
+# float16 graphs.
 NEW = {"provenance.checkpoint.objective", "provenance.fp16_norms", "model.config.attention"}
 
 

@@ -96,13 +96,13 @@ def test_attention_is_one_kernel(tmp_path: Path, precision: str, attention: str)
         assert {f"{block}/{node}" for node in ("MatMul", "Softmax", "MatMul_2")} <= inside
 
 
-@pytest.mark.parametrize(("norms", "casts"), [("float32", 45), ("half", 10)])
-def test_normalisations_of_float16_graphs(tmp_path: Path, norms: str, casts: int):
+@pytest.mark.parametrize(("norms", "fewest", "most"), [("float32", 40, 50), ("half", 5, 10)])
+def test_normalisations_of_float16_graphs(tmp_path: Path, norms: str, fewest: int, most: int):
     """With float32, casts are part of the kernels of normalisations, of which each has its scale and bias."""
     model = load_checkpoint(shipped_checkpoint()).model()
     names = write_graphs(model, tmp_path, "fp16", fp16_norms=norms)
-    layers, in_network = built(tmp_path / names["forward"])
-    assert in_network == casts
+    layers, casts = built(tmp_path / names["forward"])
+    assert fewest <= casts <= most
     assert len(named(layers, "_gemm_mha")) == 1
     alone = [layer.nodes for layer in layers if re.match("__myl_Cast_", layer.name)]
     assert alone in ([], [{"middle_block.1/Cast"}])  # the input of the convolution for attention
