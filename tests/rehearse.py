@@ -47,7 +47,7 @@ ABSENT = (  # in the reason of a test or variant that may be skipped
     "which computes on the CPU only",
     "onnxruntime-ep-nv-tensorrt-rtx-cu13 is not installed",
 )
-BENCHMARK = "--network digits --seconds 0.01 --matrix 64 --budget 1800"
+BENCHMARK = "--network digits --seconds 0.01 --matrix 64 --budget 7200"
 CHAINED = "mixture-4"  # the schedule whose engines are timed one by one
 
 

@@ -70,7 +70,7 @@ def test_schedules_are_within_the_bound(ready: Ready, case: tuple[str, str]) -> 
         opened.close()
 
 
-@pytest.mark.parametrize("schedule", ["one-step", "mixture-4", RENOISING])
+@pytest.mark.parametrize("schedule", ["mixture-4", RENOISING])
 def test_images_agree_with_the_cpu(
     ready: Ready, case: tuple[str, str], schedule: str, on_cpu: bcm_edge.BCM
 ) -> None:

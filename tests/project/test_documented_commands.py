@@ -44,7 +44,7 @@ NOT_RUN = [
     NotRun(r"docs/tasks.md", r"demo/attacked\.npz", "its input is made by a command that is not run"),
     NotRun(r"docs/evaluation.md", r".", "each command takes 11 minutes"),
     NotRun(r"docs/mnist.md", r"mnist_train|mnist\.safetensors", "it trains a model for hours"),
-    NotRun(r"docs/jetson.md|docs/tensorrt.md", r".", "it needs an NVIDIA GPU; tests/tensorrt, tests/arm"),
+    NotRun(r"docs/(jetson|tensorrt|gpu).md", r".", "it needs an NVIDIA GPU; tests/tensorrt, tests/arm"),
     NotRun(r"docs/performance.md", r".", "a measurement of minutes"),
     NotRun(r"docs/onnx.md", r"^(npm|node|g\+\+|round_trip/program) ", "it needs other tools; tests/examples"),
     NotRun(r"docs/precision.md", r".", "docs/export.md exports the same bundle; tests/commands checks it"),
