@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import OutputError
-from ..export.triton import PLATFORMS
+from ..export.triton import BACKENDS, PLATFORMS
 from ..runtime.checks.doctor import require_extra
 from ..runtime.storage.bundle import open_bundle
 from ..runtime.storage.files import check_free
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     "--platform",
     type=click.Choice(PLATFORMS),
     help="What computes single moves (default: tensorrt if the bundle has engines, else onnxruntime).",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    help="What the Python models compute with (default: onnxruntime; the engines with --platform tensorrt).",
 )
 @click.option(
     "--precision",
@@ -77,6 +82,7 @@ def triton(
     bundle: Path,
     output: Path,
     platform: str | None,
+    backend: str | None,
     precision: str | None,
     max_batch: int,
     instances: int,
@@ -105,13 +111,14 @@ def triton(
     names = [name.strip() for name in schedules.split(",")] if schedules else []
     serving = Serving(max_batch, instances, trt_cache)
     opened = open_bundle(bundle)
-    plan = plan_repository(opened, output, platform, precision, serving, names, stream, force)
+    plan = plan_repository(opened, output, platform, precision, serving, names, stream, force, backend)
     models = write_repository(plan)
     progress(f"{len(models)} models of {bundle} in {plan.precision}; single moves run on {plan.platform}")
     progress(_next_steps(plan))
     values = {
         "repository": str(output),
         "platform": plan.platform,
+        "backend": plan.backend,
         "precision": plan.precision,
         "models": [model.name for model in models],
     }

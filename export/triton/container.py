@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 
+from ...runtime.backends import info
 from .plan import RepositoryPlan
 
 # The release of Triton that the tests run (2.51.0), and the Python packages that they run it with. It needs
@@ -14,6 +15,8 @@ from .plan import RepositoryPlan
 BASE_IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
 NUMPY = "numpy==1.26.4"
 ONNXRUNTIME = "onnxruntime==1.23.2"  # the last version for Python 3.10, which this image has
+ONNXRUNTIME_GPU = "onnxruntime-gpu[cuda,cudnn]==1.23.2"  # for CUDA 12, like the image
+CUDA_CORE_12 = ("cuda-core>=1.2", "cuda-bindings>=12.9,<13")
 
 IMAGE = "bcm-edge-server"  # the name of the image that is built
 PORTS = "8000-8002"  # HTTP, gRPC and metrics
@@ -30,7 +33,8 @@ ARG BASE_IMAGE={base}
 FROM $BASE_IMAGE
 RUN pip install --no-cache-dir {packages}
 # The task models disable telemetry themselves. Triton's own ONNX Runtime backend reads this variable.
-ENV BCM_EDGE_CACHE_DIR=/tmp/bcm-edge ORT_DISABLE_TELEMETRY=1
+# Without the last variable, libraries of CUDA use TF32 for float32 on a GPU.
+ENV BCM_EDGE_CACHE_DIR=/tmp/bcm-edge ORT_DISABLE_TELEMETRY=1 NVIDIA_TF32_OVERRIDE=0
 CMD [{server}]
 """
 
@@ -72,8 +76,8 @@ def client_command(plan: RepositoryPlan, client: str) -> str:
 
 
 def needs_gpu(plan: RepositoryPlan) -> bool:
-    """Whether the server computes on a GPU only."""
-    return plan.platform == "tensorrt" or plan.serving.trt_cache is not None
+    """Whether the server needs a GPU."""
+    return info(plan.backend).device == "gpu" or plan.serving.trt_cache is not None
 
 
 def tensorrt_version(plan: RepositoryPlan) -> str | None:
@@ -84,8 +88,10 @@ def tensorrt_version(plan: RepositoryPlan) -> str | None:
 def _packages(plan: RepositoryPlan) -> list[str]:
     """Return the Python packages of the task models, as pip takes them."""
     version = tensorrt_version(plan)
+    if plan.backend == "onnxruntime-cuda":
+        return [NUMPY, ONNXRUNTIME_GPU, *CUDA_CORE_12]
     if version is None:
         return [NUMPY, ONNXRUNTIME]
-    cuda = 12 if version.startswith("10.") else 13
-    bindings = "cuda-bindings>=12.9,<13" if cuda == 12 else "cuda-bindings>=13.0,<14"
-    return [NUMPY, f"tensorrt-cu{cuda}=={version}.*", "cuda-core>=1.2", bindings]
+    if version.startswith("10."):
+        return [NUMPY, f"tensorrt-cu12=={version}.*", *CUDA_CORE_12]
+    return [NUMPY, f"tensorrt-cu13=={version}.*", "cuda-core>=1.2", "cuda-bindings>=13.0,<14"]

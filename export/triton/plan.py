@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...errors import BackendError, InputError, ScheduleError
-from ...runtime.backends import onnxruntime
+from ...runtime.backends import info, onnxruntime
 from ...runtime.engines.facts import Profile
 from ...runtime.engines.store import Engine, check_plans, engines
 from ...runtime.schedule import Schedule
@@ -17,6 +17,7 @@ from ...runtime.storage.bundle import Bundle
 from ...runtime.storage.manifest import DIRECTIONS
 from ...serving.answers import TASKS
 from ..fused import check_fuses
+from . import BACKENDS
 from .configs import Serving
 
 # The names that a schedule may have to become a model.
@@ -32,6 +33,8 @@ class RepositoryPlan:
     output: Path
     # What runs the single moves: one of PLATFORMS.
     platform: str
+    # The backend of the runtime that the Python models use.
+    backend: str
     precision: str
     # The newest engine for every compute capability; () unless the platform is tensorrt.
     engines: tuple[Engine, ...]
@@ -54,11 +57,6 @@ class RepositoryPlan:
             return ("inverse",)
         return DIRECTIONS
 
-    @property
-    def backend(self) -> str:
-        """The backend of the runtime that the Python models use."""
-        return "tensorrt" if self.platform == "tensorrt" else "onnxruntime"
-
 
 def plan_repository(
     bundle: Bundle,
@@ -69,21 +67,28 @@ def plan_repository(
     fused: Sequence[str],
     stream: bool,
     force: bool,
+    backend: str | None = None,
 ) -> RepositoryPlan:
     """Check the arguments and return what will be written.
 
     platform: None takes tensorrt if the bundle has engines, else onnxruntime. precision: None takes that of
     the newest engine for tensorrt, else the most exact. fused: names of the schedules that become one graph
-    each.
+    each. backend: what the Python models compute with, one of BACKENDS; None takes the first, or the engines
+    for tensorrt.
 
     Raises BackendError if the platform is tensorrt and the bundle has no engine that Triton can load, or if
     no backend supports the precision. Raises ScheduleError if a name is unknown or cannot be a model, or
-    its schedule cannot become a graph. Raises InputError for schedules with the platform python, and
-    BundleError if the bundle does not have the precision.
+    its schedule cannot become a graph. Raises InputError for schedules with the platform python, and for a
+    backend with the platform tensorrt. Raises BundleError if the bundle does not have the precision.
     """
     built = [engine.facts.options.precision for engine in engines(bundle)]
     if platform is None:
         platform = "tensorrt" if built else "onnxruntime"
+    if platform == "tensorrt" and backend is not None:
+        raise InputError(
+            f"with the platform tensorrt, the Python models use the engines; leave out --backend {backend} "
+            "or choose --platform onnxruntime or python"
+        )
     if precision is None:
         precision = built[0] if built and platform == "tensorrt" else bundle.precisions[0]
     facts = {"bcm_edge": __version__}
@@ -92,13 +97,14 @@ def plan_repository(
     schedules = _schedules(bundle, fused, platform)
     usable = _engines(bundle, precision) if platform == "tensorrt" else ()
     if not usable:
-        reason = onnxruntime.unavailable(precision)
-        if reason:
+        backend = backend or BACKENDS[0]
+        if reason := _why_not(backend, precision):
             raise BackendError(f"a server without engines cannot play {precision}: {reason}")
     return RepositoryPlan(
         bundle=bundle,
         output=output,
         platform=platform,
+        backend=backend or "tensorrt",
         precision=precision,
         engines=usable,
         serving=replace(serving, facts=facts),
@@ -106,6 +112,14 @@ def plan_repository(
         stream=stream,
         force=force,
     )
+
+
+def _why_not(backend: str, precision: str) -> str | None:
+    """Return why a backend cannot compute a precision on any machine, or None if it can."""
+    accepted = info(backend).precisions
+    if info(backend).device == "gpu":
+        return None if precision in accepted else f"{backend} computes {' and '.join(accepted)}"
+    return onnxruntime.unavailable(precision)
 
 
 def _schedules(bundle: Bundle, names: Sequence[str], platform: str) -> dict[str, Schedule]:

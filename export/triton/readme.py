@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...runtime.backends import info
 from ...serving.signatures import Tensor
 from .configs import QUEUE_LENGTH, QUEUE_SECONDS, TASK_DELAY, Model
-from .container import client_command, docker_commands, server_command, tensorrt_version
+from .container import client_command, docker_commands, needs_gpu, server_command, tensorrt_version
 from .plan import RepositoryPlan
 
 # What a server needs, by the platform of the single moves.
@@ -26,10 +27,13 @@ def readme(plan: RepositoryPlan, models: Sequence[Model]) -> str:
     model = plan.bundle.manifest.model
     image = "×".join(map(str, model.sample_shape))
     most_samples = min(each.config["max_batch_size"] for each in models)
+    needs = REQUIREMENTS[plan.platform]
+    if plan.backend == "onnxruntime-cuda":
+        needs = needs.replace("numpy and onnxruntime", "numpy, onnxruntime-gpu and cuda-core")
     lines = [
         f"# {model.name}: a model repository for Triton Inference Server",
         "",
-        f"Written by bcm-edge. The server needs {REQUIREMENTS[plan.platform]}.",
+        f"Written by bcm-edge. The server needs {needs}.",
         "",
         *_start(plan),
         "",
@@ -40,7 +44,7 @@ def readme(plan: RepositoryPlan, models: Sequence[Model]) -> str:
     ]
     for each in models:
         lines += [f"## {each.name}", "", _sentence(each.signature.description), "", *_table(each), ""]
-    return "\n".join([*lines, *_settings(models)])
+    return "\n".join([*lines, *_settings(models, info(plan.backend).device == "gpu")])
 
 
 def _start(plan: RepositoryPlan) -> list[str]:
@@ -48,7 +52,7 @@ def _start(plan: RepositoryPlan) -> list[str]:
     lines = ["## Start a server", "", "In this folder, with Docker:", ""]
     lines += [f"    {command}" for command in docker_commands(plan, "Dockerfile", '"$PWD"')]
     lines.append(f"    {client_command(plan, 'client.py')}     # needs Pillow")
-    if plan.platform == "onnxruntime" and not plan.serving.trt_cache:
+    if plan.platform == "onnxruntime" and not needs_gpu(plan):
         lines += ["", "With `--gpus all` after `--rm`, single moves run on the GPUs."]
     version = tensorrt_version(plan)
     if version:
@@ -79,8 +83,8 @@ def _shape(tensor: Tensor) -> str:
     return f"[{', '.join(['N', *dims])}]"
 
 
-def _settings(models: Sequence[Model]) -> list[str]:
-    """The section about the settings in the configs."""
+def _settings(models: Sequence[Model], on_gpu: bool) -> list[str]:
+    """The section about the settings in the configs. on_gpu: whether the tasks run on a GPU."""
     backends = {model.config["backend"] for model in models}
     lines = [
         "## Settings in the configs",
@@ -109,7 +113,7 @@ def _settings(models: Sequence[Model]) -> list[str]:
             "The queue has no limit."
         )
     gpu = "- The tasks run on the processor."
-    if "tensorrt" in backends:
+    if on_gpu:
         gpu = (
             "- The tasks run on the first GPU. On a machine with several, start one server per GPU "
             "(CUDA_VISIBLE_DEVICES)."

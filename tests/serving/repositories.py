@@ -12,10 +12,16 @@ from bcm_edge.runtime.storage.bundle import Bundle
 
 
 def written(
-    bundle: Bundle, root: Path, platform: str, serving: Serving | None = None, fused: tuple[str, ...] = ()
+    bundle: Bundle,
+    root: Path,
+    platform: str,
+    serving: Serving | None = None,
+    fused: tuple[str, ...] = (),
+    backend: str | None = None,
 ) -> Path:
     """Write a repository, and return its folder."""
-    write_repository(plan_repository(bundle, root, platform, None, serving or Serving(), fused, False, False))
+    options = (serving or Serving(), fused, False, False, backend)
+    write_repository(plan_repository(bundle, root, platform, None, *options))
     return root
 
 

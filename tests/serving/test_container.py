@@ -18,7 +18,7 @@ import pytest
 from documented import blocks
 from fixture_types import ROOT, Cli
 from plans import with_engine
-from repositories import written
+from repositories import config, written
 from server import container_options
 
 from bcm_edge.export.triton.configs import Serving
@@ -59,6 +59,7 @@ def test_dockerfiles_have_no_mistakes(bundle: Bundle, tmp_path: Path):
         ROOT / "deploy" / "Dockerfile",
         written(bundle, tmp_path / "python", "python") / "Dockerfile",
         written(with_plans, tmp_path / "tensorrt", "tensorrt") / "Dockerfile",
+        written(bundle, tmp_path / "cuda", "python", backend="onnxruntime-cuda") / "Dockerfile",
     ]
     checked = subprocess.run([HADOLINT, *files], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout) == (0, "")
@@ -75,6 +76,22 @@ def test_packages_are_those_of_the_platform(bundle: Bundle, tmp_path: Path):
         "cuda-core>=1.2",
         "cuda-bindings>=12.9,<13",
     ]
+
+
+@pytest.mark.parametrize("platform", ["onnxruntime", "python"])
+def test_tasks_on_a_gpu_have_its_packages_and_its_backend(bundle: Bundle, tmp_path: Path, platform: str):
+    root = written(bundle, tmp_path / "r", platform, backend="onnxruntime-cuda")
+    assert installed((root / "Dockerfile").read_text()) == [
+        "numpy==1.26.4",
+        "onnxruntime-gpu[cuda,cudnn]==1.23.2",
+        "cuda-core>=1.2",
+        "cuda-bindings>=12.9,<13",
+    ]
+    page = (root / "README.md").read_text()
+    assert "Its Python needs numpy, onnxruntime-gpu and cuda-core." in page
+    assert "The tasks run on the first GPU." in page
+    assert "--gpus" in docker_run(page)
+    assert config(root, "bcm_generate")["parameters"]["backend"] == {"string_value": "onnxruntime-cuda"}
 
 
 def test_image_for_kubernetes_and_the_tested_server_have_the_same_packages(bundle: Bundle, tmp_path: Path):

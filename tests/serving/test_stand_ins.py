@@ -10,11 +10,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from agreement import ROUNDING, assert_images_agree, relative_l2
 from asking import Client
 from plans import with_engine
+from repositories import written
 from sample_requests import LABELS
-from server import running
+from server import running, start, wait
 
 from bcm_edge import BCM
 from bcm_edge.export.fused import fused_noises
@@ -22,6 +24,7 @@ from bcm_edge.export.triton.configs import Serving
 from bcm_edge.export.triton.plan import plan_repository
 from bcm_edge.export.triton.repository import write_repository
 from bcm_edge.runtime.schedule import Move
+from bcm_edge.runtime.storage.bundle import Bundle
 
 
 def assert_same_move(client: Client, bcm: BCM, digits: np.ndarray) -> None:
@@ -106,3 +109,12 @@ def test_repository_of_a_single_engine_with_profiles(
         expected = bcm.backend.play_move(digits, None, Move(2.4, 0.002), LABELS)
         assert relative_l2(moved, expected) < ROUNDING
         client.close()
+
+
+def test_tasks_on_a_gpu_are_not_served_by_a_machine_without_one(triton: None, bundle: Bundle, tmp_path: Path):
+    """The server refuses to start, and its log contains the reason."""
+    root = written(bundle, tmp_path / "models", "python", backend="onnxruntime-cuda")
+    with pytest.raises(AssertionError, match="failed to load all models"):
+        wait(start(root, tmp_path / "triton.log"))
+    log = (tmp_path / "triton.log").read_text()
+    assert "onnxruntime-cuda: no NVIDIA driver on this machine (libcuda.so.1 cannot be loaded)" in log

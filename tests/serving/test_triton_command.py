@@ -79,6 +79,11 @@ def test_stripped_plans_are_refused(bundle: Bundle, tmp_path: Path):
     [
         (("-o", "r", "--trt-cache", "cache"), "'cache' is not an absolute path on the server"),
         (("-o", "r", "--trt-cache", "/cache", "--platform", "python"), "--trt-cache needs graphs that"),
+        (("-o", "r", "--backend", "typed"), "'typed' is not one of 'onnxruntime', 'onnxruntime-cuda'"),
+        (
+            ("-o", "r", "--platform", "tensorrt", "--backend", "onnxruntime-cuda"),
+            "with the platform tensorrt, the Python models use the engines; leave out --backend",
+        ),
         (("-o", "BUNDLE/models"), "is inside the bundle that it is made from"),
         (("-o", "BUNDLE", "--force"), "is inside the bundle"),
         (("-o", "r", "--schedules", "nonesuch"), "no schedule 'nonesuch' in this bundle"),
@@ -110,6 +115,7 @@ def test_command_writes_and_replaces_a_repository(digits_bundle: Path, cli: Cli,
     assert report == {
         "repository": str(root),
         "platform": "onnxruntime",
+        "backend": "onnxruntime",
         "precision": "fp32",
         "models": [
             *("bcm_generate", "bcm_invert", "bcm_reconstruct", "bcm_interpolate", "bcm_inpaint"),
