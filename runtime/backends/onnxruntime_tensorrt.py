@@ -2,7 +2,7 @@
 
 The provider compiles an engine for one range of batch sizes at the first start, which takes minutes, and
 keeps it in the cache folder. The types are those of the graph: ONNX Runtime creates a strongly typed network
-unless trt_fp16_enable, trt_bf16_enable or trt_int8_enable is set.
+unless an option for another precision is set, such as trt_fp16_enable.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ INFO = BackendInfo(
     automatic=False,
 )
 FOLDER = "onnxruntime-tensorrt"  # in the cache folder
+DAMAGED = "could not deserialize engine from cache"  # in the message of the provider
 
 
 def build_options(bundle: Bundle, batch: int) -> dict[str, str]:
@@ -87,7 +88,7 @@ def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> Onn
         version = f"trt{tensorrt_library()}"
         key = compiled_key(bundle, precision, probe(placement.gpu), version, build_options(bundle, batch))
         engines = private_cache(FOLDER, key)
-        if engines is None or not any(engines.iterdir()):
+        if engines is None or DAMAGED not in str(error):
             raise
         log.warning("%s: the engine in the cache cannot be used and is compiled again: %s", INFO.name, error)
         shutil.rmtree(engines)
