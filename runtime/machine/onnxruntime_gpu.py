@@ -45,7 +45,9 @@ _FOR_CUDA_12 = ("onnxruntime-gpu[cuda,cudnn]>=1.23,<1.27", "cuda-core>=1.2", "cu
 
 # The module with the plugin of RTX, and its package.
 PLUGIN, _PLUGIN_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu13"
-OLDEST_FOR_PLUGIN = (1, 24)  # version of ONNX Runtime, as the package of the plugin requires
+# The oldest version of ONNX Runtime for the plugin. In 1.24 a build for the CPU binds memory of a GPU without
+# the number of its vendor, so the plugin may take it for another device.
+OLDEST_FOR_PLUGIN = (1, 25)
 
 
 def missing_onnxruntime_gpu(gpu: Gpu, provider: str) -> str | None:

@@ -224,3 +224,10 @@ def test_plugin_that_cannot_be_used(
     with pytest.raises(BackendError) as caught:
         bcm_edge.load(typed_bundle, RTX, precision="fp16")
     assert reason in str(caught.value)
+
+
+def test_memory_of_a_gpu_is_bound_with_its_vendor():
+    """A plugin compares the numbers of the vendors of two devices."""
+    onnxruntime = pytest.importorskip("onnxruntime", "1.25")
+    device = onnxruntime.OrtDevice.make("cuda", 0)
+    assert device._get_c_device().vendor_id() == 0x10DE  # NVIDIA

@@ -253,7 +253,7 @@ def test_plugin_needs_its_package_a_version_and_a_driver(site: Path):
     gpu = ("NVIDIA L40S", "8.9")
     install(site, "onnxruntime", "1.23.2", "", ("CPUExecutionProvider",))
     assert missing(site, RTX, *gpu) == (
-        "onnxruntime 1.23.2 is too old, TensorRT-RTX's plugin needs 1.24 or newer; "
+        "onnxruntime 1.23.2 is too old, TensorRT-RTX's plugin needs 1.25 or newer; "
         "pip install --upgrade '.[rtx]'"
     )
     shutil.rmtree(site)
