@@ -51,7 +51,10 @@ def for_gpus(precision: str) -> str | None:
     """Return why a CPU does not play a precision that is for GPUs, or None for another precision."""
     if precision not in ON_GPUS:
         return None
-    return f"{precision} graphs are for NVIDIA GPUs; on a CPU, use {setting('precision', 'int8')}"
+    return (
+        f"{precision} graphs are for NVIDIA GPUs, for which bcm-edge build compiles them; "
+        f"on a CPU, use {setting('precision', 'int8')}"
+    )
 
 
 class Backend(Protocol):
