@@ -6,6 +6,7 @@ import gc
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from agreement import assert_images_agree, assert_pixels_show
 from device_schedules import MIXTURE, RENOISING
+from fixture_types import Cli
 from shared_use import assert_closing_is_safe, assert_threads_agree
 
 import bcm_edge
@@ -62,6 +64,22 @@ def test_tasks_agree_with_the_cpu(typed_bundle: Path, onnxruntime_gpu: ModuleTyp
         states, expected = (each.trace(MIXTURE, labels=3).states for each in (gpu, cpu))
         assert len(states) == len(expected) == 5  # the start, and the state after every move
         assert_images_agree(states[1:], expected[1:])
+
+
+def test_colour_model_without_classes(cli: Cli, tmp_path: Path, onnxruntime_gpu: ModuleType):
+    pytest.importorskip("torch")
+    from networks import TINY, random_model
+
+    from bcm_edge.model.checkpoint import save_checkpoint
+
+    plain, bundle = replace(TINY, num_classes=None), tmp_path / "rgb.bundle"
+    save_checkpoint(tmp_path / "rgb.safetensors", random_model(plain).network.state_dict(), plain, {}, {})
+    assert cli("export", tmp_path / "rgb.safetensors", "-o", bundle, "--no-verify").exit_code == 0
+    with bcm_edge.load(bundle, NAME) as gpu, bcm_edge.load(bundle, "onnxruntime") as cpu:
+        actual, expected = (each.generate(3, schedule=MIXTURE, seed=1) for each in (gpu, cpu))
+        assert actual.shape == (3, 3, 16, 16)
+        assert_images_agree(actual, expected)
+        assert gpu.backend.device.endswith(", one CUDA graph per move")
 
 
 def test_schedules_are_within_the_bound(typed_bundle: Path, onnxruntime_gpu: ModuleType):
