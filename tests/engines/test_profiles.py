@@ -149,8 +149,8 @@ def test_inverse_graph_without_noise_is_the_forward_graph(typed_bundle: Path, pr
             "u": np.full(6, u, np.float32),
             "label": np.arange(6),
         }
-        (expected,) = forward.run(None, inputs)
-        (actual,) = inverse.run(None, {**inputs, "noise": np.zeros_like(x)})
+        expected = np.asarray(forward.run(None, inputs)[0])
+        actual = np.asarray(inverse.run(None, {**inputs, "noise": np.zeros_like(x)})[0])
         assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
