@@ -111,7 +111,10 @@ class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):
         self._engines.close(self._stream)
 
     def _smaller(self) -> str:
-        return "play fewer images at once, or build a smaller profile: bcm-edge build … --batch 1:1:4"
+        advice = "play fewer images at once, or build a smaller profile: bcm-edge build … --batch 1:1:4"
+        if self.engine.facts.options.single:
+            return advice
+        return f"{advice}, or one engine for both directions: --single-engine"
 
     def _size_for(self, n: int) -> int:
         """Return the batch size at which n images are played. Raises BackendError if there is none."""
