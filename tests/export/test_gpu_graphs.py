@@ -225,6 +225,12 @@ def test_processors_refuse_with_the_alternative(gpu_bundle: Path, backend: str, 
         open_backend(backend, open_bundle(gpu_bundle), precision)
 
 
+def test_calibration_of_the_bundle_is_used_and_other_files_stay(gpu_bundle: Path, typed_bundle: Path):
+    for file in typed_bundle.iterdir():
+        if file.is_file() and file.name != "manifest.json":
+            assert (gpu_bundle / file.name).read_bytes() == file.read_bytes(), file.name
+
+
 def test_default_precision_is_one_for_processors(gpu_bundle: Path):
     bundle = open_bundle(gpu_bundle)
     assert bundle.precisions == ["fp32", "fp16", "bf16", "int8", "int8-fp16", "fp8"]
