@@ -34,6 +34,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 from torch import nn
@@ -163,7 +164,7 @@ def block_vectors(g: GraphBuilder, net: UNet, emb: str) -> Vectors:
         for name, rows in joined_weights(net).items()
     }
     weight, bias = weights[f"{at}.weight"], weights[f"{at}.bias"]
-    widths = [block.out_layers[3].in_channels for block in blocks.values()]
+    widths = [cast(nn.Conv2d, block.out_layers[3]).in_channels for block in blocks.values()]
     number = g.compute
     if net.config.use_scale_shift_norm:
         # (w n + b)(1 + scale) + shift = w (1 + scale) n + (b (1 + scale) + shift), for n normalised

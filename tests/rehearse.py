@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -32,8 +33,7 @@ WORK = ROOT / "build" / "rehearsal"
 BUNDLE = WORK / "digits" / "bundle"  # where benchmarks/gpu.py --folder expects it
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from gpu_results import COMPILED, EAGER, SETS, precision_of  # noqa: E402
+gpu_results: Any = import_module("gpu_results")
 
 # Of a GPU that every backend supports; TensorRT-RTX needs 8.6, 8.9, or 12.0 and newer, fp8 needs 8.9.
 GPU = {"FAKE_CAPABILITY": "89"}
@@ -88,7 +88,7 @@ def rehearse(
             problems.append(f"{step['name']} ended with {step['exit_code']}: {step['reason']}")
             print((folder / LOGS[step["name"]]).read_text()[-20_000:], file=sys.stderr)
     problems += check_tests(folder / "tests.xml", may_skip)
-    for name in SETS:
+    for name in gpu_results.SETS:
         problems += check_benchmark(folder / f"{name}.json", name, may_skip, sizes, schedules)
     return [f"with {title}: {problem}" for problem in problems]
 
@@ -175,7 +175,11 @@ def check_benchmark(results: Path, name: str, may_skip: bool, sizes: str, schedu
     if not results.is_file():
         return [f"benchmark, {name}: no results"]
     batches = json.loads(results.read_text())["batches"]
-    variants = {each for each in SETS[name] if not may_skip or each in (EAGER, COMPILED)}
+    variants = {
+        each
+        for each in gpu_results.SETS[name]
+        if not may_skip or each in (gpu_results.EAGER, gpu_results.COMPILED)
+    }
     problems = [problem for batch in batches for problem in check_batch(batch, variants, schedules, may_skip)]
     if [str(batch["batch"]) for batch in batches] != sizes.split(","):
         problems.append(f"not every batch size of {sizes} was measured")
@@ -194,7 +198,9 @@ def check_batch(batch: dict[str, Any], variants: set[str], schedules: list[str],
         problems += [f"{schedule}: {name} was not measured: {batch['not_run'].get(name)}" for name in missing]
         for row in rows:
             times_fit = row["in_turn"] and 0 < row["low_ms"] <= row["high_ms"]
-            if not (times_fit and 1e-6 < row["relative_l2"] < BOUNDS[precision_of(row["variant"])]):
+            if not (
+                times_fit and 1e-6 < row["relative_l2"] < BOUNDS[gpu_results.precision_of(row["variant"])]
+            ):
                 problems.append(f"{schedule}: {row['variant']} has wrong figures: {row}")
     if CHAINED in schedules and not may_skip and len((batch["chain"] or {}).get("engines_ms", [])) != 4:
         problems.append(f"the four engines of {CHAINED} were not timed: {batch['chain']}")

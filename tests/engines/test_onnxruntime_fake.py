@@ -90,10 +90,12 @@ class Bound:
         """Fill an input in place."""
         self.inputs[name].update_inplace(np.full(self.inputs[name].shape(), value, np.float32))
 
-    def run(self, graph: int | None = None, name: str = "gpu_graph_id", **entries: str) -> np.ndarray:
-        """Run, and return y."""
-        made = run_options(**entries, **({} if graph is None else {name: str(graph)}))
-        self.session.run_with_iobinding(self.binding, made)
+    def run(self, graph: int | None = None, name: str = "gpu_graph_id", waits: bool = True) -> np.ndarray:
+        """Run, and return y. waits: whether the run waits for the stream."""
+        entries = {} if graph is None else {name: str(graph)}
+        if not waits:
+            entries["disable_synchronize_execution_providers"] = "1"
+        self.session.run_with_iobinding(self.binding, run_options(**entries))
         return self.y.numpy()
 
 
@@ -183,14 +185,13 @@ def test_work_is_done_when_the_stream_is_synchronized(onnxruntime_gpu: ModuleTyp
 
     stream = Device(0).create_stream()
     bound = Bound(session_on(model, own={"user_compute_stream": str(int(stream.handle))}))
-    later = {"disable_synchronize_execution_providers": "1"}
-    assert np.isnan(bound.run(**later)).all()
+    assert np.isnan(bound.run(waits=False)).all()
     stream.sync()
     assert (bound.y.numpy() == 2).all()
     builder = stream.create_graph_builder().begin_building("thread_local")
     with pytest.raises(RuntimeError, match="CAPTURE_UNSUPPORTED"):
         bound.run()  # it synchronizes
-    bound.run(**later)
+    bound.run(waits=False)
     builder.end_building()
     bound.put("x", 3)
     builder.complete().launch(stream)

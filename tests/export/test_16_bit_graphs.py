@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ import torch
 from agreement import relative_l2
 from networks import TINY, random_model, tiny_checkpoint, tiny_model
 from onnx import TensorProto, helper
+from torch import nn
 
 from bcm_edge.errors import CheckpointError, ParityError
 from bcm_edge.export.exporter import ExportPlan, export
@@ -94,7 +96,7 @@ def test_one_product_gives_the_vectors_of_all_residual_blocks(tmp_path: Path, sc
     config = replace(TINY, use_scale_shift_norm=scale_shift)
     model = random_model(config)
     blocks = [block for block in model.network.modules() if isinstance(block, ResBlock)]
-    rows = sum(block.emb_layers[1].out_features for block in blocks)
+    rows = sum(cast(nn.Linear, block.emb_layers[1]).out_features for block in blocks)
     write_graphs(model, tmp_path)
     graph = onnx.load(tmp_path / "forward.onnx", load_external_data=False).graph
     tensors = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
