@@ -87,3 +87,33 @@ def test_driver_functions_have_the_signatures_in_typings(path: str):
     assert completed.stdout == "CUDA_SUCCESS CUDA_ERROR_OUT_OF_MEMORY ['bytesize'] ['dptr']\n", (
         completed.stderr
     )
+
+
+KERNEL_ARGUMENTS = """
+import ctypes
+import numpy as np
+from cuda.core import LaunchConfig
+from cuda.core._kernel_arg_handler import ParamHolder
+
+config = LaunchConfig(grid=(3, 256), block=128)
+print(config.grid, config.block)
+arguments = 2**47 + 8, 16, np.uint64(2**64 - 2), np.uint32(2**31), np.float32(80)
+holder = ParamHolder(arguments)  # what launch passes to the driver
+addresses = (ctypes.c_void_p * 5).from_address(holder.ptr)
+for address, size in zip(addresses, (8, 8, 8, 4, 4)):
+    print(ctypes.string_at(address, size).hex())
+"""
+
+
+def test_arguments_of_the_noise_kernel_reach_the_driver():
+    """Two pointers, the number of the draw, the count and the standard deviation, in their sizes."""
+    command = [sys.executable, "-c", KERNEL_ARGUMENTS]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.stdout.splitlines() == [
+        "(3, 256, 1) (128, 1, 1)",
+        "0800000000800000",
+        "1000000000000000",
+        "feffffffffffffff",
+        "00000080",
+        "0000a042",
+    ], completed.stderr
