@@ -28,6 +28,7 @@ from bcm_edge.export.engines.plan import BuildPlan
 from bcm_edge.export.graphs import write_graphs
 from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 from bcm_edge.runtime.storage.external_data import external_files
+from bcm_edge.runtime.storage.manifest import DIRECTIONS
 
 PLANS = ("forward", "inverse", "add_noise", "to_uint8")
 NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
@@ -310,7 +311,7 @@ def test_message_of_the_parser_is_shown(
     assert [words for words in BROKEN[kind] if words not in error["text"]] == []
     assert "(node , )" not in error["text"]
 
-    monkeypatch.setattr(Bundle, "graphs", lambda self, precision: {"forward": file})
+    monkeypatch.setattr(Bundle, "graphs", lambda self, precision: dict.fromkeys(DIRECTIONS, file))
     monkeypatch.setattr(Bundle, "hashes", lambda self, precision: {})
     monkeypatch.setattr(
         "bcm_edge.export.engines.plan.plan_build",
