@@ -93,7 +93,8 @@ test-slow: $(VENV)/installed
 test-gpu: build/here/bcm_edge
 	PYTHONPATH=build/here$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m pytest tests/gpu -rs
 
-# The same, and then benchmarks/gpu.py, into the folder OUT; a loan of 15 minutes: make gpu-report ARGUMENTS='--budget 840'
+# The same, and then benchmarks/gpu.py; the results are in the folder OUT. To end within 14 minutes:
+# make gpu-report ARGUMENTS='--budget 840'
 gpu-report:
 	$(PYTHON) benchmarks/gpu_check.py -o $(or $(OUT),build/gpu-report) $(ARGUMENTS)
 

@@ -13,10 +13,10 @@ GPU.
 
 Times are wall-clock times of whole schedules, from arrays on the host to the last state on the host, copies
 and waiting included. Noise is drawn before, and its time is reported, except in the two variants that draw
-it. Single engines and the fp16 matrix product
-are timed with CUDA events. The last state of each variant is compared with torch in float32 on the same GPU.
-torch uses channels last and fp16 with the preconditioning in float32, and keeps states on the GPU between
-moves. Each variant is measured alone when it is ready, and in turn with all others once all are.
+it. Single engines and the fp16 matrix product are timed with CUDA events. The last state of each variant is
+compared with torch in float32 on the same GPU. torch uses channels last and fp16 with the preconditioning in
+float32, and keeps states on the GPU between moves. Each variant is measured alone when it is ready, and in
+turn with all others once all are.
 """
 
 from __future__ import annotations

@@ -99,20 +99,22 @@ def export_half(bundle: Path) -> Path:
 
 
 def opened(variant: str, bundle: Any, model: Any, largest: int) -> Any:
-    """Return the player of a variant. Raises BackendError if it cannot run here."""
+    """Return the player of a variant. Raises BackendError if it cannot run here.
+
+    largest: the largest batch that it has to play.
+    """
     import torch
 
     from bcm_edge.runtime.backends import open_backend
+    from bcm_edge.runtime.machine.placement import Placement
 
     if variant in (EAGER, COMPILED):
         return TorchPlayer(rounded(model, torch.float16), "cuda", compiled=variant == COMPILED)
     if variant in ENGINES:
-        player: Any = engine_of(variant, bundle, largest)
-    elif variant in CUDA_OPTIONS:
-        player = cuda_with(CUDA_OPTIONS[variant], bundle)
-    else:
-        player = open_backend(BACKENDS[variant], bundle, "fp16")
-    return player
+        return engine_of(variant, bundle, largest)
+    if variant in CUDA_OPTIONS:
+        return cuda_with(CUDA_OPTIONS[variant], bundle)
+    return open_backend(BACKENDS[variant], bundle, "fp16", Placement(batch=largest))
 
 
 def engine_of(variant: str, bundle: Any, largest: int) -> Any:

@@ -101,8 +101,7 @@ def engine_launches(backend: Any, x: Any, moves: Any, noises: Any, labels: Any) 
     """Return the timed launches of the TensorRT backend, without copies: each move alone, then all."""
     import torch
 
-    handle = int(backend._stream.handle)
-    stream = torch.cuda.ExternalStream(handle)
+    stream = torch.cuda.ExternalStream(int(backend._stream.handle))
 
     def schedules() -> Iterator[tuple[Any, Any]]:
         for move, noise in zip(moves, noises, strict=True):
@@ -114,10 +113,8 @@ def engine_launches(backend: Any, x: Any, moves: Any, noises: Any, labels: Any) 
         backend.play_moves(x, own_moves, own_noises, labels, every=False)  # uploads, and records a graph
         key = backend._key(x, own_moves, own_noises, pixels=False)
         with backend._turn(key, len(own_moves), len(x)) as chain:
-            if chain._graph is None:
-                launches.append(Timed(partial(chain._enqueue, handle), stream))
-            else:
-                launches.append(Timed(partial(chain._graph.launch, backend._stream), stream))
+            enqueue = chain._enqueue if chain._graph is None else chain._graph.launch
+            launches.append(Timed(partial(enqueue, backend._stream), stream))
     return launches
 
 

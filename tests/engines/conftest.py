@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def surroundings(driver: Path) -> dict[str, str]:
     """The environment variables with which a process uses the stub and the fakes."""
-    return {"PYTHONPATH": str(FAKES), "LD_LIBRARY_PATH": str(driver)}
+    modules = os.pathsep.join(filter(None, (str(FAKES), os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": modules, "LD_LIBRARY_PATH": str(driver)}
 
 
 @pytest.fixture

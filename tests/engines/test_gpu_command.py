@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from gpu_figures import BENCHMARKS, gpu, results, variants
 
+from bcm_edge.runtime.storage.bundle import open_bundle
+
 pytestmark = pytest.mark.slow
 
 Benchmark = Callable[..., tuple[int, str, dict[str, Any]]]
@@ -63,6 +65,12 @@ def test_build_that_runs_out_of_memory(
     assert reason.startswith("the build ran out of memory")
 
 
+def test_session_accepts_the_largest_batch(onnxruntime_gpu: ModuleType, bundle: Path) -> None:
+    player = variants.opened(results.CUDA, open_bundle(bundle), None, 256)
+    assert player.max_batch == 256
+    player.close()
+
+
 # The whole command
 
 
@@ -84,13 +92,14 @@ def benchmark(surroundings: dict[str, str], tmp_path: Path) -> Benchmark:
 
 def test_variants_that_cannot_run_are_reported(benchmark: Benchmark) -> None:
     faults = {"FAKE_BUILD": "memory", "FAKE_CUDA_PROVIDER": "absent", "FAKE_RTX_PLUGIN": "broken"}
+    faults["FAKE_CAPABILITY"] = "89"  # which TensorRT-RTX accepts
     status, report, figures = benchmark("--batch", "2", "--schedules", "one-step", **faults)
     assert status == 0
     (each,) = map(results.Measured.from_json, figures["batches"])
     assert [row.variant for row in each.rows] == [results.EAGER, results.COMPILED]
     assert list(each.not_run) == [results.TENSORRT, results.CUDA, results.ORT_TENSORRT, results.RTX]
     assert each.not_run["TensorRT fp16"].startswith("the build ran out of memory")
-    assert "fallback is disabled" in each.not_run["ONNX Runtime CUDA fp16"]
+    assert "fallback to CPU EP has been explicitly disabled" in each.not_run["ONNX Runtime CUDA fp16"]
     assert "libnvidia-ml.so.1" in each.not_run["ONNX Runtime TensorRT-RTX fp16"]
     assert all(f"at batch 2: {reason}" in report for reason in each.not_run.values())
 
