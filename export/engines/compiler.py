@@ -22,7 +22,7 @@ from ...errors import BackendError, BcmError, BuildError
 from ...runtime.engines import adapter
 from ...runtime.engines.facts import BuildOptions
 from ...runtime.engines.store import workspace_limit
-from ...runtime.machine.gpu import free_memory, is_out_of_memory, make_current, probe
+from ...runtime.machine.gpu import disable_tf32, free_memory, is_out_of_memory, make_current, probe
 from .plan_writer import DlaSupport, OutOfMemory, PlanWriter
 from .realised import counted, realised_types, wider_types, widest_types
 
@@ -103,6 +103,7 @@ def compile_graphs(request: Request, event: Event) -> Compiled:
     if the GPU cannot be used.
     """
     started = time.perf_counter()
+    disable_tf32()
     workspace, integrated = request.options.workspace, False
     if request.device is not None:
         make_current(request.device)

@@ -33,7 +33,7 @@ ARG BASE_IMAGE={base}
 FROM $BASE_IMAGE
 RUN pip install --no-cache-dir {packages}
 # The task models disable telemetry themselves. Triton's own ONNX Runtime backend reads this variable.
-# Without the last variable, libraries of CUDA use TF32 for float32 on a GPU.
+# The last variable disables TF32 on a GPU. An engine runs only with the value with which it was built.
 ENV BCM_EDGE_CACHE_DIR=/tmp/bcm-edge ORT_DISABLE_TELEMETRY=1 NVIDIA_TF32_OVERRIDE=0
 CMD [{server}]
 """
@@ -66,7 +66,8 @@ def docker_commands(plan: RepositoryPlan, file: str, source: str) -> list[str]:
 def server_command(repository: str) -> str:
     """Return the shell command that runs an installed Triton. repository: its path, quoted."""
     program, _, *options = SERVER
-    return " ".join(["ORT_DISABLE_TELEMETRY=1", program, f"--model-repository={repository}", *options])
+    variables = ["ORT_DISABLE_TELEMETRY=1", "NVIDIA_TF32_OVERRIDE=0"]
+    return " ".join([*variables, program, f"--model-repository={repository}", *options])
 
 
 def client_command(plan: RepositoryPlan, client: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -114,8 +113,6 @@ def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> Onn
     Raises BackendError.
     """
     batch = largest_batch(placement)
-    # Otherwise TF32 may be used for float32, and the plugin has no option for it.
-    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
     def provider(gpu: Gpu, stream: int) -> Provider:
         return rtx_provider(bundle, precision, batch, gpu, stream)

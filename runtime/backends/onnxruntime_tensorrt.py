@@ -7,7 +7,6 @@ unless an option for another precision is set, such as trt_fp16_enable.
 
 from __future__ import annotations
 
-import os
 import shutil
 
 from ...errors import BackendError
@@ -76,8 +75,6 @@ def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> Onn
     An engine in the cache that cannot be opened is compiled again. Raises BackendError.
     """
     batch = largest_batch(placement)
-    # TensorRT uses TF32 for float32 otherwise, and ONNX Runtime has no option for it.
-    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
     def provider(gpu: Gpu, stream: int) -> Provider:
         return tensorrt_provider(bundle, precision, batch, gpu, stream)

@@ -6,6 +6,7 @@ No object of TensorRT may be created before: TensorRT 8.6 crashes on machines wi
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,7 +76,10 @@ def cannot_compute(gpu: Gpu, precision: str | None) -> str | None:
 
 
 def probe(index: int = 0) -> Gpu:
-    """Return the GPU with this index. Raises BackendError if there is no driver or no such GPU."""
+    """Return the GPU with this index. Raises BackendError if there is no driver or no such GPU.
+
+    It also disables TF32 in this process, before any library of CUDA is loaded.
+    """
     call = _driver()
     if (status := call("cuInit", 0)) != 0:
         raise BackendError(f"no NVIDIA GPU can be used: the driver reports {_error_name(call, status)}")
@@ -91,6 +95,7 @@ def probe(index: int = 0) -> Gpu:
         for attribute in (_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS)
     )
     version = _read(call, "cuDriverGetVersion", ctypes.c_int)  # 12060 for CUDA 12.6
+    disable_tf32()
     return Gpu(
         index=index,
         name=name.value.decode(),
@@ -100,6 +105,16 @@ def probe(index: int = 0) -> Gpu:
         integrated=bool(integrated),
         cuda=f"{version // 1000}.{version % 1000 // 10}",
     )
+
+
+def disable_tf32() -> None:
+    """Have the libraries of CUDA compute float32 in this process and its children with 24 bits, not in TF32.
+
+    ONNX Runtime's providers for TensorRT have no option for that. TensorRT reads the variable once in a
+    process and writes its value into every engine, and an engine cannot run in a process with another value.
+    So it must be the same wherever this package builds or plays an engine.
+    """
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
 
 def parse_device(text: str) -> int:

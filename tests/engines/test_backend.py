@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -38,6 +39,18 @@ def test_images_agree_with_onnxruntime(built_bundle: Path, record: ModuleType, p
                 each.generate(n, schedule=schedule, seed=7, labels=labels) for each in (tensorrt, onnxruntime)
             )
             assert_images_agree(actual, expected, precision)
+
+
+@pytest.mark.parametrize("value", ["1", None])
+def test_engine_runs_with_any_setting_of_tf32(
+    built_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch, value: str | None
+):
+    """TensorRT refuses an engine if this variable has another value than when the engine was built."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", value or "")
+    if value is None:
+        del os.environ["NVIDIA_TF32_OVERRIDE"]
+    with bcm_edge.load(built_bundle, "tensorrt", precision="fp32") as bcm:
+        assert np.isfinite(bcm.generate(1, labels=3)).all()
 
 
 def test_latents_and_reconstructions_agree_with_onnxruntime(built_bundle: Path, record: ModuleType):

@@ -154,7 +154,7 @@ def test_installed_server_gets_the_options_of_the_container(
     machine_with(monkeypatch, tmp_path / "bin", "tritonserver")
     root = tmp_path / "models"
     result = cli("triton", digits_bundle, "-o", root, "--platform", "python")
-    assert shell_commands(result.stderr)[0][1:] == ["tritonserver", *container_options(root)]
+    assert shell_commands(result.stderr)[0][2:] == ["tritonserver", *container_options(root)]
 
 
 def test_readme_asks_for_a_gpu_where_one_is_needed(bundle: Bundle, tmp_path: Path):

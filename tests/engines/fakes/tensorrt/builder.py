@@ -134,6 +134,7 @@ class Builder:
             "max_aux_streams": config.max_aux_streams,
             "limits": {pool.name: limit for pool, limit in config.limits.items()},
             "types": types | dict.fromkeys(widened, "Float"),
+            "tf32": os.environ.get("NVIDIA_TF32_OVERRIDE", "-1"),
             "detailed": config.profiling_verbosity == ProfilingVerbosity.DETAILED,
             "stripped": BuilderFlag.STRIP_PLAN in config.flags,
             "weights": "" if BuilderFlag.STRIP_PLAN in config.flags else "0" * 4096,

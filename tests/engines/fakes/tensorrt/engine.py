@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ class Runtime:
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
         try:
-            return ICudaEngine(json.loads(bytes(serialized_engine)), self.error_recorder)
+            return ICudaEngine(json.loads(bytes(serialized_engine)), self.error_recorder, self._logger)
         except ValueError:
             self._logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTag failed")
             return None
@@ -33,8 +34,8 @@ class Runtime:
 class ICudaEngine:
     """An engine that computes with ONNX Runtime."""
 
-    def __init__(self, plan: dict[str, Any], recorder: Any) -> None:
-        self.recorder = recorder
+    def __init__(self, plan: dict[str, Any], recorder: Any, logger: ILogger) -> None:
+        self.recorder, self._logger = recorder, logger
         self.plan, self.refitted = plan, not plan["stripped"]
         self._names = [name for name, *_ in (*plan["inputs"], *plan["outputs"])]
         self._session: Any = None
@@ -73,8 +74,13 @@ class ICudaEngine:
 
     def create_execution_context(
         self, strategy: Any = ExecutionContextAllocationStrategy.STATIC
-    ) -> IExecutionContext:
+    ) -> IExecutionContext | None:
         refuse_while_recording()
+        built, now = self.plan["tf32"], os.environ.get("NVIDIA_TF32_OVERRIDE", "-1")
+        if built != now:
+            text = "Inconsistent setting of NVIDIA_TF32_OVERRIDE env var"
+            self._logger.log(ILogger.Severity.ERROR, f"{text} at build {built} and at execution {now}")
+            return None
         record.calls.append(f"context {self.name}")
         self._contexts += 1
         # The first context of an engine begins with profile 0, the others without a profile.
