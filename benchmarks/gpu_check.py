@@ -35,6 +35,7 @@ from networks import ROOT
 from result_files import origin, write_json
 
 GPU = ROOT / "benchmarks" / "gpu.py"
+GRACE = 10.0  # seconds that an interrupted step gets to write what it has
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def steps(output: Path, benchmark: Sequence[str]) -> list[Step]:
     """Return all steps. benchmark: options of benchmarks/gpu.py."""
     doctor = [sys.executable, "-m", "bcm_edge.cli", "doctor"]
     report = f"--junitxml={(output / 'tests.xml').resolve()}"
-    tests = [sys.executable, "-m", "pytest", str(ROOT / "tests" / "gpu"), "-rs", report]
+    tests = [sys.executable, "-m", "pytest", str(ROOT / "tests" / "gpu"), "-v", "-rs", report]
     made = [Step("doctor", doctor, 0.1, "doctor.txt"), Step("tests", tests, 0.4, "tests.txt")]
     for name, share in (("main", 0.6), ("options", 1.0)):
         results = ["--variants", name, "-o", str(output / f"{name}.json")]
@@ -102,18 +103,23 @@ def steps(output: Path, benchmark: Sequence[str]) -> list[Step]:
 def run(step: Step, seconds: float, log: Path) -> Outcome:
     """Run a step. Its standard output goes to a file. Its whole process group is killed after this time.
 
-    benchmarks/gpu.py gets a time budget that ends a little earlier, so that it can write its report.
+    A little earlier it has to write its report: benchmarks/gpu.py has a time budget, and pytest is interrupted.
     """
-    command = list(step.command)
+    command, limit = list(step.command), seconds
     if step.name.startswith("benchmark") and not math.isinf(seconds):
-        command += ["--budget", f"{max(seconds - 10, 1):.0f}"]
+        command += ["--budget", f"{max(seconds - GRACE, 1):.0f}"]
+    else:
+        limit -= min(GRACE, seconds / 10)
     started = time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, cwd=ROOT, start_new_session=True)
         try:
-            code = process.wait(None if math.isinf(seconds) else max(seconds, 0))
+            code = process.wait(None if math.isinf(seconds) else max(limit, 0))
         except subprocess.TimeoutExpired:
             code = None
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(seconds - limit, 0))
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

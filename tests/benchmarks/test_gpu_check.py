@@ -41,6 +41,20 @@ def test_step_is_stopped_when_its_time_is_over(tmp_path: Path):
     assert (outcome.exit_code, outcome.reason) == (None, "stopped after 0 s")
 
 
+@pytest.mark.slow
+def test_interrupted_tests_write_their_report(tmp_path: Path):
+    """The first failure, and the names of the tests that ran, must not be lost when the time is over."""
+    test, report = tmp_path / "test_slow.py", tmp_path / "tests.xml"
+    test.write_text(
+        "import signal\ndef test_wrong():\n    assert 1 == 2\ndef test_slow():\n    signal.pause()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(test), f"--junitxml={report}"]
+    outcome = check.run(check.Step("tests", command, 1.0, "log"), 20, tmp_path / "log")
+    assert (outcome.exit_code, outcome.reason) == (None, "stopped after 20 s")
+    assert "assert 1 == 2" in report.read_text()
+    assert "1 failed" in (tmp_path / "log").read_text()
+
+
 @pytest.mark.parametrize(("seconds", "passed"), [(100.0, ["--budget", "90"]), (math.inf, [])])
 def test_benchmark_ends_a_little_earlier_than_its_time(seconds: float, passed: list[str], tmp_path: Path):
     check.run(step("benchmark, main", PRINT), seconds, tmp_path / "log")
