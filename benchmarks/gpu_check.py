@@ -103,7 +103,7 @@ def steps(output: Path, benchmark: Sequence[str]) -> list[Step]:
 def run(step: Step, seconds: float, log: Path) -> Outcome:
     """Run a step. Its standard output goes to a file. Its whole process group is killed after this time.
 
-    A little earlier it has to write its report: benchmarks/gpu.py has a time budget, and pytest is interrupted.
+    A little earlier it writes its report: benchmarks/gpu.py has a time budget, and pytest is interrupted.
     """
     command, limit = list(step.command), seconds
     if step.name.startswith("benchmark") and not math.isinf(seconds):
