@@ -10,11 +10,12 @@ import ctypes
 import importlib
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import BackendError
-from ..gpu_sessions.compiled import compiled_key, private_cache, profile_shapes
+from ..gpu_sessions.compiled import compiled_key, private_cache, profile_options
 from ..gpu_sessions.session import Provider
 from ..machine.gpu import Gpu
 from ..machine.onnxruntime_gpu import PLUGIN, RTX
@@ -85,11 +86,7 @@ def rtx_provider(bundle: Bundle, precision: str, batch: int, gpu: Gpu, stream: i
     """
     register_plugin()
     device = device_for(gpu)
-    options = {
-        "nv_profile_min_shapes": profile_shapes(bundle, 1),
-        "nv_profile_opt_shapes": profile_shapes(bundle, batch),
-        "nv_profile_max_shapes": profile_shapes(bundle, batch),
-    }
+    options = profile_options(bundle, batch, "nv")
     version = f"rtx{getattr(importlib.import_module(PLUGIN), '__version__', '')}"
     kernels = private_cache(FOLDER, compiled_key(bundle, precision, gpu, version, options))
     if kernels is not None:
@@ -113,8 +110,5 @@ def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> Onn
     Raises BackendError.
     """
     batch = largest_batch(placement)
-
-    def provider(gpu: Gpu, stream: int) -> Provider:
-        return rtx_provider(bundle, precision, batch, gpu, stream)
-
+    provider = partial(rtx_provider, bundle, precision, batch)
     return open_on_gpu(INFO.name, bundle, precision, provider, placement, batch)

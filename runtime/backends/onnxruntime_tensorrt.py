@@ -8,9 +8,11 @@ unless an option for another precision is set, such as trt_fp16_enable.
 from __future__ import annotations
 
 import shutil
+from functools import partial
+from pathlib import Path
 
 from ...errors import BackendError
-from ..gpu_sessions.compiled import compiled_key, private_cache, profile_shapes
+from ..gpu_sessions.compiled import compiled_key, private_cache, profile_options
 from ..gpu_sessions.session import Provider
 from ..log import log
 from ..machine.gpu import Gpu, probe
@@ -34,16 +36,14 @@ DAMAGED = "could not deserialize engine from cache"  # in the message of the pro
 
 
 def build_options(bundle: Bundle, batch: int) -> dict[str, str]:
-    """Return the options of the provider that determine the engine. batch: the largest batch.
+    """Return the options of the provider that determine the engine. batch: the largest batch."""
+    return {**profile_options(bundle, batch, "trt"), "trt_builder_optimization_level": "3"}
 
-    The engine accepts 1 to `batch` images, and its kernels are the fastest for `batch`.
-    """
-    return {
-        "trt_profile_min_shapes": profile_shapes(bundle, 1),
-        "trt_profile_opt_shapes": profile_shapes(bundle, batch),
-        "trt_profile_max_shapes": profile_shapes(bundle, batch),
-        "trt_builder_optimization_level": "3",
-    }
+
+def engine_folder(bundle: Bundle, precision: str, batch: int, gpu: Gpu) -> Path | None:
+    """Return the folder in the cache for the engine, or None if there is no cache."""
+    options = build_options(bundle, batch)
+    return private_cache(FOLDER, compiled_key(bundle, precision, gpu, _version(), options))
 
 
 def tensorrt_provider(bundle: Bundle, precision: str, batch: int, gpu: Gpu, stream: int) -> Provider:
@@ -53,9 +53,8 @@ def tensorrt_provider(bundle: Bundle, precision: str, batch: int, gpu: Gpu, stre
     without CUDA graphs here.
     """
     options = build_options(bundle, batch)
-    version = f"trt{tensorrt_library()}"
-    engines = private_cache(FOLDER, compiled_key(bundle, precision, gpu, version, options))
-    timings = private_cache(FOLDER, f"timings-sm{gpu.capability.replace('.', '')}-{version}")
+    engines = engine_folder(bundle, precision, batch, gpu)
+    timings = private_cache(FOLDER, f"timings-sm{gpu.capability.replace('.', '')}-{_version()}")
     if engines is not None:
         options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(engines)}
     if timings is not None:
@@ -75,18 +74,20 @@ def open(bundle: Bundle, precision: str, placement: Placement = ANYWHERE) -> Onn
     An engine in the cache that cannot be opened is compiled again. Raises BackendError.
     """
     batch = largest_batch(placement)
-
-    def provider(gpu: Gpu, stream: int) -> Provider:
-        return tensorrt_provider(bundle, precision, batch, gpu, stream)
-
+    provider = partial(tensorrt_provider, bundle, precision, batch)
     try:
         return open_on_gpu(INFO.name, bundle, precision, provider, placement, batch)
     except BackendError as error:
-        version = f"trt{tensorrt_library()}"
-        key = compiled_key(bundle, precision, probe(placement.gpu), version, build_options(bundle, batch))
-        engines = private_cache(FOLDER, key)
-        if engines is None or DAMAGED not in str(error):
+        if DAMAGED not in str(error):
+            raise
+        engines = engine_folder(bundle, precision, batch, probe(placement.gpu))
+        if engines is None:
             raise
         log.warning("%s: the engine in the cache cannot be used and is compiled again: %s", INFO.name, error)
         shutil.rmtree(engines)
     return open_on_gpu(INFO.name, bundle, precision, provider, placement, batch)
+
+
+def _version() -> str:
+    """Return the library that compiles, and its version, as a part of a file name."""
+    return f"trt{tensorrt_library()}"

@@ -100,7 +100,7 @@ class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):
         from ..engines.device_chain import chain_key
 
         shape = (self._size_for(len(x)), *self.sample_shape)
-        return chain_key(x, moves, noises, shape, pixels, draws=self._kernel is not None)
+        return chain_key(x, moves, noises, shape, pixels, draws=self.draws)
 
     def _make_chain(self, key: ChainKey) -> DeviceChain:
         from ..engines.device_chain import DeviceChain

@@ -183,9 +183,8 @@ class SessionChain:
 
         options = onnxruntime.RunOptions()
         options.log_severity_level = 4
-        options.add_run_config_entry(
-            "disable_synchronize_execution_providers", "1"
-        )  # the stream has an order
+        # The work is in stream order, so a run need not wait for it.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if self._graph_option:
             options.add_run_config_entry(self._graph_option, str(graph_id))
         self._session.run_with_iobinding(self._bindings[source], options)
@@ -213,11 +212,8 @@ class SessionChain:
             target.erase()  # otherwise a graph that computes nothing would seem to be correct
             self._start(source, self._graph_ids[source])
             distance = replay_distance([self._downloaded(target)], [expected])
-            self.why_eager = (
-                None
-                if distance <= REPLAY_BOUND
-                else (f"they gave other images than the session (relative L2 {distance:.1e})")
-            )
+            if not distance <= REPLAY_BOUND:
+                self.why_eager = f"they gave other images than the session (relative L2 {distance:.1e})"
         except Exception as error:  # the errors of the libraries have no common base class
             self.why_eager = f"recording failed: {first_line(error)}"
         if self.why_eager is None:

@@ -1,4 +1,4 @@
-"""What providers need that compile a graph at the first start: shapes, and a folder for the results."""
+"""What providers need that compile a graph at the first start: options, and a folder for the results."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from ..log import log
 from ..machine.cache_folder import cache_directory
 from ..machine.gpu import Gpu
 from ..storage.bundle import Bundle
+
+
+def profile_options(bundle: Bundle, batch: int, prefix: str) -> dict[str, str]:
+    """Return the options of a provider for batches of 1 to `batch` images. Kernels are chosen for `batch`.
+
+    prefix: the beginning of the names of the options, "trt" or "nv".
+    """
+    batches = {"min": 1, "opt": batch, "max": batch}
+    return {f"{prefix}_profile_{end}_shapes": profile_shapes(bundle, n) for end, n in batches.items()}
 
 
 def profile_shapes(bundle: Bundle, batch: int) -> str:

@@ -66,9 +66,10 @@ def missing_onnxruntime_gpu(gpu: Gpu, provider: str) -> str | None:
     try:
         if (reason := _two_packages(provider)) is None:
             module = _onnxruntime(gpu, provider)
-            reason = (
-                _missing_plugin(gpu, module) if provider == RTX else _missing_provider(gpu, provider, module)
-            )
+            if provider == RTX:
+                reason = _missing_plugin(gpu, module)
+            else:
+                reason = _missing_provider(gpu, provider, module)
         return reason or missing_cuda_core(gpu, _requirement(gpu, provider))
     except BackendError as error:
         return str(error)
@@ -215,9 +216,8 @@ def _requirement(gpu: Gpu, provider: str) -> str:
     if _is_jetpack_6():
         return " ".join(map(shlex.quote, _FOR_CUDA_12[1:]))
     if provider == RTX:
-        beside_gpu = list(
-            importlib.metadata.distributions(name=_GPU_PACKAGE)
-        )  # it would overwrite that package
+        # The extra would install onnxruntime, which overwrites files of onnxruntime-gpu.
+        beside_gpu = list(importlib.metadata.distributions(name=_GPU_PACKAGE))
         return _PLUGIN_PACKAGE if beside_gpu else requirements("rtx")
     return requirements("gpu") if _driver(gpu) >= 13 else " ".join(map(shlex.quote, _FOR_CUDA_12))
 

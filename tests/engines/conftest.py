@@ -74,6 +74,7 @@ def record(
     )
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")  # `probe` sets it, and it must not stay after the test
     monkeypatch.syspath_prepend(str(FAKES))
     _forget()
     import gpu_record

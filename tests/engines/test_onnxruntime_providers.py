@@ -30,7 +30,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("BCM_EDGE_CACHE_DIR", str(folder))
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
     return folder
 
 
@@ -217,6 +216,7 @@ def test_rtx_refuses_other_gpus_before_the_plugin_is_registered(
 def test_plugin_that_cannot_be_used(
     typed_bundle: Path,
     onnxruntime_gpu: ModuleType,
+    cache: Path,
     rtx_gpu: None,
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
