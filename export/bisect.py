@@ -233,7 +233,7 @@ def _hint(precision: str, first: LayerError, growing: Sequence[LayerError]) -> s
     if precision == "fp32":
         return (
             "this layer does not compute what torch does; "
-            "check its function in export/network_graph.py and its weights in the graph"
+            "check its function in export/network_graph.py or layer_graphs.py, and its weights in the graph"
         )
     if precision in CALIBRATED:
         quantised = [layer for layer in (first, *growing) if layer.operator in ("Conv", *QUANTISERS)]

@@ -110,13 +110,9 @@ def check_layers(bundle: Bundle, kept: Collection[str]) -> None:
     convolutions = layers(bundle)
     unknown = sorted(set(kept) - set(convolutions))
     if unknown:
-        raise CalibrationError(
-            f"cannot keep {unknown[0]} in float32: it is not a convolution of this network"
-        )
+        raise CalibrationError(f"cannot leave out {unknown[0]}: it is not a convolution of this network")
     if set(kept) == set(convolutions):
-        raise CalibrationError(
-            "all convolutions would stay in float32; at least one must be computed in int8"
-        )
+        raise CalibrationError("all convolutions would be left out; at least one must be computed in 8 bits")
 
 
 def layers(bundle: Bundle) -> list[str]:

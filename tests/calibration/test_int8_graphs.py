@@ -119,10 +119,10 @@ def test_calibration_of_another_model_is_refused(typed_bundle: Path, tmp_path: P
 
 def test_layers_to_keep_must_exist_and_not_be_all(typed_bundle: Path, tmp_path: Path):
     bundle, calibration = open_bundle(typed_bundle), read_calibration(typed_bundle / "calibration.json")
-    message = r"cannot keep input_blocks\.1\.0 in float32: it is not a convolution"
+    message = r"cannot leave out input_blocks\.1\.0: it is not a convolution"
     with pytest.raises(CalibrationError, match=message):
         write_int8_graphs(bundle, calibration, ["input_blocks.1.0"], tmp_path)
-    with pytest.raises(CalibrationError, match="all convolutions would stay in float32"):
+    with pytest.raises(CalibrationError, match="all convolutions would be left out"):
         write_int8_graphs(bundle, calibration, layers(bundle), tmp_path)
 
 

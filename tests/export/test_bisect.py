@@ -19,7 +19,7 @@ from results import only_json
 pytest.importorskip("polygraphy", reason="bisecting needs polygraphy; pip install '.[debug]'")
 
 from bcm_edge import BcmError
-from bcm_edge.export import layer_errors, network_graph
+from bcm_edge.export import layer_errors, layer_graphs
 from bcm_edge.export.bisect import first_stray_layer
 from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.int8 import layers
@@ -171,14 +171,14 @@ def test_wrong_weight_of_a_float32_graph_is_named(
 def test_wrong_layer_of_a_float32_graph_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale_shift: bool
 ):
-    silu, config = network_graph.silu, replace(TINY, use_scale_shift_norm=scale_shift)
+    silu, config = layer_graphs.silu, replace(TINY, use_scale_shift_norm=scale_shift)
 
     def wrong_in_one_layer(graph: GraphBuilder, x: str, at: str) -> str:
         if at == LATE.replace("2", "1"):
             x = graph.op("Mul", x, graph.constant(1.01), at=at)
         return silu(graph, x, at)
 
-    monkeypatch.setattr(network_graph, "silu", wrong_in_one_layer)
+    monkeypatch.setattr(layer_graphs, "silu", wrong_in_one_layer)
     bundle = exported(tiny(random_model(config)), tmp_path / "b", "fp32")
     stray = first_stray_layer(bundle, "fp32", recorded(random_model(config), bundle), BOUNDS["fp32"])
     assert stray and stray.node == f"{LATE}/Conv"  # the first output after this SiLU that torch also has

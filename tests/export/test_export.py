@@ -17,7 +17,7 @@ from networks import TINY, random_model, tiny_checkpoint
 from refusals import edit_manifest, update_hashes
 
 from bcm_edge import BcmError
-from bcm_edge.export import network_graph
+from bcm_edge.export import layer_graphs
 from bcm_edge.export.exporter import ExportPlan, export
 from bcm_edge.export.graphs import write_graphs
 from bcm_edge.export.writer import GraphBuilder
@@ -146,14 +146,14 @@ def test_bundle_contains_its_verified_graphs(tmp_path: Path):
 
 
 def test_wrong_graph_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    silu = network_graph.silu
+    silu = layer_graphs.silu
 
     def wrong_in_one_block(graph: GraphBuilder, x: str, at: str) -> str:
         if at.startswith("output_blocks.0"):
             x = graph.op("Mul", x, graph.constant(1.001), at=at)
         return silu(graph, x, at)
 
-    monkeypatch.setattr(network_graph, "silu", wrong_in_one_block)
+    monkeypatch.setattr(layer_graphs, "silu", wrong_in_one_block)
     message = r"fp32 on onnxruntime differs from torch in \d+ of 48 moves.*Nothing was written"
     with pytest.raises(BcmError, match=message) as caught:
         export(ExportPlan(tiny_checkpoint(), tmp_path / "b"), "0" * 64)
