@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..gpu_sessions.session import Provider
 from ..machine.gpu import Gpu
-from ..machine.onnxruntime_gpu import CUDA
+from ..machine.onnxruntime_gpu import CUDA, is_older
 from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from .base import BackendInfo
@@ -13,9 +13,16 @@ from .onnxruntime_gpu import OnnxRuntimeGpuBackend, largest_batch, open_on_gpu, 
 # It declares no libraries, because machine/ checks them.
 INFO = BackendInfo("onnxruntime-cuda", "NVIDIA GPU, CUDA", "play", "gpu", ("fp32", "fp16"))
 
+# Before, a CUDA graph with a Concat of unequal inputs reads their addresses from memory of the host that runs
+# at other batch sizes overwrite (microsoft/onnxruntime#32121). It would give wrong images without an error.
+OLDEST_FOR_GRAPHS = (1, 30)
+
 
 def cuda_provider(gpu: Gpu, stream: int) -> Provider:
     """Return the CUDA provider and its options. stream: the handle of the stream on which it works."""
+    import onnxruntime
+
+    has_graphs = not is_older(onnxruntime.__version__, OLDEST_FOR_GRAPHS)
     options = {
         "device_id": str(gpu.index),
         "user_compute_stream": str(stream),
@@ -23,9 +30,15 @@ def cuda_provider(gpu: Gpu, stream: int) -> Provider:
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "cudnn_conv_use_max_workspace": "1",
         "arena_extend_strategy": "kSameAsRequested",
-        "enable_cuda_graph": "1",
+        "enable_cuda_graph": "1" if has_graphs else "0",
     }
-    return Provider(CUDA, "CUDA provider", options, graph_option="gpu_graph_id")
+    return Provider(
+        CUDA,
+        "CUDA provider",
+        options,
+        graph_option="gpu_graph_id" if has_graphs else None,
+        why_eager="" if has_graphs else "replays are wrong before ONNX Runtime 1.30",
+    )
 
 
 def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:

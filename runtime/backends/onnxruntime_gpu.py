@@ -82,8 +82,8 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
         mode = "one CUDA graph per move"
         if self._provider.graph_option is None:
             mode = "without CUDA graphs"
-        elif self._eager:
-            mode = f"without CUDA graphs: {'; '.join(sorted(self._eager))}"
+        if reasons := "; ".join(sorted(self._eager)) or self._provider.why_eager:
+            mode = f"without CUDA graphs: {reasons}"
         library = f"ONNX Runtime {onnxruntime.__version__}, {self._provider.title}"
         return f"{self._gpu.name}, {library}, {mode}{self._noise_text()}"
 

@@ -34,6 +34,7 @@ class Provider:
     graph_option: str | None
     # Adds a provider that is a plugin to the options of a session. None: the provider is built in.
     add_plugin: Callable[[onnxruntime.SessionOptions, dict[str, str]], None] | None = None
+    why_eager: str = ""  # why it keeps no CUDA graphs, if another version does
 
 
 def open_gpu_session(graph: Path, provider: Provider) -> onnxruntime.InferenceSession:

@@ -96,6 +96,12 @@ def tensorrt_library() -> str:
     return ""
 
 
+def is_older(version: str, oldest: tuple[int, int]) -> bool:
+    """Whether a version of ONNX Runtime, such as "1.31.1", is older than this one. False if it is unknown."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) < oldest
+
+
 def _two_packages(provider: str) -> str | None:
     """Return why ONNX Runtime cannot be used if both of its packages are in one folder, or None."""
     spec = importlib.util.find_spec("onnxruntime")
@@ -183,8 +189,7 @@ def _packages_of_libraries(gpu: Gpu, absent: list[str], cuda: int, version: str)
 
 def _missing_plugin(gpu: Gpu, module: ModuleType) -> str | None:
     """Return what the plugin of RTX needs and this machine does not have, or None."""
-    found = re.match(r"(\d+)\.(\d+)", module.__version__)
-    if found and (int(found[1]), int(found[2])) < OLDEST_FOR_PLUGIN:
+    if is_older(module.__version__, OLDEST_FOR_PLUGIN):
         oldest = ".".join(map(str, OLDEST_FOR_PLUGIN))
         return (
             f"onnxruntime {module.__version__} is too old, TensorRT-RTX's plugin needs {oldest} or newer; "

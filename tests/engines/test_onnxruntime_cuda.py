@@ -180,6 +180,27 @@ def test_each_batch_size_has_graphs_of_its_own(typed_bundle: Path, onnxruntime_g
     assert captured == ["capture 0", "capture 1", "capture 2", "capture 3"]
 
 
+def test_versions_whose_graphs_break_each_other_run_without_them(
+    typed_bundle: Path, record: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FAKE_ORT_VERSION", "1.29.0")
+    import onnxruntime
+    import onnxruntime_cuda
+
+    uninstall = onnxruntime_cuda.install(onnxruntime)
+    try:
+        with (
+            bcm_edge.load(typed_bundle, NAME, precision="fp32") as gpu,
+            bcm_edge.load(typed_bundle, "onnxruntime", precision="fp32") as cpu,
+        ):
+            for n in (2, 8, 2):
+                assert_images_agree(gpu.generate(n, seed=1, labels=3), cpu.generate(n, seed=1, labels=3))
+            reason = "without CUDA graphs: replays are wrong before ONNX Runtime 1.30"
+            assert gpu.backend.device.endswith(reason)
+    finally:
+        uninstall()
+
+
 def test_threads_that_take_turns_use_the_same_graphs(typed_bundle: Path, onnxruntime_gpu: ModuleType):
     """ONNX Runtime keeps CUDA graphs for the thread that recorded them."""
     with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:

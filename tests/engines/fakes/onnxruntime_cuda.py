@@ -8,6 +8,7 @@ session.disable_cpu_ep_fallback is set. Environment variables simulate faults:
     FAKE_TENSORRT_PROVIDER=absent   the library of TensorRT is missing
     FAKE_RTX_PLUGIN=broken     the plugin cannot be loaded; =no-device: it supports no GPU of this machine
     FAKE_NODE_ON_CPU=1         one node is placed on the CPU; =reported: only the assignment says so
+    FAKE_ORT_VERSION           the version, 1.31.1 if it is not set
     FAKE_ORT_GRAPH             CUDA graphs are "refused", "empty", "stale" or "wrong"
     FAKE_GPU_MEMORY            bytes of device memory (gpu_record.py)
 """
@@ -40,6 +41,7 @@ def install(onnxruntime: ModuleType) -> Callable[[], None]:
     DeviceValue = device_value_class(OrtValue)
     Binding = binding_class(onnxruntime.IOBinding, DeviceValue)
     changes: list[tuple[Any, str, Any]] = [
+        (onnxruntime, "__version__", record.environment("ORT_VERSION", "1.31.1")),
         (onnxruntime, "get_available_providers", available_providers),
         (onnxruntime, "register_execution_provider_library", _register),
         (onnxruntime, "unregister_execution_provider_library", _plugins.pop),

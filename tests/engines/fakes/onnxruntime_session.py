@@ -20,7 +20,7 @@ import numpy as np
 from cuda.core import refuse_while_recording, stream_of
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from onnxruntime_binding import Place, new_place
-from onnxruntime_options import CPU, KINDS, RTX, TENSORRT, TRUE, profiles
+from onnxruntime_options import CPU, CUDA, KINDS, RTX, TENSORRT, TRUE, profiles
 from onnxruntime_values import Memory, dtype_of
 
 FALLBACK_DISABLED = (
@@ -57,6 +57,7 @@ class OnGpu:
         self.graphs: dict[tuple[int, int], tuple[Work, Any]] = {}
         self.weights = Memory(Path(model).stat().st_size if isinstance(model, str | Path) else len(model))
         self.workspaces: dict[int, Memory] = {}
+        self.staged: tuple[int, ...] = ()  # the shape of which memory of the host has the addresses
         self._compile()
 
     def run(self, session: Any, binding: Any, run_options: Any) -> None:
@@ -84,6 +85,7 @@ class OnGpu:
         inputs, outputs = self._checked(session, binding)
         record.calls.append(f"run {key[1] if key else 'eager'}")
         self._submit(lambda: compute(session, inputs, outputs), run_options)
+        self.staged = next(iter(inputs.values())).shape
         binding._values = [session._value_at(place, where) for place, where in outputs.values()]
         if key is None:
             return
@@ -92,9 +94,24 @@ class OnGpu:
         if record.environment("ORT_GRAPH", "") == "refused":
             raise RuntimeError("CUDA failure 901: operation failed due to a previous error during capture")
         record.calls.append(f"capture {key[1]}")
-        work = _recorded(session, inputs, outputs)
+        work = self._with_staging(_recorded(session, inputs, outputs), outputs)
         self.graphs[key] = work, (inputs, outputs)
         self._submit(work, run_options)
+
+    def _with_staging(self, replay: Work, outputs: dict[str, tuple[Place, str]]) -> Work:
+        """A replay that is wrong after a run with other shapes, which older versions do not keep apart."""
+        import onnxruntime
+
+        recorded = self.staged
+
+        def work() -> None:
+            replay()
+            if self.staged != recorded:
+                for place, _ in outputs.values():
+                    place.array[...] += np.asarray(1, place.dtype)
+
+        version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+        return work if self.provider == CUDA and version < (1, 30) else replay
 
     def _graph_key(self, run_options: Any) -> tuple[int, int] | None:
         """The thread and the id of a graph, or None for a run without a graph."""
