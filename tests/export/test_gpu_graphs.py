@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -253,7 +254,7 @@ def test_bundle_without_float16_graphs_is_refused(bundle_copy: Path, typed_bundl
 
 def test_missing_range_and_unknown_layer_are_refused(gpu_bundle: Path, tmp_path: Path):
     bundle, calibration = open_bundle(gpu_bundle), read_calibration(gpu_bundle / "calibration.json")
-    with pytest.raises(CalibrationError, match=r"cannot leave out input_blocks\.1\.0: it is not a convolution"):
+    with pytest.raises(CalibrationError, match=r"cannot leave out input_blocks\.1\.0: it is not a"):
         write_gpu_graphs(bundle, "fp8", calibration, ["input_blocks.1.0"], tmp_path)
     with pytest.raises(CalibrationError, match="was measured on other graphs"):
         write_gpu_graphs(bundle, "fp8", replace(calibration, graphs={}), [], tmp_path)
@@ -282,8 +283,6 @@ def test_only_8_bit_precisions_are_calibrated(digits_bundle: Path, cli: Cli, pre
 @pytest.mark.slow
 def test_new_calibration_writes_all_8_bit_graphs_again(gpu_bundle: Path, tmp_path: Path, cli: Cli):
     """One calibration.json describes them all."""
-    import shutil
-
     bundle = shutil.copytree(gpu_bundle, tmp_path / "copy.bundle")
     calibration = replace(
         read_calibration(bundle / "calibration.json"), kept=["input_blocks.0.0", "out.2"], source="new"
