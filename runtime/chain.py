@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import NonFiniteError
-from .backends.base import Backend, DeviceBackend
+from .backends.base import Backend, DeviceBackend, on_device
 from .batches import Batch
 from .calls import AfterMove
 from .noise import INVERSION_DRAW, START_DRAW, Draw, values
@@ -58,7 +58,7 @@ def play_to_pixels(
 
     A device converts to pixels itself. Arguments and errors are those of `play`.
     """
-    if after_move or not isinstance(backend, DeviceBackend):
+    if after_move or not on_device(backend):
         return to_uint8(play(schedule, backend, batch, x, after_move))
     state, noises = _inputs(schedule, backend, batch, x)
     pixels, finite = backend.play_to_pixels(state, schedule.moves, noises, batch.labels)
@@ -119,7 +119,7 @@ def _play_part(
     after_move: AfterMove | None,
 ) -> np.ndarray:
     """Return the state after the moves whose indices are in `part`."""
-    if isinstance(backend, DeviceBackend):
+    if on_device(backend):
         return _play_on_device(schedule, part, backend, batch, x, noises, after_move)
     state = values(x)
     for index in part:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError, LabelError, ScheduleError
 from .arguments import Labels, Seeds, check_labels, check_seeds, length
-from .backends.base import Backend, DeviceBackend, closed_error
+from .backends.base import Backend, closed_error, on_device
 from .batches import BATCH, Batch, play_in_parts
 from .calls import AfterMove, Calls, OnMove
 from .chain import Project
@@ -34,7 +34,7 @@ class OpenedModel:
         self.bundle = bundle
         self.value_range = check_value_range(value_range)
         self.backend = backend
-        self.batch = batch or (backend.max_batch if isinstance(backend, DeviceBackend) else BATCH)
+        self.batch = batch or (backend.max_batch if on_device(backend) else BATCH)
         self._closed = False
 
     @property
@@ -224,5 +224,5 @@ class OpenedModel:
         axis: int = 0,
     ) -> np.ndarray:
         """Call task(part, *rows, after_move=…) for `batch` samples at a time (`play_in_parts`)."""
-        ahead = isinstance(self.backend, DeviceBackend) and not self.backend.draws
+        ahead = on_device(self.backend) and not self.backend.draws
         return play_in_parts(task, self.batch, batch, *arrays, calls=calls, axis=axis, ahead=ahead)

@@ -9,7 +9,7 @@ import importlib.util
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Literal, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -91,7 +91,6 @@ class Backend(Protocol):
         ...
 
 
-@runtime_checkable
 class DeviceBackend(Backend, Protocol):
     """A backend whose states stay on a device from move to move. The chain passes it a whole schedule.
 
@@ -133,6 +132,11 @@ class DeviceBackend(Backend, Protocol):
         The device clips and rounds.
         """
         ...
+
+
+def on_device(backend: Backend) -> TypeGuard[DeviceBackend]:
+    """Whether the states of a backend stay on a device from move to move."""
+    return hasattr(backend, "play_moves")
 
 
 class Opened(Generic[Key, Value]):

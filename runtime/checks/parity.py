@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import BackendError, NonFiniteError
 from ..accuracy import relative_l2
 from ..backends import backend_module, checking_backend, choose, open_backend, wrong_device
-from ..backends.base import Backend, DeviceBackend
+from ..backends.base import Backend, on_device
 from ..batches import Batch
 from ..machine.placement import ANYWHERE, Placement
 from ..schedule import parse_schedule
@@ -75,7 +75,7 @@ def verdict_on(
     against: the reference, "torch" or "fp32".
     """
     worst = max(error.relative_l2 for error in errors)
-    engine_files = backend.files if isinstance(backend, DeviceBackend) else {}
+    engine_files = backend.files if on_device(backend) else {}
     return Verdict(
         precision=backend.precision,
         backend=backend.name,
@@ -127,7 +127,7 @@ def check_precision(
     """
     for name in checking_backends(backend, bundle, precision, placement):
         candidate = open_backend(name, bundle, precision, placement)
-        largest = candidate.max_batch if isinstance(candidate, DeviceBackend) else max(batches)
+        largest = candidate.max_batch if on_device(candidate) else max(batches)
         sizes = sorted({min(size, largest) for size in batches})
         errors = compare(candidate, recording, sizes, bound)
         candidate.close()

@@ -17,7 +17,7 @@ from shared_use import assert_closing_is_safe, assert_threads_agree
 
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
-from bcm_edge.runtime.backends.base import DeviceBackend
+from bcm_edge.runtime.backends.base import on_device
 from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play, play_to_pixels
 from bcm_edge.runtime.checks.parity import compare
@@ -252,7 +252,7 @@ def test_auto_selects_an_engine_built_on_this_machine(
 ):
     with bcm_edge.load(built_bundle) as bcm:
         assert (bcm.backend.name, bcm.backend.precision) == ("tensorrt", "fp16")  # the newest
-        assert isinstance(bcm.backend, DeviceBackend)
+        assert on_device(bcm.backend)
         assert bcm.backend.device == "Fake Orin, TensorRT 10.3.0, one CUDA graph per schedule"
     assert bcm_edge.load(built_bundle, precision="int8").backend.name == "tensorrt"
     assert bcm_edge.load(built_bundle, precision="bf16").backend.name == "openvino"  # no engine in bf16

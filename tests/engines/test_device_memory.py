@@ -13,7 +13,7 @@ from device_schedules import IMAGE, MIXTURE
 
 import bcm_edge
 from bcm_edge.errors import BackendError
-from bcm_edge.runtime.backends.base import DeviceBackend
+from bcm_edge.runtime.backends.base import on_device
 from bcm_edge.runtime.chain import start_state
 from bcm_edge.runtime.schedule import parse_schedule
 
@@ -86,7 +86,7 @@ def test_only_inputs_and_outputs_have_pinned_memory(built_bundle: Path, record: 
 
 def test_results_are_not_overwritten_by_the_next_call(built_bundle: Path, record: ModuleType):
     backend = bcm_edge.load(built_bundle, "tensorrt").backend
-    assert isinstance(backend, DeviceBackend)
+    assert on_device(backend)
     program, labels = parse_schedule("80>0.002"), np.array([3, 3])
 
     def play(seed: int) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from fixture_types import CompileEngines
 
 import bcm_edge
 from bcm_edge.runtime import ahead
-from bcm_edge.runtime.backends.base import DeviceBackend
+from bcm_edge.runtime.backends.base import DeviceBackend, on_device
 from bcm_edge.runtime.noise import Draw, values
 from bcm_edge.runtime.schedule import Move
 
@@ -27,7 +27,7 @@ START, ADDED = Draw([7, 2**64 - 1, 9], SHAPE, 0, 80), Draw([7, 2**64 - 1, 9], SH
 def backend(built_bundle: Path, record: ModuleType) -> DeviceBackend:
     """The engine in fp32."""
     backend = bcm_edge.load(built_bundle, "tensorrt", precision="fp32").backend
-    assert isinstance(backend, DeviceBackend)
+    assert on_device(backend)
     return backend
 
 

@@ -19,7 +19,7 @@ from shared_use import assert_closing_is_safe, assert_threads_agree
 
 import bcm_edge
 from bcm_edge.errors import BackendError, NonFiniteError
-from bcm_edge.runtime.backends.base import DeviceBackend
+from bcm_edge.runtime.backends.base import on_device
 from bcm_edge.runtime.backends.onnxruntime_gpu import batch_size
 from bcm_edge.runtime.batches import Batch
 from bcm_edge.runtime.chain import play, play_to_pixels
@@ -91,7 +91,7 @@ def test_schedules_are_within_the_bound(typed_bundle: Path, onnxruntime_gpu: Mod
 def test_session_gets_these_options(typed_bundle: Path, onnxruntime_gpu: ModuleType):
     with bcm_edge.load(typed_bundle, NAME) as bcm:
         assert (bcm.backend.name, bcm.backend.precision) == ("onnxruntime-cuda", "fp32")
-        assert isinstance(bcm.backend, DeviceBackend)
+        assert on_device(bcm.backend)
         assert bcm.backend.device.startswith("Fake Orin, ONNX Runtime 1.")
         assert bcm.backend.device.endswith(", CUDA provider, one CUDA graph per move")
     ((provider, options, entries),) = onnxruntime_gpu.sessions
@@ -152,7 +152,7 @@ def test_every_state_is_copied_to_the_host_when_it_is_asked_for(
     typed_bundle: Path, onnxruntime_gpu: ModuleType
 ):
     with bcm_edge.load(typed_bundle, NAME, precision="fp32") as bcm:
-        assert isinstance(bcm.backend, DeviceBackend)
+        assert on_device(bcm.backend)
         moves = bcm.schedule("80>3>0.4>0.002").moves
         x = np.full((3, 1, 8, 8), 40, np.float32)
         arguments = (x, moves, [None] * 3, np.array([1, 2, 3]))
@@ -418,7 +418,7 @@ def test_model_can_be_closed_while_other_threads_play(typed_bundle: Path, onnxru
 def test_largest_batch_is_that_of_the_caller(typed_bundle: Path, onnxruntime_gpu: ModuleType):
     for batch, largest in ((None, 16), (20, 32), (256, 256)):
         with bcm_edge.load(typed_bundle, NAME, batch, precision="fp32") as bcm:
-            assert isinstance(bcm.backend, DeviceBackend)
+            assert on_device(bcm.backend)
             assert (bcm.batch, bcm.backend.max_batch) == (batch or 16, largest)
     with bcm_edge.load(typed_bundle, NAME, 300, precision="fp32") as bcm:
         assert np.isfinite(bcm.generate(20, labels=3)).all()

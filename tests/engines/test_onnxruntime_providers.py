@@ -14,7 +14,7 @@ from agreement import assert_images_agree
 import bcm_edge
 from bcm_edge.errors import BackendError
 from bcm_edge.runtime.backends import choose
-from bcm_edge.runtime.backends.base import DeviceBackend
+from bcm_edge.runtime.backends.base import on_device
 from bcm_edge.runtime.gpu_sessions.compiled import compiled_key, private_cache, profile_shapes
 from bcm_edge.runtime.machine.gpu import probe
 from bcm_edge.runtime.machine.placement import Placement
@@ -190,7 +190,7 @@ def test_batch_beyond_the_engine_is_refused(typed_bundle: Path, onnxruntime_gpu:
         x, labels = np.zeros((5, 1, 8, 8), np.float32), np.zeros(5, np.int64)
         moves = bcm.schedule("80>0.002").moves
         with pytest.raises(BackendError, match="a batch of 5 is too large; play at most 4 images at once"):
-            assert isinstance(bcm.backend, DeviceBackend)
+            assert on_device(bcm.backend)
             bcm.backend.play_moves(x, moves, [None], labels, every=False)
 
 

@@ -201,6 +201,6 @@ def test_null_backend_runs_no_network(digits_bundle: Path):
 
 def test_unknown_backend(digits_bundle: Path):
     with pytest.raises(
-        BcmError, match="unknown backend 'cuda'; choose auto, tensorrt, onnxruntime, openvino, typed, null"
+        BcmError, match="unknown backend 'cuda'; choose auto, tensorrt, onnxruntime-cuda, onnxruntime-tensorrt,"
     ):
         bcm_edge.load(digits_bundle, backend="cuda")
