@@ -23,12 +23,16 @@ from ...runtime.engines.store import Engine, plan_hashes, remember, system
 from ...runtime.machine.temporary import temporary_folder
 from ...runtime.storage.files import replacing
 from ...runtime.storage.hashes import sha256
-from ...runtime.storage.manifest import GOLDEN, FileFacts
+from ...runtime.storage.manifest import CALIBRATED, GOLDEN, FileFacts
 from ...runtime.storage.rewriting import update_manifest
 from ...runtime.storage.verdicts import Verdict
 from .child import compile_in_child
 from .plan import BuildPlan, Progress, Report
 
+_SINGLE = (
+    " A single engine uses the 8-bit ranges of the other direction for moves towards the image; build "
+    "without --single-engine, or with --precision fp16"
+)
 NAMED = 5  # how many convolutions a warning names
 
 
@@ -157,7 +161,8 @@ def _verify(plan: BuildPlan, engine: Engine, report: Report) -> tuple[Verdict | 
         raise ParityError(
             f"the engine differs from torch by more than the bound of {bound:.0e}. "
             f"The worst is {worst.move} of {worst.schedule!r} at batch {worst.batch}: "
-            f"relative L2 {worst.relative_l2:.1e}. No engine was kept.",
+            f"relative L2 {worst.relative_l2:.1e}. No engine was kept."
+            f"{_SINGLE if plan.options.single and precision in CALIBRATED else ''}",
             errors,
         )
     return verdict, errors

@@ -22,6 +22,7 @@ from types import ModuleType
 
 from ...errors import BackendError, InputError
 from ..log import log, timed
+from ..machine.gpu import probe
 from ..machine.placement import ANYWHERE, Placement
 from ..storage.bundle import Bundle
 from ..storage.manifest import PRECISIONS
@@ -70,7 +71,7 @@ def open_backend(
     reason = module.unavailable(precision, None, placement)
     if reason is not None:
         advice = ""
-        if info(name).device == "gpu" and placement.device is None:
+        if info(name).device == "gpu" and placement.device is None and not _has_gpu():
             advice = f"; on a machine without a GPU, use {setting('backend', 'auto')}"
         raise BackendError(f"{name}: {reason}{advice}")
     with timed(f"backend {name}: opening"):
@@ -80,6 +81,14 @@ def open_backend(
         for file, digest in bundle.hashes(backend.precision).items():
             log.info("bundle: %s, sha256 %s", file, digest)
     return backend
+
+
+def _has_gpu() -> bool:
+    try:
+        probe()
+    except BackendError:
+        return False
+    return True
 
 
 def choose(bundle: Bundle, precision: str | None, placement: Placement = ANYWHERE) -> tuple[str, str | None]:
@@ -140,9 +149,10 @@ def wrong_device(name: str, placement: Placement) -> str | None:
     device = info(name).device
     if placement.kind in (None, device) or device == "none":
         return None
+    others = [other for other in playing() if info(other).device == placement.kind]
     return (
         f"backend {name} computes on a {device.upper()}, not on the device {placement.device}; "
-        "choose another backend or another device"
+        f"choose another device, or one of these backends: {', '.join(others)}"
     )
 
 

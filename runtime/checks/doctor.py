@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import platform
 import shlex
@@ -144,12 +145,13 @@ def _backends() -> list[Finding]:
     reasons = {name: backend_module(name).unavailable("fp32") for name in playing()}
     none_runs = all(reasons.values())
     findings = []
-    for name, reason in reasons.items():
-        subject = f"backend {name}"
-        if reason:
+    for reason, group in itertools.groupby(reasons, key=lambda name: reasons[name]):
+        names = list(group)
+        if reason:  # the same for all backends on a GPU if there is no driver
+            subject = f"{'backend' if len(names) == 1 else 'backends'} {', '.join(names)}"
             findings.append(_failed(subject, reason, _DRIVER, blocks=none_runs))
         else:
-            findings.append(Finding(subject, True, "can run bundles"))
+            findings += [Finding(f"backend {name}", True, "can run bundles") for name in names]
     return findings
 
 

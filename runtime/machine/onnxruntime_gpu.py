@@ -21,7 +21,7 @@ from types import ModuleType
 from ...errors import BackendError
 from ..wording import setting
 from .gpu import Gpu
-from .install_hints import install_line, requirements
+from .install_hints import requirements
 from .installed import missing_cuda_core
 from .jetpack import jetpack
 from .shared_libraries import linked_libraries, load_libraries
@@ -45,6 +45,7 @@ _FOR_CUDA_12 = ("onnxruntime-gpu[cuda,cudnn]>=1.23,<1.27", "cuda-core>=1.2", "cu
 
 # The module with the plugin of RTX, and its package.
 PLUGIN, _PLUGIN_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu13"
+_PLUGIN_FOR_CUDA_12 = "onnxruntime-ep-nv-tensorrt-rtx-cu12"
 # The oldest version of ONNX Runtime for the plugin. In 1.24 a build for the CPU binds memory of a GPU without
 # the number of its vendor, so the plugin may take it for another device.
 OLDEST_FOR_PLUGIN = (1, 25)
@@ -64,7 +65,7 @@ def missing_onnxruntime_gpu(gpu: Gpu, provider: str) -> str | None:
             f"{gpu.capability}; use {setting('backend', 'onnxruntime-cuda')}"
         )
     try:
-        if (reason := _two_packages(provider)) is None:
+        if (reason := _two_packages(gpu, provider)) is None:
             module = _onnxruntime(gpu, provider)
             if provider == RTX:
                 reason = _missing_plugin(gpu, module)
@@ -102,7 +103,7 @@ def is_older(version: str, oldest: tuple[int, int]) -> bool:
     return found is not None and (int(found[1]), int(found[2])) < oldest
 
 
-def _two_packages(provider: str) -> str | None:
+def _two_packages(gpu: Gpu, provider: str) -> str | None:
     """Return why ONNX Runtime cannot be used if both of its packages are in one folder, or None."""
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:
@@ -115,11 +116,14 @@ def _two_packages(provider: str) -> str | None:
     }
     if len(versions) < 2:
         return None
+    if _is_jetpack_6():
+        again = requirements("jetson6")
+    else:
+        again = _requirement_of_plugin(gpu, False) if provider == RTX else _requirement(gpu, provider)
     both = " and ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{both} are both installed; each overwrites files of the other, because both contain the module "
-        f"onnxruntime; pip uninstall -y {_CPU_PACKAGE} {_GPU_PACKAGE} && "
-        f"{install_line('rtx' if provider == RTX else 'gpu')}"
+        f"onnxruntime; pip uninstall -y {_CPU_PACKAGE} {_GPU_PACKAGE} && pip install {again}"
     )
 
 
@@ -196,12 +200,12 @@ def _missing_plugin(gpu: Gpu, module: ModuleType) -> str | None:
             f"{_install(gpu, RTX, upgrade=True)}"
         )
     if importlib.util.find_spec(PLUGIN) is None:
-        return f"{_PLUGIN_PACKAGE} is not installed; {_install(gpu, RTX)}"
+        package = _PLUGIN_PACKAGE if _driver(gpu) >= 13 else _PLUGIN_FOR_CUDA_12
+        return f"{package} is not installed; {_install(gpu, RTX)}"
     if _driver(gpu) < 13 and list(importlib.metadata.distributions(name=_PLUGIN_PACKAGE)):
-        other = _PLUGIN_PACKAGE.replace("cu13", "cu12")
         return (
             f"{_PLUGIN_PACKAGE} is built for CUDA 13, and the driver supports CUDA {gpu.cuda}; update the "
-            f"driver, or run pip uninstall -y {_PLUGIN_PACKAGE} && pip install {other}"
+            f"driver, or run pip uninstall -y {_PLUGIN_PACKAGE} && pip install {_PLUGIN_FOR_CUDA_12}"
         )
     return None
 
@@ -221,10 +225,19 @@ def _requirement(gpu: Gpu, provider: str) -> str:
     if _is_jetpack_6():
         return " ".join(map(shlex.quote, _FOR_CUDA_12[1:]))
     if provider == RTX:
-        # The extra would install onnxruntime, which overwrites files of onnxruntime-gpu.
-        beside_gpu = list(importlib.metadata.distributions(name=_GPU_PACKAGE))
-        return _PLUGIN_PACKAGE if beside_gpu else requirements("rtx")
+        return _requirement_of_plugin(gpu, bool(list(importlib.metadata.distributions(name=_GPU_PACKAGE))))
     return requirements("gpu") if _driver(gpu) >= 13 else " ".join(map(shlex.quote, _FOR_CUDA_12))
+
+
+def _requirement_of_plugin(gpu: Gpu, beside_gpu: bool) -> str:
+    """Return what pip has to install for RTX.
+
+    beside_gpu: whether onnxruntime-gpu stays installed, whose files the package onnxruntime would overwrite.
+    """
+    if _driver(gpu) >= 13:
+        return _PLUGIN_PACKAGE if beside_gpu else requirements("rtx")
+    runtime = [] if beside_gpu else [f"onnxruntime>={'.'.join(map(str, OLDEST_FOR_PLUGIN))}"]
+    return " ".join(map(shlex.quote, [*runtime, _PLUGIN_FOR_CUDA_12, *_FOR_CUDA_12[1:]]))
 
 
 def _is_jetpack_6() -> bool:

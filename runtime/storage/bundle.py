@@ -17,6 +17,7 @@ other files as well (engines, reports); they are not listed in the manifest.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ...errors import BundleError, ScheduleError
 from ..schedule import Schedule, parse_schedule
 from .bundle_files import check_external_data, check_file, inside, manifest_text, weight_files
 from .hashes import sha256
-from .manifest import MANIFEST, PRECISIONS, FileFacts, Manifest, parse_manifest
+from .manifest import MADE_FROM, MANIFEST, PRECISIONS, FileFacts, Manifest, parse_manifest
 from .packed import is_packed
 from .shipped import located, shipped_name
 from .unpacking import unpacked_copy
@@ -60,6 +61,9 @@ class Bundle:
             option = f"--precision {present},{precision}"
             if name := shipped_name(self.path):
                 subject, advice = name, f"make a bundle: bcm-edge export {name} {option} -o {name}.bundle"
+            elif self.packed is None and set(MADE_FROM.get(precision, (precision,))) <= set(self.precisions):
+                subject = str(self.source)
+                advice = f"add them: bcm-edge calibrate {shlex.quote(subject)} --precision {precision}"
             else:
                 subject, advice = str(self.source), f"export with {option}"
             raise BundleError(f"{subject}: has no {precision} graphs (it has {present}); {advice}")

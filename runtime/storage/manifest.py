@@ -21,6 +21,8 @@ ON_GPUS = ("int8-fp16", "fp8")  # no library for CPUs is faster with these than 
 # The first of them that a bundle has is its default, which therefore runs on every machine where possible.
 PRECISIONS = (*ON_CPUS, *ON_GPUS)
 CALIBRATED = ("int8", "int8-fp16", "fp8")  # with 8-bit values, whose ranges are measured on data
+# Precision → those of the graphs from which `calibrate` makes its graphs.
+MADE_FROM = {"int8": ("fp32",), "int8-fp16": ("fp32", "fp16"), "fp8": ("fp32", "fp16")}
 
 # What Manifest.from_json raises for a malformed manifest.
 _MALFORMED = (

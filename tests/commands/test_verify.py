@@ -96,4 +96,7 @@ def test_verify_reports_that_verdicts_cannot_be_written(
 
 def test_verify_names_a_precision_that_is_not_in_the_bundle(bundle_copy: Path, cli: Cli):
     message = refusal(cli("verify", bundle_copy, "--precision", "int8"))
-    assert "has no int8 graphs (it has fp32); export with --precision fp32,int8" in message
+    command = f"bcm-edge calibrate {bundle_copy} --precision int8"
+    assert message.endswith(f"has no int8 graphs (it has fp32); add them: {command}")
+    message = refusal(cli("verify", bundle_copy, "--precision", "fp8"))
+    assert message.endswith("has no fp8 graphs (it has fp32); export with --precision fp32,fp8")

@@ -212,6 +212,18 @@ def test_inaccurate_engine_is_not_kept(
     assert not list((typed_copy / "engines").iterdir())
 
 
+def test_inaccurate_single_engine_in_8_bits_has_advice(
+    typed_copy: Path, compile_engines: CompileEngines, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bcm_edge.export.engines.build.BOUNDS", {"int8": 1e-6})
+    with pytest.raises(
+        ParityError, match=r"No engine was kept\. A single engine uses .* without --single-engine"
+    ):
+        compile_engines(typed_copy, precision="int8", single=True)
+    with pytest.raises(ParityError, match=r"No engine was kept\.$"):
+        compile_engines(typed_copy, precision="int8")
+
+
 def test_crash_is_reported_with_the_last_line_of_stderr(
     typed_copy: Path, compile_engines: CompileEngines, monkeypatch: pytest.MonkeyPatch
 ):

@@ -316,7 +316,9 @@ def test_version_that_does_not_report_the_placement_says_so(
 
 def test_precisions_that_are_not_played_are_refused(typed_bundle: Path, onnxruntime_gpu: ModuleType):
     for precision in ("bf16", "int8"):
-        message = f"{NAME}: {precision} is not played with this provider of ONNX Runtime; choose fp32 or fp16"
+        message = (
+            f"{NAME}: {precision} is not played with this provider of ONNX Runtime; choose fp32 or fp16$"
+        )
         with pytest.raises(BackendError, match=message):
             bcm_edge.load(typed_bundle, NAME, precision=precision)
     assert not onnxruntime_gpu.sessions

@@ -109,11 +109,17 @@ def test_tensorrt_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch, is_je
 
 
 def test_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
-    def no_gpu(index: int = 0) -> Gpu:
+    def no_driver() -> None:
         raise BackendError("no NVIDIA driver on this machine (libcuda.so.1 cannot be loaded)")
 
-    monkeypatch.setattr("bcm_edge.runtime.backends.tensorrt.probe", no_gpu)
-    assert crosses()["backend tensorrt"].startswith("install NVIDIA's driver, if this machine has")
+    monkeypatch.setattr("bcm_edge.runtime.machine.gpu._driver", no_driver)
+    findings = [finding for finding in doctor.examine() if finding.subject.startswith("backend")]
+    assert [finding.subject for finding in findings] == [
+        "backends tensorrt, onnxruntime-cuda, onnxruntime-tensorrt, onnxruntime-rtx",
+        "backend onnxruntime",
+        "backend openvino",
+    ]
+    assert findings[0].fix.startswith("install NVIDIA's driver, if this machine has")
 
 
 def test_backend_and_extra_without_their_packages(monkeypatch: pytest.MonkeyPatch):

@@ -37,6 +37,7 @@ LINKED = ("libcublasLt.so.93", "libcublas.so.93", "libcurand.so.90", "libcudart.
 FOR_CUDA_12 = (
     "pip install 'onnxruntime-gpu[cuda,cudnn]>=1.23,<1.27' 'cuda-core>=1.2' 'cuda-bindings>=12.9,<13'"
 )
+PLUGIN_FOR_CUDA_12 = "onnxruntime-ep-nv-tensorrt-rtx-cu12 'cuda-core>=1.2' 'cuda-bindings>=12.9,<13'"
 
 
 @pytest.fixture
@@ -147,6 +148,10 @@ def test_both_packages_are_installed(site: Path):
     )
     assert missing(site) == expected
     assert missing(site, RTX, "NVIDIA L40S", "8.9") == expected.replace(".[gpu]", ".[rtx]")
+    assert missing(site, cuda="12.6") == expected.replace("pip install '.[gpu]'", FOR_CUDA_12)
+    assert missing(site, RTX, "NVIDIA L40S", "8.9", "12.6").endswith(
+        f"pip install 'onnxruntime>=1.25' {PLUGIN_FOR_CUDA_12}"
+    )
 
 
 def test_package_of_another_folder_overwrites_nothing(site: Path, tmp_path: Path):
@@ -261,6 +266,10 @@ def test_plugin_needs_its_package_a_version_and_a_driver(site: Path):
     install(site)
     plugin = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
     assert missing(site, RTX, *gpu) == f"{plugin} is not installed; pip install {plugin}"
+    other = "onnxruntime-ep-nv-tensorrt-rtx-cu12"
+    assert (
+        missing(site, RTX, *gpu, cuda="12.6") == f"{other} is not installed; pip install {PLUGIN_FOR_CUDA_12}"
+    )
     record(site, plugin, "0.5.0")
     (site / "onnxruntime_ep_nv_tensorrt_rtx.py").touch()
     assert missing(site, RTX, *gpu) == "None"

@@ -106,7 +106,10 @@ def test_openvino_gets_the_number_of_threads(digits_bundle: Path):
 
 def test_device_of_another_kind_than_the_backend_is_refused(digits_bundle: Path):
     for name in ("openvino", "onnxruntime", "typed"):
-        message = f"backend {name} computes on a CPU, not on the device gpu; choose another"
+        message = (
+            f"backend {name} computes on a CPU, not on the device gpu; choose another device, or one of "
+            "these backends: tensorrt, onnxruntime-cuda, onnxruntime-tensorrt, onnxruntime-rtx$"
+        )
         with pytest.raises(BackendError, match=message):
             bcm_edge.load(digits_bundle, name, device="gpu")
     with pytest.raises(BackendError, match="backend tensorrt computes on a GPU, not on the device cpu"):
