@@ -91,7 +91,10 @@ def steps(output: Path, benchmark: Sequence[str]) -> list[Step]:
     """Return all steps. benchmark: options of benchmarks/gpu.py."""
     doctor = [sys.executable, "-m", "bcm_edge.cli", "doctor"]
     report = f"--junitxml={(output / 'tests.xml').resolve()}"
-    tests = [sys.executable, "-m", "pytest", str(ROOT / "tests" / "gpu"), "-v", "-rs", report]
+    # Those that build engines come last, so that the others run even if the time is short.
+    building = ("test_backends", "test_engines", "test_profiles")
+    files = sorted((ROOT / "tests" / "gpu").glob("test_*.py"), key=lambda file: (file.stem in building, file))
+    tests = [sys.executable, "-m", "pytest", *map(str, files), "-v", "-rs", "--durations=10", report]
     made = [Step("doctor", doctor, 0.1, "doctor.txt"), Step("tests", tests, 0.4, "tests.txt")]
     for name, share in (("main", 0.6), ("options", 1.0)):
         results = ["--variants", name, "-o", str(output / f"{name}.json")]

@@ -28,6 +28,9 @@ def test_tests_come_before_the_benchmarks(tmp_path: Path):
     for each in steps[2:]:
         assert each.command[-2:] == ["--batch", "1"]
     assert [each.command[3] for each in steps[2:]] == ["main", "options"]
+    files = [Path(word).stem for word in steps[1].command if word.endswith(".py")]
+    assert set(files[:3]) == {"test_device_chain", "test_noise", "test_torch"}  # they build no engines
+    assert files[3:] == ["test_backends", "test_engines", "test_profiles"]
 
 
 def test_output_of_a_step_is_in_its_file(tmp_path: Path):
