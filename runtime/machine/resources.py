@@ -14,7 +14,7 @@ from ...errors import BackendError, InputError
 from .system_files import ROOT, read_lines
 
 _UNLIMITED = 1 << 60  # cgroup v1 has a number near 2**63 if there is no limit
-UNCHECKED = 16 << 20  # bytes; see `check_memory`
+UNCHECKED = 4 << 20  # bytes; see `check_memory`
 MOST_THREADS = 1024  # the largest accepted number of threads; each is created when a session is opened
 
 
