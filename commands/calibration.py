@@ -259,9 +259,7 @@ def _report(
         "images": calibration.images,
         "kept": float32_layers,
         "activations": [{**vars(activation), "headroom": activation.headroom} for activation in measured],
-        "verification": {
-            precision: [vars(error) for error in measured] for precision, measured in errors.items()
-        },
+        "verification": {precision: [vars(error) for error in moves] for precision, moves in errors.items()},
     }
     added = " and ".join(errors)
     summary = f"{bundle.path} has {added} graphs; layers not quantised: {', '.join(float32_layers) or 'none'}"

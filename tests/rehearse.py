@@ -33,6 +33,7 @@ WORK = ROOT / "build" / "rehearsal"
 BUNDLE = WORK / "digits" / "bundle"  # where benchmarks/gpu.py --folder expects it
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+gpu_check: Any = import_module("gpu_check")
 gpu_results: Any = import_module("gpu_results")
 
 # Of a GPU that every backend supports; TensorRT-RTX needs 8.6, 8.9, or 12.0 and newer, fp8 needs 8.9.
@@ -82,23 +83,16 @@ def rehearse(
     summary = folder / "summary.json"
     if not summary.is_file():
         return [f"make gpu-report with {title} ended with {completed.returncode} before its first step"]
+    logs = {step.name: step.log for step in gpu_check.steps(folder, [])}
     problems = []
     for step in json.loads(summary.read_text())["steps"]:
         if step["exit_code"] != 0 and not (may_skip and step["name"] == "benchmark, options"):
             problems.append(f"{step['name']} ended with {step['exit_code']}: {step['reason']}")
-            print((folder / LOGS[step["name"]]).read_text()[-20_000:], file=sys.stderr)
+            print((folder / logs[step["name"]]).read_text()[-20_000:], file=sys.stderr)
     problems += check_tests(folder / "tests.xml", may_skip)
     for name in gpu_results.SETS:
         problems += check_benchmark(folder / f"{name}.json", name, may_skip, sizes, schedules)
     return [f"with {title}: {problem}" for problem in problems]
-
-
-LOGS = {
-    "doctor": "doctor.txt",
-    "tests": "tests.txt",
-    "benchmark, main": "main.md",
-    "benchmark, options": "options.md",
-}
 
 
 def make_driver() -> None:

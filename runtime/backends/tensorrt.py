@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import BackendError
+from ..engines.chain_key import ChainKey, chain_key
 from ..engines.profiles import batch_sizes
 from ..engines.store import Engine, check_plans, find_engine, plan_hashes
 from ..machine.gpu import Gpu, cannot_compute, probe
@@ -25,7 +26,7 @@ from .base import BackendInfo
 from .on_gpu import GpuBackend
 
 if TYPE_CHECKING:
-    from ..engines.device_chain import ChainKey, DeviceChain
+    from ..engines.device_chain import DeviceChain
 
 # At least this number of recorded schedules is kept; the least recently used ones are dropped. Each needs GPU
 # memory for its states and noises.
@@ -35,7 +36,7 @@ CHAINS = 8
 INFO = BackendInfo("tensorrt", "NVIDIA GPU, engines", "play", "gpu", PRECISIONS, plays_engines=True)
 
 
-class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):
+class TensorRtBackend(GpuBackend[ChainKey, "DeviceChain"]):
     """The engines of one build on one GPU. Threads may share it, and take turns."""
 
     name = INFO.name
@@ -97,8 +98,6 @@ class TensorRtBackend(GpuBackend["ChainKey", "DeviceChain"]):
         noises: Sequence[np.ndarray | Draw | None],
         pixels: bool,
     ) -> ChainKey:
-        from ..engines.device_chain import chain_key
-
         shape = (self._size_for(len(x)), *self.sample_shape)
         return chain_key(x, moves, noises, shape, pixels, draws=self.draws)
 

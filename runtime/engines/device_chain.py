@@ -11,7 +11,6 @@ are always called one by one, and `why_eager` contains the reason.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from cuda.core import Stream
@@ -20,56 +19,12 @@ from cuda.core.graph import Graph
 from ..accuracy import REPLAY_BOUND, replay_distance
 from ..machine.gpu import Gpu
 from ..noise import Draw, values
-from ..schedule import Move
 from ..wording import first_line
+from .chain_key import ChainKey, Noise
 from .graph_recording import record_graph
 from .loaded import LoadedEngines
 from .memory import Block, DeviceMemory, Layout, fill_up
 from .noise_kernel import NoiseKernel, seed_array
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Noise that the GPU draws. The seeds are inputs; these numbers are part of the recording."""
-
-    number: int  # of the draw
-    sigma: float  # the standard deviation
-
-
-@dataclass(frozen=True)
-class ChainKey:
-    """What does not change from one call of a chain to the next."""
-
-    moves: tuple[Move, ...]
-    start: Noise | None  # the noise that the schedule starts from; None if the start is an input
-    added: tuple[Noise | bool, ...]  # added to the input of each move: noise, an input (True), or nothing
-    shape: tuple[int, int, int, int]  # (batch size, C, H, W)
-    pixels: bool  # whether the last state is also converted to pixels
-
-
-def chain_key(
-    x: np.ndarray | Draw,
-    moves: Sequence[Move],
-    noises: Sequence[np.ndarray | Draw | None],
-    shape: tuple[int, int, int, int],
-    pixels: bool,
-    draws: bool,
-) -> ChainKey:
-    """Return the key of the chain that plays these inputs.
-
-    draws: whether the GPU draws noise. Otherwise draws are made on the host, and are inputs. So are those
-    with other seeds than the first draw.
-    """
-    first = next((noise for noise in (x, *noises) if isinstance(noise, Draw)), None)
-
-    def noise(value: np.ndarray | Draw | None) -> Noise | bool:
-        if draws and first and isinstance(value, Draw) and list(value.seeds) == list(first.seeds):
-            return Noise(value.number, value.sigma)
-        return value is not None
-
-    start = noise(x)
-    added = tuple(noise(value) for value in noises)
-    return ChainKey(tuple(moves), start if isinstance(start, Noise) else None, added, shape, pixels)
 
 
 class DeviceChain:
@@ -95,16 +50,16 @@ class DeviceChain:
         self.why_eager: str | None = None
         self._engines, self._stream, self._kernel = engines, stream, kernel
         self._moves, self._shape, self._pixels = key.moves, key.shape, key.pixels
-        self._start, self._added = key.start, key.added
+        self._start, self._added, self._drawn = key.start, key.added, key.drawn
         self._plans = [engines.plan_for(move.graph) for move in key.moves]
         self._contexts = engines.contexts(self._shape[0])  # no other chain uses them
         self._graph: Graph | None = None
         self._blocks: list[Block] = []
         try:
-            self._inputs = self._block(self._input_layout(), gpu.integrated, memory)
-            self._outputs = self._block(self._output_layout(), gpu.integrated, memory)
+            self._inputs = self._block(key.input_layout(engines.label_type), gpu.integrated, memory)
+            self._outputs = self._block(key.output_layout, gpu.integrated, memory)
             self._between = self._block(self._between_layout(), False, memory)
-            self._noise = self._block(dict.fromkeys(self._drawn(), (self._shape, np.float32)), False, memory)
+            self._noise = self._block(dict.fromkeys(self._drawn, (self._shape, np.float32)), False, memory)
             self._fixed = self._fixed_block(memory)
         except Exception:
             self.close()
@@ -154,28 +109,6 @@ class DeviceChain:
         block = Block(mapped, memory, self._stream, layout)
         self._blocks.append(block)
         return block
-
-    def _drawn(self) -> dict[str, Noise]:
-        """Return the noise that the GPU draws, by the name of its array."""
-        noises = {"x": self._start, **{f"noise {i}": noise for i, noise in enumerate(self._added)}}
-        return {name: noise for name, noise in noises.items() if isinstance(noise, Noise)}
-
-    def _input_layout(self) -> Layout:
-        image = (self._shape, np.float32)
-        layout: Layout = {} if self._start else {"x": image}
-        layout |= {f"noise {i}": image for i, noise in enumerate(self._added) if noise is True}
-        if self._drawn():
-            layout["seeds"] = (self._shape[:1], np.uint64)
-        if self._engines.label_type is not None:
-            layout["label"] = (self._shape[:1], self._engines.label_type)
-        return layout
-
-    def _output_layout(self) -> Layout:
-        layout: Layout = {"last": (self._shape, np.float32)}
-        if self._pixels:
-            layout["pixels"] = (self._shape, np.uint8)
-            layout["total"] = (self._shape[:1], np.float32)
-        return layout
 
     def _between_layout(self) -> Layout:
         image, moves = (self._shape, np.float32), range(len(self._moves))
@@ -232,7 +165,7 @@ class DeviceChain:
         labels: np.ndarray | None,
     ) -> None:
         """Write what the GPU does not draw to the arrays of the inputs."""
-        arrays, drawn = self._inputs.arrays, self._drawn()
+        arrays, drawn = self._inputs.arrays, self._drawn
         for name, noise in [("x", x), *((f"noise {i}", noise) for i, noise in enumerate(noises))]:
             if name in drawn:
                 assert isinstance(noise, Draw)
@@ -245,7 +178,7 @@ class DeviceChain:
     def _enqueue(self, stream: Stream) -> None:
         """Enqueue the draws, and every engine in turn. Each reads the result of the previous one."""
         count, handle = int(np.prod(self._shape[1:])), int(stream.handle)
-        for name, noise in self._drawn().items():
+        for name, noise in self._drawn.items():
             assert self._kernel is not None
             addresses = self._noise.address(name), self._inputs.address("seeds")
             self._kernel.launch(stream, *addresses, self._shape[0], count, noise.number, noise.sigma)
@@ -358,7 +291,7 @@ class DeviceChain:
     def _downloaded(self, *names: str) -> list[np.ndarray]:
         """Return outputs, when all work on the GPU has ended. The next download overwrites them.
 
-        names: in the order of `_output_layout`, without gaps.
+        names: in the order of `ChainKey.output_layout`, without gaps.
         """
         self._outputs.download(names[0], names[-1])
         self._stream.sync()

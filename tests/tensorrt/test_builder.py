@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from build_without_gpu import ORIN, WITH_GPU
-from contract import environment, run_with
+from compiling import compile_graphs, types_in_plan
 from fixture_types import Cli
 from networks import TINY, random_model
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from bcm_edge.export.engines import child
 from bcm_edge.export.engines.child import CHILD
@@ -30,87 +26,8 @@ from bcm_edge.runtime.storage.bundle import Bundle, open_bundle
 from bcm_edge.runtime.storage.external_data import external_files
 from bcm_edge.runtime.storage.manifest import DIRECTIONS
 
+pytestmark = pytest.mark.usefixtures("builder")
 PLANS = ("forward", "inverse", "add_noise", "to_uint8")
-NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
-
-
-@pytest.fixture(autouse=True)
-def builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processes of a test find the library."""
-    for name, value in environment("builder").items():
-        monkeypatch.setenv(name, value)
-
-
-@dataclass
-class Compiled:
-    """The exit code, events and plans of a compiling process."""
-
-    code: int
-    events: list[dict[str, Any]]
-    folder: Path
-
-    def events_of(self, event: str) -> list[dict[str, Any]]:
-        """The events of a kind, without the kind."""
-        return [
-            {key: value for key, value in each.items() if key != "event"}
-            for each in self.events
-            if each["event"] == event
-        ]
-
-    def lines(self) -> list[str]:
-        """The texts of all lines that were reported."""
-        return [line["text"] for line in self.events_of("line")]
-
-    def plan(self, name: str) -> bytes:
-        """The content of a plan."""
-        return (self.folder / f"{name}.plan").read_bytes()
-
-
-def compile_graphs(graphs: dict[str, Path], folder: Path, precision: str = "fp32", **more: Any) -> Compiled:
-    """Run the compiling process of `bcm-edge build`. more: options, timing_cache or sample_shape."""
-    options = {
-        "precision": precision,
-        "profiles": [(1, 4, 16)],
-        "workspace": 1 << 31,
-        "opt_level": 3,
-        "stripped": False,
-        "single": False,
-    }
-    request = {
-        "graphs": {name: str(file) for name, file in graphs.items()},
-        "folder": str(folder),
-        "sample_shape": more.pop("sample_shape", (1, 8, 8)),
-        "timing_cache": str(more.pop("timing_cache", "")),
-        "options": {**options, **more},
-    }
-    folder.mkdir(exist_ok=True)
-    result = run_with("builder", CHILD, json.dumps(request))
-    return Compiled(result.returncode, [json.loads(line) for line in result.stdout.splitlines()], folder)
-
-
-def types_in_plan(graph: Path, plan: bytes) -> dict[str, int]:
-    """Count the convolutions by the type of their weights in the plan; "bf16+fp32" means both.
-
-    In a plan, channels are last, and their number is even.
-    """
-    model = onnx.load(graph)
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    quantized = {
-        node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
-    }
-    counts: Counter[str] = Counter()
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            weights = numpy_helper.to_array(tensors[quantized.get(node.input[1], node.input[1])])
-            last = np.moveaxis(weights, 1, -1)
-            even = np.concatenate([last, np.zeros_like(last[..., : last.shape[-1] % 2])], -1)
-            kinds = {
-                NAMES[form.dtype.name]
-                for form in (last, even, last.astype(np.float32))
-                if form.tobytes() in plan
-            }
-            counts["+".join(sorted(kinds))] += 1
-    return dict(counts)
 
 
 @pytest.mark.parametrize(
@@ -155,88 +72,6 @@ def test_digits_model_is_built(
     assert {event["phase"] for event in built.events_of("progress")} == {"Building engine"}
     steps = [(event["plan"], event["done"], event["steps"]) for event in built.events_of("progress")]
     assert steps == [(name, done, 6) for name in PLANS for done in range(7)]
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_single_engine_of_several_profiles_is_built(typed_bundle: Path, tmp_path: Path, precision: str):
-    graph = open_bundle(typed_bundle).graphs(precision)["inverse"]
-    profiles = [(1, 1, 1), (2, 13, 31), (61, 241, 251)]
-    built = compile_graphs({"inverse": graph}, tmp_path / "plans", precision, profiles=profiles, single=True)
-    assert built.code == 0, built.events
-    (done,) = built.events_of("done")
-    assert done["requested"] == {"inverse": {precision: 27}}
-    assert sorted(file.name for file in built.folder.iterdir()) == ["inverse.plan", "to_uint8.plan"]
-    assert types_in_plan(graph, built.plan("inverse")) == {precision: 27}
-    # All profiles share the weights. (The weights of the first convolution are padded.)
-    copies = [built.plan("inverse").count(weights) for weights in channels_last(graph)]
-    assert copies[1:] == [1] * 26
-    for sizes in profiles:
-        for size in sizes:
-            assert np.array([size, 1, 8, 8]).tobytes() in built.plan("inverse"), size
-
-
-def channels_last(graph: Path) -> list[bytes]:
-    """The weights of every convolution, as a plan contains them."""
-    model = onnx.load(graph)
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    weights = [numpy_helper.to_array(tensors[node.input[1]]) for node in convolutions]
-    return [np.moveaxis(values, 1, -1).tobytes() for values in weights]
-
-
-PROFILES = """
-import json, sys
-from pathlib import Path
-import tensorrt as trt
-from bcm_edge.export.engines.plan_writer import PlanWriter
-from bcm_edge.runtime.engines.facts import BuildOptions
-added = []
-class Config:
-    def __init__(self, config):
-        self.__dict__["config"] = config
-    def __getattr__(self, name):
-        return getattr(self.config, name)
-    def __setattr__(self, name, value):
-        setattr(self.config, name, value)
-    def add_optimization_profile(self, profile):
-        index = self.config.add_optimization_profile(profile)
-        names = ("x", "noise", "t", "label")
-        shapes = {name: [list(dims) for dims in profile.get_shape(name)] for name in names}
-        added.append([index, shapes, self.config.num_optimization_profiles])
-        return index
-graph, profiles, integrated = json.loads(sys.stdin.read())
-options = BuildOptions("fp16", tuple(map(tuple, profiles)), 1 << 31, single=True)
-writer = PlanWriter(Path("."), options, (1, 8, 8), integrated, None, lambda *_: None, lambda *_: None)
-network, parser = writer._parse(Path(graph))
-config = writer._config("inverse")
-try:
-    writer._add_profiles("inverse", network, Config(config))
-    print(json.dumps([added, config.max_aux_streams]))
-except Exception as error:
-    print(json.dumps(str(error)))
-"""
-
-
-def read_profiles(graph: Path, profiles: list[tuple[int, int, int]], integrated: bool) -> Any:
-    """What the builder's configuration contains for these profiles, or the error message."""
-    result = run_with("builder", PROFILES, json.dumps([str(graph), profiles, integrated]))
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def test_shapes_of_the_profiles_are_read_back(typed_bundle: Path):
-    graph = open_bundle(typed_bundle).graphs("fp16")["inverse"]
-    added, streams = read_profiles(graph, [(1, 1, 1), (2, 16, 32)], integrated=True)
-    assert [(index, count) for index, _, count in added] == [(0, 1), (1, 2)]
-    assert added[1][1] == {
-        "x": [[2, 1, 8, 8], [16, 1, 8, 8], [32, 1, 8, 8]],
-        "noise": [[2, 1, 8, 8], [16, 1, 8, 8], [32, 1, 8, 8]],
-        "t": [[2], [16], [32]],
-        "label": [[2], [16], [32]],
-    }
-    assert added[0][1]["x"] == [[1, 1, 8, 8]] * 3
-    assert streams == 0
-    assert read_profiles(graph, [(1, 4, 16)], integrated=False)[1] != 0
 
 
 def test_colour_model_is_built_in_fp16(tmp_path: Path):

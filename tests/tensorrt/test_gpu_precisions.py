@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from contract import VERSIONS, environment, run_with
+from compiling import compile_graphs
+from contract import VERSIONS, run_with
 from onnx import TensorProto, helper, numpy_helper
-from test_builder import compile_graphs
 
 from bcm_edge.runtime.storage.bundle import open_bundle
+
+pytestmark = pytest.mark.usefixtures("builder")
 
 PARSED = """
 import json, sys
@@ -30,13 +32,6 @@ for index in range(network.num_layers):
         counts[f"{layer.type.name} {layer.get_input(0).dtype.name} {layer.get_output(0).dtype.name}"] += 1
 print(json.dumps(counts))
 """
-
-
-@pytest.fixture(autouse=True)
-def builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processes of a test find the library."""
-    for name, value in environment("builder").items():
-        monkeypatch.setenv(name, value)
 
 
 def unquantized(bundle: Path) -> int:
