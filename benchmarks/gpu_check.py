@@ -120,9 +120,7 @@ def run(step: Step, seconds: float, log: Path) -> Outcome:
             code = process.wait(None if math.isinf(seconds) else max(limit, 0))
         except subprocess.TimeoutExpired:
             code = None
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(seconds - limit, 0))
+            interrupt(process, max(seconds - limit, 0))
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -130,6 +128,13 @@ def run(step: Step, seconds: float, log: Path) -> Outcome:
                 process.wait(5)  # a driver may hold a killed process
     reason = f"stopped after {seconds:.0f} s" if code is None else None
     return Outcome(step.name, round(time.monotonic() - started, 1), code, reason)
+
+
+def interrupt(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Interrupt a process, and wait for its end for at most this time, in which pytest writes its report."""
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
 
 
 def ending(outcome: Outcome) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -47,15 +49,19 @@ def test_step_is_stopped_when_its_time_is_over(tmp_path: Path):
 @pytest.mark.slow
 def test_interrupted_tests_write_their_report(tmp_path: Path):
     """The first failure, and the names of the tests that ran, must not be lost when the time is over."""
-    test, report = tmp_path / "test_slow.py", tmp_path / "tests.xml"
+    test, report, begun = tmp_path / "test_slow.py", tmp_path / "tests.xml", tmp_path / "begun"
+    os.mkfifo(begun)
     test.write_text(
-        "import signal\ndef test_wrong():\n    assert 1 == 2\ndef test_slow():\n    signal.pause()\n"
+        "import signal\ndef test_wrong():\n    assert 1 == 2\n"
+        f"def test_slow():\n    open({str(begun)!r}, 'w').close()\n    signal.pause()\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(test), f"--junitxml={report}"]
-    outcome = check.run(check.Step("tests", command, 1.0, "log"), 20, tmp_path / "log")
-    assert (outcome.exit_code, outcome.reason) == (None, "stopped after 20 s")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        begun.read_text()  # waits until the slow test has begun
+        check.interrupt(process, 60)
+        assert process.stdout is not None and "1 failed" in process.stdout.read()
+    assert process.returncode == 2
     assert "assert 1 == 2" in report.read_text()
-    assert "1 failed" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize(("seconds", "passed"), [(100.0, ["--budget", "90"]), (math.inf, [])])
