@@ -151,9 +151,9 @@ def test_no_other_module_writes_the_line_of_an_extra():
 
 def test_other_conditions_of_a_requirement_stay():
     requires = [
-        'onnxruntime-gpu[cuda,cudnn]>=1.28; python_version >= "3.11" and extra == "gpu"',
+        'onnxruntime-gpu[cuda,cudnn]>=1.30; python_version >= "3.11" and extra == "gpu"',
         'cuda-core>=1.2; extra == "gpu"',
         'cuda-core>=1.2; extra == "rtx"',
     ]
-    expected = ['onnxruntime-gpu[cuda,cudnn]>=1.28; python_version >= "3.11"', "cuda-core>=1.2"]
+    expected = ['onnxruntime-gpu[cuda,cudnn]>=1.30; python_version >= "3.11"', "cuda-core>=1.2"]
     assert packages_of(requires, "gpu") == expected
