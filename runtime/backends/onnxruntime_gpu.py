@@ -84,6 +84,8 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
             mode = "without CUDA graphs"
         if reasons := "; ".join(sorted(self._eager)) or self._provider.why_eager:
             mode = f"without CUDA graphs: {reasons}"
+        if self._provider.compiles_anew:
+            mode += ", compiled at each start because the cache folder cannot be used"
         library = f"ONNX Runtime {onnxruntime.__version__}, {self._provider.title}"
         return f"{self._gpu.name}, {library}, {mode}{self._noise_text()}"
 

@@ -96,7 +96,14 @@ def rtx_provider(bundle: Bundle, precision: str, batch: int, gpu: Gpu, stream: i
     def add_plugin(session: onnxruntime.SessionOptions, options: dict[str, str]) -> None:
         session.add_provider_for_devices([device], options)
 
-    return Provider(RTX, "TensorRT-RTX", {**options, **own}, "cuda_graph_annotation_id", add_plugin)
+    return Provider(
+        RTX,
+        "TensorRT-RTX",
+        {**options, **own},
+        "cuda_graph_annotation_id",
+        add_plugin,
+        compiles_anew=kernels is None,
+    )
 
 
 def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:

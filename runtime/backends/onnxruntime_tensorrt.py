@@ -60,7 +60,13 @@ def tensorrt_provider(bundle: Bundle, precision: str, batch: int, gpu: Gpu, stre
     if timings is not None:
         options |= {"trt_timing_cache_enable": "True", "trt_timing_cache_path": str(timings)}
     own = {"device_id": str(gpu.index), "user_compute_stream": str(stream), "trt_cuda_graph_enable": "False"}
-    return Provider(TENSORRT, "TensorRT provider", {**options, **own}, graph_option=None)
+    return Provider(
+        TENSORRT,
+        "TensorRT provider",
+        {**options, **own},
+        graph_option=None,
+        compiles_anew=engines is None,
+    )
 
 
 def unavailable(precision: str, bundle: Bundle | None = None, placement: Placement = ANYWHERE) -> str | None:

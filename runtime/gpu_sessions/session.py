@@ -35,6 +35,7 @@ class Provider:
     # Adds a provider that is a plugin to the options of a session. None: the provider is built in.
     add_plugin: Callable[[onnxruntime.SessionOptions, dict[str, str]], None] | None = None
     why_eager: str = ""  # why it keeps no CUDA graphs, if another version does
+    compiles_anew: bool = False  # whether it compiles at each start, because there is no cache
 
 
 def open_gpu_session(graph: Path, provider: Provider) -> onnxruntime.InferenceSession:

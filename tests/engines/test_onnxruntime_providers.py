@@ -133,7 +133,8 @@ def test_cache_that_cannot_be_written_is_not_used(
     typed_bundle: Path, onnxruntime_gpu: ModuleType, cache: Path
 ):
     cache.write_text("a file")
-    bcm_edge.load(typed_bundle, TENSORRT, precision="fp16").close()
+    with bcm_edge.load(typed_bundle, TENSORRT, precision="fp16") as bcm:
+        assert "compiled at each start because the cache folder cannot be used" in bcm.backend.device
     ((_, options, _),) = onnxruntime_gpu.sessions
     assert not [name for name in options if "cache" in name]
 
