@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from gpu_arguments import positive
 from networks import ROOT
@@ -115,7 +116,7 @@ def run(step: Step, seconds: float, log: Path) -> Outcome:
         limit -= min(GRACE, seconds / 10)
     started = time.monotonic()
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, cwd=ROOT, start_new_session=True)
+        process = start(command, output)
         try:
             code = process.wait(None if math.isinf(seconds) else max(limit, 0))
         except subprocess.TimeoutExpired:
@@ -128,6 +129,18 @@ def run(step: Step, seconds: float, log: Path) -> Outcome:
                 process.wait(5)  # a driver may hold a killed process
     reason = f"stopped after {seconds:.0f} s" if code is None else None
     return Outcome(step.name, round(time.monotonic() - started, 1), code, reason)
+
+
+def start(command: Sequence[str], output: IO[str]) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own. Its standard output goes to a file.
+
+    It can be interrupted, also if this process cannot: shells start background commands without SIGINT.
+    """
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=output, cwd=ROOT, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def interrupt(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -50,17 +50,23 @@ def test_step_is_stopped_when_its_time_is_over(tmp_path: Path):
 def test_interrupted_tests_write_their_report(tmp_path: Path):
     """The first failure, and the names of the tests that ran, must not be lost when the time is over."""
     test, report, begun = tmp_path / "test_slow.py", tmp_path / "tests.xml", tmp_path / "begun"
+    log = tmp_path / "tests.txt"
     os.mkfifo(begun)
     test.write_text(
         "import signal\ndef test_wrong():\n    assert 1 == 2\n"
         f"def test_slow():\n    open({str(begun)!r}, 'w').close()\n    signal.pause()\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(test), f"--junitxml={report}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        begun.read_text()  # waits until the slow test has begun
-        check.interrupt(process, 60)
-        assert process.stdout is not None and "1 failed" in process.stdout.read()
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    try:
+        with log.open("w") as output, check.start(command, output) as process:
+            begun.read_text()  # waits until the slow test has begun
+            check.interrupt(process, 60)
+            process.kill()
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert process.returncode == 2
+    assert "1 failed" in log.read_text()
     assert "assert 1 == 2" in report.read_text()
 
 
