@@ -74,8 +74,9 @@ from .schedules import timed
     "--backend",
     default="all",
     show_default=True,
+    metavar="NAME",
     type=click.Choice(["all", *MODULES]),
-    help="The backend to measure; all for those that auto may select.",
+    help=f"The backend to measure: all for those that auto may select, or one of {', '.join(MODULES)}.",
 )
 @threads_option
 @device_option

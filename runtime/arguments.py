@@ -20,6 +20,8 @@ Labels = int | str | Sequence[int | str] | np.ndarray | Tensor | None
 
 # The largest accepted standard deviation of latents. States at the highest noise level have 80.
 MOST_DEVIATION = 10.0
+# Bytes of images that are made without a look at the free memory, which is read from about 20 system files.
+ALWAYS_FITS = 4 << 20
 MOST_MEAN = 10.0  # the largest accepted mean of latents, positive or negative
 
 
@@ -169,9 +171,10 @@ def check_number(n: int, sample_shape: tuple[int, int, int], noun: str = "images
         raise InputError(f"the number of {noun} must be at least 1, not {n}")
     # A state and its noise in float32, a seed and a label.
     bytes_per_image = 2 * 4 * math.prod(sample_shape) + 100
-    check_memory(
-        n * bytes_per_image, f"{n} {noun}", f"make fewer at a time{argument('', ', or use bcm-edge map')}"
-    )
+    needed = n * bytes_per_image
+    if needed > ALWAYS_FITS:
+        advice = f"make fewer at a time{argument('', ', or use bcm-edge map')}"
+        check_memory(needed, f"{n} {noun}", advice)
 
 
 def check_holes(holes: Holes, images: np.ndarray, pictures: Images | None = None) -> np.ndarray:

@@ -46,7 +46,7 @@ WITHOUT = {
 ABSENT = (  # in the reason of a test or variant that may be skipped
     "tensorrt is not installed",
     "which computes on the CPU only",
-    "onnxruntime-ep-nv-tensorrt-rtx-cu13 is not installed",
+    "onnxruntime-ep-nv-tensorrt-rtx-cu12 is not installed",
 )
 BENCHMARK = "--network digits --seconds 0.01 --matrix 64 --budget 7200"
 CHAINED = "mixture-4"  # the schedule whose engines are timed one by one

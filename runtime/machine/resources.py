@@ -14,7 +14,6 @@ from ...errors import BackendError, InputError
 from .system_files import ROOT, read_lines
 
 _UNLIMITED = 1 << 60  # cgroup v1 has a number near 2**63 if there is no limit
-UNCHECKED = 4 << 20  # bytes; see `check_memory`
 MOST_THREADS = 1024  # the largest accepted number of threads; each is created when a session is opened
 
 
@@ -80,11 +79,7 @@ def check_memory(needed: int, subject: str, advice: str) -> None:
     """Raise InputError if `needed` bytes are more than the available memory.
 
     subject: the subject of the message, which needs the memory. advice: what the user should do.
-
-    Up to UNCHECKED bytes are always accepted: the available memory is read from about 20 files of the system.
     """
-    if needed <= UNCHECKED:
-        return
     available = available_memory()
     if available is not None and needed > available:
         raise InputError(

@@ -12,6 +12,7 @@ from refusals import refusal
 
 from bcm_edge import load
 from bcm_edge.errors import InputError
+from bcm_edge.runtime.arguments import check_number
 
 
 def assert_too_many(result: Result, subject: str) -> None:
@@ -48,6 +49,15 @@ def test_one_picture_of_more_images_than_the_memory_can_hold(
     monkeypatch.setattr("bcm_edge.runtime.machine.resources.available_memory", lambda: 10 << 20)
     assert generate("-n", 1000, "-o", "out.npz").exit_code == 0
     assert_too_many(generate("-n", 1000, "-o", "out.png"), "a picture of 1000 images")
+
+
+def test_free_memory_is_not_read_for_4_mb_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bcm_edge.runtime.machine.resources.available_memory", lambda: 0)
+    check_number(6853, (1, 8, 8))
+    with pytest.raises(
+        InputError, match=r"^6854 images would take 4\.19 MB of memory, and 0 MB are available"
+    ):
+        check_number(6854, (1, 8, 8))
 
 
 @pytest.mark.parametrize(("number", "rows"), [(10**20, 1024), (10**15, 10**15), (10**12, 1)])

@@ -120,10 +120,10 @@ def test_installed_program_names_itself_in_usage_lines(programs: Path):
     [
         (("bcm-edge", "in"), ["plain,inspect", "plain,interpolate", "plain,inpaint", "plain,invert"]),
         (("bcm-edge", "generate", "--num"), ["plain,--number", "plain,--num-images"]),
-        (("bcm-edge", "generate", "--precision", "f"), ["plain,fp32", "plain,fp16"]),
-        (("bcm-edge", "verify", "--precision", "fp32,f"), ["plain,fp32,fp16"]),
+        (("bcm-edge", "generate", "--precision", "f"), ["plain,fp32", "plain,fp16", "plain,fp8"]),
+        (("bcm-edge", "verify", "--precision", "fp32,f"), ["plain,fp32,fp16", "plain,fp32,fp8"]),
         (("bcm-edge", "verify", "--precision", "a"), ["plain,all"]),
-        (("bcm-edge", "generate", "--backend", "o"), ["plain,onnxruntime", "plain,openvino"]),
+        (("bcm-edge", "generate", "--backend", "op"), ["plain,openvino"]),
         (("bcm-edge", "generate", "dig"), ["file,dig"]),
         (("bcm-edge", "generate", "digits.bundle", "-o", "a"), ["file,a"]),
         (("bcm-edge", "train", "--data", "ph"), ["file,ph"]),
