@@ -83,8 +83,8 @@ def test_dla_report_counts_layers_and_builds_nothing(typed_copy: Path, run: Proc
     run("build", typed_copy)
     completed = run("build", typed_copy, "--dla", "report")  # although the engine exists already
     assert completed.stdout.splitlines() == [
-        "forward: a DLA can run 27 of 321 layers; not other 294",
-        "inverse: a DLA can run 27 of 322 layers; not other 295",
+        "forward: a DLA can run 27 of 283 layers; not other 256",
+        "inverse: a DLA can run 27 of 284 layers; not other 257",
     ]
     result = json.loads(run("build", typed_copy, "--precision", "fp32", "--dla", "report", "--json").stdout)
     assert result["dla"]["forward"]["able"] == 27
@@ -187,7 +187,7 @@ def test_verify_stays_within_a_small_profile(typed_copy: Path, run: Process):
 def test_generate_prints_why_an_engine_is_not_used(built_copy: Path, run: Process, tmp_path: Path):
     completed = run("generate", built_copy, "--label", "3", "-o", tmp_path / "a.png", FAKE_TENSORRT="10.16.1")
     assert (
-        "note: the bundle's engines are not used, onnxruntime runs instead: " in completed.stderr
+        "note: the bundle's engines are not used, onnxruntime-cuda runs instead: " in completed.stderr
         and "built by TensorRT 10.3.0, but TensorRT 10.16.1 is installed here" in completed.stderr
     )
     assert (
