@@ -131,7 +131,7 @@ def test_error_lists_the_engines_that_do_not_fit(built_bundle: Path):
             "built by an older version of bcm-edge; run bcm-edge build again",
         ),
         (
-            lambda facts: facts["options"].update(precision="fp8"),
+            lambda facts: facts["options"].update(precision="fp4"),
             "its engine.json cannot be used (ValueError: invalid build options)",
         ),
         (
