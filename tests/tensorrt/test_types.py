@@ -68,7 +68,7 @@ MISTAKES = [
     ),
     (
         "runtime/engines/loaded.py",
-        ".allocate(self._size",
+        ".allocate(needed",
         '.allocate("all"',
         'parameter "size" of type "int"',
     ),
