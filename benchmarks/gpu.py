@@ -99,7 +99,7 @@ def measure_all(
     variants, largest = SETS[arguments.variants], largest_batch(arguments)
     no_bundle = child("export", network, budget.left(), budget.reason)
     if no_bundle:
-        reasons = dict.fromkeys(variants, f"there is no bundle: {no_bundle}")
+        reasons = dict.fromkeys(variants, f"the bundle was not exported: {no_bundle}")
     else:
         reasons = build_engines(bundle, variants, largest, budget)
     request = {

@@ -79,7 +79,10 @@ def write_gpu_graphs(
 
 
 def float16_graphs(bundle: Bundle, precision: str) -> dict[str, Path]:
-    """Return the graphs from which those of a precision are made. Raises BundleError if there are none."""
+    """Return the float16 graphs of a bundle. Those of `precision` are made from them.
+
+    Raises BundleError if the bundle has no float16 graphs.
+    """
     try:
         return bundle.graphs("fp16")
     except BundleError as error:

@@ -7,11 +7,11 @@ state of every schedule has a closed form, and a wrong level, order or noise giv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from bcm_edge.runtime.noise import Draw, values
+from bcm_edge.runtime.pixels import to_uint8
 from bcm_edge.runtime.schedule import Move
 
 S = 0.5
@@ -77,5 +77,12 @@ class GaussianDevice(GaussianBackend):
             states.append(self.play_move(states[-1], None if noise is None else values(noise), move, labels))
         return np.stack(states[1:])
 
-    def play_to_pixels(self, *_: Any) -> Any:
-        raise NotImplementedError
+    def play_to_pixels(
+        self,
+        x: np.ndarray | Draw,
+        moves: Sequence[Move],
+        noises: Sequence[np.ndarray | Draw | None],
+        labels: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        (images,) = self.play_moves(x, moves, noises, labels, every=True)[-1:]
+        return to_uint8(images), np.isfinite(images).all(axis=(1, 2, 3))

@@ -162,7 +162,7 @@ class OnnxRuntimeGpuBackend(GpuBackend[int, "SessionChain"]):
 
 
 def batch_size(n: int, largest: int = BATCH_SIZES[-1]) -> int:
-    """Return the batch size at which n images are played. Raises BackendError if there is none."""
+    """Return the batch size at which n images are played. Raises BackendError if n is too large."""
     if n > largest:
         raise BackendError(f"a batch of {n} is too large; play at most {largest} images at once")
     return next(size for size in BATCH_SIZES if size >= n)

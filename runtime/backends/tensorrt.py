@@ -116,7 +116,7 @@ class TensorRtBackend(GpuBackend[ChainKey, "DeviceChain"]):
         return f"{advice}, or one engine for both directions: --single-engine"
 
     def _size_for(self, n: int) -> int:
-        """Return the batch size at which n images are played. Raises BackendError if there is none."""
+        """Return the batch size at which n images are played. Raises BackendError if n is too large."""
         if n > self.max_batch:
             profiles = self.engine.facts.options.profiles_text
             raise BackendError(

@@ -107,5 +107,5 @@ def test_variants_that_cannot_run_are_reported(benchmark: Benchmark) -> None:
 def test_budget_that_is_used_up_is_reported(benchmark: Benchmark) -> None:
     status, report, figures = benchmark("--batch", "1,2", "--budget", "1")
     assert (status, [each["rows"] for each in figures["batches"]]) == (1, [[], []])
-    reason = "there is no bundle: the time budget of 1 s was used up"
+    reason = "the bundle was not exported: the time budget of 1 s was used up"
     assert f"- every variant at batch 1, 2: {reason}\n" in report

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from agreement import assert_images_agree
 from gaussian import SHAPE, GaussianDevice
 
 from bcm_edge import parse_schedule
@@ -78,7 +79,7 @@ def test_next_part_is_drawn_while_a_part_is_computed(draws: Draws):
     draws.threads.clear()
     expected = play_in_parts(partial(play, PROGRAM, GaussianDevice()), 2, Batch(SEEDS))
     assert images.shape == (5, *SHAPE)
-    np.testing.assert_array_equal(images, expected)
+    assert_images_agree(images, expected)
 
 
 def test_error_of_a_draw_is_raised(draws: Draws):
@@ -102,4 +103,4 @@ def test_little_noise_and_single_parts_need_no_thread(draws: Draws, monkeypatch:
 def test_parts_with_the_same_seeds_have_the_same_noise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ahead, "WORTHWHILE", 1)
     images = play_in_parts(partial(play, PROGRAM, GaussianDevice()), 2, Batch([3] * 6), ahead=True)
-    np.testing.assert_array_equal(images, np.repeat(images[:1], 6, axis=0))
+    assert_images_agree(images, np.repeat(images[:1], 6, axis=0))
