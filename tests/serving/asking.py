@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -11,10 +12,11 @@ import numpy as np
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from server import Server
-from tritonclient.utils import np_to_triton_dtype, shared_memory
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, shared_memory
 
 Values = Mapping[str, np.ndarray]
 WAYS = ("http", "grpc", "http with shared memory", "grpc with shared memory")
+RELEASE_SECONDS = 30  # in which a server must release the shared memory of a finished request
 
 
 class Client:
@@ -87,8 +89,18 @@ class Client:
             }
         finally:
             for name, handle in regions:
-                self.raw.unregister_system_shared_memory(name)
+                self._unregister(name)
                 shared_memory.destroy_shared_memory_region(handle)
+
+    def _unregister(self, name: str) -> None:
+        """Unregister a region. The server may still hold it for a moment after it has answered."""
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while True:
+            try:
+                return self.raw.unregister_system_shared_memory(name)
+            except InferenceServerException as error:
+                if "currently in use" not in str(error) or time.monotonic() > deadline:
+                    raise
 
 
 def column(value: Any) -> np.ndarray:
