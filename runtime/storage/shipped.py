@@ -11,11 +11,22 @@ from ..log import log
 
 # Models of handwritten digits of 8×8 and of 28×28 pixels, both class-conditional.
 SHIPPED = ("digits", "mnist")
+DRAWINGS = "drawings.npz"  # emoji that the model was not trained on
+_MODELS = Path(__file__).parents[2] / "model"
 
 
 def shipped_bundle(name: str) -> Path:
     """Return the folder of a model's bundle in the package. name: one of SHIPPED."""
-    return Path(__file__).parents[2] / "model" / f"{name}.bundle"
+    return _MODELS / f"{name}.bundle"
+
+
+def shipped_drawings() -> Path:
+    """Return the file of 24 emoji in the package that the emoji model was not trained on.
+
+    Its arrays are images, uint8 [24, 3, 32, 32], labels (the style), classes (the names of the styles) and
+    names. Each name is drawn in three styles.
+    """
+    return _MODELS / DRAWINGS
 
 
 def measured_quality(checkpoint_sha256: str) -> dict[str, dict[str, Any]]:

@@ -75,12 +75,13 @@ def test_wheel_contains_every_file_of_the_package(source: Path, archives: Path):
     names = set(contents(archives / WHEEL))
     metadata = {name for name in names if name.startswith(f"{NAME}.dist-info/")}
     assert names - metadata == expected
-    assert f"{NAME}.dist-info/licenses/LICENSE" in metadata
+    licences = {name.partition("/licenses/")[2] for name in metadata if "/licenses/" in name}
+    assert licences == {"LICENSE", "NOTICE", "LICENSES/Apache-2.0.txt"}
 
 
 def test_wheel_stays_small(archives: Path):
-    """The weights of the shipped models are 5 MB, and nothing stores them twice."""
-    assert (archives / WHEEL).stat().st_size < 6_000_000
+    """The weights of the shipped models are 11 MB, and nothing stores them twice."""
+    assert (archives / WHEEL).stat().st_size < 14_000_000
 
 
 def test_source_archive_contains_what_a_build_needs(archives: Path):
