@@ -97,7 +97,12 @@ _LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
 @click.option(
     "--seed", metavar="N", default=0, show_default=True, help="Seed of all random numbers, at least 0."
 )
-@click.option("--device", default="cpu", show_default=True, help="Device of torch: cpu or cuda.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Device of torch: cpu, cuda, or auto: cuda if there is one.",
+)
 @click.option(
     "--resume",
     is_flag=True,
@@ -131,6 +136,7 @@ def train(
     `classes`. The checkpoint contains these names. With --init, classes of the same name are the same class.
     """
     require_extra("train")
+    from ..training.execution import Execution
     from ..training.options import TrainOptions
     from ..training.run import train as run_training
 
@@ -146,7 +152,7 @@ def train(
         image_size=image_size,
         value_range=value_range,
         report=progress,
-        device=device,
+        execution=Execution(device),
         resume=resume,
         force=force,
     )

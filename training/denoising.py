@@ -36,6 +36,10 @@ class Noising:
         """Return the same numbers on a device."""
         return Noising(self.t.to(device), self.z.to(device))
 
+    def of(self, rows: slice) -> Noising:
+        """Return the numbers of some samples of the batch."""
+        return Noising(self.t[rows], self.z[rows])
+
 
 def noised(shape: torch.Size, generator: torch.Generator) -> Noising:
     """Draw noise levels and noise for a batch of this shape [N, C, H, W], on the CPU."""

@@ -88,6 +88,10 @@ class Draw:
         """Return the same numbers on a device."""
         return Draw(self.t.to(device), self.t_near.to(device), self.u.to(device), self.z.to(device))
 
+    def of(self, rows: slice) -> Draw:
+        """Return the numbers of some samples of the batch."""
+        return Draw(self.t[rows], self.t_near[rows], self.u[rows], self.z[rows])
+
 
 def draw(shape: torch.Size, intervals: int, generator: torch.Generator) -> Draw:
     """Draw levels and noise for a batch of this shape [N, C, H, W], on the CPU.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
+from .augmentation import KINDS
 
 OBJECTIVES = ("bcm", "edm")
+PRECISIONS = ("fp32", "bf16")
 FIRST_INTERVALS = 10  # intervals of the grid of noise levels at the first step
 
 
@@ -28,6 +30,13 @@ class TrainOptions:
     seed: int = 0
     # "bcm", or "edm" for the baseline.
     objective: str = "bcm"
+    # Number format of the network in a step: "fp32", or "bf16" for mixed precision by autocast. Parameters,
+    # losses and the arithmetic around the network are float32 in both.
+    precision: str = "fp32"
+    # Random changes of the images, out of "mirror" and "shift" (see `augmented`).
+    augment: tuple[str, ...] = ()
+    # Share of the images that is held out to measure validation losses, in [0, 0.5].
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "channels"):
@@ -35,6 +44,13 @@ class TrainOptions:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.objective not in OBJECTIVES:
             raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        for kind in self.augment:
+            if kind not in KINDS:
+                raise InputError(f"augment must be a list of {', '.join(KINDS)}, not {kind!r}")
+        if not 0 <= self.held_out <= 0.5:
+            raise InputError(f"held_out must be in [0, 0.5], not {self.held_out}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be in [0, 2**63), not {self.seed}")
         if self.channels % 8:

@@ -23,6 +23,7 @@ from ..runtime.schedule import ONE_STEP
 from ..runtime.storage.files import check_free
 from .data import load_dataset
 from .dataset import Dataset
+from .execution import DEFAULT, Execution
 from .networks import check_step, fitting, network_for
 from .options import TrainOptions
 from .trainer import Trainer
@@ -62,7 +63,7 @@ def train(
     image_size: int | None = None,
     value_range: ValueRange = None,
     report: Report = lambda line: None,
-    device: str = "cpu",
+    execution: Execution = DEFAULT,
     resume: bool = False,
     force: bool = False,
 ) -> Path:
@@ -83,15 +84,16 @@ def train(
     pictures = output.with_suffix(".png")
     state = output.with_name(output.name + ".state")
     _check_outputs(output, pictures, state, resume, force)
-    if image_size and device == "cpu":
-        check_step(options.batch, options.channels, image_size)  # before the images are read
+    part = execution.part_of(options.batch)
+    if image_size and execution.torch_device() == "cpu":  # before the images are read
+        check_step(part, options.channels, image_size)
     dataset = load_dataset(data, image_size, init.facts if init else None, value_range)
     config = fitting(init.config, dataset) if init else network_for(dataset, options.channels)
     for line in dataset.summary(config.num_classes):
         report(line)
     for note in dataset.notes:
         report(f"note: {note}")
-    trainer = fit(dataset, config, options, state, on_progress, init=init, device=device, resume=resume)
+    trainer = fit(dataset, config, options, state, on_progress, init=init, execution=execution, resume=resume)
     _save_results(trainer, output, pictures)
     state.unlink(missing_ok=True)
     return pictures
@@ -105,14 +107,14 @@ def fit(
     on_progress: OnProgress | None = None,
     *,
     init: Checkpoint | None = None,
-    device: str = "cpu",
+    execution: Execution = DEFAULT,
     resume: bool = False,
 ) -> Trainer:
     """Make all steps of a run, and return its trainer.
 
     state: the state file, which is written every SAVE_EVERY steps. resume: continue from it if it exists.
     """
-    trainer = Trainer(dataset, config, options, device, init)
+    trainer = Trainer(dataset, config, options, execution, init)
     if resume and state.exists():
         trainer.restore(state)
     started, first = time.monotonic(), trainer.done

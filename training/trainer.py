@@ -20,16 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import BackendError, CheckpointError, NonFiniteError
+from ..errors import CheckpointError, NonFiniteError
 from ..model.checkpoint import Checkpoint
 from ..model.config import NetworkConfig
 from ..model.preconditioning import ConsistencyModel, Denoiser
 from ..runtime.schedule import DEFAULT_SCHEDULES
 from ..runtime.storage.files import replacing
+from .augmentation import augmented
 from .dataset import Dataset, digest
-from .denoising import Denoising, noised
+from .denoising import Denoising, Noising, noised
+from .execution import DEFAULT, Execution
 from .networks import check_step, new_model
-from .objective import Objective, draw, intervals_at
+from .objective import Draw, Objective, draw, intervals_at
 from .options import FIRST_INTERVALS, TrainOptions
 
 WARM_UP = 100  # steps in which the learning rate rises from 0
@@ -52,10 +54,10 @@ _MALFORMED = (
 class Trainer:
     """A training run: parameters, their moving average, the state of the optimizer, and the steps done.
 
-    init: a checkpoint of the same objective to fine-tune, or None. device: "cpu", or a CUDA device of torch.
+    init: a checkpoint of the same objective to fine-tune, or None.
 
     Raises BackendError for an unknown device, CheckpointError for an `init` of another objective, and
-    InputError if a step would not fit into memory.
+    InputError if a step would not fit into memory or the batch does not have equal parts.
     """
 
     def __init__(
@@ -63,16 +65,17 @@ class Trainer:
         dataset: Dataset,
         config: NetworkConfig,
         options: TrainOptions,
-        device: str = "cpu",
+        execution: Execution = DEFAULT,
         init: Checkpoint | None = None,
     ) -> None:
-        if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-            raise BackendError(f"unknown device {device!r}: torch does not find it on this machine; use cpu")
+        part = execution.part_of(options.batch)
+        device = execution.torch_device()
         if device == "cpu":
-            check_step(options.batch, config.model_channels, config.image_size, config.patch_size)
+            check_step(part, config.model_channels, config.image_size, config.patch_size)
         self.dataset = dataset
         self.config = config
         self.options = options
+        self.execution = execution
         self.device = device
         self.init = init
         self.done = 0
@@ -82,6 +85,8 @@ class Trainer:
             init.require(options.objective)
             self.model.network.load_state_dict(init.state_dict)
         self.model.to(device)
+        if execution.compile:
+            self.model.network.compile()
         # Like the authors, fine-tuning starts with the finest grid.
         self.first_intervals = options.intervals if init else FIRST_INTERVALS
         self.objective = Denoising(self.model) if isinstance(self.model, Denoiser) else Objective(self.model)
@@ -109,15 +114,13 @@ class Trainer:
         """Make one training step, and return the losses of its batch by name. Raises NonFiniteError."""
         generator = self._generator()
         chosen = torch.randint(len(self.dataset), (self.options.batch,), generator=generator)
-        images = self.dataset.images[chosen].to(self.device)
-        labels = None if self.dataset.labels is None else self.dataset.labels[chosen].to(self.device)
-        losses = self._losses(images, labels, generator)
-        values = {name: loss.item() for name, loss in losses.items()}
+        images = augmented(self.dataset.images[chosen], self.options.augment, generator)
+        labels = None if self.dataset.labels is None else self.dataset.labels[chosen]
+        at = self._random_numbers(images.shape, generator)
+        values = self._compute_gradients(images, labels, at)
         if not np.isfinite(list(values.values())).all():
             text = ", ".join(f"{name} {value}" for name, value in values.items())
             raise NonFiniteError(f"training diverged at step {self.done} ({text}); use a lower learning rate")
-        self.optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimizer.param_groups[0]["lr"] = self.learning_rate()
         self.optimizer.step()
@@ -145,6 +148,7 @@ class Trainer:
         return {
             "objective": options.pop("objective"),
             **options,
+            "augment": list(self.options.augment),  # as a JSON file has it
             "network": self.config.to_json(),
             "data": self.dataset.digest,
             "init": None if self.init is None else digest(self.init.state_dict.values()),
@@ -206,10 +210,41 @@ class Trainer:
         seed = np.random.SeedSequence([self.options.seed, self.done]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
-    def _losses(self, images: Tensor, labels: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
-        if isinstance(self.objective, Denoising):
-            return self.objective(images, labels, noised(images.shape, generator).to(self.device))
-        return self.objective(images, labels, draw(images.shape, self.intervals(), generator).to(self.device))
+    def _random_numbers(self, shape: torch.Size, generator: torch.Generator) -> Draw | Noising:
+        if self.options.objective == "edm":
+            return noised(shape, generator)
+        return draw(shape, self.intervals(), generator)
+
+    def _compute_gradients(
+        self, images: Tensor, labels: Tensor | None, at: Draw | Noising
+    ) -> dict[str, float]:
+        """Set the gradients of the batch, and return its losses.
+
+        Every parts-th image is in the same part, so that its first half is in the first half of the batch,
+        for which the soft term is computed.
+        """
+        self.optimizer.zero_grad()
+        parts = self.execution.accumulate
+        values: dict[str, float] = {}
+        for part in range(parts):
+            rows = slice(part, None, parts)
+            part_labels = None if labels is None else labels[rows].to(self.device)
+            losses = self.losses(images[rows].to(self.device), part_labels, at.of(rows).to(self.device))
+            (torch.stack(list(losses.values())).sum() / parts).backward()
+            for name, loss in losses.items():
+                values[name] = values.get(name, 0.0) + loss.item() / parts
+        return values
+
+    def losses(self, images: Tensor, labels: Tensor | None, at: Any) -> dict[str, Tensor]:
+        """Return the losses of images by name, in the precision of the run."""
+        # No cache: it would hold casts of weights from the target, which has no gradient.
+        with torch.autocast(
+            torch.device(self.device).type,
+            torch.bfloat16,
+            enabled=self.options.precision == "bf16",
+            cache_enabled=False,
+        ):
+            return self.objective(images, labels, at)
 
     def _update_average(self) -> None:
         decay = min(EMA, (1 + self.done) / (10 + self.done))

@@ -16,6 +16,7 @@ from small_runs import SMALL, new_run, random_data, trained_a_little
 from bcm_edge.errors import BackendError, InputError, LabelError, NonFiniteError, OutputError
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bcm_edge.model.preconditioning import ConsistencyModel
+from bcm_edge.training.execution import Execution
 from bcm_edge.training.networks import network_for, new_model
 from bcm_edge.training.options import TrainOptions
 from bcm_edge.training.run import Progress, train
@@ -58,7 +59,7 @@ def test_error_of_a_diverging_run_names_the_step():
 
 def test_unknown_device_is_refused():
     with pytest.raises(BackendError, match="'abacus'"):
-        Trainer(random_data(), network_for(random_data(), 8), SMALL, device="abacus")
+        Trainer(random_data(), network_for(random_data(), 8), SMALL, Execution("abacus"))
 
 
 @pytest.mark.slow

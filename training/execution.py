@@ -1,0 +1,42 @@
+"""How the steps of a training run are computed. The weights depend on it only by rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import BackendError, InputError
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The device of a training run, and how it computes a step."""
+
+    # "cpu", a CUDA device of torch, or "auto": CUDA if torch finds it.
+    device: str = "cpu"
+    # Compile the network with torch.compile.
+    compile: bool = False
+    # Parts of a batch that are computed one after the other, which needs less memory.
+    accumulate: int = 1
+
+    def torch_device(self) -> str:
+        """Return the device of torch that `device` means on this machine. Raises BackendError."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
+            raise BackendError(
+                f"unknown device {self.device!r}: torch does not find it on this machine; use auto or cpu"
+            )
+        return self.device
+
+    def part_of(self, batch: int) -> int:
+        """Return the number of images that are computed at once. Raises InputError for unequal parts."""
+        if self.accumulate < 1 or batch % self.accumulate:
+            raise InputError(
+                f"accumulate must divide the batch of {batch} images into equal parts, not {self.accumulate}"
+            )
+        return batch // self.accumulate
+
+
+DEFAULT = Execution()
