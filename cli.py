@@ -88,6 +88,7 @@ class Commands(click.Group):
             "upscale": "editing",
             "restore": "restoration",
             "purify": "restoration",
+            "restyle": "latents",
         },
         "Check": {
             "inspect": "inspection",

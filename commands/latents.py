@@ -1,4 +1,5 @@
-"""bcm-edge interpolate, variations: images from latents between two others, or near one."""
+"""bcm-edge interpolate, variations, restyle: images from latents between two others, near one, or of another
+class."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import click
 import numpy as np
 
 from ..errors import LabelError
+from ..runtime.arguments import check_targets, target_classes
 from ..runtime.calls import OnMove
 from ..runtime.classes import ALL, GUESS, labels_of
 from ..runtime.pictures.animation import FORMATS, save_animation
@@ -151,6 +153,53 @@ def variations(
         save_images(rows, run.output, run.force, columns, {"labels": repeated})
         nfe = up.nfe + number * down.nfe
         run.report(bcm, {**facts, "strength": strength, "nfe": nfe, "far_from_noise": far}, "per given image")
+
+
+@click.command(
+    short_help="Redraw images under another class.",
+    epilog="Example:  bcm-edge restyle digits 3.png --label 3 --to 8 -o eight.png",
+)
+@bundle_argument
+@images_argument
+@click.option(
+    "--to",
+    metavar="LABELS",
+    help="The class to generate: a number, a name, a list that is repeated in order, or all. Required.",
+)
+@inversion_option
+@schedule_option
+@run_options("The output: .png (each image above its result), .npz, or a folder of results.", GUESSABLE)
+def restyle(
+    bundle: Path, images: tuple[Path, ...], to: str | None, inversion: str, schedule: str, run: Run
+) -> None:
+    """Invert IMAGES (files, folders or one npz file) under their label, and generate them under another.
+
+    A class may be a style of drawing, a material or a digit. The latent of an image keeps what the classes
+    have in common. The model must have at least two classes.
+    """
+    with run.open(bundle) as bcm:
+        target_classes(to, bcm.num_classes, bcm.classes)  # before the images are read and labels guessed
+        image_set, labels = run.read(bcm, images)
+        originals, n = image_set.images, len(image_set.images)
+        targets = check_targets(to, n, bcm.num_classes, bcm.classes)
+        up, down = to_noise(bcm, inversion), to_image(bcm, schedule)
+        inverted = Inverted(image_set.names, up.nfe, up.nfe)
+
+        def work(on_move: OnMove | None) -> np.ndarray:
+            return bcm.restyle(
+                originals,
+                to=targets,
+                inversion=up,
+                schedule=down,
+                seed=run.seed,
+                labels=labels,
+                on_move=inverted.watching(on_move),
+            )
+
+        results, facts = run.play(bcm, "restyling", up + down, n, work)
+        run.save_beside(originals, results, targets, originals=originals)
+        classes = {"labels": np.asarray(labels).tolist(), "to": targets.tolist()}
+        run.report(bcm, {**facts, "names": image_set.names, **classes, "far_from_noise": inverted.note()})
 
 
 def _labels_of_ends(run: Run, bcm: BCM, ends: Sequence[ImageSet]) -> Sequence[Labels]:

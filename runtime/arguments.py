@@ -13,7 +13,7 @@ from .classes import NO_CLASSES, asks_to_guess, label_of, labels_of, refuse_gues
 from .machine.resources import check_memory
 from .pictures.inputs import Holes, Images, Latents, Tensor, as_holes, as_latents, from_tensor
 from .schedule import SIGMA_MAX
-from .wording import argument, listed
+from .wording import argument, counted, listed
 
 Seeds = int | Sequence[int] | np.ndarray | Tensor
 Labels = int | str | Sequence[int | str] | np.ndarray | Tensor | None
@@ -77,6 +77,63 @@ def check_labels(
         wrong = array.min() if array.min() < 0 else array.max()
         raise LabelError(f"label {wrong} is out of range; this model has classes 0 to {classes - 1}")
     return np.broadcast_to(array, n).astype(np.int64)
+
+
+def check_targets(to: Labels, n: int, classes: int | None, names: Sequence[str] | None = None) -> np.ndarray:
+    """Return the labels that n images are generated with in place of their own, as int64 [n].
+
+    to: as `labels` of `check_labels`, but a text must not name more classes than there are images: the last
+    ones would have no image.
+    classes, names: the number of classes of the model, or None, and their names, or None.
+
+    Raises LabelError, also for a model with fewer than two classes, and without `to`.
+    """
+    name = argument("to", "--to")
+    if to is None or isinstance(to, str):
+        targets = target_classes(to, classes, names)
+        if len(targets) > n:
+            images = counted(n, "image")
+            raise LabelError(f"{name}: {len(targets)} classes for {images}; give each image once per class")
+        return np.array([targets[index % len(targets)] for index in range(n)], np.int64)
+    _check_has_targets(classes)
+    try:
+        labels = check_labels(to, n, classes, names)
+    except LabelError as error:
+        raise LabelError(f"{name}: {error}") from None
+    assert labels is not None
+    return labels
+
+
+def target_classes(text: str | None, classes: int | None, names: Sequence[str] | None) -> list[int]:
+    """Return the classes in a text that names what to generate in place of an image's own class.
+
+    text: a list as `labels_of` reads it, or None if the caller gave none.
+
+    Raises LabelError, also for a model with fewer than two classes, and without a text.
+    """
+    count = _check_has_targets(classes)
+    name = argument("to", "--to")
+    choice = f"one of {listed(names)}" if names else f"a number from 0 to {count - 1}"
+    if text is None:
+        option = argument("to=", "--to")
+        raise LabelError(f"restyle needs the class to generate: give {option} with {choice}")
+    if asks_to_guess(text):
+        raise LabelError(f"{name}: the class to generate cannot be guessed; give {choice}")
+    try:
+        return labels_of(text, classes, names, where="")
+    except LabelError as error:
+        raise LabelError(f"{name}: {error}") from None
+
+
+def _check_has_targets(classes: int | None) -> int:
+    """Return the number of classes. Raises LabelError if there are fewer than two."""
+    if classes is None or classes < 2:
+        there = "no classes" if classes is None else "only one class"
+        raise LabelError(
+            f"restyle generates images under another class, and this model has {there}; "
+            "it needs a model with at least two classes"
+        )
+    return classes
 
 
 def _numbers(

@@ -102,10 +102,15 @@ def named_labels(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray | N
     return np.array(classes)[labels]
 
 
-def labels_of(text: str, num_classes: int | None, names: Sequence[str] | None) -> list[int]:
+def labels_of(
+    text: str, num_classes: int | None, names: Sequence[str] | None, where: str | None = None
+) -> list[int]:
     """Return the classes in a list such as "3", "0,1,2", "dog,cat" or "all". Raises LabelError.
 
     A text that is the name of a class as a whole is not split at its commas.
+
+    where: the beginning of messages about the list, by default "labels: " in Python and "--label: " on the
+    command line.
     """
     if num_classes is None:
         raise LabelError(NO_CLASSES)
@@ -114,8 +119,8 @@ def labels_of(text: str, num_classes: int | None, names: Sequence[str] | None) -
     is_one_name = bool(names) and _normal(text) in names
     words = [text] if is_one_name else text.split(",")
     if len(words) > 1 and not all(map(str.strip, words)):
-        name = argument("labels", "--label")
-        raise LabelError(f"{name}: empty entry in {text!r}; separate labels with one comma")
+        where = argument("labels: ", "--label: ") if where is None else where
+        raise LabelError(f"{where}empty entry in {text!r}; separate labels with one comma")
     return [label_of(word, num_classes, names) for word in words]
 
 

@@ -1,13 +1,14 @@
-"""The tasks between two latents and near a latent: interpolate, variations."""
+"""The tasks that invert images and generate others from the latents: interpolate, variations, restyle."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from ..errors import ImageError, InputError
-from .arguments import Labels, Seeds, check_integer, check_number, check_real
+from .arguments import Labels, Seeds, check_integer, check_number, check_real, check_targets
 from .batches import Batch
 from .calls import Calls, OnMove
 from .keyword_arguments import Inversion
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class LatentTasks(OpenedModel):
-    """The tasks of `BCM` that change latents, and what they share with invert and generate."""
+    """The tasks of `BCM` on latents, and what they share with invert and generate."""
 
     @overload
     def interpolate(
@@ -155,6 +156,59 @@ class LatentTasks(OpenedModel):
         nearby = latent_tasks.nearby(inverted, strength, batch.seeds, n)
         repeated = None if batch.labels is None else np.repeat(batch.labels[:, None], n, axis=1)
         return self._generate_each(nearby, down, batch.seeds, repeated, calls, output_type)
+
+    @overload
+    def restyle(
+        self,
+        images: Images,
+        *,
+        to: Labels,
+        output_type: ArrayOutput = "float",
+        **others: "Unpack[Inversion]",
+    ) -> np.ndarray: ...
+
+    @overload
+    def restyle(
+        self, images: Images, *, to: Labels, output_type: PillowOutput, **others: "Unpack[Inversion]"
+    ) -> PillowImages: ...
+
+    def restyle(
+        self,
+        images: Images,
+        *,
+        to: Labels,
+        inversion: str | Schedule = "invert-2",
+        schedule: str | Schedule = "one-step",
+        seed: Seeds = 0,
+        labels: Labels = None,
+        on_move: OnMove | None = None,
+        output_type: OutputType = "float",
+    ) -> np.ndarray | PillowImages:
+        """Invert images under their own labels and generate them under others: [N, C, H, W].
+
+        A class may be a style, a material or a digit. The latent keeps what the classes have in common. With
+        the labels of the images as `to`, the result is their reconstruction.
+
+        Args:
+            images: N images.
+            to: The class to generate, or one per image, in the forms of labels; "guess" is refused. A text
+                must not name more classes than there are images.
+            inversion: From an image to noise, played with the labels of the images.
+            schedule: From noise to an image, played with `to`.
+
+        Raises:
+            LabelError: The model has fewer than two classes, or not the class `to`.
+        """
+        self._check_call(output_type)
+        inputs, up, down = self._images(images), self.schedule(inversion), self.schedule(schedule)
+        basic.check_generates(down)  # before the inversion
+        n = len(inputs)
+        targets = check_targets(to, n, self.num_classes, self.classes)
+        calls = self._calls(on_move, (self._guess_nfe(labels) + up.nfe, n), (down.nfe, n))
+        batch = self._image_batch([inputs], seed, labels, calls)
+        latents = self._invert(inputs, up, batch, calls)
+        restyled = self._generate(down, replace(batch, labels=targets), latents, calls, output_type)
+        return in_form(restyled, output_type)
 
     def _invert(self, images: np.ndarray, program: Schedule, batch: Batch, calls: Calls) -> np.ndarray:
         """Return the latents of images that have been checked."""

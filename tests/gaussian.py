@@ -1,4 +1,4 @@
-"""A model whose consistency function is known: data N(0, s²) per pixel.
+"""Models whose consistency function is known: data N(0, s²) per pixel.
 
 For such data the probability-flow ODE has the solution f(x, t, u) = x √((u² + s²) / (t² + s²)). So every
 state of every schedule has a closed form, and a wrong level, order or noise gives a wrong number.
@@ -51,6 +51,36 @@ class GaussianBackend:
 
     def close(self) -> None:
         pass
+
+
+class ClassGaussianBackend:
+    """Exact moves for ten classes of images [1, 8, 8]: class k has data N(class_mean(k), s²) per pixel.
+
+    f(x, t, u, k) = m + (x - m) √((u² + s²) / (t² + s²)) with m = class_mean(k).
+    An image is the mean of its class and a rest, and its latent keeps the rest.
+    """
+
+    name = "class-gaussian"
+    device = "pencil"
+    precision = "fp32"
+    sample_shape: tuple[int, int, int] = (1, 8, 8)
+    num_classes: int | None = 10
+
+    def play_move(
+        self, x: np.ndarray, noise: np.ndarray | None, move: Move, labels: np.ndarray | None
+    ) -> np.ndarray:
+        mean = class_mean(labels)
+        rest = (x if noise is None else x + noise) - mean
+        return (mean + rest * scale(move.t, move.u)).astype(np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def class_mean(labels: np.ndarray | None) -> np.ndarray:
+    """Return the mean of classes 0 to 9, -0.45 to 0.45: float32 [N, 1, 1, 1]."""
+    assert labels is not None
+    return ((np.asarray(labels, np.float32) - 4.5) / 10).reshape(-1, 1, 1, 1)
 
 
 class GaussianDevice(GaussianBackend):

@@ -77,6 +77,21 @@ def test_labels_of_input_images(labels_with: Callable[..., list[int]], tmp_path:
     assert labels_with("restore", file, "--label", "cat,dog") == [0, 1, 0]
 
 
+def test_classes_to_restyle_to_by_name(
+    labels_with: Callable[..., list[int]], cli: Cli, animals: Path, tmp_path: Path
+):
+    file = pictures(tmp_path / "in.npz")
+    assert labels_with("restyle", file, "--label", "dog", "--to", "cat,3") == [0, 2, 0]
+    arguments = ("restyle", animals, file, "--label", "dog", "-o", tmp_path / "x.npz")
+    assert refusal(cli(*arguments)) == (
+        "restyle needs the class to generate: give --to with one of cat, dog, 3, tench, Tinca tinca"
+    )
+    message = refusal(cli(*arguments, "--to", "tench"))
+    assert message.startswith(
+        "--to: no class of this model is named 'tench' (did you mean tench, Tinca tinca?)"
+    )
+
+
 def test_labels_of_a_pair_by_name(labels_with: Callable[..., list[int]], tmp_path: Path):
     file = pictures(tmp_path / "in.npz", 1)
     assert labels_with("interpolate", file, file, "--label", "cat,dog", "--frames", "4") == [0, 0, 1, 1]

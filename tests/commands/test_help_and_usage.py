@@ -20,7 +20,7 @@ GROUPS = {
         *("generate", "invert", "reconstruct", "interpolate", "variations", "trace"),
         *("map", "demo"),
     ),
-    "Edit images": ("inpaint", "colorize", "upscale", "restore", "purify"),
+    "Edit images": ("inpaint", "colorize", "upscale", "restore", "purify", "restyle"),
     "Check": ("inspect", "verify", "bench", "evaluate", "doctor"),
     "Serve": ("ui", "triton"),
     "Train": ("train",),

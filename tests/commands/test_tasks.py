@@ -1,4 +1,4 @@
-"""interpolate, variations, trace, upscale, colorize, restore and purify: from files to files."""
+"""interpolate, variations, restyle, trace, upscale, colorize, restore and purify: from files to files."""
 
 from __future__ import annotations
 
@@ -62,6 +62,26 @@ def test_variations_show_the_original_first(digits_bundle: Path, pictures: Path,
     assert result.exit_code == 0, result.output
     sheet = read_pixels(tmp_path / "near.png")
     assert sheet.shape == (68, 3 * 66 + 2)
+    assert (sheet[2:66:8, 2:66:8] == read_pixels(pictures / "three.png")).all()
+
+
+def test_restyle_shows_each_image_above_its_result(
+    digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path
+):
+    arguments = (pictures / "both.npz", "--to", "8,3")
+    result = cli("restyle", digits_bundle, *arguments, "--json", "-o", tmp_path / "restyled.npz")
+    report = only_json(result.stdout)
+    assert [report[name] for name in ("nfe", "labels", "to", "far_from_noise")] == [3, [3, 5], [8, 3], []]
+    arrays = np.load(tmp_path / "restyled.npz")
+    assert arrays["labels"].tolist() == [8, 3]
+    with bcm_edge.load(digits_bundle) as bcm:
+        images = from_uint8(np.load(pictures / "both.npz")["images"][:, None])
+        assert_images_agree(arrays["originals"], images)
+        assert_images_agree(arrays["images"], bcm.restyle(images, labels=[3, 5], to=[8, 3]))
+    result = cli("restyle", digits_bundle, *arguments, "--label", "guess", "-o", tmp_path / "pairs.png")
+    assert "guessed labels (50 NFE per image): 3, 5" in result.stderr
+    sheet = read_pixels(tmp_path / "pairs.png")
+    assert sheet.shape == (2 * 66 + 2, 2 * 66 + 2)
     assert (sheet[2:66:8, 2:66:8] == read_pixels(pictures / "three.png")).all()
 
 
@@ -147,6 +167,14 @@ def test_purify_ignores_the_labels_of_its_input(
         ("interpolate three.png both.npz --label 3", "same number of images, not 1 and 2"),
         ("interpolate three.png five.png", "class-conditional"),
         ("variations three.png", "class-conditional"),
+        ("restyle three.png --to 8", "class-conditional"),
+        ("restyle none.png --label 3", "needs the class to generate: give --to with a number from 0 to 9"),
+        (
+            "restyle three.png --label 3 --to 8,9",
+            "--to: 2 classes for 1 image; give each image once per class",
+        ),
+        ("restyle three.png --label 3 --to guess", "--to: the class to generate cannot be guessed"),
+        ("restyle three.png --label 3 --to 8 --inversion one-step", "does not invert"),
         ("inpaint three.png --label 3", "has no transparent pixels"),
         ("inpaint both.npz", "has no array `masks`"),
         ("inpaint three.png --mask three.npz --label 3", f"three.npz: {NO_FILE}"),

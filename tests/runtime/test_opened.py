@@ -27,6 +27,7 @@ CALLS: dict[str, Callable[[BCM], Any]] = {
     "reconstruct": lambda bcm: bcm.reconstruct(IMAGES, labels=1),
     "interpolate": lambda bcm: bcm.interpolate(IMAGES, IMAGES, labels=1),
     "variations": lambda bcm: bcm.variations(IMAGES, labels=1),
+    "restyle": lambda bcm: bcm.restyle(IMAGES, labels=1, to=2),
     "inpaint": lambda bcm: bcm.inpaint(IMAGES, np.eye(8), labels=1),
     "colorize": lambda bcm: bcm.colorize(IMAGES, labels=1),
     "upscale": lambda bcm: bcm.upscale(IMAGES[..., ::2, ::2], labels=1),

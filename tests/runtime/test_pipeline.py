@@ -82,6 +82,7 @@ def test_on_move_is_called_once_per_network_call(bcm: BCM):
             2 * 2 * 2 + 4,
         ),
         (lambda bcm, images, on_move: bcm.variations(images, 2, labels=1, on_move=on_move), 2 * 2 + 3),
+        (lambda bcm, images, on_move: bcm.restyle(images, labels=1, to=2, on_move=on_move), 2 * 3),
         (lambda bcm, images, on_move: bcm.restore(images, labels=1, on_move=on_move), 2 * 2),
         (lambda bcm, images, on_move: bcm.guess_labels(images, on_move=on_move), 2 * 5 * 10),
         (
@@ -89,7 +90,7 @@ def test_on_move_is_called_once_per_network_call(bcm: BCM):
             2 * 3,
         ),
     ],
-    ids=["invert", "reconstruct", "interpolate", "variations", "restore", "guess_labels", "trace"],
+    ids=["invert", "reconstruct", "interpolate", "variations", "restyle", "restore", "guess_labels", "trace"],
 )
 def test_calls_are_numbered_over_the_whole_method(bcm: BCM, task: Any, total: int):
     calls: list[NetworkCall] = []

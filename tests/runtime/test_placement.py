@@ -29,6 +29,7 @@ PLAYING = (
     "upscale",
     "restore",
     "purify",
+    "restyle",
     "verify",
     "bench",
     "evaluate",
