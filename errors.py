@@ -19,8 +19,8 @@
         ├── ShardError            shards of a job failed
         └── NonFiniteError        the model produced NaN or infinity
 
-A message names what happened, where, and what to do. Any other exception that reaches the command line
-is a bug in this package.
+A message names what happened, where, and what to do. Interrupted is a KeyboardInterrupt. Any other exception
+that reaches the command line is a bug in this package.
 """
 
 from collections.abc import Sequence
@@ -109,3 +109,15 @@ class ShardError(CheckFailed):
 
 class NonFiniteError(CheckFailed):
     """The model produced NaN or infinity. The message names the move and its noise levels."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT (Ctrl-C) or SIGTERM stopped a training run, which can be resumed.
+
+    exit_code: 128 + the number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = 128 + signal

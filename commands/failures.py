@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..errors import BcmError
+from ..errors import BcmError, Interrupted
 from ..runtime.machine.temporary import NO_TEMPORARY, PYTHON_SAYS
 from .console import PRINTED, message
 
@@ -59,7 +59,7 @@ def report(error: BaseException, as_json: bool) -> int:
 
 def explained(error: BaseException) -> tuple[str, int]:
     """Return the message of an error in one line, and its exit code."""
-    if isinstance(error, BcmError):
+    if isinstance(error, (BcmError, Interrupted)):
         return printable(str(error)), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import InputError
+from ..errors import InputError, Interrupted
 from ..runtime.checks.doctor import require_extra
 from .console import note, progress, result, shows_bars
+from .log import ARGUMENTS
 from .options import (
     config_option,
     force_option,
@@ -47,8 +49,8 @@ _LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
 @click.option(
     "--init",
     type=PATH,
-    help="A checkpoint to fine-tune: a BCM, an iCT network, or the folder of a consistency model of "
-    "diffusers; with --objective edm a denoiser.",
+    help="A checkpoint to start from: a BCM, a denoiser, an iCT network, or the folder of a consistency "
+    "model of diffusers; with --objective edm a denoiser.",
 )
 @preset_option
 @config_option
@@ -106,7 +108,13 @@ _LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue an interrupted run of the same command at the last saved step.",
+    help="Continue an interrupted run of the same command at the last saved step, or extend a finished one "
+    "with more --steps.",
+)
+@click.option(
+    "--discard-state",
+    is_flag=True,
+    help="Remove OUTPUT.state at the end: the float32 state, which --resume needs to extend the run.",
 )
 @force_option
 @json_option
@@ -127,6 +135,7 @@ def train(
     seed: int,
     device: str,
     resume: bool,
+    discard_state: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -143,19 +152,23 @@ def train(
     width = channels or TrainOptions.channels
     options = TrainOptions(steps, batch, learning_rate, intervals, width, seed, objective)
     start = _initial(init, preset, config_file, channels) if init else None
-    samples = run_training(
-        data,
-        output,
-        options,
-        _show,
-        init=start,
-        image_size=image_size,
-        value_range=value_range,
-        report=progress,
-        execution=Execution(device),
-        resume=resume,
-        force=force,
-    )
+    try:
+        samples = run_training(
+            data,
+            output,
+            options,
+            _show,
+            init=start,
+            image_size=image_size,
+            value_range=value_range,
+            report=progress,
+            execution=Execution(device),
+            resume=resume,
+            force=force,
+            discard_state=discard_state,
+        )
+    except Interrupted as error:
+        raise Interrupted(f"{error}; to go on:\n  {_resuming_command()}", error.signal) from None
     progress(f"samples: {samples}\nnext:\n  {_next_command(output, objective)}")
     result(as_json, {"checkpoint": str(output), "samples": str(samples), "steps": steps}, str(output))
 
@@ -171,6 +184,12 @@ def _initial(init: Path, preset: str | None, config_file: Path | None, channels:
     for line in checkpoint.notes:
         note(line)
     return checkpoint
+
+
+def _resuming_command() -> str:
+    """Return the command line of this process with --resume."""
+    arguments: list[str] = click.get_current_context().meta[ARGUMENTS]
+    return shlex.join(["bcm-edge", *arguments, *([] if "--resume" in arguments else ["--resume"])])
 
 
 def _next_command(output: Path, objective: str) -> str:

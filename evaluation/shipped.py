@@ -98,7 +98,7 @@ def train_weights(weights: Path, options: TrainOptions, report: Report) -> Cost:
             report(progress_line(progress))
 
     wall, processor = time.perf_counter(), time.process_time()
-    train("digits", weights, options, show, report=report, force=True)
+    train("digits", weights, options, show, report=report, force=True, discard_state=True)
     cost = Cost(
         wall_minutes=(time.perf_counter() - wall) / 60,
         processor_minutes=(time.process_time() - processor) / 60,

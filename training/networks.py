@@ -1,16 +1,27 @@
-"""The networks that training starts from: a new one for the data, or a given one that fits the data."""
+"""The networks that training starts from: a new one for the data, or that of a checkpoint.
+
+A BCM can start from an EDM denoiser D(x, t), as in consistency tuning (ECT, arXiv 2406.14548). The second
+embedding of its network F is made constant. Then F does not depend on u, and
+
+    f(x, t, u) = c_skip(t, u) x + c_out(t, u) F(c_in(t) x, τ(t)) = x + (u - t) (x - D(x, t)) / t
+
+for all t and u. So the model starts as one step of Euler's method along the probability flow, in both
+directions, which is accurate for neighbouring levels. Training extends it to distant levels.
+"""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError
+from ..model.checkpoint import Checkpoint
 from ..model.config import NetworkConfig
-from ..model.preconditioning import Preconditioned
+from ..model.preconditioning import Preconditioned, warp
 from ..runtime.machine.resources import check_memory
+from ..runtime.schedule import SIGMA_MIN
 from .dataset import Dataset
 
 Model = TypeVar("Model", bound=Preconditioned)
@@ -90,6 +101,35 @@ def new_model(kind: type[Model], config: NetworkConfig, seed: int) -> Model:
         if parameter.ndim == 4:  # convolutions of this size are faster on a CPU with the channels last
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return model
+
+
+def initial_weights(checkpoint: Checkpoint, objective: str) -> dict[str, Tensor]:
+    """Return the weights to start from, by the names of the U-Net's parameters.
+
+    A BCM may start from a denoiser, which is made independent of u. Otherwise, the checkpoint must have the
+    objective of the training. Raises CheckpointError if it does not.
+    """
+    if objective == "bcm" and checkpoint.objective == "edm":
+        return _independent_of_u(checkpoint)
+    checkpoint.require(objective)
+    return checkpoint.state_dict
+
+
+def _independent_of_u(denoiser: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights of a denoiser with a constant second embedding: that of the level 0.002.
+
+    A denoiser was trained with this level only. The last layer of the embedding gets weights of zero, which
+    have a gradient, and the constant as its bias.
+    """
+    network = denoiser.denoiser().network
+    lowest = warp(torch.tensor([SIGMA_MIN]))
+    constant = network.time_embed_end(network.embedding(lowest))[0]
+    weight = denoiser.state_dict["time_embed_end.2.weight"]
+    return {
+        **denoiser.state_dict,
+        "time_embed_end.2.weight": torch.zeros_like(weight),
+        "time_embed_end.2.bias": constant,
+    }
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,7 +1,11 @@
-"""A whole training run: from a data set to a checkpoint file. It can be resumed after an interruption."""
+"""A whole training run: from a data set to a checkpoint file. It can be interrupted, resumed and extended.
+
+Beside the checkpoint, which is rounded to float16, a run keeps its state in float32 (training/state.py).
+"""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import NonFiniteError, OutputError
+from ..errors import CheckpointError, Interrupted, NonFiniteError, OutputError
 from ..model.checkpoint import Checkpoint, save_checkpoint
 from ..model.config import NetworkConfig
 from ..model.player import TorchBackend
@@ -24,8 +28,10 @@ from ..runtime.storage.files import check_free
 from .data import load_dataset
 from .dataset import Dataset
 from .execution import DEFAULT, Execution
+from .interrupts import first_signal_noted
 from .networks import check_step, fitting, network_for
 from .options import TrainOptions
+from .state import Header, read_header
 from .trainer import Trainer
 
 SAVE_EVERY = 100  # steps between state files
@@ -66,6 +72,7 @@ def train(
     execution: Execution = DEFAULT,
     resume: bool = False,
     force: bool = False,
+    discard_state: bool = False,
 ) -> Path:
     """Train on a data set, and write a safetensors checkpoint in fp16, with a picture of samples beside it.
 
@@ -73,10 +80,16 @@ def train(
     output: the checkpoint. Returns the path of the picture.
     on_progress: called after every step.
     init: a checkpoint of the same objective to fine-tune; for "bcm" also an iCT network with its identity
-    initialisation. It determines the network, the size and colour of images, and the numbers of classes.
+    initialisation, or a denoiser. It determines the network, the size and colour of images, and the numbers
+    of classes.
     report: called with lines about the data before the first step.
-    resume: continue from the state file `output`.state, which is removed at the end of a run.
+    resume: continue from the state file `output`.state if it exists. If all its steps are done and `options`
+    has more, the run is extended. The outputs of the run are replaced.
     force: replace existing outputs, and an existing state file unless `resume` is set.
+    discard_state: remove the state file at the end.
+
+    The first SIGINT (Ctrl-C) or SIGTERM stops the run after the current step. Its state is saved, and
+    Interrupted, a KeyboardInterrupt, is raised.
 
     Raises an InputError before the first step if an argument cannot be used, NonFiniteError if training
     diverges.
@@ -84,6 +97,8 @@ def train(
     pictures = output.with_suffix(".png")
     state = output.with_name(output.name + ".state")
     _check_outputs(output, pictures, state, resume, force)
+    if resume and state.exists():
+        report(_continuation(read_header(state), options.steps))
     part = execution.part_of(options.batch)
     if image_size and execution.torch_device() == "cpu":  # before the images are read
         check_step(part, options.channels, image_size)
@@ -94,8 +109,14 @@ def train(
     for note in dataset.notes:
         report(f"note: {note}")
     trainer = fit(dataset, config, options, state, on_progress, init=init, execution=execution, resume=resume)
-    _save_results(trainer, output, pictures)
-    state.unlink(missing_ok=True)
+    try:
+        _save_results(trainer, output, pictures)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "all steps are done, but not the checkpoint and its samples", signal.SIGINT
+        ) from None
+    if discard_state:
+        state.unlink()
     return pictures
 
 
@@ -112,22 +133,32 @@ def fit(
 ) -> Trainer:
     """Make all steps of a run, and return its trainer.
 
-    state: the state file, which is written every SAVE_EVERY steps. resume: continue from it if it exists.
+    state: the state file, which is written every SAVE_EVERY steps and after the last one. resume: continue
+    from it if it exists. Raises Interrupted after a signal.
     """
     trainer = Trainer(dataset, config, options, execution, init)
     if resume and state.exists():
         trainer.restore(state)
-    started, first = time.monotonic(), trainer.done
     trainer.save(state)  # a state file that cannot be written is an error before the first step
-    while trainer.done < options.steps:
-        intervals = trainer.intervals() if options.objective == "bcm" else None
-        losses = trainer.step()
-        if trainer.done % SAVE_EVERY == 0:
-            trainer.save(state)
-        if on_progress:
-            seconds_per_step = (time.monotonic() - started) / (trainer.done - first)
-            seconds_left = seconds_per_step * (options.steps - trainer.done)
-            on_progress(Progress(trainer.done, options.steps, intervals, losses, seconds_left))
+    started, first, saved = time.monotonic(), trainer.done, trainer.done
+    try:
+        with first_signal_noted() as stop:
+            while trainer.done < options.steps:
+                intervals = trainer.intervals() if options.objective == "bcm" else None
+                losses = trainer.step()
+                if trainer.done % SAVE_EVERY == 0 or trainer.done == options.steps or stop.signal:
+                    trainer.save(state)
+                    saved = trainer.done
+                if on_progress:
+                    seconds_per_step = (time.monotonic() - started) / (trainer.done - first)
+                    seconds_left = seconds_per_step * (options.steps - trainer.done)
+                    on_progress(Progress(trainer.done, options.steps, intervals, losses, seconds_left))
+                if stop.signal and saved == trainer.done:
+                    raise Interrupted(f"stopped after step {saved} of {options.steps}", stop.signal)
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:  # the second one
+        raise Interrupted(f"stopped at once; the state of step {saved} is saved", signal.SIGINT) from None
     return trainer
 
 
@@ -164,12 +195,34 @@ def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
 
 def _check_outputs(output: Path, pictures: Path, state: Path, resume: bool, force: bool) -> None:
     """Raise OutputError unless all files of a run can be written."""
-    for file in (output, pictures):
-        check_free(file, force)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: a checkpoint is written as .safetensors")
-    check_free(state, force=True)
     if state.exists() and not (resume or force):
         raise OutputError(
-            f"{state} is the state of an unfinished run; --resume continues it, --force starts a new run"
+            f"{state} is the state of {_progress(state)}; --resume continues it, also with more --steps, and "
+            "--force starts a new run"
         )
+    if resume and not force and output.exists() and not state.exists():
+        raise OutputError(
+            f"{output} exists without its state, {state.name}, so its run cannot continue; fine-tune it with "
+            "--init, or start a new run with --force"
+        )
+    for file in (output, pictures):  # of a run that continues, they are replaced
+        check_free(file, force or (resume and state.exists()))
+    check_free(state, force=True)
+
+
+def _continuation(header: Header, steps: int) -> str:
+    """Return a line about the run that continues."""
+    line = f"resumed: {header} are done"
+    if steps != header.steps:
+        return f"{line}; the learning rate and the noise grid now follow {steps} steps"
+    return f"{line}; more --steps would extend the run" if header.done == steps else line
+
+
+def _progress(state: Path) -> str:
+    """Return the progress of the run of a state file, for a message."""
+    try:
+        return f"a run with {read_header(state)}"
+    except CheckpointError:
+        return "a run"

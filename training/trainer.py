@@ -8,9 +8,6 @@ depends on memory addresses. This holds on the CPU, for one machine and one numb
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -25,36 +22,26 @@ from ..model.checkpoint import Checkpoint
 from ..model.config import NetworkConfig
 from ..model.preconditioning import ConsistencyModel, Denoiser
 from ..runtime.schedule import DEFAULT_SCHEDULES
-from ..runtime.storage.files import replacing
 from .augmentation import augmented
 from .dataset import Dataset, digest
 from .denoising import Denoising, Noising, noised
 from .execution import DEFAULT, Execution
-from .networks import check_step, new_model
+from .networks import check_step, initial_weights, new_model
 from .objective import Draw, Objective, draw, intervals_at
 from .options import FIRST_INTERVALS, TrainOptions
+from .state import Header, read_state, write_state
 
 WARM_UP = 100  # steps in which the learning rate rises from 0
 BETAS = (0.9, 0.99)  # betas of Adam
 CLIP = 1.0  # largest norm of the gradient; it rises each time the number of intervals doubles
+MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's moving averages of the gradient and of its square
 EMA = 0.999  # decay of the moving average of the weights
-
-# What torch.load and the use of its result raise for a damaged or foreign state file.
-_MALFORMED = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    OSError,
-    KeyError,
-    TypeError,
-)
 
 
 class Trainer:
     """A training run: parameters, their moving average, the state of the optimizer, and the steps done.
 
-    init: a checkpoint of the same objective to fine-tune, or None.
+    init: a checkpoint to start from, or None: one of the same objective, or a denoiser for "bcm".
 
     Raises BackendError for an unknown device, CheckpointError for an `init` of another objective, and
     InputError if a step would not fit into memory or the batch does not have equal parts.
@@ -79,19 +66,23 @@ class Trainer:
         self.device = device
         self.init = init
         self.done = 0
+        self.extended: list[dict[str, int]] = []  # as in `Header`
         kind = Denoiser if options.objective == "edm" else ConsistencyModel
         self.model = new_model(kind, config, options.seed)
         if init:
-            init.require(options.objective)
-            self.model.network.load_state_dict(init.state_dict)
+            self.model.network.load_state_dict(initial_weights(init, options.objective))
         self.model.to(device)
         if execution.compile:
             self.model.network.compile()
-        # Like the authors, fine-tuning starts with the finest grid.
-        self.first_intervals = options.intervals if init else FIRST_INTERVALS
+        # Like the authors, fine-tuning of a BCM starts with the finest grid.
+        tuned = init is not None and init.objective == options.objective
+        self.first_intervals = options.intervals if tuned else FIRST_INTERVALS
         self.objective = Denoising(self.model) if isinstance(self.model, Denoiser) else Objective(self.model)
         self.parameters = list(self.model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate, betas=BETAS, fused=True)
+        for parameter in self.parameters:  # Adam would do this in its first step; `restore` needs it before
+            moments = {name: torch.zeros_like(parameter) for name in MOMENTS}
+            self.optimizer.state[parameter] = {"step": torch.zeros((), device=device), **moments}
         self.average = {
             name: parameter.detach().clone(memory_format=torch.contiguous_format)
             for name, parameter in self.model.network.named_parameters()
@@ -141,14 +132,18 @@ class Trainer:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Return the settings that must be equal for a run to continue from a state file."""
+        """Return the settings that must be equal for a run to continue from a state file, as JSON values.
+
+        The number of steps is not one of them, so that a run can be extended.
+        """
         options = asdict(self.options)
+        del options["steps"]
         if options["objective"] == "edm":
             del options["intervals"]  # there is no grid
         return {
             "objective": options.pop("objective"),
             **options,
-            "augment": list(self.options.augment),  # as a JSON file has it
+            "augment": list(self.options.augment),  # JSON has no tuples
             "network": self.config.to_json(),
             "data": self.dataset.digest,
             "init": None if self.init is None else digest(self.init.state_dict.values()),
@@ -159,51 +154,63 @@ class Trainer:
         return {
             "trained_on": self.dataset.name,
             "images": len(self.dataset),
+            "steps": self.options.steps,
+            **({"extended": self.extended} if self.extended else {}),
             **self.fingerprint,
             "torch": torch.__version__,
         }
 
     def save(self, path: Path) -> None:
         """Write the state file, completely or not at all. Raises OutputError."""
-        state = {
-            "fingerprint": self.fingerprint,
-            "done": self.done,
-            "weights": self.model.network.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with replacing(path, force=True) as partial:
-            torch.save(state, partial)
+        header = Header(self.done, self.options.steps, self.extended, self.fingerprint)
+        write_state(path, header, self._tensors())
 
     def restore(self, path: Path) -> None:
         """Restore the state from a file of `save`.
 
-        Raises CheckpointError if the file is damaged or belongs to a run with other options or data.
-        """
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            # Older files have neither objective nor patch_size.
-            saved = {"objective": "bcm", **state["fingerprint"]}
-            saved["network"] = {"patch_size": 1, **saved["network"]}
-            self._check_same_run(saved, path)
-        except _MALFORMED as error:
-            raise CheckpointError(
-                f"{path}: not the state of a training run ({error}); train without --resume"
-            ) from error
-        self.model.network.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, tensor in self.average.items():
-            tensor.copy_(state["average"][name])
-        self.done = state["done"]
+        If it is the state of a run with another number of steps, the run continues with the number of this
+        one: the learning rate and the grid of the next step are those of `done` steps out of the new number.
 
-    def _check_same_run(self, saved: Mapping[str, Any], path: Path) -> None:
-        """Raise CheckpointError unless the fingerprint of a state file is that of this run."""
+        Raises CheckpointError if the file is damaged, belongs to a run with other options or data, or if more
+        steps were done than this run has.
+        """
+        header, saved = read_state(path)
+        self._check_same_run(header, path)
+        tensors = self._tensors()
+        shapes, needed = ({name: t.shape for name, t in group.items()} for group in (saved, tensors))
+        if shapes != needed:
+            raise CheckpointError(f"{path}: does not contain the tensors of this network")
+        for name, tensor in tensors.items():
+            tensor.copy_(saved[name])
+        for parameter in self.parameters:
+            self.optimizer.state[parameter]["step"].fill_(header.done)
+        self.done, self.extended = header.done, list(header.extended)
+        if self.options.steps != header.steps:
+            self.extended.append({"after": header.done, "steps": header.steps})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the state, by their names in a state file. They are not copied."""
+        names = dict(self.model.network.named_parameters())
+        tensors = {f"weights/{name}": parameter.detach() for name, parameter in names.items()}
+        tensors |= {f"average/{name}": self.average[name] for name in names}
+        for moment in MOMENTS:
+            tensors |= {f"{moment}/{name}": self.optimizer.state[names[name]][moment] for name in names}
+        return tensors
+
+    def _check_same_run(self, header: Header, path: Path) -> None:
+        """Raise CheckpointError unless a state file belongs to a run that this one can continue."""
         for name, value in self.fingerprint.items():
-            if saved.get(name) != value:
+            if name not in header.fingerprint or header.fingerprint[name] != value:
+                before = header.fingerprint.get(name)
                 raise CheckpointError(
-                    f"{path}: the run had another {name} ({saved.get(name)}, now {value}); "
-                    "train without --resume"
+                    f"{path}: the run had another {name} ({before}, now {value}); continue it with the "
+                    "options and data of its start, or start a new run with --force in place of --resume"
                 )
+        if header.done > self.options.steps:
+            raise CheckpointError(
+                f"{path}: the run has done {header.done} steps; --steps must be at least that, not "
+                f"{self.options.steps}"
+            )
 
     def _generator(self) -> torch.Generator:
         """Return the random number generator of the next step."""
