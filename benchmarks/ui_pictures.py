@@ -30,7 +30,13 @@ RANDOM = (
     "{ let state = 1001354156; Math.random = () => (state = (state * 48271) % 2147483647) / 2147483647; }"
 )
 Scheme = Literal["light", "dark"]
-SCHEMES: dict[str, Scheme] = {"generate": "light", "reconstruct": "light", "between": "dark", "fill": "light"}
+SCHEMES: dict[str, Scheme] = {
+    "generate": "light",
+    "reconstruct": "light",
+    "restyle": "light",
+    "between": "dark",
+    "fill": "light",
+}
 
 
 def main() -> None:
@@ -92,6 +98,12 @@ def reconstruct(page: Any) -> None:
     page.locator("#reconstruct img[data-picture=picture][src]").wait_for()
 
 
+def restyle(page: Any) -> None:
+    """Restyle a generated image."""
+    page.locator("#restyle").get_by_role("button", name="Make one").click()
+    page.locator("#restyle img[data-picture=picture][src]").wait_for()
+
+
 def between(page: Any) -> None:
     """Interpolate between two generated images."""
     for side in ("a", "b"):
@@ -116,7 +128,13 @@ def fill(page: Any) -> None:
     page.locator("#fill img[data-picture][src]").wait_for()
 
 
-USES = {"generate": generate, "reconstruct": reconstruct, "between": between, "fill": fill}
+USES = {
+    "generate": generate,
+    "reconstruct": reconstruct,
+    "restyle": restyle,
+    "between": between,
+    "fill": fill,
+}
 
 
 if __name__ == "__main__":

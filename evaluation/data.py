@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,8 +26,8 @@ def held_out(
 
     data: "digits", a folder, or a file of arrays. digits: the part of the digits that is held out,
     "validation" or "test". test: the held-out images, "digits", a folder or a file; None holds out a fifth of
-    the data. The held-out part of a folder or file is in a fixed random order, because files may be sorted by
-    class. value_range: of float images in files.
+    the data, and all images of one name together. The held-out part of a folder or file is in a fixed random
+    order, because files may be sorted by class. value_range: of float images in files.
 
     Raises ImageError if the images do not fit the model, or if most held-out images are also in the data;
     LabelError if the classes are not those of the model; CalibrationError if there are too few held-out
@@ -93,13 +92,20 @@ def trained_on_all(
 
 
 def _split(data: Dataset) -> tuple[Dataset, Dataset]:
-    mixed, cut = _shuffled(data), len(data) * SPLIT[0] // SPLIT[1]
-    return _part(mixed, slice(cut)), _part(mixed, slice(cut, None))
+    """Return four fifths of a data set and the rest. Images with the same name are in the same part."""
+    mixed = _shuffled(data)
+    if mixed.names is None:
+        rows, cut = torch.arange(len(mixed)), _cut(len(mixed))
+        return mixed.part(rows[:cut]), mixed.part(rows[cut:])
+    names = list(dict.fromkeys(mixed.names))  # in random order, as the images
+    first = {*names[: _cut(len(names))]}
+    is_first = torch.tensor([name in first for name in mixed.names])
+    return mixed.part(torch.where(is_first)[0]), mixed.part(torch.where(~is_first)[0])
+
+
+def _cut(n: int) -> int:
+    return n * SPLIT[0] // SPLIT[1]
 
 
 def _shuffled(data: Dataset) -> Dataset:
-    return _part(data, torch.randperm(len(data), generator=torch.Generator().manual_seed(SPLIT_SEED)))
-
-
-def _part(data: Dataset, rows: slice | torch.Tensor) -> Dataset:
-    return replace(data, images=data.images[rows], labels=None if data.labels is None else data.labels[rows])
+    return data.part(torch.randperm(len(data), generator=torch.Generator().manual_seed(SPLIT_SEED)))

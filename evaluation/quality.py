@@ -74,6 +74,7 @@ class Judge:
             extractor = classifier
         self.classifier, self.extractor = classifier, extractor
         self.images, self.labels = real.images.numpy(), _labels(real)
+        self.names = real.names  # what the held-out images show, or None
         chosen = _choice(train, samples, NEIGHBOUR + 1)
         self.samples = len(chosen)
         self.sample_labels = _labels(train, chosen)

@@ -15,6 +15,7 @@ from .degradations import DEGRADATIONS
 from .exhibits import Gallery
 from .task_constrained import enlarge, holes, shrink, to_grey
 from .task_measures import QUERIES, VARYING, Reconstruction, model_labels
+from .task_restyling import Pairs
 
 PICTURES = 8  # per row
 PAIRS = 3  # pairs of images to interpolate between
@@ -109,6 +110,30 @@ def variations(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: in
         rows[f"strength {strength:g}"] = varied[:, 0]
     note = "One variation of each image. All strengths turn the latent towards the same noise."
     return _gallery("Variations", rows, note)
+
+
+def restyling(bcm: BCM, pairs: Pairs, seed: int) -> Gallery:
+    """Return the first images of pairs, restyled to the class of the second, and the second."""
+    shown = _of_different_names(pairs)
+    names = bcm.classes or [str(label) for label in range(bcm.num_classes or 0)]
+    rows = {
+        "input": shown.inputs,
+        "restyled": bcm.restyle(shown.inputs, labels=shown.labels, to=shown.targets, seed=seed),
+        "true image": shown.truths,
+    }
+    classes = ", ".join(f"{names[a]} to {names[b]}" for a, b in zip(shown.labels, shown.targets, strict=True))
+    return _gallery("Restyling", rows, f"From left to right: {classes}.")
+
+
+def _of_different_names(pairs: Pairs) -> Pairs:
+    """Return pairs of different things, and of as many pairs of classes as possible."""
+    classes = sorted(set(zip(pairs.labels.tolist(), pairs.targets.tolist(), strict=True)))
+    rows = []
+    for number, name in enumerate(dict.fromkeys(pairs.names)):
+        own = [row for row, other in enumerate(pairs.names) if other == name]
+        wanted = classes[number % len(classes)]
+        rows.append(next((r for r in own if (pairs.labels[r], pairs.targets[r]) == wanted), own[0]))
+    return pairs.part(np.array(rows[:PICTURES]))
 
 
 def upscaling(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int, factor: int) -> Gallery:

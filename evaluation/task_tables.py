@@ -1,4 +1,4 @@
-"""Tables and curves of restoration and purification, from the numbers of task_measures.py."""
+"""Tables and curves of restoration, purification and restyling, from the numbers of their measures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .exhibits import Curves, Point, Table
 from .task_measures import PURIFYING, QUERIES, STRENGTHS, Purified, Restored
+from .task_restyling import CHOOSING, LEVELS, Pairs, Restyled
 
 CURVED = 0.2  # the strength of the restorations in the curves
 NOTHING = "–"
@@ -91,6 +92,34 @@ def purification_table(title: str, purified: Sequence[Purified], n: int) -> Tabl
             " they are not a defence, because the label is the answer."
         )
     return Table(title, columns, rows, note)
+
+
+def restyling_table(restyled: Sequence[Restyled], pairs: Pairs) -> Table:
+    """Return the figures of each method. pairs: those that were measured."""
+    conditional = restyled[0].agreement is not None
+    columns = ["method", "network calls", "levels", "MSE to the true image", "± standard error"]
+    columns += ["feature distance", "nearer than the input"]
+    if conditional:
+        columns.append("classifier sees the new class")
+    rows = []
+    for each in restyled:
+        calls, levels = (
+            (NOTHING, NOTHING) if each.schedule is None else (each.schedule.nfe, str(each.schedule))
+        )
+        row = [each.method, calls, levels, rounded(each.error, 4), rounded(each.spread, 4)]
+        row += [rounded(each.distance, 2), rounded(each.nearer, 3)]
+        if each.agreement is not None:
+            row.append(rounded(each.agreement, 3))
+        rows.append(row)
+    note = (
+        f"Of {len(pairs)} pairs of images of one thing in two classes ({len(set(pairs.names))} things), the"
+        " first is restyled to the class of the second, the true image. Standard errors are over the things."
+        " Restyling inverts under the first class and generates under the second. Re-noising (SDEdit) adds"
+        f" noise to the input and removes it under the second class, at {len(LEVELS)} levels and in two"
+        f" forms. Its rows are the best on every {CHOOSING}th thing, which is not measured: of all, and of"
+        " those that the classifier puts into the new class as often as the restyled images."
+    )
+    return Table("Restyling", columns, rows, note)
 
 
 def rounded(value: float, digits: int) -> float:

@@ -32,12 +32,21 @@ from .task_measures import (
     measure_variations,
     say,
 )
-from .task_tables import NOTHING, purification_table, restoration_curves, restoration_table, rounded
+from .task_restyling import held_out_pairs, measure_restyling, measured_pairs
+from .task_tables import (
+    NOTHING,
+    purification_table,
+    restoration_curves,
+    restoration_table,
+    restyling_table,
+    rounded,
+)
 
 # The most images that are attacked: each costs QUERIES queries per budget, and several network calls per
 # class to guess its label.
 ATTACKED = 100
 FACTOR = 2  # factor of upscaling
+LEAST_NAMES = 4  # names of pairs; a quarter of them chooses what restyling is compared with
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,8 @@ def task_exhibits(
     exhibits += galleries.interpolation(bcm, images, labels, seed)
     run.say("variations")
     exhibits += _variations(run)
+    if judge.names is not None and (bcm.num_classes or 0) > 1:
+        exhibits += _restyling(run)
     if images.shape[2] % FACTOR == images.shape[3] % FACTOR == 0:
         run.say("upscaling")
         exhibits += _upscaling(run)
@@ -163,6 +174,16 @@ def _variations(run: Run) -> list[Exhibit]:
     note = f"One variation of each image; strength 0 is the reconstruction. {run.note}"
     gallery = galleries.variations(*run.shown)
     return [Table("Variations", columns, rows, note), gallery]
+
+
+def _restyling(run: Run) -> list[Exhibit]:
+    pairs = held_out_pairs(run.judge)
+    if len(set(pairs.names)) < LEAST_NAMES:
+        note = f"Not measured: fewer than {LEAST_NAMES} held-out things have images in two classes."
+        return [Table("Restyling", [], [], note)]
+    restyled = measure_restyling(run.bcm, run.judge, pairs, run.seed, report=run.report)
+    measured = measured_pairs(pairs)[1]
+    return [restyling_table(restyled, measured), galleries.restyling(run.bcm, measured, run.seed)]
 
 
 def _upscaling(run: Run) -> list[Exhibit]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,8 @@ def load_digits(part: str) -> Dataset:
 def _from_arrays(path: Path, model: ModelFacts | None, value_range: ValueRange) -> Dataset:
     """Load a file with the array `images` (see `images_from_array`).
 
-    Optional arrays are `labels`, integers or names [N], and `classes`, the names of all classes.
+    Optional arrays are `labels`, integers or names [N], `classes`, the names of all classes, and `names`,
+    texts [N]: what each image shows.
     """
     arrays = read_arrays(path, "images")
     array = required(arrays, "images", path)
@@ -94,7 +96,20 @@ def _from_arrays(path: Path, model: ModelFacts | None, value_range: ValueRange) 
         _check_counted(labels, path)
     check_memory(8 * array.size, f"{path}: its images as float32", "give fewer images")
     images = torch.from_numpy(images_from_array(array, str(path), value_range))
-    return Dataset(path.name, images, None if labels is None else torch.from_numpy(labels), classes)
+    dataset = Dataset(path.name, images, None if labels is None else torch.from_numpy(labels), classes)
+    return _with_names(dataset, arrays.get("names"))
+
+
+def _with_names(dataset: Dataset, names: np.ndarray | None) -> Dataset:
+    """Return the data set with the names of its images. A note says so if an array `names` has others."""
+    if names is None:
+        return dataset
+    if names.dtype.kind != "U" or names.shape != (len(dataset),):
+        return dataset.noted(
+            f"{dataset.name}: `names` is not used: it has shape {list(names.shape)} and type {names.dtype}, "
+            f"and the names of images are texts of shape [{len(dataset)}]"
+        )
+    return replace(dataset, names=tuple(names.tolist()))
 
 
 def _check_counted(labels: np.ndarray, path: Path) -> None:

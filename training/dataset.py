@@ -30,6 +30,8 @@ class Dataset:
     classes: tuple[str, ...] | None = None
     # What was converted, left out or assumed, as lines for people.
     notes: tuple[str, ...] = ()
+    # What each image shows, or None. Images of one thing in several classes have the same name.
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _, _, height, width = self.images.shape
@@ -70,6 +72,12 @@ class Dataset:
     def __len__(self) -> int:
         """The number of images."""
         return len(self.images)
+
+    def part(self, rows: Tensor) -> Dataset:
+        """Return the images of these rows as a data set. rows: int64 [n]."""
+        labels = None if self.labels is None else self.labels[rows]
+        names = None if self.names is None else tuple(self.names[row] for row in rows.tolist())
+        return replace(self, images=self.images[rows], labels=labels, names=names)
 
     def noted(self, *notes: str) -> Dataset:
         """Return the data set with more notes."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import ImageError
-from ..runtime.arguments import check_labels
+from ..runtime.arguments import check_labels, check_targets
 from ..runtime.chain import start_state
 from ..runtime.classes import GUESS, label_of, refuse_guess
 from ..runtime.pictures.writing import heat
@@ -50,6 +50,7 @@ class Answers:
             "picture": self._picture,
             "generate": self._generate,
             "reconstruct": self._reconstruct,
+            "restyle": self._restyle,
             "interpolate": self._interpolate,
             "inpaint": self._inpaint,
         }
@@ -147,6 +148,36 @@ class Answers:
             **{name: data_url(images[0]) for name, images in pictures.items()},
             "mse": float(mean_squared_error(original, reconstruction)[0]),
             "label": label,
+            "guess_nfe": guess_nfe,
+            **_run(up + down, up.nfe + down.nfe, milliseconds),
+        }
+
+    def _restyle(self, fields: Fields) -> Answer:
+        """Fields: picture, label, to, inversion, schedule, seed. Returns original, latent and picture."""
+        bcm, seed = self._bcm, _seed(fields)
+        original = fields.picture("picture", bcm.sample_shape)
+        to = fields.label("to")
+        check_targets(to, 1, bcm.num_classes, bcm.classes)  # before the label is guessed
+        label, guess_nfe = self._label_or_guess(fields, "label", original, seed)
+        up, down = self._there_and_back(fields)
+        states: list[np.ndarray] = []
+        restyled, milliseconds = _timed(
+            lambda: bcm.restyle(
+                original,
+                to=to,
+                inversion=up,
+                schedule=down,
+                seed=seed,
+                labels=label,
+                on_move=lambda call: states.append(call.state),
+            )
+        )
+        latent = picture(states[up.nfe - 1], SIGMA_MAX)
+        pictures = {"original": original, "latent": latent, "picture": restyled}
+        return {
+            **{name: data_url(images[0]) for name, images in pictures.items()},
+            "label": label,
+            "to": self._number(to),
             "guess_nfe": guess_nfe,
             **_run(up + down, up.nfe + down.nfe, milliseconds),
         }

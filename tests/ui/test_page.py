@@ -152,12 +152,19 @@ def test_model_without_classes_has_no_labels(browser: Any, coloured: Answers):
                 page.locator(f"#{panel} .choices").nth(number).get_by_role("button", name="Make one").click()
                 page.locator(f"#{panel} [data-drop]").nth(number).locator("img[src]").wait_for()
             assert not page.locator(f"#{panel} [data-classes]").first.is_visible()
+            assert not page.get_by_role("tab", name="Restyle").is_visible()
             if panel == "fill":
                 page.locator("#paint canvas").click()
                 page.get_by_role("button", name="Fill in").click()
             wait_for_answer(page, panel)
             assert page.locator(f"#{panel} [role=alert]").text_content() == ""
         assert picture(page, "#fill [data-picture=picture]").shape == (16, 16, 3)
+        page.goto("about:blank")
+        page.goto(f"{window.address}#restyle")
+        page.locator("#generate").wait_for(state="visible")  # the panel needs two classes
+        page.get_by_role("tab", name="Invert & reconstruct").focus()
+        page.keyboard.press("ArrowRight")
+        assert page.get_by_role("tab", selected=True).text_content() == "Between two"
         page.close()
 
 
@@ -185,6 +192,6 @@ def test_classes_are_listed_by_name(browser: Any, animals: Answers):
 @pytest.mark.parametrize("width", [360, 700, 1400])
 def test_page_is_not_wider_than_the_screen(page: Any, width: int):
     page.set_viewport_size({"width": width, "height": 800})
-    for tab in ("Generate", "Invert & reconstruct", "Between two", "Fill in"):
+    for tab in ("Generate", "Invert & reconstruct", "Restyle", "Between two", "Fill in"):
         page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, tab

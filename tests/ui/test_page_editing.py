@@ -1,4 +1,4 @@
-"""The page in a headless browser: the tabs Between two and Fill in."""
+"""The page in a headless browser: the tabs Restyle, Between two and Fill in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,42 @@ from bcm_edge.runtime.pixels import to_uint8
 from .browsing import PATIENCE, api, drop, fact, needs_browser, picture, wait_for_answer
 
 pytestmark = needs_browser
+
+
+# Restyle
+
+
+def test_dropped_image_is_restyled(page: Any, files: dict[str, Path], three: np.ndarray, bcm: BCM):
+    page.get_by_role("tab", name="Restyle").click()
+    page.get_by_role("button", name="Restyle").click()
+    error = page.locator("#restyle [role=alert]")
+    api.expect(error).to_contain_text("There is no picture yet", timeout=PATIENCE)
+    page.locator("#restyle [name=to]").select_option("8")
+    drop(page, "#restyle [data-drop]", files["three"])
+    wait_for_answer(page, "restyle")
+    assert error.text_content() == ""
+    eight = to_uint8(bcm.restyle(three, labels=3, to=8))[0, 0]
+    np.testing.assert_array_equal(picture(page, "#restyle [data-picture=picture]"), eight)
+    assert picture(page, "#restyle [data-picture=latent]").shape == (8, 8)
+    assert fact(page, "restyle", "label") == "3 (guessed in 50 calls)"
+    assert fact(page, "restyle", "redrawn as") == "8"
+    assert fact(page, "restyle", "network calls (NFE)") == "3"
+    page.locator("#restyle [name=label]").select_option("3")
+    page.locator("#restyle [name=to]").select_option("0")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#restyle dd')].some((dd) => dd.textContent === '0')"
+    )
+    zero = to_uint8(bcm.restyle(three, labels=3, to=0))[0, 0]
+    np.testing.assert_array_equal(picture(page, "#restyle [data-picture=picture]"), zero)
+    assert fact(page, "restyle", "label") == "3"
+
+
+def test_image_that_was_made_is_redrawn_as_another_class(page: Any):
+    page.get_by_role("tab", name="Restyle").click()
+    page.locator("#restyle [name=label]").select_option("1")  # the class that is preselected to redraw as
+    page.locator("#restyle").get_by_role("button", name="Make one").click()
+    wait_for_answer(page, "restyle")
+    assert (fact(page, "restyle", "label"), fact(page, "restyle", "redrawn as")) == ("1", "2")
 
 
 # Between two

@@ -101,6 +101,23 @@ def test_guessed_label_has_its_number_of_calls(ask: Ask, bcm: BCM, three: np.nda
     assert answer["label"] == bcm.guess_labels(three)[0]
 
 
+def test_restyle_returns_the_image_of_the_model(ask: Ask, bcm: BCM, three: np.ndarray):
+    fields = {"picture": url_of(three), "label": "guess", "to": "8", "seed": 5, "inversion": "invert-1"}
+    status, answer = ask("restyle", fields)
+    assert [answer[name] for name in ("nfe", "label", "to", "guess_nfe")] == [2, 3, 8, 50]
+    restyled = bcm.restyle(three, inversion="invert-1", seed=5, labels=3, to=8)
+    np.testing.assert_array_equal(pixels(answer["picture"]), to_uint8(restyled)[0, 0])
+    np.testing.assert_array_equal(pixels(answer["original"]), three[0, 0])
+    latent = bcm.invert(three, inversion="invert-1", seed=5, labels=3)
+    assert np.abs(pixels(answer["latent"]).astype(int) - to_uint8(latent / 2)[0, 0]).max() <= 1
+    assert (status, answer["schedule"]) == (200, "+0.07 0.07>80>0.002")
+    status, answer = ask("restyle", {"picture": url_of(three), "label": 3})
+    assert (status, answer["error"]) == (
+        400,
+        "restyle needs the class to generate: give to= with a number from 0 to 9",
+    )
+
+
 def test_interpolate_returns_the_frames_of_the_model(ask: Ask, bcm: BCM, three: np.ndarray, five: np.ndarray):
     status, answer = ask(
         "interpolate", {"a": url_of(three), "b": url_of(five), "label": 3, "label_b": "guess", "frames": 5}
@@ -148,6 +165,8 @@ def test_colour_model_without_classes(coloured: Answers):
     assert pixels(reconstruction["error"]).shape == (16, 16, 3) and reconstruction["guess_nfe"] == 0
     with pytest.raises(LabelError, match="takes no labels"):
         coloured.answer("generate", {"label": 0})
+    with pytest.raises(LabelError, match="this model has no classes; it needs a model with at least two"):
+        coloured.answer("restyle", {"picture": answer["picture"], "to": 0})
 
 
 # Files of the page

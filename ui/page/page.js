@@ -1,4 +1,4 @@
-// The four panels. When a field of a panel changes, it sends a request to the server and shows the answer.
+// The panels. When a field of a panel changes, it sends a request to the server and shows the answer.
 
 import { Drop, ask, className, fillSelects, labelOf, make, seedOf } from "/parts.js";
 import { Mask } from "/mask.js";
@@ -110,6 +110,36 @@ function reconstruct(model) {
   const picture = panel.drop("picture", label, model, () => panel.run());
 }
 
+function restyle(model) {
+  // Without two classes, the panel cannot be used.
+  const tab = document.getElementById("tab-restyle");
+  tab.hidden = model.classes === null || model.classes < 2;
+  if (tab.hidden) {
+    if (tab.ariaSelected === "true") document.querySelector("[role=tab]").click();
+    return;
+  }
+  const request = () => {
+    if (!picture.picture) throw new Error("there is no picture yet: drop, choose or make one");
+    return {
+      picture: picture.picture,
+      seed: seedOf(seed),
+      label: labelOf(label),
+      to: labelOf(to),
+      inversion: inversion.value,
+      schedule: schedule.value,
+    };
+  };
+  const facts = { label: guessed(model, ["label"]), "redrawn as": ({ to }) => className(model, to) };
+  const panel = new Panel("restyle", "restyle", request, facts);
+  const { seed, label, to, inversion, schedule } = panel.fields;
+  to.value = "1";
+  panel.form.onchange = () => picture.picture && panel.run();
+  const picture = panel.drop("picture", label, model, (made) => {
+    if (made !== null && String(made) === to.value) to.value = String((made + 1) % model.classes);
+    panel.run();
+  });
+}
+
 function between(model) {
   const request = () => a.picture && b.picture && {
     a: a.picture,
@@ -178,19 +208,20 @@ function tabs() {
     }
     history.replaceState(null, "", `#${tab.getAttribute("aria-controls")}`);
   };
-  all.forEach((tab, k) => {
+  for (const tab of all) {
     tab.dataset.text = tab.textContent;
     tab.onclick = () => select(tab);
     tab.onkeydown = (event) => {
-      const to = { ArrowLeft: k - 1, ArrowRight: k + 1, Home: 0, End: all.length - 1 }[event.key];
+      const shown = all.filter((one) => !one.hidden), k = shown.indexOf(tab);
+      const to = { ArrowLeft: k - 1, ArrowRight: k + 1, Home: 0, End: shown.length - 1 }[event.key];
       if (to === undefined) return;
       event.preventDefault();
-      const next = all[(to + all.length) % all.length];
+      const next = shown[(to + shown.length) % shown.length];
       select(next);
       next.focus();
     };
-  });
-  const named = () => all.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash);
+  }
+  const named = () => all.find((tab) => !tab.hidden && `#${tab.getAttribute("aria-controls")}` === location.hash);
   window.onhashchange = () => named() && select(named());
   select(named() ?? all[0]);
 }
@@ -226,7 +257,7 @@ async function start() {
       `${model.width}×${model.height} pixels ${colour}${classes}, ${parameters}, ${model.player}`;
     measure(model);
     fillSelects(model);
-    for (const panel of [generate, reconstruct, between, fill]) panel(model);
+    for (const panel of [generate, reconstruct, restyle, between, fill]) panel(model);
   } catch (error) {
     document.getElementById("about").textContent = error.message;
   }
