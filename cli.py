@@ -234,6 +234,7 @@ def main(context: click.Context, verbose: bool, quiet: bool, log_file: Path | No
       2    wrong usage, or an input that cannot be used
       70   a bug in bcm-edge
       130  interrupted
+      143  stopped by SIGTERM
 
     With --json, a failed command also prints {"error": {"kind": …, "message": …, "exit_code": …}} on stdout.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _KINDS = {
     "bcm": "a BCM, which generates and inverts",
     "ict": "a consistency model with one noise level, like iCT; it must be trained further to invert",
-    "edm": "an EDM denoiser, a baseline for evaluate",
+    "edm": "an EDM denoiser, a baseline for evaluate and a start for train",
 }
 
 
@@ -44,7 +44,7 @@ def inspect_checkpoint(path: Path, preset: str | None, config_file: Path | None,
 
 def _sections(path: Path, found: Examination, command: list[str]) -> list[str]:
     """Return the parts of the text, which empty lines separate."""
-    size = f"{found.tensors} tensors, {found.parameters / 1e6:.2f} M parameters"
+    size = f"{found.tensors} tensors, {found.parameters / 1e6:.2f} M parameters, stored as {found.stored_as}"
     lines = [f"{path}: {_KINDS.get(found.kind, found.kind)}; {size}"]
     if found.classes:
         lines.append(f"classes: {listed(found.classes)}")

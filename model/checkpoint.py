@@ -179,6 +179,8 @@ def save_checkpoint(
 ) -> None:
     """Write a safetensors file with configuration, schedules, provenance and class names in its header.
 
+    dtype: the tensors are rounded to it. Its name is in the header as `stored_as`.
+
     An existing file is replaced. The file is written completely or not at all. Raises OutputError.
     """
     tensors = {name: tensor.detach().to(dtype).contiguous() for name, tensor in state_dict.items()}
@@ -186,6 +188,7 @@ def save_checkpoint(
         "config": config.to_json(),
         "schedules": dict(schedules),
         "provenance": dict(provenance),
+        "stored_as": str(dtype).removeprefix("torch."),
         "sha256": digest(tensors),
     }
     if classes is not None:

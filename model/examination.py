@@ -36,6 +36,8 @@ class Examination:
     kind: str
     tensors: int
     parameters: int
+    # The types of the tensors, such as "float16"; several are separated by commas.
+    stored_as: str
     fields: tuple[Field, ...]
     # The names of the presets that fit.
     presets: tuple[str, ...]
@@ -79,6 +81,9 @@ def examine(path: Path, known: Mapping[str, Any]) -> Examination:
         kind="ict" if is_ict(shapes) else objective,
         tensors=len(tensors),
         parameters=sum(tensor.numel() for tensor in tensors.values()),
+        stored_as=", ".join(
+            sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+        ),
         fields=tuple(Field(name, values.get(name), sources.get(name, "")) for name in names),
         presets=tuple(fitting_presets(inferred)),
         classes=None if classes is None else tuple(classes),

@@ -12,7 +12,9 @@ from refusals import refusal
 from results import only_json
 
 torch = pytest.importorskip("torch")
-from bcm_edge.model.checkpoint import shipped_checkpoint  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+
+from bcm_edge.model.checkpoint import save_checkpoint, shipped_checkpoint  # noqa: E402
 
 
 @pytest.fixture
@@ -67,6 +69,15 @@ def test_shipped_checkpoint_has_its_fields_in_the_header(cli: Cli):
     assert report["missing"] == [] and report["next"] == [
         f"use it:  bcm-edge export {shipped_checkpoint()} -o digits.bundle"
     ]
+
+
+def test_type_of_the_tensors_is_shown(cli: Cli, weights: Path, tmp_path: Path):
+    assert "0.76 M parameters, stored as float16\n" in cli("inspect", shipped_checkpoint()).stdout
+    assert only_json(cli("inspect", weights, "--json").stdout)["stored_as"] == "float32"
+    saved = tmp_path / "half.safetensors"
+    save_checkpoint(saved, random_model().network.state_dict(), TINY, {}, {})
+    with safe_open(saved, framework="pt") as file:
+        assert json.loads(file.metadata()["bcm_edge"])["stored_as"] == "float16"
 
 
 def test_preset_that_cannot_exist_says_why(cli: Cli, weights: Path):
