@@ -82,7 +82,7 @@ def test_bundle_page_lists_the_facts_of_a_training_run():
     listed = first_cells(section(page("bundle.md"), "manifest.json"))
     facts = {
         f"provenance.checkpoint.{name}"
-        for name in (*trainer.provenance(), "name", "sha256", "processor_minutes")
+        for name in (*trainer.provenance(), "extended", "name", "sha256", "processor_minutes")
     }
     assert {field for field in listed if field.startswith("provenance.checkpoint.")} == facts
 
