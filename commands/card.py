@@ -12,6 +12,7 @@ from ..errors import InputError, OutputError
 from ..runtime.arguments import check_labels
 from ..runtime.checks.recording import LARGE
 from ..runtime.loading import load
+from ..runtime.pictures.grids import Grid, rows_of
 from ..runtime.pictures.images import read_image_set
 from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
@@ -19,6 +20,7 @@ from ..runtime.pixels import SIGNED
 from ..runtime.storage.files import check_free, replacing
 from ..runtime.storage.rewriting import check_changeable
 from ..runtime.wording import counted
+from .captions import class_texts, pairs_grid, title
 from .card_metadata import evaluated_quality, front_matter, stored_quality
 from .card_page import RECONSTRUCTIONS, SAMPLES, card_page, generating
 from .console import progress, result
@@ -112,7 +114,9 @@ def _write_pictures(bcm: BCM, file: Path | None) -> list[str]:
     progress(f"{SAMPLES}: {counted(rows * columns, 'image')}, {calls} each")
     repeated = None if labels is None else np.tile(labels, rows)
     samples = bcm.generate(rows * columns, schedule=name, labels=repeated)
-    save_images(samples, bcm.bundle.path / SAMPLES, force=True, columns=columns)
+    line, classes = title([name], bcm.schedule(name).nfe), class_texts(bcm, labels)
+    grid = Grid(rows_of(samples, columns), line, column_labels=classes)
+    save_images(samples, bcm.bundle.path / SAMPLES, force=True, grid=grid)
     order = "" if labels is None else ", one class per column"
     caption = f"{len(samples)} images, not selected: schedule {name}, {calls} each{order}"
     if given is None:
@@ -144,6 +148,7 @@ def _write_reconstructions(bcm: BCM, images: np.ndarray, labels: np.ndarray | No
     calls = counted(schedules[name].nfe, "network call")
     progress(f"{RECONSTRUCTIONS}: {counted(len(images), 'image')}, {calls} and one back")
     reconstructed = bcm.reconstruct(images, inversion=name, labels=labels)
-    both = np.concatenate([images, reconstructed])
-    save_images(both, bcm.bundle.path / RECONSTRUCTIONS, force=True, columns=len(images))
+    line = title([name, "one-step"], schedules[name].nfe + 1)
+    grid = pairs_grid(images, reconstructed, class_texts(bcm, labels), line, columns=len(images))
+    save_images(reconstructed, bcm.bundle.path / RECONSTRUCTIONS, force=True, grid=grid)
     return [f"Above: {noun}. Below: the same after inversion ({name}, {calls}) and one network call back"]

@@ -11,11 +11,14 @@ import numpy as np
 from ..runtime.checks.doctor import require_extra
 from ..runtime.loading import load
 from ..runtime.pictures.animation import save_animation
-from ..runtime.pictures.writing import pairs, save_images
+from ..runtime.pictures.grids import Grid, rows_of
+from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, mean_squared_error
 from ..runtime.storage.arrays import save_npz
 from ..runtime.storage.files import replacing
+from ..runtime.wording import counted
+from .captions import pairs_grid, title
 from .console import progress, result
 from .options import force_option, json_option
 from .paths import OutputPath
@@ -88,10 +91,14 @@ def _generate(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
         started = time.perf_counter()
         images = bcm.generate(len(labels), schedule=name, labels=labels)
         seconds = (time.perf_counter() - started) / len(labels)
-        save_images(images, folder / f"{name}.png", columns=PER_CLASS)
+        line = title([name], bcm.bundle.schedule(name).nfe)
+        grid = Grid(rows_of(images, PER_CLASS), line, [f"class {label}" for label in range(10)])
+        save_images(images, folder / f"{name}.png", grid=grid)
         compared.append(images[::PER_CLASS])
         rows.append((f"generate {name}", bcm.bundle.schedule(name).nfe, f"{seconds:.4f}", ""))
-    save_images(np.concatenate(compared), folder / "generated.png", columns=10)
+    names = [f"{name}, {counted(bcm.bundle.schedule(name).nfe, 'call')}" for name in GENERATIONS]
+    grid = Grid(compared, "", names, [f"class {label}" for label in range(10)])
+    save_images(compared[0], folder / "generated.png", grid=grid)
     return rows
 
 
@@ -104,7 +111,7 @@ def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
     images, labels = test.images.numpy()[:RECONSTRUCTED], test.labels.numpy()[:RECONSTRUCTED]
     bcm.invert(images[:1], labels=labels[:1])
     rows: list[tuple[object, ...]] = []
-    latents = reconstructions = images
+    nfe, latents, reconstructions = 0, images, images
     for name in INVERSIONS:
         started = time.perf_counter()
         latents = bcm.invert(images, inversion=name, labels=labels)
@@ -115,7 +122,8 @@ def _invert(bcm: BCM, folder: Path) -> list[tuple[object, ...]]:
         rows.append((f"{name}, then one-step", nfe, f"{seconds:.4f}", f"{error:.5f}"))
     seeds = np.arange(len(labels))
     save_npz(folder / "latents.npz", {"latents": latents, "labels": labels, "seeds": seeds})
-    save_images(pairs(images[:20], reconstructions[:20], 10), folder / "reconstructed.png", columns=10)
+    line = title([INVERSIONS[-1], "one-step"], nfe)
+    _save_pairs(images[:20], reconstructions[:20], line, folder / "reconstructed.png")
     return rows
 
 
@@ -140,9 +148,14 @@ def _tasks(bcm: BCM, folder: Path) -> None:
         save_images(picture[None], folder / f"{name}.png")
     filled = bcm.inpaint(images, hole, labels=labels)
     with_hole = np.where(hole, np.float32(0), images)
-    save_images(pairs(with_hole, filled, 10), folder / "filled.png", columns=10)
+    _save_pairs(with_hole, filled, "inpaint", folder / "filled.png")
     restored = bcm.restore(damaged, labels=labels)
-    save_images(pairs(damaged, restored, 10), folder / "restored.png", columns=10)
+    _save_pairs(damaged, restored, f"restore: JPEG of quality {QUALITY}", folder / "restored.png")
     next_images, next_labels = np.roll(images, -1, axis=0), np.roll(labels, -1)
     way = bcm.interpolate(images, next_images, labels=labels, labels_b=next_labels)
     save_animation(way.swapaxes(0, 1), folder / "way.gif")
+
+
+def _save_pairs(before: np.ndarray, after: np.ndarray, line: str, file: Path) -> None:
+    """Write inputs [N, C, H, W] above their outputs. line: the title."""
+    save_images(after, file, grid=pairs_grid(before, after, [], line, columns=10))

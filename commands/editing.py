@@ -14,11 +14,11 @@ from ..errors import ImageError
 from ..runtime.calls import OnMove
 from ..runtime.pictures.images import ImageSet
 from ..runtime.pictures.masks import read_holes
-from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.constrained import COLOURING, UPSCALING, inpainting
 from ..runtime.wording import counted
+from .captions import by_class, class_texts, pairs_grid, title
 from .console import note
 from .options import bundle_argument
 from .paths import PATH
@@ -168,11 +168,17 @@ def finish(
     facts: dict[str, Any],
     beside: bool,
 ) -> None:
-    """Write the results and print what was done. before: the inputs, in the shape of the results `after`."""
+    """Write the results and print what was done.
+
+    before: the inputs, in the shape of the results `after`. beside: whether a picture shows both.
+    """
+    arrays = {"given": image_set.images, **run.per_image(len(after), labels)}
+    line, classes = title([facts["schedule"]], facts["nfe"]), class_texts(bcm, labels)
+    grid = None
     if beside:
-        run.save_beside(before, after, labels, given=image_set.images)
-    else:
-        inputs = {"given": image_set.images} if run.output.suffix else {}
-        save_images(after, run.output, run.force, arrays={**inputs, **run.per_image(len(after), labels)})
+        grid = pairs_grid(before, after, classes, line)
+    elif len(after) > 1:
+        grid = by_class(after, classes, np.asarray(arrays["seeds"]).tolist(), line)
+    run.save(bcm, after, facts, grid, **arrays)
     facts |= {"names": image_set.names, "labels": None if labels is None else np.asarray(labels).tolist()}
     run.report(bcm, facts)

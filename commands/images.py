@@ -12,10 +12,10 @@ from ..errors import ImageError
 from ..runtime.arguments import check_latents, check_number
 from ..runtime.calls import OnMove
 from ..runtime.classes import named_labels, refuse_guess
-from ..runtime.pictures.writing import save_images
 from ..runtime.pixels import mean_squared_error
 from ..runtime.storage.arrays import read_arrays, required, save_npz
 from ..runtime.wording import counted, printable
+from .captions import by_class, class_texts, pairs_grid, title
 from .console import progress
 from .far_latents import Inverted, note_latents
 from .options import bundle_argument, parse_labels, refused_option
@@ -75,7 +75,10 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
             )
 
         images, facts = run.play(bcm, "generating", program, n, work)
-        save_images(images, run.output, run.force, arrays=run.per_image(n, labels, seed))
+        arrays = run.per_image(n, labels, seed)
+        line = title([schedule], program.nfe)
+        grid = by_class(images, class_texts(bcm, labels), np.asarray(arrays["seeds"]).tolist(), line)
+        run.save(bcm, images, facts, grid if n > 1 else None, **arrays)
         run.report(bcm, facts)
 
 
@@ -150,9 +153,16 @@ def reconstruct(bundle: Path, images: tuple[Path, ...], inversion: str, schedule
             )
 
         reconstructions, facts = run.play(bcm, "reconstructing", up + down, len(originals), work)
-        run.save_beside(originals, reconstructions, labels, originals=originals)
-        far = inverted.note()
         errors = mean_squared_error(originals, reconstructions)
+        grid = pairs_grid(
+            originals,
+            reconstructions,
+            [f"MSE {error:.4f}" for error in errors],
+            title([inversion, schedule], (up + down).nfe),
+        )
+        arrays = {"originals": originals, **run.per_image(len(originals), labels)}
+        run.save(bcm, reconstructions, facts, grid, **arrays)
+        far = inverted.note()
         mean = float(errors.mean())
         if not run.as_json:
             rows = [(printable(name), f"{error:.5f}") for name, error in zip(names, errors, strict=True)]

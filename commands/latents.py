@@ -14,9 +14,10 @@ from ..runtime.arguments import check_targets, target_classes
 from ..runtime.calls import OnMove
 from ..runtime.classes import ALL, GUESS, labels_of
 from ..runtime.pictures.animation import FORMATS, save_animation
+from ..runtime.pictures.grids import Grid
 from ..runtime.pictures.images import ImageSet
-from ..runtime.pictures.writing import save_images
 from ..runtime.pipeline import BCM
+from .captions import class_texts, title
 from .far_latents import Inverted
 from .options import bundle_argument, parse_labels
 from .paths import PATH
@@ -76,12 +77,19 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
 
         images, facts = run.play(bcm, "interpolating", up + down, n * frames, work)
         far = inverted.note()
-        if run.output.suffix.lower() in FORMATS:
-            save_animation(images.swapaxes(0, 1), run.output, run.force)
-        else:
-            arrays = {"labels": _labels_of_frames(labels, labels_b, frames)}
-            save_images(images.reshape(-1, *bcm.sample_shape), run.output, run.force, frames, arrays)
         nfe = 2 * up.nfe + frames * down.nfe
+        if run.output.suffix.lower() in FORMATS:
+            known = run.origin(bcm, facts)
+            save_animation(images.swapaxes(0, 1), run.output, run.force, run.scale, known)
+        else:
+            ways = [
+                f"{a} to {b}"
+                for a, b in zip(class_texts(bcm, labels), class_texts(bcm, labels_b), strict=True)
+            ]
+            shares = [f"{round(100 * share)} %" for share in np.linspace(0, 1, frames)]
+            grid = Grid(list(images), title([inversion, schedule], nfe), ways, ["A", *shares[1:-1], "B"])
+            labels_of_frames = _labels_of_frames(labels, labels_b, frames)
+            run.save(bcm, images.reshape(-1, *bcm.sample_shape), facts, grid, labels=labels_of_frames)
         run.report(bcm, {**facts, "pairs": n, "nfe": nfe, "far_from_noise": far}, "per pair")
 
 
@@ -145,13 +153,15 @@ def variations(
 
         results, facts = run.play(bcm, "varying", up + down, n * number, work)
         far = inverted.note()
-        columns = number
-        if run.output.suffix and run.output.suffix.lower() != ".npz":  # a picture, with the originals
-            results, columns = np.concatenate([originals[:, None], results], axis=1), number + 1
-        repeated = None if labels is None else np.repeat(np.asarray(labels, np.int64), columns)
-        rows = results.reshape(-1, *bcm.sample_shape)
-        save_images(rows, run.output, run.force, columns, {"labels": repeated})
         nfe = up.nfe + number * down.nfe
+        grid = Grid(
+            list(np.concatenate([originals[:, None], results], axis=1)),
+            title([inversion, schedule], nfe, f"strength {strength:g}"),
+            class_texts(bcm, labels),
+            ["input", *(f"variation {index + 1}" for index in range(number))],
+        )
+        repeated = None if labels is None else np.repeat(np.asarray(labels, np.int64), number)
+        run.save(bcm, results.reshape(-1, *bcm.sample_shape), facts, grid, labels=repeated)
         run.report(bcm, {**facts, "strength": strength, "nfe": nfe, "far_from_noise": far}, "per given image")
 
 

@@ -73,6 +73,19 @@ batch_option = click.option(
     type=click.IntRange(1),
     help=f"Maximum number of images per network call (default: {BATCH}; with an engine, its maximum).",
 )
+scale_option = click.option(
+    "--scale",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Enlarge the images in a picture by this whole factor; 1 writes the plain pixels, without labels "
+    "(default: to at least 128 pixels). Ignored for .npz and folders.",
+)
+metadata_option = click.option(
+    "--metadata/--no-metadata",
+    default=True,
+    help="Whether PNG files store how they were made: command, seeds, labels, schedule, precision, hash of "
+    "the bundle (default: yes).",
+)
 preset_option = click.option(
     "--preset",
     metavar="NAME",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,13 +19,15 @@ from ..runtime.calls import OnMove
 from ..runtime.classes import GUESS
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_memory
+from ..runtime.pictures.grids import Grid, enlargement
 from ..runtime.pictures.images import ImageSet, read_image_set
-from ..runtime.pictures.writing import CELL, check_output, lossy_note, pairs, save_images
+from ..runtime.pictures.writing import check_output, lossy_note, save_images
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import SIGNED, ValueRange
 from ..runtime.schedule import Schedule
 from ..runtime.tasks.classes import DRAWS
 from ..runtime.wording import counted
+from .captions import class_texts
 from .console import move_progress, note, note_engines, progress, result
 from .options import (
     backend_option,
@@ -34,12 +36,15 @@ from .options import (
     force_option,
     json_option,
     label_option,
+    metadata_option,
     output_option,
     parse_labels,
     precision_option,
+    scale_option,
     threads_option,
     value_range_option,
 )
+from .origin import origin
 from .paths import PATH
 
 LABELS = (
@@ -83,6 +88,10 @@ class Run:
     device: str | None
     # Images per network call, None for the default of the backend.
     batch: int | None
+    # How many times larger image files show images; None for the default, 1 for the plain pixels.
+    scale: int | None
+    # Whether PNG files say how their images were made.
+    metadata: bool
     # Whether an existing output is replaced.
     force: bool
     # Whether the result is printed as JSON.
@@ -179,7 +188,7 @@ class Run:
         Raises InputError, before the work starts, if the images of a picture do not fit into memory.
         """
         if self.output.suffix and self.output.suffix.lower() != ".npz":
-            _check_picture(n, bcm.sample_shape)
+            _check_picture(n, bcm.sample_shape, self.scale)
         with move_progress(title) as on_move:
             started = time.perf_counter()
             values = work(on_move)
@@ -200,17 +209,38 @@ class Run:
         all_seeds = np.array(check_seeds(self.seed if seeds is None else seeds, n), np.uint64)
         return {"seeds": all_seeds, "labels": None if labels is None else np.asarray(labels, np.int64)}
 
-    def save_beside(self, before: np.ndarray, after: np.ndarray, labels: Any, **inputs: np.ndarray) -> None:
-        """Write results together with what they were made from.
+    def save(
+        self,
+        bcm: BCM,
+        images: np.ndarray,
+        facts: Mapping[str, Any],
+        grid: Grid | None,
+        **arrays: np.ndarray | None,
+    ) -> None:
+        """Write images [N, C, H, W] to the output.
 
-        In a picture, `before` stands above `after`. An npz file gets the arrays `inputs`.
-        A folder gets only `after`.
+        facts: what `play` returned. grid: what a picture shows; None for a single image without labels.
+        arrays: those of an npz file, and the columns of a folder's index. `seeds` and `labels` are also
+        written into PNG files.
         """
-        columns = min(len(after), int(np.ceil(np.sqrt(2 * len(after)))))
-        is_picture = self.output.suffix and self.output.suffix.lower() != ".npz"
-        images = pairs(before, after, columns) if is_picture else after
-        arrays = {**(inputs if self.output.suffix else {}), **self.per_image(len(after), labels)}
-        save_images(images, self.output, self.force, columns, arrays)
+        known = self.origin(bcm, facts, **arrays)
+        is_npz = self.output.suffix.lower() == ".npz"
+        kept = arrays if is_npz else {name: arrays[name] for name in ("seeds", "labels") if name in arrays}
+        save_images(images, self.output, self.force, arrays=kept, grid=grid, scale=self.scale, facts=known)
+
+    def origin(
+        self, bcm: BCM, facts: Mapping[str, Any], **arrays: np.ndarray | None
+    ) -> dict[str, Any] | None:
+        """Return what PNG files say about their images, None with --no-metadata. Arguments as for `save`."""
+        if not self.metadata:
+            return None
+        shown = {name: facts[name] for name in ("schedule", "nfe", "images")}
+        seeds = arrays.get("seeds")
+        if seeds is not None:
+            shown["seeds"] = seeds.tolist()
+        if names := class_texts(bcm, arrays.get("labels")):
+            shown["labels"] = names
+        return origin(bcm, self.seed, shown)
 
     def report(self, bcm: BCM, facts: dict[str, Any], each: str = "each") -> None:
         """Print a line about the run on stderr, and the result. each: what the NFE are counted per."""
@@ -241,6 +271,8 @@ def run_options(
         threads_option,
         device_option,
         batch_option,
+        scale_option,
+        metadata_option,
         force_option,
         json_option,
     )
@@ -283,11 +315,11 @@ def check_needs_no_labels(bcm: BCM) -> None:
         raise LabelError(f"{error}; --label guess lets the model guess them") from None
 
 
-def _check_picture(n: int, sample_shape: tuple[int, int, int]) -> None:
-    """Raise InputError if a picture of n images does not fit into memory."""
+def _check_picture(n: int, sample_shape: tuple[int, int, int], scale: int | None) -> None:
+    """Raise InputError if a picture of n images does not fit into memory. scale: as in `save_images`."""
     channels, height, width = sample_shape
-    side = max(CELL, height, width)
+    factor = scale or enlargement(height, width)
     # Four copies of an enlarged image: itself, two while the grid is made, one in Pillow.
-    copies = 4 * channels * side**2
-    advice = "make fewer images, or write them to .npz or a folder"
+    copies = 4 * channels * height * width * factor**2
+    advice = "make fewer images, write them to .npz or a folder, or give --scale 1"
     check_memory(n * copies, f"a picture of {n} images", advice)

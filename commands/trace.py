@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from ..errors import OutputError
 from ..runtime.arguments import check_number
 from ..runtime.calls import OnMove
 from ..runtime.classes import refuse_guess
-from ..runtime.pictures.writing import heat, save_images
+from ..runtime.pictures.grids import Grid
+from ..runtime.pictures.writing import heat
 from ..runtime.pipeline import BCM
 from ..runtime.storage.arrays import save_npz
 from ..runtime.tasks.trace import Trace
 from ..runtime.tasks.trace import program as trace_program
+from .captions import class_texts, title
 from .options import bundle_argument, parse_labels
 from .paths import PATH
 from .run import GUESSABLE, Run, run_options
@@ -73,13 +76,15 @@ def _trace_noise(bcm: BCM, schedule: str, n: int, run: Run) -> None:
         return bcm.trace(program, seed=seeds, labels=labels, on_move=on_move)
 
     states, facts = run.play(bcm, "tracing", program, n, work)
-    _save_trace(bcm, states, states.pictures(), run, facts)
+    line = title([schedule], program.nfe)
+    _save_trace(bcm, states, states.pictures(), _levels(states), line, labels, run, facts)
 
 
 def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: str, run: Run) -> None:
     image_set, labels = run.read(bcm, images)
     originals = image_set.images
-    program = trace_program(bcm.schedule(schedule), bcm.schedule(inversion))
+    down = bcm.schedule(schedule)
+    program = trace_program(down, bcm.schedule(inversion))
 
     def work(on_move: OnMove | None) -> Trace:
         return bcm.trace(program, images=originals, seed=run.seed, labels=labels, on_move=on_move)
@@ -92,17 +97,36 @@ def _trace_images(bcm: BCM, images: tuple[Path, ...], inversion: str, schedule: 
         columns = np.concatenate([originals[None], states.pictures()])
         strip = np.concatenate([_rgb(columns), heat(error)[None]])
     facts |= {"largest_error": error.max(axis=(1, 2, 3)).tolist(), "names": image_set.names}
-    _save_trace(bcm, states, strip, run, facts)
+    line = title([schedule] if down.from_image else [inversion, schedule], program.nfe)
+    _save_trace(bcm, states, strip, ["input", *_levels(states), "error"], line, labels, run, facts)
 
 
-def _save_trace(bcm: BCM, states: Trace, strip: np.ndarray | None, run: Run, facts: dict[str, Any]) -> None:
-    """Write a trace. strip: float [columns, N, C, H, W], the picture; None where arrays are written."""
+def _save_trace(
+    bcm: BCM,
+    states: Trace,
+    strip: np.ndarray | None,
+    headings: Sequence[str],
+    line: str,
+    labels: Any,
+    run: Run,
+    facts: dict[str, Any],
+) -> None:
+    """Write a trace.
+
+    strip: float [columns, N, C, H, W], the picture; None where arrays are written.
+    headings: one label per column. line: the title of the picture. labels: the classes of the N images.
+    """
     if strip is None or run.output.suffix.lower() == ".npz":
         save_npz(run.output, {"states": states.states, "levels": np.array(states.levels)}, run.force)
     else:
-        rows = strip.swapaxes(0, 1).reshape(-1, *strip.shape[2:])
-        save_images(rows, run.output, run.force, len(strip))
+        grid = Grid(list(strip.swapaxes(0, 1)), line, class_texts(bcm, labels), headings)
+        run.save(bcm, strip[-1], facts, grid, **run.per_image(strip.shape[1], labels))
     run.report(bcm, {**facts, "levels": states.levels})
+
+
+def _levels(states: Trace) -> list[str]:
+    """Return the labels of columns of states: their noise levels."""
+    return [f"level {level:g}" for level in states.levels]
 
 
 def _rgb(images: np.ndarray) -> np.ndarray:

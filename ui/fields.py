@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ImageError, InputError, LabelError
 from ..runtime.classes import GUESS
 from ..runtime.pictures.formats import read_picture
-from ..runtime.pictures.writing import as_picture
+from ..runtime.pictures.grids import as_picture
 from ..runtime.pixels import to_uint8
 
 # The formats that browsers send. Pillow's other decoders are not opened to strangers.

@@ -1,5 +1,6 @@
 """Decode image files: each becomes float32 [C, H, W] in [-1, 1].
 
+- A picture whose pixels were repeated by a whole factor gets its own size again (enlarged.py).
 - An image of another size is cropped centrally to the aspect ratio of the model, and resized bicubically
   (antialiased).
 - Colour is converted to grey, and grey to colour, as the model requires.
@@ -20,6 +21,7 @@ import numpy as np
 from ...errors import ImageError
 from ..pixels import from_uint8
 from ..storage.files import check_regular, is_html, is_lfs_pointer
+from .enlarged import without_enlargement
 from .folders import Survey
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def read_picture(
     channels, height, width = sample_shape
     if channels not in (1, 3):
         raise ImageError(f"{where}: this model has {channels} channels; give its inputs as npz")
-    picture = open_picture(file, where, formats, survey)
+    picture = without_enlargement(open_picture(file, where, formats, survey), (width, height))
     if survey is not None:
         grey = picture.mode in GREY_MODES
         survey.images += 1
@@ -102,7 +104,8 @@ def open_picture(
 ) -> Image.Image:
     """Return a decoded image, upright, with 8 bits per channel. Arguments as for `read_picture`.
 
-    Grey with up to 16 bits is scaled to 8 bits. Transparency is kept. Raises ImageError.
+    Grey with up to 16 bits is scaled to 8 bits. Transparency is kept. An enlarged picture of this package has
+    the size that it had before. Raises ImageError.
     """
     if isinstance(file, Path):
         check_regular(file)
@@ -128,7 +131,7 @@ def open_picture(
             "save it with 8 or 16 bits, unsigned"
         )
     if picture.mode not in DEEP_MODES:
-        return picture
+        return without_enlargement(picture)
     bits = max(_values(tags, _BITS_PER_SAMPLE), default=16) if is_tiff else 16
     white_is_zero = is_tiff and _WHITE_IS_ZERO in _values(tags, _PHOTOMETRIC)
     return _with_8_bits(picture, 2**bits - 1, white_is_zero)

@@ -12,8 +12,9 @@ import numpy as np
 from ...errors import ImageError, InputError, OutputError
 from ..pixels import SIGNED, to_uint8
 from ..storage.user_paths import path_text
+from .grids import as_picture
 from .inputs import as_images
-from .writing import as_picture, save_images
+from .writing import save_images
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +13,15 @@ from ..pixels import to_uint8
 from ..storage.arrays import Arrays, save_npz
 from ..storage.files import check_free, is_folder, replacing
 from .folders import INDEX
-
-if TYPE_CHECKING:
-    from PIL import Image
+from .grids import Grid, as_picture, enlargement, labelled_grid, rows_of
+from .metadata import of_image, png_text
 
 OUTPUT_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-CELL = 64  # pixels; a grid enlarges small images by an integer factor to about this size
-GAP = 2  # pixels between the images of a grid
 # Pillow's options for the smallest loss, by its name of the format.
-_BEST_OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+_BEST_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+}
 
 
 def check_output(path: Path, channels: int, force: bool, also: Sequence[str] = ()) -> None:
@@ -45,14 +45,23 @@ def save_images(
     force: bool = False,
     columns: int | None = None,
     arrays: Arrays | None = None,
+    *,
+    grid: Grid | None = None,
+    scale: int | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write images to a file or folder. Its name decides the format.
 
     images: float [N, C, H, W] in [-1, 1].
     path: .npz, an image file (a grid if N > 1), or a folder, in which each image becomes a PNG file.
     force: replace an existing output.
-    columns: the columns of a grid; by default the grid is about square.
+    columns: the columns of a grid without labels; by default it is about square.
     arrays: further arrays of N values, such as seeds and labels, for the npz file or the folder's images.csv.
+    grid: what an image file shows instead of `images`.
+    scale: how many times larger an image file shows its images (default: at least CELL pixels). 1: the plain
+        pixels. Files in a folder always have the plain pixels.
+    facts: the origin of the images, for the text of PNG files (`png_text`). Without them, only the scale of
+        an enlarged image is written.
 
     Raises OutputError.
     """
@@ -60,33 +69,15 @@ def save_images(
     suffix = path.suffix.lower()
     if suffix == ".npz":
         save_npz(path, {"images": images, **(arrays or {})}, force)
-    elif suffix in OUTPUT_SUFFIXES:
-        pixels = to_uint8(images[0]) if len(images) == 1 else grid(images, columns)
-        _save_picture(pixels, path, force)
+    elif suffix not in OUTPUT_SUFFIXES:
+        _save_folder(images, path, force, arrays or {}, facts)
+    elif grid is None and len(images) == 1:
+        factor = scale or enlargement(*images.shape[2:])
+        pixels = to_uint8(images[0]).repeat(factor, axis=1).repeat(factor, axis=2)
+        _save_picture(pixels, path, force, {**(facts or {}), "scale": factor})
     else:
-        _save_folder(images, path, force, arrays or {})
-
-
-def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Return images in rows on a white sheet, each enlarged by an integer factor to about CELL pixels.
-
-    images: float [N, C, H, W] in [-1, 1]. columns: images per row; by default the sheet is about square.
-    Returns uint8 [C, H', W'].
-    """
-    pixels = to_uint8(images)
-    count, channels, height, width = pixels.shape
-    columns = columns or int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    factor = max(1, CELL // max(height, width))
-    height, width = height * factor, width * factor
-    sheet_shape = (channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP)
-    sheet = np.full(sheet_shape, 255, np.uint8)
-    for index, image in enumerate(pixels.repeat(factor, axis=2).repeat(factor, axis=3)):
-        row, column = divmod(index, columns)
-        top = row * (height + GAP) + GAP
-        left = column * (width + GAP) + GAP
-        sheet[:, top : top + height, left : left + width] = image
-    return sheet
+        sheet = grid or Grid(rows_of(images, columns))
+        _save_picture(labelled_grid(sheet, scale), path, force, facts)
 
 
 def heat(error: np.ndarray) -> np.ndarray:
@@ -96,13 +87,6 @@ def heat(error: np.ndarray) -> np.ndarray:
     """
     bands = np.arange(3, dtype=np.float32).reshape(1, 3, 1, 1)
     return np.clip(3 * error - bands, 0, 1) * 2 - 1
-
-
-def as_picture(pixels: np.ndarray) -> Image.Image:
-    """Return uint8 [C, H, W] with C = 1 or 3 as an image of Pillow."""
-    from PIL import Image
-
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def lossy_note(path: Path, channels: int) -> str:
@@ -118,15 +102,20 @@ def lossy_note(path: Path, channels: int) -> str:
     return ""
 
 
-def _save_picture(pixels: np.ndarray, path: Path, force: bool) -> None:
+def _save_picture(pixels: np.ndarray, path: Path, force: bool, facts: Mapping[str, Any] | None) -> None:
     from PIL import Image
 
     format_name = Image.registered_extensions()[path.suffix.lower()]
+    options = dict(_BEST_OPTIONS.get(format_name, {}))
+    if format_name == "PNG" and facts:
+        options["pnginfo"] = png_text(facts)
     with replacing(path, force) as partial:
-        as_picture(pixels).save(partial, format=format_name, **_BEST_OPTIONS.get(format_name, {}))
+        as_picture(pixels).save(partial, format=format_name, **options)
 
 
-def _save_folder(images: np.ndarray, path: Path, force: bool, arrays: Arrays) -> None:
+def _save_folder(
+    images: np.ndarray, path: Path, force: bool, arrays: Arrays, facts: Mapping[str, Any] | None
+) -> None:
     """Write a folder of PNG files with an index, images.csv: one column per array, one line per image."""
     names = [f"{index:06d}.png" for index in range(len(images))]
     columns = {"file": names}
@@ -136,20 +125,7 @@ def _save_folder(images: np.ndarray, path: Path, force: bool, arrays: Arrays) ->
     lines = [",".join(row) for row in (columns, *zip(*columns.values(), strict=True))]
     with replacing(path, force, marker=INDEX) as partial:
         partial.mkdir()
-        for name, image in zip(names, to_uint8(images), strict=True):
-            as_picture(image).save(partial / name)
+        for index, (name, image) in enumerate(zip(names, to_uint8(images), strict=True)):
+            text = None if facts is None else png_text(of_image(facts, index))
+            as_picture(image).save(partial / name, pnginfo=text)
         (partial / INDEX).write_text("\n".join(lines) + "\n")
-
-
-def pairs(originals: np.ndarray, results: np.ndarray, columns: int) -> np.ndarray:
-    """Return the images [M, C, H, W] of a grid: rows of originals, each above the row of their results.
-
-    The last two rows are filled up with white.
-    """
-    white = np.ones((columns, *originals.shape[1:]), np.float32)
-    rows = []
-    for start in range(0, len(originals), columns):
-        for images in (originals, results):
-            row = images[start : start + columns]
-            rows.append(np.concatenate([row, white[len(row) :]]))
-    return np.concatenate(rows)

@@ -17,6 +17,7 @@ other files as well (engines, reports); they are not listed in the manifest.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,6 +80,14 @@ class Bundle:
         for graph in list(names):
             names |= weight_files(self.path, graph)
         return {name: self.manifest.files[name].sha256 for name in sorted(names)}
+
+    def fingerprint(self, precision: str) -> str:
+        """Return the sha256 of the names and hashes of the files that compute images in a precision.
+
+        Raises BundleError if the bundle has no graphs of this precision.
+        """
+        lines = [f"{digest}  {name}\n" for name, digest in self.hashes(precision).items()]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts of the manifest that apply to the files as they are now, engines included."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bcm_edge import BcmError
 from bcm_edge.runtime.pictures.images import images_from_array, read_image_set
-from bcm_edge.runtime.pictures.writing import grid, save_images
+from bcm_edge.runtime.pictures.writing import save_images
 from bcm_edge.runtime.pixels import from_uint8, mean_squared_error, to_uint8
 
 
@@ -51,17 +51,6 @@ def test_16_bit_grey_keeps_its_brightness(tmp_path: Path):
     Image.fromarray(np.full((8, 8), 32896, np.uint16)).save(tmp_path / "deep.png")
     image = read_image_set([tmp_path / "deep.png"], (1, 8, 8)).images
     assert np.allclose(image, from_uint8(np.array(128, np.uint8)))
-
-
-def test_grid_enlarges_small_images_by_a_whole_factor():
-    images = np.stack([np.full((1, 8, 8), v) for v in (-1.0, 1.0, 0.0)])
-    sheet = grid(images, columns=2)
-    assert sheet.shape == (1, 2 * 66 + 2, 2 * 66 + 2)
-    assert (
-        (sheet[0, 2:66, 2:66] == 0).all()
-        and (sheet[0, 2:66, 68:132] == 255).all()
-        and (sheet[0, 68:132, 2:66] == 128).all()
-    )
 
 
 @pytest.mark.parametrize(

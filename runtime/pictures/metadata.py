@@ -1,0 +1,51 @@
+"""What a PNG file of this package says about its origin: one text, JSON, under the keyword `bcm-edge`.
+
+Writers leave out paths, names of files, and everything about the machine and its user. A text that is read
+may be from anybody: its length is limited, it must be a JSON object, and nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
+
+KEYWORD = "bcm-edge"
+LONGEST = 20_000  # characters of a text; longer ones are not read
+MOST_VALUES = 100  # of a list, such as seeds; longer lists are not written
+
+
+def png_text(facts: Mapping[str, Any]) -> PngInfo:
+    """Return facts, which are JSON values, as the text of a PNG file, with the version of this package."""
+    from PIL.PngImagePlugin import PngInfo
+
+    from ... import __version__
+
+    short = {name: value for name, value in facts.items() if not _is_long(value)}
+    info = PngInfo()
+    info.add_text(KEYWORD, json.dumps({"version": __version__, **short}))
+    return info
+
+
+def of_image(facts: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return the facts of one image: of a list, which has a value per image, its own."""
+    return {name: [value[index]] if isinstance(value, list) else value for name, value in facts.items()}
+
+
+def read_facts(info: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the facts in `PIL.Image.Image.info` as the file has them, {} without a text that can be read."""
+    text = info.get(KEYWORD)
+    if not isinstance(text, str) or len(text) > LONGEST:
+        return {}
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > MOST_VALUES
