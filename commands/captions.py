@@ -59,6 +59,11 @@ def pairs_grid(
     return Grid(rows, line, ["input", "output"] * (len(rows) // 2), captions=below, group=2)
 
 
+def transitions(starts: Sequence[str], ends: Sequence[str]) -> list[str]:
+    """Return the texts "a to b" of pairs of classes."""
+    return [f"{start} to {end}" for start, end in zip(starts, ends, strict=True)]
+
+
 def rows_of_texts(texts: Sequence[str], columns: int) -> list[Sequence[str]]:
     """Return one sequence of texts per row of a grid."""
     return [texts[start : start + columns] for start in range(0, len(texts), columns)]

@@ -17,7 +17,7 @@ from ..runtime.pictures.animation import FORMATS, save_animation
 from ..runtime.pictures.grids import Grid
 from ..runtime.pictures.images import ImageSet
 from ..runtime.pipeline import BCM
-from .captions import class_texts, title
+from .captions import class_texts, pairs_grid, title, transitions
 from .far_latents import Inverted
 from .options import bundle_argument, parse_labels
 from .paths import PATH
@@ -82,10 +82,7 @@ def interpolate(bundle: Path, a: Path, b: Path, frames: int, inversion: str, sch
             known = run.origin(bcm, facts)
             save_animation(images.swapaxes(0, 1), run.output, run.force, run.scale, known)
         else:
-            ways = [
-                f"{a} to {b}"
-                for a, b in zip(class_texts(bcm, labels), class_texts(bcm, labels_b), strict=True)
-            ]
+            ways = transitions(class_texts(bcm, labels), class_texts(bcm, labels_b))
             shares = [f"{round(100 * share)} %" for share in np.linspace(0, 1, frames)]
             grid = Grid(list(images), title([inversion, schedule], nfe), ways, ["A", *shares[1:-1], "B"])
             labels_of_frames = _labels_of_frames(labels, labels_b, frames)
@@ -207,7 +204,9 @@ def restyle(
             )
 
         results, facts = run.play(bcm, "restyling", up + down, n, work)
-        run.save_beside(originals, results, targets, originals=originals)
+        texts = transitions(class_texts(bcm, labels), class_texts(bcm, targets))
+        grid = pairs_grid(originals, results, texts, title([inversion, schedule], (up + down).nfe))
+        run.save(bcm, results, facts, grid, originals=originals, **run.per_image(n, targets))
         classes = {"labels": np.asarray(labels).tolist(), "to": targets.tolist()}
         run.report(bcm, {**facts, "names": image_set.names, **classes, "far_from_noise": inverted.note()})
 
