@@ -10,7 +10,7 @@ from agreement import assert_images_agree, assert_pixels_show
 from archives import read_npz
 from fixture_types import Cli
 from PIL import Image
-from results import assert_same_results, only_json
+from results import assert_same_results, only_json, read_pixels
 
 
 def test_generate_writes_a_png_grid(digits_bundle: Path, cli: Cli, tmp_path: Path):
@@ -19,20 +19,24 @@ def test_generate_writes_a_png_grid(digits_bundle: Path, cli: Cli, tmp_path: Pat
     assert result.exit_code == 0
     assert result.stdout == f"{tmp_path}/out.png\n"
     with Image.open(tmp_path / "out.png") as picture:
-        assert (picture.size, picture.mode, picture.format) == ((266, 266), "L", "PNG")  # 4 × (8 · 8 + 2) + 2
-        pixels = np.asarray(picture)
-    assert (pixels[:2] == 255).all()
-    assert pixels[2:66, 2:66].std() > 20
-    assert not (pixels[2:66, 2:66] == pixels[2:66, 68:132]).all()
+        assert (picture.mode, picture.format) == ("L", "PNG")
+        assert min(picture.size) > 4 * 128
+    again = cli("generate", digits_bundle, *arguments[:-1], tmp_path / "plain.png", "--scale", 1)
+    assert again.exit_code == 0
+    pixels = read_pixels(tmp_path / "plain.png")
+    assert pixels.shape == (32, 32)
+    assert pixels[:8, :8].std() > 20
+    assert not (pixels[:8, :8] == pixels[:8, 8:16]).all()
 
 
-def test_generate_png_of_one_image_has_its_pixels(digits_bundle: Path, cli: Cli, tmp_path: Path):
+def test_generate_png_of_one_image_has_its_pixels_enlarged(digits_bundle: Path, cli: Cli, tmp_path: Path):
     for name in ("one.png", "one.npz"):
         assert cli("generate", digits_bundle, "--label", 3, "-o", tmp_path / name).exit_code == 0
     with Image.open(tmp_path / "one.png") as picture:
         pixels = np.asarray(picture)
-    assert pixels.shape == (8, 8)
-    assert_pixels_show(pixels, read_npz(tmp_path / "one.npz")["images"][0, 0])
+    assert pixels.shape == (128, 128)
+    assert (pixels == pixels[::16, ::16].repeat(16, axis=0).repeat(16, axis=1)).all()
+    assert_pixels_show(pixels[::16, ::16], read_npz(tmp_path / "one.npz")["images"][0, 0])
 
 
 def test_generate_npz_contains_images_seeds_and_labels(digits_bundle: Path, cli: Cli, tmp_path: Path):

@@ -57,15 +57,15 @@ def test_reconstruct_reports_the_error_of_its_npz(
 def test_reconstruct_writes_pairs_and_prints_a_table(
     digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path
 ):
-    result = cli("reconstruct", digits_bundle, images_file, "-o", tmp_path / "pairs.png")
+    result = cli("reconstruct", digits_bundle, images_file, "--scale", 1, "-o", tmp_path / "pairs.png")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0].split() == ["image", "MSE"]
     assert re.search(r"^mean +0\.\d{5}$", result.stdout, re.MULTILINE)
     assert len(re.findall(r"^six\[\d\] +0\.\d{5}$", result.stdout, re.MULTILINE)) == 6
     with Image.open(tmp_path / "pairs.png") as picture:
-        assert picture.size == (4 * 66 + 2, 4 * 66 + 2)  # 4 columns; every second row has reconstructions
+        assert picture.size == (4 * 8, 4 * 8)  # 4 columns; every second row has reconstructions
         sheet = np.asarray(picture)
-    cells = [sheet[2 + 66 * row : 66 + 66 * row : 8, 2:66:8] for row in range(4)]
+    cells = [sheet[8 * row : 8 * row + 8, :8] for row in range(4)]
     images = read_npz(images_file)["images"]
     for row, index in ((0, 0), (2, 4)):
         assert_pixels_show(cells[row], images[index, 0])

@@ -35,7 +35,7 @@ def test_interpolate_writes_an_animation(
     with Image.open(output) as animation:
         assert isinstance(animation, GifImageFile | PngImageFile)
         assert animation.n_frames == 8  # 5 frames forward and 3 back
-        assert animation.size == (68, 68)  # 64 pixels and a margin
+        assert animation.size == (256, 256)
     assert "exists already" in refusal(cli("interpolate", *arguments))
 
 
@@ -52,17 +52,18 @@ def test_interpolate_strip_has_a_row_per_pair_and_reconstructed_ends(
         reconstructed = bcm.reconstruct(images, labels=[3, 5])
     assert_images_agree(frames[:, 0], reconstructed)
     assert_images_agree(frames[:, -1], reconstructed)
-    assert cli("interpolate", digits_bundle, *arguments, "-o", tmp_path / "way.png").exit_code == 0
-    assert read_pixels(tmp_path / "way.png").shape == (2 * 66 + 2, 4 * 66 + 2)
+    options = ("--scale", 1, "-o", tmp_path / "way.png")
+    assert cli("interpolate", digits_bundle, *arguments, *options).exit_code == 0
+    assert read_pixels(tmp_path / "way.png").shape == (2 * 8, 4 * 8)
 
 
 def test_variations_show_the_original_first(digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path):
-    arguments = (pictures / "three.png", "--label", 3, "-n", 2, "-o", tmp_path / "near.png")
+    arguments = (pictures / "three.png", "--label", 3, "-n", 2, "--scale", 1, "-o", tmp_path / "near.png")
     result = cli("variations", digits_bundle, *arguments)
     assert result.exit_code == 0, result.output
     sheet = read_pixels(tmp_path / "near.png")
-    assert sheet.shape == (68, 3 * 66 + 2)
-    assert (sheet[2:66:8, 2:66:8] == read_pixels(pictures / "three.png")).all()
+    assert sheet.shape == (8, 3 * 8)
+    assert (sheet[:, :8] == read_pixels(pictures / "three.png")).all()
 
 
 def test_restyle_shows_each_image_above_its_result(
@@ -78,23 +79,22 @@ def test_restyle_shows_each_image_above_its_result(
         images = from_uint8(np.load(pictures / "both.npz")["images"][:, None])
         assert_images_agree(arrays["originals"], images)
         assert_images_agree(arrays["images"], bcm.restyle(images, labels=[3, 5], to=[8, 3]))
-    result = cli("restyle", digits_bundle, *arguments, "--label", "guess", "-o", tmp_path / "pairs.png")
+    options = ("--label", "guess", "--scale", 1, "-o", tmp_path / "pairs.png")
+    result = cli("restyle", digits_bundle, *arguments, *options)
     assert "guessed labels (50 NFE per image): 3, 5" in result.stderr
     sheet = read_pixels(tmp_path / "pairs.png")
-    assert sheet.shape == (2 * 66 + 2, 2 * 66 + 2)
-    assert (sheet[2:66:8, 2:66:8] == read_pixels(pictures / "three.png")).all()
+    assert sheet.shape == (2 * 8, 2 * 8)
+    assert (sheet[:8, :8] == read_pixels(pictures / "three.png")).all()
 
 
 def test_trace_of_an_image_ends_with_its_error(digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path):
-    result = cli("trace", digits_bundle, pictures / "both.npz", "--json", "-o", tmp_path / "strip.png")
+    options = ("--json", "--scale", 1, "-o", tmp_path / "strip.png")
+    result = cli("trace", digits_bundle, pictures / "both.npz", *options)
     report = only_json(result.stdout)
     assert report["levels"] == [0.07, 1.25, 80, 0.002]
     assert len(report["largest_error"]) == 2
-    assert read_pixels(tmp_path / "strip.png").shape == (
-        2 * 66 + 2,
-        6 * 66 + 2,
-        3,
-    )  # columns: the image, four states, the error
+    # columns: the image, four states, the error
+    assert read_pixels(tmp_path / "strip.png").shape == (2 * 8, 6 * 8, 3)
 
 
 def test_trace_of_noise_writes_arrays(digits_bundle: Path, cli: Cli, tmp_path: Path):
@@ -141,12 +141,12 @@ def test_restore_beside_shows_the_input_above_the_result(
     digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path
 ):
     Image.open(pictures / "three.png").save(tmp_path / "three.jpg", quality=10)
-    options = ("--label", "guess", "--beside", "--json", "-o", tmp_path / "pair.png")
+    options = ("--label", "guess", "--beside", "--scale", 1, "--json", "-o", tmp_path / "pair.png")
     result = cli("restore", digits_bundle, tmp_path / "three.jpg", *options)
     report = only_json(result.stdout)
     assert (report["nfe"], report["labels"]) == (2, [3])
     assert "guessed labels (50 NFE per image): 3" in result.stderr
-    assert read_pixels(tmp_path / "pair.png").shape == (2 * 66 + 2, 68)
+    assert read_pixels(tmp_path / "pair.png").shape == (2 * 8, 8)
 
 
 def test_purify_ignores_the_labels_of_its_input(

@@ -136,7 +136,7 @@ def test_train_writes_a_denoiser_and_its_samples(tmp_path: Path):
     assert checkpoint.objective == checkpoint.provenance["objective"] == "edm"
     assert checkpoint.schedules == {}
     assert "intervals" not in checkpoint.provenance
-    assert Image.open(pictures).size == (10 * 66 + 2, 10 * 66 + 2)
+    assert min(Image.open(pictures).size) > 10 * 128
     assert [(report.intervals, list(report.losses)) for report in reports] == [(None, ["denoising"])] * 7
     weights = Trainer(two_shapes(), checkpoint.config, EDM, init=checkpoint).model.network.state_dict()
     assert same_tensors(weights, checkpoint.state_dict)

@@ -71,7 +71,7 @@ def test_train_writes_a_checkpoint_and_its_samples(tmp_path: Path):
     checkpoint = load_checkpoint(output)
     assert checkpoint.config.num_classes == 3
     assert checkpoint.provenance["steps"] == 7
-    assert Image.open(pictures).size == (10 * 66 + 2, 10 * 66 + 2)
+    assert min(Image.open(pictures).size) > 10 * 128
     assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6, 7]
     assert reports[-1].seconds_left == 0
 
