@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 KEYWORD = "bcm-edge"
 LONGEST = 20_000  # characters of a text; longer ones are not read
-MOST_VALUES = 100  # of a list, such as seeds; longer lists are not written
+MOST_VALUES = 100  # of a list; longer lists are not written
+PER_IMAGE = ("seeds", "labels")  # the facts that are lists with a value per image
 
 
 def png_text(facts: Mapping[str, Any]) -> PngInfo:
@@ -24,15 +25,17 @@ def png_text(facts: Mapping[str, Any]) -> PngInfo:
 
     from ... import __version__
 
-    short = {name: value for name, value in facts.items() if not _is_long(value)}
+    short = {
+        name: value for name, value in facts.items() if name not in PER_IMAGE or len(value) <= MOST_VALUES
+    }
     info = PngInfo()
     info.add_text(KEYWORD, json.dumps({"version": __version__, **short}))
     return info
 
 
 def of_image(facts: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """Return the facts of one image: of a list, which has a value per image, its own."""
-    return {name: [value[index]] if isinstance(value, list) else value for name, value in facts.items()}
+    """Return the facts of one of several images: of its PER_IMAGE lists, its own values."""
+    return {name: [value[index]] if name in PER_IMAGE else value for name, value in facts.items()}
 
 
 def read_facts(info: Mapping[Any, Any]) -> dict[str, Any]:
@@ -45,7 +48,3 @@ def read_facts(info: Mapping[Any, Any]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _is_long(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > MOST_VALUES
