@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import BackendError, InputError
+from ..model.unet import ResBlock, UNet
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Execution:
 
     # "cpu", a CUDA device of torch, or "auto": CUDA if torch finds it.
     device: str = "cpu"
-    # Compile the network with torch.compile.
+    # Compile the residual blocks of the network with torch.compile.
     compile: bool = False
     # Parts of a batch that are computed one after the other, which needs less memory.
     accumulate: int = 1
@@ -37,6 +38,18 @@ class Execution:
                 f"accumulate must divide the batch of {batch} images into equal parts, not {self.accumulate}"
             )
         return batch // self.accumulate
+
+    def prepare(self, network: UNet) -> None:
+        """Compile the network in place if `compile` is set.
+
+        Only residual blocks are compiled. The compiled gradient of the attention block is NaN in bfloat16 on
+        processors (torch 2.13).
+        """
+        if not self.compile:
+            return
+        for layer in network.modules():
+            if isinstance(layer, ResBlock):
+                layer.compile()
 
 
 DEFAULT = Execution()

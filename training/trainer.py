@@ -72,8 +72,7 @@ class Trainer:
         if init:
             self.model.network.load_state_dict(initial_weights(init, options.objective))
         self.model.to(device)
-        if execution.compile:
-            self.model.network.compile()
+        execution.prepare(self.model.network)
         # Like the authors, fine-tuning of a BCM starts with the finest grid.
         tuned = init is not None and init.objective == options.objective
         self.first_intervals = options.intervals if tuned else FIRST_INTERVALS

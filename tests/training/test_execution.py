@@ -61,6 +61,19 @@ def test_mixed_precision_computes_the_gradient_of_float32_up_to_its_rounding():
     assert 1e-5 < relative_l2(mixed, full) < 0.1
 
 
+@pytest.mark.slow
+def test_a_compiled_network_computes_the_gradient_in_bf16():
+    gradients = []
+    for compiled in (False, True):
+        run = run_of(EDM)  # after steps in float32, so that the last layer is not zero
+        run.options = replace(EDM, precision="bf16")
+        Execution(compile=compiled).prepare(run.model.network)
+        run.step()
+        gradients.append(gradient(run))
+    plain, compiled_gradient = gradients
+    assert relative_l2(compiled_gradient, plain) < 0.1
+
+
 def test_mixed_precision_belongs_to_the_run():
     assert run_of(replace(SMALL, precision="bf16"), 0).provenance()["precision"] == "bf16"
 
