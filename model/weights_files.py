@@ -37,6 +37,7 @@ from .other_files import (
 from .torch_files import read_archive, read_old_file
 
 METADATA_KEY = "bcm_edge"  # this package's entry in the header of a safetensors file: a JSON object
+STATE_KEY = "bcm_edge_state"  # the same in the state file of a training run (training/state.py)
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")  # suffixes of weights files in a folder
 # For example model-00001-of-00002.safetensors.
@@ -185,7 +186,12 @@ def _read_one(path: Path, head: bytes) -> WeightsFile:
 def _read_safetensors(path: Path) -> WeightsFile:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            header = file.metadata() or {}
+            if STATE_KEY in header:
+                raise CheckpointError(
+                    f"{path}: the state of a training run, not a checkpoint; continue it with train --resume"
+                )
+            metadata = json.loads(header.get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if not _is_valid(metadata):
             raise ValueError(f"the entry {METADATA_KEY} of its header is not valid")

@@ -1,7 +1,7 @@
 """State files of training runs: tensors and JSON in one safetensors file. Nothing in a file is executed.
 
 The tensors are `weights/NAME`, `average/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` for each parameter, in
-float32: the parameters, their moving average, and the two moments of Adam. The entry METADATA_KEY of the
+float32: the parameters, their moving average, and the two moments of Adam. The entry STATE_KEY of the
 header is a JSON object with the fields of `Header`, the version of the format, and a sha256 of fields and
 tensors.
 """
@@ -20,11 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..model.weights_files import digest
+from ..model.weights_files import STATE_KEY, digest
 from ..runtime.storage.files import replacing
 
 VERSION = 1
-METADATA_KEY = "bcm_edge_state"
 _NEW_RUN = "start a new run with --force in place of --resume"
 # What reading and parsing raise for a damaged or foreign file.
 _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
@@ -54,7 +53,7 @@ def write_state(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> No
     fields = asdict(header)
     entry = {"version": VERSION, **fields, "sha256": _hash(fields, copies)}
     with replacing(path, force=True) as partial:
-        save_file(copies, partial, {METADATA_KEY: json.dumps(entry)})
+        save_file(copies, partial, {STATE_KEY: json.dumps(entry)})
 
 
 def read_state(path: Path) -> tuple[Header, dict[str, Tensor]]:
@@ -81,7 +80,7 @@ def read_header(path: Path) -> Header:
 
 def _parsed(metadata: Mapping[str, str] | None) -> tuple[Header, str]:
     """Return the header and the sha256 of the entry; raises one of _UNREADABLE."""
-    entry = json.loads((metadata or {})[METADATA_KEY])
+    entry = json.loads((metadata or {})[STATE_KEY])
     if entry["version"] != VERSION:
         raise ValueError(f"version {entry['version']} of the format, which this version does not read")
     header = Header(entry["done"], entry["steps"], entry["extended"], entry["fingerprint"])
@@ -91,7 +90,7 @@ def _parsed(metadata: Mapping[str, str] | None) -> tuple[Header, str]:
         *(number for change in header.extended for number in change.values()),
     ]
     if not all(isinstance(number, int) for number in numbers) or not isinstance(header.fingerprint, dict):
-        raise ValueError(f"its entry {METADATA_KEY} is not valid")
+        raise ValueError(f"its entry {STATE_KEY} is not valid")
     return header, entry["sha256"]
 
 

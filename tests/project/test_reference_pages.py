@@ -24,7 +24,12 @@ NAMED = {"files", "schedules", "graphs", "quality", "versions"}
 DESCRIBED_ELSEWHERE = {"provenance.checkpoint.network"}
 # The shipped model was trained before the first of these fields existed, has the default of the last, and no
 # float16 graphs.
-NEW = {"provenance.checkpoint.objective", "provenance.fp16_norms", "model.config.attention"}
+NEW = {
+    "provenance.checkpoint.extended",
+    "provenance.checkpoint.objective",
+    "provenance.fp16_norms",
+    "model.config.attention",
+}
 
 
 def page(name: str) -> str:

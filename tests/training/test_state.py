@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from small_runs import new_run, random_data, trained_a_little
 
 from bcm_edge.errors import CheckpointError
-from bcm_edge.training.state import METADATA_KEY, read_header, read_state
+from bcm_edge.model.checkpoint import load_checkpoint
+from bcm_edge.model.weights_files import STATE_KEY
+from bcm_edge.training.state import read_header, read_state
 
 pytestmark = [pytest.mark.numerical, pytest.mark.usefixtures("one_thread")]
 
@@ -31,13 +33,13 @@ def state(tmp_path: Path) -> Path:
 def entry(state: Path) -> dict[str, Any]:
     """Return the JSON entry in the header of a state file."""
     with safe_open(state, framework="pt") as file:
-        return json.loads(file.metadata()[METADATA_KEY])
+        return json.loads(file.metadata()[STATE_KEY])
 
 
 def rewrite(state: Path, **fields: Any) -> None:
     """Replace fields of the JSON entry of a state file."""
     text = json.dumps({**entry(state), **fields})
-    save_file(load_file(state), state, {METADATA_KEY: text})
+    save_file(load_file(state), state, {STATE_KEY: text})
 
 
 def test_state_has_weights_average_and_moments_in_float32(state: Path):
@@ -115,3 +117,8 @@ def test_torch_file_of_older_versions_is_refused_and_not_executed(tmp_path: Path
         CheckpointError, match=r"a torch file, which may contain code and is not read; finish"
     ):
         new_run(random_data()).restore(tmp_path / "s")
+
+
+def test_state_is_not_a_checkpoint(state: Path):
+    with pytest.raises(CheckpointError, match="the state of a training run, not a checkpoint"):
+        load_checkpoint(state)
