@@ -56,6 +56,7 @@ suite: $(VENV)/installed
 	tests/engines/fetch_onnxruntime_gpu.sh $(BIN)/python .onnxruntime-gpu
 	tests/serving/fetch.sh $(BIN)/python .triton
 	tests/examples/fetch.sh .clients
+	tests/ui/fetch.sh .axe
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 # The runtime on other Pythons, with the lowest versions that pyproject.toml allows and with the newest, and the wheel.
@@ -131,4 +132,4 @@ $(VENV)/installed: $(VENV)/ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* .tensorrt .onnxruntime-gpu .triton .clients demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-* .tensorrt .onnxruntime-gpu .triton .clients .axe demo build *.egg-info

@@ -142,13 +142,15 @@ def evaluate(
             _add_caution(facts["Data"], _trained_on(data, rivals, rival, value_range))
         if rival:
             _add_caution(facts["Baseline"], _unequal_training(bcm, rival))
-        values, page = measured_page(rivals, facts, f"{bundle.name}: quality")
+        caveat = _unequal_computation(bcm, rival) if rival else ""
+        values, page = measured_page(rivals, facts, f"{bundle.name}: quality", caveat)
     with replacing(output, force) as partial:
         partial.write_text(page, encoding="utf-8")
     text = "\n".join(
-        f"{claim['verdict']}: {claim['title']}\n  {claim['sentences'][0]}" for claim in values["claims"]
+        f"{claim['answer']}: {claim['title']}\n  {claim['sentences'][0]}" for claim in values["claims"]
     )
-    result(as_json, {"report": str(output), **values}, f"{text}\n\nthe report is in {output}")
+    caveat = f"\ncaveat: {caveat}" if caveat else ""
+    result(as_json, {"report": str(output), **values}, f"{text}{caveat}\n\nthe report is in {output}")
 
 
 def _check_channels(bundle: Path, bcm: BCM) -> None:
@@ -261,6 +263,17 @@ def _unequal_training(bcm: BCM, rival: Checkpoint) -> str:
         f"the model and the baseline were trained differently: {', '.join(differences)}; "
         "the claims compare this difference as well"
     )
+
+
+def _unequal_computation(bcm: BCM, rival: Checkpoint) -> str:
+    """Return a caveat if training both took unequal computation; "" if not, or if it is not recorded."""
+    from ..evaluation.claims import computation_caveat
+    from ..training.objective import EVALUATIONS
+
+    ours, theirs = bcm.bundle.manifest.provenance.get("checkpoint", {}), rival.provenance
+    if any(values.get(name) is None for values in (ours, theirs) for name in ("steps", "batch")):
+        return ""
+    return computation_caveat(ours["steps"] * ours["batch"] * EVALUATIONS, theirs["steps"] * theirs["batch"])
 
 
 def _command(ctx: click.Context) -> str:

@@ -88,13 +88,14 @@ def provenance_line(values: dict[str, Any]) -> str:
     return ", ".join(shown) or "not recorded"
 
 
-def measured_page(rivals: Rivals, facts: Facts, title: str) -> tuple[dict[str, Any], str]:
+def measured_page(rivals: Rivals, facts: Facts, title: str, caveat: str) -> tuple[dict[str, Any], str]:
     """Measure everything; return all numbers for --json, and the HTML page that shows them.
 
-    A caution is added to `facts` if other processes disturbed the measurement of latencies.
+    caveat: of the comparisons with the baseline. A caution is added to `facts` if other processes disturbed
+    the measurement of latencies.
     """
     from ..evaluation import comparison, comparison_pictures, report
-    from ..evaluation.report import Page, Section
+    from ..evaluation.page import Page, Section, render
     from ..evaluation.tasks import task_exhibits
 
     bcm, judge = rivals.bcm, rivals.judge
@@ -114,24 +115,29 @@ def measured_page(rivals: Rivals, facts: Facts, title: str) -> tuple[dict[str, A
     )
     times = _latencies(rivals, facts)
     nfe = {name: bcm.schedule(name).nfe for name in bcm.schedules}
-    claims = report.claims(samples, inversions)
+    claims = report.claims(samples, inversions, caveat)
+    plot, table = report.generation_exhibits(samples, judge.reference)
     exhibits: dict[str, list[Exhibit]] = {
-        "Generation": report.generation_exhibits(samples, judge.reference),
-        "Inversion": report.inversion_exhibits(inversions),
+        "Generation": [plot, table],
+        "Inversion": [*report.inversion_exhibits(inversions)],
         "Pictures": [*galleries],
         "Tasks": list(tasks),
         "Latency beside quality": [report.latency_exhibit(times, samples, inversions, nfe)],
     }
+    images = f"{judge.samples} generated and {len(judge.originals)} inverted images"
     page = Page(
         title,
-        facts,
+        f"{facts['Bundle']['model']}; measured on {images}",
         claims,
-        [Section(name, shown) for name, shown in exhibits.items()],
+        plot,
+        comparison_pictures.best_samples(galleries[0], samples),
+        facts,
+        [Section(name, [one for one in shown if one is not plot]) for name, shown in exhibits.items()],
         [f"# {_versions()}", facts["Made by"]["command"]],
     )
     values = {
         "facts": facts,
-        "claims": [asdict(claim) for claim in claims],
+        "claims": [{**asdict(claim), "answer": claim.answer} for claim in claims],
         "real": asdict(judge.reference),
         "floor": judge.floor,
         "generation": [
@@ -141,7 +147,7 @@ def measured_page(rivals: Rivals, facts: Facts, title: str) -> tuple[dict[str, A
         "latency": [asdict(time) for time in times],
         "exhibits": {name: [report.values(one) for one in shown] for name, shown in exhibits.items()},
     }
-    return values, report.render(page)
+    return values, render(page)
 
 
 def _latencies(rivals: Rivals, facts: Facts) -> list[Latency]:

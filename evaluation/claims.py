@@ -32,8 +32,18 @@ class Claim:
     """A claim of the paper, a verdict on it, and sentences with the numbers behind the verdict."""
 
     title: str
+    # one of REACHED, PARTLY, NOT_REACHED, NOT_MEASURED
     verdict: str
     sentences: tuple[str, ...]
+    # the part of the claim that was reached, such as "with 3 and 4 calls, not with 1 and 2"; "" for all of it
+    scope: str = ""
+    # what limits the comparison behind the verdict
+    caveat: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The verdict in words, with its scope."""
+        return f"{REACHED} {self.scope}" if self.scope else self.verdict
 
 
 def as_good(a: Point, b: Point) -> bool:
@@ -61,10 +71,24 @@ def best_per_call(points: Sequence[Point]) -> list[Point]:
     return list(best.values())
 
 
-def generation_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
+def computation_caveat(bcm: float, baseline: float) -> str:
+    """Return a caveat about training with unequal computation; "" if it was equal.
+
+    bcm, baseline: the number of images on which the training of each evaluated its network.
+    """
+    if bcm == baseline:
+        return ""
+    return (
+        f"The baseline used {'less' if baseline < bcm else 'more'} computation: its training evaluated the"
+        f" network on {baseline:,.0f} images, that of the BCM on {bcm:,.0f}."
+    )
+
+
+def generation_claim(bcm: Sequence[Point], baselines: Lines, caveat: str = "") -> Claim:
     """Judge few-call generation against Heun's method with 35 calls.
 
     bcm: Fréchet ratios. baselines: Fréchet ratios of "Heun" and of other samplers of the same denoiser.
+    caveat: of the comparison.
     """
     title = f"Generation: BCM in 1 to {FEW} network calls against EDM in {YARDSTICK} (Heun, 18 steps)"
     few = [point for point in best_per_call(bcm) if point.x <= FEW]
@@ -73,20 +97,25 @@ def generation_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
         return Claim(title, NOT_MEASURED, (NO_BASELINE,))
     if not few:
         return Claim(title, NOT_MEASURED, (f"no generation schedule has at most {FEW} network calls",))
-    reached = first_as_good(few, yardstick)
-    shown = reached or min(few, key=lambda point: point.y)
+    reached = [point for point in few if as_good(point, yardstick)]
+    missed = [point for point in few if point not in reached]
+    shown = reached[0] if reached else min(few, key=lambda point: point.y)
     ours = f"{_value(shown, '.2f')} with {_calls(shown)}"
     edm = f"EDM {_value(yardstick, '.2f')} with {YARDSTICK}"
     first = f"{ours}, {edm}{_within(shown, yardstick)}"
     needed = (_needed(point, baselines, ".2f") for point in few)
-    return Claim(title, REACHED if reached else NOT_REACHED, (first, *needed))
+    verdict, scope = REACHED if reached else NOT_REACHED, ""
+    if reached and missed:
+        verdict, scope = PARTLY, f"{_with_calls(reached)}, not {_with_calls(missed, unit='')}"
+    return Claim(title, verdict, (first, *needed), scope, caveat)
 
 
-def inversion_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
+def inversion_claim(bcm: Sequence[Point], baselines: Lines, caveat: str = "") -> Claim:
     """Judge few-call inversion and generation against the baselines with as many calls.
 
     Points: reconstruction errors over the calls of inversion and generation together. A baseline that cannot
-    have the same number of calls gets the next larger number that was measured.
+    have the same number of calls gets the next larger number that was measured. caveat: of the
+    comparison.
     """
     title = "Inversion and reconstruction: BCM in few network calls against EDM (Heun) and DDIM in as many"
     few = best_per_call(bcm)
@@ -106,7 +135,7 @@ def inversion_claim(bcm: Sequence[Point], baselines: Lines) -> Claim:
     if any(won):
         verdict = REACHED if all(won) else PARTLY
     best = min(few, key=lambda point: point.y)
-    return Claim(title, verdict, (*sentences, _needed(best, baselines, "#.2g")))
+    return Claim(title, verdict, (*sentences, _needed(best, baselines, "#.2g")), caveat=caveat)
 
 
 def rising_claim(points: Sequence[Point], figure: str, form: str) -> Claim:
@@ -169,6 +198,14 @@ def _within(a: Point, b: Point) -> str:
 def _value(point: Point, form: str) -> str:
     value = format(point.y, form)
     return f"{value} ± {format(point.spread, form)}" if point.spread else value
+
+
+def _with_calls(points: Sequence[Point], unit: str = " calls") -> str:
+    """Return "with 1 call", "with 1, 3 and 4 calls", …; without a unit "with 1, 3 and 4"."""
+    if unit and len(points) == 1:
+        return f"with {_calls(points[0])}"
+    *others, last = [f"{point.x:g}" for point in points]
+    return f"with {', '.join(others)}{' and ' if others else ''}{last}{unit}"
 
 
 def _calls(point: Point) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,8 +40,6 @@ class Sampled:
     scores: tuple[Scores, ...]
     # the share of samples that the classifier labels as requested; None without classes
     agreement: float | None
-    # per image, in the batches in which the samples were made
-    seconds: float
 
     def mean(self, figure: str) -> float:
         """Return the mean of a field of Scores over the sets of seeds."""
@@ -79,8 +76,6 @@ class Inverted:
     latent_mean: float
     # in units of σ_max
     latent_std: float
-    # per image, of inversion and generation together
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -101,8 +96,6 @@ def sampled(rivals: Rivals) -> list[Sampled]:
     """Measure the samples of every generation schedule of the bundle, and of every baseline."""
     bcm, n = rivals.bcm, rivals.judge.samples
     labels = rivals.judge.sample_labels if bcm.num_classes is not None else None
-    # The first call opens a session, which is not part of the time per image.
-    bcm.generate(1, labels=None if labels is None else 0)
     rows = []
     for name, schedule in rivals.generations.items():
 
@@ -134,46 +127,38 @@ def _sampled(
     """make: first seed → samples."""
     judge, labelled = rivals.judge, rivals.bcm.num_classes is not None
     rivals.say(f"generation: {judge.samples} images × {sets}, {name} ({calls(nfe)})")
-    scores, agreements, seconds = [], [], []
+    scores, agreements = [], []
     for number in range(sets):
-        started = time.perf_counter()
         images = make(rivals.seed + number * APART)
-        seconds.append((time.perf_counter() - started) / len(images))
         scores.append(judge.scores(images))
         if labelled:
             agreements.append(judge.agreement(images))
     agreement = float(np.mean(agreements)) if labelled else None
-    return Sampled(family, name, program, nfe, tuple(scores), agreement, float(np.median(seconds)))
+    return Sampled(family, name, program, nfe, tuple(scores), agreement)
 
 
 def inverted(rivals: Rivals) -> list[Inverted]:
     """Measure every inversion with every way back, and every baseline of up to MOST_CALLS calls both ways."""
     bcm, originals = rivals.bcm, rivals.judge.originals
     labels = rivals.judge.original_labels if bcm.num_classes is not None else None
-    # The first call opens a session, which is not part of the time per image.
-    bcm.invert(originals[:1], labels=None if labels is None else labels[:1])
     rows = []
     for name, up in rivals.inversions.items():
         for back, down in rivals.returns.items():
             nfe = up.nfe + down.nfe
             rivals.say(f"inversion: {len(originals)} held-out images, {name} and {back} ({calls(nfe)})")
-            started = time.perf_counter()
             latents = bcm.invert(originals, inversion=up, seed=rivals.seed, labels=labels)
             images = bcm.generate(latents=latents, schedule=down, seed=rivals.seed, labels=labels)
-            seconds = time.perf_counter() - started
             names = f"BCM, {back} back", f"{name}, {back}", f"{up} then {down}"
-            rows.append(_inverted(names, nfe, originals, latents, images, seconds))
+            rows.append(_inverted(names, nfe, originals, latents, images))
     for solver, denoiser in rivals.baselines:
         nfe = solver.inversion_nfe + solver.nfe
         if nfe > MOST_CALLS:
             continue
         rivals.say(f"inversion: {len(originals)} held-out images, {title(solver)} ({calls(nfe)})")
-        started = time.perf_counter()
         states = solver.invert(denoiser, originals, labels)
         images = solver.regenerate(denoiser, states, labels)
-        seconds = time.perf_counter() - started
         names = TITLES[solver.name], title(solver), f"{_steps(solver)} each way"
-        rows.append(_inverted(names, nfe, originals, states / np.float32(SIGMA_MAX), images, seconds))
+        rows.append(_inverted(names, nfe, originals, states / np.float32(SIGMA_MAX), images))
     return rows
 
 
@@ -183,9 +168,8 @@ def _inverted(
     originals: np.ndarray,
     latents: np.ndarray,
     images: np.ndarray,
-    seconds: float,
 ) -> Inverted:
-    """names: the fields line, name and program. seconds: the time for all images."""
+    """names: the fields line, name and program."""
     errors, n = mean_squared_error(images, originals), len(originals)
     return Inverted(
         *names,
@@ -196,7 +180,6 @@ def _inverted(
         ssim=float(ssim(images, originals).mean()),
         latent_mean=float(latents.mean()),
         latent_std=float(latents.std()),
-        seconds=seconds / n,
     )
 
 

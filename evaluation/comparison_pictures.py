@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..model.samplers import Solver
 from ..runtime.pictures.writing import heat
 from ..runtime.pixels import to_uint8
+from .comparison import Sampled
 from .exhibits import Gallery
 from .rivals import YARDSTICK, Rivals, calls, title
 
@@ -25,13 +26,22 @@ def sample_gallery(rivals: Rivals) -> Gallery:
     rows = {}
     for name, schedule in rivals.generations.items():
         images = bcm.generate(COLUMNS, schedule=schedule, seed=seeds, labels=labels)
-        rows[f"BCM {name}, {calls(schedule.nfe)}"] = images
+        rows[_row(name, schedule.nfe)] = images
     for solver, denoiser in rivals.baselines:
         if solver.nfe <= MOST_STEPS_SHOWN or solver == YARDSTICK:
             rows[f"{title(solver)}, {calls(solver.nfe)}"] = solver.generate(denoiser, seeds, labels)
     column = "one starting noise" if labels is None else "one starting noise and one label"
     note = f"Seeds {seeds[0]} to {seeds[-1]}, not selected. Each column has {column}."
     return _gallery("Samples at equal noise", rows, note)
+
+
+def best_samples(gallery: Gallery, samples: Sequence[Sampled]) -> Gallery:
+    """Return the row of `sample_gallery` whose schedule has the lowest Fréchet ratio of the BCM."""
+    best = min((sample for sample in samples if sample.family == "BCM"), key=lambda s: s.mean("ratio"))
+    name = _row(best.name, best.nfe)
+    start = gallery.rows.index(name) * gallery.columns
+    label = f"Samples, {name} (the schedule with the lowest Fréchet ratio; not selected)"
+    return Gallery("Samples", gallery.images[start : start + gallery.columns], gallery.columns, [label])
 
 
 def reconstruction_gallery(rivals: Rivals) -> Gallery:
@@ -53,6 +63,11 @@ def reconstruction_gallery(rivals: Rivals) -> Gallery:
         " range of a pixel or more."
     )
     return _gallery("Reconstructions and their differences", rows, note)
+
+
+def _row(name: str, nfe: int) -> str:
+    """The label of the samples of a schedule of the BCM."""
+    return f"BCM {name}, {calls(nfe)}"
 
 
 def _reconstructions(rivals: Rivals, originals: np.ndarray) -> dict[str, np.ndarray]:

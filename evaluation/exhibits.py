@@ -1,4 +1,4 @@
-"""The contents of a report as plain values: tables, pictures and curves. report.py renders them as HTML."""
+"""The contents of a report as plain values: tables, pictures and curves. page.py renders them as HTML."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+NOTHING = "–"  # a cell of a table without a value
 
 
 @dataclass(frozen=True)

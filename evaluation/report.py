@@ -1,32 +1,20 @@
-"""The report of an evaluation: measurements as exhibits, and a page of exhibits as one HTML file."""
+"""The report of an evaluation: measurements as claims, curves and tables. page.py writes them as HTML."""
 
 from __future__ import annotations
 
-import base64
-import io
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
 
-from ..runtime.pixels import to_uint8
 from ..runtime.schedule import ONE_STEP_BACK
 from .claims import Claim, generation_claim, inversion_claim, rising_claim
 from .comparison import Inverted, Latency, Sampled
-from .exhibits import Curves, Exhibit, Gallery, Point, Table
-from .plots import LEVEL, svg
+from .exhibits import NOTHING, Curves, Exhibit, Gallery, Point, Table
+from .plots import LEVEL
 from .quality import Scores
 
-CELL = 56  # CSS pixels to which small images are enlarged, by a whole factor
-NOTHING = "–"
-# A number, perhaps with a sign, an exponent, %, a spread, or a range in brackets.
-NUMBER = re.compile(r"[-−+≥≤<]*\d[\d.,]*(e[-+]?\d+)?\s?%?( ± \S+)?( \(.*\))?")
 GENERATION_NOTE = (
     "Fréchet ratio: the distance of the samples to the held-out images, divided by the distance of as many"
     " training images. Real images have a ratio of 1; lower is better. Mean ± its standard error over the"
@@ -36,10 +24,6 @@ COMPARABLE_NOTE = (
     "All figures depend on the number of images: compare them with the first row, not with other pages."
 )
 KID_NOTE = "KID may be negative, more often if both sets have the same share of each class."
-SECONDS_NOTE = (
-    "The BCM is played by its backend and the baselines by torch, not in turn, so compare their network calls"
-    " and not their seconds."
-)
 INVERSION_NOTE = (
     "MSE: mean squared difference in [0, 1] of pixels rounded to uint8 ± its standard error over the images."
     " PSNR: the median, in dB. SSIM: the mean. Network calls are those of inversion and generation together."
@@ -52,40 +36,19 @@ LATENCY_NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the page with a heading."""
-
-    title: str
-    exhibits: Sequence[Exhibit]
-
-
-@dataclass(frozen=True)
-class Page:
-    """The content of the report."""
-
-    title: str
-    # heading → name → value
-    facts: Mapping[str, Mapping[str, str]]
-    claims: Sequence[Claim]
-    sections: Sequence[Section]
-    # the commands that make the page again
-    commands: Sequence[str]
-
-
-def claims(samples: Sequence[Sampled], inversions: Sequence[Inverted]) -> list[Claim]:
-    """Judge the claims of the paper by the measurements."""
+def claims(samples: Sequence[Sampled], inversions: Sequence[Inverted], caveat: str = "") -> list[Claim]:
+    """Judge the claims of the paper by the measurements. caveat: of the comparisons with the baseline."""
     generation, inversion = _ratios(samples), _errors(inversions)
     ours = [point for name, line in inversion.items() if name.startswith("BCM") for point in line]
     return [
-        generation_claim(generation["BCM"], _baselines(generation)),
-        inversion_claim(ours, _baselines(inversion)),
+        generation_claim(generation["BCM"], _baselines(generation), caveat),
+        inversion_claim(ours, _baselines(inversion), caveat),
         rising_claim(generation["BCM"], "samples (Fréchet ratio)", ".2f"),
         rising_claim(ours, "reconstructions (MSE)", "#.2g"),
     ]
 
 
-def generation_exhibits(samples: Sequence[Sampled], real: Scores) -> list[Exhibit]:
+def generation_exhibits(samples: Sequence[Sampled], real: Scores) -> tuple[Curves, Table]:
     """Return the curves and the table of samples.
 
     real: the scores of as many training images as were generated.
@@ -103,21 +66,19 @@ def generation_exhibits(samples: Sequence[Sampled], real: Scores) -> list[Exhibi
         note=GENERATION_NOTE,
     )
     scores = "Fréchet distance", "ratio", "KID ×1000", "precision", "recall"
-    columns = ("sampler", "levels", "NFE", *scores, "label agreement", "s/image")
-    rows: list[Sequence[object]] = [
-        ("training images", NOTHING, NOTHING, *_scores(real, None), NOTHING, NOTHING)
-    ]
+    columns = ("sampler", "levels", "NFE", *scores, "label agreement")
+    rows: list[Sequence[object]] = [("training images", NOTHING, NOTHING, *_scores(real, None), NOTHING)]
     for sample in samples:
         mean = Scores(*(sample.mean(name) for name in ("frechet", "ratio", "kid", "precision", "recall")))
         agreement = NOTHING if sample.agreement is None else f"{sample.agreement:.1%}"
         name = f"BCM {sample.name}" if sample.family == "BCM" else sample.name
         shown = _scores(mean, sample.spread)
-        rows.append((name, sample.program, sample.nfe, *shown, agreement, f"{sample.seconds:#.2g}"))
-    note = f"{COMPARABLE_NOTE} {KID_NOTE} {SECONDS_NOTE}"
-    return [curves, Table("Generation", columns, rows, note)]
+        rows.append((name, sample.program, sample.nfe, *shown, agreement))
+    note = f"{COMPARABLE_NOTE} {KID_NOTE}"
+    return curves, Table("Generation", columns, rows, note)
 
 
-def inversion_exhibits(inversions: Sequence[Inverted]) -> list[Exhibit]:
+def inversion_exhibits(inversions: Sequence[Inverted]) -> tuple[Curves, Table]:
     """Return the curves and the table of inversions."""
     curves = Curves(
         "Reconstruction error over network calls",
@@ -128,16 +89,15 @@ def inversion_exhibits(inversions: Sequence[Inverted]) -> list[Exhibit]:
         log_y=True,
         note=INVERSION_NOTE,
     )
-    columns = ("sampler", "levels", "NFE", "MSE", "PSNR dB", "SSIM", "latent mean", "latent std", "s/image")
+    columns = ("sampler", "levels", "NFE", "MSE", "PSNR dB", "SSIM", "latent mean", "latent std")
     rows = []
     for inversion in inversions:
         name = f"BCM {inversion.name}" if inversion.line.startswith("BCM") else inversion.name
         mse = f"{inversion.mse:#.3g} ± {inversion.error:#.2g}"
         likeness = f"{inversion.psnr:.1f}", f"{inversion.ssim:.3f}"
         latents = f"{inversion.latent_mean:.3f}", f"{inversion.latent_std:.3f}"
-        seconds = f"{inversion.seconds:#.2g}"
-        rows.append((name, inversion.program, inversion.nfe, mse, *likeness, *latents, seconds))
-    return [curves, Table("Inversion and reconstruction", columns, rows, SECONDS_NOTE)]
+        rows.append((name, inversion.program, inversion.nfe, mse, *likeness, *latents))
+    return curves, Table("Inversion and reconstruction", columns, rows)
 
 
 def latency_exhibit(
@@ -178,60 +138,6 @@ def values(exhibit: Exhibit) -> dict[str, Any]:
         return {**shared, "columns": list(exhibit.columns), "rows": rows}
     lines = {name: [asdict(point) for point in line] for name, line in exhibit.lines.items()}
     return {**shared, "x": exhibit.x_label, "y": exhibit.y_label, "lines": lines}
-
-
-def render(page: Page) -> str:
-    """Return the page as HTML. Everything in it is escaped except the curves drawn by plots.py."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
-        page=page,
-        kind=lambda exhibit: type(exhibit).__name__,
-        svg=lambda curves: Markup(svg(curves)),
-        strips=strips,
-        number=_is_number,
-    )
-
-
-@dataclass(frozen=True)
-class Strip:
-    """One row of a gallery as a picture."""
-
-    label: str
-    # a PNG as a data URI
-    uri: str
-    # CSS pixels
-    width: int
-
-
-def strips(gallery: Gallery) -> list[Strip]:
-    """Return the rows of a gallery as pictures, with one white pixel between images."""
-    n, channels, height, width = gallery.images.shape
-    factor, step = max(1, CELL // width), width + 1
-    rows = []
-    for number, start in enumerate(range(0, n, gallery.columns)):
-        row = to_uint8(gallery.images[start : start + gallery.columns])
-        sheet = np.full((height, gallery.columns * step - 1, channels), 255, np.uint8)
-        for index, image in enumerate(row):
-            sheet[:, index * step : index * step + width] = image.transpose(1, 2, 0)
-        label = gallery.rows[number] if number < len(gallery.rows) else ""
-        rows.append(Strip(label, _png(sheet), factor * sheet.shape[1]))
-    return rows
-
-
-def _png(pixels: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _is_number(cell: object) -> bool:
-    """Whether a cell is aligned to the right: a number, or NOTHING."""
-    return not isinstance(cell, str) or cell == NOTHING or NUMBER.fullmatch(cell) is not None
 
 
 def _ratios(samples: Sequence[Sampled]) -> dict[str, list[Point]]:

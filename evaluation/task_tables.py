@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .exhibits import Curves, Point, Table
+from .exhibits import NOTHING, Curves, Point, Table
 from .task_measures import PURIFYING, QUERIES, STRENGTHS, Purified, Restored
 from .task_restyling import CHOOSING, LEVELS, Pairs, Restyled
 
 CURVED = 0.2  # the strength of the restorations in the curves
-NOTHING = "–"
 
 
 def restoration_table(restored: Sequence[Restored], run_note: str) -> Table:

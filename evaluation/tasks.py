@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import MissingExtraError
 from ..runtime.pipeline import BCM
 from . import task_galleries as galleries
-from .exhibits import Exhibit, Table
+from .exhibits import NOTHING, Exhibit, Table
 from .quality import Judge
 from .task_constrained import (
     CHROMA,
@@ -34,7 +34,6 @@ from .task_measures import (
 )
 from .task_restyling import held_out_pairs, measure_restyling, measured_pairs
 from .task_tables import (
-    NOTHING,
     purification_table,
     restoration_curves,
     restoration_table,

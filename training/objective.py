@@ -39,6 +39,8 @@ HUBER = 0.004
 # Share of the batch for which the soft term is computed. For the whole batch, it would cost more than the
 # consistency term.
 SOFT_SHARE = 0.5
+# Evaluations of the network per image of a batch: two for each term.
+EVALUATIONS = 2 + 2 * SOFT_SHARE
 
 
 def grid(intervals: int) -> Tensor:

@@ -11,6 +11,7 @@ from bcm_edge.evaluation.claims import (
     Claim,
     as_good,
     best_per_call,
+    computation_caveat,
     first_as_good,
     generation_claim,
     inversion_claim,
@@ -55,15 +56,33 @@ def test_generation_claim_that_is_not_reached():
     )
 
 
-def test_generation_claim_is_reached_with_the_fewest_calls():
-    better = generation_claim([*BCM[:2], Point(3, 1.1, 0.01), Point(4, 1.0, 0.01)], {"Heun": HEUN})
-    assert (better.verdict, better.sentences[0]) == (
-        "reached",
+def test_generation_claim_names_the_numbers_of_calls_that_reach_it():
+    better = generation_claim(
+        [*BCM[:2], Point(3, 1.1, 0.01), Point(4, 1.0, 0.01)], {"Heun": HEUN}, "Because."
+    )
+    assert (better.verdict, better.answer, better.caveat, better.sentences[0]) == (
+        "partly reached",
+        "reached with 3 and 4 calls, not with 1 and 2",
+        "Because.",
         "1.10 ± 0.01 with 3 calls, EDM 1.17 ± 0.04 with 35",
     )
     equal = generation_claim([*BCM[:3], Point(4, 1.20, 0.03)], {"Heun": HEUN})
-    assert equal.verdict == "reached"
+    assert equal.answer == "reached with 4 calls, not with 1, 2 and 3"
     assert equal.sentences[0] == "1.20 ± 0.03 with 4 calls, EDM 1.17 ± 0.04 with 35: equal within the spread"
+
+
+def test_generation_claim_that_all_numbers_of_calls_reach():
+    claim = generation_claim(line((1, 1.1), (2, 1.0)), {"Heun": HEUN})
+    assert (claim.verdict, claim.answer) == ("reached", "reached")
+
+
+def test_caveat_states_the_computation_of_both_trainings():
+    assert computation_caveat(1_344_000.0, 448_000) == (
+        "The baseline used less computation: its training evaluated the network on 448,000 images, that of"
+        " the BCM on 1,344,000."
+    )
+    assert computation_caveat(1000, 2000).startswith("The baseline used more computation: ")
+    assert computation_caveat(1000, 1000) == ""
 
 
 def test_generation_claim_counts_at_most_four_calls():

@@ -51,7 +51,7 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("baseline") / "edm.safetensors"
     torch.manual_seed(0)
     config = network_for(load_digits("train"), 8)
-    provenance = {"objective": "edm", "steps": 7, "init": None}
+    provenance = {"objective": "edm", "steps": 7, "batch": 64, "init": None}
     save_checkpoint(file, Denoiser(config).network.state_dict(), config, {}, provenance)
     return file
 
@@ -143,6 +143,7 @@ def test_json_and_page_have_the_same_numbers(quick: Run):
         assert sampled["ratio"] == pytest.approx(np.mean([score["ratio"] for score in sampled["scores"]]))
         distance, ratio = sampled["ratio"] * values["floor"], sampled["ratio"]
         spread = f" ± {sampled['spread']:.2f}" if sampled["spread"] else ""
+        assert "seconds" not in sampled
         assert f" {sampled['nfe']} {distance:.3g} {ratio:.2f}{spread} " in text
     for inverted in values["inversion"]:
         assert f" {inverted['nfe']} {inverted['mse']:#.3g} ± {inverted['error']:#.2g} " in text
@@ -181,3 +182,14 @@ def test_page_warns_of_a_baseline_that_was_trained_differently(quick: Run):
     assert f"caution: {sentence}" in progress
     assert values["facts"]["Baseline"]["caution"] == sentence
     assert sentence in Reader(page).text
+
+
+def test_verdicts_state_the_unequal_computation(quick: Run):
+    page, values, _ = quick
+    # 7 steps of 64 images; the model was trained for 3400, each with three evaluations per image.
+    caveat = (
+        "The baseline used less computation: its training evaluated the network on 448 images, that of the"
+        " BCM on 652,800."
+    )
+    assert [claim["caveat"] for claim in values["claims"]] == [caveat, caveat, "", ""]
+    assert Reader(page).text.count(f"Caveat: {caveat}") == 2

@@ -30,7 +30,7 @@ NAME = f"bcm_edge-{bcm_edge.__version__}"
 WHEEL = f"{NAME}-py3-none-any.whl"
 RUN = ["numpy", "click", "rich", "pillow", "onnxruntime"]
 LEFT_OUT = shutil.ignore_patterns(
-    *(".git", ".venv*", ".tensorrt", ".onnxruntime-gpu", ".triton", ".clients"),
+    *(".git", ".venv*", ".tensorrt", ".onnxruntime-gpu", ".triton", ".clients", ".axe"),
     *("__pycache__", "*.egg-info", "build", "dist", "demo"),
 )
 # Tests that take seconds, of the package and of the files beside it.

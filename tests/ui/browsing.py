@@ -1,24 +1,13 @@
-"""Actions in a page of the browser. Modules that import this one are skipped without playwright."""
+"""Actions in a page of the browser."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from .conftest import pixels
-
-api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: the page was not tested in a browser"
-)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium is installed: the page was not tested in a browser"
-)
-PATIENCE = 30_000  # milliseconds; the machine may be busy
 
 
 def wait_for_answer(page: Any, panel: str) -> None:

@@ -141,21 +141,12 @@ def url_of(picture: np.ndarray) -> str:
     return data_url(picture[0].astype(np.float32) / np.float32(127.5) - 1)
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless Chromium."""
-    from .browsing import CHROMIUM, api
-
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser: Any, window: Window) -> Iterator[Any]:
     """The page with its first image. Afterwards, checks for requests to other servers and for errors."""
-    from .browsing import PATIENCE, wait_for_answer
+    from chromium import PATIENCE
+
+    from .browsing import wait_for_answer
 
     context = browser.new_context(viewport={"width": 1100, "height": 900})
     page = context.new_page()

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import PATIENCE, api, needs_browser
 
 from bcm_edge.runtime.pipeline import BCM
 from bcm_edge.runtime.pixels import to_uint8
 from bcm_edge.ui.answers import Answers
 from bcm_edge.ui.server import Window
 
-from .browsing import PATIENCE, api, drop, fact, needs_browser, picture, wait_for_answer
+from .browsing import drop, fact, picture, wait_for_answer
 from .conftest import serving
 
 pytestmark = needs_browser

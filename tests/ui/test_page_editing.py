@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from chromium import PATIENCE, api, needs_browser
 
 from bcm_edge.runtime.pipeline import BCM
 from bcm_edge.runtime.pixels import to_uint8
 
-from .browsing import PATIENCE, api, drop, fact, needs_browser, picture, wait_for_answer
+from .browsing import drop, fact, picture, wait_for_answer
 
 pytestmark = needs_browser
 
