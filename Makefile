@@ -9,10 +9,10 @@ BUNDLE := $(CURDIR)/build/digits.bundle
 STEPS := suite lint docs bundle rehearse processors pythons
 TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
-.PHONY: demo check test $(STEPS) dist quick test-slow serve test-arm test-gpu gpu-report model bundles clean
+.PHONY: demo check test $(STEPS) dist quick test-slow serve test-arm test-gpu gpu-report emoji model bundles clean
 
 demo: $(VENV)/ready
-	@echo 'make demo: export, train data, generate, invert and edit; a few seconds'
+	@echo 'make demo: restyle, generate, invert and edit emoji; half a minute'
 	$(BIN)/bcm-edge demo -o demo --force
 
 # The fast loop: lint, types, and the tests that are not marked slow.
@@ -107,6 +107,11 @@ serve: $(VENV)/installed
 	$(BIN)/bcm-edge triton build/served.bundle -o build/models --platform python --stream --force
 	$(BIN)/python tests/serving/server.py build/models
 
+# The emoji model in the package, its report and its page, from trained weights and the drawings:
+# make emoji CHECKPOINT=emoji.safetensors DATA=emoji64.npz (docs/emoji.md)
+emoji: $(VENV)/installed
+	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/emoji.sh $(CHECKPOINT) $(DATA)
+
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped
 
@@ -121,9 +126,9 @@ build/here/bcm_edge:
 
 # What `make demo` needs. pip shows what it downloads, except in CI.
 $(VENV)/ready: pyproject.toml constraints.txt Makefile
-	@echo '$(VENV): installing the packages of the demo: torch, ONNX Runtime, scikit-learn'
+	@echo '$(VENV): installing the packages of the demo: numpy, Pillow, ONNX Runtime'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[export,train]'
+	$(INSTALL) -e '.[run]'
 	@touch $@
 
 $(VENV)/installed: $(VENV)/ready

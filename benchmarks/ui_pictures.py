@@ -1,7 +1,6 @@
 """Make the pictures of docs/ui.md: a headless Chromium uses the page of `bcm-edge ui`, panel by panel.
 
-    bcm-edge export mnist -o mnist.bundle
-    python benchmarks/ui_pictures.py mnist.bundle -o docs/ui
+    python benchmarks/ui_pictures.py emoji -o docs/ui
 
 The script needs playwright, and a Chromium on the PATH. The random choices of the page are the same in every
 run; its milliseconds are not.
@@ -88,7 +87,7 @@ def generate(page: Any) -> None:
     )
     page.locator("#generate [name=seed]").fill("7")
     if page.locator("#generate [name=label]").is_visible():
-        page.locator("#generate [name=label]").select_option(index=5)
+        page.locator("#generate [name=label]").select_option(index=1)
     page.get_by_role("button", name="Next seed").click()
 
 

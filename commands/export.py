@@ -109,9 +109,9 @@ def export(
 ) -> None:
     """Export CHECKPOINT to a bundle, and verify it.
 
-    CHECKPOINT is a file, or the name of a model in this package: digits (the default) or mnist. Supported
-    files are official ema_*.pt files, safetensors (also in shards, through their index), and the checkpoints
-    of common training loops.
+    CHECKPOINT is a file, or the name of a model in this package: digits (the default), mnist or emoji.
+    Supported files are official ema_*.pt files, safetensors (also in shards, through their index), and the
+    checkpoints of common training loops.
 
     Before the bundle is written, its graphs are compared with torch over whole schedules. If a move differs
     by more than the bound of its precision, nothing is written and the exit code is 1. The bounds are
@@ -158,7 +158,7 @@ def _load(checkpoint: Path | None, fields: dict[str, Any]) -> Checkpoint:
     from ..model.checkpoint import load_checkpoint, shipped_checkpoint
     from ..runtime.storage.shipped import SHIPPED
 
-    name = str(checkpoint or SHIPPED[0])
+    name = str(checkpoint or "digits")
     source = shipped_checkpoint(name) if name in SHIPPED else Path(name)
     if not os.path.lexists(source) and not source.suffix and source.name == name:
         raise CheckpointError(

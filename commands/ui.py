@@ -11,7 +11,7 @@ from .console import note, note_engines, progress
 from .options import backend_option, bundle_argument, device_option, precision_option, threads_option
 
 
-@click.command(short_help="Try a bundle on a page in the browser.", epilog="Example:  bcm-edge ui digits")
+@click.command(short_help="Try a bundle on a page in the browser.", epilog="Example:  bcm-edge ui emoji")
 @bundle_argument
 @click.option(
     "--host",

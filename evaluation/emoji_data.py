@@ -89,6 +89,19 @@ def few(drawings: Drawings, names: Sequence[str] = SHIPPED_NAMES) -> Drawings:
     return {key: array if key == "classes" else array[order] for key, array in drawings.items()}
 
 
+def write_drawings(source: Path, folder: Path, categories: Sequence[str] = (CATEGORY,)) -> tuple[Path, Path]:
+    """Write emoji.npz, emoji-test.npz and drawings.npz into a folder; return the first two.
+
+    source, categories: as for `read_drawings`, which raises the same errors. Existing files are replaced.
+    """
+    train, test = read_drawings(source, categories)
+    folder.mkdir(parents=True, exist_ok=True)
+    train_file, test_file = folder / "emoji.npz", folder / "emoji-test.npz"
+    for file, drawings in ((train_file, train), (test_file, test), (folder / DRAWINGS, few(test))):
+        save_npz(file, drawings, force=True)
+    return train_file, test_file
+
+
 def main() -> None:
     """Write the three files."""
     form = argparse.RawDescriptionHelpFormatter
@@ -97,12 +110,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; its files are replaced")
     parser.add_argument("--category", action="append", help=f"may be repeated (default: {CATEGORY!r})")
     arguments = parser.parse_args()
-    train, test = read_drawings(arguments.source, arguments.category or (CATEGORY,))
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    files = {"emoji.npz": train, "emoji-test.npz": test, DRAWINGS: few(test)}
-    for name, drawings in files.items():
-        save_npz(arguments.output / name, drawings, force=True)
-        print(f"{arguments.output / name}: {len(drawings['images'])} drawings")
+    for file in write_drawings(arguments.source, arguments.output, arguments.category or (CATEGORY,)):
+        with np.load(file) as arrays:
+            print(f"{file}: {len(arrays['images'])} drawings")
 
 
 if __name__ == "__main__":

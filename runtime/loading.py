@@ -26,7 +26,7 @@ def load(
 
     Args:
         path: The folder of the bundle, a packed bundle (*.bcm), or the name of a model in the package:
-            "digits" or "mnist". A file or folder of that name in the current folder comes first.
+            "emoji", "digits" or "mnist". A file or folder of that name in the current folder comes first.
         backend: "auto", "tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-rtx",
             "onnxruntime", "openvino", "typed" or "null".
         batch: The largest number of images of one network call. Larger requests are split, with the same

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..log import log
 
-# Models of handwritten digits of 8×8 and of 28×28 pixels, both class-conditional.
-SHIPPED = ("digits", "mnist")
+# Class-conditional models of emoji in colour, 32×32 pixels, and of handwritten digits, 8×8 and 28×28 pixels.
+SHIPPED = ("emoji", "digits", "mnist")
 DRAWINGS = "drawings.npz"  # emoji that the model was not trained on
 _MODELS = Path(__file__).parents[2] / "model"
 

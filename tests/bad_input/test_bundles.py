@@ -225,7 +225,7 @@ def test_path_that_is_not_a_bundle(cli: Cli, tmp_path: Path) -> None:
         refusal(cli("inspect", tmp_path / "file"))
         == f"{tmp_path}/file: not a bundle (a file); {file_advice} {tmp_path}/file.bundle"
     )
-    advice = "give a bundle, or a model in the package: digits, mnist; bcm-edge export makes a bundle"
+    advice = "give a bundle, or a model in the package: emoji, digits, mnist; bcm-edge export makes a bundle"
     assert (
         refusal(cli("inspect", tmp_path / "no")) == f"{tmp_path}/no: not a bundle (no such folder); {advice}"
     )

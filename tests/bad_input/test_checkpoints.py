@@ -74,7 +74,7 @@ def test_checkpoint_that_does_not_exist(refuse_export: Refusal, tmp_path: Path) 
 
 def test_unknown_name_of_a_model(refuse_export: Refusal) -> None:
     assert refuse_export(Path("digit")) == (
-        "digit: no such file; give a checkpoint, or a shipped model: digits, mnist"
+        "digit: no such file; give a checkpoint, or a shipped model: emoji, digits, mnist"
     )
 
 

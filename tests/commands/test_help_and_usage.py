@@ -76,7 +76,7 @@ def test_unusable_input_exits_with_2_and_one_line(process: Process, tmp_path: Pa
     completed = process("generate", "nowhere.bundle", "-o", "a.png", cwd=tmp_path)
     assert (completed.returncode, completed.stdout) == (2, "")
     reason = "nowhere.bundle: not a bundle (no such folder)"
-    advice = "give a bundle, or a model in the package: digits, mnist; bcm-edge export makes a bundle"
+    advice = "give a bundle, or a model in the package: emoji, digits, mnist; bcm-edge export makes a bundle"
     assert completed.stderr == f"error: {reason}; {advice}\n"
 
 

@@ -92,6 +92,13 @@ def test_quality_is_that_of_the_pages():
     for name, error in re.findall(r"\|BCM (invert-\d), one-step\|[^|]+\|\d\|([\d.]+) ±", page):
         assert quality.pop(name)["reconstruction_mse"] == float(error)
     assert not quality
+    page = (ROOT / "docs" / "emoji.md").read_text()
+    quality = read_manifest(shipped_bundle("emoji")).quality
+    for name, ratio in re.findall(r"^\| ([a-z]+-\w+) \| `80[^|]+\| \d \| ([\d.]+) ± ", page, re.MULTILINE):
+        assert quality.pop(name)["frechet_ratio"] == float(ratio)
+    for name, error in re.findall(r"^\| (invert-\d) \|[^|]+\| \d \| ([\d.]+) \|", page, re.MULTILINE):
+        assert quality.pop(name)["reconstruction_mse"] == float(error)
+    assert not quality
 
 
 def files(folder: Path) -> set[str]:

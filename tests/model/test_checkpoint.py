@@ -234,3 +234,5 @@ def test_shipped_models_are_small():
     assert load_checkpoint(shipped_checkpoint()).config.num_classes == 10
     assert shipped_checkpoint("mnist").stat().st_size <= 4_000_000
     assert load_checkpoint(shipped_checkpoint("mnist")).config.sample_shape == (1, 28, 28)
+    assert shipped_checkpoint("emoji").stat().st_size <= 8_000_000
+    assert load_checkpoint(shipped_checkpoint("emoji")).config.sample_shape == (3, 32, 32)
