@@ -29,6 +29,7 @@ SEED = 3_000_000  # seed of the first sample; neither the search nor the report 
 SHIFT = 1  # pixels
 LOW = 0.05  # quantile of the held-out distances below which a sample is called close
 SHOWN = 10  # pictures per row
+SCALE = 3  # the side of a pixel of the model in the pictures, in pixels
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,10 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="a PNG file; it is replaced")
     arguments = parser.parse_args()
     values, grids = measured(arguments.bundle, arguments.data, arguments.test, arguments.schedule)
-    output = arguments.output
-    save_images(grids["samples"], output, force=True)
-    save_images(grids["held-out"], output.with_stem(f"{output.stem}-held-out"), force=True)
+    output: Path = arguments.output
+    files = {"samples": output, "held-out": output.with_stem(f"{output.stem}-held-out")}
+    for part, file in files.items():
+        save_images(grids[part].rows[0], file, force=True, grid=grids[part], scale=SCALE)
     print(json.dumps(values, indent=1))
 
 
