@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 
 from ..errors import InputError, Interrupted
 from ..runtime.checks.doctor import require_extra
-from .console import note, progress, result, shows_bars
+from .console import note, progress, result
 from .log import ARGUMENTS
 from .options import (
     config_option,
@@ -23,14 +22,12 @@ from .options import (
     value_range_option,
 )
 from .paths import PATH, PATH_OR_NAME
+from .train_options import Settings, augment_option, settings_options, train_precision_option
+from .train_progress import TrainProgress
 
 if TYPE_CHECKING:
     from ..model.checkpoint import Checkpoint
     from ..runtime.pixels import ValueRange
-    from ..training.run import Progress
-
-_PERIOD = 20  # steps between updates of the line in a terminal
-_LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
 
 
 @click.command(
@@ -99,12 +96,9 @@ _LOG_PERIOD = 10 * _PERIOD  # steps between lines elsewhere
 @click.option(
     "--seed", metavar="N", default=0, show_default=True, help="Seed of all random numbers, at least 0."
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="Device of torch: cpu, cuda, or auto: cuda if there is one.",
-)
+@train_precision_option
+@augment_option
+@settings_options
 @click.option(
     "--resume",
     is_flag=True,
@@ -133,7 +127,9 @@ def train(
     image_size: int | None,
     value_range: ValueRange,
     seed: int,
-    device: str,
+    precision: str,
+    augment: tuple[str, ...],
+    settings: Settings,
     resume: bool,
     discard_state: bool,
     force: bool,
@@ -145,31 +141,43 @@ def train(
     `classes`. The checkpoint contains these names. With --init, classes of the same name are the same class.
     """
     require_extra("train")
-    from ..training.execution import Execution
     from ..training.options import TrainOptions
     from ..training.run import train as run_training
 
     width = channels or TrainOptions.channels
-    options = TrainOptions(steps, batch, learning_rate, intervals, width, seed, objective)
+    options = TrainOptions(
+        steps,
+        batch,
+        learning_rate,
+        intervals,
+        width,
+        seed,
+        objective,
+        precision,
+        augment,
+        settings.held_out_share(),
+    )
     start = _initial(init, preset, config_file, channels) if init else None
     try:
         samples = run_training(
             data,
             output,
             options,
-            _show,
+            TrainProgress(),
             init=start,
             image_size=image_size,
             value_range=value_range,
             report=progress,
-            execution=Execution(device),
+            execution=settings.execution(),
+            logs=settings.logs(output),
             resume=resume,
             force=force,
             discard_state=discard_state,
         )
     except Interrupted as error:
         raise Interrupted(f"{error}; to go on:\n  {_resuming_command()}", error.signal) from None
-    progress(f"samples: {samples}\nnext:\n  {_next_command(output, objective)}")
+    progress(f"samples: {samples}\ncurves: {settings.logs(output).folder}/")
+    progress(f"next:\n  {_next_command(output, objective)}")
     result(as_json, {"checkpoint": str(output), "samples": str(samples), "steps": steps}, str(output))
 
 
@@ -196,18 +204,3 @@ def _next_command(output: Path, objective: str) -> str:
     if objective == "edm":
         return f"bcm-edge evaluate BUNDLE --data DATA --baseline {output}"
     return f"bcm-edge export {output} -o {output.with_suffix('.bundle')}"
-
-
-def _show(at: Progress) -> None:
-    """Print step, losses and time left: one line that is updated, or a new line every 200 steps."""
-    terminal = shows_bars()
-    if at.step % (_PERIOD if terminal else _LOG_PERIOD) and at.step != at.steps:
-        return
-    minutes, seconds = divmod(round(at.seconds_left), 60)
-    grid = [] if at.intervals is None else [f"{at.intervals} intervals"]
-    losses = [f"{name} {value:.4f}" for name, value in at.losses.items()]
-    line = "  ".join([f"step {at.step}/{at.steps}", *grid, *losses, f"{minutes}:{seconds:02} left"])
-    if terminal:
-        click.echo(f"\r{line}\033[K", file=sys.stderr, nl=at.step == at.steps)
-    else:
-        progress(line)

@@ -28,7 +28,8 @@ from ..runtime.storage.rewriting import update_manifest
 from ..runtime.storage.shipped import shipped_bundle
 from ..training.data import load_digits
 from ..training.options import TrainOptions
-from ..training.run import Progress, train
+from ..training.run import train
+from ..training.watch import Progress
 from .adopt import adopt
 from .classifier import Classifier, train_classifier
 from .data import held_out

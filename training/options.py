@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import InputError
 from .augmentation import KINDS
@@ -59,3 +60,17 @@ class TrainOptions:
             raise InputError(f"intervals must be at least {FIRST_INTERVALS}, not {self.intervals}")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate must be positive, not {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What is recorded during a run."""
+
+    # The folder of curves and samples, or None for none.
+    folder: Path | None = None
+    # Steps between sheets of samples; 0 for none.
+    samples_every: int = 0
+    # Steps between measurements of the losses of held-out images; 0 for none.
+    eval_every: int = 0
+    # Write event files of TensorBoard as well.
+    tensorboard: bool = False

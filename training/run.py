@@ -6,56 +6,34 @@ Beside the checkpoint, which is rounded to float16, a run keeps its state in flo
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from ..errors import CheckpointError, Interrupted, NonFiniteError, OutputError
 from ..model.checkpoint import Checkpoint, save_checkpoint
 from ..model.config import NetworkConfig
-from ..model.player import TorchBackend
-from ..model.samplers import Solver
-from ..runtime.batches import BATCH, Batch, play_in_parts
-from ..runtime.chain import play
+from ..runtime.checks.doctor import require_extra
 from ..runtime.pictures.writing import save_images
 from ..runtime.pixels import ValueRange
-from ..runtime.schedule import ONE_STEP
 from ..runtime.storage.files import check_free
 from .data import load_dataset
 from .dataset import Dataset
 from .execution import DEFAULT, Execution
 from .interrupts import first_signal_noted
 from .networks import check_step, fitting, network_for
-from .options import TrainOptions
+from .options import LogOptions, TrainOptions
+from .record import check_folder
+from .sheet import SAMPLES, sample_sheet
 from .state import Header, read_header
+from .summary import summary
 from .trainer import Trainer
+from .validation import split
+from .watch import OnProgress, Watch
 
+NO_LOGS = LogOptions()
 SAVE_EVERY = 100  # steps between state files
-SAMPLES = 100  # images in the picture beside the checkpoint
-SHEET_SOLVER = Solver("heun", 18)  # for the picture of a denoiser; EDM's choice for small images
 
 
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a run."""
-
-    # Steps done.
-    step: int
-    # Steps of the whole run.
-    steps: int
-    # Intervals of a BCM's grid of noise levels; None for a denoiser.
-    intervals: int | None
-    # The losses of the batch of this step, by name.
-    losses: dict[str, float]
-    # Estimated remaining time.
-    seconds_left: float
-
-
-OnProgress = Callable[[Progress], None]
 Report = Callable[[str], None]
 
 
@@ -70,6 +48,7 @@ def train(
     value_range: ValueRange = None,
     report: Report = lambda line: None,
     execution: Execution = DEFAULT,
+    logs: LogOptions = NO_LOGS,
     resume: bool = False,
     force: bool = False,
     discard_state: bool = False,
@@ -82,7 +61,8 @@ def train(
     init: a checkpoint of the same objective to fine-tune; for "bcm" also an iCT network with its identity
     initialisation, or a denoiser. It determines the network, the size and colour of images, and the numbers
     of classes.
-    report: called with lines about the data before the first step.
+    report: called with lines about the data, the network and the device before the first step.
+    execution: how the steps are computed. logs: what is recorded.
     resume: continue from the state file `output`.state if it exists. If all its steps are done and `options`
     has more, the run is extended. The outputs of the run are replaced.
     force: replace existing outputs, and an existing state file unless `resume` is set.
@@ -97,6 +77,10 @@ def train(
     pictures = output.with_suffix(".png")
     state = output.with_name(output.name + ".state")
     _check_outputs(output, pictures, state, resume, force)
+    if logs.folder:
+        check_folder(logs.folder, resume and state.exists(), force)
+    if logs.tensorboard:
+        require_extra("tensorboard", "TensorBoard")
     if resume and state.exists():
         report(_continuation(read_header(state), options.steps))
     part = execution.part_of(options.batch)
@@ -108,7 +92,24 @@ def train(
         report(line)
     for note in dataset.notes:
         report(f"note: {note}")
-    trainer = fit(dataset, config, options, state, on_progress, init=init, execution=execution, resume=resume)
+    held_out = None
+    if options.held_out:
+        dataset, held_out = split(dataset, options.held_out)
+        report(f"held out: {len(held_out)} images for validation; {len(dataset)} images are trained on")
+    trainer = fit(
+        dataset,
+        config,
+        options,
+        state,
+        on_progress,
+        init=init,
+        execution=execution,
+        logs=logs,
+        held_out=held_out,
+        report=report,
+        resume=resume,
+    )
+    report(f"samples: making {SAMPLES} images")
     try:
         _save_results(trainer, output, pictures)
     except KeyboardInterrupt:
@@ -129,30 +130,31 @@ def fit(
     *,
     init: Checkpoint | None = None,
     execution: Execution = DEFAULT,
+    logs: LogOptions = NO_LOGS,
+    held_out: Dataset | None = None,
+    report: Report = lambda line: None,
     resume: bool = False,
 ) -> Trainer:
     """Make all steps of a run, and return its trainer.
 
     state: the state file, which is written every SAVE_EVERY steps and after the last one. resume: continue
-    from it if it exists. Raises Interrupted after a signal.
+    from it if it exists. held_out: images for validation losses. Raises Interrupted after a signal.
     """
     trainer = Trainer(dataset, config, options, execution, init)
     if resume and state.exists():
         trainer.restore(state)
+    for line in summary(trainer):
+        report(line)
+    saved = trainer.done
     trainer.save(state)  # a state file that cannot be written is an error before the first step
-    started, first, saved = time.monotonic(), trainer.done, trainer.done
     try:
-        with first_signal_noted() as stop:
+        with first_signal_noted() as stop, Watch(trainer, logs, held_out, on_progress) as watch:
             while trainer.done < options.steps:
-                intervals = trainer.intervals() if options.objective == "bcm" else None
-                losses = trainer.step()
+                watch.step()
                 if trainer.done % SAVE_EVERY == 0 or trainer.done == options.steps or stop.signal:
                     trainer.save(state)
                     saved = trainer.done
-                if on_progress:
-                    seconds_per_step = (time.monotonic() - started) / (trainer.done - first)
-                    seconds_left = seconds_per_step * (options.steps - trainer.done)
-                    on_progress(Progress(trainer.done, options.steps, intervals, losses, seconds_left))
+                watch.show()
                 if stop.signal and saved == trainer.done:
                     raise Interrupted(f"stopped after step {saved} of {options.steps}", stop.signal)
     except Interrupted:
@@ -178,19 +180,6 @@ def _save_results(trainer: Trainer, output: Path, pictures: Path) -> None:
         classes=checkpoint.classes,
     )
     save_images(sample_sheet(checkpoint), pictures, force=True)
-
-
-def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
-    """Return samples in the order of their classes, float32 [SAMPLES, C, H, W], with the seeds 0, 1, ….
-
-    The samples of a BCM are made in one step.
-    """
-    classes = checkpoint.config.num_classes
-    labels = None if classes is None else np.sort(np.arange(SAMPLES) % classes)
-    if checkpoint.objective == "edm":
-        return SHEET_SOLVER.generate(checkpoint.denoiser(), range(SAMPLES), labels)
-    backend = TorchBackend(checkpoint.model())
-    return play_in_parts(partial(play, ONE_STEP, backend), BATCH, Batch(range(SAMPLES), labels))
 
 
 def _check_outputs(output: Path, pictures: Path, state: Path, resume: bool, force: bool) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, NonFiniteError
 from ..model.checkpoint import Checkpoint
 from ..model.config import NetworkConfig
-from ..model.preconditioning import ConsistencyModel, Denoiser
+from ..model.preconditioning import ConsistencyModel, Denoiser, Preconditioned
 from ..runtime.schedule import DEFAULT_SCHEDULES
 from .augmentation import augmented
 from .dataset import Dataset, digest
@@ -36,6 +36,11 @@ BETAS = (0.9, 0.99)  # betas of Adam
 CLIP = 1.0  # largest norm of the gradient; it rises each time the number of intervals doubles
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's moving averages of the gradient and of its square
 EMA = 0.999  # decay of the moving average of the weights
+
+
+def objective_of(model: Preconditioned) -> Objective | Denoising:
+    """Return the losses that train a model: those of a BCM or of a denoiser."""
+    return Denoising(model) if isinstance(model, Denoiser) else Objective(cast("ConsistencyModel", model))
 
 
 class Trainer:
@@ -76,7 +81,7 @@ class Trainer:
         # Like the authors, fine-tuning of a BCM starts with the finest grid.
         tuned = init is not None and init.objective == options.objective
         self.first_intervals = options.intervals if tuned else FIRST_INTERVALS
-        self.objective = Denoising(self.model) if isinstance(self.model, Denoiser) else Objective(self.model)
+        self.objective = objective_of(self.model)
         self.parameters = list(self.model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate, betas=BETAS, fused=True)
         for parameter in self.parameters:  # Adam would do this in its first step; `restore` needs it before
@@ -98,7 +103,11 @@ class Trainer:
 
     def intervals(self) -> int:
         """Return the intervals of the grid of noise levels for the next step of a BCM."""
-        return intervals_at(self.done, self.options.steps, self.first_intervals, self.options.intervals)
+        return self.intervals_at(self.done)
+
+    def intervals_at(self, step: int) -> int:
+        """Return the intervals of the grid of noise levels for the step after `step` steps of a BCM."""
+        return intervals_at(step, self.options.steps, self.first_intervals, self.options.intervals)
 
     def step(self) -> dict[str, float]:
         """Make one training step, and return the losses of its batch by name. Raises NonFiniteError."""
@@ -106,7 +115,7 @@ class Trainer:
         chosen = torch.randint(len(self.dataset), (self.options.batch,), generator=generator)
         images = augmented(self.dataset.images[chosen], self.options.augment, generator)
         labels = None if self.dataset.labels is None else self.dataset.labels[chosen]
-        at = self._random_numbers(images.shape, generator)
+        at = self.random_numbers(images.shape, self.intervals(), generator)
         values = self._compute_gradients(images, labels, at)
         if not np.isfinite(list(values.values())).all():
             text = ", ".join(f"{name} {value}" for name, value in values.items())
@@ -216,10 +225,24 @@ class Trainer:
         seed = np.random.SeedSequence([self.options.seed, self.done]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
-    def _random_numbers(self, shape: torch.Size, generator: torch.Generator) -> Draw | Noising:
+    def random_numbers(self, shape: torch.Size, intervals: int, generator: torch.Generator) -> Draw | Noising:
+        """Draw the random numbers of the objective for a batch [N, C, H, W]. A denoiser has no intervals."""
         if self.options.objective == "edm":
             return noised(shape, generator)
-        return draw(shape, self.intervals(), generator)
+        return draw(shape, intervals, generator)
+
+    def losses(
+        self, images: Tensor, labels: Tensor | None, at: Draw | Noising, objective: Any
+    ) -> dict[str, Tensor]:
+        """Return the losses of an objective by name, in the precision of the run, for tensors on the CPU."""
+        labels = None if labels is None else labels.to(self.device)
+        with torch.autocast(
+            torch.device(self.device).type,
+            torch.bfloat16,
+            enabled=self.options.precision == "bf16",
+            cache_enabled=False,  # it would hold casts of weights from the target, which has no gradient
+        ):
+            return objective(images.to(self.device), labels, at.to(self.device))
 
     def _compute_gradients(
         self, images: Tensor, labels: Tensor | None, at: Draw | Noising
@@ -234,23 +257,12 @@ class Trainer:
         values: dict[str, float] = {}
         for part in range(parts):
             rows = slice(part, None, parts)
-            part_labels = None if labels is None else labels[rows].to(self.device)
-            losses = self.losses(images[rows].to(self.device), part_labels, at.of(rows).to(self.device))
+            part_labels = None if labels is None else labels[rows]
+            losses = self.losses(images[rows], part_labels, at.of(rows), self.objective)
             (torch.stack(list(losses.values())).sum() / parts).backward()
             for name, loss in losses.items():
                 values[name] = values.get(name, 0.0) + loss.item() / parts
         return values
-
-    def losses(self, images: Tensor, labels: Tensor | None, at: Any) -> dict[str, Tensor]:
-        """Return the losses of images by name, in the precision of the run."""
-        # No cache: it would hold casts of weights from the target, which has no gradient.
-        with torch.autocast(
-            torch.device(self.device).type,
-            torch.bfloat16,
-            enabled=self.options.precision == "bf16",
-            cache_enabled=False,
-        ):
-            return self.objective(images, labels, at)
 
     def _update_average(self) -> None:
         decay = min(EMA, (1 + self.done) / (10 + self.done))

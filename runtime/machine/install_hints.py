@@ -23,6 +23,7 @@ Extra = Literal[
     "serve",
     "scale",
     "train",
+    "tensorboard",
     "evaluate",
     "diffusers",
     "gpu",

@@ -25,8 +25,9 @@ from bcm_edge.model.preconditioning import Denoiser
 from bcm_edge.training.denoising import Denoising, Noising, noised
 from bcm_edge.training.networks import network_for
 from bcm_edge.training.options import TrainOptions
-from bcm_edge.training.run import Progress, train
+from bcm_edge.training.run import train
 from bcm_edge.training.trainer import Trainer
+from bcm_edge.training.watch import Progress
 
 pytestmark = [pytest.mark.numerical, pytest.mark.usefixtures("one_thread")]
 
@@ -201,13 +202,14 @@ def test_commands_name_the_next_step_and_refuse_a_denoiser(cli: Cli, tmp_path: P
     small = ("--steps", 2, "--batch", 2, "--channels", 8, "--intervals", 10)
     trained = cli("train", "--data", data, *small, "--objective", "edm", "-o", base)
     assert trained.exit_code == 0, trained.stderr
-    *_, step, _, _, last = trained.stderr.splitlines()
-    assert step.startswith("step 2/2  denoising ")
-    assert "intervals" not in step
+    *_, last = trained.stderr.splitlines()
+    assert "\nstep 2/2  denoising " in trained.stderr
+    assert "intervals" not in trained.stderr
     assert last == f"  bcm-edge evaluate BUNDLE --data DATA --baseline {base}"
     assert "is not a BCM" in refusal(cli("export", base, "-o", tmp_path / "b.bundle"))
     bcm = cli("train", "--data", data, *small, "--init", base, "-o", tmp_path / "bcm.safetensors")
-    assert "\nstep 2/2  10 intervals  consistency 0." in bcm.stderr
+    assert "\nnoise grid: 10 intervals in all steps\n" in bcm.stderr
+    assert "\nstep 2/2  consistency " in bcm.stderr
     assert "bcm-edge export" in bcm.stderr
 
 

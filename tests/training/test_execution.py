@@ -31,7 +31,8 @@ def run_of(options: TrainOptions, steps: int = 4, **execution: Any) -> Trainer:
 
 def gradient(run: Trainer) -> torch.Tensor:
     """Return the gradient of the last step, clipped to a norm of 1."""
-    return torch.cat([parameter.grad.flatten() for parameter in run.parameters])
+    gradients = [parameter.grad for parameter in run.parameters if parameter.grad is not None]
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 @pytest.mark.parametrize("options", [SMALL, EDM], ids=["bcm", "edm"])

@@ -17,9 +17,10 @@ from bcm_edge.errors import Interrupted
 from bcm_edge.model.checkpoint import load_checkpoint
 from bcm_edge.training import run as run_module
 from bcm_edge.training.networks import network_for
-from bcm_edge.training.run import Progress, fit, train
+from bcm_edge.training.run import fit, train
 from bcm_edge.training.state import read_header
 from bcm_edge.training.trainer import Trainer
+from bcm_edge.training.watch import Progress
 
 pytestmark = [pytest.mark.numerical, pytest.mark.usefixtures("one_thread")]
 

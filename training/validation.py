@@ -1,0 +1,68 @@
+"""Losses on images that a model is not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from .dataset import Dataset
+from .networks import new_model
+from .trainer import Trainer, objective_of
+
+SEED = 2024  # seed of the choice of the images, and of the noise at which the losses are measured
+
+
+def split(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
+    """Return (the images to train on, the held-out images), with equal shares of every class.
+
+    The choice depends only on the number of images of each class and their order, not on the seed of a run.
+    A class of one image is not held out. Raises InputError if no image is held out.
+    """
+    generator = np.random.default_rng(SEED)
+    labels = np.zeros(len(dataset)) if dataset.labels is None else dataset.labels.numpy()
+    chosen = [np.zeros(0, np.int64)]
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        chosen.append(rows[: min(round(share * len(rows)), len(rows) - 1)])
+    held_out = np.zeros(len(dataset), bool)
+    held_out[np.concatenate(chosen)] = True
+    if not held_out.any():
+        raise InputError(
+            f"{dataset.name}: {len(dataset)} images are too few to hold out {share:.3g} of each class; give "
+            "a larger share with --held-out"
+        )
+    return _rows(dataset, ~held_out), _rows(dataset, held_out)
+
+
+@torch.no_grad()
+def validation_losses(trainer: Trainer, held_out: Dataset) -> dict[str, float]:
+    """Return the losses of the averaged weights by name.
+
+    They are measured on the finest grid of the run and with the same noise each time, so the values at
+    different steps can be compared.
+    """
+    model = new_model(type(trainer.model), trainer.config, 0)
+    model.network.load_state_dict(trainer.average)
+    objective = objective_of(model.to(trainer.device))
+    generator = torch.Generator().manual_seed(SEED)
+    totals: dict[str, float] = {}
+    for part in _batches(held_out, trainer.execution.part_of(trainer.options.batch)):
+        at = trainer.random_numbers(part.images.shape, trainer.options.intervals, generator)
+        for name, loss in trainer.losses(part.images, part.labels, at, objective).items():
+            totals[name] = totals.get(name, 0.0) + loss.item() * len(part) / len(held_out)
+    return totals
+
+
+def _batches(dataset: Dataset, size: int) -> Iterator[Dataset]:
+    for first in range(0, len(dataset), size):
+        yield _rows(dataset, slice(first, first + size))
+
+
+def _rows(dataset: Dataset, rows: np.ndarray | slice) -> Dataset:
+    index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
+    labels = None if dataset.labels is None else dataset.labels[index]
+    return replace(dataset, images=dataset.images[index], labels=labels)
