@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import OutputError
-from ..runtime.pictures.writing import grid, save_images
+from ..runtime.pictures.grids import Grid, labelled_grid, rows_of
+from ..runtime.pictures.writing import save_images
 from ..runtime.storage.files import check_free, replacing
 
 TABLE = "log.csv"
@@ -78,7 +79,8 @@ class Record:
         """Write a sheet of samples, float32 [N, C, H, W] in [-1, 1], and the curves up to this step."""
         save_images(images, self.folder / SHEETS.replace("*", f"{step:06}"), force=True)
         if self._events:
-            self._events.add_image("samples", grid(images), step)
+            sheet = labelled_grid(Grid(rows_of(images)))
+            self._events.add_image("samples", sheet, step)
         self.save_curve()
 
     def save_curve(self) -> None:

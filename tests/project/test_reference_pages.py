@@ -22,11 +22,14 @@ from bcm_edge.runtime.schedule import DEFAULT_SCHEDULES, parse_schedule
 NAMED = {"files", "schedules", "graphs", "quality", "versions"}
 # The page refers to another table for the fields of these objects.
 DESCRIBED_ELSEWHERE = {"provenance.checkpoint.network"}
-# The shipped model was trained before the first of these fields existed, has the default of the last, and no
-# float16 graphs.
+# The shipped model was trained before these fields of a checkpoint existed, has the default of the last one,
+# and no float16 graphs.
 NEW = {
+    "provenance.checkpoint.augment",
     "provenance.checkpoint.extended",
+    "provenance.checkpoint.held_out",
     "provenance.checkpoint.objective",
+    "provenance.checkpoint.precision",
     "provenance.fp16_norms",
     "model.config.attention",
 }
