@@ -12,5 +12,6 @@ python -m bcm_edge.evaluation.emoji_page $work
 python benchmarks/emoji_pictures.py -o docs/emoji.png
 python -m bcm_edge demo -o $work/demo --force
 cp $work/demo/generated.png $work/demo/reconstructed.png docs/
+cp $work/demo/restyled.png docs/tasks/
 python benchmarks/notebook.py
 python benchmarks/ui_pictures.py emoji -o docs/ui
