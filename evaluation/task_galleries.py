@@ -15,7 +15,7 @@ from .degradations import DEGRADATIONS
 from .exhibits import Gallery
 from .task_constrained import enlarge, holes, shrink, to_grey
 from .task_measures import QUERIES, VARYING, Reconstruction, model_labels
-from .task_restyling import Pairs
+from .task_restyling import Pairs, ways
 
 PICTURES = 8  # per row
 PAIRS = 3  # pairs of images to interpolate between
@@ -116,11 +116,12 @@ def restyling(bcm: BCM, pairs: Pairs, seed: int) -> Gallery:
     """Return the first images of pairs, restyled to the class of the second, and the second."""
     shown = _of_different_names(pairs)
     names = bcm.classes or [str(label) for label in range(bcm.num_classes or 0)]
-    rows = {
-        "input": shown.inputs,
-        "restyled": bcm.restyle(shown.inputs, labels=shown.labels, to=shown.targets, seed=seed),
-        "true image": shown.truths,
-    }
+    rows = {"input": shown.inputs}
+    for up, down in ways(bcm)[-2:]:
+        rows[f"restyled, {(up + down).nfe} network calls"] = bcm.restyle(
+            shown.inputs, labels=shown.labels, to=shown.targets, inversion=up, schedule=down, seed=seed
+        )
+    rows["true image"] = shown.truths
     classes = ", ".join(f"{names[a]} to {names[b]}" for a, b in zip(shown.labels, shown.targets, strict=True))
     return _gallery("Restyling", rows, f"From left to right: {classes}.")
 

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..runtime.pipeline import BCM
 from ..runtime.pixels import mean_squared_error
-from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN, Schedule, parse_schedule
+from ..runtime.schedule import ONE_STEP, SIGMA_MAX, SIGMA_MIN, Schedule, parse_schedule
 from .quality import Judge
 from .task_measures import Report, say
 
@@ -109,7 +110,7 @@ def measured_pairs(pairs: Pairs) -> tuple[Pairs, Pairs]:
 def measure_restyling(
     bcm: BCM, judge: Judge, pairs: Pairs, seed: int, report: Report | None = None
 ) -> list[Restyled]:
-    """Measure the input itself, a random image of the class, and restyling with each inversion of the model.
+    """Measure the input itself, a random image of the class, and restyling in several ways (`ways`).
 
     Each restyling is followed by re-noising with as many network calls: the one with the least error, and if
     there is a classifier, the one with the least error of those that reach the new class as often.
@@ -123,14 +124,11 @@ def measure_restyling(
         figures.of(RANDOM, None, _random_images(judge, measured, seed)),
     ]
     trial = Figures(judge, choosing)
-    inversions = sorted(map(bcm.schedule, bcm.schedules), key=lambda schedule: schedule.nfe)
-    for inversion in inversions:
-        if not inversion.inverts:
-            continue
-        schedule = inversion + parse_schedule(f"{SIGMA_MAX:g}>{SIGMA_MIN}")
+    for up, down in ways(bcm):
+        schedule = up + down
         say(report, f"restyling: {schedule.nfe} calls")
-        rows.append(figures.of("restyle", schedule, _restyled(bcm, measured, inversion, seed)))
-        reached = trial.of("", None, _restyled(bcm, choosing, inversion, seed)).agreement
+        rows.append(figures.of("restyle", schedule, _restyled(bcm, measured, up, down, seed)))
+        reached = trial.of("", None, _restyled(bcm, choosing, up, down, seed)).agreement
         tried = [
             trial.of("", candidate, _renoised(bcm, choosing, candidate, seed))
             for candidate in renoising(schedule.nfe)
@@ -139,6 +137,20 @@ def measure_restyling(
             assert chosen.schedule
             rows.append(figures.of(method, chosen.schedule, _renoised(bcm, measured, chosen.schedule, seed)))
     return rows
+
+
+def ways(bcm: BCM) -> list[tuple[Schedule, Schedule]]:
+    """Return pairs of schedules to noise and back, in the order of network calls.
+
+    They are each inversion of the model with one step back, and the longest with the longest schedule back.
+    """
+    schedules = sorted(map(bcm.schedule, bcm.schedules), key=lambda schedule: schedule.nfe)
+    inversions = [schedule for schedule in schedules if schedule.inverts]
+    longest = next(schedule for schedule in reversed([ONE_STEP, *schedules]) if schedule.generates)
+    in_one_step = [(inversion, ONE_STEP) for inversion in inversions]
+    if not inversions or longest.nfe == 1:
+        return in_one_step
+    return [*in_one_step, (inversions[-1], longest)]
 
 
 def renoising(calls: int) -> list[Schedule]:
@@ -188,8 +200,9 @@ class Figures:
         )
 
 
-def _restyled(bcm: BCM, pairs: Pairs, inversion: Schedule, seed: int) -> np.ndarray:
-    return bcm.restyle(pairs.inputs, labels=pairs.labels, to=pairs.targets, inversion=inversion, seed=seed)
+def _restyled(bcm: BCM, pairs: Pairs, up: Schedule, down: Schedule, seed: int) -> np.ndarray:
+    labels: dict[str, Any] = {"labels": pairs.labels, "to": pairs.targets}
+    return bcm.restyle(pairs.inputs, **labels, inversion=up, schedule=down, seed=seed)
 
 
 def _renoised(bcm: BCM, pairs: Pairs, schedule: Schedule, seed: int) -> np.ndarray:

@@ -94,7 +94,7 @@ def test_pairs_are_the_images_of_one_name_in_two_classes(pair_judge: Judge):
 
 def test_exact_model_restyles_better_than_re_noising(known: BCM, pair_judge: Judge):
     rows = measure_restyling(known, pair_judge, held_out_pairs(pair_judge), seed=3)
-    assert [row.method for row in rows] == [INPUT, RANDOM, *["restyle", LEAST, AS_OFTEN] * 2]
+    assert [row.method for row in rows] == [INPUT, RANDOM, *["restyle", LEAST, AS_OFTEN] * 3]
     itself, random, first, least, often, *_ = rows
     # Differences of class means are .5, .4 and .9 in [-1, 1], so .25, .2 and .45 in [0, 1].
     assert itself.error == pytest.approx((0.25**2 + 0.2**2 + 0.45**2) / 3, rel=0.05)
@@ -106,7 +106,8 @@ def test_exact_model_restyles_better_than_re_noising(known: BCM, pair_judge: Jud
     assert (first.nearer, itself.nearer) == (1, 0)
     assert first.distance < 0.5 * random.distance
     calls = [row.schedule.nfe for row in rows if row.schedule]
-    assert calls == [2, 2, 2, 3, 3, 3]
+    assert calls == [2, 2, 2, 3, 3, 3, 6, 6, 6]
+    assert str(rows[8].schedule).endswith("1.25>80>0.4>0.002 +0.1 0.1>1.2>0.002")  # invert-2, then mixture-4
 
 
 def test_re_noising_has_two_forms_at_every_level():
@@ -127,8 +128,9 @@ def test_report_has_a_table_and_a_gallery(known: BCM, pair_judge: Judge, monkeyp
     assert table.note.startswith("Of 72 pairs of images of one thing in two classes (12 things), ")
     stored = values(table)
     assert stored["rows"][2][:3] == ["restyle", 2, "+0.07 0.07>80>0.002"]
-    assert list(gallery.rows) == ["input", "restyled", "true image"]
-    given, restyled, true = gallery.images.reshape(3, 8, 1, 8, 8)
+    restyled_rows = ["restyled, 3 network calls", "restyled, 6 network calls"]
+    assert list(gallery.rows) == ["input", *restyled_rows, "true image"]
+    given, restyled, _, true = gallery.images.reshape(4, 8, 1, 8, 8)
     assert np.abs(restyled - true).mean() < 0.1 < np.abs(given - true).mean()
     assert gallery.note.startswith("From left to right: 0 to 5, 0 to 9, 5 to 0, ")
 
