@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, ShardError
+from ..runtime.arguments import target_classes
 from ..runtime.checks.doctor import require_extra
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_disk, check_memory
@@ -44,6 +45,7 @@ TASKS = {
     "invert": ("inversion",),
     "generate": ("schedule",),
     "reconstruct": ("inversion", "schedule"),
+    "restyle": ("to", "inversion", "schedule"),
     "restore": ("strength", "schedule"),
 }
 DEFAULTS = {"inversion": "invert-2", "schedule": "one-step", "strength": 0.2}
@@ -82,13 +84,18 @@ SHARD_BYTES = 1000  # memory of a shard in the lists of a job
 )  # fmt: skip
 @click.option(
     "--schedule",
-    help="Schedule to the image, for generate, reconstruct and restore: a name or levels (default: "
+    help="Schedule to the image, for generate, reconstruct, restyle and restore: a name or levels (default: "
     "one-step).",
 )
 @click.option(
     "--inversion",
     metavar="SCHEDULE",
-    help="Schedule to noise, for invert and reconstruct: a name or levels (default: invert-2).",
+    help="Schedule to noise, for invert, reconstruct and restyle: a name or levels (default: invert-2).",
+)
+@click.option(
+    "--to",
+    metavar="LABELS",
+    help="For restyle: the class to generate, or a list that is repeated in order. Required there.",
 )
 @click.option(
     "--strength",
@@ -138,6 +145,7 @@ def map(
     address: str,
     schedule: str | None,
     inversion: str | None,
+    to: str | None,
     strength: float | None,
     seed: int,
     label: str | None,
@@ -163,7 +171,7 @@ def map(
     from ..jobs.running import run
 
     check_utf8(bundle, dataset, output)
-    options = _options(task, schedule, inversion, strength)
+    options = _options(task, {"schedule": schedule, "inversion": inversion, "to": to, "strength": strength})
     _check_device(device)
     with load(bundle, backend, batch, precision, threads=threads, device=device) as bcm:
         note_engines(bcm.bundle, bcm.backend, backend, device)
@@ -184,6 +192,7 @@ def map(
             threads=threads,
             rows=rows,
             format=format_ or "",
+            to=target_classes(to, bcm.num_classes, bcm.classes) if task == "restyle" else None,
             value_range=None if value_range is None else f"{value_range[0]:g},{value_range[1]:g}",
         )
     outcome = run(job, located(bundle), output, sources, address, workers, ShardProgress)
@@ -199,25 +208,21 @@ def _check_device(device: str | None) -> None:
         )
 
 
-def _options(
-    task: str, schedule: str | None, inversion: str | None, strength: float | None
-) -> dict[str, Any]:
+def _options(task: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a task with their defaults; None for those of other tasks.
 
     Raises click.UsageError for an option of another task.
     """
-    options = {"schedule": schedule, "inversion": inversion, "strength": strength}
     own = TASKS[task]
     for name, value in options.items():
         if value is not None and name not in own:
             raise click.UsageError(f"--{name} is not an option of {task}, which has --{', --'.join(own)}")
     if task == "restore":  # a schedule replaces the strength
-        if schedule is not None and strength is not None:
+        given = [name for name in own if options[name] is not None]
+        if len(given) > 1:
             raise click.UsageError("--strength and --schedule cannot be combined; give one of them")
-        if schedule is None and strength is None:
-            options["strength"] = DEFAULTS["strength"]
-        return options
-    return options | {name: DEFAULTS[name] for name in own if options[name] is None}
+        return options if given else options | {"strength": DEFAULTS["strength"]}
+    return options | {name: DEFAULTS[name] for name in own if options[name] is None and name in DEFAULTS}
 
 
 def _programs(bcm: BCM, task: str, options: dict[str, Any]) -> dict[str, str | None]:

@@ -27,7 +27,7 @@ class Job:
     Jobs with equal fields write equal bytes, on one kind of processor and with one version of the runtime.
     """
 
-    # generate, invert, reconstruct or restore.
+    # generate, invert, reconstruct, restyle or restore.
     task: str
     # The schedule to the image as text; None if the task has none.
     schedule: str | None
@@ -53,6 +53,8 @@ class Job:
     format: str
     # The range of float images as on the command line; None refuses images whose range is unclear.
     value_range: str | None = None
+    # The classes that restyle generates, which rows take in order of their numbers; None for other tasks.
+    to: list[int] | None = None
 
 
 @dataclass(frozen=True)

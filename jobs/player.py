@@ -112,7 +112,8 @@ def open_bundle_of(job: Job, bundle: str) -> BCM:
 def play(bcm: BCM, job: Job, shard: Shard) -> dict[str, np.ndarray | None]:
     """Process a shard, and return the arrays of its output. Raises BcmError.
 
-    Returns `images` or `latents` float32 [n, C, H, W], `seeds` uint64 [n], `labels` int64 [n] or None.
+    Returns `images` or `latents` float32 [n, C, H, W], `seeds` uint64 [n], and `labels` of the results,
+    int64 [n] or None.
 
     The seed and the label of a row are those in the data, or follow from the number of the row in the data
     set. So results do not depend on the number of workers or on their order. Batches end where a shard ends.
@@ -127,11 +128,13 @@ def play(bcm: BCM, job: Job, shard: Shard) -> dict[str, np.ndarray | None]:
     else:
         seeds = [job.seed + number for number in _row_numbers(shard, "seeds")]
     labels = _labels(bcm, job, shard, inputs, seeds)
+    to = None if job.to is None else _repeated(job.to, shard, "classes to generate")
     name = "latents" if job.task == "invert" else "images"
+    labels_of_results = labels if to is None else to
     return {
-        name: _run_task(bcm, job, n, inputs, seeds, labels),
+        name: _run_task(bcm, job, n, inputs, seeds, labels, to),
         "seeds": np.array(seeds, np.uint64),
-        "labels": None if labels is None else np.asarray(labels, np.int64),
+        "labels": None if labels_of_results is None else np.asarray(labels_of_results, np.int64),
     }
 
 
@@ -142,6 +145,7 @@ def _run_task(
     inputs: dict[str, np.ndarray],
     seeds: list[int],
     labels: np.ndarray | list[int] | None,
+    to: list[int] | None,
 ) -> np.ndarray:
     schedule, inversion = job.schedule or "", job.inversion or ""
     if job.task == "generate":
@@ -152,6 +156,9 @@ def _run_task(
         return bcm.invert(images, inversion=inversion, seed=seeds, labels=labels)
     if job.task == "reconstruct":
         return bcm.reconstruct(images, inversion=inversion, schedule=schedule, seed=seeds, labels=labels)
+    if job.task == "restyle":
+        options: dict[str, Any] = {"inversion": inversion, "schedule": schedule, "seed": seeds}
+        return bcm.restyle(images, labels=labels, to=to, **options)
     strength = job.strength or 0.0
     return bcm.restore(images, strength=strength, schedule=job.schedule, seed=seeds, labels=labels)
 
@@ -169,9 +176,15 @@ def _labels(
             raise LabelError(f"{shard.path}: {error}") from None
     if job.labels == GUESS:
         return bcm.guess_labels(inputs["images"], seed=seeds)
-    if len(job.labels) == 1:  # needs no row numbers, which may be unknown
-        return [int(job.labels[0])] * n
-    return [int(job.labels[number % len(job.labels)]) for number in _row_numbers(shard, "labels")]
+    assert isinstance(job.labels, list)
+    return _repeated(job.labels, shard, "labels")
+
+
+def _repeated(labels: list[int], shard: Shard, noun: str) -> list[int]:
+    """Return the labels that the rows of a shard take in order of their numbers. noun: for messages."""
+    if len(labels) == 1:  # needs no row numbers, which may be unknown
+        return [int(labels[0])] * (shard.stop - shard.start)
+    return [int(labels[number % len(labels)]) for number in _row_numbers(shard, noun)]
 
 
 def _row_numbers(shard: Shard, values: str) -> range:

@@ -14,6 +14,8 @@ from PIL import Image
 from results import only_json
 
 from bcm_edge import BCM
+from bcm_edge.jobs.job import Job, Shard
+from bcm_edge.jobs.player import play
 from bcm_edge.runtime.pixels import to_uint8
 
 if importlib.util.find_spec("ray") is None:
@@ -77,6 +79,17 @@ def test_reconstruct_reads_parquet_with_seeds(map_on: Process, bcm: BCM, digits:
     assert outputs(tmp_path / "out") == {f"all-0000{index}.npz" for index in range(3)}
     expected = bcm.reconstruct(pixels, seed=digits["seeds"], labels=digits["labels"])
     assert_images_agree(joined(tmp_path / "out", "images"), expected)
+
+
+def test_restyle_takes_the_new_classes_in_order_of_the_rows(bcm: BCM, digits: Digits, shards: Path):
+    hashes, program = bcm.bundle.hashes("fp32"), str(bcm.schedule("invert-2"))
+    last = (1, 20, "", None, [8, 0, 5])
+    job = Job("restyle", "80>0.002", program, None, 7, None, hashes, "onnxruntime", "fp32", 16, *last)
+    results = play(bcm, job, Shard("b.npz", str(shards / "b.npz"), 0, 10, first=20))
+    to = np.resize([8, 0, 5], 50)[20:30]
+    np.testing.assert_array_equal(results["labels"], to)
+    expected = bcm.restyle(digits["images"][20:30], seed=27, labels=digits["labels"][20:30], to=to)
+    assert_images_agree(results["images"], expected)
 
 
 def test_restore_guesses_labels_and_names_failed_shards(

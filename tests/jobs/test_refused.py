@@ -115,6 +115,14 @@ def test_folder_of_another_process_or_with_other_files_is_refused(
             "--strength is not an option of generate, which has --schedule",
         ),
         (
+            ("in/images.npz", "--task", "restyle", "--label", "1"),
+            "restyle needs the class to generate: give --to with a number from 0 to 9",
+        ),
+        (
+            ("in/images.npz", "--task", "reconstruct", "--label", "1", "--to", "2"),
+            "--to is not an option of reconstruct, which has --inversion, --schedule",
+        ),
+        (
             ("5", "--task", "generate", "--label", "1", "--ray", "127.0.0.1:1"),
             "--ray 127.0.0.1:1: no cluster answers at this address",
         ),
@@ -130,6 +138,8 @@ def test_wrong_arguments_are_refused(
     message: str,
 ):
     monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    np.savez("in/images.npz", images=np.zeros((2, *SHAPE), np.uint8))
     assert_refused(cli("map", digits_bundle, *arguments, "-o", "out"), message)
 
 
