@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -63,6 +62,4 @@ def _batches(dataset: Dataset, size: int) -> Iterator[Dataset]:
 
 
 def _rows(dataset: Dataset, rows: np.ndarray | slice) -> Dataset:
-    index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
-    labels = None if dataset.labels is None else dataset.labels[index]
-    return replace(dataset, images=dataset.images[index], labels=labels)
+    return dataset.part(torch.from_numpy(np.arange(len(dataset))[rows]))
