@@ -143,9 +143,9 @@ class _Demo:
                 return bcm.generate(SEEDS, schedule=name, labels=SHOWN, on_move=on_move)
 
             rows[f"{SHOWN}, {name}"] = self._timed(f"generate {name}", generate)
-        seeds = [f"seed {seed}" for seed in range(SEEDS)]
+        seeds, styles = [f"seed {seed}" for seed in range(SEEDS)], self._drawings.by_style
         self._picture("generated.png", rows, seeds)
-        rows = {style: bcm.generate(SEEDS, schedule=name, labels=style) for style in self._drawings.by_style}
+        rows = {style: bcm.generate(SEEDS, schedule=GENERATIONS[-1], labels=style) for style in styles}
         self._picture("styles.png", rows, seeds)
 
     def invert(self) -> None:
@@ -157,9 +157,9 @@ class _Demo:
                 return bcm.reconstruct(images, inversion=name, labels=SHOWN, on_move=on_move)
 
             again[f"from {name}"] = self._timed(f"{name}, then one-step", reconstruct, images)
-        latents = bcm.invert(images, inversion=name, labels=SHOWN)
+        latents = bcm.invert(images, inversion=INVERSIONS[-1], labels=SHOWN)
         save_npz(self._folder / "latents.npz", {"latents": latents, "labels": np.repeat(SHOWN, len(images))})
-        rows = {"drawing": images, f"noise of {name}": SIGMA_DATA * latents, **again}
+        rows = {"drawing": images, f"noise of {INVERSIONS[-1]}": SIGMA_DATA * latents, **again}
         self._picture("reconstructed.png", rows, self._drawings.names)
 
     def edit(self) -> None:
