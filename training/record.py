@@ -91,7 +91,7 @@ class Record:
             draw_curves(read_table(self.folder / TABLE)).savefig(partial, format="png")
 
     def close(self) -> None:
-        """Write what is left, and close the files."""
+        """Close the files. Losses since the last row are not written."""
         self._file.close()
         if self._events:
             self._events.close()
