@@ -37,9 +37,8 @@ class TrainProgress:
     def __call__(self, at: Progress) -> None:
         """Show the progress after a step."""
         if self._intervals not in (None, at.intervals):
-            self._print(
-                f"step {at.step}: the noise grid now has {at.intervals} intervals; losses rise, as expected"
-            )
+            grid = f"the noise grid now has {at.intervals} intervals"
+            self._print(f"step {at.step}: {grid}, so losses cannot be compared")
         self._intervals = at.intervals
         for name, value in at.losses.items():
             self._losses.setdefault(name, []).append(value)

@@ -42,5 +42,5 @@ def _grid(trainer: Trainer) -> str:
     changes = [step + 1 for step in range(1, len(counts)) if counts[step] != counts[step - 1]]
     return (
         f"noise grid: {first} intervals, up to {last}; it becomes finer at the steps "
-        f"{', '.join(map(str, changes))}. Losses rise at these steps, which is normal"
+        f"{', '.join(map(str, changes))}. Losses of different grids cannot be compared"
     )

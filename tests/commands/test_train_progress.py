@@ -61,7 +61,7 @@ def test_finer_grid_and_validation_have_their_own_lines(capsys: pytest.CaptureFi
     show(Progress(2, 9, 20, {"soft": 1.0}, 60.0, {"soft": 0.25}))
     lines = capsys.readouterr().err.splitlines()
     assert lines[1:] == [
-        "step 2: the noise grid now has 20 intervals; losses rise, as expected",
+        "step 2: the noise grid now has 20 intervals, so losses cannot be compared",
         "step 2: held-out images  soft 0.2500",
     ]
 
