@@ -273,7 +273,8 @@ def _unequal_computation(bcm: BCM, rival: Checkpoint) -> str:
     ours, theirs = bcm.bundle.manifest.provenance.get("checkpoint", {}), rival.provenance
     if any(values.get(name) is None for values in (ours, theirs) for name in ("steps", "batch")):
         return ""
-    return computation_caveat(ours["steps"] * ours["batch"] * EVALUATIONS, theirs["steps"] * theirs["batch"])
+    images = ours["steps"] * ours["batch"] * EVALUATIONS, theirs["steps"] * theirs["batch"]
+    return computation_caveat(*images, initialised=bool(ours.get("init")))
 
 
 def _command(ctx: click.Context) -> str:

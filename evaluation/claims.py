@@ -71,17 +71,18 @@ def best_per_call(points: Sequence[Point]) -> list[Point]:
     return list(best.values())
 
 
-def computation_caveat(bcm: float, baseline: float) -> str:
+def computation_caveat(bcm: float, baseline: float, initialised: bool = False) -> str:
     """Return a caveat about training with unequal computation; "" if it was equal.
 
-    bcm, baseline: the number of images on which the training of each evaluated its network.
+    bcm, baseline: the number of images on which the training of each evaluated its network. initialised:
+    whether the BCM started from a checkpoint, whose training is not part of the number.
     """
+    counts = f"evaluated the network on {baseline:,.0f} images, that of the BCM on {bcm:,.0f}"
+    if initialised:
+        return f"The training of the baseline {counts}, without that of the checkpoint it started from."
     if bcm == baseline:
         return ""
-    return (
-        f"The baseline used {'less' if baseline < bcm else 'more'} computation: its training evaluated the"
-        f" network on {baseline:,.0f} images, that of the BCM on {bcm:,.0f}."
-    )
+    return f"The baseline used {'less' if baseline < bcm else 'more'} computation: its training {counts}."
 
 
 def generation_claim(bcm: Sequence[Point], baselines: Lines, caveat: str = "") -> Claim:

@@ -83,6 +83,10 @@ def test_caveat_states_the_computation_of_both_trainings():
     )
     assert computation_caveat(1000, 2000).startswith("The baseline used more computation: ")
     assert computation_caveat(1000, 1000) == ""
+    assert computation_caveat(1000, 1000, initialised=True) == (
+        "The training of the baseline evaluated the network on 1,000 images, that of the BCM on 1,000,"
+        " without that of the checkpoint it started from."
+    )
 
 
 def test_generation_claim_counts_at_most_four_calls():
