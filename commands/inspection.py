@@ -1,4 +1,4 @@
-"""bcm-edge inspect: the contents of a bundle, or of a checkpoint."""
+"""bcm-edge inspect: the contents of a bundle, or of a checkpoint; the origin of a picture."""
 
 from __future__ import annotations
 
@@ -17,28 +17,38 @@ from ..runtime.storage.not_bundles import is_checkpoint, is_diffusers_folder
 from ..runtime.wording import MOST, listed, printable
 from .console import result
 from .inspect_checkpoint import inspect_checkpoint
+from .inspect_picture import inspect_picture, is_picture
 from .options import bundle_argument, config_option, json_option, preset_option
 from .tables import table
 
 
 @click.command(
-    short_help="Show the contents of a bundle or a checkpoint.",
+    short_help="Show the contents of a bundle, checkpoint or picture.",
     epilog="Example:  bcm-edge inspect digits",
 )
 @bundle_argument
 @preset_option
 @config_option
 @json_option
-def inspect(bundle: Path, preset: str | None, config_file: Path | None, as_json: bool) -> None:
+@click.pass_context
+def inspect(
+    context: click.Context, bundle: Path, preset: str | None, config_file: Path | None, as_json: bool
+) -> None:
     """Show the contents of BUNDLE: the model, its schedules, files, verdicts, engines and origin.
 
     BUNDLE may also be a checkpoint, or the folder of a consistency model of diffusers. The command then shows
     where each field of the configuration comes from (the tensors, the header of the file, --preset or
     --config), which fields must be given, and what to type next.
+
+    BUNDLE may also be a PNG picture of bcm-edge. The command then shows how the picture was made, and the
+    command that repeats it.
     """
     is_file = os.path.isfile(bundle)  # noqa: PTH113, a name may be too long for stat
     if (is_file and is_checkpoint(bundle)) or is_diffusers_folder(bundle):
         inspect_checkpoint(bundle, preset, config_file, as_json)
+        return
+    if is_file and is_picture(bundle):
+        inspect_picture(context, bundle, as_json)
         return
     if preset or config_file:
         raise click.UsageError("--preset and --config are for checkpoints; a bundle has its configuration")
@@ -61,6 +71,7 @@ def _values(bundle: Path, opened: Bundle) -> dict[str, Any]:
             **{engine.name: {"problem": engine.problem} for engine in broken_engines(opened)},
         },
         "precisions": opened.precisions,
+        "fingerprints": {precision: opened.fingerprint(precision) for precision in opened.precisions},
         "quality": manifest.quality,
         "verdicts": [verdict.to_json() for verdict in opened.verdicts()],
     }
@@ -75,12 +86,13 @@ def _sections(opened: Bundle) -> list[str]:
     ]
     files = [(name, facts.size, facts.sha256[:12]) for name, facts in manifest.files.items()]
     all_engines = [*engines(opened), *broken_engines(opened)]
+    precisions = [f"{name} (sha256 {opened.fingerprint(name)[:12]})" for name in opened.precisions]
     verdicts = [f"  {verdict}" for verdict in opened.verdicts()]
     return [
         *_model(manifest.model),
         table(("schedule", "NFE", "levels", "quality"), schedules, ("levels", "quality")),
         table(("file", "bytes", "sha256"), files),
-        "\n".join([f"precisions: {', '.join(opened.precisions)}", *verdicts]),
+        "\n".join([f"precisions: {', '.join(precisions)}", *verdicts]),
         "\n".join([f"engines: {len(all_engines) or 'none'}", *(f"  {engine}" for engine in all_engines)]),
         "\n".join(_lines(manifest.provenance)),
     ]

@@ -49,10 +49,13 @@ def origin(bcm: BCM, seed: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         for parameter in parameters
         if isinstance(parameter, click.Option)
     }
+    options.setdefault("--precision", bcm.backend.precision)
+    if "--latents" not in options:  # the file of latents has the seeds
+        options.setdefault("--seed", str(seed))
     return {
         "command": context.command.name,
         "arguments": [name for name in names if context.params[str(name)]],
-        "options": {**options, "--seed": str(seed)},
+        "options": options,
         "model": shipped_name(bcm.bundle.path),
         "bundle_sha256": bcm.bundle.fingerprint(bcm.backend.precision),
         "precision": bcm.backend.precision,

@@ -137,6 +137,25 @@ def open_picture(
     return _with_8_bits(picture, 2**bits - 1, white_is_zero)
 
 
+def read_text(file: Path) -> tuple[tuple[int, int], dict[Any, Any]]:
+    """Return the width and height of an image, and the texts before its pixels. Only the header is read.
+
+    Raises ImageError.
+    """
+    from PIL import Image
+
+    check_regular(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=_available(FORMATS)) as opened:
+                return opened.size, dict(opened.info)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
+        raise _unreadable(file, str(file), error) from error
+
+
 def picture_facts(file: Path) -> tuple[bool, int]:
     """Return (whether an image is grey, its shorter side in pixels). Only the header is read.
 

@@ -22,7 +22,7 @@ from ..storage.user_paths import path_text
 from ..wording import first_line
 from .formats import open_picture, read_picture
 from .images import check_image_type, read_image_set
-from .masks import painted_hole, read_holes
+from .masks import fits, painted_hole, read_holes
 
 
 class PillowImage(Protocol):
@@ -133,12 +133,12 @@ def size_of(values: Any, channels: int) -> tuple[int, int] | None:
 
 
 def _check_mask_sizes(holes: Any, images: Any) -> None:
-    """Raise ImageError unless masks and images that are pictures have the same size in pixels."""
+    """Raise ImageError unless masks fit images, in pixels, where both are pictures."""
     mask_sizes, sizes = _picture_sizes(holes, "holes"), _picture_sizes(images, "images")
     if len(mask_sizes) == 1:
         mask_sizes *= len(sizes)
     for index, (mask_size, size) in enumerate(zip(mask_sizes, sizes, strict=False)):
-        if mask_size and size and mask_size != size:
+        if mask_size and size and not fits(mask_size, size):
             mask, image = ("×".join(map(str, each)) for each in (mask_size, size))
             raise ImageError(
                 f"a mask must have the size of its image, but the mask of image {index} has {mask} pixels, "

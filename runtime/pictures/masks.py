@@ -63,12 +63,22 @@ def _from_arrays(path: Path) -> np.ndarray:
     return masks != 0
 
 
+def fits(mask_size: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Return whether a mask may be for a picture: its size is the same, or larger by a whole factor.
+
+    It is larger if it was painted on a picture that was enlarged. Sizes are width and height in pixels.
+    """
+    factor = max(1, mask_size[0] // size[0])
+    return mask_size == (factor * size[0], factor * size[1])
+
+
 def _check_sizes(mask: Path, files: Sequence[Path]) -> None:
-    """Raise ImageError unless all pictures have the size of the mask."""
-    mask_width, mask_height = open_picture(mask, str(mask)).size
+    """Raise ImageError unless the size of the mask fits all pictures."""
+    mask_size = open_picture(mask, str(mask)).size
     for file in files:
-        width, height = open_picture(file, str(file)).size
-        if (width, height) != (mask_width, mask_height):
+        size = open_picture(file, str(file)).size
+        if not fits(mask_size, size):
+            (mask_width, mask_height), (width, height) = mask_size, size
             raise ImageError(
                 f"{mask}: the mask has {mask_width}×{mask_height} pixels, but {file} has {width}×{height}"
             )

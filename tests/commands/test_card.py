@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from agreement import assert_pixels_agree
 from fixture_types import Cli
 from networks import TINY, random_model
 from PIL import Image
+from grid_pixels import enlarged, find
 from refusals import edit_manifest, refusal
 
+import bcm_edge
 from bcm_edge.commands.card_metadata import Measured, front_matter
 from bcm_edge.commands.evaluate_page import provenance_line
 from bcm_edge.model.checkpoint import save_checkpoint
 from bcm_edge.runtime.storage.bundle import open_bundle
 
 CARD_FILES = {"README.md", "samples.png", "reconstructions.png"}
-CELL = 66  # pixels: an image of 8×8 pixels is enlarged to 64×64, and 2 pixels lie between two images
 EVALUATION: dict[str, Any] = {
     "facts": {
         "Bundle": {"model": "digits: 1×8×8, 10 classes, 759,489 parameters", "played": "in fp32 on a CPU"},
@@ -127,11 +127,13 @@ def test_commands_of_the_card_run(
 
 def test_pictures_show_samples_and_reconstructions(carded: Path) -> None:
     samples, reconstructions = (pixels(carded / name) for name in ("samples.png", "reconstructions.png"))
-    assert samples.shape == (5 * CELL + 2, 10 * CELL + 2)
-    assert reconstructions.shape == (2 * CELL + 2, 10 * CELL + 2)
-    images, again = reconstructions[2 : 2 + CELL], reconstructions[2 + CELL :]
-    assert_pixels_agree(images, samples[2 : 2 + CELL])
-    assert 0 < np.square(images / 255.0 - again / 255.0).mean() < 0.02
+    assert samples.shape[0] > 5 * 128 and samples.shape[1] > 10 * 128
+    assert reconstructions.shape[0] > 2 * 128 and reconstructions.shape[1] > 10 * 128
+    with bcm_edge.load(carded) as bcm:
+        images = bcm.generate(10, schedule="mixture-4", labels="all")
+        again = bcm.reconstruct(images, labels="all")
+    for sheet, image in ((samples, images[9]), (reconstructions, images[0]), (reconstructions, again[0])):
+        find(enlarged(image, 16), sheet[None], tolerance=1)
 
 
 def test_bundle_is_as_before(carded: Path, digits_bundle: Path, cli: Cli) -> None:
@@ -230,10 +232,7 @@ def test_images_of_a_folder_are_reconstructed_with_its_labels(
     images = tmp_path / "digits.npz"
     assert cli("card", bundle_copy, "--license", "mit", "--images", images).exit_code == 0
     picture = pixels(bundle_copy / "reconstructions.png")
-    assert picture.shape == (2 * CELL + 2, 4 * CELL + 2)
-    expected = np.clip(np.load(images)["images"][:, 0] * 127.5 + 127.5, 0, 255)
-    shown = picture[2 + 4 : 2 + 64 : 8, 2 + 4 : 2 + 64 : 8]  # one pixel of each square of the first image
-    assert np.abs(shown - expected[0]).max() <= 1
+    find(enlarged(np.load(images)["images"][0], 16), picture[None])
     assert "*Above: images. Below: the same after inversion" in parts(bundle_copy)[1]
 
 

@@ -26,6 +26,18 @@ def test_inpaint_keeps_every_known_pixel(digits_bundle: Path, pictures: Path, cl
     assert (filled[4:] != original[4:]).any()
 
 
+def test_mask_may_be_painted_on_the_enlarged_picture(
+    digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path
+):
+    assert Image.open(pictures / "three.png").size == (128, 128)
+    mask = np.zeros((128, 128), np.uint8)
+    mask[64:] = 255
+    Image.fromarray(mask).save(tmp_path / "hole.png")
+    options = ("--mask", tmp_path / "hole.png", "--label", 3, "--json", "-o", tmp_path / "filled.png")
+    result = cli("inpaint", digits_bundle, pictures / "three.png", *options)
+    assert only_json(result.stdout)["filled"] == 0.5
+
+
 def test_inpaint_fills_transparent_pixels(digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path):
     alpha = np.full((8, 8), 255, np.uint8)
     alpha[2:6, 2:6] = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from grid_pixels import enlarged, find
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -21,26 +22,6 @@ RANDOM = np.random.default_rng(0)
 
 def images(*shape: int) -> np.ndarray:
     return from_uint8(RANDOM.integers(0, 256, shape, np.uint8))
-
-
-def find(image: np.ndarray, sheet: np.ndarray) -> tuple[int, int]:
-    """Return the row and column of an image [C, H, W] in a sheet [C, H', W']; it must be in it once."""
-    _, height, width = image.shape
-    rows, columns = sheet.shape[1] - height + 1, sheet.shape[2] - width + 1
-    here = np.ones((rows, columns), bool)
-    for y, x in zip(RANDOM.integers(0, height, 50), RANDOM.integers(0, width, 50), strict=True):
-        here &= (sheet[:, y : y + rows, x : x + columns] == image[:, y, x, None, None]).all(axis=0)
-    places = [
-        (int(y), int(x))
-        for y, x in np.argwhere(here)
-        if (sheet[:, y:, x:][:, :height, :width] == image).all()
-    ]
-    assert len(places) == 1
-    return places[0]
-
-
-def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
-    return to_uint8(image).repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 @pytest.mark.parametrize(("side", "factor"), [(8, 16), (28, 5), (32, 4), (64, 2), (128, 1), (200, 1)])
