@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import yaml
 from fixture_types import Cli
+from grid_pixels import enlarged, find
 from networks import TINY, random_model
 from PIL import Image
-from grid_pixels import enlarged, find
 from refusals import edit_manifest, refusal
 
 import bcm_edge
