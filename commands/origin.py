@@ -40,7 +40,7 @@ def origin(bcm: BCM, seed: int, facts: Mapping[str, Any]) -> dict[str, Any]:
     parameters = [
         parameter
         for parameter in context.command.params
-        if parameter.name not in _LEFT_OUT
+        if _changes_images(parameter)
         and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
     ]
     names = [parameter.name for parameter in parameters if isinstance(parameter, click.Argument)]
@@ -61,6 +61,11 @@ def origin(bcm: BCM, seed: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         "precision": bcm.backend.precision,
         **facts,
     }
+
+
+def _changes_images(parameter: click.Parameter) -> bool:
+    """Return whether a parameter may change images. Options for messages and logs are not exposed."""
+    return parameter.expose_value and parameter.name not in _LEFT_OUT
 
 
 def _text(parameter: click.Parameter, value: Any) -> str:
@@ -88,7 +93,7 @@ def repeating(command: click.Command, facts: Mapping[str, Any]) -> str | None:
             words.append(str(parameter.name).upper())
     for parameter in command.params:
         value = options.get(parameter.opts[0])
-        if isinstance(parameter, click.Argument) or parameter.name in _LEFT_OUT or value is None:
+        if isinstance(parameter, click.Argument) or not _changes_images(parameter) or value is None:
             continue
         if not isinstance(value, str) or not value.isprintable():
             return None

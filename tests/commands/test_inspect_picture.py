@@ -60,12 +60,14 @@ def test_a_picture_contains_no_path_and_no_name_of_a_file(
     for name in ("three.png", "hole.png"):
         (secret / name).write_bytes((pictures / name).read_bytes())
     (secret / "my.bundle").symlink_to(digits_bundle)
-    options = ("--mask", secret / "hole.png", "--label", 3, "-o", secret / "filled.png")
-    assert cli("inpaint", secret / "my.bundle", secret / "three.png", *options).exit_code == 0
+    options = ("--mask", secret / "hole.png", "--label", 3, "--log-file", secret / "log", "-v")
+    files = (secret / "my.bundle", secret / "three.png", "-o", secret / "filled.png")
+    assert cli("inpaint", *files, *options).exit_code == 0
     text = (secret / "filled.png").read_bytes()
     assert not re.search(rb"alice|my\.bundle|three|hole|filled|tmp", text)
     repeated = only_json(cli("inspect", secret / "filled.png", "--json").stdout)["repeat"]
-    assert repeated.startswith("bcm-edge inpaint BUNDLE IMAGES --mask FILE ")
+    options_again = "--mask FILE --seed 0 --label 3 --precision fp32 -o OUTPUT.png"
+    assert repeated == f"bcm-edge inpaint BUNDLE IMAGES {options_again}"
 
 
 def test_images_of_a_folder_have_their_own_seed_and_label(digits_bundle: Path, cli: Cli, tmp_path: Path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from grid_pixels import enlarged, find
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.GifImagePlugin import GifImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from bcm_edge import read_images
 from bcm_edge.runtime.pictures.animation import save_animation
@@ -40,7 +41,7 @@ def test_labels_are_above_and_beside_the_images_and_do_not_cover_them():
     assert places[0][0] == places[1][0] < places[2][0] and places[0][1] == places[2][1] < places[1][1]
     top, left = places[0]
     assert top > find(enlarged(four[0], 16), plain)[0] and left > find(enlarged(four[0], 16), plain)[1]
-    dark = (sheet < 128).all(axis=0)
+    dark = np.asarray((sheet < 128).all(axis=0))
     assert dark[: top - 1].any()  # the title and the labels of columns
     assert dark[top : top + 128, : left - 1].any() and dark[places[2][0] :, : left - 1].any()
 
@@ -112,6 +113,7 @@ def test_an_animation_of_one_image_has_at_least_256_pixels(
 ):
     save_animation(images(3, 1, 1, 8, 8), tmp_path / f"way{suffix}", scale=scale)
     with Image.open(tmp_path / f"way{suffix}") as animation:
+        assert isinstance(animation, GifImageFile | PngImageFile)
         assert animation.size == (size, size) and animation.n_frames == 4
 
 
