@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ LAST_BETA = 0.02
 
 # D(x, t): float32 [N, …] and one level for all samples → float32 [N, …]
 Denoise = Callable[[Tensor, float], Tensor]
+# Slope of the ODE: a state and its level → a tensor like the state
+Slope = Callable[[Tensor, Any], Tensor]
 Levels = Sequence[float] | np.ndarray
 
 
@@ -93,10 +96,17 @@ def heun(denoise: Denoise, x: Tensor, levels: Levels) -> tuple[Tensor, int]:
     """Return (the state at levels[-1], the number of network calls), from the state x at levels[0] > 0."""
     slope = _Slope(denoise)
     for t, u in zip(map(float, levels[:-1]), map(float, levels[1:]), strict=True):
-        d = slope(x, t)
-        guess = x + (u - t) * d
-        x = guess if u == 0 else x + (u - t) * (d + slope(guess, u)) / 2
+        x = heun_step(slope, x, t, u) if u else x + (u - t) * slope(x, t)
     return x, slope.calls
+
+
+def heun_step(slope: Slope, x: Tensor, t: Any, u: Any) -> Tensor:
+    """Return the state at level u after one corrected step from the state x at level t. Two calls of slope.
+
+    t, u: numbers, or tensors of one level per sample that broadcast with x. u > 0.
+    """
+    d = slope(x, t)
+    return x + (u - t) * (d + slope(x + (u - t) * d, u)) / 2
 
 
 def ddim(denoise: Denoise, x: Tensor, levels: Levels) -> tuple[Tensor, int]:

@@ -11,6 +11,14 @@ N-1. For an image x0, noise z ~ N(0, 1) and neighbouring levels t = ts[i+1] > t'
 f⁻ is f with constant parameters. So d has no gradient; in L_s, the gradient flows through f⁻ into f(x_t, t,
 u).
 
+With a teacher, an EDM denoiser D, x_t' is the state that one step of Heun's method along the probability flow
+of the teacher reaches from x_t, as in consistency distillation (arXiv 2303.01469, algorithm 2):
+
+    dx/dt = (x - D(x, t)) / t
+
+x0 + t' z is x_t' with the noise of one sample: its x0 is one of the images that x_t may come from. The teacher
+gives their mean, so targets have no noise, and coarse grids do not blur.
+
 In the authors' code, levels never reach σ_max = 80. Here, t and u may be 80, because sampling starts there
 and inversion ends there.
 """
@@ -24,7 +32,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ..model.preconditioning import ConsistencyModel
+from ..model.preconditioning import ConsistencyModel, Denoiser
+from ..model.samplers import heun_step
 from ..runtime.schedule import SIGMA_MAX, SIGMA_MIN
 
 RHO = 7.0
@@ -124,8 +133,9 @@ class Objective:
     values of an image, as in iCT (arXiv 2310.14189).
     """
 
-    def __init__(self, model: ConsistencyModel) -> None:
+    def __init__(self, model: ConsistencyModel, teacher: Denoiser | None = None) -> None:
         self.model = model
+        self.teacher = teacher
         # The same storage without gradient: always equal to θ, like a target network without averaging.
         self.frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
         self.c = HUBER * math.sqrt(math.prod(model.config.sample_shape))
@@ -141,8 +151,8 @@ class Objective:
         n, m = len(images), math.ceil(SOFT_SHARE * len(images))
         low = torch.full_like(at.t, SIGMA_MIN)
         x_t = images + at.t[:, None, None, None] * at.z
-        x_near = images + at.t_near[:, None, None, None] * at.z
         with torch.no_grad():
+            x_near = self._near(images, x_t, labels, at)
             target = self.model(x_near, at.t_near, low, labels)
         moved = self.model(
             torch.cat([x_t, x_t[:m]]),
@@ -156,3 +166,15 @@ class Objective:
         consistency = pseudo_huber(denoised, target, self.c) / (at.t - at.t_near)
         soft = pseudo_huber(through, target[:m], self.c) / (at.t - at.u)[:m].abs()
         return {"consistency": consistency.mean(), "soft": soft.mean()}
+
+    def _near(self, images: Tensor, x_t: Tensor, labels: Tensor | None, at: Draw) -> Tensor:
+        """Return the states x_t' [N, C, H, W] at the levels t_near."""
+        t, t_near = at.t[:, None, None, None], at.t_near[:, None, None, None]
+        if self.teacher is None:
+            return images + t_near * at.z
+        teacher = self.teacher
+
+        def slope(x: Tensor, levels: Tensor) -> Tensor:
+            return (x - teacher(x, levels.flatten(), labels)) / levels
+
+        return heun_step(slope, x_t, t, t_near)

@@ -7,8 +7,9 @@ import torch
 from small_runs import new_run, random_data, trained_a_little
 from torch import Tensor
 
-from bcm_edge.model.preconditioning import ConsistencyModel
+from bcm_edge.model.preconditioning import ConsistencyModel, Denoiser
 from bcm_edge.training import objective
+from bcm_edge.training.networks import new_model
 from bcm_edge.training.objective import (
     Draw,
     Objective,
@@ -152,3 +153,25 @@ def test_frozen_network_has_the_weights_of_the_trained_one():
 def test_pseudo_huber_constant_is_proportional_to_the_image_size():
     run = new_run(random_data())
     assert bcm_objective(run).c == pytest.approx(objective.HUBER * 8)
+
+
+def test_targets_follow_the_flow_of_a_teacher():
+    """F = 0 is the ideal denoiser of Gaussian images, whose states are scaled by the flow."""
+    dataset = random_data(classes=None)
+    run = trained_a_little(dataset)
+    n = len(dataset)
+    at = Draw(
+        torch.full((n,), 1.5), torch.full((n,), 1.45), torch.full((n,), 0.6), torch.ones_like(dataset.images)
+    )
+    model = run.model
+    assert isinstance(model, ConsistencyModel)
+    teacher = new_model(Denoiser, run.config, seed=0)
+    loss = Objective(model, teacher)(dataset.images, None, at)["consistency"]
+
+    x_t, low = dataset.images + 1.5, torch.full((n,), 0.002)
+    x_near = x_t * ((0.25 + 1.45**2) / (0.25 + 1.5**2)) ** 0.5
+    c = bcm_objective(run).c
+    expected = pseudo_huber(model(x_t, at.t, low), model(x_near, at.t_near, low), c).mean() / 0.05
+    without = Objective(model)(dataset.images, None, at)["consistency"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
+    assert abs(loss.item() - without.item()) > 0.01 * expected.item()
