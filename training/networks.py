@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..model.checkpoint import Checkpoint
 from ..model.config import NetworkConfig
-from ..model.preconditioning import Preconditioned, warp
+from ..model.preconditioning import Denoiser, Preconditioned, warp
 from ..runtime.machine.resources import check_memory
 from ..runtime.schedule import SIGMA_MIN
 from .dataset import Dataset
@@ -31,18 +31,20 @@ PATCHED = 24  # pixels; smaller images are not divided into patches
 HELD = 100
 
 
-def network_for(dataset: Dataset, channels: int) -> NetworkConfig:
+def network_for(dataset: Dataset, channels: int, levels: int | None = None) -> NetworkConfig:
     """Return a small U-Net for these images.
 
-    The resolution is halved until 4 to 7 pixels a side are left. The first level has `channels` channels, and
-    the others have twice as many. Images with an even side of at least PATCHED pixels are divided into
-    patches of 2×2 pixels, which makes the first level four times cheaper.
+    levels: the number of resolutions, each half of the one before; None halves them until 4 to 7 pixels a
+    side are left. The first level has `channels` channels, and the others have twice as many. Images with an
+    even side of at least PATCHED pixels are divided into patches of 2×2 pixels, which makes the first level
+    four times cheaper. Raises CheckpointError for a side that cannot be halved so often.
     """
     _, image_channels, side, _ = dataset.images.shape
     patch_size = 2 if side >= PATCHED and side % 2 == 0 else 1
-    levels, size = 1, side // patch_size
-    while size % 2 == 0 and size >= 8:
-        levels, size = levels + 1, size // 2
+    if levels is None:
+        levels, size = 1, side // patch_size
+        while size % 2 == 0 and size >= 8:
+            levels, size = levels + 1, size // 2
     return NetworkConfig(
         image_size=side,
         in_channels=image_channels,
@@ -113,6 +115,21 @@ def initial_weights(checkpoint: Checkpoint, objective: str) -> dict[str, Tensor]
         return _independent_of_u(checkpoint)
     checkpoint.require(objective)
     return checkpoint.state_dict
+
+
+def teacher_of(checkpoint: Checkpoint, dataset: Dataset) -> Denoiser:
+    """Return the denoiser of a checkpoint, with constant parameters. Its network may be another one.
+
+    Raises CheckpointError for another objective, InputError if images or classes are not those of the data.
+    """
+    checkpoint.require("edm")
+    fitting(checkpoint.config, dataset)
+    if checkpoint.classes is not None and checkpoint.classes != dataset.classes:
+        raise InputError(
+            f"{checkpoint.name}: its classes are {', '.join(checkpoint.classes)}, in this order; "
+            f"those of {dataset.name} differ, so the teacher would get other class numbers"
+        )
+    return checkpoint.denoiser().requires_grad_(False)
 
 
 def _independent_of_u(denoiser: Checkpoint) -> dict[str, Tensor]:

@@ -16,8 +16,8 @@ of the teacher reaches from x_t, as in consistency distillation (arXiv 2303.0146
 
     dx/dt = (x - D(x, t)) / t
 
-x0 + t' z is x_t' with the noise of one sample: its x0 is one of the images that x_t may come from. The teacher
-gives their mean, so targets have no noise, and coarse grids do not blur.
+Without a teacher, x_t' comes from one of the images that x_t may come from, which makes targets noisy. The
+teacher gives the mean of these images.
 
 In the authors' code, levels never reach σ_max = 80. Here, t and u may be 80, because sampling starts there
 and inversion ends there.

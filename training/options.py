@@ -38,6 +38,8 @@ class TrainOptions:
     augment: tuple[str, ...] = ()
     # Share of the images that is held out to measure validation losses, in [0, 0.5].
     held_out: float = 0.0
+    # Resolutions of the network, each half of the one before; None: until 4 to 7 pixels a side are left.
+    levels: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "channels"):

@@ -44,6 +44,7 @@ def train(
     on_progress: OnProgress | None = None,
     *,
     init: Checkpoint | None = None,
+    teacher: Checkpoint | None = None,
     image_size: int | None = None,
     value_range: ValueRange = None,
     report: Report = lambda line: None,
@@ -61,6 +62,7 @@ def train(
     init: a checkpoint of the same objective to fine-tune; for "bcm" also an iCT network with its identity
     initialisation, or a denoiser. It determines the network, the size and colour of images, and the numbers
     of classes.
+    teacher: a denoiser of the same data to distil a BCM from; None trains on the data alone.
     report: called with lines about the data, the network and the device before the first step.
     execution: how the steps are computed. logs: what is recorded.
     resume: continue from the state file `output`.state if it exists. If all its steps are done and `options`
@@ -87,7 +89,7 @@ def train(
     if image_size and execution.torch_device() == "cpu":  # before the images are read
         check_step(part, options.channels, image_size)
     dataset = load_dataset(data, image_size, init.facts if init else None, value_range)
-    config = fitting(init.config, dataset) if init else network_for(dataset, options.channels)
+    config = fitting(init.config, dataset) if init else network_for(dataset, options.channels, options.levels)
     for line in dataset.summary(config.num_classes):
         report(line)
     for note in dataset.notes:
@@ -103,6 +105,7 @@ def train(
         state,
         on_progress,
         init=init,
+        teacher=teacher,
         execution=execution,
         logs=logs,
         held_out=held_out,
@@ -129,6 +132,7 @@ def fit(
     on_progress: OnProgress | None = None,
     *,
     init: Checkpoint | None = None,
+    teacher: Checkpoint | None = None,
     execution: Execution = DEFAULT,
     logs: LogOptions = NO_LOGS,
     held_out: Dataset | None = None,
@@ -140,7 +144,7 @@ def fit(
     state: the state file, which is written every SAVE_EVERY steps and after the last one. resume: continue
     from it if it exists. held_out: images for validation losses. Raises Interrupted after a signal.
     """
-    trainer = Trainer(dataset, config, options, execution, init)
+    trainer = Trainer(dataset, config, options, execution, init, teacher)
     if resume and state.exists():
         trainer.restore(state)
     for line in summary(trainer):

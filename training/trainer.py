@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, NonFiniteError
+from ..errors import CheckpointError, InputError, NonFiniteError
 from ..model.checkpoint import Checkpoint
 from ..model.config import NetworkConfig
 from ..model.preconditioning import ConsistencyModel, Denoiser, Preconditioned
@@ -26,7 +26,7 @@ from .augmentation import augmented
 from .dataset import Dataset, digest
 from .denoising import Denoising, Noising, noised
 from .execution import DEFAULT, Execution
-from .networks import check_step, initial_weights, new_model
+from .networks import check_step, initial_weights, new_model, teacher_of
 from .objective import Draw, Objective, draw, intervals_at
 from .options import FIRST_INTERVALS, TrainOptions
 from .state import Header, read_state, write_state
@@ -38,18 +38,22 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's moving averages of the gradient an
 EMA = 0.999  # decay of the moving average of the weights
 
 
-def objective_of(model: Preconditioned) -> Objective | Denoising:
-    """Return the losses that train a model: those of a BCM or of a denoiser."""
-    return Denoising(model) if isinstance(model, Denoiser) else Objective(cast("ConsistencyModel", model))
+def objective_of(model: Preconditioned, teacher: Denoiser | None = None) -> Objective | Denoising:
+    """Return the losses that train a model: those of a BCM, with or without a teacher, or of a denoiser."""
+    if isinstance(model, Denoiser):
+        return Denoising(model)
+    return Objective(cast("ConsistencyModel", model), teacher)
 
 
 class Trainer:
     """A training run: parameters, their moving average, the state of the optimizer, and the steps done.
 
     init: a checkpoint to start from, or None: one of the same objective, or a denoiser for "bcm".
+    teacher: a denoiser of the same data whose flow the targets of a BCM follow (training/objective.py).
 
-    Raises BackendError for an unknown device, CheckpointError for an `init` of another objective, and
-    InputError if a step would not fit into memory or the batch does not have equal parts.
+    Raises BackendError for an unknown device, CheckpointError for an `init` or `teacher` of another
+    objective, and InputError if a step would not fit into memory, if the batch does not have equal parts, or
+    if the teacher does not fit.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Trainer:
         options: TrainOptions,
         execution: Execution = DEFAULT,
         init: Checkpoint | None = None,
+        teacher: Checkpoint | None = None,
     ) -> None:
         part = execution.part_of(options.batch)
         device = execution.torch_device()
@@ -70,6 +75,7 @@ class Trainer:
         self.execution = execution
         self.device = device
         self.init = init
+        self.teacher = teacher
         self.done = 0
         self.extended: list[dict[str, int]] = []  # as in `Header`
         kind = Denoiser if options.objective == "edm" else ConsistencyModel
@@ -81,7 +87,7 @@ class Trainer:
         # Like the authors, fine-tuning of a BCM starts with the finest grid.
         tuned = init is not None and init.objective == options.objective
         self.first_intervals = options.intervals if tuned else FIRST_INTERVALS
-        self.objective = objective_of(self.model)
+        self.objective = objective_of(self.model, self._teacher_network())
         self.parameters = list(self.model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.learning_rate, betas=BETAS, fused=True)
         for parameter in self.parameters:  # Adam would do this in its first step; `restore` needs it before
@@ -91,6 +97,15 @@ class Trainer:
             name: parameter.detach().clone(memory_format=torch.contiguous_format)
             for name, parameter in self.model.network.named_parameters()
         }
+
+    def _teacher_network(self) -> Denoiser | None:
+        if self.teacher is None:
+            return None
+        if self.options.objective == "edm":
+            raise InputError("a denoiser has no teacher; give one for the objective bcm")
+        network = teacher_of(self.teacher, self.dataset).to(self.device)
+        self.execution.prepare(network.network)
+        return network
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step.
@@ -155,6 +170,7 @@ class Trainer:
             "network": self.config.to_json(),
             "data": self.dataset.digest,
             "init": None if self.init is None else digest(self.init.state_dict.values()),
+            "teacher": None if self.teacher is None else digest(self.teacher.state_dict.values()),
         }
 
     def provenance(self) -> dict[str, Any]:
