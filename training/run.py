@@ -23,7 +23,7 @@ from .interrupts import first_signal_noted
 from .networks import check_step, fitting, network_for
 from .options import LogOptions, TrainOptions
 from .record import check_folder
-from .sheet import SAMPLES, sample_sheet
+from .sheet import SAMPLES, sample_sheet, sheet_grid
 from .state import Header, read_header
 from .summary import summary
 from .trainer import Trainer
@@ -183,7 +183,8 @@ def _save_results(trainer: Trainer, output: Path, pictures: Path) -> None:
         checkpoint.provenance,
         classes=checkpoint.classes,
     )
-    save_images(sample_sheet(checkpoint), pictures, force=True)
+    images = sample_sheet(checkpoint)
+    save_images(images, pictures, force=True, grid=sheet_grid(checkpoint, images))
 
 
 def _check_outputs(output: Path, pictures: Path, state: Path, resume: bool, force: bool) -> None:

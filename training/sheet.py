@@ -14,6 +14,7 @@ from ..model.player import TorchBackend
 from ..model.samplers import Solver
 from ..runtime.batches import BATCH, Batch, play_in_parts
 from ..runtime.chain import play
+from ..runtime.pictures.grids import Grid, rows_of
 from ..runtime.schedule import ONE_STEP, SIGMA_MAX, SIGMA_MIN
 
 SAMPLES = 100  # images in the picture
@@ -26,12 +27,29 @@ def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
 
     The samples of a BCM are made in one step.
     """
-    classes = checkpoint.config.num_classes
-    labels = None if classes is None else np.sort(np.arange(SAMPLES) % classes)
+    labels = _labels(checkpoint)
     if checkpoint.objective == "edm":
         return SHEET_SOLVER.generate(checkpoint.denoiser(), range(SAMPLES), labels)
     backend = TorchBackend(checkpoint.model())
     return play_in_parts(partial(play, ONE_STEP, backend), BATCH, Batch(range(SAMPLES), labels))
+
+
+def sheet_grid(checkpoint: Checkpoint, images: np.ndarray) -> Grid:
+    """Return what `sample_sheet` returned as a grid with the classes of each row."""
+    rows, labels = rows_of(images), _labels(checkpoint)
+    is_bcm = checkpoint.objective != "edm"
+    line = "one-step: 1 NFE" if is_bcm else f"Heun, {SHEET_SOLVER.steps} steps: {SHEET_SOLVER.nfe} NFE"
+    if labels is None:
+        return Grid(rows, line)
+    names = [checkpoint.classes[label] if checkpoint.classes else f"class {label}" for label in labels]
+    ends = [(names[start], names[start + len(rows[0]) - 1]) for start in range(0, SAMPLES, len(rows[0]))]
+    return Grid(rows, line, [first if first == last else f"{first} to {last}" for first, last in ends])
+
+
+def _labels(checkpoint: Checkpoint) -> np.ndarray | None:
+    """Return the labels int64 [SAMPLES] of the samples; None for a model without classes."""
+    classes = checkpoint.config.num_classes
+    return None if classes is None else np.sort(np.arange(SAMPLES) % classes)
 
 
 @torch.inference_mode()
