@@ -160,8 +160,9 @@ def _restyling(report: dict[str, Any]) -> Iterator[str]:
 
 def _memorised(nearest: dict[str, Any]) -> Iterator[str]:
     yield from ("## What was memorised", "")
-    yield f"Samples: {nearest['images']}, schedule {nearest['schedule']}. Held-out drawings: "
-    yield f"{nearest['held_out']}. The distances are to the nearest training drawing."
+    samples = f"{nearest['images']} samples (schedule {nearest['schedule']})"
+    yield f"The distances of {samples} and {nearest['held_out']} held-out"
+    yield "drawings to their nearest training drawings:"
     yield from ("", "| distance | images | least | 5 % quantile | median |", "|---|---|---|---|---|")
     for kind in ("pixels", "features"):
         for key, name in (("samples", "samples"), ("held_out", "held-out drawings")):

@@ -85,7 +85,7 @@ def test_quality_is_that_of_the_pages():
     for name, error in re.findall(r"^\| (invert-\d) \|[^|]+\| \d \| ([\d.]+) \|", page, re.MULTILINE):
         assert quality.pop(name)["reconstruction_mse"] == float(error)
     assert not quality
-    page = re.sub("(<[^>]+>)+", "|", (ROOT / "docs" / "report-mnist.html").read_text())
+    page = re.sub(r"(\s*<[^>]+>\s*)+", "|", (ROOT / "docs" / "report-mnist.html").read_text())
     quality = read_manifest(shipped_bundle("mnist")).quality
     for name, ratio in re.findall(r"\|BCM ([a-z]+-[a-z0-9]+)\|[^|]+\|\d\|[\d.]+\|([\d.]+) ±", page):
         assert quality.pop(name)["frechet_ratio"] == float(ratio)
