@@ -96,16 +96,18 @@ def test_export_onto_a_bundle_that_exists(cli: Cli, bundle_copy: Path) -> None:
     assert [file.name for file in bundle_copy.parent.iterdir()] == ["copy.bundle"]
 
 
-@pytest.mark.parametrize("command", [("demo",), ("train", "--data", "digits")], ids=["demo", "train"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("out", ("demo",)), ("out.safetensors", ("train", "--data", "digits"))],
+    ids=["demo", "train"],
+)
 def test_demo_and_train_onto_an_output_that_exists(
-    cli: Cli, tmp_path: Path, command: tuple[str, ...]
+    cli: Cli, tmp_path: Path, name: str, command: tuple[str, ...]
 ) -> None:
-    (tmp_path / "out").write_text("mine")
-    assert (
-        refusal(cli(*command, "-o", tmp_path / "out"))
-        == f"{tmp_path}/out exists already; --force replaces it"
-    )
-    assert (tmp_path / "out").read_text() == "mine"
+    (tmp_path / name).write_text("mine")
+    message = refusal(cli(*command, "-o", tmp_path / name))
+    assert message == f"{tmp_path}/{name} exists already; --force replaces it"
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_output_below_a_file(cli: Cli, digits_bundle: Path, tmp_path: Path) -> None:
