@@ -108,9 +108,9 @@ serve: $(VENV)/installed
 	$(BIN)/python tests/serving/server.py build/models
 
 # The emoji model in the package, its report and its page, from trained weights and the drawings:
-# make emoji CHECKPOINT=emoji.safetensors DATA=emoji64.npz (docs/emoji.md)
+# make emoji CHECKPOINT=emoji.safetensors DATA=emoji64.npz [BASELINE=denoiser.safetensors] (docs/emoji.md)
 emoji: $(VENV)/installed
-	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/emoji.sh $(CHECKPOINT) $(DATA)
+	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/emoji.sh $(CHECKPOINT) $(DATA) $(BASELINE)
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped

@@ -13,7 +13,7 @@ import argparse
 import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def main() -> None:
     report = json.loads((folder / "report.json").read_text())
     nearest = json.loads((folder / "nearest.json").read_text())
     bundle = open_bundle(folder / "emoji.bundle")
-    update_manifest(bundle, lambda manifest: replace(manifest, quality=quality(report)))
+    update_manifest(bundle, lambda manifest: replace(manifest, quality=quality(report, manifest.schedules)))
     shutil.copytree(folder / "emoji.bundle", shipped_bundle("emoji"), dirs_exist_ok=True)
     lines = figures(load_checkpoint(folder / "emoji.safetensors"), report, nearest)
     PAGE.write_text(with_figures(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
@@ -68,13 +68,17 @@ def _joined(lines: Sequence[str]) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def quality(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return schedule → its figures, rounded as on the page, for the manifest of the bundle."""
+def quality(report: dict[str, Any], schedules: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return schedule → its figures, rounded as on the page, for the manifest of the bundle.
+
+    schedules: the names of the bundle's schedules; the report also has those of the baseline.
+    """
     facts = {"data": DATA, "images": _number(report["facts"]["Data"]["held-out images"])}
     samples = _number(report["facts"]["Data"]["generated"])
     measured = {
         sample["name"]: {"frechet_ratio": round(sample["ratio"], 2), **facts, "samples": samples}
         for sample in report["generation"]
+        if sample["name"] in schedules
     }
     for inversion in named_inversions(report):
         name = inversion["name"].removesuffix(ONE_STEP_BACK)

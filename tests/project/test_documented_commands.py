@@ -43,6 +43,7 @@ NOT_RUN = [
     NotRun(r"docs/tasks.md", r"colour", "it trains a model"),
     NotRun(r"docs/evaluation.md", r".", "each command takes 11 minutes"),
     NotRun(r"docs/emoji.md", r"emoji64\.npz", "it needs the drawings; tests/evaluation/test_emoji_data.py"),
+    NotRun(r"docs/emoji.md", r"bcm-edge train", "it trains a model for hours"),
     NotRun(r"docs/mnist.md", r"mnist_train|mnist\.safetensors", "it trains a model for hours"),
     NotRun(r"docs/(jetson|tensorrt|gpu).md", r".", "it needs an NVIDIA GPU; tests/tensorrt, tests/arm"),
     NotRun(r"docs/performance.md", r".", "a measurement of minutes"),
