@@ -27,9 +27,9 @@ def patched(digits_bundle: Path, tmp_path: Path) -> Process:
 
     def run(body: str, *arguments: str) -> Completed:
         code = (
-            "import os, signal, sys; from bcm_edge.commands import images; from bcm_edge.cli import main\n"
+            "import os, signal, sys; from bcm_edge.commands import run; from bcm_edge.cli import main\n"
             f"def save_images(*_, **__): {body}\n"
-            "images.save_images = save_images; sys.argv[0] = 'bcm-edge'; main()"
+            "run.save_images = save_images; sys.argv[0] = 'bcm-edge'; main()"
         )
         options = ["--backend", "null", "--label", "3", "-o", "out.png", *arguments]
         return subprocess.run(
