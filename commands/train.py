@@ -10,7 +10,7 @@ import click
 
 from ..errors import InputError, Interrupted
 from ..runtime.checks.doctor import require_extra
-from .console import note, progress, result
+from .console import QUIET, note, progress, result
 from .log import ARGUMENTS
 from .options import (
     config_option,
@@ -173,26 +173,36 @@ def train(
         settings.held_out_share(),
         levels,
     )
-    start = _initial(init, preset, config_file, channels, levels) if init else None
-    try:
-        samples = run_training(
-            data,
-            output,
-            options,
-            TrainProgress(),
-            init=start,
-            teacher=_checkpoint(teacher) if teacher else None,
-            image_size=image_size,
-            value_range=value_range,
-            report=progress,
-            execution=settings.execution(),
-            logs=settings.logs(output),
-            resume=resume,
-            force=force,
-            discard_state=discard_state,
-        )
-    except Interrupted as error:
-        raise Interrupted(f"{error}; to go on:\n  {_resuming_command()}", error.signal) from None
+    with settings.execution() as execution:
+        processes = execution.processes
+        if not processes.main:
+            click.get_current_context().meta[QUIET] = True
+        start = _initial(init, preset, config_file, channels, levels) if init else None
+        try:
+            samples = run_training(
+                data,
+                output,
+                options,
+                TrainProgress() if processes.main else None,
+                init=start,
+                teacher=_checkpoint(teacher) if teacher else None,
+                image_size=image_size,
+                value_range=value_range,
+                report=progress,
+                execution=execution,
+                logs=settings.logs(output),
+                resume=resume,
+                force=force,
+                discard_state=discard_state,
+            )
+        except Interrupted as error:
+            if not processes.main:
+                return  # without an error, because of which a launcher would end the main process
+            raise Interrupted(
+                f"{error}; to go on:\n  {_resuming_command(processes.count)}", error.signal
+            ) from None
+    if not processes.main:
+        return
     progress(f"samples: {samples}\ncurves: {settings.logs(output).folder}/")
     progress(f"next:\n  {_next_command(output, objective)}")
     result(as_json, {"checkpoint": str(output), "samples": str(samples), "steps": steps}, str(output))
@@ -223,10 +233,12 @@ def _checkpoint(path: Path, fields: dict[str, Any] | None = None) -> Checkpoint:
     return checkpoint
 
 
-def _resuming_command() -> str:
-    """Return the command line of this process with --resume."""
+def _resuming_command(processes: int) -> str:
+    """Return the command line of this process with --resume, with a launcher for several processes."""
     arguments: list[str] = click.get_current_context().meta[ARGUMENTS]
-    return shlex.join(["bcm-edge", *arguments, *([] if "--resume" in arguments else ["--resume"])])
+    launcher = ["torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "bcm_edge"]
+    program = launcher if processes > 1 else ["bcm-edge"]
+    return shlex.join([*program, *arguments, *([] if "--resume" in arguments else ["--resume"])])
 
 
 def _next_command(output: Path, objective: str) -> str:

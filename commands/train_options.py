@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,8 @@ _OPTIONS = (
         default=1,
         show_default=True,
         type=click.IntRange(1),
-        help="Compute each step in N parts of equal size, which need less memory. The result is the same.",
+        help="Compute each step in N parts of equal size (in each process), which need less memory. The "
+        "result is the same.",
     ),
     click.option(
         "--log-dir",
@@ -106,11 +108,15 @@ class Settings:
     held_out: float
     tensorboard: bool
 
-    def execution(self) -> Execution:
-        """Return how the steps are computed."""
+    @contextmanager
+    def execution(self) -> Iterator[Execution]:
+        """Return how the steps are computed, for a block in which the processes of the run are connected."""
         from ..training.execution import Execution
+        from ..training.processes import joined
 
-        return Execution(self.device, self.compiled, self.accumulate)
+        alone = Execution(self.device, self.compiled, self.accumulate)
+        with joined(alone.torch_device()) as processes:
+            yield replace(alone, processes=processes)
 
     def logs(self, output: Path) -> LogOptions:
         """Return what is recorded. output: the checkpoint."""

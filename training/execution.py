@@ -8,6 +8,7 @@ import torch
 
 from ..errors import BackendError, InputError
 from ..model.unet import ResBlock, UNet
+from .processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,15 @@ class Execution:
     device: str = "cpu"
     # Compile the residual blocks of the network with torch.compile.
     compile: bool = False
-    # Parts of a batch that are computed one after the other, which needs less memory.
+    # Parts of a batch that a process computes one after the other, which needs less memory.
     accumulate: int = 1
+    # The processes that compute each step together.
+    processes: Processes = ALONE
 
     def torch_device(self) -> str:
         """Return the device of torch that `device` means on this machine. Raises BackendError."""
+        if self.processes.count > 1:
+            return self.processes.device
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
@@ -37,7 +42,16 @@ class Execution:
             raise InputError(
                 f"accumulate must divide the batch of {batch} images into equal parts, not {self.accumulate}"
             )
-        return batch // self.accumulate
+        if batch % self.parts():
+            raise InputError(
+                f"the batch of {batch} images must have {self.parts()} equal parts: {self.accumulate} for "
+                f"each of {self.processes.count} processes"
+            )
+        return batch // self.parts()
+
+    def parts(self) -> int:
+        """Return the number of parts of a batch, in all processes together."""
+        return self.accumulate * self.processes.count
 
     def prepare(self, network: UNet) -> None:
         """Compile the network in place if `compile` is set.

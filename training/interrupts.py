@@ -21,10 +21,11 @@ class Stop:
 
 
 @contextmanager
-def first_signal_noted() -> Iterator[Stop]:
+def first_signal_noted(ignore_others: bool = False) -> Iterator[Stop]:
     """Note the first signal during a block, which checks `signal` of the yielded object between steps.
 
     A second signal has its usual effect: Ctrl-C raises KeyboardInterrupt at once, SIGTERM ends the process.
+    ignore_others: it has no effect, for a process that gets each signal twice, also from its launcher.
     Signals that the process ignores stay ignored. Outside the main thread, where Python allows no handlers,
     nothing is changed.
     """
@@ -40,8 +41,9 @@ def first_signal_noted() -> Iterator[Stop]:
             signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
-        stop.signal = number
-        restore()
+        stop.signal = stop.signal or number
+        if not ignore_others:
+            restore()
 
     for number in before:
         signal.signal(number, note)

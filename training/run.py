@@ -71,7 +71,8 @@ def train(
     discard_state: remove the state file at the end.
 
     The first SIGINT (Ctrl-C) or SIGTERM stops the run after the current step. Its state is saved, and
-    Interrupted, a KeyboardInterrupt, is raised.
+    Interrupted, a KeyboardInterrupt, is raised. Several processes (`Execution.processes`) stop after the same
+    step. Only the main one writes files; `on_progress` and `report` are called in each.
 
     Raises an InputError before the first step if an argument cannot be used, NonFiniteError if training
     diverges.
@@ -112,6 +113,8 @@ def train(
         report=report,
         resume=resume,
     )
+    if not execution.processes.main:
+        return pictures
     report(f"samples: making {SAMPLES} images")
     try:
         _save_results(trainer, output, pictures)
@@ -149,18 +152,28 @@ def fit(
         trainer.restore(state)
     for line in summary(trainer):
         report(line)
-    saved = trainer.done
-    trainer.save(state)  # a state file that cannot be written is an error before the first step
+    saved, number = trainer.done, 0
+    processes = execution.processes
+    processes.wait()  # all have looked for files of the run; from here on, they are written
+    if processes.main:
+        trainer.save(state)  # a state file that cannot be written is an error before the first step
+    else:
+        logs, held_out = NO_LOGS, None
     try:
-        with first_signal_noted() as stop, Watch(trainer, logs, held_out, on_progress) as watch:
-            while trainer.done < options.steps:
+        with (
+            first_signal_noted(ignore_others=processes.count > 1) as stop,
+            Watch(trainer, logs, held_out, on_progress) as watch,
+        ):
+            while trainer.done < options.steps and not number:
                 watch.step()
-                if trainer.done % SAVE_EVERY == 0 or trainer.done == options.steps or stop.signal:
-                    trainer.save(state)
+                number = processes.largest(stop.signal or 0)  # all stop after the same step
+                if trainer.done % SAVE_EVERY == 0 or trainer.done == options.steps or number:
+                    if processes.main:
+                        trainer.save(state)
                     saved = trainer.done
                 watch.show()
-                if stop.signal and saved == trainer.done:
-                    raise Interrupted(f"stopped after step {saved} of {options.steps}", stop.signal)
+            if number := number or stop.signal or 0:
+                raise Interrupted(f"stopped after step {saved} of {options.steps}", number)
     except Interrupted:
         raise
     except KeyboardInterrupt:  # the second one

@@ -28,9 +28,10 @@ def _device(trainer: Trainer) -> str:
         name = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     else:
         name = f"{trainer.device} ({torch.cuda.get_device_name(trainer.device)})"
-    parts = trainer.execution.accumulate
-    in_parts = [f"each step in {parts} parts"] if parts > 1 else []
-    return ", ".join([name, trainer.options.precision, *in_parts])
+    execution = trainer.execution
+    processes = [f"{execution.processes.count} processes"] if execution.processes.count > 1 else []
+    in_parts = [f"each step in {execution.parts()} parts"] if execution.accumulate > 1 else []
+    return ", ".join([name, *processes, trainer.options.precision, *in_parts])
 
 
 def _grid(trainer: Trainer) -> str:

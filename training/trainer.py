@@ -266,19 +266,22 @@ class Trainer:
         """Set the gradients of the batch, and return its losses.
 
         Every parts-th image is in the same part, so that its first half is in the first half of the batch,
-        for which the soft term is computed.
+        for which the soft term is computed. Of P processes, process i computes the parts i, i + P, …
         """
         self.optimizer.zero_grad()
-        parts = self.execution.accumulate
-        values: dict[str, float] = {}
-        for part in range(parts):
+        parts, processes = self.execution.parts(), self.execution.processes
+        values: dict[str, Tensor] = {}
+        for part in range(processes.index, parts, processes.count):
             rows = slice(part, None, parts)
             part_labels = None if labels is None else labels[rows]
             losses = self.losses(images[rows], part_labels, at.of(rows), self.objective)
             (torch.stack(list(losses.values())).sum() / parts).backward()
             for name, loss in losses.items():
-                values[name] = values.get(name, 0.0) + loss.item() / parts
-        return values
+                values[name] = values.get(name, 0.0) + loss.detach() / parts
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        means = torch.stack(list(values.values()))
+        processes.sum_up([*gradients, means])
+        return dict(zip(values, means.tolist(), strict=True))
 
     def _update_average(self) -> None:
         decay = min(EMA, (1 + self.done) / (10 + self.done))

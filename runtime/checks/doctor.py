@@ -37,6 +37,7 @@ EXTRAS: dict[Extra, tuple[str, tuple[str, ...]]] = {
     "debug": ("bisecting", ("polygraphy", "onnx", "onnxruntime")),
     "train": ("training", ("torch", "safetensors", "sklearn", "matplotlib")),
     "tensorboard": ("event files of training for TensorBoard", ("tensorboardX",)),
+    "accelerate": ("training on several GPUs", ("accelerate", "torch")),
     "serve": ("writing Triton repositories", ("tritonclient", "grpc", "onnx", "onnxruntime")),
     "scale": ("mapping many images on Ray", ("ray", "pyarrow", "onnxruntime")),
     "evaluate": ("evaluating", ("torch", "safetensors", "sklearn", "skimage", "jinja2", "matplotlib")),

@@ -24,6 +24,7 @@ Extra = Literal[
     "scale",
     "train",
     "tensorboard",
+    "accelerate",
     "evaluate",
     "diffusers",
     "gpu",
