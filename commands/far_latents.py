@@ -53,7 +53,7 @@ class Inverted:
     def note(self) -> list[str]:
         """Return the names of images whose latents are far from noise. A note lists them."""
         advice = (
-            "the result may be poor: the label is wrong, or the image is unlike the training data, such as "
-            "dark on light instead of light on dark"
+            "the result may be poor: the label may be wrong, or the image unlike the training data, such as "
+            "a negative"
         )
         return note_latents(np.stack(self._latents), self._names, advice)

@@ -59,7 +59,7 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         check_number(n, bcm.sample_shape)
         if latents is not None:
             latents = check_latents(latents, bcm.sample_shape)
-            advice = "images from them may be unlike the training data; invert gives latents near noise"
+            advice = "images from them may be unlike the training data"
             note_latents(latents, [str(index) for index in range(n)], advice)
         seed = run.seed if seeds is None or run.given_seed is not None else seeds
         refuse_guess(run.label)

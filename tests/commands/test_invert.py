@@ -86,6 +86,13 @@ def test_latents_far_from_noise_are_named(digits_bundle: Path, pictures: Path, c
     assert "far from noise" not in result.stderr
 
 
+def test_latents_of_the_emoji_models_own_images_are_not_far_from_noise(cli: Cli, tmp_path: Path):
+    images, latents = tmp_path / "images.npz", tmp_path / "latents.npz"
+    assert cli("generate", "emoji", "-n", 3, "--label", "all", "-o", images).exit_code == 0
+    result = cli("invert", "emoji", images, "-o", latents, "--json")
+    assert only_json(result.stdout)["far_from_noise"] == [] and "far from noise" not in result.stderr
+
+
 @pytest.mark.parametrize("batch", [1, 16])
 @pytest.mark.parametrize("arguments", [("reconstruct",), ("variations", "-n", 3), ("interpolate",)])
 def test_images_whose_latents_are_far_from_noise_are_named(

@@ -28,8 +28,10 @@ NEW = {
     "provenance.checkpoint.augment",
     "provenance.checkpoint.extended",
     "provenance.checkpoint.held_out",
+    "provenance.checkpoint.levels",
     "provenance.checkpoint.objective",
     "provenance.checkpoint.precision",
+    "provenance.checkpoint.teacher",
     "provenance.fp16_norms",
     "model.config.attention",
 }

@@ -77,6 +77,24 @@ def test_nearby_at_strength_0_is_the_latent():
     assert (latents.nearby(z, 0, [0, 1], 3) == z[:, None]).all()
 
 
+@pytest.mark.parametrize(
+    "deviation, mean, far",
+    [
+        (1, 0, False),
+        (0.3, 0, False),
+        (0.2, 0, True),
+        (1.2, 0, False),
+        (1.4, 0, True),
+        (1, 0.35, False),
+        (1, 0.45, True),
+        (1, -0.45, True),
+    ],
+)
+def test_latents_far_from_noise(deviation: float, mean: float, far: bool):
+    one = np.where(np.arange(192).reshape(1, 3, 8, 8) % 2 == 0, deviation, -deviation) + mean
+    assert latents.far_from_noise(one.astype(np.float32)).tolist() == [far]
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_strength_outside_0_to_1_is_refused(strength: float):
     with pytest.raises(BcmError, match="strength"):
