@@ -29,7 +29,7 @@ def title(schedules: Sequence[str], nfe: int, *more: str) -> str:
 
 
 def by_class(images: np.ndarray, classes: Sequence[str], seeds: Sequence[int], line: str) -> Grid:
-    """Return a grid of images [N, C, H, W] with their classes, and the seeds of each row.
+    """Return a grid of images [N, C, H, W] with their classes, and the seeds of each row, if any.
 
     classes: the name of the class of each image; empty for a model without classes. They label the columns if
     they repeat in order, and the images otherwise. A single class is named in the title, `line`.
@@ -80,8 +80,8 @@ def _period(classes: Sequence[str]) -> int:
 
 
 def _seeds(seeds: Sequence[int], columns: int) -> list[str]:
-    """Return the label of each row: its seeds, if they follow each other."""
-    if list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
+    """Return the label of each row: its seeds, if they follow each other; [] without seeds."""
+    if not seeds or list(seeds) != list(range(seeds[0], seeds[0] + len(seeds))):
         return []
     rows = [seeds[start : start + columns] for start in range(0, len(seeds), columns)]
     return [f"seed {row[0]}" if len(row) == 1 else f"seeds {row[0]}-{row[-1]}" for row in rows]

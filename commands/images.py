@@ -77,7 +77,10 @@ def generate(bundle: Path, number: int | None, schedule: str, latents_file: Path
         images, facts = run.play(bcm, "generating", program, n, work)
         arrays = run.per_image(n, labels, seed)
         line = title([schedule], program.nfe)
-        grid = by_class(images, class_texts(bcm, labels), np.asarray(arrays["seeds"]).tolist(), line)
+        shown_seeds = (
+            np.asarray(arrays["seeds"]).tolist() if latents is None else []
+        )  # latents replace the noise
+        grid = by_class(images, class_texts(bcm, labels), shown_seeds, line)
         run.save(bcm, images, facts, grid if n > 1 else None, **arrays)
         run.report(bcm, facts)
 

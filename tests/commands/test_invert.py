@@ -73,6 +73,15 @@ def test_reconstruct_writes_pairs_and_prints_a_table(
     assert to_its_original < to_another
 
 
+def test_picture_of_latents_has_no_seeds(digits_bundle: Path, images_file: Path, cli: Cli, tmp_path: Path):
+    latents, again, generated = (tmp_path / name for name in ("z.npz", "again.png", "generated.png"))
+    assert cli("invert", digits_bundle, images_file, "-o", latents).exit_code == 0
+    assert cli("generate", digits_bundle, "--latents", latents, "-o", again).exit_code == 0
+    assert cli("generate", digits_bundle, "-n", 6, "--label", "0,1,2,3,4,5", "-o", generated).exit_code == 0
+    with Image.open(again) as picture, Image.open(generated) as with_seeds:
+        assert picture.height == with_seeds.height and picture.width < with_seeds.width - 50
+
+
 def test_latents_far_from_noise_are_named(digits_bundle: Path, pictures: Path, cli: Cli, tmp_path: Path):
     Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
     options = ("--label", 3, "-o", tmp_path / "latents.npz")
