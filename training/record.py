@@ -23,7 +23,9 @@ VALIDATION = "validation_"  # prefix of the columns of validation losses
 
 
 def check_folder(folder: Path, continued: bool, force: bool) -> None:
-    """Raise OutputError if a run may not write into a folder, because it has the records of another run."""
+    """Raise OutputError if a run may not write into a folder, because it is a file, or has other files."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, not a folder for logs; choose another folder with --log-dir")
     check_free(folder, force or continued, TABLE)
 
 

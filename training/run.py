@@ -85,7 +85,9 @@ def train(
     if logs.tensorboard:
         require_extra("tensorboard", "TensorBoard")
     if resume and state.exists():
-        report(_continuation(read_header(state), options.steps))
+        header = read_header(state)
+        header.check_steps(options.steps, state)
+        report(_continuation(header, options.steps))
     part = execution.part_of(options.batch)
     if image_size and execution.torch_device() == "cpu":  # before the images are read
         check_step(part, options.channels, image_size)

@@ -42,6 +42,13 @@ class Header:
     # The settings that must be equal for a run to continue.
     fingerprint: dict[str, Any]
 
+    def check_steps(self, steps: int, path: Path) -> None:
+        """Raise CheckpointError if more steps are done than a run of `steps` steps has. path: of the file."""
+        if self.done > steps:
+            raise CheckpointError(
+                f"{path}: the run has done {self.done} steps; --steps must be at least that, not {steps}"
+            )
+
     def __str__(self) -> str:
         """Return the progress, such as "200 of 400 steps"."""
         return f"{self.done} of {self.steps} steps"

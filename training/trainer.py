@@ -181,6 +181,7 @@ class Trainer:
             "steps": self.options.steps,
             **({"extended": self.extended} if self.extended else {}),
             **self.fingerprint,
+            "channels": self.config.model_channels,  # with `init`, the option is not used
             "torch": torch.__version__,
         }
 
@@ -230,11 +231,7 @@ class Trainer:
                     f"{path}: the run had another {name} ({before}, now {value}); continue it with the "
                     "options and data of its start, or start a new run with --force in place of --resume"
                 )
-        if header.done > self.options.steps:
-            raise CheckpointError(
-                f"{path}: the run has done {header.done} steps; --steps must be at least that, not "
-                f"{self.options.steps}"
-            )
+        header.check_steps(self.options.steps, path)
 
     def _generator(self) -> torch.Generator:
         """Return the random number generator of the next step."""

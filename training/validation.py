@@ -10,6 +10,7 @@ import torch
 from ..errors import InputError
 from .dataset import Dataset
 from .networks import new_model
+from .objective import Objective
 from .trainer import Trainer, objective_of
 
 SEED = 2024  # seed of the choice of the images, and of the noise at which the losses are measured
@@ -39,14 +40,15 @@ def split(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
 
 @torch.no_grad()
 def validation_losses(trainer: Trainer, held_out: Dataset) -> dict[str, float]:
-    """Return the losses of the averaged weights by name.
+    """Return the losses of the averaged weights by name, with the teacher of the run if it has one.
 
     They are measured on the finest grid of the run and with the same noise each time, so the values at
     different steps can be compared.
     """
     model = new_model(type(trainer.model), trainer.config, 0)
     model.network.load_state_dict(trainer.average)
-    objective = objective_of(model.to(trainer.device))
+    teacher = trainer.objective.teacher if isinstance(trainer.objective, Objective) else None
+    objective = objective_of(model.to(trainer.device), teacher)
     generator = torch.Generator().manual_seed(SEED)
     totals: dict[str, float] = {}
     for part in _batches(held_out, trainer.execution.part_of(trainer.options.batch)):

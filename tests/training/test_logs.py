@@ -69,6 +69,9 @@ def test_records_of_another_run_are_kept_without_force(tmp_path: Path):
     Record(tmp_path / "log", ["soft"]).close()
     with pytest.raises(OutputError, match="exists"):
         check_folder(tmp_path / "log", continued=False, force=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file: is a file, .* --log-dir"):
+        check_folder(tmp_path / "file", continued=False, force=True)
     check_folder(tmp_path / "log", continued=True, force=False)
     check_folder(tmp_path / "log", continued=False, force=True)
 

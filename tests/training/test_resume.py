@@ -189,6 +189,10 @@ def test_resuming_a_finished_run_writes_its_files_again(tmp_path: Path):
     assert train(data, output, SMALL, report=lines.append, resume=True) == first
     assert lines[0] == "resumed: 7 of 7 steps are done; more --steps would extend the run"
     assert load_checkpoint(output).provenance["steps"] == 7
+    lines.clear()
+    with pytest.raises(CheckpointError, match=r"has done 7 steps; --steps must be at least that, not 5"):
+        train(data, output, replace(SMALL, steps=5), report=lines.append, resume=True)
+    assert not lines
 
 
 def test_train_without_resume_keeps_the_state_of_a_run(tmp_path: Path):

@@ -14,7 +14,8 @@ from bcm_edge.errors import CheckpointError, InputError
 from bcm_edge.model.checkpoint import Checkpoint, load_checkpoint
 from bcm_edge.training.networks import network_for
 from bcm_edge.training.objective import Objective
-from bcm_edge.training.trainer import Trainer
+from bcm_edge.training.trainer import Trainer, objective_of
+from bcm_edge.training.validation import validation_losses
 
 pytestmark = [pytest.mark.numerical, pytest.mark.usefixtures("one_thread")]
 
@@ -56,6 +57,15 @@ def test_the_teacher_belongs_to_the_run(tmp_path: Path):
     distilled(denoiser()).restore(tmp_path / "state")
 
 
+def test_validation_losses_follow_the_teacher():
+    held_out, run = random_data(), distilled(denoiser())
+    with_teacher = validation_losses(run, held_out)
+    run.objective = objective_of(run.model)
+    assert validation_losses(run, held_out)["consistency"] != pytest.approx(
+        with_teacher["consistency"], rel=1e-3
+    )
+
+
 def test_a_bcm_is_not_a_teacher():
     data = random_data()
     bcm = Trainer(data, network_for(data, 8), SMALL).checkpoint()
@@ -92,6 +102,7 @@ def test_command_distils_a_denoiser_of_the_given_levels(cli: Cli, tmp_path: Path
     assert cli(*common, "--init", teacher, "--teacher", teacher, "-o", student).exit_code == 0
     checkpoint = load_checkpoint(Path(student))
     assert checkpoint.config.channel_mult == (1,)
+    assert checkpoint.provenance["channels"] == 8
     assert checkpoint.provenance["teacher"] == checkpoint.provenance["init"]
     refused = cli(*common, "--levels", "9", "-o", str(tmp_path / "other.safetensors"))
     assert refused.exit_code != 0
