@@ -1,14 +1,16 @@
 #!/bin/sh
-# Make the emoji model in the package, its report, its page and the pictures of it: `make emoji`. Run from the root of
-# a checkout, in an environment with the package, its extras `evaluate`, `export` and `test`, and a Chromium:
+# Make the emoji model in the package, its report, its page and its pictures: `make emoji`. Run from the root of
+# a checkout, in an environment with the extras `evaluate`, `export` and `test`, and a Chromium:
 #   benchmarks/emoji.sh emoji.safetensors emoji64.npz [denoiser.safetensors]
 # With a denoiser of the same data, the report compares the model with it.
 set -eu
 work=build/emoji
 data="--data $work/emoji.npz --test $work/emoji-test.npz"
 python -m bcm_edge.evaluation.emoji "$1" --data "$2" -o $work
-python -m bcm_edge evaluate $work/emoji.bundle $data ${3:+--baseline "$3"} -o docs/report-emoji.html --force --json > $work/report.json
-python -m bcm_edge.evaluation.memorised $work/emoji.bundle $data -o docs/emoji-nearest.png > $work/nearest.json
+python -m bcm_edge evaluate $work/emoji.bundle $data ${3:+--baseline "$3"} \
+    -o docs/report-emoji.html --force --json > $work/report.json
+python -m bcm_edge.evaluation.memorised $work/emoji.bundle $data \
+    -o docs/emoji-nearest.png > $work/nearest.json
 python -m bcm_edge.evaluation.emoji_page $work
 python benchmarks/emoji_pictures.py -o docs/emoji.png
 python -m bcm_edge demo -o $work/demo --force

@@ -117,8 +117,9 @@ def _weights(checkpoint: Checkpoint) -> Iterator[str]:
     yield from ("", "| setting | value |", "|---|---|")
     for key, name in SETTINGS.items():
         value = checkpoint.provenance.get(key)
-        if value not in (None, ""):
-            yield f"| {name} | {value} |"
+        text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+        if text:
+            yield f"| {name} | {text} |"
     yield ""
 
 
