@@ -48,6 +48,10 @@ class Record:
             self._file = (folder / TABLE).open("w", newline="", buffering=1, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written ({error.strerror})") from error
+        except (KeyError, ValueError) as error:
+            raise OutputError(
+                f"{folder / TABLE}: not the table of a training run; remove it, or give another --log-dir"
+            ) from error
         self._table = csv.DictWriter(self._file, names, restval="", extrasaction="ignore")
         self._table.writeheader()
         self._table.writerows(rows)

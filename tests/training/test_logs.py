@@ -65,6 +65,14 @@ def test_continued_run_replaces_the_records_after_its_state(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.glob("samples-*")) == ["samples-000010.png"]
 
 
+@pytest.mark.parametrize("text", ["date,price\n1,2\n", "step\nfirst\n"])
+def test_table_of_another_program_is_not_continued(tmp_path: Path, text: str):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(OutputError, match=r"log\.csv: not the table of a training run"):
+        Record(tmp_path, ["soft"], done=20)
+    assert (tmp_path / "log.csv").read_text() == text
+
+
 def test_records_of_another_run_are_kept_without_force(tmp_path: Path):
     Record(tmp_path / "log", ["soft"]).close()
     with pytest.raises(OutputError, match="exists"):
