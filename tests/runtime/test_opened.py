@@ -91,12 +91,12 @@ def test_results_are_saved_in_every_form(digits_bundle: Path, tmp_path: Path):
             assert saved.dtype == np.float32 and np.array_equal(to_uint8(saved), expected)
             assert sorted(file.name for file in path.iterdir())[:3] == [f"{i:06d}.png" for i in range(3)]
             assert np.array_equal(to_uint8(bcm.read_images(path)), expected)
-            assert Image.open(f"{path}.png").size == (134, 134)  # a grid of two by two
-            assert Image.open(f"{path}-way.png").size == (332, 134)  # two rows of five
+            assert Image.open(f"{path}.png").size == (290, 290)  # a grid of two by two
+            assert Image.open(f"{path}-way.png").size == (692, 290)  # two rows of five
         with pytest.raises(OutputError, match=r"exists already; force=True replaces it$"):
             bcm.save(expected, tmp_path / "pil.png")
         bcm.save(expected[:1], tmp_path / "pil.png", force=True)
-        assert Image.open(tmp_path / "pil.png").size == (8, 8)
+        assert Image.open(tmp_path / "pil.png").size == (128, 128)  # enlarged
         with pytest.raises(ImageError, match=r"^images must lie in \[-1, 1\]; these go from 3 to 3"):
             bcm.save(np.full((1, 1, 8, 8), 3, np.float32), tmp_path / "latents.png")
 
