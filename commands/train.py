@@ -204,7 +204,7 @@ def train(
     if not processes.main:
         return
     progress(f"samples: {samples}\ncurves: {settings.logs(output).folder}/")
-    progress(f"next:\n  {_next_command(output, objective)}")
+    progress("\n  ".join(["next:", *_next_commands(data, output, objective)]))
     result(as_json, {"checkpoint": str(output), "samples": str(samples), "steps": steps}, str(output))
 
 
@@ -241,7 +241,10 @@ def _resuming_command(processes: int) -> str:
     return shlex.join([*program, *arguments, *([] if "--resume" in arguments else ["--resume"])])
 
 
-def _next_command(output: Path, objective: str) -> str:
+def _next_commands(data: str, output: Path, objective: str) -> list[str]:
     if objective == "edm":
-        return f"bcm-edge evaluate BUNDLE --data DATA --baseline {output}"
-    return f"bcm-edge export {output} -o {output.with_suffix('.bundle')}"
+        return [
+            f"bcm-edge train --data {data} --init {output} --teacher {output} -o BCM.safetensors",
+            f"bcm-edge evaluate BUNDLE --data {data} --baseline {output}",
+        ]
+    return [f"bcm-edge export {output} -o {output.with_suffix('.bundle')}"]

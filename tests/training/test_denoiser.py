@@ -202,10 +202,11 @@ def test_commands_name_the_next_step_and_refuse_a_denoiser(cli: Cli, tmp_path: P
     small = ("--steps", 2, "--batch", 2, "--channels", 8, "--intervals", 10)
     trained = cli("train", "--data", data, *small, "--objective", "edm", "-o", base)
     assert trained.exit_code == 0, trained.stderr
-    *_, last = trained.stderr.splitlines()
+    *_, distil, evaluate = trained.stderr.splitlines()
     assert "\nstep 2/2  denoising " in trained.stderr
     assert "intervals" not in trained.stderr
-    assert last == f"  bcm-edge evaluate BUNDLE --data DATA --baseline {base}"
+    assert distil == f"  bcm-edge train --data {data} --init {base} --teacher {base} -o BCM.safetensors"
+    assert evaluate == f"  bcm-edge evaluate BUNDLE --data {data} --baseline {base}"
     assert "is not a BCM" in refusal(cli("export", base, "-o", tmp_path / "b.bundle"))
     bcm = cli("train", "--data", data, *small, "--init", base, "-o", tmp_path / "bcm.safetensors")
     assert "\nnoise grid: 10 intervals in all steps\n" in bcm.stderr
