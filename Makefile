@@ -9,7 +9,7 @@ BUNDLE := $(CURDIR)/build/digits.bundle
 STEPS := suite lint docs bundle rehearse processors pythons
 TOGETHER := --no-print-directory --keep-going --jobs=2 --output-sync=target
 
-.PHONY: demo check test $(STEPS) dist quick test-slow serve test-arm test-gpu gpu-report emoji model bundles clean
+.PHONY: demo check test $(STEPS) dist quick test-slow serve test-arm test-gpu gpu-report emoji mnist model bundles clean
 
 demo: $(VENV)/ready
 	@echo 'make demo: restyle, generate, invert and edit emoji; half a minute'
@@ -111,6 +111,11 @@ serve: $(VENV)/installed
 # make emoji CHECKPOINT=emoji.safetensors DATA=emoji64.npz [BASELINE=denoiser.safetensors] (docs/emoji.md)
 emoji: $(VENV)/installed
 	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/emoji.sh $(CHECKPOINT) $(DATA) $(BASELINE)
+
+# The same for the MNIST model, from trained weights and the two parts of MNIST (docs/mnist.md):
+# make mnist CHECKPOINT=mnist.safetensors DATA=mnist_train.npz TEST=mnist_test.npz [BASELINE=denoiser.safetensors]
+mnist: $(VENV)/installed
+	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/mnist.sh $(CHECKPOINT) $(DATA) $(TEST) $(BASELINE)
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped

@@ -6,12 +6,13 @@
 set -eu
 work=build/emoji
 data="--data $work/emoji.npz --test $work/emoji-test.npz"
-python -m bcm_edge.evaluation.emoji "$1" --data "$2" -o $work
+python -m bcm_edge.evaluation.emoji_data "$2" -o $work
+python -m bcm_edge.evaluation.ship emoji "$1" --data $work/emoji.npz -o $work
 python -m bcm_edge evaluate $work/emoji.bundle $data ${3:+--baseline "$3"} \
     -o docs/report-emoji.html --force --json > $work/report.json
 python -m bcm_edge.evaluation.memorised $work/emoji.bundle $data \
     -o docs/emoji-nearest.png > $work/nearest.json
-python -m bcm_edge.evaluation.emoji_page $work
+python -m bcm_edge.evaluation.figures emoji $work
 python benchmarks/emoji_pictures.py -o docs/emoji.png
 python -m bcm_edge demo -o $work/demo --force
 cp $work/demo/generated.png $work/demo/reconstructed.png docs/

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .paths import PATH
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 def _kinds(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
     return tuple(kind.strip() for kind in text.split(",")) if text else ()
+
+
+def _needs_eval_every(context: click.Context, parameter: click.Parameter, share: float) -> float:
+    source = context.get_parameter_source(parameter.name or "")
+    if source is ParameterSource.COMMANDLINE and not context.params["eval_every"]:
+        raise click.UsageError("--held-out needs --eval-every N: without it, all images are trained on")
+    return share
 
 
 augment_option = click.option(
@@ -81,6 +89,7 @@ _OPTIONS = (
         default=0,
         show_default=True,
         type=click.IntRange(0),
+        is_eager=True,
         help="Measure the losses of held-out images every N steps; 0: never, and all images are trained on.",
     ),
     click.option(
@@ -89,7 +98,9 @@ _OPTIONS = (
         default=0.1,
         show_default=True,
         type=click.FloatRange(0, 0.5, min_open=True),
-        help="Share of the images of each class that is held out for --eval-every.",
+        callback=_needs_eval_every,
+        help="Share of the images of each class that is held out for --eval-every; of the names, if the "
+        "images have names.",
     ),
     click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard to the log folder."),
 )

@@ -57,7 +57,9 @@ class TrainProgress:
     def _show(self, at: Progress) -> None:
         means = {name: sum(values) / len(values) for name, values in self._losses.items()}
         self._losses.clear()
-        line = f"step {at.step}/{at.steps}  {_losses_text(means)}  {_duration(at.seconds_left)} left"
+        line = f"step {at.step}/{at.steps}  {_losses_text(means)}"
+        if at.seconds_left is not None:
+            line += f"  {_duration(at.seconds_left)} left"
         if shows_bars():
             click.echo(f"\r{line}\033[K", file=sys.stderr, nl=at.step == at.steps)
         else:

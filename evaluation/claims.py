@@ -79,7 +79,10 @@ def computation_caveat(bcm: float, baseline: float, initialised: bool = False) -
     """
     counts = f"evaluated the network on {baseline:,.0f} images, that of the BCM on {bcm:,.0f}"
     if initialised:
-        return f"The training of the baseline {counts}, without that of the checkpoint it started from."
+        return (
+            f"The training of the baseline {counts}, without the training of the checkpoint that the BCM "
+            "started from."
+        )
     if bcm == baseline:
         return ""
     return f"The baseline used {'less' if baseline < bcm else 'more'} computation: its training {counts}."

@@ -10,7 +10,7 @@ from ..model.samplers import Solver
 from ..runtime.pictures.writing import heat
 from ..runtime.pixels import to_uint8
 from .comparison import Sampled
-from .exhibits import Gallery
+from .exhibits import Gallery, class_names
 from .rivals import YARDSTICK, Rivals, calls, title
 
 COLUMNS = 10
@@ -30,9 +30,9 @@ def sample_gallery(rivals: Rivals) -> Gallery:
     for solver, denoiser in rivals.baselines:
         if solver.nfe <= MOST_STEPS_SHOWN or solver == YARDSTICK:
             rows[f"{title(solver)}, {calls(solver.nfe)}"] = solver.generate(denoiser, seeds, labels)
-    column = "one starting noise" if labels is None else "one starting noise and one label"
-    note = f"Seeds {seeds[0]} to {seeds[-1]}, not selected. Each column has {column}."
-    return _gallery("Samples at equal noise", rows, note)
+    note = f"Seeds {seeds[0]} to {seeds[-1]}, not selected. Each column has one starting noise."
+    headings = [f"seed {seed}" for seed in seeds] if labels is None else class_names(labels, bcm.classes)
+    return _gallery("Samples at equal noise", rows, note, headings)
 
 
 def best_samples(gallery: Gallery, samples: Sequence[Sampled]) -> Gallery:
@@ -41,7 +41,8 @@ def best_samples(gallery: Gallery, samples: Sequence[Sampled]) -> Gallery:
     name = _row(best.name, best.nfe)
     start = gallery.rows.index(name) * gallery.columns
     label = f"Samples, {name} (the schedule with the lowest Fréchet ratio; not selected)"
-    return Gallery("Samples", gallery.images[start : start + gallery.columns], gallery.columns, [label])
+    images = gallery.images[start : start + gallery.columns]
+    return Gallery("Samples", images, gallery.columns, [label], headings=gallery.headings)
 
 
 def reconstruction_gallery(rivals: Rivals) -> Gallery:
@@ -62,7 +63,9 @@ def reconstruction_gallery(rivals: Rivals) -> Gallery:
         f"The first {len(originals)} held-out images. Differences: black for 0, white for {scale:.2f} of the"
         " range of a pixel or more."
     )
-    return _gallery("Reconstructions and their differences", rows, note)
+    labels = rivals.judge.original_labels
+    headings = class_names(None if labels is None else labels[: len(originals)], rivals.bcm.classes)
+    return _gallery("Reconstructions and their differences", rows, note, headings)
 
 
 def _row(name: str, nfe: int) -> str:
@@ -88,8 +91,8 @@ def _reconstructions(rivals: Rivals, originals: np.ndarray) -> dict[str, np.ndar
     return rows
 
 
-def _gallery(title: str, rows: Mapping[str, np.ndarray], note: str) -> Gallery:
+def _gallery(title: str, rows: Mapping[str, np.ndarray], note: str, headings: Sequence[str]) -> Gallery:
     """A gallery in colour if any row is in colour."""
     channels = max(images.shape[1] for images in rows.values())
     images = [np.repeat(images, channels // images.shape[1], axis=1) for images in rows.values()]
-    return Gallery(title, np.concatenate(images).clip(-1, 1), images[0].shape[0], list(rows), note)
+    return Gallery(title, np.concatenate(images).clip(-1, 1), images[0].shape[0], list(rows), note, headings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,8 @@ class Gallery:
     # the label of each row; empty for none
     rows: Sequence[str] = ()
     note: str = ""
+    # the label of each column, above the first row; empty for none
+    headings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,8 @@ class Curves:
 
 
 Exhibit = Table | Gallery | Curves
+
+
+def class_names(labels: Iterable[int] | None, classes: Sequence[str] | None) -> list[str]:
+    """Return the names of classes, or their numbers if they have no names; nothing without labels."""
+    return [classes[label] if classes else f"class {label}" for label in (() if labels is None else labels)]

@@ -142,7 +142,7 @@ def write_page(files: Files, classifier: Classifier, cost: Cost, report: Report)
 def progress_line(progress: Progress) -> str:
     """Return one line about the progress of training."""
     losses = "".join(f"{name} {value:.4f}  " for name, value in progress.losses.items())
-    left = f"{progress.seconds_left / 60:.1f} min left"
+    left = "" if progress.seconds_left is None else f"{progress.seconds_left / 60:.1f} min left"
     return f"step {progress.step}/{progress.steps}  {losses}{progress.intervals} intervals  {left}"
 
 

@@ -12,7 +12,7 @@ from ..runtime.pipeline import BCM
 from .attack import square_attack
 from .classifier import Classifier
 from .degradations import DEGRADATIONS
-from .exhibits import Gallery
+from .exhibits import Gallery, class_names
 from .task_constrained import enlarge, holes, shrink, to_grey
 from .task_measures import QUERIES, VARYING, Reconstruction, model_labels
 from .task_restyling import Pairs, ways
@@ -20,6 +20,7 @@ from .task_restyling import Pairs, ways
 PICTURES = 8  # per row
 PAIRS = 3  # pairs of images to interpolate between
 FRAMES = 9  # frames of an interpolation
+FRAME_NAMES = ["first image", *(f"{frame}/{FRAMES - 1}" for frame in range(1, FRAMES - 1)), "second image"]
 SHOWN_BUDGET, SHOWN_STRENGTH = 0.3, 0.3  # the attack's budget, the purification's strength
 
 
@@ -30,7 +31,7 @@ def inpainting(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: in
     for name, mask in holes(*images.shape[2:]).items():
         rows[f"without the {name}"] = np.where(mask, 0, images)
         rows[f"{name} filled in"] = bcm.inpaint(images, mask, seed=seed, labels=labels)
-    return _gallery("Inpainting", rows)
+    return _gallery("Inpainting", rows, headings=class_names(labels, bcm.classes))
 
 
 def restoration(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
@@ -41,7 +42,7 @@ def restoration(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: i
         degraded = degradation.apply(images, range(seed, seed + len(images)))
         rows[degradation.name] = degraded
         rows[f"{degradation.name}, restored"] = bcm.restore(degraded, seed=seed, labels=labels)
-    return _gallery("Restoration", rows, "All at the default strength.")
+    return _gallery("Restoration", rows, "All at the default strength.", class_names(labels, bcm.classes))
 
 
 def purification(
@@ -59,7 +60,8 @@ def purification(
     for name, shown in {"clean": clean, "attacked": attacked, "purified": purified}.items():
         answers = " ".join(map(str, classifier.predict(shown)))
         rows[f"{name}: classified as {answers}"] = shown
-    return _gallery("Purification", rows, f"L∞ budget {SHOWN_BUDGET:g}, strength {SHOWN_STRENGTH:g}.")
+    note = f"L∞ budget {SHOWN_BUDGET:g}, strength {SHOWN_STRENGTH:g}."
+    return _gallery("Purification", rows, note, class_names(labels, bcm.classes))
 
 
 def interpolation(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> list[Gallery]:
@@ -85,7 +87,8 @@ def interpolation(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed:
         path = bcm.interpolate(
             images[a], images[b], frames=FRAMES, seed=seed, labels=labels_a, labels_b=labels_b
         )
-        galleries.append(Gallery(title, path.reshape(-1, *images.shape[1:]), FRAMES, note=note))
+        frames = path.reshape(-1, *images.shape[1:])
+        galleries.append(Gallery(title, frames, FRAMES, note=note, headings=FRAME_NAMES))
     return galleries
 
 
@@ -109,21 +112,20 @@ def variations(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: in
         varied = bcm.variations(images, 1, strength=strength, seed=seed, labels=labels)
         rows[f"strength {strength:g}"] = varied[:, 0]
     note = "One variation of each image. All strengths turn the latent towards the same noise."
-    return _gallery("Variations", rows, note)
+    return _gallery("Variations", rows, note, class_names(labels, bcm.classes))
 
 
 def restyling(bcm: BCM, pairs: Pairs, seed: int) -> Gallery:
     """Return the first images of pairs, restyled to the class of the second, and the second."""
     shown = _of_different_names(pairs)
-    names = bcm.classes or [str(label) for label in range(bcm.num_classes or 0)]
     rows = {"input": shown.inputs}
     for up, down in ways(bcm)[-2:]:
         rows[f"restyled, {(up + down).nfe} network calls"] = bcm.restyle(
             shown.inputs, labels=shown.labels, to=shown.targets, inversion=up, schedule=down, seed=seed
         )
     rows["true image"] = shown.truths
-    classes = ", ".join(f"{names[a]} to {names[b]}" for a, b in zip(shown.labels, shown.targets, strict=True))
-    return _gallery("Restyling", rows, f"From left to right: {classes}.")
+    classes = (class_names(labels, bcm.classes) for labels in (shown.labels, shown.targets))
+    return _gallery("Restyling", rows, headings=[f"{a} → {b}" for a, b in zip(*classes, strict=True)])
 
 
 def _of_different_names(pairs: Pairs) -> Pairs:
@@ -147,7 +149,7 @@ def upscaling(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int
         "bicubic": enlarge(small, factor, Image.Resampling.BICUBIC),
         "upscaled": bcm.upscale(small, seed=seed, labels=labels),
     }
-    return _gallery(f"Upscaling by {factor}", rows)
+    return _gallery(f"Upscaling by {factor}", rows, headings=class_names(labels, bcm.classes))
 
 
 def colouring(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
@@ -159,7 +161,7 @@ def colouring(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int
         "grey": np.repeat(grey, 3, axis=1),
         "coloured": bcm.colorize(grey, seed=seed, labels=labels),
     }
-    return _gallery("Colourisation", rows)
+    return _gallery("Colourisation", rows, headings=class_names(labels, bcm.classes))
 
 
 def errors(reconstructions: Sequence[Reconstruction]) -> list[Gallery]:
@@ -168,9 +170,9 @@ def errors(reconstructions: Sequence[Reconstruction]) -> list[Gallery]:
         return []
     worst = max(float(each.by_pixel.max()) for each in reconstructions) or 1.0
     maps = np.stack([2 * each.by_pixel / worst - 1 for each in reconstructions])[:, None].astype(np.float32)
-    names = ", ".join(each.name for each in reconstructions)
-    note = f"Mean squared error per pixel, from left to right: {names}. Black: 0; white: {worst:.2g}."
-    return [Gallery("Reconstruction error per pixel", maps, len(reconstructions), note=note)]
+    note = f"Mean squared error per pixel of each schedule. Black: 0; white: {worst:.2g}."
+    names = [each.name for each in reconstructions]
+    return [Gallery("Reconstruction error per pixel", maps, len(names), note=note, headings=names)]
 
 
 def _first(bcm: BCM, images: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -179,8 +181,10 @@ def _first(bcm: BCM, images: np.ndarray, labels: np.ndarray | None) -> tuple[np.
     return images[:PICTURES], None if labels is None else labels[:PICTURES]
 
 
-def _gallery(title: str, rows: dict[str, np.ndarray], note: str = "") -> Gallery:
+def _gallery(
+    title: str, rows: dict[str, np.ndarray], note: str = "", headings: Sequence[str] = ()
+) -> Gallery:
     """A gallery of named rows with equally many images each."""
     images = np.concatenate(list(rows.values())).astype(np.float32)
     columns = len(next(iter(rows.values())))
-    return Gallery(title, images, columns, list(rows), note)
+    return Gallery(title, images, columns, list(rows), note, headings)

@@ -86,6 +86,7 @@ class OpenedModel:
         images: Images | Sequence[Sequence[PillowImage]],
         path: str | os.PathLike[str],
         force: bool = False,
+        scale: int | None = None,
     ) -> None:
         """Write images, in the form in which a method returned them, to a file or a folder.
 
@@ -94,12 +95,16 @@ class OpenedModel:
             path: Its name decides the format: .png and other picture files (a grid if there are several
                 images), .npz (the array `images`, float32 in [-1, 1]), or a folder of PNG files.
             force: Replace an existing output.
+            scale: How many times larger a picture file shows the images, from 1. By default, small images
+                have at least 128 pixels. 1 gives their plain pixels, without gaps. Files in a folder always
+                have the plain pixels.
 
         Raises:
+            InputError: `scale` is not an integer of at least 1.
             OutputError: The output exists already or cannot be written.
         """
         self._check_open()
-        save(images, path, self.sample_shape, force)
+        save(images, path, self.sample_shape, force, scale)
 
     def close(self) -> None:
         """Free the memory of the model. Later calls of its methods raise BackendError."""

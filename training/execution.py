@@ -10,6 +10,8 @@ from ..errors import BackendError, InputError
 from ..model.unet import ResBlock, UNet
 from .processes import ALONE, Processes
 
+VARIANTS = 64  # variants of a block for which torch.compile makes code
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -58,9 +60,13 @@ class Execution:
 
         Only residual blocks are compiled. The compiled gradient of the attention block is NaN in bfloat16 on
         processors (torch 2.13).
+
+        Blocks differ in sizes, strides, and whether they need gradients. torch compiles a function for 8
+        variants by default, and computes the others slowly, so the limit is raised.
         """
         if not self.compile:
             return
+        torch._dynamo.config.recompile_limit = VARIANTS
         for layer in network.modules():
             if isinstance(layer, ResBlock):
                 layer.compile()

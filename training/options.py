@@ -42,9 +42,10 @@ class TrainOptions:
     levels: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "channels"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("steps", "batch", "channels", "levels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}")
         if self.objective not in OBJECTIVES:
             raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}")
         if self.precision not in PRECISIONS:

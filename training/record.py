@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OutputError
-from ..runtime.pictures.grids import Grid, labelled_grid, rows_of
+from ..runtime.pictures.grids import Grid, labelled_grid
 from ..runtime.pictures.writing import save_images
 from ..runtime.storage.files import check_free, replacing
 
@@ -81,12 +81,12 @@ class Record:
             for name, value in {**scalars, **settings}.items():
                 self._events.add_scalar(name, value, step)
 
-    def samples(self, step: int, images: np.ndarray) -> None:
-        """Write a sheet of samples, float32 [N, C, H, W] in [-1, 1], and the curves up to this step."""
-        save_images(images, self.folder / SHEETS.replace("*", f"{step:06}"), force=True)
+    def samples(self, step: int, grid: Grid) -> None:
+        """Write a sheet of samples, and the curves up to this step."""
+        images = np.concatenate(grid.rows)
+        save_images(images, self.folder / SHEETS.replace("*", f"{step:06}"), force=True, grid=grid)
         if self._events:
-            sheet = labelled_grid(Grid(rows_of(images)))
-            self._events.add_image("samples", sheet, step)
+            self._events.add_image("samples", labelled_grid(grid), step)
         self.save_curve()
 
     def save_curve(self) -> None:

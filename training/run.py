@@ -6,6 +6,7 @@ Beside the checkpoint, which is rounded to float16, a run keeps its state in flo
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from .validation import split
 from .watch import OnProgress, Watch
 
 NO_LOGS = LogOptions()
-SAVE_EVERY = 100  # steps between state files
+SAVE_EVERY, SAVE_SECONDS = 100, 60.0  # steps and seconds between state files, whichever is shorter
 
 
 Report = Callable[[str], None]
@@ -146,15 +147,17 @@ def fit(
 ) -> Trainer:
     """Make all steps of a run, and return its trainer.
 
-    state: the state file, which is written every SAVE_EVERY steps and after the last one. resume: continue
-    from it if it exists. held_out: images for validation losses. Raises Interrupted after a signal.
+    state: the state file, which is written every SAVE_EVERY steps, after SAVE_SECONDS, and after the last
+    step. resume: continue from it if it exists. held_out: images for validation losses.
+
+    Raises Interrupted after a signal.
     """
     trainer = Trainer(dataset, config, options, execution, init, teacher)
     if resume and state.exists():
         trainer.restore(state)
     for line in summary(trainer):
         report(line)
-    saved, number = trainer.done, 0
+    saved, saved_at, number = trainer.done, time.monotonic(), 0
     processes = execution.processes
     processes.wait()  # all have looked for files of the run; from here on, they are written
     if processes.main:
@@ -169,10 +172,11 @@ def fit(
             while trainer.done < options.steps and not number:
                 watch.step()
                 number = processes.largest(stop.signal or 0)  # all stop after the same step
-                if trainer.done % SAVE_EVERY == 0 or trainer.done == options.steps or number:
+                due = trainer.done % SAVE_EVERY == 0 or time.monotonic() - saved_at >= SAVE_SECONDS
+                if due or trainer.done == options.steps or number:
                     if processes.main:
                         trainer.save(state)
-                    saved = trainer.done
+                    saved, saved_at = trainer.done, time.monotonic()
                 watch.show()
             if number := number or stop.signal or 0:
                 raise Interrupted(f"stopped after step {saved} of {options.steps}", number)

@@ -34,11 +34,12 @@ def sample_sheet(checkpoint: Checkpoint) -> np.ndarray:
     return play_in_parts(partial(play, ONE_STEP, backend), BATCH, Batch(range(SAMPLES), labels))
 
 
-def sheet_grid(checkpoint: Checkpoint, images: np.ndarray) -> Grid:
-    """Return what `sample_sheet` returned as a grid with the classes of each row."""
+def sheet_grid(checkpoint: Checkpoint, images: np.ndarray, title: str = "") -> Grid:
+    """Return what `sample_sheet` returned as a grid with the classes of each row. title: its first words."""
     rows, labels = rows_of(images), _labels(checkpoint)
     is_bcm = checkpoint.objective != "edm"
     line = "one-step: 1 NFE" if is_bcm else f"Heun, {SHEET_SOLVER.steps} steps: {SHEET_SOLVER.nfe} NFE"
+    line = f"{title}, {line}" if title else line
     if labels is None:
         return Grid(rows, line)
     names = [checkpoint.classes[label] if checkpoint.classes else f"class {label}" for label in labels]

@@ -25,6 +25,16 @@ from ..runtime.storage.files import replacing
 
 VERSION = 1
 _NEW_RUN = "start a new run with --force in place of --resume"
+# Settings whose values are too long for a message, and those whose names people would not know.
+_WORDS = {
+    "data": "the images or labels",
+    "init": "the checkpoint to start from",
+    "network": "the network",
+    "teacher": "the teacher",
+    "learning_rate": "learning rate",
+    "held_out": "share of held-out images",
+}
+_LONG = ("data", "init", "network", "teacher")
 # What reading and parsing raise for a damaged or foreign file.
 _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -49,9 +59,26 @@ class Header:
                 f"{path}: the run has done {self.done} steps; --steps must be at least that, not {steps}"
             )
 
+    def differences(self, fingerprint: Mapping[str, Any]) -> list[str]:
+        """Return how the settings of another run differ, as texts such as "batch (4, now 5)"."""
+        texts = []
+        for name, value in fingerprint.items():
+            before = self.fingerprint.get(name)
+            if before != value or name not in self.fingerprint:
+                values = "" if name in _LONG else f" ({_text(before)}, now {_text(value)})"
+                texts.append(_WORDS.get(name, name) + values)
+        return texts
+
     def __str__(self) -> str:
         """Return the progress, such as "200 of 400 steps"."""
         return f"{self.done} of {self.steps} steps"
+
+
+def _text(value: object) -> str:
+    """Return the value of a setting for a message."""
+    if isinstance(value, list):
+        value = ", ".join(map(str, value)) or None
+    return "none" if value is None else str(value)
 
 
 def write_state(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:

@@ -224,13 +224,11 @@ class Trainer:
 
     def _check_same_run(self, header: Header, path: Path) -> None:
         """Raise CheckpointError unless a state file belongs to a run that this one can continue."""
-        for name, value in self.fingerprint.items():
-            if name not in header.fingerprint or header.fingerprint[name] != value:
-                before = header.fingerprint.get(name)
-                raise CheckpointError(
-                    f"{path}: the run had another {name} ({before}, now {value}); continue it with the "
-                    "options and data of its start, or start a new run with --force in place of --resume"
-                )
+        if differences := header.differences(self.fingerprint):
+            raise CheckpointError(
+                f"{path}: the saved run differs from this one in {', '.join(differences)}; continue it with "
+                "the options and data of its start, or start a new run with --force in place of --resume"
+            )
         header.check_steps(self.options.steps, path)
 
     def _generator(self) -> torch.Generator:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from ..errors import InputError
-from .dataset import Dataset
+from .dataset import Dataset, without_images
 from .networks import new_model
 from .objective import Objective
 from .trainer import Trainer, objective_of
@@ -19,9 +19,36 @@ SEED = 2024  # seed of the choice of the images, and of the noise at which the l
 def split(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
     """Return (the images to train on, the held-out images), with equal shares of every class.
 
-    The choice depends only on the number of images of each class and their order, not on the seed of a run.
-    A class of one image is not held out. Raises InputError if no image is held out.
+    If images have names, whole names are held out in place of images: all images of one thing are in the same
+    part, and the shares of the classes are about equal.
+
+    The choice depends only on the classes or names of the images and their order, not on the seed of a run.
+    A class of one image is not held out. Raises InputError if no image is held out, or none of a class is
+    left to train on.
     """
+    held_out = _chosen_names(dataset.names, share) if dataset.names else _chosen_images(dataset, share)
+    if not held_out.any():
+        unit = "names" if dataset.names else "each class"
+        raise InputError(
+            f"{dataset.name}: {len(dataset)} images are too few to hold out {share:.3g} of {unit}; give "
+            "a larger share with --held-out"
+        )
+    rest = _rows(dataset, ~held_out)
+    if any(before and not after for before, after in _counts(dataset, rest)):
+        raise InputError(
+            f"{dataset.name}: with {share:.3g} of the names held out, no images of these classes are left to "
+            f"train on: {without_images(rest, dataset.num_classes)}; give a smaller share with --held-out"
+        )
+    return rest, _rows(dataset, held_out)
+
+
+def _counts(dataset: Dataset, part: Dataset) -> Iterator[tuple[int, int]]:
+    """Yield for each class the number of its images, and how many of them are in a part."""
+    return zip(dataset.counts(), part.counts(dataset.num_classes), strict=True)
+
+
+def _chosen_images(dataset: Dataset, share: float) -> np.ndarray:
+    """Return which images are held out, bool [N]: a share of each class."""
     generator = np.random.default_rng(SEED)
     labels = np.zeros(len(dataset)) if dataset.labels is None else dataset.labels.numpy()
     chosen = [np.zeros(0, np.int64)]
@@ -30,12 +57,14 @@ def split(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
         chosen.append(rows[: min(round(share * len(rows)), len(rows) - 1)])
     held_out = np.zeros(len(dataset), bool)
     held_out[np.concatenate(chosen)] = True
-    if not held_out.any():
-        raise InputError(
-            f"{dataset.name}: {len(dataset)} images are too few to hold out {share:.3g} of each class; give "
-            "a larger share with --held-out"
-        )
-    return _rows(dataset, ~held_out), _rows(dataset, held_out)
+    return held_out
+
+
+def _chosen_names(names: Sequence[str], share: float) -> np.ndarray:
+    """Return which images are held out, bool [N]: those of a share of the names."""
+    distinct = np.unique(names)
+    chosen = np.random.default_rng(SEED).permutation(distinct)[: round(share * len(distinct))]
+    return np.isin(names, chosen)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from types import TracebackType
 from .dataset import Dataset
 from .options import LogOptions
 from .record import Record
-from .sheet import sample_sheet, seconds_per_sheet
+from .sheet import sample_sheet, seconds_per_sheet, sheet_grid
 from .timing import Estimate
 from .trainer import Trainer
 from .validation import validation_losses
@@ -30,8 +30,9 @@ class Progress:
     intervals: int | None
     # The losses of the batch of this step, by name.
     losses: dict[str, float]
-    # Estimated remaining time, including validation and samples, also those after the last step.
-    seconds_left: float
+    # Estimated remaining time, including validation and samples, also those after the last step. None after
+    # the first step, if it compiled the network.
+    seconds_left: float | None
     # The losses of the held-out images, by name; empty at steps at which they are not measured.
     validation: dict[str, float] = field(default_factory=dict)
 
@@ -64,7 +65,13 @@ class Watch:
             names = LOSSES[trainer.options.objective]
             self.record = Record(logs.folder, names, trainer.done, logs.tensorboard)
         seconds = seconds_per_sheet(trainer.checkpoint(), clock) if on_progress else 0.0
-        self.estimate = Estimate(trainer.options.steps, self._samples_every(), self._eval_every(), seconds)
+        self.estimate = Estimate(
+            trainer.options.steps,
+            self._samples_every(),
+            self._eval_every(),
+            seconds,
+            trainer.execution.compile,
+        )
 
     def __enter__(self) -> Watch:
         """Return the watch. The record is closed at the end of the block."""
@@ -93,7 +100,9 @@ class Watch:
             self.record.step(trainer.done, losses, settings, validation, last)
             if not last and self._samples_every() and trainer.done % self._samples_every() == 0:
                 started = self.clock()
-                self.record.samples(trainer.done, sample_sheet(trainer.checkpoint()))
+                checkpoint = trainer.checkpoint()
+                grid = sheet_grid(checkpoint, sample_sheet(checkpoint), f"step {trainer.done}")
+                self.record.samples(trainer.done, grid)
                 self.estimate.seconds_per_sheet = self.clock() - started
         left = self.estimate.seconds_left(trainer.done)
         self._progress = Progress(trainer.done, steps, intervals, losses, left, validation)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ...errors import ImageError, InputError, OutputError
+from ..arguments import check_integer
 from ..pixels import SIGNED, to_uint8
 from ..storage.user_paths import path_text
 from .grids import as_picture
@@ -49,12 +50,22 @@ def in_form(images: np.ndarray, output_type: OutputType) -> Any:
     return pixels if output_type == "uint8" else _pictures(pixels)
 
 
-def save(images: Any, path: str | os.PathLike[str], sample_shape: tuple[int, int, int], force: bool) -> None:
-    """Write what a method returned, in any form, as `save_images` does. Raises ImageError, OutputError.
+def save(
+    images: Any,
+    path: str | os.PathLike[str],
+    sample_shape: tuple[int, int, int],
+    force: bool,
+    scale: int | None = None,
+) -> None:
+    """Write what a method returned, in any form, as `save_images` does.
+
+    Raises ImageError, InputError for a scale that is not an integer of at least 1, OutputError.
 
     A row of a grid has the images of one list or, of an array, those of one entry of its first axis, if there
     are lists of lists, or an axis more than [N, C, H, W].
     """
+    if scale is not None and check_integer(scale, "scale") < 1:
+        raise InputError(f"scale must be at least 1, not {scale}")
     columns = None
     if isinstance(images, np.ndarray) and images.ndim == 5:
         columns, images = images.shape[1], images.reshape(-1, *images.shape[2:])
@@ -64,7 +75,7 @@ def save(images: Any, path: str | os.PathLike[str], sample_shape: tuple[int, int
             raise ImageError(f"rows of images have different lengths: {', '.join(map(str, sorted(lengths)))}")
         columns, images = lengths.pop(), [image for row in images for image in row]
     checked = as_images(images, sample_shape, value_range=SIGNED)
-    save_images(checked, Path(path_text(path, "path", OutputError)), force, columns)
+    save_images(checked, Path(path_text(path, "path", OutputError)), force, columns, scale=scale)
 
 
 def _pictures(pixels: np.ndarray | Sequence[np.ndarray]) -> list[Any]:

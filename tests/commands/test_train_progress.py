@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixture_types import Cli
 from processes import child
 
 from bcm_edge.commands.train_progress import TrainProgress
@@ -46,11 +47,11 @@ def test_progress_is_shown_every_five_seconds_and_later_every_thirty(capsys: pyt
 def test_line_has_mean_losses_and_the_time_left(capsys: pytest.CaptureFixture[str]):
     clock = Clock()
     show = TrainProgress(clock)
-    for step, loss in ((1, 1.0), (2, 2.0), (3, 4.0)):
-        show(Progress(step, 3, None, {"denoising": loss}, 3847.0))
+    for step, loss, left in ((1, 1.0, None), (2, 2.0, 3847.0), (3, 4.0, 3847.0)):
+        show(Progress(step, 3, None, {"denoising": loss}, left))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "step 1/3  denoising 1.0000  1:04:07 left",
+        "step 1/3  denoising 1.0000",
         "step 3/3  denoising 3.0000  1:04:07 left",
     ]
 
@@ -93,3 +94,9 @@ def test_a_run_into_a_pipe_first_shows_what_it_will_do(tmp_path: Path):
     assert any(line.startswith("step 4/4  consistency ") for line in lines)
     assert "step 4: held-out images  consistency " in stderr
     assert {"log.csv", "curve.png", "samples-000002.png"} == {f.name for f in (tmp_path / "m.log").iterdir()}
+
+
+def test_share_of_held_out_images_needs_validation(cli: Cli):
+    result = cli("train", "--data", "digits", "--held-out", "0.2", "-o", "never.safetensors")
+    assert result.exit_code == 2
+    assert "--held-out needs --eval-every N: without it, all images are trained on" in result.stderr

@@ -85,7 +85,7 @@ def test_caveat_states_the_computation_of_both_trainings():
     assert computation_caveat(1000, 1000) == ""
     assert computation_caveat(1000, 1000, initialised=True) == (
         "The training of the baseline evaluated the network on 1,000 images, that of the BCM on 1,000,"
-        " without that of the checkpoint it started from."
+        " without the training of the checkpoint that the BCM started from."
     )
 
 

@@ -39,7 +39,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Ratio", "calls", "ratio", {**lines, "real images": line((1, 1), (4, 1))}, note="Lower is better."
     )
     gallery = Gallery(
-        "Pictures", np.zeros((20, 1, 8, 8), np.float32), 10, ["first row", "second row"], "A note."
+        "Pictures",
+        np.zeros((20, 1, 8, 8), np.float32),
+        10,
+        ["first row", "second row"],
+        "A note.",
+        list("abcdefghij"),
     )
     table = Table(
         "Rows", ["sampler", *"abcdefghijklmn"], [["BCM", *range(14)], ["Heun", *range(14)]], "A note."

@@ -92,7 +92,9 @@ def test_samplers_look_the_same_in_every_plot():
 
 def test_every_kind_of_exhibit_is_shown_with_its_note():
     images = np.linspace(-1, 1, 5 * 3 * 4 * 4, dtype=np.float32).reshape(5, 3, 4, 4)
-    gallery = Gallery("Pictures <1>", images, 3, ["first & row"], "gallery's note")
+    gallery = Gallery(
+        "Pictures <1>", images, 3, ["first & row"], "gallery's note", ["<left>", "middle", "right"]
+    )
     exhibits = [
         Table("Rows", ["a<b"], [["<i>"], [np.float32(0.5)]], "table's note"),
         gallery,
@@ -106,7 +108,7 @@ def test_every_kind_of_exhibit_is_shown_with_its_note():
     assert page.open == []
     texts = ("<T>", "sum & mary", "S & S", "a<b", "<i>", "0.5", "Pictures <1>", "first & row", "x > y")
     texts += ("Claim <c>", "reached with 3 calls, not with 1 : one", "two", "Caveat: cave & at")
-    texts += ("n & m", "<7>", "Caution: old & new")
+    texts += ("n & m", "<7>", "Caution: old & new", "<left>", "middle", "right")
     for text in (*texts, "table's note", "gallery's note", "curves' note"):
         assert text in page.text
     alternatives = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]

@@ -97,6 +97,12 @@ def test_results_are_saved_in_every_form(digits_bundle: Path, tmp_path: Path):
             bcm.save(expected, tmp_path / "pil.png")
         bcm.save(expected[:1], tmp_path / "pil.png", force=True)
         assert Image.open(tmp_path / "pil.png").size == (128, 128)  # enlarged
+        bcm.save(expected[:1], tmp_path / "pil.png", force=True, scale=3)
+        assert Image.open(tmp_path / "pil.png").size == (24, 24)
+        wrong: list[tuple[Any, str]] = [(0, "be at least 1, not 0"), (1.5, "be an integer, not float")]
+        for scale, words in wrong:
+            with pytest.raises(InputError, match=f"^scale must {words}"):
+                bcm.save(expected, tmp_path / "other.png", scale=scale)
         with pytest.raises(ImageError, match=r"^images must lie in \[-1, 1\]; these go from 3 to 3"):
             bcm.save(np.full((1, 1, 8, 8), 3, np.float32), tmp_path / "latents.png")
 

@@ -114,6 +114,11 @@ def test_shift_moves_by_at_most_one_pixel_and_repeats_the_edge():
     assert any(torch.equal(one, image[0]) for one in shifted)
 
 
+def test_a_network_has_at_least_one_level():
+    with pytest.raises(InputError, match="levels must be at least 1, not 0"):
+        TrainOptions(levels=0)
+
+
 def test_augmentation_changes_the_run_and_is_recorded():
     plain, mirrored = run_of(SMALL), run_of(replace(SMALL, augment=("mirror",)))
     assert relative_l2(gradient(mirrored), gradient(plain)) > 0.05

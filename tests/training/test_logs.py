@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from PIL import Image
 from small_runs import SMALL, new_run, random_data
 
 from bcm_edge.errors import InputError, MissingExtraError, OutputError
+from bcm_edge.runtime.pictures.grids import Grid
 from bcm_edge.training.networks import network_for
 from bcm_edge.training.options import LogOptions
 from bcm_edge.training.record import Record, check_folder
 from bcm_edge.training.run import fit, train
+from bcm_edge.training.sheet import sheet_grid
 from bcm_edge.training.validation import split, validation_losses
 from bcm_edge.training.watch import Progress
 
@@ -58,7 +61,7 @@ def test_continued_run_replaces_the_records_after_its_state(tmp_path: Path):
     for step in range(1, 31):
         record.step(step, {"soft": 1.0}, RATE, {}, last=False)
     for step in (10, 30):
-        record.samples(step, np.zeros((1, 1, 8, 8), np.float32))
+        record.samples(step, Grid([np.zeros((1, 1, 8, 8), np.float32)]))
     record.close()
     Record(tmp_path, ["soft"], done=20).close()
     assert [row["step"] for row in rows_of(tmp_path)] == ["10", "20"]
@@ -101,7 +104,14 @@ def test_run_with_samples_and_validation(tmp_path: Path):
     assert measured[7].keys() == {"consistency", "soft"}
     assert [row["step"] for row in rows_of(folder) if row["validation_soft"]] == ["4", "7"]
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
-    assert all(report.seconds_left > 0 for report in reports)  # the samples at the end are left
+    assert all(report.seconds_left for report in reports)  # the samples at the end are left
+
+
+def test_sheet_of_samples_says_the_step_and_the_classes():
+    checkpoint = new_run(random_data(20, classes=2)).checkpoint()
+    grid = sheet_grid(checkpoint, np.zeros((100, 1, 8, 8), np.float32), "step 3")
+    assert grid.title == "step 3, one-step: 1 NFE"
+    assert list(grid.row_labels) == ["class 0"] * 5 + ["class 1"] * 5
 
 
 def test_split_holds_out_the_same_share_of_every_class():
@@ -118,6 +128,21 @@ def test_split_keeps_an_image_of_every_class_and_refuses_an_empty_part():
     assert (train_part.counts(), held_out.counts()) == ([1, 1], [2, 1])
     with pytest.raises(InputError, match=r"12 images are too few to hold out 0\.1 of each class"):
         split(random_data(12), 0.1)
+
+
+def test_split_holds_out_all_images_of_a_name():
+    data = replace(random_data(60, classes=3), names=tuple(f"thing {row // 3}" for row in range(60)))
+    train_part, held_out = split(data, 0.1)
+    assert (len(train_part), len(held_out)) == (54, 6)
+    assert train_part.names and held_out.names
+    assert len(set(held_out.names)) == 2
+    assert not set(train_part.names) & set(held_out.names)
+
+
+def test_split_refuses_to_hold_out_all_images_of_a_class():
+    data = replace(random_data(4, classes=2), names=("cat", "dog", "cat", "dog"))
+    with pytest.raises(InputError, match=r"no images of these classes are left to train on: [01];"):
+        split(data, 0.5)
 
 
 def test_validation_losses_belong_to_the_average_and_do_not_change_the_run():

@@ -20,6 +20,7 @@ from bcm_edge.training import run as run_module
 from bcm_edge.training.networks import network_for
 from bcm_edge.training.options import TrainOptions
 from bcm_edge.training.run import fit, train
+from bcm_edge.training.state import read_header
 from bcm_edge.training.trainer import Trainer
 from bcm_edge.training.watch import Progress
 
@@ -94,6 +95,13 @@ def test_run_killed_at_ten_random_points_gives_the_same_weights(tmp_path: Path):
     undisturbed = fit(data, config, LONG, tmp_path / "whole")
     assert resumed.done == undisturbed.done == 40
     assert weights_apart(resumed.average.values(), undisturbed.average.values()) < SAME / 10
+
+
+def test_state_is_saved_after_a_time_if_steps_are_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_module, "SAVE_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        train("digits", tmp_path / "m.safetensors", SMALL, until(3, []))
+    assert read_header(tmp_path / "m.safetensors.state").done == 3
 
 
 @pytest.mark.slow
@@ -217,9 +225,9 @@ def test_resume_refuses_the_state_of_another_run(tmp_path: Path):
     run.done = 5
     run.save(state)
     other = TrainOptions(steps=7, batch=5, channels=8, intervals=20)
-    with pytest.raises(CheckpointError, match=r"another batch \(4, now 5\)"):
+    with pytest.raises(CheckpointError, match=r"differs from this one in batch \(4, now 5\); continue it"):
         new_run(random_data(), other).restore(state)
-    with pytest.raises(CheckpointError, match="another data"):
+    with pytest.raises(CheckpointError, match="differs from this one in the images or labels;"):
         Trainer(random_data(13), network_for(random_data(), 8), SMALL).restore(state)
     with pytest.raises(CheckpointError, match="has done 5 steps; --steps must be at least that, not 4"):
         new_run(random_data(), replace(SMALL, steps=4)).restore(state)

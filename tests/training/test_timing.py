@@ -24,3 +24,11 @@ def test_first_step_does_not_count_later():
     estimate.add_step(1.0)
     estimate.add_step(2.0)
     assert estimate.seconds_left(3) == pytest.approx(98 * 1.5)
+
+
+def test_no_estimate_from_the_step_that_compiles():
+    estimate = Estimate(steps=3, samples_every=0, eval_every=0, seconds_per_sheet=4.0, compiles=True)
+    estimate.add_step(60.0)
+    assert estimate.seconds_left(1) is None
+    estimate.add_step(1.0)
+    assert estimate.seconds_left(2) == 1.0 + 4.0

@@ -23,7 +23,7 @@ def test_dropped_image_is_restyled(page: Any, files: dict[str, Path], three: np.
     page.get_by_role("tab", name="Restyle").click()
     page.get_by_role("button", name="Restyle").click()
     error = page.locator("#restyle [role=alert]")
-    api.expect(error).to_contain_text("There is no picture yet", timeout=PATIENCE)
+    api.expect(error).to_contain_text("No picture yet", timeout=PATIENCE)
     page.locator("#restyle [name=to]").select_option("8")
     drop(page, "#restyle [data-drop]", files["three"])
     wait_for_answer(page, "restyle")
@@ -142,7 +142,7 @@ def test_fill_in_needs_an_image_and_a_label(page: Any):
     page.get_by_role("tab", name="Fill in").click()
     error = page.locator("#fill [role=alert]")
     page.get_by_role("button", name="Fill in").click()
-    api.expect(error).to_contain_text("There is no picture yet", timeout=PATIENCE)
+    api.expect(error).to_contain_text("No picture yet", timeout=PATIENCE)
     page.locator("#fill").get_by_role("button", name="Make one").click()
     page.locator("#paint canvas").wait_for(state="visible")
     # The label of the generated image.

@@ -119,7 +119,7 @@ function restyle(model) {
     return;
   }
   const request = () => {
-    if (!picture.picture) throw new Error("there is no picture yet: drop, choose or make one");
+    if (!picture.picture) throw new Error("no picture yet: drop, choose or make one");
     return {
       picture: picture.picture,
       seed: seedOf(seed),
@@ -172,7 +172,7 @@ function between(model) {
 
 function fill(model) {
   const request = () => {
-    if (!picture.picture) throw new Error("there is no picture yet: drop, choose or make one");
+    if (!picture.picture) throw new Error("no picture yet: drop, choose or make one");
     return { picture: picture.picture, mask: mask.rows, seed: seedOf(seed), label: labelOf(label) };
   };
   const panel = new Panel("fill", "inpaint", request, { "filled in": (answer) => percent(answer.filled) });

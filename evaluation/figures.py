@@ -1,10 +1,10 @@
-"""Write the figures of the emoji model into docs/emoji.md, and the model into the package: `make emoji`.
+"""Write a model into the package, and its figures into its page in docs: `make emoji` and `make mnist`.
 
-    python -m bcm_edge.evaluation.emoji_page build/emoji
+    python -m bcm_edge.evaluation.figures mnist build/mnist
 
-The folder is that of `python -m bcm_edge.evaluation.emoji`, with the outputs of `bcm-edge evaluate --json` in
-report.json and of `python -m bcm_edge.evaluation.memorised` in nearest.json. The part of the page between two
-marks is replaced; everything else is written by people.
+The folder is that of `python -m bcm_edge.evaluation.ship`, with the output of `bcm-edge evaluate --json` in
+report.json, and optionally that of `python -m bcm_edge.evaluation.memorised` in nearest.json. The part of the
+page between two marks is replaced; everything else is written by people.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ..runtime.storage.bundle import open_bundle
 from ..runtime.storage.rewriting import update_manifest
 from ..runtime.storage.shipped import shipped_bundle
 
-PAGE = Path(__file__).parents[1] / "docs" / "emoji.md"
-START = "<!-- figures: written by `make emoji` -->"
+DOCS = Path(__file__).parents[1] / "docs"
+START = "<!-- figures: written by evaluation/figures.py -->"
 END = "<!-- end of figures -->"
 # Provenance → its name in the table of the page.
 SETTINGS = {
@@ -40,22 +40,30 @@ SETTINGS = {
     "processor_minutes": "CPU time in minutes",
     "images": "training drawings",
 }
-DATA = "emoji (held-out names)"
+# Model → what its results are measured on.
+DATA = {"emoji": "emoji (held-out names)", "mnist": "MNIST (test)"}
+# Samplers of the baseline that a page shows: those with as few calls as the BCM, and EDM's.
+GENERATING, INVERTING = ("DDIM 1", "DDIM 2", "DDIM 3", "Heun 18"), ("DDIM 1", "DDIM 2", "DDIM 3", "Heun 2")
 
 
 def main() -> None:
     """Replace the figures of the page, and the bundle in the package."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("name", choices=DATA, help="the name of the model")
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
+    arguments = parser.parse_args()
+    name, folder = arguments.name, arguments.folder
     report = json.loads((folder / "report.json").read_text())
-    nearest = json.loads((folder / "nearest.json").read_text())
-    bundle = open_bundle(folder / "emoji.bundle")
-    update_manifest(bundle, lambda manifest: replace(manifest, quality=quality(report, manifest.schedules)))
-    shutil.copytree(folder / "emoji.bundle", shipped_bundle("emoji"), dirs_exist_ok=True)
-    lines = figures(load_checkpoint(folder / "emoji.safetensors"), report, nearest)
-    PAGE.write_text(with_figures(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    nearest_file = folder / "nearest.json"
+    nearest = json.loads(nearest_file.read_text()) if nearest_file.exists() else None
+    bundle = open_bundle(folder / f"{name}.bundle")
+    measured = quality(report, bundle.manifest.schedules, DATA[name])
+    update_manifest(bundle, lambda manifest: replace(manifest, quality=measured))
+    shutil.copytree(bundle.path, shipped_bundle(name), dirs_exist_ok=True)
+    lines = figures(load_checkpoint(folder / f"{name}.safetensors"), report, nearest)
+    page = DOCS / f"{name}.md"
+    page.write_text(with_figures(page.read_text(encoding="utf-8"), lines), encoding="utf-8")
 
 
 def with_figures(page: str, lines: Sequence[str]) -> str:
@@ -68,12 +76,13 @@ def _joined(lines: Sequence[str]) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def quality(report: dict[str, Any], schedules: Collection[str]) -> dict[str, dict[str, Any]]:
+def quality(report: dict[str, Any], schedules: Collection[str], data: str) -> dict[str, dict[str, Any]]:
     """Return schedule → its figures, rounded as on the page, for the manifest of the bundle.
 
-    schedules: the names of the bundle's schedules; the report also has those of the baseline.
+    schedules: the names of the bundle's schedules; the report also has those of the baseline. data: the name
+    of the held-out images.
     """
-    facts = {"data": DATA, "images": _number(report["facts"]["Data"]["held-out images"])}
+    facts = {"data": data, "images": _number(report["facts"]["Data"]["held-out images"])}
     samples = _number(report["facts"]["Data"]["generated"])
     measured = {
         sample["name"]: {"frechet_ratio": round(sample["ratio"], 2), **facts, "samples": samples}
@@ -97,14 +106,14 @@ def named_inversions(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [inversion for inversion in report["inversion"] if inversion["name"] in names]
 
 
-def figures(checkpoint: Checkpoint, report: dict[str, Any], nearest: dict[str, Any]) -> list[str]:
-    """Return the lines of the page that depend on the weights."""
+def figures(checkpoint: Checkpoint, report: dict[str, Any], nearest: dict[str, Any] | None) -> list[str]:
+    """Return the lines of the page that depend on the weights. nearest: what was memorised, if measured."""
     return [
         *_weights(checkpoint),
         *_generation(report),
         *_inversion(report),
         *_restyling(report),
-        *_memorised(nearest),
+        *(_memorised(nearest) if nearest else ()),
     ]
 
 
@@ -125,15 +134,17 @@ def _weights(checkpoint: Checkpoint) -> Iterator[str]:
 
 def _generation(report: dict[str, Any]) -> Iterator[str]:
     yield from ("## Generation", "")
-    yield "| schedule | levels | calls | Fréchet ratio | precision | recall | label agreement |"
+    yield "| sampler | levels | calls | Fréchet ratio | precision | recall | label agreement |"
     yield "|---|---|---|---|---|---|---|"
     for sample in report["generation"]:
-        scores = sample["scores"]
+        if sample["family"] != "BCM" and sample["name"] not in GENERATING:
+            continue
+        scores, levels = sample["scores"], _levels(sample["program"])
         precision, recall = (sum(s[key] for s in scores) / len(scores) for key in ("precision", "recall"))
-        ratio = f"{sample['ratio']:.2f} ± {sample['spread']:.2f}"
+        ratio = f"{sample['ratio']:.2f}" + ("" if sample["spread"] is None else f" ± {sample['spread']:.2f}")
         yield (
-            f"| {sample['name']} | `{sample['program']}` | {sample['nfe']} | {ratio} | {precision:.2f} "
-            f"| {recall:.2f} | {sample['agreement']:.0%} |"
+            f"| {sample['name']} | {levels} | {sample['nfe']} | {ratio} | {precision:.2f} | {recall:.2f} "
+            f"| {sample['agreement']:.0%} |"
         )
     real, accuracy = report["real"], report["facts"]["Data"].get("classifier", "")
     yield f"| training drawings | | | 1 | {real['precision']:.2f} | {real['recall']:.2f} | |"
@@ -141,19 +152,26 @@ def _generation(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _inversion(report: dict[str, Any]) -> Iterator[str]:
-    yield from ("## Inversion and one-step reconstruction", "")
-    yield "| schedule | levels | calls | reconstruction MSE | SSIM | latent mean | latent std |"
+    yield from ("## Inversion and reconstruction", "")
+    yield "| method | levels | calls, both ways | reconstruction MSE | SSIM | latent mean | latent std |"
     yield "|---|---|---|---|---|---|---|"
-    for one in named_inversions(report):
-        name, levels = one["name"].removesuffix(ONE_STEP_BACK), one["program"].partition(" then ")[0]
+    baselines = [one for one in report["inversion"] if one["name"] in INVERTING]
+    for one in (*named_inversions(report), *baselines):
+        error = f"{one['mse']:.4f} | {one['ssim']:.2f}"
         moments = f"{one['latent_mean']:.2f} | {one['latent_std']:.2f}"
-        yield f"| {name} | `{levels}` | {one['nfe'] - 1} | {one['mse']:.4f} | {one['ssim']:.2f} | {moments} |"
+        yield f"| {one['name']} | {_levels(one['program'])} | {one['nfe']} | {error} | {moments} |"
     yield ""
 
 
+def _levels(program: str) -> str:
+    """Return a schedule as code, and the steps of a baseline as they are."""
+    return f"`{program}`" if ">" in program else program
+
+
 def _restyling(report: dict[str, Any]) -> Iterator[str]:
-    yield from ("## Restyling", "")
     tables = [one for one in report["exhibits"]["Tasks"] if one["title"] == "Restyling" and "columns" in one]
+    if tables:
+        yield from ("## Restyling", "")
     for table in tables:
         yield f"| {' | '.join(table['columns'])} |"
         yield "|" + "---|" * len(table["columns"])

@@ -1,22 +1,21 @@
-"""Make the bundle of the emoji model from trained weights: `make emoji` in a checkout.
+"""Make the bundle of a model that ships, from trained weights: `make emoji` and `make mnist` in a checkout.
 
-    python -m bcm_edge.evaluation.emoji emoji.safetensors --data emoji64.npz -o build/emoji
+    python -m bcm_edge.evaluation.ship mnist trained.safetensors --data mnist_train.npz -o build/mnist
 
-    split the data → export → search the levels → write them into the weights → export
+    export → search the levels → write them into the weights → export
 
-The weights are those of `bcm-edge train`, with the classes of the data. The levels are chosen on training
-drawings, because the held-out drawings are few, and are the ones that results are reported on.
+The weights are those of `bcm-edge train`, with the classes of the data. The levels are chosen on a fifth of
+the training images; results are reported on others.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import CheckpointError
 from ..export.exporter import ExportPlan, export
 from ..model.checkpoint import load_checkpoint, save_checkpoint
 from ..runtime.storage.bundle import open_bundle
@@ -24,56 +23,55 @@ from ..runtime.storage.rewriting import update_manifest
 from .adopt import adopt
 from .classifier import train_classifier
 from .data import held_out
-from .emoji_data import CATEGORY, write_drawings
 from .quality import Judge
 from .search import rank_schedules, save_best, search_facts
 
-CLASSES = ("fluent", "noto", "twemoji")
 NETWORK_CALLS = (1, 2, 3)  # schedules with these numbers of calls are searched
+SAMPLES, RECONSTRUCTED = 1000, 200  # at most so many images are generated, and inverted, for each schedule
 
 Report = Callable[[str], None]  # gets one line of progress
 
 
-def make_bundle(
-    weights: Path, drawings: Path, folder: Path, report: Report, categories: Sequence[str] = (CATEGORY,)
-) -> Path:
-    """Split the drawings, choose the levels of the model's schedules, and export it.
+def make_bundle(name: str, weights: Path, data: Path, folder: Path, report: Report) -> Path:
+    """Choose the levels of the schedules of a model, and export it.
 
-    weights: a checkpoint with the classes CLASSES; it is not changed. drawings: emoji64.npz.
-    categories: of the drawings that the model was trained on. Files of an earlier run in the folder are
-    replaced. Returns the bundle, which has the form of those in the package.
+    name: of the model. weights: a checkpoint; it is not changed. data: an npz file with the images that the
+    model was trained on. Files of an earlier run in the folder are replaced.
 
-    Raises CheckpointError for other classes, and the errors of `read_drawings` and `export`.
+    Returns the bundle, which has the form of those in the package. Raises CheckpointError for weights that
+    are not those of a BCM, LabelError if their classes are not those of the data, and the errors of `export`.
     """
-    train_file, _ = write_drawings(drawings, folder, categories)
-    checkpoint, bundle = folder / "emoji.safetensors", folder / "emoji.bundle"
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, bundle = folder / f"{name}.safetensors", folder / f"{name}.bundle"
     trained = load_checkpoint(weights)
-    if trained.classes != CLASSES:
-        raise CheckpointError(f"{weights}: its classes are not {', '.join(CLASSES)}")
+    trained.require("bcm")
+    train, held = held_out(str(data), trained.facts, "validation")
     save_checkpoint(
         checkpoint,
         trained.state_dict,
         trained.config,
         trained.schedules,
         trained.provenance,
-        classes=CLASSES,
+        classes=trained.classes,
     )
     _export(checkpoint, bundle, report)
-    choose_schedules(bundle, train_file, report)
+    numbers = min(len(train), SAMPLES), min(len(held), RECONSTRUCTED)
+    judge = Judge(train_classifier(train), train, held, None, *numbers)
+    choose_schedules(bundle, judge, held.name, report)
     adopt(bundle, checkpoint)
     _export(checkpoint, bundle, report)
     return bundle
 
 
-def choose_schedules(path: Path, train_file: Path, report: Report) -> None:
-    """Write the best schedules of up to three calls, and one of four, into the manifest of a bundle."""
+def choose_schedules(path: Path, judge: Judge, source: str, report: Report) -> None:
+    """Write the best schedules of up to three calls, and one of four, into the manifest of a bundle.
+
+    source: the name of the judge's held-out images.
+    """
     bundle = open_bundle(path)
-    train, held = held_out(str(train_file), bundle.manifest.model, "validation")
-    judge = Judge(train_classifier(train), train, held)
     for nfe in NETWORK_CALLS:
-        schedules, _ = save_best(
-            bundle, rank_schedules(bundle, nfe, judge, report), search_facts(judge, held.name)
-        )
+        rankings = rank_schedules(bundle, nfe, judge, report)
+        schedules, _ = save_best(bundle, rankings, search_facts(judge, source))
         report(f"best with {nfe}: {schedules}")
         bundle = open_bundle(path)
     four = {"mixture-4": mixture(bundle.manifest.schedules)}
@@ -99,17 +97,16 @@ def main() -> None:
     """Make the bundle."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("name", help="the name of the model: emoji, mnist")
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="emoji64.npz")
+    parser.add_argument("--data", type=Path, required=True, help="the training images, an npz file")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; its files are replaced")
-    parser.add_argument("--category", action="append", help=f"may be repeated (default: {CATEGORY!r})")
     arguments = parser.parse_args()
-    categories = arguments.category or (CATEGORY,)
 
     def print_progress(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    make_bundle(arguments.weights, arguments.data, arguments.output, print_progress, categories)
+    make_bundle(arguments.name, arguments.weights, arguments.data, arguments.output, print_progress)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""The bundle of a model that ships is made from weights and the data that they were trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from denoisers import BASELINE, tiny_denoiser
+from networks import TINY
+
+from bcm_edge.errors import CheckpointError, LabelError
+from bcm_edge.evaluation.ship import make_bundle, mixture
+from bcm_edge.model.checkpoint import save_checkpoint, shipped_checkpoint
+
+
+def test_schedule_of_four_calls_continues_that_of_two():
+    schedules = {"ancestral-2": "80>1.2>0.002", "zigzag-3": "80>0.002 +0.3 0.3>1.8>0.002"}
+    assert mixture(schedules) == "80>1.2>0.002 +0.3 0.3>1.8>0.002"
+
+
+def test_weights_of_other_classes_are_refused(tmp_path: Path):
+    data = tmp_path / "twelve.npz"
+    np.savez(data, images=np.zeros((24, 8, 8), np.uint8), labels=np.arange(24) % 12)
+    with pytest.raises(LabelError, match="has labels 0 to 11; the model has classes 0 to 9"):
+        make_bundle("digits", shipped_checkpoint("digits"), data, tmp_path / "work", print)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_weights_of_a_denoiser_are_refused(tmp_path: Path):
+    weights = tmp_path / "denoiser.safetensors"
+    network = tiny_denoiser().network.state_dict()
+    save_checkpoint(weights, network, TINY, {}, BASELINE)
+    with pytest.raises(CheckpointError, match=r"is not a BCM: it was trained with --objective edm"):
+        make_bundle("tiny", weights, tmp_path / "never.npz", tmp_path / "work", print)
