@@ -110,12 +110,12 @@ serve: $(VENV)/installed
 # The emoji model in the package, its report and its page, from trained weights and the drawings:
 # make emoji CHECKPOINT=emoji.safetensors DATA=emoji64.npz [BASELINE=denoiser.safetensors] (docs/emoji.md)
 emoji: $(VENV)/installed
-	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/emoji.sh $(CHECKPOINT) $(DATA) $(BASELINE)
+	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/emoji.sh "$(CHECKPOINT)" "$(DATA)" $(BASELINE)
 
 # The same for the MNIST model, from trained weights and the two parts of MNIST (docs/mnist.md):
 # make mnist CHECKPOINT=mnist.safetensors DATA=mnist_train.npz TEST=mnist_test.npz [BASELINE=denoiser.safetensors]
 mnist: $(VENV)/installed
-	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/mnist.sh $(CHECKPOINT) $(DATA) $(TEST) $(BASELINE)
+	PATH=$(CURDIR)/$(BIN):$$PATH benchmarks/mnist.sh "$(CHECKPOINT)" "$(DATA)" "$(TEST)" $(BASELINE)
 
 model: $(VENV)/installed
 	$(BIN)/python -m bcm_edge.evaluation.shipped

@@ -4,6 +4,7 @@
 #   benchmarks/mnist.sh mnist.safetensors mnist_train.npz mnist_test.npz [denoiser.safetensors]
 # With a denoiser of the same data, the report compares the model with it.
 set -eu
+[ $# -ge 3 ] || { echo "usage: mnist.sh CHECKPOINT TRAIN.npz TEST.npz [DENOISER]" >&2; exit 2; }
 work=build/mnist
 python -m bcm_edge.evaluation.ship mnist "$1" --data "$2" -o $work
 python -m bcm_edge evaluate $work/mnist.bundle --data "$2" --test "$3" ${4:+--baseline "$4"} --samples 1000 \

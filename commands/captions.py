@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.classes import label_texts
 from ..runtime.pictures.grids import Grid, pairs, rows_of
 from ..runtime.pipeline import BCM
 
@@ -17,7 +18,7 @@ def class_texts(bcm: BCM, labels: Any) -> list[str]:
     """Return the names of the classes of images, or their numbers; [] for a model without classes."""
     if labels is None or bcm.num_classes is None:
         return []
-    return [bcm.classes[label] if bcm.classes else str(label) for label in np.asarray(labels).tolist()]
+    return label_texts(labels, bcm.classes)
 
 
 def title(schedules: Sequence[str], nfe: int, *more: str) -> str:

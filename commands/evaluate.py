@@ -244,8 +244,8 @@ def _trained_on(data: str, rivals: Rivals, rival: Checkpoint | None, value_range
         return ""
     verb = "were" if len(trained) > 1 else "was"
     return (
-        f"{' and '.join(trained)} {verb} trained on all of {data}, so the held-out images are not new to it; "
-        "give others with --test"
+        f"{' and '.join(trained)} {verb} trained on {data}, the held-out images included; give others with "
+        "--test"
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import LabelError, OutputError
 from ..runtime.arguments import Seeds, check_labels, check_seeds
 from ..runtime.calls import OnMove
-from ..runtime.classes import GUESS
+from ..runtime.classes import GUESS, label_texts
 from ..runtime.loading import load
 from ..runtime.machine.resources import check_memory
 from ..runtime.pictures.grids import Grid, enlargement
@@ -169,7 +169,7 @@ class Run:
         calls = DRAWS * (bcm.num_classes or 0)
         with move_progress("guessing labels") as on_move:
             labels = bcm.guess_labels(images, **known, seed=self.seed, on_move=on_move)
-        names = [bcm.classes[label] if bcm.classes else str(label) for label in labels[:SHOWN]]
+        names = label_texts(labels[:SHOWN], bcm.classes)
         more = ", …" if len(labels) > SHOWN else ""
         progress(f"guessed labels ({calls} NFE per image): {', '.join(names)}{more}")
         return labels

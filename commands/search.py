@@ -35,11 +35,11 @@ def search(
 ) -> None:
     """Score the schedules of `nfe` network calls, and store the best of each family in the bundle."""
     require_extra("train")
-    from ..evaluation.search import measure, rank_schedules, save_best, search_facts
+    from ..evaluation.search import measure, rank_schedules, save_best
 
     judge, source = _judge(data, bundle, value_range)
     rankings = rank_schedules(bundle, nfe, judge, progress)
-    schedules, quality = save_best(bundle, rankings, search_facts(judge, source))
+    schedules, quality = save_best(bundle, rankings, judge, source)
     if picture:
         with replacing(picture, force) as partial:
             _save_picture(rankings, partial)

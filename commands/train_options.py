@@ -26,7 +26,10 @@ def _kinds(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 def _needs_eval_every(context: click.Context, parameter: click.Parameter, share: float) -> float:
     source = context.get_parameter_source(parameter.name or "")
     if source is ParameterSource.COMMANDLINE and not context.params["eval_every"]:
-        raise click.UsageError("--held-out needs --eval-every N: without it, all images are trained on")
+        raise click.UsageError(
+            "--held-out has no effect without --eval-every, and all images would be trained on; "
+            "add --eval-every N, or leave --held-out out"
+        )
     return share
 
 
@@ -58,7 +61,7 @@ _OPTIONS = (
         "--compile",
         "compiled",
         is_flag=True,
-        help="Compile the network with torch.compile: the first steps take minutes, the others less time.",
+        help="Compile the network with torch.compile: the first step takes minutes, the others less time.",
     ),
     click.option(
         "--accumulate",

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..model.samplers import Solver
+from ..runtime.classes import label_texts
 from ..runtime.pictures.writing import heat
 from ..runtime.pixels import to_uint8
 from .comparison import Sampled
-from .exhibits import Gallery, class_names
+from .exhibits import Gallery
 from .rivals import YARDSTICK, Rivals, calls, title
 
 COLUMNS = 10
@@ -31,7 +32,7 @@ def sample_gallery(rivals: Rivals) -> Gallery:
         if solver.nfe <= MOST_STEPS_SHOWN or solver == YARDSTICK:
             rows[f"{title(solver)}, {calls(solver.nfe)}"] = solver.generate(denoiser, seeds, labels)
     note = f"Seeds {seeds[0]} to {seeds[-1]}, not selected. Each column has one starting noise."
-    headings = [f"seed {seed}" for seed in seeds] if labels is None else class_names(labels, bcm.classes)
+    headings = [f"seed {seed}" for seed in seeds] if labels is None else label_texts(labels, bcm.classes)
     return _gallery("Samples at equal noise", rows, note, headings)
 
 
@@ -64,7 +65,7 @@ def reconstruction_gallery(rivals: Rivals) -> Gallery:
         " range of a pixel or more."
     )
     labels = rivals.judge.original_labels
-    headings = class_names(None if labels is None else labels[: len(originals)], rivals.bcm.classes)
+    headings = label_texts(None if labels is None else labels[: len(originals)], rivals.bcm.classes)
     return _gallery("Reconstructions and their differences", rows, note, headings)
 
 

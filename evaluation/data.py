@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from ..calibration.trajectories import MINIMUM, check_images
-from ..errors import CalibrationError, ImageError, LabelError
+from ..errors import CalibrationError, ImageError, InputError, LabelError
 from ..runtime.pixels import ValueRange
 from ..runtime.storage.manifest import ModelFacts
 from ..training.data import load_dataset, load_digits
 from ..training.dataset import Dataset, digest
 from ..training.matching import matched
+from ..training.validation import split
 
 SPLIT = 4, 5  # four of five images are training images
 SPLIT_SEED = 0
@@ -81,14 +82,28 @@ def _check_apart(train: Dataset, real: Dataset) -> None:
 def trained_on_all(
     data: str, model: ModelFacts, provenances: Mapping[str, Mapping[str, Any]], value_range: ValueRange = None
 ) -> list[str]:
-    """Return the names of the models that were trained on all of the data, so that no part of it is held out.
+    """Return the names of the models that were trained on the data, so that no part of it is held out.
+
+    Images that a run held out for its validation losses are another part.
 
     provenances: name → what the file of the model records about its training.
     """
     if data == "digits" or not any("data" in provenance for provenance in provenances.values()):
         return []
-    whole = load_dataset(data, None, model, value_range).digest
-    return [name for name, provenance in provenances.items() if provenance.get("data") == whole]
+    whole = load_dataset(data, None, model, value_range)
+    return [
+        name
+        for name, provenance in provenances.items()
+        if provenance.get("data") == _trained_part(whole, provenance.get("held_out", 0)).digest
+    ]
+
+
+def _trained_part(whole: Dataset, share: float) -> Dataset:
+    """Return the images that a run with this share of held-out images trains on."""
+    try:
+        return split(whole, share)[0] if share else whole
+    except InputError:  # the run had other data, because these cannot be split
+        return whole
 
 
 def _split(data: Dataset) -> tuple[Dataset, Dataset]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +61,3 @@ class Curves:
 
 
 Exhibit = Table | Gallery | Curves
-
-
-def class_names(labels: Iterable[int] | None, classes: Sequence[str] | None) -> list[str]:
-    """Return the names of classes, or their numbers if they have no names; nothing without labels."""
-    return [classes[label] if classes else f"class {label}" for label in (() if labels is None else labels)]

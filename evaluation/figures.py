@@ -3,14 +3,15 @@
     python -m bcm_edge.evaluation.figures mnist build/mnist
 
 The folder is that of `python -m bcm_edge.evaluation.ship`, with the output of `bcm-edge evaluate --json` in
-report.json, and optionally that of `python -m bcm_edge.evaluation.memorised` in nearest.json. The part of the
-page between two marks is replaced; everything else is written by people.
+report.json; nearest.json, the output of `python -m bcm_edge.evaluation.memorised`, is optional. The part of
+the page between two marks is replaced; everything else is written by people.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
 from ..model.checkpoint import Checkpoint, load_checkpoint
 from ..runtime.schedule import ONE_STEP_BACK
 from ..runtime.storage.bundle import open_bundle
@@ -27,6 +29,7 @@ from ..runtime.storage.shipped import shipped_bundle
 DOCS = Path(__file__).parents[1] / "docs"
 START = "<!-- figures: written by evaluation/figures.py -->"
 END = "<!-- end of figures -->"
+SHA256 = re.compile("[0-9a-f]{64}")
 # Provenance → its name in the table of the page.
 SETTINGS = {
     "steps": "steps",
@@ -36,14 +39,15 @@ SETTINGS = {
     "augment": "augmentation",
     "precision": "precision",
     "init": "initial weights",
+    "teacher": "teacher",
     "seed": "seed",
     "processor_minutes": "CPU time in minutes",
-    "images": "training drawings",
+    "images": "training images",
 }
 # Model → what its results are measured on.
 DATA = {"emoji": "emoji (held-out names)", "mnist": "MNIST (test)"}
-# Samplers of the baseline that a page shows: those with as few calls as the BCM, and EDM's.
-GENERATING, INVERTING = ("DDIM 1", "DDIM 2", "DDIM 3", "Heun 18"), ("DDIM 1", "DDIM 2", "DDIM 3", "Heun 2")
+GENERATING = ("DDIM 1", "DDIM 2", "DDIM 3", "Heun 18")  # baselines on a page: with few calls, and EDM's
+INVERTING = ("DDIM 1", "DDIM 2", "DDIM 3", "Heun 2")  # the same for inversion: with few calls
 
 
 def main() -> None:
@@ -60,15 +64,18 @@ def main() -> None:
     bundle = open_bundle(folder / f"{name}.bundle")
     measured = quality(report, bundle.manifest.schedules, DATA[name])
     update_manifest(bundle, lambda manifest: replace(manifest, quality=measured))
-    shutil.copytree(bundle.path, shipped_bundle(name), dirs_exist_ok=True)
-    lines = figures(load_checkpoint(folder / f"{name}.safetensors"), report, nearest)
     page = DOCS / f"{name}.md"
-    page.write_text(with_figures(page.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    lines = figures(load_checkpoint(folder / f"{name}.safetensors"), report, nearest)
+    text = with_figures(page.read_text(encoding="utf-8"), lines)
+    shutil.copytree(bundle.path, shipped_bundle(name), dirs_exist_ok=True)
+    page.write_text(text, encoding="utf-8")
 
 
 def with_figures(page: str, lines: Sequence[str]) -> str:
-    """Return the text of a page with these lines between its two marks."""
+    """Return the text of a page with these lines between its two marks. Raises InputError without marks."""
     before, _, rest = page.partition(START)
+    if END not in rest:
+        raise InputError(f"the page has no place for the figures; add the lines {START} and {END}")
     return f"{before}{START}\n\n{_joined(lines)}\n{END}{rest.partition(END)[2]}"
 
 
@@ -82,8 +89,9 @@ def quality(report: dict[str, Any], schedules: Collection[str], data: str) -> di
     schedules: the names of the bundle's schedules; the report also has those of the baseline. data: the name
     of the held-out images.
     """
-    facts = {"data": data, "images": _number(report["facts"]["Data"]["held-out images"])}
-    samples = _number(report["facts"]["Data"]["generated"])
+    of_data = report["facts"]["Data"]
+    facts = {"data": data, "images": _number(of_data["held-out images"])}
+    samples = _number(of_data["generated"])
     measured = {
         sample["name"]: {"frechet_ratio": round(sample["ratio"], 2), **facts, "samples": samples}
         for sample in report["generation"]
@@ -91,7 +99,11 @@ def quality(report: dict[str, Any], schedules: Collection[str], data: str) -> di
     }
     for inversion in named_inversions(report):
         name = inversion["name"].removesuffix(ONE_STEP_BACK)
-        measured[name] = {"reconstruction_mse": round(inversion["mse"], 4), **facts}
+        measured[name] = {
+            "reconstruction_mse": round(inversion["mse"], 4),
+            "data": data,
+            "images": _number(of_data["inverted"]),
+        }
     return measured
 
 
@@ -126,10 +138,17 @@ def _weights(checkpoint: Checkpoint) -> Iterator[str]:
     yield from ("", "| setting | value |", "|---|---|")
     for key, name in SETTINGS.items():
         value = checkpoint.provenance.get(key)
-        text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-        if text:
-            yield f"| {name} | {text} |"
+        if value is not None:
+            yield f"| {name} | {_setting(value)} |"
     yield ""
+
+
+def _setting(value: Any) -> str:
+    """Return the value of a setting: a list with commas, and the first digits of a sha256."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    text = str(value)
+    return f"a checkpoint, sha256 {text[:8]}…" if SHA256.fullmatch(text) else text
 
 
 def _generation(report: dict[str, Any]) -> Iterator[str]:
@@ -147,7 +166,7 @@ def _generation(report: dict[str, Any]) -> Iterator[str]:
             f"| {sample['agreement']:.0%} |"
         )
     real, accuracy = report["real"], report["facts"]["Data"].get("classifier", "")
-    yield f"| training drawings | | | 1 | {real['precision']:.2f} | {real['recall']:.2f} | |"
+    yield f"| training images | | | 1 | {real['precision']:.2f} | {real['recall']:.2f} | |"
     yield from ("", f"The unit of the ratio is {report['floor']:.3g}. The classifier is {accuracy}.", "")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.classes import label_texts
 from ..runtime.loading import load
 from ..runtime.pictures.grids import Grid
 from ..runtime.pictures.writing import save_images
@@ -125,7 +126,7 @@ def measured(
     neighbours = Neighbours(train.images.numpy(), train_classifier(train))
     kinds = {"pixels": neighbours.in_pixels, "features": neighbours.in_features}
     values: dict[str, Any] = {"schedule": schedule, "images": len(train), "held_out": len(real)}
-    names = {"samples": _names(labels, label_names), "held-out": _names(_labels(real), label_names)}
+    names = {"samples": label_texts(labels, label_names), "held-out": label_texts(_labels(real), label_names)}
     images = {"samples": samples, "held-out": real.images.numpy()}
     nearest = {part: {kind: find(shown) for kind, find in kinds.items()} for part, shown in images.items()}
     for kind in kinds:
@@ -136,13 +137,6 @@ def measured(
 
 def _labels(data: Dataset) -> np.ndarray | None:
     return None if data.labels is None else data.labels.numpy()
-
-
-def _names(labels: np.ndarray | None, classes: tuple[str, ...] | None) -> list[str]:
-    """Return the names of labels, for the columns; empty without labels."""
-    if labels is None:
-        return []
-    return [str(label) if classes is None else classes[label] for label in labels.tolist()]
 
 
 def _grid(part: str, images: np.ndarray, nearest: dict[str, Nearest], names: list[str]) -> Grid:

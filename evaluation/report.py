@@ -130,7 +130,8 @@ def values(exhibit: Exhibit) -> dict[str, Any]:
     """Return an exhibit as values for JSON, without pixels."""
     shared = {"title": exhibit.title, "note": exhibit.note}
     if isinstance(exhibit, Gallery):
-        return {**shared, "images": len(exhibit.images), "rows": list(exhibit.rows)}
+        rows, headings = list(exhibit.rows), list(exhibit.headings)
+        return {**shared, "images": len(exhibit.images), "rows": rows, "headings": headings}
     if isinstance(exhibit, Table):
         rows = [
             [cell.item() if isinstance(cell, np.generic) else cell for cell in row] for row in exhibit.rows

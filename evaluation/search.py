@@ -6,13 +6,15 @@ schedule on held-out images; the best schedule of each family goes into the mani
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..calibration.levels import GENERATION, INVERSION, Scored, ranked
 from ..runtime.loading import load
-from ..runtime.storage.bundle import Bundle
+from ..runtime.schedule import Schedule
+from ..runtime.storage.bundle import Bundle, open_bundle
 from ..runtime.storage.rewriting import update_manifest
 from .quality import Judge
 
@@ -39,24 +41,37 @@ def rank_schedules(bundle: Bundle, nfe: int, judge: Judge, report: Report) -> Ra
 
 
 def save_best(
-    bundle: Bundle, rankings: Rankings, facts: Mapping[str, Any]
+    bundle: Bundle, rankings: Rankings, judge: Judge, source: str
 ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
     """Write the best schedule of each family into the bundle's manifest.
 
-    facts: how the schedules were scored; they are recorded beside each score. Returns the schedules (name →
-    text) and their scores with the facts (name → values).
+    source: the name of the judge's held-out images. Returns the schedules (name → text) and their scores,
+    with facts about how they were scored (name → values).
     """
     best = {name: ranking[0] for name, ranking in rankings.items()}
     schedules = {name: str(scored.schedule) for name, scored in best.items()}
-    quality = {name: {measure(scored): scored.score, **facts} for name, scored in best.items()}
+    quality = {
+        name: {measure(scored): scored.score, **search_facts(scored.schedule, judge, source)}
+        for name, scored in best.items()
+    }
     update_manifest(
         bundle, lambda m: replace(m, schedules=m.schedules | schedules, quality=m.quality | quality)
     )
     return schedules, quality
 
 
-def search_facts(judge: Judge, source: str) -> dict[str, Any]:
-    """The scoring of schedules by a judge, for `save_best`. source: the name of the held-out images."""
+def search_levels(path: Path, calls: Sequence[int], judge: Judge, source: str, report: Report) -> None:
+    """Write the best schedules with some numbers of network calls into the manifest of a bundle."""
+    for nfe in calls:
+        bundle = open_bundle(path)
+        schedules, _ = save_best(bundle, rank_schedules(bundle, nfe, judge, report), judge, source)
+        report(f"best with {nfe}: {schedules}")
+
+
+def search_facts(schedule: Schedule, judge: Judge, source: str) -> dict[str, Any]:
+    """Return how a judge scores a schedule, for a manifest. source: the name of the held-out images."""
+    if schedule.from_image:
+        return {"data": source, "images": len(judge.originals), "seed": FIRST_SEED}
     return {"data": source, "images": len(judge.images), "samples": judge.samples, "seed": FIRST_SEED}
 
 

@@ -24,10 +24,10 @@ from .adopt import adopt
 from .classifier import train_classifier
 from .data import held_out
 from .quality import Judge
-from .search import rank_schedules, save_best, search_facts
+from .search import search_levels
 
 NETWORK_CALLS = (1, 2, 3)  # schedules with these numbers of calls are searched
-SAMPLES, RECONSTRUCTED = 1000, 200  # at most so many images are generated, and inverted, for each schedule
+SAMPLES, RECONSTRUCTED = 1000, 200  # at most this many images are generated, and inverted, for each schedule
 
 Report = Callable[[str], None]  # gets one line of progress
 
@@ -39,7 +39,7 @@ def make_bundle(name: str, weights: Path, data: Path, folder: Path, report: Repo
     model was trained on. Files of an earlier run in the folder are replaced.
 
     Returns the bundle, which has the form of those in the package. Raises CheckpointError for weights that
-    are not those of a BCM, LabelError if their classes are not those of the data, and the errors of `export`.
+    are not those of a BCM, and the errors of `held_out` and `export`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, bundle = folder / f"{name}.safetensors", folder / f"{name}.bundle"
@@ -68,12 +68,8 @@ def choose_schedules(path: Path, judge: Judge, source: str, report: Report) -> N
 
     source: the name of the judge's held-out images.
     """
+    search_levels(path, NETWORK_CALLS, judge, source, report)
     bundle = open_bundle(path)
-    for nfe in NETWORK_CALLS:
-        rankings = rank_schedules(bundle, nfe, judge, report)
-        schedules, _ = save_best(bundle, rankings, search_facts(judge, source))
-        report(f"best with {nfe}: {schedules}")
-        bundle = open_bundle(path)
     four = {"mixture-4": mixture(bundle.manifest.schedules)}
     update_manifest(bundle, lambda manifest: replace(manifest, schedules=manifest.schedules | four))
 

@@ -36,7 +36,7 @@ from .data import held_out
 from .model_page import Cost, model_page
 from .quality import Judge
 from .rivals import Rivals
-from .search import rank_schedules, save_best, search_facts
+from .search import search_levels
 
 OPTIONS = TrainOptions(steps=3400, intervals=80)
 THREADS = 2  # threads of torch; fixed, so that the weights do not depend on the number of processors
@@ -115,14 +115,9 @@ def choose_schedules(files: Files, classifier: Classifier, report: Report) -> No
     """Export the weights, search the levels on the validation digits, and write the best into the weights."""
     checkpoint = load_checkpoint(files.weights)
     export(ExportPlan(checkpoint, files.bundle, force=True), checkpoint.sha256(), report)
-    bundle = open_bundle(files.bundle)
     train_part, validation = held_out("digits", checkpoint.facts, "validation")
     judge = Judge(classifier, train_part, validation)
-    for nfe in NETWORK_CALLS:
-        rankings = rank_schedules(bundle, nfe, judge, report)
-        schedules, _ = save_best(bundle, rankings, search_facts(judge, validation.name))
-        report(f"best with {nfe}: {schedules}")
-        bundle = open_bundle(files.bundle)
+    search_levels(files.bundle, NETWORK_CALLS, judge, validation.name, report)
     adopt(files.bundle, files.weights)
 
 

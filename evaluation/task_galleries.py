@@ -8,11 +8,12 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from ..runtime.classes import label_texts
 from ..runtime.pipeline import BCM
 from .attack import square_attack
 from .classifier import Classifier
 from .degradations import DEGRADATIONS
-from .exhibits import Gallery, class_names
+from .exhibits import Gallery
 from .task_constrained import enlarge, holes, shrink, to_grey
 from .task_measures import QUERIES, VARYING, Reconstruction, model_labels
 from .task_restyling import Pairs, ways
@@ -31,7 +32,7 @@ def inpainting(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: in
     for name, mask in holes(*images.shape[2:]).items():
         rows[f"without the {name}"] = np.where(mask, 0, images)
         rows[f"{name} filled in"] = bcm.inpaint(images, mask, seed=seed, labels=labels)
-    return _gallery("Inpainting", rows, headings=class_names(labels, bcm.classes))
+    return _gallery("Inpainting", rows, headings=label_texts(labels, bcm.classes))
 
 
 def restoration(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
@@ -42,7 +43,7 @@ def restoration(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: i
         degraded = degradation.apply(images, range(seed, seed + len(images)))
         rows[degradation.name] = degraded
         rows[f"{degradation.name}, restored"] = bcm.restore(degraded, seed=seed, labels=labels)
-    return _gallery("Restoration", rows, "All at the default strength.", class_names(labels, bcm.classes))
+    return _gallery("Restoration", rows, "All at the default strength.", label_texts(labels, bcm.classes))
 
 
 def purification(
@@ -58,10 +59,10 @@ def purification(
     purified = bcm.restore(attacked, strength=SHOWN_STRENGTH, seed=seed, labels=guessed)
     rows = {}
     for name, shown in {"clean": clean, "attacked": attacked, "purified": purified}.items():
-        answers = " ".join(map(str, classifier.predict(shown)))
+        answers = ", ".join(label_texts(classifier.predict(shown), bcm.classes))
         rows[f"{name}: classified as {answers}"] = shown
     note = f"L∞ budget {SHOWN_BUDGET:g}, strength {SHOWN_STRENGTH:g}."
-    return _gallery("Purification", rows, note, class_names(labels, bcm.classes))
+    return _gallery("Purification", rows, note, label_texts(labels, bcm.classes))
 
 
 def interpolation(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> list[Gallery]:
@@ -112,7 +113,7 @@ def variations(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: in
         varied = bcm.variations(images, 1, strength=strength, seed=seed, labels=labels)
         rows[f"strength {strength:g}"] = varied[:, 0]
     note = "One variation of each image. All strengths turn the latent towards the same noise."
-    return _gallery("Variations", rows, note, class_names(labels, bcm.classes))
+    return _gallery("Variations", rows, note, label_texts(labels, bcm.classes))
 
 
 def restyling(bcm: BCM, pairs: Pairs, seed: int) -> Gallery:
@@ -124,7 +125,7 @@ def restyling(bcm: BCM, pairs: Pairs, seed: int) -> Gallery:
             shown.inputs, labels=shown.labels, to=shown.targets, inversion=up, schedule=down, seed=seed
         )
     rows["true image"] = shown.truths
-    classes = (class_names(labels, bcm.classes) for labels in (shown.labels, shown.targets))
+    classes = (label_texts(labels, bcm.classes) for labels in (shown.labels, shown.targets))
     return _gallery("Restyling", rows, headings=[f"{a} → {b}" for a, b in zip(*classes, strict=True)])
 
 
@@ -149,7 +150,7 @@ def upscaling(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int
         "bicubic": enlarge(small, factor, Image.Resampling.BICUBIC),
         "upscaled": bcm.upscale(small, seed=seed, labels=labels),
     }
-    return _gallery(f"Upscaling by {factor}", rows, headings=class_names(labels, bcm.classes))
+    return _gallery(f"Upscaling by {factor}", rows, headings=label_texts(labels, bcm.classes))
 
 
 def colouring(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int) -> Gallery:
@@ -161,7 +162,7 @@ def colouring(bcm: BCM, images: np.ndarray, labels: np.ndarray | None, seed: int
         "grey": np.repeat(grey, 3, axis=1),
         "coloured": bcm.colorize(grey, seed=seed, labels=labels),
     }
-    return _gallery("Colourisation", rows, headings=class_names(labels, bcm.classes))
+    return _gallery("Colourisation", rows, headings=label_texts(labels, bcm.classes))
 
 
 def errors(reconstructions: Sequence[Reconstruction]) -> list[Gallery]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +48,12 @@ def class_names(names: object) -> tuple[str, ...]:
             raise ValueError(f"two classes have the name {normal_name!r}")
         normal_names[normal_name] = None
     return tuple(normal_names)
+
+
+def label_texts(labels: Iterable[int] | None, names: Sequence[str] | None) -> list[str]:
+    """Return the names of the classes of labels, or their numbers if they have no names; [] for None."""
+    numbers = [] if labels is None else np.asarray(labels).tolist()
+    return [str(names[number] if names else number) for number in numbers]
 
 
 def label_of(word: str, num_classes: int | None, names: Sequence[str] | None) -> int:

@@ -96,8 +96,8 @@ class OpenedModel:
                 images), .npz (the array `images`, float32 in [-1, 1]), or a folder of PNG files.
             force: Replace an existing output.
             scale: How many times larger a picture file shows the images, from 1. By default, small images
-                have at least 128 pixels. 1 gives their plain pixels, without gaps. Files in a folder always
-                have the plain pixels.
+                have at least 128 pixels. 1 gives their plain pixels, without gaps. A folder
+                of files always has the plain pixels, and .npz the floats.
 
         Raises:
             InputError: `scale` is not an integer of at least 1.

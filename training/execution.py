@@ -66,7 +66,8 @@ class Execution:
         """
         if not self.compile:
             return
-        torch._dynamo.config.recompile_limit = VARIANTS
+        config = torch._dynamo.config  # torch 2.7 renamed the limit, and keeps this name as well
+        config.cache_size_limit = max(config.cache_size_limit, VARIANTS)
         for layer in network.modules():
             if isinstance(layer, ResBlock):
                 layer.compile()

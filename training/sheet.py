@@ -14,6 +14,7 @@ from ..model.player import TorchBackend
 from ..model.samplers import Solver
 from ..runtime.batches import BATCH, Batch, play_in_parts
 from ..runtime.chain import play
+from ..runtime.classes import label_texts
 from ..runtime.pictures.grids import Grid, rows_of
 from ..runtime.schedule import ONE_STEP, SIGMA_MAX, SIGMA_MIN
 
@@ -42,7 +43,8 @@ def sheet_grid(checkpoint: Checkpoint, images: np.ndarray, title: str = "") -> G
     line = f"{title}, {line}" if title else line
     if labels is None:
         return Grid(rows, line)
-    names = [checkpoint.classes[label] if checkpoint.classes else f"class {label}" for label in labels]
+    prefix = "" if checkpoint.classes else "class "
+    names = [prefix + text for text in label_texts(labels, checkpoint.classes)]
     ends = [(names[start], names[start + len(rows[0]) - 1]) for start in range(0, SAMPLES, len(rows[0]))]
     return Grid(rows, line, [first if first == last else f"{first} to {last}" for first, last in ends])
 

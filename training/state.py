@@ -25,7 +25,7 @@ from ..runtime.storage.files import replacing
 
 VERSION = 1
 _NEW_RUN = "start a new run with --force in place of --resume"
-# Settings whose values are too long for a message, and those whose names people would not know.
+# Setting → its name in messages, where that is not the name of the field.
 _WORDS = {
     "data": "the images or labels",
     "init": "the checkpoint to start from",
@@ -34,7 +34,10 @@ _WORDS = {
     "learning_rate": "learning rate",
     "held_out": "share of held-out images",
 }
+# Settings whose values are too long for messages.
 _LONG = ("data", "init", "network", "teacher")
+# Setting → another one that differs because of it, and is not named as well.
+_EFFECTS = {"held_out": "data", "channels": "network", "levels": "network"}
 # What reading and parsing raise for a damaged or foreign file.
 _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
@@ -61,24 +64,26 @@ class Header:
 
     def differences(self, fingerprint: Mapping[str, Any]) -> list[str]:
         """Return how the settings of another run differ, as texts such as "batch (4, now 5)"."""
-        texts = []
-        for name, value in fingerprint.items():
-            before = self.fingerprint.get(name)
-            if before != value or name not in self.fingerprint:
-                values = "" if name in _LONG else f" ({_text(before)}, now {_text(value)})"
-                texts.append(_WORDS.get(name, name) + values)
-        return texts
+        before = self.fingerprint
+        names = {name for name in fingerprint if name not in before or before[name] != fingerprint[name]}
+        names -= {effect for cause, effect in _EFFECTS.items() if cause in names}
+        return [_difference(name, before.get(name), fingerprint[name]) for name in sorted(names)]
 
     def __str__(self) -> str:
         """Return the progress, such as "200 of 400 steps"."""
         return f"{self.done} of {self.steps} steps"
 
 
+def _difference(name: str, before: object, now: object) -> str:
+    values = "" if name in _LONG else f" ({_text(before)}, now {_text(now)})"
+    return _WORDS.get(name, name) + values
+
+
 def _text(value: object) -> str:
     """Return the value of a setting for a message."""
     if isinstance(value, list):
-        value = ", ".join(map(str, value)) or None
-    return "none" if value is None else str(value)
+        return ", ".join(map(str, value)) or "none"
+    return "default" if value is None else str(value)
 
 
 def write_state(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:

@@ -23,8 +23,9 @@ def split(dataset: Dataset, share: float) -> tuple[Dataset, Dataset]:
     part, and the shares of the classes are about equal.
 
     The choice depends only on the classes or names of the images and their order, not on the seed of a run.
-    A class of one image is not held out. Raises InputError if no image is held out, or none of a class is
-    left to train on.
+    Without names, a class of one image is not held out.
+
+    Raises InputError if no image is held out, or none of a class is left to train on.
     """
     held_out = _chosen_names(dataset.names, share) if dataset.names else _chosen_images(dataset, share)
     if not held_out.any():

@@ -69,10 +69,7 @@ def test_page_warns_of_held_out_images_from_the_training_data(stand_in: None, cl
     bundle = trained_bundle(cli, data, tmp_path)
     result = cli("evaluate", bundle, "--data", data, *QUICK, "-o", page)
     assert result.exit_code == 0, result.output
-    sentence = (
-        f"the model was trained on all of {data}, so the held-out images are not new to it; "
-        "give others with --test"
-    )
+    sentence = f"the model was trained on {data}, the held-out images included; give others with --test"
     assert f"caution: {sentence}" in result.stderr
     assert sentence in Reader(page.read_text()).text
 

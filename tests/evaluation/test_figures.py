@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bcm_edge.errors import InputError
 from bcm_edge.evaluation.figures import END, START, figures, quality, with_figures
 from bcm_edge.model.checkpoint import load_checkpoint, shipped_checkpoint
 
@@ -25,6 +26,7 @@ def report() -> dict[str, Any]:
             "Data": {
                 "held-out images": "63 of emoji-test.npz",
                 "generated": "449 images",
+                "inverted": "20 held-out images",
                 "classifier": "90.5% right on the held-out images",
             }
         },
@@ -50,7 +52,7 @@ def test_quality_for_the_manifest_is_rounded_as_on_the_page(report: dict[str, An
     report = {**report, "generation": [*report["generation"], baseline]}
     assert quality(report, ["one-step", "invert-1"], "emoji (held-out names)") == {
         "one-step": {"frechet_ratio": 3.46, **facts, "samples": 449},
-        "invert-1": {"reconstruction_mse": 0.0123, **facts},
+        "invert-1": {"reconstruction_mse": 0.0123, "data": "emoji (held-out names)", "images": 20},
     }
 
 
@@ -88,3 +90,9 @@ def test_only_the_part_between_the_marks_is_replaced():
     once = with_figures(page, ["new", ""])
     assert once == f"# Title\n\n{START}\n\nnew\n\n{END}\n\nmore\n"
     assert with_figures(once, ["new"]) == once
+
+
+def test_page_without_marks_is_refused():
+    for page in ("# Title\n", f"# Title\n{START}\nold\n"):
+        with pytest.raises(InputError, match="the page has no place for the figures; add the lines <!-- fig"):
+            with_figures(page, ["new"])

@@ -13,6 +13,7 @@ from bcm_edge.errors import ImageError, LabelError
 from bcm_edge.evaluation.data import held_out, trained_on_all
 from bcm_edge.runtime.storage.manifest import ModelFacts
 from bcm_edge.training.data import load_dataset, load_digits
+from bcm_edge.training.validation import split
 
 DIGITS = ModelFacts("digits", (1, 8, 8), 10, 0, {})
 PLAIN = ModelFacts("plain", (1, 8, 8), None, 0, {})
@@ -88,14 +89,16 @@ def test_grey_pictures_stored_in_colour_become_grey_for_a_grey_model(tmp_path: P
     assert real.images.shape == (36, 1, 8, 8)
 
 
-def test_models_trained_on_all_of_the_data_are_found_by_provenance(tmp_path: Path):
+def test_models_trained_on_the_data_are_found_by_provenance(tmp_path: Path):
     np.savez(tmp_path / "d.npz", images=np.zeros((50, 8, 8), np.uint8))
     data = str(tmp_path / "d.npz")
     provenances = {
         "the model": {"data": load_dataset(data).digest},
         "the baseline": {"data": "other"},
         "another": {},
+        "one with validation": {"data": split(load_dataset(data), 0.1)[0].digest, "held_out": 0.1},
+        "one of other data": {"data": "other", "held_out": 0.001},
     }
-    assert trained_on_all(data, PLAIN, provenances) == ["the model"]
+    assert trained_on_all(data, PLAIN, provenances) == ["the model", "one with validation"]
     digits = {"the model": {"data": load_digits("train").digest}}
     assert trained_on_all("digits", PLAIN, digits) == []

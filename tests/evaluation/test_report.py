@@ -115,6 +115,7 @@ def test_every_kind_of_exhibit_is_shown_with_its_note():
     assert alternatives == ["3 images: first & row", "2 images: Pictures <1>"] * 2
     # A strip has 3 images of 4 pixels with one pixel between them, 21 times as large.
     assert [(strip.width, strip.height) for strip in strips(gallery)] == [(14 * 21, 4 * 21)] * 2
+    assert values(gallery)["headings"] == ["<left>", "middle", "right"]
     assert json.loads(json.dumps(values(exhibits[0])))["rows"] == [["<i>"], [0.5]]
 
 

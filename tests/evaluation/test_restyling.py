@@ -132,7 +132,7 @@ def test_report_has_a_table_and_a_gallery(known: BCM, pair_judge: Judge, monkeyp
     assert list(gallery.rows) == ["input", *restyled_rows, "true image"]
     given, restyled, _, true = gallery.images.reshape(4, 8, 1, 8, 8)
     assert np.abs(restyled - true).mean() < 0.1 < np.abs(given - true).mean()
-    assert gallery.note.startswith("From left to right: 0 to 5, 0 to 9, 5 to 0, ")
+    assert gallery.headings[:3] == ["0 → 5", "0 → 9", "5 → 0"]
 
 
 def test_too_few_pairs_are_not_measured(known: BCM):

@@ -101,11 +101,12 @@ def test_bundle_page_lists_the_facts_of_a_schedule_search():
     from bcm_edge.calibration.levels import Scored
     from bcm_edge.evaluation.search import measure, search_facts
 
-    judge: Any = SimpleNamespace(images=(), samples=1)
+    judge: Any = SimpleNamespace(images=(), originals=(), samples=1)
     schedules = [parse_schedule(text) for text in DEFAULT_SCHEDULES.values()]
     measures = {measure(Scored(schedule, 0.0, ())) for schedule in schedules}
     listed = first_cells(section(page("bundle.md"), "manifest.json"))
-    facts = {f"quality.*.{name}" for name in (*measures, *search_facts(judge, "digits"))}
+    names = [name for schedule in schedules for name in search_facts(schedule, judge, "digits")]
+    facts = {f"quality.*.{name}" for name in (*measures, *names)}
     assert {field for field in listed if field.startswith("quality.")} == facts
 
 

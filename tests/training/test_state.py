@@ -119,6 +119,13 @@ def test_torch_file_of_older_versions_is_refused_and_not_executed(tmp_path: Path
         new_run(random_data()).restore(tmp_path / "s")
 
 
+def test_differences_name_the_cause_and_not_its_effects(state: Path):
+    header = read_header(state)
+    now = {**header.fingerprint, "held_out": 0.1, "data": "f" * 64, "levels": 3, "network": {}}
+    differences = ["levels (default, now 3)", "share of held-out images (0.0, now 0.1)"]
+    assert sorted(header.differences(now)) == differences
+
+
 def test_state_is_not_a_checkpoint(state: Path):
     with pytest.raises(CheckpointError, match="the state of a training run, not a checkpoint"):
         load_checkpoint(state)
