@@ -37,7 +37,7 @@ _WORDS = {
 # Settings whose values are too long for messages.
 _LONG = ("data", "init", "network", "teacher")
 # Setting → another one that differs because of it, and is not named as well.
-_EFFECTS = {"held_out": "data", "channels": "network", "levels": "network"}
+_EFFECTS = {"held_out": "data", "channels": "network", "levels": "network", "objective": "intervals"}
 # What reading and parsing raise for a damaged or foreign file.
 _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
