@@ -267,7 +267,7 @@ def test_resumed_run_accepts_renamed_folders_but_not_other_labels(tmp_path: Path
     assert run.checkpoint().classes == ("cat", "hound")
     (tmp_path / "data" / "hound").rename(tmp_path / "data" / "beagle")
     moved = load_dataset(str(tmp_path / "data"))
-    with pytest.raises(CheckpointError, match="other data"):
+    with pytest.raises(CheckpointError, match="differs from this one in the images or labels;"):
         Trainer(moved, network_for(moved, 8), options).restore(tmp_path / "state")
 
 
