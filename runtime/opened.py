@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from ..errors import InputError, LabelError, ScheduleError
-from .arguments import Labels, Seeds, check_labels, check_seeds, length
+from .arguments import Labels, Seeds, check_integer, check_labels, check_seeds, length
 from .backends.base import Backend, closed_error, on_device
 from .batches import BATCH, Batch, play_in_parts
 from .calls import AfterMove, Calls, OnMove
@@ -104,6 +104,8 @@ class OpenedModel:
             OutputError: The output exists already or cannot be written.
         """
         self._check_open()
+        if scale is not None and check_integer(scale, "scale") < 1:
+            raise InputError(f"scale must be at least 1, not {scale}")
         save(images, path, self.sample_shape, force, scale)
 
     def close(self) -> None:

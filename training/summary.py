@@ -18,8 +18,8 @@ def summary(trainer: Trainer) -> list[str]:
         f"steps: {options.steps} of {options.batch} images; each image is shown about {shown:.3g} times",
     ]
     if trainer.execution.compile:
-        lines.append("compiling the network: the first steps take minutes")
-    return lines if options.objective == "edm" else [*lines, _grid(trainer)]
+        lines.append("compiling the network: the first step takes minutes")
+    return lines if options.objective == "edm" else [*lines, _grid(trainer), *_finer_than_before(trainer)]
 
 
 def _device(trainer: Trainer) -> str:
@@ -32,6 +32,18 @@ def _device(trainer: Trainer) -> str:
     processes = [f"{execution.processes.count} processes"] if execution.processes.count > 1 else []
     in_parts = [f"each step in {execution.parts()} parts"] if execution.accumulate > 1 else []
     return ", ".join([name, *processes, trainer.options.precision, *in_parts])
+
+
+def _finer_than_before(trainer: Trainer) -> list[str]:
+    """Return a note if a BCM is fine-tuned on a finer grid than that of its training."""
+    before = trainer.init.provenance.get("intervals") if trainer.init else None
+    now = trainer.options.intervals
+    if before is None or trainer.first_intervals < now or before >= now:
+        return []
+    return [
+        f"note: the BCM to start from was trained with up to {before} intervals. With {now}, long moves learn"
+        f" slowly, and samples may become worse; give --intervals {before}"
+    ]
 
 
 def _grid(trainer: Trainer) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ...errors import ImageError, InputError, OutputError
-from ..arguments import check_integer
 from ..pixels import SIGNED, to_uint8
 from ..storage.user_paths import path_text
 from .grids import as_picture
@@ -57,15 +56,11 @@ def save(
     force: bool,
     scale: int | None = None,
 ) -> None:
-    """Write what a method returned, in any form, as `save_images` does.
-
-    Raises ImageError, InputError for a scale that is not an integer of at least 1, OutputError.
+    """Write what a method returned, in any form, as `save_images` does. Raises ImageError, OutputError.
 
     A row of a grid has the images of one list or, of an array, those of one entry of its first axis, if there
     are lists of lists, or an axis more than [N, C, H, W].
     """
-    if scale is not None and check_integer(scale, "scale") < 1:
-        raise InputError(f"scale must be at least 1, not {scale}")
     columns = None
     if isinstance(images, np.ndarray) and images.ndim == 5:
         columns, images = images.shape[1], images.reshape(-1, *images.shape[2:])

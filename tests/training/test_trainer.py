@@ -20,6 +20,7 @@ from bcm_edge.training.execution import Execution
 from bcm_edge.training.networks import network_for, new_model
 from bcm_edge.training.options import TrainOptions
 from bcm_edge.training.run import train
+from bcm_edge.training.summary import summary
 from bcm_edge.training.trainer import Trainer
 from bcm_edge.training.watch import Progress
 
@@ -123,3 +124,18 @@ def test_data_that_the_network_cannot_take_is_refused(tmp_path: Path):
     colour = Checkpoint("colour", replace(config, in_channels=3, out_channels=3, num_classes=10), {})
     with pytest.raises(InputError, match="its images are 1×8×8, the network takes 3×8×8"):
         train("digits", tmp_path / "out.safetensors", SMALL, init=colour)
+
+
+def test_a_finer_grid_than_that_of_the_first_training_is_noted():
+    data = random_data()
+    first = Trainer(data, network_for(data, 8), replace(SMALL, intervals=20)).checkpoint()
+
+    def notes(intervals: int) -> list[str]:
+        run = Trainer(data, first.config, replace(SMALL, intervals=intervals), init=first)
+        return [line for line in summary(run) if line.startswith("note: ")]
+
+    assert notes(20) == notes(10) == []
+    assert notes(40) == [
+        "note: the BCM to start from was trained with up to 20 intervals. With 40, long moves learn slowly, and "
+        "samples may become worse; give --intervals 20"
+    ]
