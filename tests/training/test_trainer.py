@@ -136,6 +136,6 @@ def test_a_finer_grid_than_that_of_the_first_training_is_noted():
 
     assert notes(20) == notes(10) == []
     assert notes(40) == [
-        "note: the BCM to start from was trained with up to 20 intervals. With 40, long moves learn slowly, and "
-        "samples may become worse; give --intervals 20"
+        "note: the BCM to start from was trained with up to 20 intervals. With 40, long moves learn slowly, "
+        "and samples may become worse; give --intervals 20"
     ]
