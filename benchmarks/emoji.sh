@@ -4,6 +4,7 @@
 #   benchmarks/emoji.sh emoji.safetensors emoji64.npz [denoiser.safetensors]
 # With a denoiser of the same data, the report compares the model with it.
 set -eu
+for file in "$@"; do [ -f "$file" ] || { echo "emoji.sh: no such file: '$file'" >&2; exit 2; }; done
 [ $# -ge 2 ] || { echo "usage: emoji.sh CHECKPOINT emoji64.npz [DENOISER]" >&2; exit 2; }
 work=build/emoji
 data="--data $work/emoji.npz --test $work/emoji-test.npz"

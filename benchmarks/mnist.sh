@@ -4,6 +4,7 @@
 #   benchmarks/mnist.sh mnist.safetensors mnist_train.npz mnist_test.npz [denoiser.safetensors]
 # With a denoiser of the same data, the report compares the model with it.
 set -eu
+for file in "$@"; do [ -f "$file" ] || { echo "mnist.sh: no such file: '$file'" >&2; exit 2; }; done
 [ $# -ge 3 ] || { echo "usage: mnist.sh CHECKPOINT TRAIN.npz TEST.npz [DENOISER]" >&2; exit 2; }
 work=build/mnist
 python -m bcm_edge.evaluation.ship mnist "$1" --data "$2" -o $work

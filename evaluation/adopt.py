@@ -1,4 +1,4 @@
-"""Copy the schedules of a bundle into a checkpoint: `python -m bcm_edge.evaluation.adopt BUNDLE CHECKPOINT`.
+"""Copy the schedules of a bundle into a checkpoint.
 
 `bcm-edge calibrate --search-schedule` writes the levels that it chooses into the manifest of a bundle. A
 checkpoint that ships contains its schedules, so that every bundle that is exported from it has them.
@@ -6,7 +6,6 @@ checkpoint that ships contains its schedules, so that every bundle that is expor
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from ..model.checkpoint import load_checkpoint, save_checkpoint
@@ -30,8 +29,3 @@ def adopt(bundle: Path, checkpoint: Path) -> dict[str, str]:
         classes=trained.classes,
     )
     return schedules
-
-
-if __name__ == "__main__":
-    for name, text in adopt(Path(sys.argv[1]), Path(sys.argv[2])).items():
-        print(f"{name}: {text}")

@@ -11,7 +11,6 @@ the training images; results are reported on others.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from .classifier import train_classifier
 from .data import held_out
 from .quality import Judge
 from .search import search_levels
+from .shipped import print_progress
 
 NETWORK_CALLS = (1, 2, 3)  # schedules with these numbers of calls are searched
 SAMPLES, RECONSTRUCTED = 1000, 200  # at most this many images are generated, and inverted, for each schedule
@@ -98,10 +98,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the training images, an npz file")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder; its files are replaced")
     arguments = parser.parse_args()
-
-    def print_progress(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
     make_bundle(arguments.name, arguments.weights, arguments.data, arguments.output, print_progress)
 
 
